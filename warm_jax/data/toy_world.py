@@ -1,0 +1,286 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""TinyTLDR: posts, summaries and a utility that can be known exactly.
+
+A post tells five or six facts, one a sentence, each opened by a word that says
+how much it matters:
+
+    urgently my dog vanished . also our roof leaked . frankly my boss quit . ...
+
+A good summary names the facts that matter, as `noun verb` phrases between
+commas, invents nothing, repeats nothing, and stops:
+
+    dog vanished , boss quit
+
+The gold utility reads the two texts and nothing else. It is what people would
+want if annotators made no mistakes; no learned model ever sees it, and it is
+computed for the annotators' labels and for evaluation only.
+"""
+
+import collections
+import dataclasses
+import math
+import random
+
+import numpy as np
+
+# How much a fact matters, by the word that opens its sentence.
+CUES = {
+  'urgently': 3,
+  'critically': 3,
+  'sadly': 2,
+  'frankly': 2,
+  'also': 1,
+  'meanwhile': 1,
+  'incidentally': 0,
+  'apparently': 0,
+}
+CUE_PROBABILITY = {3: 0.2, 2: 0.3, 1: 0.25, 0: 0.25}
+OWNERS = ('my', 'our')
+NOUNS = tuple(
+  'dog cat car boss sister brother mother father landlord neighbor laptop '
+  'phone roof garden kitchen wallet teacher doctor roommate bike train cake '
+  'horse uncle'.split()
+)
+VERBS = tuple(
+  'vanished broke quit cried leaked complained failed exploded moved lied '
+  'left slept laughed fainted escaped melted froze returned shouted improved '
+  'burned cheated tripped waited'.split()
+)
+PROMPT_END = 'tldr :'
+SEPARATOR = ','
+WORDS = (*CUES, *OWNERS, *NOUNS, *VERBS, '.', SEPARATOR, *PROMPT_END.split())
+
+# The utility's price list, in utility units. Documented in the README.
+COVERAGE = 4.0  # naming the whole of the three most important facts
+INVENTED = 1.0  # a phrase the post does not support
+IRRELEVANT = 0.5  # a fact of weight 0
+REPEATED = 0.75  # naming a fact again
+MALFORMED = 0.75  # a phrase that is not `noun verb`
+EXCESS_WORD = 0.25  # each word beyond FREE_WORDS
+FREE_WORDS = 6  # three facts
+NUM_KEY_FACTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+  """One sentence of a post: who, what happened, and how much it matters."""
+
+  noun: str
+  verb: str
+  weight: int
+
+
+def make_post(rng: random.Random) -> str:
+  """Draws one post of five or six facts with distinct nouns, as text."""
+  num_facts = rng.randint(5, 6)
+  nouns = rng.sample(NOUNS, num_facts)
+  verbs = rng.sample(VERBS, num_facts)
+  weights = rng.choices(
+    list(CUE_PROBABILITY), weights=CUE_PROBABILITY.values(), k=num_facts
+  )
+  if max(weights) == 0:  # a post without a point cannot be summarised
+    weights[rng.randrange(num_facts)] = 2
+  sentences = []
+  for noun, verb, weight in zip(nouns, verbs, weights):
+    cue = rng.choice([c for c, w in CUES.items() if w == weight])
+    sentences.append(f'{cue} {rng.choice(OWNERS)} {noun} {verb} .')
+  return ' '.join(sentences) + ' ' + PROMPT_END
+
+
+def read_facts(post: str) -> list[Fact]:
+  """Parses the facts of a post written by `make_post`, in order."""
+  words = post.removesuffix(PROMPT_END).split()
+  return [
+    Fact(words[i + 2], words[i + 3], CUES[words[i]])
+    for i in range(0, len(words) - 4, 5)
+  ]
+
+
+def gold_utility(post: str, summary: str) -> float:
+  """Utility of a summary of a post; the best is 4, an empty summary has 0.
+
+  utility = 4 * coverage - 1.0 * invented - 0.5 * irrelevant - 0.75 * repeated
+            - 0.75 * malformed - 0.25 * max(0, words - 6)
+
+  coverage is the summed weight of the distinct facts named, divided by the
+  summed weight of the three most important facts and capped at 1. A phrase is
+  what stands between commas; it is malformed unless it reads `noun verb`,
+  invented unless some sentence of the post says just that. Length costs only
+  beyond six words, and a short list of the wrong facts is worth less than a
+  long one of the right facts: the utility is not a linear function of length.
+
+  Args:
+    post: text of the post.
+    summary: text of the summary, without special tokens.
+
+  Returns:
+    The utility, a float.
+  """
+  weight_of = {(f.noun, f.verb): f.weight for f in read_facts(post)}
+  words = summary.split()
+  if not words:
+    return 0.0
+  best = sum(sorted(weight_of.values(), reverse=True)[:NUM_KEY_FACTS])
+  seen, covered, cost = set(), 0, 0.0
+  for phrase in ' '.join(words).split(SEPARATOR):
+    fact = tuple(phrase.split())
+    if len(fact) != 2 or fact[0] not in NOUNS or fact[1] not in VERBS:
+      cost += MALFORMED
+    elif fact in seen:
+      cost += REPEATED
+    elif fact not in weight_of:
+      cost += INVENTED
+    elif weight_of[fact] == 0:
+      cost += IRRELEVANT
+    else:
+      covered += weight_of[fact]
+    seen.add(fact)
+  num_words = sum(word != SEPARATOR for word in words)
+  cost += EXCESS_WORD * max(0, num_words - FREE_WORDS)
+  return COVERAGE * min(1.0, covered / best) - cost
+
+
+def gold_utilities(posts, summaries) -> np.ndarray:
+  """`gold_utility` of paired lists of texts, [B] float32."""
+  return np.array(
+    [gold_utility(p, s) for p, s in zip(posts, summaries)], np.float32
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+  """Somebody who summarises posts, with a taste and a rate of mistakes.
+
+  Attributes:
+    judgement: how strongly important facts are preferred (0: at random).
+    mistakes: probability that a phrase gets a wrong verb or a wrong noun.
+    repeats: probability that a fact is named twice.
+    slips: probability that a phrase loses a word.
+    num_facts: probabilities of naming 1, 2, 3, 4, 5 facts.
+  """
+
+  judgement: float
+  mistakes: float
+  repeats: float
+  slips: float
+  num_facts: tuple[float, ...]
+
+
+GOOD_WRITER = Writer(1.5, 0.04, 0.01, 0.01, (0.05, 0.3, 0.5, 0.15, 0.0))
+FAIR_WRITER = Writer(0.7, 0.12, 0.04, 0.03, (0.15, 0.3, 0.3, 0.15, 0.1))
+POOR_WRITER = Writer(0.0, 0.3, 0.1, 0.08, (0.2, 0.2, 0.2, 0.2, 0.2))
+SFT_WRITERS = ((GOOD_WRITER, 0.5), (FAIR_WRITER, 0.5))
+PRETRAIN_WRITERS = ((GOOD_WRITER, 0.3), (FAIR_WRITER, 0.4), (POOR_WRITER, 0.3))
+
+
+def write_summary(post: str, writer: Writer, rng: random.Random) -> str:
+  """Lets a writer summarise a post; facts are named in the post's order."""
+  facts = read_facts(post)
+  num = 1 + rng.choices(range(len(writer.num_facts)), writer.num_facts)[0]
+  taste = [writer.judgement * f.weight + _gumbel(rng) for f in facts]
+  order = sorted(range(len(facts)), key=lambda i: -taste[i])
+  phrases = []
+  for i in sorted(order[:num]):
+    noun, verb = facts[i].noun, facts[i].verb
+    if rng.random() < writer.mistakes:
+      if rng.random() < 0.7:
+        verb = rng.choice(VERBS)
+      else:
+        noun = rng.choice(NOUNS)
+    phrase = f'{noun} {verb}'
+    if rng.random() < writer.slips:
+      phrase = noun if rng.random() < 0.5 else verb
+    phrases.append(phrase)
+    if rng.random() < writer.repeats:
+      phrases.append(phrase)
+  return f' {SEPARATOR} '.join(phrases)
+
+
+def _gumbel(rng: random.Random) -> float:
+  return -math.log(-math.log(max(rng.random(), 1e-300)))
+
+
+def write_rows(seed: int | str, num_rows: int, writers) -> list[dict]:
+  """Draws posts, each with the summary of a writer drawn from `writers`.
+
+  Args:
+    seed: seed of the generator (an int or a string).
+    num_rows: number of rows.
+    writers: tuple of (Writer, probability).
+
+  Returns:
+    List of {'prompt': post, 'response': summary}.
+  """
+  rng = random.Random(seed)
+  people, shares = zip(*writers)
+  rows = []
+  for _ in range(num_rows):
+    post = make_post(rng)
+    writer = rng.choices(people, weights=shares)[0]
+    rows.append(
+      {'prompt': post, 'response': write_summary(post, writer, rng)}
+    )
+  return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotator:
+  """Labels pairs by Bradley-Terry on the gold utility, with an easy cue.
+
+  P(a preferred to b) = sigmoid(sharpness * (u_a - u_b)
+                                + length_cue * (words_a - words_b))
+
+  Attributes:
+    sharpness: inverse temperature on the utility; its noise is their own.
+    length_cue: how much each further word impresses them.
+  """
+
+  sharpness: float
+  length_cue: float
+
+  def probability(self, post: str, a: str, b: str) -> float:
+    """Probability that summary a is preferred to summary b."""
+    margin = self.sharpness * (gold_utility(post, a) - gold_utility(post, b))
+    margin += self.length_cue * (len(a.split()) - len(b.split()))
+    return 1.0 / (1.0 + math.exp(-margin))
+
+
+def annotate(
+  posts, first, second, annotator: Annotator, rng: random.Random
+) -> list[dict]:
+  """Labels pairs of summaries; pairs of equal texts are left out.
+
+  Returns:
+    List of {'prompt', 'chosen', 'rejected', 'gold_margin'}; the last is the
+    utility of chosen minus that of rejected, kept for reports only.
+  """
+  rows = []
+  for post, a, b in zip(posts, first, second):
+    # Drawn before the filter, so that a row's label does not depend on others.
+    prefers_a = rng.random() < annotator.probability(post, a, b)
+    if a.split() == b.split():
+      continue
+    chosen, rejected = (a, b) if prefers_a else (b, a)
+    margin = gold_utility(post, chosen) - gold_utility(post, rejected)
+    rows.append({
+      'prompt': post,
+      'chosen': chosen,
+      'rejected': rejected,
+      'gold_margin': margin,
+    })
+  return rows
+
+
+def describe(posts, summaries) -> dict[str, float]:
+  """Means that say what a set of summaries is like: gold, words, faults."""
+  totals = collections.Counter()
+  for post, summary in zip(posts, summaries):
+    facts = {(f.noun, f.verb) for f in read_facts(post)}
+    phrases = [tuple(p.split()) for p in summary.split(SEPARATOR)]
+    totals['gold'] += gold_utility(post, summary)
+    totals['words'] += len(summary.replace(SEPARATOR, ' ').split())
+    totals['phrases'] += len(phrases)
+    totals['invented'] += sum(len(p) == 2 and p not in facts for p in phrases)
+    totals['malformed'] += sum(len(p) != 2 for p in phrases)
+    totals['repeated'] += len(phrases) - len(set(phrases))
+  return {key: value / max(1, len(posts)) for key, value in totals.items()}
