@@ -1,0 +1,76 @@
+# Two commands: `make demo` (the whole chain on the embedded world) and
+# `make test`. Both build .venv first; neither reinstalls while setup.py is
+# unchanged. Another interpreter: make demo PYTHON=/path/to/python3
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: demo test test-fast lint types format clean help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+ARGS ?=
+# Two workers: tests are bound by tracing in Python, one core each.
+WORKERS ?= 2
+
+help:
+	@echo 'make demo       install into $(VENV), run the tiny chain, report in runs/tiny/report/index.html'
+	@echo 'make test       install into $(VENV), run all tests (ARGS="-k name" chooses)'
+	@echo 'make test-fast  the tests not marked slow'
+	@echo 'make lint       ruff check and ruff format --check;  make types: pyright;  make format: rewrite'
+	@echo 'make clean      remove $(VENV) and caches (runs/ stays)'
+
+demo: $(VENV)/.installed
+	@$(BIN)/warm --config=configs/tiny.py --workdir=runs/tiny $(ARGS)
+
+test: $(VENV)/.installed-test
+	@$(PYTEST) -n $(WORKERS) $(ARGS)
+
+test-fast: $(VENV)/.installed-test
+	@$(PYTEST) -n $(WORKERS) -m 'not slow' $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+
+# A name on PATH may be a shim that does not run, a Python too old, or one
+# without venv (Debian's python3 before python3-venv): each is tried out.
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+define make_venv
+$(BIN)/python -c '$(USABLE)' 2>/dev/null && $(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+  for p in $(if $(PYTHON),'$(PYTHON)',python3.12 python3.13 python3.11 python3 python); do \
+    "$$p" -c '$(USABLE)' >/dev/null 2>&1 && found="$$p" && break; \
+  done; \
+  test -n "$$found" || { echo 'make: no usable Python 3.11 or newer (with the venv module) found$(if $(PYTHON), at $(PYTHON)); install one or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3' >&2; exit 1; }; \
+  echo "Creating $(VENV) with $$("$$found" --version)"; \
+  "$$found" -m venv --clear $(VENV); \
+}
+endef
+define install
+@$(make_venv)
+@echo 'Installing warm_jax$(1) into $(VENV) (about 1.1 GB, a minute or two)'
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(1)'
+endef
+
+$(VENV)/.installed: setup.py
+	$(call install,[tb])
+	@touch $@
+
+$(VENV)/.installed-test: setup.py
+	$(call install,[tb$(comma)nb$(comma)test])
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-dev: setup.py
+	$(call install,[tb$(comma)dev])
+	@touch $(VENV)/.installed $@
+
+comma := ,

@@ -1,0 +1,58 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Installation of warm_jax; settings of the tools are in pyproject.toml."""
+
+import pathlib
+import re
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+README = HERE / 'README.md'
+VERSION = re.search(
+  r"__version__ = '(.*)'", (HERE / 'warm_jax' / '__init__.py').read_text()
+).group(1)
+
+# The ranges were run on both ends: Python 3.11 resolves to jax 0.10, Python
+# 3.12 to jax 0.12. No TensorFlow: TFDS reads array_record without it.
+REQUIRES = [
+  'absl-py>=2.3',
+  'chex>=0.1.91,<0.2',
+  'flax>=0.12.7,<0.13',
+  'grain>=0.2.16,<0.3',
+  'importlib_resources',  # tensorflow-datasets forgets it on Python 3.11
+  'jax>=0.10,<0.13',
+  'jinja2>=3.1',  # chat templates of transformers
+  'matplotlib>=3.10',
+  'ml_collections>=1.1,<2',
+  'numpy>=2.2,<3',
+  'optax>=0.2.8,<0.3',
+  'orbax-checkpoint>=0.12,<0.13',
+  'rich>=13',
+  'safetensors>=0.8,<0.9',
+  'scipy>=1.14',
+  'tensorflow-datasets>=4.9.10,<5',
+  'tokenizers>=0.22',
+  'transformers>=5.9,<6',
+]
+
+EXTRAS = {
+  'tb': ['tensorboardX>=2.6.5'],
+  'nb': ['nbclient>=0.10', 'nbformat', 'ipykernel'],
+  'test': ['pytest>=8.4', 'pytest-xdist>=3.6'],
+  'dev': ['ruff>=0.15', 'pyright'],
+}
+
+setuptools.setup(
+  name='warm_jax',
+  version=VERSION,
+  description='Weight-averaged reward models and policies (WARM, WARP) in JAX.',
+  long_description=README.read_text() if README.exists() else '',
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['warm_jax', 'warm_jax.*']),
+  install_requires=REQUIRES,
+  extras_require=EXTRAS,
+  entry_points={'console_scripts': ['warm = warm_jax.main:run']},
+)
