@@ -1,0 +1,175 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The shape of a decoder-only transformer, as a hashable static argument."""
+
+import dataclasses
+
+from warm_jax import errors
+
+_CHOICES = {
+  'norm': ('rmsnorm', 'layernorm'),
+  'position': ('rotary', 'learned'),
+  'mlp': ('gated', 'plain'),
+  'activation': ('silu', 'gelu', 'gelu_tanh', 'relu'),
+  'compute_dtype': ('float32', 'bfloat16'),
+}
+_POSITIVE = (
+  'vocab_size',
+  'width',
+  'num_layers',
+  'num_heads',
+  'num_kv_heads',
+  'head_dim',
+  'mlp_width',
+  'max_length',
+)
+_POSITIVE_OR_NONE = (
+  'norm_eps',
+  'rope_theta',
+  'rope_theta_local',
+  'query_scale',
+  'attention_softcap',
+  'final_softcap',
+  'sliding_window',
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+  """Shape and variant of a transformer; covers Llama, Qwen, Gemma, NeoX, GPT-2.
+
+  Fields left at None are resolved on construction where a default exists
+  (`num_kv_heads`, `head_dim`, `layer_types`), so that a config written to JSON
+  and read back is equal to the original.
+
+  Attributes:
+    vocab_size: V, rows of the embedding.
+    width: D, the residual stream.
+    num_layers: L.
+    num_heads: H, query heads.
+    mlp_width: F.
+    max_length: longest sequence; the number of rows of learned positions.
+    num_kv_heads: K, divides H; default H (no grouping).
+    head_dim: Dh; default D / H.
+    norm: 'rmsnorm' (scale only) or 'layernorm' (scale and bias).
+    norm_eps: added to the variance.
+    norm_plus_one: multiply by 1 + scale and start scale at 0 (Gemma).
+    position: 'rotary' or 'learned'.
+    rotary_fraction: part of Dh that is rotated (NeoX: 0.25).
+    rope_theta: base of the rotary wavelengths.
+    rope_theta_local: base in sliding layers (Gemma 3); default `rope_theta`.
+    mlp: 'gated' (down(act(gate x) * up x)) or 'plain' (down(act(up x))).
+    activation: 'silu', 'gelu' (exact), 'gelu_tanh' or 'relu'.
+    parallel_residual: x + attention(norm x) + mlp(norm x) (NeoX).
+    qkv_bias: bias on query, key and value (Qwen2, NeoX, GPT-2).
+    attention_out_bias: bias on the attention output (NeoX, GPT-2).
+    mlp_bias: bias in the MLP (NeoX, GPT-2).
+    qk_norm: RMS-normalise each query and key head before rotation (Qwen3).
+    post_norms: norms on the branch outputs as well (Gemma 2, 3).
+    tied_embeddings: the head is the transposed embedding.
+    embed_scale: multiply embeddings by sqrt(D) (Gemma).
+    query_scale: factor on q.k; default Dh ** -0.5.
+    attention_softcap: c in c * tanh(scores / c), before the mask (Gemma 2).
+    final_softcap: the same for the logits.
+    sliding_window: a query sees itself and the window - 1 tokens before it.
+    layer_types: 'full' or 'sliding' for each layer; default all 'sliding' if
+      `sliding_window` is given, else all 'full'.
+    compute_dtype: 'float32' or 'bfloat16'. Parameters, norms, softmax, logits
+      and heads are float32 either way.
+    remat: recompute each layer in the backward pass to save memory.
+  """
+
+  vocab_size: int
+  width: int
+  num_layers: int
+  num_heads: int
+  mlp_width: int
+  max_length: int
+  num_kv_heads: int | None = None
+  head_dim: int | None = None
+  norm: str = 'rmsnorm'
+  norm_eps: float = 1e-6
+  norm_plus_one: bool = False
+  position: str = 'rotary'
+  rotary_fraction: float = 1.0
+  rope_theta: float = 10000.0
+  rope_theta_local: float | None = None
+  mlp: str = 'gated'
+  activation: str = 'silu'
+  parallel_residual: bool = False
+  qkv_bias: bool = False
+  attention_out_bias: bool = False
+  mlp_bias: bool = False
+  qk_norm: bool = False
+  post_norms: bool = False
+  tied_embeddings: bool = True
+  embed_scale: bool = False
+  query_scale: float | None = None
+  attention_softcap: float | None = None
+  final_softcap: float | None = None
+  sliding_window: int | None = None
+  layer_types: tuple[str, ...] | None = None
+  compute_dtype: str = 'float32'
+  remat: bool = False
+
+  def __post_init__(self):
+    for field, choices in _CHOICES.items():
+      if getattr(self, field) not in choices:
+        self._fail(field, f'expected one of {", ".join(choices)}')
+    self._resolve()
+    for field in _POSITIVE:
+      value = getattr(self, field)
+      if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        self._fail(field, 'expected a positive integer')
+    for field in _POSITIVE_OR_NONE:
+      value = getattr(self, field)
+      if value is not None and not value > 0:
+        self._fail(field, 'expected a positive number')
+    if self.num_heads % self.num_kv_heads:
+      self._fail('num_kv_heads', f'must divide num_heads={self.num_heads}')
+    if self.parallel_residual and self.post_norms:
+      self._fail('post_norms', 'not available with parallel_residual')
+    if self.norm_plus_one and self.norm != 'rmsnorm':
+      self._fail('norm_plus_one', "needs norm='rmsnorm'")
+    if self.position == 'rotary':
+      if not 0.0 < self.rotary_fraction <= 1.0:
+        self._fail('rotary_fraction', 'expected a number in (0, 1]')
+      if self.rotary_dim % 2 or not self.rotary_dim:
+        self._fail(
+          'rotary_fraction',
+          f'rotates {self.rotary_dim} of head_dim={self.head_dim} numbers; '
+          'choose an even count',
+        )
+    if len(self.layer_types) != self.num_layers:
+      self._fail('layer_types', f'expected {self.num_layers} entries')
+    if set(self.layer_types) - {'full', 'sliding'}:
+      self._fail('layer_types', "expected entries 'full' or 'sliding'")
+    if 'sliding' in self.layer_types and self.sliding_window is None:
+      self._fail('sliding_window', "needed by the 'sliding' layers")
+
+  def _resolve(self):
+    """Fills the defaults that depend on other fields."""
+    # object.__setattr__ is the documented way inside a frozen dataclass.
+    if self.num_kv_heads is None:
+      object.__setattr__(self, 'num_kv_heads', self.num_heads)
+    if self.head_dim is None:
+      heads = self.num_heads
+      if not heads or self.width % heads:
+        self._fail(
+          'head_dim',
+          f'give it: width={self.width} is not a multiple of num_heads={heads}',
+        )
+      object.__setattr__(self, 'head_dim', self.width // heads)
+    if self.layer_types is None:
+      kind = 'full' if self.sliding_window is None else 'sliding'
+      object.__setattr__(self, 'layer_types', (kind,) * self.num_layers)
+    # A list (from JSON or a ConfigDict) would not be hashable.
+    object.__setattr__(self, 'layer_types', tuple(self.layer_types))
+
+  def _fail(self, field: str, message: str):
+    value = getattr(self, field)
+    raise errors.UserError(f'ModelConfig.{field}={value!r}: {message}.')
+
+  @property
+  def rotary_dim(self) -> int:
+    """Number of rotated entries at the start of each head."""
+    return int(self.head_dim * self.rotary_fraction)

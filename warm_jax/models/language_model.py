@@ -1,0 +1,204 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Language model: hidden states, logits, log-probabilities of tokens."""
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from warm_jax.models import config as config_lib
+from warm_jax.models import layers, transformer
+
+PyTree = Any
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def init_params(rng: jax.Array, config: config_lib.ModelConfig) -> PyTree:
+  """Random float32 parameters.
+
+  Kernels ~ N(0, 1 / fan_in), those that end a residual branch divided by
+  sqrt(2 L) (Radford et al. 2019, section 2.3); embeddings ~ N(0, 1 / D).
+
+  Returns:
+    {'backbone': {...}, 'lm_head': {'kernel': [D, V]}}, the latter only if the
+    embeddings are untied. Plain nested dicts.
+  """
+  rng_backbone, rng_head = jax.random.split(rng)
+  ids = jnp.zeros((1, 1), jnp.int32)
+  variables = transformer.Backbone(config).init(
+    rng_backbone, ids, jnp.ones((1, 1), bool)
+  )
+  params = {'backbone': variables['params']}
+  if not config.tied_embeddings:
+    kernel = jax.random.normal(rng_head, (config.width, config.vocab_size))
+    params['lm_head'] = {'kernel': kernel * config.width**-0.5}
+  return params
+
+
+def hidden_states(
+  params: PyTree,
+  config: config_lib.ModelConfig,
+  ids: jax.Array,
+  mask: jax.Array,
+  *,
+  dropout_rate: jax.Array | float = 0.0,
+  rng: jax.Array | None = None,
+  cache: PyTree | None = None,
+) -> Any:
+  """Final hidden states of any tree with a 'backbone' (LM, reward, value).
+
+  Positions count real tokens, so left and right padding give the same result.
+
+  Args:
+    params: tree with the key 'backbone'.
+    config: model shape (static).
+    ids: [B, T] int32.
+    mask: [B, T] bool, True for real tokens.
+    dropout_rate: [] float; may be traced. Ignored if rng is None.
+    rng: key of the dropout, or None for evaluation.
+    cache: optional, see `kv_cache.init_cache`; ids then continue it.
+
+  Returns:
+    hidden: [B, T, D] float32; with a cache the pair (hidden, new cache).
+
+  Raises:
+    UserError: more tokens than learned positions.
+  """
+  chex.assert_rank([ids, mask], 2)
+  chex.assert_equal_shape([ids, mask])
+  hidden, new_cache = transformer.Backbone(config).apply(
+    {'params': params['backbone']},
+    ids,
+    mask.astype(bool),
+    dropout_rate=dropout_rate,
+    rng=rng,
+    cache=cache,
+  )
+  return hidden if cache is None else (hidden, new_cache)
+
+
+def logits(
+  params: PyTree, config: config_lib.ModelConfig, hidden: jax.Array
+) -> jax.Array:
+  """Next-token logits.
+
+  The product is taken in the compute dtype with float32 accumulation.
+
+  Args:
+    params: LM tree.
+    config: model shape (static).
+    hidden: [..., D].
+
+  Returns:
+    [..., V] float32.
+  """
+  if config.tied_embeddings:
+    kernel = params['backbone']['embed']['embedding'].T
+  else:
+    kernel = params['lm_head']['kernel']
+  # Two dimensions for the sake of the backward pass, see `layers.Dense`.
+  out = jnp.matmul(
+    hidden.reshape(-1, config.width).astype(config.compute_dtype),
+    kernel.astype(config.compute_dtype),
+    preferred_element_type=jnp.float32,
+  )
+  out = layers.softcap(out, config.final_softcap)
+  return out.reshape(*hidden.shape[:-1], config.vocab_size)
+
+
+def token_logps(
+  params: PyTree,
+  config: config_lib.ModelConfig,
+  ids: jax.Array,
+  mask: jax.Array,
+  *,
+  temperature: jax.Array | float = 1.0,
+  dropout_rate: jax.Array | float = 0.0,
+  rng: jax.Array | None = None,
+) -> jax.Array:
+  """Log-probability of each token given the real tokens before it.
+
+  logps[t] = log softmax(logits / temperature)[ids[t]], with the logits at the
+  previous real token.
+
+  Args:
+    params: LM tree.
+    config: model shape (static).
+    ids: [B, T] int32.
+    mask: [B, T] bool, True for real tokens.
+    temperature: [] float > 0, may be traced; the temperature of sampling, for
+      policy and reference alike.
+    dropout_rate: [] float; may be traced.
+    rng: key of the dropout, or None.
+
+  Returns:
+    [B, T] float32; 0 at padding and at the first real token of a row.
+  """
+  return _token_logps(
+    params, config, ids, mask, temperature, dropout_rate, rng, False
+  )[0]
+
+
+def token_logps_and_entropy(
+  params: PyTree,
+  config: config_lib.ModelConfig,
+  ids: jax.Array,
+  mask: jax.Array,
+  *,
+  temperature: jax.Array | float = 1.0,
+  dropout_rate: jax.Array | float = 0.0,
+  rng: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """As `token_logps`, with the entropy of the distribution of each token.
+
+  Returns:
+    (logps, entropy): each [B, T] float32, both 0 where `token_logps` is 0.
+  """
+  return _token_logps(
+    params, config, ids, mask, temperature, dropout_rate, rng, True
+  )
+
+
+def _token_logps(
+  params, config, ids, mask, temperature, dropout_rate, rng, with_entropy
+):
+  hidden = hidden_states(
+    params, config, ids, mask, dropout_rate=dropout_rate, rng=rng
+  )
+  scaled = logits(params, config, hidden) / temperature
+  previous, following = _neighbours(mask.astype(bool))
+  # Targets are moved to the position that predicts them, and the results back:
+  # that moves [B, T] numbers instead of [B, T, D] hidden states.
+  targets = jnp.take_along_axis(ids, following, axis=1)
+  log_z = jax.nn.logsumexp(scaled, axis=-1)
+  is_target = targets[:, :, None] == jnp.arange(config.vocab_size)[None, None]
+  # A masked sum, not a gather: its gradient is no scatter, and XLA fuses it.
+  chosen = jnp.sum(jnp.where(is_target, scaled, 0.0), axis=-1)
+  has_previous = mask.astype(bool) & (previous >= 0)
+
+  def to_target(x):
+    moved = jnp.take_along_axis(x, jnp.maximum(previous, 0), axis=1)
+    return jnp.where(has_previous, moved, 0.0)
+
+  logps = to_target(chosen - log_z)
+  if not with_entropy:
+    return logps, None
+  probabilities = jnp.exp(scaled - log_z[:, :, None])
+  return logps, to_target(log_z - jnp.sum(probabilities * scaled, axis=-1))
+
+
+def _neighbours(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Index of the real token before (-1: none) and after (T-1: none) each."""
+  length = mask.shape[1]
+  index = jnp.broadcast_to(jnp.arange(length)[None, :], mask.shape)
+  before = jax.lax.cummax(jnp.where(mask, index, -1), axis=1)
+  previous = jnp.pad(before[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+  after = jax.lax.cummin(
+    jnp.where(mask, index, length - 1), axis=1, reverse=True
+  )
+  following = jnp.pad(
+    after[:, 1:], ((0, 0), (0, 1)), constant_values=length - 1
+  )
+  return previous, following

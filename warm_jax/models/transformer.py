@@ -1,0 +1,168 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The backbone: token ids to final hidden states."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from warm_jax import errors
+from warm_jax.models import config as config_lib
+from warm_jax.models import layers
+
+
+def _maybe_dropout(x, rate, rng):
+  return x if rng is None else layers.dropout(x, rate, rng)
+
+
+class Block(nn.Module):
+  """One transformer layer, with dropout on its two branch outputs."""
+
+  config: config_lib.ModelConfig
+
+  @nn.compact
+  def __call__(self, x, table, visible, rate, rng=None, cache=None, index=None):
+    """Maps [B, T, D] to ([B, T, D], new cache); see `layers.Attention`."""
+    c = self.config
+    rngs = (None, None) if rng is None else jax.random.split(rng)
+
+    def norm(name, y):
+      return layers.Norm(c.norm, c.norm_eps, c.norm_plus_one, name=name)(y)
+
+    y, cache = layers.Attention(c, name='attention')(
+      norm('attention_norm', x), table, visible, cache, index
+    )
+    if c.post_norms:
+      y = norm('post_attention_norm', y)
+    attended = x + _maybe_dropout(y, rate, rngs[0])
+    source = x if c.parallel_residual else attended
+    y = layers.Mlp(c, name='mlp')(norm('mlp_norm', source))
+    if c.post_norms:
+      y = norm('post_mlp_norm', y)
+    return attended + _maybe_dropout(y, rate, rngs[1]), cache
+
+
+class Embed(nn.Module):
+  """Rows of a table [rows, D] float32."""
+
+  rows: int
+  width: int
+  stddev: float
+
+  @nn.compact
+  def __call__(self, ids: jax.Array) -> jax.Array:
+    table = self.param(
+      'embedding',
+      nn.initializers.normal(self.stddev),
+      (self.rows, self.width),
+      jnp.float32,
+    )
+    # jnp.take gives NaN, not a neighbour's row, for an id outside the table.
+    return jnp.take(table, ids, axis=0)
+
+
+class Backbone(nn.Module):
+  """Embedding, layers and final norm."""
+
+  config: config_lib.ModelConfig
+
+  @nn.compact
+  def __call__(self, ids, mask, *, dropout_rate=0.0, rng=None, cache=None):
+    """Final hidden states.
+
+    Positions count real tokens only, so any padding side gives the same
+    result. With a cache, ids continue the sequences stored there.
+
+    Args:
+      ids: [B, T] int32.
+      mask: [B, T] bool, True for real tokens.
+      dropout_rate: [] float, may be traced.
+      rng: key, or None for no dropout.
+      cache: see `kv_cache.init_cache`, or None.
+
+    Returns:
+      hidden: [B, T, D] float32, finite but meaningless at padding.
+      cache: the new cache, or None.
+    """
+    c = self.config
+    length = ids.shape[1]
+    if cache is None:
+      start, seen = 0, mask
+    else:
+      start = cache['index']
+      seen = jax.lax.dynamic_update_slice(cache['mask'], mask, (0, start))
+    slots = seen.shape[1]
+    if c.position == 'learned' and slots > c.max_length:
+      raise errors.UserError(
+        f'{slots} tokens do not fit ModelConfig.max_length={c.max_length} '
+        'learned positions; shorten the sequences.'
+      )
+    # cumsum counts real tokens, so padding anywhere moves no position.
+    key_positions = jnp.maximum(jnp.cumsum(seen, axis=1) - 1, 0)
+    positions = jax.lax.dynamic_slice_in_dim(
+      key_positions, start, length, axis=1
+    )
+    visible = self._visible(seen, key_positions, positions, start)
+    tables = self._rotary_tables(positions)
+
+    rngs = [None] * (c.num_layers + 1)
+    # A static rate of 0 costs nothing even when a key is given.
+    if rng is not None and not _is_static_zero(dropout_rate):
+      rngs = jax.random.split(rng, c.num_layers + 1)
+    x = Embed(c.vocab_size, c.width, c.width**-0.5, name='embed')(ids)
+    if c.embed_scale:
+      x = x * c.width**0.5
+    if c.position == 'learned':
+      x = x + Embed(c.max_length, c.width, 0.02, name='pos_embed')(positions)
+    x = _maybe_dropout(x, dropout_rate, rngs[0]).astype(c.compute_dtype)
+
+    # Unrolled: on CPU a scan over layers is several times slower backward.
+    block = nn.remat(Block) if c.remat and cache is None else Block
+    caches = []
+    for i, kind in enumerate(c.layer_types):
+      layer_cache = None if cache is None else (cache['k'][i], cache['v'][i])
+      x, layer_cache = block(c, name=f'layers_{i}')(
+        x,
+        tables[kind],
+        visible[kind],
+        dropout_rate,
+        rngs[i + 1],
+        layer_cache,
+        None if cache is None else start,
+      )
+      caches.append(layer_cache)
+    x = x.astype(jnp.float32)
+    x = layers.Norm(c.norm, c.norm_eps, c.norm_plus_one, name='final_norm')(x)
+    if cache is None:
+      return x, None
+    keys, values = zip(*caches)
+    return x, {'k': keys, 'v': values, 'mask': seen, 'index': start + length}
+
+  def _visible(self, seen, key_positions, positions, start):
+    """{'full', 'sliding'}: [B, T, S] bool, which keys a query may read."""
+    slots = jnp.arange(seen.shape[1])
+    queries = start + jnp.arange(positions.shape[1])
+    causal = slots[None, :] <= queries[:, None]
+    full = seen[:, None, :] & causal[None, :, :]
+    if self.config.sliding_window is None:
+      return {'full': full}
+    # Distances count real tokens: the cache may hold padding in the middle.
+    distance = positions[:, :, None] - key_positions[:, None, :]
+    return {
+      'full': full,
+      'sliding': full & (distance < self.config.sliding_window),
+    }
+
+  def _rotary_tables(self, positions):
+    """{'full', 'sliding'}: (cos, sin), or None for learned positions."""
+    c = self.config
+    if c.position == 'learned':
+      return {'full': None, 'sliding': None}
+    full = layers.rotary_table(positions, c.rotary_dim, c.rope_theta)
+    if c.rope_theta_local is None:
+      return {'full': full, 'sliding': full}
+    local = layers.rotary_table(positions, c.rotary_dim, c.rope_theta_local)
+    return {'full': full, 'sliding': local}
+
+
+def _is_static_zero(rate) -> bool:
+  return isinstance(rate, (int, float)) and rate == 0
