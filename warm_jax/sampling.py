@@ -1,0 +1,188 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Sampling responses with a key/value cache, one compiled program a shape."""
+
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from warm_jax import errors
+from warm_jax.models import config as config_lib
+from warm_jax.models import kv_cache, language_model, reward_model
+
+PyTree = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Samples:
+  """Prompts with their responses, right-padded and without gaps.
+
+  Attributes:
+    ids: [B, P + R] int32.
+    mask: [B, P + R] bool, True for prompt and response.
+    response_start: [B] int32, where the response begins.
+    logps: [B, P + R] float32, log-probabilities at the temperature of the
+      sampling, aligned with `language_model.token_logps`; 0 off the response.
+    ended: [B] bool, True if the end-of-sequence token was drawn.
+  """
+
+  ids: jax.Array
+  mask: jax.Array
+  response_start: jax.Array
+  logps: jax.Array
+  ended: jax.Array
+
+
+def response_mask(mask: jax.Array, response_start: jax.Array) -> jax.Array:
+  """True for the tokens of the response, the end-of-sequence token included.
+
+  Args:
+    mask: [B, T] bool, True for prompt and response.
+    response_start: [B] int32.
+
+  Returns:
+    [B, T] bool.
+  """
+  index = jnp.arange(mask.shape[1])[None, :]
+  return mask & (index >= response_start[:, None])
+
+
+def sample(
+  params: PyTree,
+  config: config_lib.ModelConfig,
+  rng: jax.Array,
+  prompt_ids: jax.Array,
+  prompt_mask: jax.Array,
+  *,
+  max_new_tokens: int,
+  temperature: jax.Array | float = 1.0,
+  greedy: bool = False,
+  eos_id: int,
+  pad_id: int,
+) -> Samples:
+  """Draws one response for each prompt.
+
+  Tokens are drawn from softmax(logits / temperature) without any filter, so
+  the sampled distribution is the one that is scored (a filter makes KL
+  estimates negative). The response ends with the first end-of-sequence token;
+  the loop ends when all rows have. The key of a step depends on the step only.
+
+  Under `jax.vmap` over members the loop runs until the slowest member is done
+  and copies its carry, cache included, in each step; `members.map_members` with
+  'scan' does neither.
+
+  Args:
+    params: LM tree.
+    config: model shape (static).
+    rng: key.
+    prompt_ids: [B, P] int32, right-padded.
+    prompt_mask: [B, P] bool, True for real tokens, at least one a row.
+    max_new_tokens: R (static).
+    temperature: [] float > 0, may be traced.
+    greedy: take the most probable token instead (static); logps are still
+      those of softmax(logits / temperature).
+    eos_id: end-of-sequence token.
+    pad_id: what fills the unused positions of the result.
+
+  Returns:
+    Samples, as long as P + R.
+
+  Raises:
+    UserError: max_new_tokens < 1, eos_id equal to pad_id, or more tokens than
+      learned positions.
+  """
+  chex.assert_rank([prompt_ids, prompt_mask], 2)
+  chex.assert_equal_shape([prompt_ids, prompt_mask])
+  if max_new_tokens < 1:
+    raise errors.UserError(f'max_new_tokens={max_new_tokens}: expected >= 1.')
+  if isinstance(eos_id, int) and isinstance(pad_id, int) and eos_id == pad_id:
+    raise errors.UserError(
+      f'eos_id and pad_id are both {eos_id}; they must differ, or the end of '
+      'a response cannot be told from padding.'
+    )
+  batch, prompt_length = prompt_ids.shape
+  prompt_mask = prompt_mask.astype(bool)
+  rows = jnp.arange(batch)
+
+  def choose(hidden, step):
+    """[B, D] -> tokens [B] int32 and their log-probabilities [B]."""
+    scaled = language_model.logits(params, config, hidden) / temperature
+    if greedy:
+      tokens = jnp.argmax(scaled, axis=-1)
+    else:
+      step_rng = jax.random.fold_in(rng, step)
+      tokens = jax.random.categorical(step_rng, scaled, axis=-1)
+    logps = jax.nn.log_softmax(scaled, axis=-1)[rows, tokens]
+    return tokens.astype(jnp.int32), logps
+
+  # The last token drawn is never read, so its slot is not needed.
+  cache = kv_cache.init_cache(config, batch, prompt_length + max_new_tokens - 1)
+  hidden, cache = language_model.hidden_states(
+    params, config, prompt_ids, prompt_mask, cache=cache
+  )
+  tokens, logps = choose(hidden[rows, reward_model.last_token(prompt_mask)], 0)
+
+  empty = jnp.zeros((batch, max_new_tokens), jnp.int32)
+  carry = {
+    'step': jnp.ones((), jnp.int32),
+    'cache': cache,
+    'ended': tokens == eos_id,
+    'lengths': jnp.ones((batch,), jnp.int32),
+    'tokens': empty.at[:, 0].set(tokens),
+    'logps': empty.astype(jnp.float32).at[:, 0].set(logps),
+  }
+
+  def unfinished(carry):
+    return (carry['step'] < max_new_tokens) & ~jnp.all(carry['ended'])
+
+  def advance(carry):
+    step, alive = carry['step'], ~carry['ended']
+    last = jax.lax.dynamic_slice_in_dim(carry['tokens'], step - 1, 1, axis=1)
+    hidden, cache = language_model.hidden_states(
+      params, config, last, alive[:, None], cache=carry['cache']
+    )
+    tokens, logps = choose(hidden[:, 0], step)
+
+    def write(buffer, new):
+      return jax.lax.dynamic_update_slice(buffer, new[:, None], (0, step))
+
+    # What ended rows draw lies past their length and is cut off below.
+    return {
+      'step': step + 1,
+      'cache': cache,
+      'ended': carry['ended'] | (tokens == eos_id),
+      'lengths': carry['lengths'] + alive,
+      'tokens': write(carry['tokens'], tokens),
+      'logps': write(carry['logps'], logps),
+    }
+
+  carry = jax.lax.while_loop(unfinished, advance, carry)
+  return _compact(prompt_ids, prompt_mask, carry, pad_id)
+
+
+def _compact(prompt_ids, prompt_mask, carry, pad_id) -> Samples:
+  """Joins prompts and responses without the padding between them."""
+  prompt_length = prompt_ids.shape[1]
+  start = jnp.sum(prompt_mask, axis=1, dtype=jnp.int32)[:, None]
+  end = start + carry['lengths'][:, None]
+  tokens = jnp.concatenate(
+    [prompt_ids.astype(jnp.int32), carry['tokens']], axis=1
+  )
+  logps = jnp.pad(carry['logps'], ((0, 0), (prompt_length, 0)))
+  index = jnp.arange(tokens.shape[1])[None, :]
+  source = jnp.where(index < start, index, index - start + prompt_length)
+  source = jnp.minimum(source, tokens.shape[1] - 1)
+  mask = index < end
+  is_response = mask & (index >= start)
+  return Samples(
+    ids=jnp.where(mask, jnp.take_along_axis(tokens, source, axis=1), pad_id),
+    mask=mask,
+    response_start=start[:, 0],
+    logps=jnp.where(
+      is_response, jnp.take_along_axis(logps, source, axis=1), 0.0
+    ),
+    ended=carry['ended'],
+  )
