@@ -1,0 +1,197 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Best-of-N curves from N cached samples of each prompt.
+
+Best of n: draw n responses, keep the one the proxy scores highest. From N
+samples the expectation over all subsets of n <= N has a closed form, unbiased
+for every n (Nakano et al. 2021; Gao et al. 2022). Proxy and the other scores
+of a sample move together: the order of the proxy is applied to all of them.
+
+The KL of best-of-n is bounded by log n - (n-1)/n, with equality for continuous
+scores without ties; ties and repeated samples make the true KL smaller. It is
+the KL to the sampling distribution: state its temperature with the curve.
+P prompts, N samples of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import scipy.special
+
+from warm_jax import errors
+from warm_jax.evaluation import intervals
+
+
+def kl(n) -> np.ndarray:
+  """KL(best-of-n || one sample) = log n - (n - 1)/n  (WARM §5.1), in nats."""
+  n = np.asarray(n, np.float64)
+  return np.log(n) - (n - 1.0) / n
+
+
+def rank_weights(num_samples: int, ns: Iterable[int]) -> np.ndarray:
+  """Probability that the sample of each rank is the best of n.
+
+  P(rank i) = C(i-1, n-1) / C(N, n), i = 1 the worst; computed in log space.
+
+  Args:
+    num_samples: N.
+    ns: sizes between 1 and N.
+
+  Returns:
+    [len(ns), N] float64, rows sum to 1.
+  """
+  ns = np.asarray(list(ns), np.int64)
+  if not ns.size or ns.min() < 1 or ns.max() > num_samples:
+    raise errors.UserError(
+      f'best-of-n needs 1 <= n <= {num_samples} samples, got n = {ns.tolist()}'
+    )
+  n = ns[:, None].astype(np.float64)
+  below = np.arange(num_samples, dtype=np.float64)[None, :]  # i - 1
+  log_choose = scipy.special.gammaln
+  possible = below >= n - 1.0
+  rest = np.where(possible, below - n + 1.0, 0.0)
+  numerator = log_choose(below + 1.0) - log_choose(n) - log_choose(rest + 1.0)
+  denominator = (
+    log_choose(num_samples + 1.0)
+    - log_choose(n + 1.0)
+    - log_choose(num_samples - n + 1.0)
+  )
+  return np.where(possible, np.exp(numerator - denominator), 0.0)
+
+
+def _average_ties(sorted_proxy: np.ndarray, values: np.ndarray) -> np.ndarray:
+  """Replaces values [K, P, N] by their mean over samples of equal proxy.
+
+  A best-of-n that meets a tie keeps one of the tied samples at random.
+  """
+  is_new = np.ones(sorted_proxy.shape, bool)
+  is_new[:, 1:] = sorted_proxy[:, 1:] != sorted_proxy[:, :-1]
+  if is_new.all():
+    return values
+  group = np.cumsum(is_new.reshape(-1)) - 1  # rows start a new group
+  counts = np.bincount(group)
+  averaged = [
+    np.bincount(group, weights=v.reshape(-1)) / counts for v in values
+  ]
+  return np.stack([a[group].reshape(sorted_proxy.shape) for a in averaged])
+
+
+def expected_best(
+  proxy: np.ndarray,
+  scores: Mapping[str, np.ndarray],
+  ns: Iterable[int],
+) -> dict[str, np.ndarray]:
+  """Expected score of the sample that the proxy picks out of n.
+
+  E_n[s] = sum_i C(i-1, n-1) / C(N, n) s_(i),  s_(i) of the sample with the
+  i-th lowest proxy, averaged over samples of equal proxy.
+
+  Args:
+    proxy: [P, N] scores that choose.
+    scores: name -> [P, N] scores of the same samples (gold, control, length);
+      'proxy' is added.
+    ns: sizes between 1 and N.
+
+  Returns:
+    name -> [P, len(ns)] float64; average over prompts for the curve.
+
+  Raises:
+    UserError: an array that does not match the proxy, or a value that is not
+      finite.
+  """
+  proxy = np.asarray(proxy)
+  if proxy.ndim != 2 or not proxy.size:
+    raise errors.UserError(
+      f'best-of-n needs proxy scores [prompts, samples], got {proxy.shape}'
+    )
+  arrays = {'proxy': proxy, **{k: v for k, v in scores.items() if k != 'proxy'}}
+  if 'proxy' in scores and not np.array_equal(scores['proxy'], proxy):
+    raise errors.UserError("the score named 'proxy' is not the proxy")
+  for name, value in arrays.items():
+    if np.shape(value) != proxy.shape:
+      raise errors.UserError(
+        f"best-of-n: score '{name}' has shape {np.shape(value)}, the proxy has "
+        f'{proxy.shape}; both must be of the same samples in the same order'
+      )
+    if not np.isfinite(value).all():
+      raise errors.NonFiniteError(
+        f"best-of-n: score '{name}' has a value that is not finite"
+      )
+  weights = rank_weights(proxy.shape[1], ns)  # [n, N]
+  order = np.argsort(proxy, axis=1, kind='stable')
+  values = np.stack(
+    [
+      np.take_along_axis(np.asarray(v, np.float64), order, axis=1)
+      for v in arrays.values()
+    ]
+  )
+  values = _average_ties(np.take_along_axis(proxy, order, axis=1), values)
+  return dict(zip(arrays, values @ weights.T, strict=True))
+
+
+def default_sizes(num_samples: int) -> list[int]:
+  """1, 2, 4, ... and N itself."""
+  sizes = [2**k for k in range(num_samples.bit_length())]
+  return sorted({n for n in sizes if n <= num_samples} | {num_samples})
+
+
+def tie_rate(proxy: np.ndarray) -> float:
+  """Share of samples whose proxy equals that of another sample of the prompt.
+
+  Repeated samples are ties too; above a few percent the KL formula is loose.
+  """
+  ordered = np.sort(np.asarray(proxy), axis=1)
+  equal = ordered[:, 1:] == ordered[:, :-1]
+  tied = np.zeros(ordered.shape, bool)
+  tied[:, 1:] |= equal
+  tied[:, :-1] |= equal
+  return float(tied.mean())
+
+
+def curve(
+  proxy: np.ndarray,
+  scores: Mapping[str, np.ndarray],
+  *,
+  ns: Iterable[int] | None = None,
+  confidence: float = intervals.DEFAULT_CONFIDENCE,
+  resamples: int = intervals.DEFAULT_RESAMPLES,
+  seed: int = 0,
+) -> list[dict[str, float]]:
+  """The best-of-n curve with bootstrap intervals over prompts.
+
+  Curves of several proxies on the same samples and the same seed are paired;
+  for a difference take `expected_best` of both and `intervals.paired_difference`.
+
+  Args:
+    proxy: [P, N] scores that choose.
+    scores: name -> [P, N], see `expected_best`.
+    ns: sizes; None is 1, 2, 4, ..., N.
+    confidence: of the intervals.
+    resamples: of the bootstrap.
+    seed: of the bootstrap.
+
+  Returns:
+    One dict a size: n, kl, and for each name the mean with _low, _high and
+    _stderr.
+  """
+  proxy = np.asarray(proxy)
+  if ns is None:
+    ns = default_sizes(np.shape(proxy)[-1])
+  ns = [int(n) for n in ns]
+  best = expected_best(proxy, scores, ns)
+  weights = intervals.resampling_weights(len(proxy), resamples, seed)
+  resampled = {
+    name: intervals.resampled_means(value.T, weights)
+    for name, value in best.items()
+  }
+  rows = []
+  for i, n in enumerate(ns):
+    row = {'n': n, 'kl': float(kl(n))}
+    for name, value in best.items():
+      interval = intervals.percentile_interval(
+        value[:, i].mean(), resampled[name][:, i], confidence
+      )
+      row |= interval.as_dict(name)
+    rows.append(row)
+  return rows

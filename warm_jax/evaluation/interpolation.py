@@ -1,0 +1,229 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Linear mode connectivity: accuracy along the line between two members.
+
+For lambda in [0, 1] and the members phi_1, phi_2 (WARM §3.2):
+
+  WA    weights interpolated     score of (1-lambda) phi_1 + lambda phi_2
+  ENS   scores interpolated      (1-lambda) r_1 + lambda r_2
+  diag  results interpolated     (1-lambda) Acc_1 + lambda Acc_2
+
+Observation 1 is WA >= diag, Observation 2 is WA ~ ENS. Use a held-out set, no
+dropout, and at least 11 points.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warm_jax import errors, members, merging, rewards
+from warm_jax.evaluation import accuracy
+
+PyTree = Any
+DEFAULT_LAMBDAS = tuple(np.linspace(0.0, 1.0, 11).round(6).tolist())
+
+
+@functools.partial(jax.jit, static_argnames='score_fn')
+def _path_scores(score_fn, params_a, params_b, lambdas, ids, mask):
+  """[B] scores at each lambda: [Lambda, B]; one model in memory at a time."""
+
+  def score_at(lam):
+    return score_fn(merging.lerp(params_a, params_b, lam), ids, mask)
+
+  return jax.lax.map(score_at, lambdas)
+
+
+def path_scores(
+  score_fn: Callable,
+  params_a: PyTree,
+  params_b: PyTree,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  *,
+  lambdas: Iterable[float] = DEFAULT_LAMBDAS,
+  batch_size: int = 256,
+) -> np.ndarray:
+  """Scores of the interpolated weights: one program over the lambda axis.
+
+  Args:
+    score_fn: (params, ids [B, T], mask [B, T]) -> [B] raw scores. Hand in the
+      same function object each time: a new one compiles anew.
+    params_a: weights at lambda = 0.
+    params_b: weights at lambda = 1.
+    ids: [N, T] int32.
+    mask: [N, T] bool.
+    lambdas: increasing, from 0 to 1.
+    batch_size: rows scored at once.
+
+  Returns:
+    [Lambda, N] float32.
+  """
+  points = jnp.asarray(_check_lambdas(lambdas), jnp.float32)
+  return rewards.score_rows(
+    lambda _, i, m: _path_scores(score_fn, params_a, params_b, points, i, m),
+    None,
+    ids,
+    mask,
+    batch_size,
+  )
+
+
+def _check_lambdas(lambdas: Iterable[float]) -> np.ndarray:
+  points = np.asarray(list(lambdas), np.float64)
+  if (
+    points.size < 2
+    or points[0] != 0.0
+    or points[-1] != 1.0
+    or (np.diff(points) <= 0).any()
+  ):
+    raise errors.UserError(
+      'lambdas must increase from 0 to 1: the ends are the members themselves, '
+      f'which the barrier is measured against; got {points.tolist()}'
+    )
+  return points
+
+
+def path_metrics(
+  chosen: np.ndarray,
+  rejected: np.ndarray,
+  *,
+  lambdas: Iterable[float] = DEFAULT_LAMBDAS,
+) -> dict[str, Any]:
+  """Accuracy and loss of WA, ENS and the diagonal along a path.
+
+  Args:
+    chosen: [Lambda, N] scores of the chosen rows, from `path_scores`.
+    rejected: [Lambda, N].
+    lambdas: [Lambda].
+
+  Returns:
+    dict of [Lambda] arrays: lambda, accuracy, loss (of the interpolated
+    weights), ens_accuracy, ens_loss, diag_accuracy, diag_loss, barrier (loss
+    above the interpolated losses of the end points) and accuracy_barrier
+    (accuracy below the interpolated ones); and of numbers: max_barrier,
+    max_accuracy_barrier (both >= 0, the ends have 0), gain_over_diag and
+    wa_minus_ens (accuracy, at the lambda nearest to 1/2).
+  """
+  points = _check_lambdas(lambdas)
+  chosen, rejected = np.asarray(chosen), np.asarray(rejected)
+  if len(chosen) != len(points):
+    raise errors.UserError(
+      f'{len(points)} lambdas were given with scores of {len(chosen)}'
+    )
+  mix = np.stack([1.0 - points, points], axis=1)  # [Lambda, 2]
+
+  def ends(x):
+    return x[[0, -1]].astype(np.float64)
+
+  wa_accuracy = accuracy.is_correct(chosen, rejected).mean(axis=1)
+  wa_loss = accuracy.bradley_terry(chosen, rejected)
+  ens_chosen, ens_rejected = mix @ ends(chosen), mix @ ends(rejected)
+  ens_accuracy = accuracy.is_correct(ens_chosen, ens_rejected).mean(axis=1)
+  diag_accuracy, diag_loss = mix @ ends(wa_accuracy), mix @ ends(wa_loss)
+  barrier = wa_loss - diag_loss
+  accuracy_barrier = diag_accuracy - wa_accuracy
+  middle = int(np.abs(points - 0.5).argmin())
+  return {
+    'lambda': points,
+    'accuracy': wa_accuracy,
+    'loss': wa_loss,
+    'ens_accuracy': ens_accuracy,
+    'ens_loss': accuracy.bradley_terry(ens_chosen, ens_rejected),
+    'diag_accuracy': diag_accuracy,
+    'diag_loss': diag_loss,
+    'barrier': barrier,
+    'accuracy_barrier': accuracy_barrier,
+    'max_barrier': float(barrier.max()),
+    'max_accuracy_barrier': float(accuracy_barrier.max()),
+    'gain_over_diag': float(-accuracy_barrier[middle]),
+    'wa_minus_ens': float(wa_accuracy[middle] - ens_accuracy[middle]),
+  }
+
+
+def interpolate(
+  score_fn: Callable,
+  params_a: PyTree,
+  params_b: PyTree,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  *,
+  lambdas: Iterable[float] = DEFAULT_LAMBDAS,
+  batch_size: int = 256,
+) -> dict[str, Any]:
+  """`path_metrics` of two members on preference rows.
+
+  Args:
+    score_fn: see `path_scores`.
+    params_a: weights at lambda = 0.
+    params_b: weights at lambda = 1.
+    ids: [2N, T], the N chosen rows, then the N rejected rows.
+    mask: [2N, T] bool.
+    lambdas: increasing, from 0 to 1.
+    batch_size: rows scored at once.
+  """
+  if len(ids) % 2:
+    raise errors.UserError(
+      f'preference rows are the chosen, then as many rejected; got {len(ids)}'
+    )
+  lambdas = tuple(lambdas)
+  scores = path_scores(
+    score_fn,
+    params_a,
+    params_b,
+    ids,
+    mask,
+    lambdas=lambdas,
+    batch_size=batch_size,
+  )
+  num_pairs = len(ids) // 2
+  return path_metrics(
+    scores[:, :num_pairs], scores[:, num_pairs:], lambdas=lambdas
+  )
+
+
+def interpolate_members(
+  score_fn: Callable,
+  stacked: PyTree,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  *,
+  pairs: Iterable[tuple[int, int]] | None = None,
+  lambdas: Iterable[float] = DEFAULT_LAMBDAS,
+  batch_size: int = 256,
+) -> list[dict[str, Any]]:
+  """`interpolate` for many pairs of members (WARM Fig. 5): same program.
+
+  Args:
+    score_fn: see `path_scores`.
+    stacked: leaves [M, ...].
+    ids: [2N, T], the N chosen rows, then the N rejected rows.
+    mask: [2N, T] bool.
+    pairs: member indices; None is all M (M - 1) / 2.
+    lambdas: increasing, from 0 to 1.
+    batch_size: rows scored at once.
+
+  Returns:
+    One dict a pair, as `interpolate`, with 'pair' added.
+  """
+  if pairs is None:
+    pairs = itertools.combinations(range(members.num_members(stacked)), 2)
+  lambdas = tuple(lambdas)
+  results = []
+  for i, j in pairs:
+    metrics = interpolate(
+      score_fn,
+      members.member(stacked, int(i)),
+      members.member(stacked, int(j)),
+      ids,
+      mask,
+      lambdas=lambdas,
+      batch_size=batch_size,
+    )
+    results.append({'pair': (int(i), int(j)), **metrics})
+  return results
