@@ -1,0 +1,442 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Reward over-optimisation: whole RL trajectories, compared fairly.
+
+A trajectory holds, for every evaluated checkpoint of one policy, per-prompt
+values of the proxy (what RL maximised), the control reward (another model),
+the gold utility (never seen by RL nor by any selection), the KL to the start
+and the length. All policies answer the same prompts, so every comparison is
+paired: one set of bootstrap weights over prompts serves all of them.
+
+Four questions, none of which lets gold choose a checkpoint:
+
+  compare_at_kl   who has more gold at the same KL?
+  area            who has more gold over the whole common range of KL?
+  report_best     whose step, chosen by a named rule on one half of the prompts,
+                  is better on the other half?
+  hacking_onset   where does gold fall below its own peak?
+
+The path against KL. KL need not grow with every step. Gold at KL = x is read at
+the *first crossing*: the first step whose KL reaches x, interpolated linearly
+from the step before it. Later visits to the same KL are ignored: they belong to
+a policy that has been trained on, and averaging them would mix the two.
+
+S steps, P prompts, R resamples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from warm_jax import errors
+from warm_jax.evaluation import intervals
+
+REQUIRED = ('kl', 'proxy', 'gold')
+AREA_POINTS = 201
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+  """Evaluations of one policy along its training.
+
+  Attributes:
+    steps: [S] increasing training steps; step 0 is the start of RL.
+    values: name -> [S, P] per-prompt values; 'kl', 'proxy' and 'gold' are
+      required, 'control' and 'length' usual. With several samples of a prompt,
+      their mean.
+  """
+
+  steps: np.ndarray
+  values: Mapping[str, np.ndarray]
+
+  def __post_init__(self):
+    steps = np.asarray(self.steps)
+    values = {k: np.asarray(v, np.float64) for k, v in self.values.items()}
+    missing = [name for name in REQUIRED if name not in values]
+    if missing:
+      raise errors.UserError(f'a trajectory needs values of {missing}')
+    if steps.ndim != 1 or not steps.size or (np.diff(steps) <= 0).any():
+      raise errors.UserError(
+        f'the steps of a trajectory must increase, got {steps.tolist()}'
+      )
+    shape = values['gold'].shape
+    for name, value in values.items():
+      if value.shape != shape or value.ndim != 2 or len(value) != len(steps):
+        raise errors.UserError(
+          f"trajectory: '{name}' has shape {value.shape}; expected "
+          f'[{len(steps)} steps, prompts] as gold, {shape}'
+        )
+      if not np.isfinite(value).all():
+        raise errors.NonFiniteError(
+          f"trajectory: '{name}' has a value that is not finite"
+        )
+    object.__setattr__(self, 'steps', steps)
+    object.__setattr__(self, 'values', values)
+
+  @property
+  def num_prompts(self) -> int:
+    return self.values['gold'].shape[1]
+
+  def rows(self) -> list[dict[str, float]]:
+    """Means over prompts, one dict a step: the rows of overopt.csv."""
+    means = {name: value.mean(axis=1) for name, value in self.values.items()}
+    return [
+      {'step': int(step), **{name: float(m[i]) for name, m in means.items()}}
+      for i, step in enumerate(self.steps)
+    ]
+
+
+def _weights(
+  trajectories: Iterable[Trajectory], resamples: int, seed: int
+) -> np.ndarray:
+  counts = sorted({t.num_prompts for t in trajectories})
+  if len(counts) != 1:
+    raise errors.UserError(
+      f'policies to be compared must share their prompts, got {counts} prompts'
+    )
+  return intervals.resampling_weights(counts[0], resamples, seed)
+
+
+def _paths(trajectory, weights, value='gold'):
+  """KL and value paths: the whole sample first, then R resamples: [1+R, S]."""
+  kl, y = trajectory.values['kl'], trajectory.values[value]
+  return tuple(
+    np.concatenate(
+      [x.mean(axis=1)[None], intervals.resampled_means(x, weights)]
+    )
+    for x in (kl, y)
+  )
+
+
+# ---------------------------------------------------------------------------
+# Equal KL
+# ---------------------------------------------------------------------------
+
+
+def value_at_kl(
+  kl: np.ndarray, value: np.ndarray, target: float | np.ndarray
+) -> np.ndarray:
+  """Value of a path where its KL first reaches the target.
+
+  value_{s-1} + (target - kl_{s-1}) / (kl_s - kl_{s-1}) (value_s - value_{s-1})
+  with s the first step that has kl_s >= target; value_0 if that is step 0.
+
+  Args:
+    kl: [..., S] in the order of steps, not necessarily increasing.
+    value: [..., S].
+    target: a KL in nats, or [...] one for each path.
+
+  Returns:
+    [...], NaN where the path never reaches the target.
+  """
+  kl, value = np.asarray(kl, np.float64), np.asarray(value, np.float64)
+  target = np.asarray(target, np.float64)
+  reached = kl >= target[..., None]
+  step = reached.argmax(axis=-1)
+  before = np.maximum(step - 1, 0)
+
+  def take(x, index):
+    return np.take_along_axis(x, index[..., None], axis=-1)[..., 0]
+
+  kl_0, kl_1 = take(kl, before), take(kl, step)
+  gap = kl_1 - kl_0
+  # First step: nothing lies before it, its own value counts.
+  share = np.where(step > 0, target - kl_0, 0.0) / np.where(step > 0, gap, 1.0)
+  value_0, value_1 = take(value, before), take(value, step)
+  at_target = value_0 + share * (value_1 - value_0)
+  return np.where(reached.any(axis=-1), at_target, np.nan)
+
+
+def common_kl_range(
+  trajectories: Mapping[str, Trajectory],
+) -> tuple[float, float]:
+  """The KLs every policy passes: highest start, lowest maximum (mean KL)."""
+  paths = [t.values['kl'].mean(axis=1) for t in trajectories.values()]
+  return max(float(p[0]) for p in paths), min(float(p.max()) for p in paths)
+
+
+def compare_at_kl(
+  trajectories: Mapping[str, Trajectory],
+  targets: Iterable[float],
+  *,
+  baseline: str | None = None,
+  value: str = 'gold',
+  confidence: float = intervals.DEFAULT_CONFIDENCE,
+  resamples: int = intervals.DEFAULT_RESAMPLES,
+  seed: int = 0,
+) -> list[dict[str, Any]]:
+  """Compares policies where their mean KL first reaches each target.
+
+  Args:
+    trajectories: policy name -> trajectory, all on the same prompts.
+    targets: KLs in nats.
+    baseline: policy the others are compared with; None leaves differences out.
+    value: which of the per-prompt values to read.
+    confidence: of the intervals.
+    resamples: of the bootstrap over prompts; the KL path is resampled too.
+    seed: of the bootstrap.
+
+  Returns:
+    One dict a target and policy: kl, policy, share_reached (of the resamples
+    that get to this KL; below 1 the interval is of those alone), the value and,
+    with a baseline, difference, each with _low, _high, _stderr. NaN where the
+    policy never gets there.
+  """
+  if baseline is not None and baseline not in trajectories:
+    raise errors.UserError(
+      f"baseline '{baseline}' is not one of {sorted(trajectories)}"
+    )
+  weights = _weights(trajectories.values(), resamples, seed)
+  paths = {n: _paths(t, weights, value) for n, t in trajectories.items()}
+  rows = []
+  for target in targets:
+    at = {name: value_at_kl(*path, target) for name, path in paths.items()}
+    for name, x in at.items():
+      row = {
+        'kl': float(target),
+        'policy': name,
+        'share_reached': float(np.isfinite(x[1:]).mean()),
+      }
+      row |= _interval(x, confidence).as_dict(value)
+      if baseline is not None:
+        row |= _interval(x - at[baseline], confidence).as_dict('difference')
+      rows.append(row)
+  return rows
+
+
+def _interval(x: np.ndarray, confidence: float) -> intervals.Interval:
+  return intervals.percentile_interval(x[0], x[1:], confidence)
+
+
+def area(
+  trajectories: Mapping[str, Trajectory],
+  *,
+  baseline: str | None = None,
+  value: str = 'gold',
+  max_kl: float | None = None,
+  confidence: float = intervals.DEFAULT_CONFIDENCE,
+  resamples: int = intervals.DEFAULT_RESAMPLES,
+  seed: int = 0,
+) -> dict[str, dict[str, float]]:
+  """Area under value-against-KL up to the largest KL that all policies reach.
+
+  The first-crossing path, by the trapezoid rule on 201 points. A resample that
+  ends short of the range keeps its last value (it is a small correction there,
+  and dropping it would favour resamples of large KL).
+
+  Args:
+    trajectories: policy name -> trajectory, all on the same prompts.
+    baseline: policy the others are compared with; None leaves differences out.
+    value: which of the per-prompt values to integrate.
+    max_kl: end of the range; None is the common maximum.
+    confidence: of the intervals.
+    resamples: of the bootstrap.
+    seed: of the bootstrap.
+
+  Returns:
+    policy name -> dict: kl_from, kl_to, mean (area / width of the range, in
+    units of the value), area, and difference of the means, each interval with
+    _low, _high and _stderr.
+  """
+  if baseline is not None and baseline not in trajectories:
+    raise errors.UserError(
+      f"baseline '{baseline}' is not one of {sorted(trajectories)}"
+    )
+  start, common = common_kl_range(trajectories)
+  stop = common if max_kl is None else float(max_kl)
+  if not start < stop <= common:
+    raise errors.UserError(
+      f'no common range of KL: policies start at up to {start:.4g}, all of them '
+      f'reach {common:.4g}, the range was to end at {stop:.4g}'
+    )
+  weights = _weights(trajectories.values(), resamples, seed)
+  grid = np.linspace(start, stop, AREA_POINTS)
+  means = {}
+  for name, trajectory in trajectories.items():
+    kl, y = _paths(trajectory, weights, value)
+    last = value_at_kl(kl, y, kl.max(axis=-1))
+    at = np.stack([value_at_kl(kl, y, x) for x in grid], axis=-1)
+    at = np.where(np.isfinite(at), at, last[:, None])
+    means[name] = np.trapezoid(at, grid, axis=-1) / (stop - start)
+  results = {}
+  for name, x in means.items():
+    row = {'kl_from': start, 'kl_to': stop}
+    row |= _interval(x, confidence).as_dict('mean')
+    row |= _interval(x * (stop - start), confidence).as_dict('area')
+    if baseline is not None:
+      row |= _interval(x - means[baseline], confidence).as_dict('difference')
+    results[name] = row
+  return results
+
+
+# ---------------------------------------------------------------------------
+# The best step
+# ---------------------------------------------------------------------------
+
+
+def halves(num_prompts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+  """Splits prompt indices at random: selection half, reporting half."""
+  if num_prompts < 2:
+    raise errors.UserError('two halves need at least two prompts')
+  order = np.random.default_rng(seed).permutation(num_prompts)
+  return np.sort(order[: num_prompts // 2]), np.sort(order[num_prompts // 2 :])
+
+
+def best_step(
+  trajectory: Trajectory, select_by: str, prompts: np.ndarray
+) -> int:
+  """Index of the step with the highest mean of a value; the first on a tie.
+
+  Args:
+    trajectory: of one policy.
+    select_by: name of a value, or 'last' for the last step.
+    prompts: indices of the prompts that may be looked at.
+  """
+  if select_by == 'last':
+    return len(trajectory.steps) - 1
+  if select_by not in trajectory.values:
+    raise errors.UserError(
+      f"steps cannot be chosen by '{select_by}'; the trajectory has "
+      f"{sorted(trajectory.values)} and 'last'"
+    )
+  return int(trajectory.values[select_by][:, prompts].mean(axis=1).argmax())
+
+
+def report_best(
+  trajectories: Mapping[str, Trajectory],
+  *,
+  select_by: str = 'control',
+  baseline: str | None = None,
+  confidence: float = intervals.DEFAULT_CONFIDENCE,
+  resamples: int = intervals.DEFAULT_RESAMPLES,
+  seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+  """Chooses each policy's step on half of the prompts, reports on the other.
+
+  The choice is made once; the intervals are those of the chosen step. Choosing
+  by 'gold' is an oracle, and is written down as such.
+
+  Args:
+    trajectories: policy name -> trajectory, all on the same prompts.
+    select_by: see `best_step`.
+    baseline: policy the others are compared with; None leaves differences out.
+    confidence: of the intervals.
+    resamples: of the bootstrap.
+    seed: of the split and of the bootstrap.
+
+  Returns:
+    policy name -> dict: rule, step, num_prompts, every value of the trajectory
+    at that step with _low, _high and _stderr, and difference (of gold) to the
+    baseline.
+  """
+  if baseline is not None and baseline not in trajectories:
+    raise errors.UserError(
+      f"baseline '{baseline}' is not one of {sorted(trajectories)}"
+    )
+  _weights(trajectories.values(), 1, seed)  # the same prompts?
+  num_prompts = next(iter(trajectories.values())).num_prompts
+  selection, reporting = halves(num_prompts, seed)
+  chosen = {
+    name: best_step(t, select_by, selection) for name, t in trajectories.items()
+  }
+  options = dict(confidence=confidence, resamples=resamples, seed=seed)
+  if select_by == 'last':
+    rule = 'last step'
+  else:
+    oracle = ' (an oracle: the reported value chooses)'
+    rule = f'highest mean {select_by} on {len(selection)} selection prompts'
+    rule += oracle if select_by == 'gold' else ''
+  results = {}
+  for name, trajectory in trajectories.items():
+    i = chosen[name]
+    row = {
+      'rule': rule,
+      'step': int(trajectory.steps[i]),
+      'num_prompts': len(reporting),
+    }
+    for value, x in trajectory.values.items():
+      interval = intervals.mean_interval(x[i, reporting], **options)
+      row |= interval.as_dict(value)
+    if baseline is not None:
+      other = trajectories[baseline].values['gold'][chosen[baseline], reporting]
+      difference = intervals.paired_difference(
+        trajectory.values['gold'][i, reporting], other, **options
+      )
+      row |= difference.as_dict('difference')
+    results[name] = row
+  return results
+
+
+# ---------------------------------------------------------------------------
+# Hacking onset
+# ---------------------------------------------------------------------------
+
+
+def hacking_onset(
+  trajectory: Trajectory,
+  *,
+  margin: float,
+  value: str = 'gold',
+  confidence: float = intervals.DEFAULT_CONFIDENCE,
+  resamples: int = intervals.DEFAULT_RESAMPLES,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Where gold has fallen below its peak by more than a margin.
+
+  The peak is the step of the highest mean. The onset is the first later step s
+  at which the paired interval of gold_s - gold_peak lies wholly below -margin.
+  The peak is a maximum over noisy steps and so slightly too high; a margin of
+  the size of the noise pays for that.
+
+  Args:
+    trajectory: of one policy.
+    margin: in units of the value, >= 0.
+    value: usually 'gold'.
+    confidence: of the intervals.
+    resamples: of the bootstrap over prompts.
+    seed: of the bootstrap.
+
+  Returns:
+    dict: peak_step, peak_kl, peak_<value>; onset_step and onset_kl (None if it
+    never falls that far); final_drop (last step minus peak) with its interval;
+    and, from each resample's own first fall below its own peak by the margin,
+    onset_kl_low, onset_kl_high and share_hacked (of resamples with an onset).
+  """
+  if margin < 0:
+    raise errors.UserError(f'the margin must be >= 0, got {margin}')
+  weights = _weights([trajectory], resamples, seed)
+  kl, y = _paths(trajectory, weights, value)
+  peak = int(y[0].argmax())
+  drop = y - y[:, peak][:, None]  # [1+R, S], paired by construction
+  tail = (1.0 - confidence) / 2.0
+  upper = np.quantile(drop[1:], 1.0 - tail, axis=0)
+  later = np.arange(len(trajectory.steps)) > peak
+  fallen = np.flatnonzero(later & (upper < -margin) & (drop[0] < -margin))
+  onset = int(fallen[0]) if fallen.size else None
+
+  own_peak = y[1:].argmax(axis=1)[:, None]
+  own_drop = y[1:] - np.take_along_axis(y[1:], own_peak, axis=1)
+  index = np.arange(y.shape[1])[None, :]
+  own_fallen = (index > own_peak) & (own_drop < -margin)
+  is_hacked = own_fallen.any(axis=1)
+  onset_kl = np.take_along_axis(
+    kl[1:], own_fallen.argmax(axis=1)[:, None], axis=1
+  )[:, 0]
+  spread = intervals.percentile_interval(
+    np.nan, np.where(is_hacked, onset_kl, np.nan), confidence
+  )
+  return {
+    'margin': float(margin),
+    'peak_step': int(trajectory.steps[peak]),
+    'peak_kl': float(kl[0, peak]),
+    f'peak_{value}': float(y[0, peak]),
+    'onset_step': None if onset is None else int(trajectory.steps[onset]),
+    'onset_kl': None if onset is None else float(kl[0, onset]),
+    'onset_kl_low': spread.low,
+    'onset_kl_high': spread.high,
+    'share_hacked': float(is_hacked.mean()),
+    **_interval(drop[:, -1], confidence).as_dict('final_drop'),
+  }
