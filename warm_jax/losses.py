@@ -190,7 +190,8 @@ def kl_k1(logps: jax.Array, ref_logps: jax.Array, mask: jax.Array) -> jax.Array:
 def kl_k2(logps: jax.Array, ref_logps: jax.Array, mask: jax.Array) -> jax.Array:
   """Biased, non-negative estimate sum_t (log p/q)^2 / 2; shapes as kl_k1.
 
-  Used as a loss its expected on-policy gradient is that of the exact KL.
+  Used as a loss, on policy, its expected gradient is that of the exact KL of
+  each token given its prefix (not of what the token does to later ones).
   """
   ratio = _log_ratio(logps, ref_logps, mask)
   return 0.5 * jnp.sum(jnp.square(ratio), axis=1)

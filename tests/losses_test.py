@@ -1,0 +1,415 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Losses against written formulas, and against enumeration of all sequences."""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from warm_jax import errors, losses
+
+
+def _rng(seed=0):
+  return np.random.default_rng(seed)
+
+
+# --- masked reductions ------------------------------------------------------
+
+
+def test_masked_mean_ignores_nan_and_is_zero_of_nothing():
+  x = jnp.array([[1.0, jnp.nan], [3.0, jnp.inf]])
+  mask = jnp.array([[True, False], [True, False]])
+  chex.assert_trees_all_close(losses.masked_mean(x, mask), 2.0)
+  chex.assert_trees_all_close(
+    losses.masked_sum(x, mask, axis=1), jnp.array([1.0, 3.0])
+  )
+  assert losses.masked_mean(x, jnp.zeros_like(mask)) == 0
+  grad = jax.grad(lambda x: losses.masked_mean(x, mask))(x)
+  np.testing.assert_array_equal(grad, [[0.5, 0], [0.5, 0]])
+
+
+# --- Bradley-Terry ----------------------------------------------------------
+
+
+def test_bradley_terry_by_hand():
+  # softplus(-1) = log(1 + e^-1), softplus(0) = log 2, softplus(2).
+  loss, metrics = losses.bradley_terry_loss(
+    jnp.array([1.0, 0.0, -1.0]), jnp.array([0.0, 0.0, 1.0])
+  )
+  expected = (0.3132616875 + 0.6931471806 + 2.1269280110) / 3
+  assert loss.dtype == jnp.float32
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  np.testing.assert_allclose(metrics['accuracy'], 2 / 3, rtol=1e-6)
+  np.testing.assert_allclose(metrics['tie_rate'], 1 / 3, rtol=1e-6)
+  np.testing.assert_allclose(metrics['margin'], -1 / 3, rtol=1e-6)
+  np.testing.assert_allclose(metrics['chosen_reward'], 0, atol=1e-7)
+  np.testing.assert_allclose(metrics['rejected_reward'], 1 / 3, rtol=1e-6)
+
+
+def test_bradley_terry_is_invariant_to_an_offset_of_each_prompt():
+  rng = _rng(1)
+  chosen, rejected, c = rng.normal(size=(3, 64)).astype(np.float32)
+  plain, _ = losses.bradley_terry_loss(chosen, rejected)
+  moved, _ = losses.bradley_terry_loss(chosen + 10 * c, rejected + 10 * c)
+  np.testing.assert_allclose(plain, moved, rtol=1e-5)
+
+
+@pytest.mark.parametrize('with_margin', [False, True])
+@pytest.mark.parametrize('center_coef', [0.0, 0.01])
+def test_margin_and_centring_as_in_trl(with_margin, center_coef):
+  rng = _rng(2)
+  chosen, rejected = rng.normal(scale=2, size=(2, 17))
+  margin = np.abs(rng.normal(size=17)) if with_margin else None
+  d = chosen - rejected - (0 if margin is None else margin)
+  expected = -scipy.special.log_expit(d).mean()
+  expected += center_coef * np.mean((chosen + rejected) ** 2)
+  loss, _ = losses.bradley_terry_loss(
+    jnp.asarray(chosen),
+    jnp.asarray(rejected),
+    margin=None if margin is None else jnp.asarray(margin),
+    center_coef=center_coef,
+  )
+  np.testing.assert_allclose(loss, expected, rtol=6e-7)
+
+
+def test_label_smoothing_is_the_expected_loss_under_swaps():
+  rng = _rng(3)
+  chosen, rejected = rng.normal(size=(2, 9))
+  d = chosen - rejected
+  expected = 0.8 * np.logaddexp(0, -d) + 0.2 * np.logaddexp(0, d)
+  loss, _ = losses.bradley_terry_loss(chosen, rejected, label_smoothing=0.2)
+  np.testing.assert_allclose(loss, expected.mean(), rtol=1e-6)
+
+
+def test_masked_pairs_reach_neither_value_nor_gradient():
+  chosen = jnp.array([1.0, jnp.nan, 2.0])
+  rejected = jnp.array([0.5, 0.0, jnp.inf])
+  mask = jnp.array([True, False, False])
+
+  def loss_fn(chosen, rejected):
+    return losses.bradley_terry_loss(
+      chosen, rejected, pair_mask=mask, center_coef=0.1
+    )
+
+  (loss, metrics), grads = jax.value_and_grad(
+    loss_fn, argnums=(0, 1), has_aux=True
+  )(chosen, rejected)
+  np.testing.assert_allclose(
+    loss, np.logaddexp(0, -0.5) + 0.1 * 1.5**2, rtol=1e-6
+  )
+  chex.assert_tree_all_finite((metrics, grads))
+  np.testing.assert_array_equal(grads[0][1:], 0)
+  empty, _ = losses.bradley_terry_loss(
+    chosen, rejected, pair_mask=jnp.zeros(3, bool)
+  )
+  assert empty == 0
+
+
+def test_bradley_terry_gradient_at_a_tie_and_at_extremes():
+  def loss_of(d):
+    zero = jnp.zeros(1)
+    return losses.bradley_terry_loss(d[None], zero)[0]
+
+  np.testing.assert_allclose(jax.grad(loss_of)(0.0 * jnp.ones(())), -0.5)
+  for d in (-1e4, 1e4):
+    value, grad = jax.value_and_grad(loss_of)(jnp.asarray(d))
+    np.testing.assert_allclose(value, max(0, -d), rtol=1e-6)
+    assert np.isfinite(grad)
+
+
+def test_half_precision_scores_are_compared_in_float32():
+  chosen = jnp.array([4.0], jnp.bfloat16)
+  loss, metrics = losses.bradley_terry_loss(
+    chosen, jnp.array([3.984375], jnp.bfloat16)
+  )
+  assert loss.dtype == jnp.float32
+  assert metrics['margin'].dtype == jnp.float32
+  np.testing.assert_allclose(metrics['margin'], 0.015625, rtol=1e-6)
+
+
+def test_language_model_loss_is_a_token_mean():
+  logps = jnp.array([[-1.0, -2.0, -jnp.inf], [-4.0, jnp.nan, jnp.nan]])
+  mask = jnp.array([[True, True, False], [True, False, False]])
+  loss, metrics = losses.language_model_loss(logps, mask)
+  np.testing.assert_allclose(loss, 7 / 3, rtol=1e-6)
+  np.testing.assert_allclose(metrics['num_tokens'], 3)
+  np.testing.assert_allclose(metrics['perplexity'], np.exp(7 / 3), rtol=1e-6)
+
+
+# --- a policy small enough to enumerate -------------------------------------
+# Vocabulary {EOS, a, b}, at most three tokens, one row of logits a prefix.
+
+
+def _all_sequences(vocab=3, length=3, eos=0):
+  """ids, mask, state [15, 3] of every sequence; states number the prefixes."""
+  states, rows = {(): 0}, []
+  for n in range(1, length):
+    for prefix in itertools.product(range(1, vocab), repeat=n):
+      states[prefix] = len(states)
+  for n in range(length + 1):
+    for body in itertools.product(range(1, vocab), repeat=n):
+      rows.append(body + (eos,) if n < length else body)
+  ids = np.zeros((len(rows), length), np.int32)
+  mask = np.zeros(ids.shape, bool)
+  state = np.zeros(ids.shape, np.int32)
+  for i, row in enumerate(rows):
+    ids[i, : len(row)], mask[i, : len(row)] = row, True
+    for t in range(len(row)):
+      state[i, t] = states[row[:t]]
+  return ids, mask, state, len(states)
+
+
+IDS, MASK, STATE, NUM_STATES = _all_sequences()
+
+
+def _logps(table):
+  return jax.nn.log_softmax(table)[STATE, IDS]
+
+
+def _sequence_logps(table):
+  return jnp.sum(jnp.where(MASK, _logps(table), 0), axis=1)
+
+
+@pytest.fixture(scope='module')
+def world():
+  rng = _rng(5)
+  table = jnp.asarray(rng.normal(size=(NUM_STATES, 3)), jnp.float32)
+  reference = jnp.asarray(rng.normal(size=(NUM_STATES, 3)), jnp.float32)
+  rewards = jnp.asarray(rng.normal(size=len(IDS)), jnp.float32)
+  return table, reference, rewards
+
+
+def _exact_kl(table, reference):
+  logp, logq = _sequence_logps(table), _sequence_logps(reference)
+  return jnp.sum(jnp.exp(logp) * (logp - logq))
+
+
+def _expected_gradient(world, kl_coef, estimator):
+  """sum_y p(y) of the gradient that the loss gives for the sample y alone."""
+  table, reference, rewards = world
+
+  def loss_of_sample(table, i):
+    logps, ref_logps = _logps(table)[i][None], _logps(reference)[i][None]
+    mask = jnp.asarray(MASK)[i][None]
+    shaped = losses.kl_shaped_rewards(
+      rewards[i][None], estimator(logps, ref_logps, mask), kl_coef
+    )
+    return losses.reinforce_loss(logps, shaped, mask)
+
+  grads = jax.vmap(jax.grad(loss_of_sample), in_axes=(None, 0))(
+    table, jnp.arange(len(IDS))
+  )
+  return -jnp.einsum('i,isv->sv', jnp.exp(_sequence_logps(table)), grads)
+
+
+def _exact_gradient(world, kl_coef):
+  table, reference, rewards = world
+
+  def objective(table):
+    expected = jnp.sum(jnp.exp(_sequence_logps(table)) * rewards)
+    return expected - kl_coef * _exact_kl(table, reference)
+
+  return jax.grad(objective)(table)
+
+
+def test_sequences_are_a_distribution(world):
+  assert len(IDS) == 15
+  np.testing.assert_allclose(
+    jnp.exp(_sequence_logps(world[0])).sum(), 1, rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize('kl_coef', [0.0, 0.3])
+def test_reinforce_with_k1_in_the_reward_has_the_exact_gradient(world, kl_coef):
+  got = _expected_gradient(world, kl_coef, losses.kl_k1)
+  np.testing.assert_allclose(got, _exact_gradient(world, kl_coef), atol=1e-6)
+
+
+@pytest.mark.parametrize('estimator', [losses.kl_k2, losses.kl_k3])
+def test_other_estimators_in_the_reward_do_not(world, estimator):
+  got = _expected_gradient(world, 0.3, estimator)
+  assert np.abs(got - _exact_gradient(world, 0.3)).max() > 1e-2
+
+
+def test_kl_as_a_loss(world):
+  """k1: zero; k2: the gradient of each token's KL; k3: neither (trap R4)."""
+  table, reference, _ = world
+  weights = jnp.exp(_sequence_logps(table))
+
+  def gradient(estimator):
+    def loss_fn(table):
+      kl = estimator(_logps(table), _logps(reference), jnp.asarray(MASK))
+      return jnp.sum(weights * kl)
+
+    return jax.grad(loss_fn)(table)
+
+  def token_kl(table):
+    p = jax.nn.softmax(table)
+    ratio = jax.nn.log_softmax(table) - jax.nn.log_softmax(reference)
+    visits = (
+      jnp.zeros(NUM_STATES).at[STATE].add(jnp.where(MASK, weights[:, None], 0))
+    )
+    # Each sequence visits a state once, so visits are its probability.
+    return jnp.sum(visits * jnp.sum(p * ratio, axis=1))
+
+  np.testing.assert_allclose(gradient(losses.kl_k1), 0, atol=1e-6)
+  exact = jax.grad(token_kl)(table)
+  np.testing.assert_allclose(gradient(losses.kl_k2), exact, atol=1e-6)
+  assert np.abs(gradient(losses.kl_k3) - exact).max() > 1e-2
+  # The chain rule: token KLs weighted by visits are the sequence KL.
+  np.testing.assert_allclose(
+    token_kl(table), _exact_kl(table, reference), rtol=1e-5
+  )
+
+
+def test_expected_estimators(world):
+  table, reference, _ = world
+  p = jnp.exp(_sequence_logps(table))
+  args = _logps(table), _logps(reference), jnp.asarray(MASK)
+  exact = _exact_kl(table, reference)
+  np.testing.assert_allclose(p @ losses.kl_k1(*args), exact, rtol=1e-5)
+  np.testing.assert_allclose(p @ losses.kl_k3(*args), exact, rtol=1e-5)
+  assert abs(p @ losses.kl_k2(*args) - exact) > 1e-2  # biased
+  assert (losses.kl_k3(*args) >= 0).all() and (losses.kl_k2(*args) >= 0).all()
+
+
+def test_estimators_against_float64():
+  rng = _rng(6)
+  logps, ref = rng.normal(size=(2, 5, 7)) - 3
+  mask = rng.random((5, 7)) < 0.6
+  d = np.where(mask, logps - ref, 0)
+  args = jnp.asarray(logps), jnp.asarray(ref), jnp.asarray(mask)
+  np.testing.assert_allclose(losses.kl_k1(*args), d.sum(1), atol=2e-6)
+  np.testing.assert_allclose(losses.kl_k2(*args), (d**2).sum(1) / 2, rtol=1e-5)
+  k3 = (np.exp(-d) - 1 + d).sum(1)
+  np.testing.assert_allclose(losses.kl_k3(*args), k3, rtol=1e-5)
+
+
+def test_sequence_kl_is_the_sum_over_the_response_mask():
+  """R5: a sum, so that beta does not depend on the length."""
+  logps = jnp.array([[-9.0, -1.0, -2.0, -7.0]])
+  ref = jnp.array([[-1.0, -1.5, -1.0, jnp.nan]])
+  mask = jnp.array([[False, True, True, False]])
+  per_token = [0.5, -1.0]
+  np.testing.assert_allclose(losses.kl_k1(logps, ref, mask), [sum(per_token)])
+
+
+@pytest.mark.parametrize('ratio', [-1e4, -50.0, 50.0, 1e4])
+def test_extreme_log_ratios_are_finite(ratio):
+  logps, ref = jnp.full((1, 3), ratio), jnp.zeros((1, 3))
+  mask = jnp.ones((1, 3), bool)
+  for estimator in (losses.kl_k1, losses.kl_k2, losses.kl_k3):
+    value, grad = jax.value_and_grad(
+      lambda x, f=estimator: f(x, ref, mask).sum()
+    )(logps)
+    assert np.isfinite(value) and np.isfinite(grad).all()
+  assert losses.kl_k3(logps, ref, mask)[0] >= 0
+
+
+def test_k3_keeps_its_digits_near_one():
+  d = np.float32(1e-3)
+  k3 = losses.kl_k3(
+    jnp.full((1, 1), d), jnp.zeros((1, 1)), jnp.ones((1, 1), bool)
+  )
+  np.testing.assert_allclose(k3, np.float64(d) ** 2 / 2, rtol=2e-3)
+
+
+# --- advantages and surrogates ----------------------------------------------
+
+
+def test_rewards_stay_floating_point():
+  """R9: 0.7 and -1.9 in an integer buffer would be 0 and -1."""
+  shaped = losses.kl_shaped_rewards(
+    jnp.array([0.7, -1.9]), jnp.zeros(2, jnp.int32), 0.1
+  )
+  assert shaped.dtype == jnp.float32
+  np.testing.assert_allclose(shaped, [0.7, -1.9], rtol=1e-6)
+  mixed = losses.kl_shaped_rewards(
+    jnp.array([1, 2], jnp.int32), jnp.array([0.5, 1.0]), 0.1
+  )
+  np.testing.assert_allclose(mixed, [0.95, 1.9], rtol=1e-6)
+  advantages = losses.leave_one_out_advantages(jnp.array([1, 2, 4, 4]), 2)
+  assert advantages.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('k', [2, 3, 6])
+def test_leave_one_out_in_two_forms(k):
+  rewards = _rng(k).normal(size=(5, k)) + 100
+  others = (rewards.sum(1, keepdims=True) - rewards) / (k - 1)
+  expected = rewards - others
+  np.testing.assert_allclose(
+    expected, k / (k - 1) * (rewards - rewards.mean(1, keepdims=True))
+  )
+  got = losses.leave_one_out_advantages(jnp.asarray(rewards.reshape(-1)), k)
+  # float32 near 100 has steps of 8e-6.
+  np.testing.assert_allclose(got, expected.reshape(-1), atol=3e-5)
+  small = losses.leave_one_out_advantages(
+    jnp.asarray((rewards - 100).reshape(-1)), k
+  )
+  np.testing.assert_allclose(small, expected.reshape(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize('k', [0, 1, 4])
+def test_leave_one_out_refuses_groups_that_do_not_fit(k):
+  with pytest.raises(errors.UserError, match='num_samples'):
+    losses.leave_one_out_advantages(jnp.zeros(6), k)
+
+
+def test_reinforce_by_hand_and_its_mask():
+  logps = jnp.array([[jnp.nan, -1.0, -2.0], [-jnp.inf, -3.0, jnp.nan]])
+  mask = jnp.array([[False, True, True], [False, True, False]])
+  loss, grad = jax.value_and_grad(losses.reinforce_loss)(
+    logps, jnp.array([2.0, -1.0]), mask
+  )
+  np.testing.assert_allclose(loss, -(2 * -3.0 + -1 * -3.0) / 2)
+  np.testing.assert_allclose(grad, [[0, -1, -1], [0, 0.5, 0]])
+  by_token = jnp.array([[9.0, 1.0, 2.0], [9.0, -1.0, jnp.nan]])
+  loss = losses.reinforce_loss(logps, by_token, mask)
+  np.testing.assert_allclose(loss, -((-1 - 4) + 3) / 2)
+
+
+def test_no_gradient_flows_through_reward_kl_or_advantage(world):
+  """R11, by finite differences of the surrogate with frozen advantages."""
+  table, reference, rewards = world
+  # Twelve sequences in six groups of two.
+  rows = jnp.arange(12)
+  mask = jnp.asarray(MASK)[rows]
+
+  def surrogate(table):
+    logps, ref_logps = _logps(table)[rows], _logps(reference)[rows]
+    kl = losses.kl_k1(logps, ref_logps, mask)
+    shaped = losses.kl_shaped_rewards(rewards[rows], kl, 0.5)
+    advantages = losses.leave_one_out_advantages(shaped, 2)
+    return losses.reinforce_loss(logps, advantages, mask), advantages
+
+  grad, advantages = jax.grad(surrogate, has_aux=True)(table)
+  frozen = np.asarray(advantages, np.float64)
+
+  def in_float64(table):
+    logps = scipy.special.log_softmax(table, axis=1)[STATE, IDS][:12]
+    return -np.mean((logps * MASK[:12]).sum(1) * frozen)
+
+  start, step = np.asarray(table, np.float64), 1e-5
+  expected = np.zeros_like(start)
+  for index in np.ndindex(start.shape):
+    up, down = start.copy(), start.copy()
+    up[index] += step
+    down[index] -= step
+    expected[index] = (in_float64(up) - in_float64(down)) / (2 * step)
+  np.testing.assert_allclose(grad, expected, atol=2e-6)
+
+
+def test_value_loss_by_hand_and_without_gradient_to_the_return():
+  values = jnp.array([[1.0, 2.0, jnp.nan], [0.0, 5.0, 5.0]])
+  mask = jnp.array([[True, True, False], [True, False, False]])
+  returns = jnp.array([3.0, -1.0])
+  loss, grads = jax.value_and_grad(losses.value_loss, argnums=(0, 1))(
+    values, returns, mask
+  )
+  np.testing.assert_allclose(loss, ((4 + 1) + 1) / 2)
+  np.testing.assert_allclose(grads[0], [[-2, -1, 0], [1, 0, 0]])
+  np.testing.assert_array_equal(grads[1], 0)
