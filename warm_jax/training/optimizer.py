@@ -143,7 +143,7 @@ def apply(
   Returns:
     params, opt_state, grad_norm: the last is [] float32, before clipping.
   """
-  grad_norm = optax.global_norm(grads)
+  grad_norm = optax.tree.norm(grads)
   updates, opt_state = tx.update(grads, opt_state, params)
   updates = jax.tree.map(lambda u: learning_rate * u, updates)
   return optax.apply_updates(params, updates), opt_state, grad_norm

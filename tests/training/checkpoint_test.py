@@ -1,0 +1,197 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Resume equals the uninterrupted run to the bit; damage is named."""
+
+import dataclasses
+import shutil
+
+import chex
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from warm_jax import errors
+from warm_jax.training import checkpoint, optimizer
+from warm_jax.training import state as state_lib
+
+NUM_MEMBERS = 3
+OPTIMIZER = ml_collections.ConfigDict(
+  dict(
+    name='adamw',
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    weight_decay=0.01,
+    clip_norm=1.0,
+    schedule='cosine',
+    warmup_steps=1,
+    final_fraction=0.0,
+  )
+)
+TX = optimizer.make(OPTIMIZER, num_steps=4)
+
+
+def fresh_state(num_members=NUM_MEMBERS, width=4):
+  rng_params, rng_loop = jax.random.split(jax.random.key(0))
+  kernel = jax.random.normal(rng_params, (num_members, width, 2))
+  return state_lib.init(
+    {'dense': {'kernel': kernel, 'bias': jnp.zeros((num_members, 2))}},
+    TX,
+    jax.random.split(rng_loop, num_members),
+    state_lib.make_hparams(
+      num_members, learning_rate=(0.1, 0.2), dropout_rate=0.3
+    ),
+  )
+
+
+def member_step(state, x):
+  """Linear regression with dropout, so that the key matters."""
+  rng = jax.random.fold_in(state.rng, state.step)
+
+  def loss_fn(p):
+    keep = jax.random.bernoulli(rng, 1 - state.hparams.dropout_rate, x.shape)
+    y = (x * keep) @ p['dense']['kernel'] + p['dense']['bias'][None]
+    return jnp.mean((y - 1.0) ** 2)
+
+  grads = jax.grad(loss_fn)(state.params)
+  params, opt_state, _ = optimizer.apply(
+    TX, grads, state.opt_state, state.params, state.hparams.learning_rate
+  )
+  return dataclasses.replace(
+    state, step=state.step + 1, params=params, opt_state=opt_state
+  )
+
+
+step_fn = jax.jit(jax.vmap(member_step), donate_argnums=0)
+
+
+def batch(step):
+  return jax.random.normal(jax.random.key(100 + step), (NUM_MEMBERS, 5, 4))
+
+
+def comparable(state):
+  return jax.tree.map(
+    np.asarray, dataclasses.replace(state, rng=jax.random.key_data(state.rng))
+  )
+
+
+def test_four_steps_equal_two_and_a_resume(tmp_path):
+  straight = fresh_state()
+  for i in range(4):
+    straight = step_fn(straight, batch(i))
+
+  with checkpoint.Checkpoints(tmp_path, every_steps=2) as ckpt:
+    assert ckpt.restore_latest(fresh_state()) is None
+    state = fresh_state()
+    for i in range(2):
+      state = step_fn(state, batch(i))
+      assert ckpt.save(i + 1, state) == (i == 1)
+    # The save under way must not see this donating step.
+    step_fn(state, batch(99))
+
+  template = jax.eval_shape(fresh_state)
+  with checkpoint.Checkpoints(tmp_path, every_steps=2) as ckpt:
+    state, step = ckpt.restore_latest(template)
+  assert step == 2
+  for i in range(step, 4):
+    state = step_fn(state, batch(i))
+  chex.assert_trees_all_equal(comparable(state), comparable(straight))
+
+
+def test_initial_state_is_a_copy():
+  kernel = jnp.ones((NUM_MEMBERS, 4, 2))
+  params = {'dense': {'kernel': kernel, 'bias': jnp.zeros((NUM_MEMBERS, 2))}}
+  rng = jax.random.split(jax.random.key(1), NUM_MEMBERS)
+  hparams = state_lib.make_hparams(NUM_MEMBERS, learning_rate=0.1)
+  step_fn(state_lib.init(params, TX, rng, hparams), batch(0))
+  assert float(kernel.sum()) == NUM_MEMBERS * 8  # not deleted by donation
+  assert float(hparams.learning_rate[0]) == pytest.approx(0.1)
+
+
+def test_hparams_are_dealt_in_a_circle():
+  h = state_lib.make_hparams(
+    5, learning_rate=(1.0, 2.0, 3.0), data_seed=range(2)
+  )
+  np.testing.assert_array_equal(h.learning_rate, [1, 2, 3, 1, 2])
+  np.testing.assert_array_equal(h.data_seed, [0, 1, 0, 1, 0])
+  np.testing.assert_array_equal(h.dropout_rate, np.zeros(5))
+  for bad in (
+    dict(num_members=0, learning_rate=1.0),
+    dict(num_members=2, learning_rate=()),
+  ):
+    with pytest.raises(errors.UserError):
+      state_lib.make_hparams(**bad)
+
+
+def test_keeps_the_latest_and_any_pytree(tmp_path):
+  with checkpoint.Checkpoints(tmp_path, every_steps=1, keep=2) as ckpt:
+    for step in range(1, 5):
+      ckpt.save(step, {'w': jnp.full(3, step), 'data': {'next_index': step}})
+    ckpt.wait()
+    assert ckpt.steps == [3, 4]
+    got, step = ckpt.restore_latest(
+      {'w': jnp.zeros(3, int), 'data': {'next_index': 0}}
+    )
+  assert step == 4 and got['data']['next_index'] == 4
+  np.testing.assert_array_equal(got['w'], [4, 4, 4])
+
+
+def test_forced_and_repeated_saves(tmp_path):
+  with checkpoint.Checkpoints(tmp_path, every_steps=0) as ckpt:
+    assert not ckpt.save(5, {'w': jnp.ones(2)})
+    assert ckpt.save(5, {'w': jnp.ones(2)}, force=True)
+    assert not ckpt.save(5, {'w': jnp.ones(2)}, force=True)
+
+
+def test_remains_of_a_killed_save_do_no_harm(tmp_path):
+  with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+    ckpt.save(1, {'w': jnp.ones(2)})
+  shutil.copytree(tmp_path / '1', tmp_path / '2.orbax-checkpoint-tmp')
+  (tmp_path / '2.orbax-checkpoint-tmp' / 'commit_success.txt').unlink(
+    missing_ok=True
+  )
+  with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+    _, step = ckpt.restore_latest({'w': jnp.zeros(2)})
+    assert step == 1
+    assert ckpt.save(2, {'w': jnp.ones(2)})
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['1', '2']
+
+
+def test_another_structure_is_named(tmp_path):
+  with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+    ckpt.save(1, {'a': jnp.ones((3, 2)), 'old': jnp.ones(1)})
+    ckpt.wait()
+    with pytest.raises(errors.UserError) as error:
+      ckpt.restore_latest({'a': jnp.ones((4, 2)), 'new': jnp.ones(1)})
+  text = str(error.value)
+  assert 'a has shape [3, 2], expected [4, 2]' in text
+  assert 'new is missing' in text and 'old is not expected' in text
+  assert '\n' not in text and str(tmp_path) in text
+
+
+def test_params_round_trip_as_float32(tmp_path):
+  path = tmp_path / 'deep' / 'params'
+  tree = {
+    'backbone': {'layers_0': {'kernel': jnp.ones((2, 3), jnp.bfloat16) * 1.5}},
+    'positions': np.arange(4),
+  }
+  checkpoint.save_params(path, {'first': jnp.zeros(1)})
+  checkpoint.save_params(path, tree)  # replaces
+  got = checkpoint.load_params(path)
+  assert got.keys() == tree.keys()
+  kernel = got['backbone']['layers_0']['kernel']
+  assert isinstance(kernel, np.ndarray) and kernel.dtype == np.float32
+  np.testing.assert_array_equal(kernel, np.full((2, 3), 1.5))
+  np.testing.assert_array_equal(got['positions'], np.arange(4))
+  assert [p.name for p in path.parent.iterdir()] == ['params']
+
+
+def test_missing_and_damaged_params(tmp_path):
+  with pytest.raises(errors.UserError, match='no parameters at'):
+    checkpoint.load_params(tmp_path / 'none')
+  path = tmp_path / 'params'
+  checkpoint.save_params(path, {'w': jnp.ones(3)})
+  shutil.rmtree(path / 'state')
+  with pytest.raises(errors.UserError, match='cannot read .*params'):
+    checkpoint.load_params(path)

@@ -1,0 +1,229 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Config values, checked before anything starts; names, matched to fields.
+
+One table maps patterns of field paths to what their values must be. A pattern
+is matched against the dotted path (`reward.num_epochs`); the first that fits
+decides, so exceptions stand above the general rules. Tuples are checked entry
+by entry, None (an unset optional) passes.
+"""
+
+import dataclasses
+import difflib
+import fnmatch
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from warm_jax import errors
+from warm_jax.models import config as model_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """Values of fields whose path fits a pattern must pass a predicate.
+
+  Attributes:
+    patterns: fnmatch patterns; '*' also crosses dots.
+    holds: predicate of one value.
+    must: what it must be, for the message.
+  """
+
+  patterns: tuple[str, ...]
+  holds: Callable[[Any], bool]
+  must: str
+
+
+def _number(value):
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _whole(least):
+  def holds(value):
+    return _number(value) and value == int(value) and value >= least
+
+  return holds, f'a whole number of at least {least}'
+
+
+def _between(low, high, *, open_low=False, open_high=False):
+  def holds(value):
+    return (
+      _number(value)
+      and (value > low if open_low else value >= low)
+      and (value < high if open_high else value <= high)
+    )
+
+  left, right = '(' if open_low else '[', ')' if open_high else ']'
+  return holds, f'a number in {left}{low:g}, {high:g}{right}'
+
+
+def _at_least(low, *, is_open=False):
+  def holds(value):
+    return _number(value) and (value > low if is_open else value >= low)
+
+  return holds, f'a number {"above" if is_open else "of at least"} {low:g}'
+
+
+def _one_of(*choices):
+  return (lambda v: v in choices), f'one of {", ".join(map(repr, choices))}'
+
+
+def _rule(patterns: str, check) -> Rule:
+  return Rule(tuple(patterns.split()), *check)
+
+
+RULES: tuple[Rule, ...] = (
+  # Sections of the model are checked by ModelConfig itself.
+  _rule('*.optimizer.name', _one_of('adam', 'adamw')),
+  _rule('*.optimizer.schedule', _one_of('constant', 'linear', 'cosine')),
+  _rule('*.optimizer.b1 *.optimizer.b2', _between(0, 1, open_high=True)),
+  _rule('*.optimizer.eps', _at_least(0, is_open=True)),
+  _rule('*.optimizer.weight_decay *.optimizer.clip_norm', _at_least(0)),
+  _rule('*.optimizer.warmup_steps', _whole(0)),
+  _rule('runtime.member_map', _one_of('auto', 'vmap', 'scan')),
+  _rule('seed *.seed *_seed *_seeds', _whole(0)),
+  _rule('*.members *.num_samples *.batch_size *_batch_size', _whole(1)),
+  _rule('*.max_new_tokens *.max_length *.max_*_length', _whole(1)),
+  _rule('*.every_steps *_every_steps *.log_every', _whole(0)),
+  _rule('*.num_epochs *.epochs *.num_steps *.steps', _whole(1)),
+  _rule('*.num_*', _whole(1)),
+  _rule('*.keep', _whole(1)),
+  _rule('*learning_rate *learning_rates', _at_least(0, is_open=True)),
+  _rule('*dropout_rate *dropout_rates', _between(0, 1, open_high=True)),
+  _rule('*.label_smoothing', _between(0, 0.5, open_high=True)),
+  _rule('*fraction *fractions *_probability', _between(0, 1)),
+  _rule('*.temperature *_temperature', _at_least(0, is_open=True)),
+  _rule('*.kl_coef *_coef', _at_least(0)),
+)
+
+
+def validate(config, rules: Iterable[Rule] = RULES) -> None:
+  """Raises one UserError with all values that cannot work, one clause each.
+
+  Args:
+    config: ml_collections ConfigDict or nested dict.
+    rules: the table.
+  """
+  rules, wrong = tuple(rules), []
+  model_sections = list(_model_sections(plain(config)))
+  for path, value in flatten(config).items():
+    if any(path.startswith(section + '.') for section, _ in model_sections):
+      continue
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    for entry in values:
+      problem = _problem(path, entry, rules)
+      if problem:
+        wrong.append(f'config.{path} is {value!r}: it must be {problem}')
+        break
+  for path, section in model_sections:
+    # The vocabulary and the longest text may be known only from the data.
+    known = {k: v for k, v in section.items() if v is not None}
+    try:
+      model_config.ModelConfig(**({'vocab_size': 2, 'max_length': 2} | known))
+    except errors.UserError as e:
+      wrong.append(f'config.{path}: {e}')
+    except TypeError as e:
+      wrong.append(f'config.{path}: {str(e).split("__init__() ")[-1]}')
+  if wrong:
+    raise errors.UserError('; '.join(wrong))
+
+
+def _problem(path, value, rules) -> str | None:
+  if value is None:
+    return None
+  if isinstance(value, float) and not math.isfinite(value):
+    return 'a finite number'
+  for rule in rules:
+    if any(fnmatch.fnmatchcase(path, p) for p in rule.patterns):
+      return None if rule.holds(value) else rule.must
+  return None
+
+
+def _model_sections(tree, prefix=''):
+  """Sections called model, or something_model, wherever they are."""
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      path = f'{prefix}{key}'
+      if key == 'model' or key.endswith('_model'):
+        yield path, value
+      else:
+        yield from _model_sections(value, path + '.')
+
+
+def plain(config) -> dict[str, Any]:
+  """The config as nested dicts of what JSON has: what is written and compared."""
+  if hasattr(config, 'to_json_best_effort'):
+    return json.loads(config.to_json_best_effort())
+  return json.loads(json.dumps(config))
+
+
+def flatten(tree, prefix: str = '') -> dict[str, Any]:
+  """{'a': {'b': 1}} -> {'a.b': 1}; an empty section stays as a leaf."""
+  out = {}
+  for key, value in tree.items():
+    if hasattr(value, 'items') and len(value):
+      out |= flatten(value, f'{prefix}{key}.')
+    else:
+      out[prefix + key] = value
+  return out
+
+
+def differences(old: Mapping, new: Mapping) -> dict[str, tuple[str, str]]:
+  """{field: (old value, new value)} as text, for the fields that differ."""
+  old, new = flatten(old), flatten(new)
+  names = [*old, *(k for k in new if k not in old)]
+  return {
+    name: tuple(
+      json.dumps(side[name]) if name in side else 'absent'
+      for side in (old, new)
+    )
+    for name in names
+    if name not in old or name not in new or old[name] != new[name]
+  }
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """'; did you mean ...?' or nothing, for an unknown dotted name.
+
+  The last part decides when the full path has no likeness: a right field in a
+  wrong section is found too.
+  """
+  known = list(known)
+  found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+  if not found:
+    last = {k.rsplit('.', 1)[-1]: k for k in reversed(known)}
+    close = difflib.get_close_matches(name.rsplit('.', 1)[-1], last, n=1)
+    found = [last[x] for x in close]
+  return f'; did you mean {found[0]}?' if found else ''
+
+
+def parse_arg(arg: str, **defaults) -> dict[str, Any]:
+  """Reads the text after ':' in --config=FILE.py:TEXT against declared options.
+
+  'tiny,members=4' with tiny=False, members=6 gives {'tiny': True, 'members':
+  4}. A bare name switches a bool on; a value takes the type of its default.
+
+  Raises:
+    UserError: an undeclared option, or a value of the wrong type.
+  """
+  out = dict(defaults)
+  for part in filter(None, (p.strip() for p in (arg or '').split(','))):
+    name, given, text = part.partition('=')
+    if name not in defaults:
+      raise errors.UserError(
+        f'unknown config argument {name!r}{nearest(name, defaults)}; '
+        f'known: {", ".join(defaults) or "none"}'
+      )
+    kind = type(defaults[name])
+    try:
+      if kind is bool:
+        out[name] = {'': True, 'true': True, 'false': False}[text.lower()]
+      elif not given:
+        raise ValueError
+      else:
+        out[name] = kind(text)
+    except (KeyError, ValueError):
+      raise errors.UserError(
+        f'config argument {part!r}: expected {name}=<{kind.__name__}>'
+      ) from None
+  return out

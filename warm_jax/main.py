@@ -1,0 +1,296 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The command `warm`: flags -> config -> the pipeline, or one of its stages.
+
+A mistake of the user is one line on stderr and exit code 2; a traceback means
+a defect of the package. jax is imported by the stages, not here.
+"""
+
+import difflib
+import errno
+import os
+import re
+import shlex
+import signal
+import sys
+
+from warm_jax import errors
+
+USAGE = """\
+usage: warm --config=FILE.py[:ARG] --workdir=FOLDER [--stage=NAME] [--config.a.b=VALUE ...]
+
+  --config         Python file with get_config(); text after ':' goes to it
+  --config.a.b     sets one field, strictly: unknown names and wrong types are refused
+  --workdir        where results go; the same command again continues, or finds all done
+  --stage          runs this stage only; what it needs must be finished
+  --help           this text
+  --version        the version
+
+stages ({kinds}):
+{stages}
+
+example: warm --config=configs/tiny.py --workdir=runs/tiny
+"""
+
+
+def run() -> None:
+  """Entry point of the installed command."""
+  sys.exit(main(sys.argv))
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; argv[0] is its name. Returns the exit code."""
+  if any(a in ('--help', '-help', '-h', '--helpfull') for a in argv[1:]):
+    print(_usage(), end='')
+    return 0
+  if '--version' in argv[1:]:
+    from warm_jax import __version__
+
+    print(f'warm_jax {__version__}')
+    return 0
+  # A kill by a scheduler should leave by the same road as Ctrl-C.
+  before = signal.signal(signal.SIGTERM, _terminate)
+  try:
+    config, workdir, stage = parse(argv)
+    _prepare_process(config)
+    from warm_jax import pipeline
+
+    pipeline.run(
+      config, workdir, stage=stage, command=_command(argv, without='stage')
+    )
+    return 0
+  except errors.UserError as e:
+    return _fail(str(e), 2)
+  except KeyboardInterrupt as e:
+    again = 'the same command continues from the last checkpoint'
+    if isinstance(e, _Terminated):
+      return _fail(f'terminated; {again}', 143, 'warm')
+    return _fail(f'interrupted; {again}', 130, 'warm')
+  except OSError as e:
+    if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+      raise
+    return _fail(f'cannot write {e.filename or "a file"}: {e.strerror}', 2)
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def parse(argv: list[str]):
+  """Reads the command line.
+
+  Returns:
+    config (a locked ConfigDict), workdir, stage (or None).
+
+  Raises:
+    UserError: one line for anything that is not as it should be.
+  """
+  from absl import flags
+  from ml_collections import config_flags
+
+  from warm_jax import config_check
+
+  path, given = _prescan(argv)
+  config = _load_config(path)
+  fields = config_check.flatten(config)
+  for name in given:
+    if name not in fields:
+      if any(f.startswith(name + '.') for f in fields):
+        raise errors.UserError(
+          f'config.{name} is a section; set one of its fields, such as '
+          f'--config.{next(f for f in fields if f.startswith(name + "."))}'
+        )
+      hint = config_check.nearest(name, fields)
+      raise errors.UserError(f'unknown field config.{name}{hint}')
+
+  values = flags.FlagValues()
+  config_flag = config_flags.DEFINE_config_file(
+    'config', None, lock_config=True, flag_values=values, sys_argv=argv
+  )
+  workdir = flags.DEFINE_string('workdir', None, '', flag_values=values)
+  stage = flags.DEFINE_string('stage', None, '', flag_values=values)
+  try:
+    rest = values(argv)[1:]
+  except flags.UnrecognizedFlagError as e:
+    close = difflib.get_close_matches(
+      e.flagname, ['config', 'workdir', 'stage', 'help', 'version'], n=1
+    )
+    hint = f'; did you mean --{close[0]}?' if close else ''
+    raise errors.UserError(f'unknown flag --{e.flagname}{hint}') from e
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+    raise errors.UserError(_wrong_value(e, fields)) from e
+  if rest:
+    raise errors.UserError(
+      f'unexpected argument {rest[0]!r}; flags have the form --name=value'
+    )
+  if not workdir.value:
+    raise errors.UserError(
+      '--workdir is missing: name a folder for the results'
+    )
+  config = config_flag.value
+  _check_tuples(config, fields, given)
+  # Some libraries (grain's workers) ask whether absl's own flags were parsed.
+  flags.FLAGS.mark_as_parsed()
+  return config, workdir.value, stage.value
+
+
+def _prescan(argv: list[str]) -> tuple[str, list[str]]:
+  """The config file named, and the fields to be set, before absl sees them."""
+  path, given = None, []
+  for i, arg in enumerate(argv[1:], start=1):
+    found = re.match(r'--?config(?:=(.*))?$', arg, re.DOTALL)
+    if found:
+      following = argv[i + 1] if i + 1 < len(argv) else ''
+      path = found.group(1) if '=' in arg else following
+    found = re.match(r'--?(no)?config\.([^=]*)', arg)
+    if found:
+      given.append(found.group(2))
+  if not path:
+    raise errors.UserError(
+      '--config is missing: name a file, such as --config=configs/tiny.py'
+    )
+  return path, given
+
+
+def _load_config(path: str):
+  """get_config() of the file, with one line for all that can go wrong."""
+  from ml_collections import config_flags
+
+  file, _, arg = path.partition(':')
+  if not os.path.isfile(file):
+    folder = os.path.dirname(file)
+    names = [
+      os.path.join(folder, f)
+      for f in (
+        os.listdir(folder or '.') if os.path.isdir(folder or '.') else []
+      )
+      if f.endswith('.py')
+    ]
+    close = difflib.get_close_matches(file, names, n=1)
+    hint = f'; did you mean {close[0]}?' if close else ''
+    raise errors.UserError(f'no config file {file}{hint}')
+  from absl import flags
+
+  values = flags.FlagValues()
+  argv = ['warm', f'--config={path}']
+  holder = config_flags.DEFINE_config_file(
+    'config', None, lock_config=True, flag_values=values, sys_argv=argv
+  )
+  try:
+    values(argv)
+    config = holder.value
+    # ml_collections raises what went wrong at the first use, so here.
+    if not hasattr(config, 'to_json_best_effort'):
+      raise TypeError('get_config() must return an ml_collections.ConfigDict')
+    return config
+  except errors.UserError as e:
+    raise errors.UserError(f'{file}: {e}') from e
+  except Exception as e:
+    cause = e
+    while cause.__cause__ or cause.__context__:
+      cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, errors.UserError):
+      raise errors.UserError(f'{file}: {cause}') from e
+    if isinstance(cause, TypeError) and 'get_config() takes' in str(cause):
+      raise errors.UserError(f'{file} takes no argument after ":"') from e
+    known = f'argument {arg!r}: ' if arg else ''
+    reason = ' '.join(str(cause).split())
+    raise errors.UserError(
+      f'cannot load {file}: {known}{type(cause).__name__}: {reason}'
+    ) from e
+
+
+def _wrong_value(error: Exception, fields) -> str:
+  text = ' '.join(str(error).split())
+  found = re.match(r'flag --(?:no)?config\.([^=]+)=(.*?): ', text)
+  if not found or found.group(1) not in fields:
+    return text
+  name, value = found.groups()
+  now = fields[name]
+  kind = {bool: 'true or false', int: 'a whole number', float: 'a number'}
+  wanted = kind.get(type(now), f'a {type(now).__name__}')
+  return f'config.{name} is {now!r}; {value!r} is not {wanted}'
+
+
+def _check_tuples(config, before, given) -> None:
+  """Entries of a tuple keep their type; ml_collections takes any."""
+  for name in dict.fromkeys(given):
+    old = before[name]
+    if not isinstance(old, tuple) or not old:
+      continue
+    kinds = {type(x) for x in old}
+    if len(kinds) != 1:
+      continue
+    kind = kinds.pop()
+    section, _, field = name.rpartition('.')
+    holder = config
+    for part in filter(None, section.split('.')):
+      holder = holder[part]
+    new = []
+    for entry in holder[field]:
+      if kind is float and type(entry) is int:
+        entry = float(entry)
+      if type(entry) is not kind:
+        raise errors.UserError(
+          f'config.{name} is {old!r}; entry {entry!r} is not of type '
+          f'{kind.__name__}'
+        )
+      new.append(entry)
+    holder[field] = tuple(new)
+
+
+def _prepare_process(config) -> None:
+  """The compilation cache and quiet logs, before anything imports jax."""
+  import logging
+
+  from absl import logging as absl_logging
+
+  from warm_jax import compile_cache
+
+  runtime = config.get('runtime', {})
+  folder = runtime.get('compile_cache', None)
+  if folder != 'off':
+    for name, value in compile_cache.environment(folder).items():
+      os.environ.setdefault(name, value)
+  os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
+  # What users need to know reaches them as a UserError.
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+
+
+def _command(argv: list[str], without: str) -> str:
+  """This command line without one flag, to be quoted in advice."""
+  kept, skip = [], False
+  for arg in argv[1:]:
+    if skip:
+      skip = False
+    elif re.match(rf'--?{without}$', arg):
+      skip = True
+    elif not re.match(rf'--?{without}=', arg):
+      kept.append(arg)
+  return shlex.join(['warm', *kept])
+
+
+def _usage() -> str:
+  from warm_jax import pipeline
+
+  rows = [
+    f'  {kind}: {", ".join(s.name for s in stages)}'
+    for kind, stages in pipeline.STAGES.items()
+  ]
+  return USAGE.format(kinds='by config.kind', stages='\n'.join(rows))
+
+
+class _Terminated(KeyboardInterrupt):
+  """SIGTERM, on the road of Ctrl-C."""
+
+
+def _terminate(signum, frame):
+  raise _Terminated
+
+
+def _fail(message: str, code: int, prefix: str = 'warm: error') -> int:
+  line = ' '.join(message.split())
+  print(f'{prefix}: {line}', file=sys.stderr, flush=True)
+  return code
+
+
+if __name__ == '__main__':
+  run()

@@ -1,0 +1,304 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The stages in order: skips what is finished, continues what is not.
+
+Each stage owns one folder of the work directory:
+
+  config.json   the settings it depends on; written first
+  attempt.json  seconds and memory of attempts so far, while it is unfinished
+  ...           whatever the stage writes (metrics, checkpoints, parameters)
+  result.json   written last, in one piece: its presence means finished
+
+The settings a stage depends on are its own sections of the config and those of
+the stages it needs, through and through. Where they differ from what is on disk
+nothing runs, and the fields that differ are named. `config.runtime` (paths,
+display, how members are mapped) belongs to no stage: it may change freely.
+
+Nothing here imports jax: a finished work directory answers at once.
+"""
+
+import dataclasses
+import functools
+import importlib
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from warm_jax import config_check, errors
+from warm_jax import workdir as workdir_lib
+
+# Sections that any stage may depend on, wherever the config has them.
+COMMON_SECTIONS = ('kind', 'seed')
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One row of the table.
+
+  Attributes:
+    name: of the stage and of its folder.
+    function: 'module:function' (imported only when it runs) or the function
+      itself; takes a `Run`, returns a dict for result.json. The key 'summary'
+      of that dict, a short text, is printed.
+    needs: names of the stages whose results it reads.
+    sections: top-level config fields it depends on, beside those of `needs`.
+  """
+
+  name: str
+  function: str | Callable[['Run'], Mapping[str, Any]]
+  needs: tuple[str, ...] = ()
+  sections: tuple[str, ...] = ()
+
+
+def _stage(name, *needs, module=None, also=()):
+  module = module or name
+  return Stage(name, f'warm_jax.stages.{module}:run', needs, (name, *also))
+
+
+# The embedded world: it can make everything, and knows the true utility.
+TOY = (
+  _stage('world'),
+  _stage('pretrain', 'world', also=('model',)),
+  _stage('sft', 'pretrain'),
+  _stage('preferences', 'sft'),
+  _stage('control', 'preferences'),
+  _stage('probe', 'preferences'),
+  _stage('reward', 'probe'),
+  _stage('merge', 'reward'),
+  _stage('best_of_n', 'merge', 'control'),
+  _stage('policy', 'merge'),
+  _stage('evaluate', 'policy', 'control'),
+  _stage('report', 'evaluate', 'best_of_n'),
+)
+
+# A user's own preference files, with a small model trained from scratch.
+FILES = (
+  _stage('world'),
+  _stage('pretrain', 'world', also=('model',)),
+  _stage('sft', 'pretrain'),
+  _stage('preferences', 'sft'),
+  _stage('probe', 'preferences'),
+  _stage('reward', 'probe'),
+  _stage('merge', 'reward'),
+  _stage('report', 'merge'),
+)
+
+STAGES = {'toy': TOY, 'files': FILES}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a stage function is given.
+
+  Attributes:
+    config: ml_collections ConfigDict, locked.
+    workdir: of the whole run.
+    command: how `warm` was called, quoted in advice.
+  """
+
+  config: Any
+  workdir: pathlib.Path
+  command: str = 'warm'
+
+  def folder(self, stage: str) -> pathlib.Path:
+    """The folder of a stage; made if need be."""
+    path = self.workdir / stage
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+  def result(self, stage: str) -> dict[str, Any]:
+    """What a finished stage returned.
+
+    Raises:
+      UserError: that stage is not finished.
+    """
+    record = workdir_lib.read_json(self.workdir / stage / 'result.json')
+    if record is None:
+      raise errors.UserError(
+        f'the result of stage {stage} is not in {self.workdir}; '
+        f'run: {self.command} --stage={stage}'
+      )
+    return record['result']
+
+
+def stages_of(config) -> tuple[Stage, ...]:
+  """The table for `config.kind`."""
+  if config.kind not in STAGES:
+    raise errors.UserError(
+      f'config.kind is {config.kind!r}; known: {", ".join(STAGES)}'
+    )
+  return STAGES[config.kind]
+
+
+def run(
+  config,
+  workdir: str | pathlib.Path,
+  *,
+  stage: str | None = None,
+  command: str = 'warm',
+  stages: Sequence[Stage] | None = None,
+) -> dict[str, dict[str, Any]]:
+  """Runs all stages in order, or one of them, in `workdir`.
+
+  Args:
+    config: ml_collections ConfigDict.
+    workdir: new, empty, or of an earlier launch with the same config.
+    stage: name of the only stage to run; what it needs must be finished.
+    command: how this was launched, quoted in advice.
+    stages: another table than that of `config.kind`.
+
+  Returns:
+    {stage: its result} of all that was run or found finished.
+
+  Raises:
+    UserError: bad values, an unusable workdir, another launch at work in it, a
+      config that differs from that on disk, a missing result.
+  """
+  config_check.validate(config)
+  table = {s.name: s for s in (stages or stages_of(config))}
+  if stage is not None and stage not in table:
+    raise errors.UserError(
+      f'unknown stage {stage!r}{config_check.nearest(stage, table)}; '
+      f'stages: {", ".join(table)}'
+    )
+  for name in table:
+    relevant_config(config, table, name)  # raises before anything is written
+  chosen = list(table) if stage is None else [stage]
+  run_ = Run(config, workdir_lib.prepare(workdir), command)
+  with workdir_lib.lock(run_.workdir):
+    involved = chosen if stage is None else [*_upstream(table, stage), stage]
+    _refuse_other_config(run_, table, involved)
+    for name in involved:
+      if name not in chosen:
+        run_.result(name)  # raises, naming the command, if it is not there
+    results = {}
+    for name in chosen:
+      label = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12}'
+      results[name] = _run_stage(run_, table, table[name], label)
+  return results
+
+
+def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
+  """The part of the config that stage `name` depends on, as plain JSON."""
+  sections = set()
+  for stage in [*_upstream(table, name), name]:
+    sections.update(table[stage].sections)
+  plain = config_check.plain(config)
+  missing = sorted(sections - plain.keys())
+  if missing:
+    raise errors.UserError(
+      f'the config has no section {missing[0]!r}, which stage {name} reads'
+    )
+  return {
+    k: v for k, v in plain.items() if k in sections or k in COMMON_SECTIONS
+  }
+
+
+def _upstream(table: Mapping[str, Stage], name: str) -> list[str]:
+  """All that `name` needs, directly or not, in the order of the table."""
+  found, todo = set(), [name]
+  while todo:
+    for need in table[todo.pop()].needs:
+      if need not in found:
+        found.add(need)
+        todo.append(need)
+  return [s for s in table if s in found]
+
+
+def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
+  """Raises if a stage on disk was run with other settings than these."""
+  fields, stale = {}, []
+  for name in names:
+    folder = run_.workdir / name
+    old = workdir_lib.read_json(folder / 'config.json')
+    if old is None:
+      if folder.is_dir() and any(
+        not p.name.endswith('.tmp') for p in folder.iterdir()
+      ):
+        raise errors.UserError(
+          f'{folder} holds files but no config.json, so it is not the work of '
+          'this command; move it away'
+        )
+      continue
+    different = config_check.differences(
+      old, relevant_config(run_.config, table, name)
+    )
+    if different:
+      fields |= different
+      stale.append(name)
+  if not stale:
+    return
+  # Whatever was built on a stale stage goes with it.
+  stale = [
+    name
+    for name in table
+    if (run_.workdir / name).is_dir()
+    and {name, *_upstream(table, name)} & set(stale)
+  ]
+  changes = '; '.join(
+    f'{field} was {old}, is now {new}' for field, (old, new) in fields.items()
+  )
+  folders = ' '.join(str(run_.workdir / name) for name in stale)
+  raise errors.UserError(
+    f'{run_.workdir} was made with another config: {changes}. '
+    f'Take a new --workdir, or delete what depends on it: rm -r {folders}'
+  )
+
+
+def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
+  folder = run_.folder(stage.name)
+  record = workdir_lib.read_json(folder / 'result.json')
+  if record is not None:
+    took = workdir_lib.clock(record['seconds'])
+    summary = record['result'].get('summary', '')
+    _say(f'{label} finished earlier in {took}  {summary}')
+    return record['result']
+  relevant = relevant_config(run_.config, table, stage.name)
+  workdir_lib.write_json(folder / 'config.json', relevant)
+  with workdir_lib.Attempt(folder) as attempt:
+    # A round trip through JSON, so that the first launch returns what later
+    # ones read.
+    result = workdir_lib.jsonable(_load(stage.function)(run_) or {})
+    began = time.time()
+  record = {
+    'stage': stage.name,
+    'config': relevant,
+    'seconds': round(attempt.seconds, 2),
+    'peak_memory_gb': round(attempt.peak_memory_gb, 3),
+    'finished': time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(began)),
+    'versions': versions(),
+    'result': result,
+  }
+  workdir_lib.write_json(folder / 'result.json', record)
+  attempt.forget()
+  took = workdir_lib.clock(attempt.seconds)
+  _say(f'{label} {took:>7}  {result.get("summary", "")}')
+  return result
+
+
+def _load(function) -> Callable[[Run], Mapping[str, Any]]:
+  if callable(function):
+    return function
+  module, name = function.split(':')
+  return getattr(importlib.import_module(module), name)
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+  """Versions of what decides the numbers."""
+  import importlib.metadata
+  import platform
+
+  from warm_jax import __version__
+
+  out = {'python': platform.python_version(), 'warm_jax': __version__}
+  for name in ('jax', 'jaxlib', 'flax', 'optax', 'numpy'):
+    try:
+      out[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      out[name] = 'unknown'
+  return out
+
+
+def _say(line: str) -> None:
+  print(line.rstrip(), flush=True)
