@@ -1,0 +1,296 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The command line: one line and exit code 2 for each kind of mistake."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from warm_jax import errors, main, pipeline
+
+CONFIG = """
+import ml_collections
+from warm_jax import config_check
+
+def get_config(arg=''):
+  arg = config_check.parse_arg(arg, tiny=False, members=2)
+  return ml_collections.ConfigDict(dict(
+    kind='fake', seed=0,
+    reward=dict(members=arg['members'], learning_rates=(1e-3, 1e-4), names=('a', 'b'),
+                swap_fraction=0.25, bf16=False, tiny=arg['tiny'], title='text'),
+    policy=dict(kl_coef=0.1), runtime=dict(compile_cache='off')))
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+  """A folder with a config, and a table of one stage that records its config."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'fake.py').write_text(CONFIG)
+  seen = []
+
+  def stage(run):
+    seen.append(run.config)
+    return {'summary': 'done'}
+
+  table = (pipeline.Stage('reward', stage, (), ('reward',)),)
+  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  return seen
+
+
+def warm(*args):
+  return main.main(['warm', *args])
+
+
+def test_runs_with_overrides(workplace, tmp_path, capsys):
+  code = warm(
+    '--config=fake.py:tiny,members=3',
+    '--config.reward.learning_rates=(1, 0.5)',
+    '--config.policy.kl_coef=2',
+    '--config.reward.bf16',
+    '--workdir=run',
+  )
+  assert code == 0
+  config = workplace[0]
+  assert (
+    config.reward.members == 3 and config.reward.tiny and config.reward.bf16
+  )
+  assert config.reward.learning_rates == (1.0, 0.5)
+  assert isinstance(config.reward.learning_rates[0], float)
+  assert config.policy.kl_coef == 2.0 and config.is_locked
+  assert (tmp_path / 'run' / 'reward' / 'result.json').exists()
+  out = capsys.readouterr()
+  assert out.out.startswith(' 1/1 reward') and out.err == ''
+
+
+RUN = ['--config=fake.py', '--workdir=run']
+
+
+@pytest.mark.parametrize(
+  'args, words',
+  [
+    ([], '--config is missing'),
+    (['--config=fake.py'], '--workdir is missing'),
+    (['--config', '--workdir=run'], 'no config file --workdir=run'),
+    (
+      ['--config=fakes.py', '--workdir=run'],
+      'no config file fakes.py; did you mean fake.py?',
+    ),
+    (['--config=none/x.py', '--workdir=run'], 'no config file none/x.py'),
+    (
+      ['--config=fake.py:huge', '--workdir=run'],
+      "fake.py: unknown config argument 'huge'",
+    ),
+    (
+      [*RUN, '--config.reward.member=3'],
+      'unknown field config.reward.member; did you mean reward.members?',
+    ),
+    ([*RUN, '--config.members=3'], 'did you mean reward.members?'),
+    ([*RUN, '--config.xyzzy=3'], 'unknown field config.xyzzy'),
+    ([*RUN, '--noconfig.reward.bf61'], 'did you mean reward.bf16?'),
+    ([*RUN, '--config.reward=3'], 'config.reward is a section'),
+    (
+      [*RUN, '--config.reward.members=2.5'],
+      "config.reward.members is 2; '2.5' is not a whole number",
+    ),
+    (
+      [*RUN, '--config.policy.kl_coef=fast'],
+      "config.policy.kl_coef is 0.1; 'fast' is not a number",
+    ),
+    ([*RUN, '--config.reward.bf16=maybe'], "'maybe' is not true or false"),
+    (
+      [*RUN, '--config.reward.learning_rates=("a",)'],
+      "entry 'a' is not of type float",
+    ),
+    ([*RUN, '--config.reward.names=(1, 2)'], 'entry 1 is not of type str'),
+    (
+      [*RUN, '--config.reward.members=0'],
+      'config.reward.members is 0: it must be a whole number',
+    ),
+    ([*RUN, '--confg.seed=3'], 'unknown flag --confg'),
+    (
+      [*RUN, '--workdri=run'],
+      'unknown flag --workdri; did you mean --workdir?',
+    ),
+    ([*RUN, 'merge'], "unexpected argument 'merge'"),
+    (
+      [*RUN, '--stage=rewards'],
+      "unknown stage 'rewards'; did you mean reward?",
+    ),
+    (['--config=fake.py', '--workdir=fake.py'], 'is a file'),
+    (['--config=fake.py', '--workdir=.'], 'holds fake.py and no warm_jax.json'),
+  ],
+)
+def test_mistakes_are_one_line(workplace, tmp_path, capsys, args, words):
+  assert warm(*args) == 2
+  out = capsys.readouterr()
+  assert out.out == ''
+  assert out.err.startswith('warm: error: ') and out.err.count('\n') == 1
+  assert words in out.err
+  assert not workplace and not (tmp_path / 'run').exists() or 'stage' in words
+
+
+@pytest.mark.parametrize(
+  'text, words',
+  [
+    ('def get_config(:', 'cannot load broken.py: SyntaxError'),
+    ('def get_config():\n  return {}[1]', 'cannot load broken.py: KeyError: 1'),
+    ('import nothing_here', 'ModuleNotFoundError'),
+    (
+      'def get_config():\n  return 3',
+      'must return an ml_collections.ConfigDict',
+    ),
+    ('x = 1', 'get_config'),
+  ],
+)
+def test_broken_config_files(workplace, tmp_path, capsys, text, words):
+  (tmp_path / 'broken.py').write_text(text)
+  assert warm('--config=broken.py', '--workdir=run') == 2
+  err = capsys.readouterr().err
+  assert words in err and err.count('\n') == 1
+
+
+def test_config_without_argument(workplace, tmp_path, capsys):
+  text = CONFIG.replace("arg=''):", "):\n  arg = ''")
+  (tmp_path / 'plain.py').write_text(text)
+  assert warm('--config=plain.py:tiny', '--workdir=run') == 2
+  assert 'plain.py takes no argument after ":"' in capsys.readouterr().err
+
+
+def test_stage_errors_are_one_line(workplace, monkeypatch, capsys):
+  def fails(run):
+    raise errors.NonFiniteError('stage reward, step 3:\n loss is nan')
+
+  table = (pipeline.Stage('reward', fails),)
+  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  assert warm(*RUN) == 2
+  err = capsys.readouterr().err
+  assert err == 'warm: error: stage reward, step 3: loss is nan\n'
+
+
+def test_defects_keep_their_traceback(workplace, monkeypatch):
+  def fails(run):
+    raise RuntimeError('a bug')
+
+  table = (pipeline.Stage('reward', fails),)
+  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  with pytest.raises(RuntimeError, match='a bug'):
+    warm(*RUN)
+
+
+def test_advice_quotes_the_command(workplace, monkeypatch, capsys):
+  table = (
+    pipeline.Stage('data', dict, (), ()),
+    pipeline.Stage('reward', dict, ('data',), ()),
+  )
+  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  args = [*RUN, '--config.reward.names=("x y",)']
+  assert warm(*args, '--stage', 'reward') == 2
+  err = capsys.readouterr().err
+  assert err.rstrip().endswith(
+    'run: warm --config=fake.py --workdir=run \'--config.reward.names=("x y",)\' --stage=data'
+  )
+
+
+SLEEPER = """
+import sys, time
+from warm_jax import main, pipeline
+
+def stage(run):
+  print('started', flush=True)
+  time.sleep(60)
+
+def quick(run):
+  assert 'jax' not in sys.modules
+  return {'summary': 'quick'}
+
+which = quick if sys.argv[1] == 'quick' else stage
+pipeline.STAGES['fake'] = (pipeline.Stage('reward', which, (), ('reward',)),)
+code = main.main(['warm', '--config=fake.py', '--workdir=run'])
+assert 'jax' not in sys.modules, 'the command imported jax'
+sys.exit(code)
+"""
+
+
+# Child processes find the package as this one does, installed or not.
+ENVIRONMENT = os.environ | {
+  'PYTHONPATH': str(pathlib.Path(main.__file__).parent.parent)
+}
+
+
+def start(kind):
+  return subprocess.Popen(
+    [sys.executable, '-c', SLEEPER, kind],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=ENVIRONMENT,
+  )
+
+
+@pytest.mark.parametrize(
+  'sent, code, word',
+  [(signal.SIGINT, 130, 'interrupted'), (signal.SIGTERM, 143, 'terminated')],
+)
+def test_signals_end_in_one_line(workplace, tmp_path, sent, code, word):
+  with start('sleep') as process:
+    assert process.stdout.readline() == 'started\n'
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=20)
+  assert process.returncode == code
+  assert err.startswith(f'warm: {word}; ') and err.count('\n') == 1
+  assert (tmp_path / 'run' / 'reward' / 'attempt.json').exists()
+  assert not (tmp_path / 'run' / 'reward' / 'result.json').exists()
+
+
+def test_relaunch_needs_no_jax(workplace):
+  for words in ('quick', 'finished earlier'):
+    begin = time.monotonic()
+    with start('quick') as process:
+      out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert words in out
+  assert time.monotonic() - begin < 5  # about 0.3 s on an idle core
+
+
+def test_help_is_quick_and_names_the_stages():
+  code = """
+    import sys
+    from warm_jax import main
+    code = main.main(['warm', '--help'])
+    heavy = {'jax', 'numpy', 'absl', 'ml_collections'} & set(sys.modules)
+    assert not heavy, heavy
+    sys.exit(code)
+  """
+  done = subprocess.run(
+    [sys.executable, '-c', textwrap.dedent(code)],
+    capture_output=True,
+    text=True,
+    env=ENVIRONMENT,
+  )
+  assert done.returncode == 0, done.stderr
+  for kind in ('toy', 'files'):
+    for stage in pipeline.STAGES[kind]:
+      assert stage.name in done.stdout
+
+
+def test_version(capsys):
+  assert warm('--version') == 0
+  assert capsys.readouterr().out.startswith('warm_jax ')
+
+
+def test_compile_cache_is_switched_on_before_jax(workplace, monkeypatch):
+  for name in list(os.environ):
+    if name.startswith(('JAX_COMPILATION', 'JAX_PERSISTENT')):
+      monkeypatch.delenv(name)
+  # Set and restored by hand: the command changes its own environment.
+  with monkeypatch.context() as m:
+    m.setattr(os, 'environ', dict(os.environ))
+    assert warm(*RUN, '--config.runtime.compile_cache=cache') == 0
+    assert os.environ['JAX_COMPILATION_CACHE_DIR'] == 'cache'
+    assert os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] == '0'

@@ -1,0 +1,374 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stages are skipped, continued or refused; fake stages count their calls."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+import time
+
+import ml_collections
+import numpy as np
+import pytest
+
+from warm_jax import config_check, errors, pipeline, workdir
+
+
+def make_config(**changes):
+  config = ml_collections.ConfigDict(
+    dict(
+      kind='fake',
+      seed=0,
+      data=dict(num_rows=8, lengths=(1, 2)),
+      reward=dict(members=2, learning_rate=0.1),
+      merge=dict(rule='uniform'),
+      runtime=dict(progress=False),
+    )
+  )
+  config.update_from_flattened_dict(changes)
+  return config.lock()
+
+
+class Chain:
+  """data -> reward -> merge, with a note of what ran."""
+
+  def __init__(self):
+    self.calls = []
+    self.broken = None
+    self.table = (
+      pipeline.Stage('data', self.stage('data'), (), ('data',)),
+      pipeline.Stage('reward', self.stage('reward'), ('data',), ('reward',)),
+      pipeline.Stage('merge', self.stage('merge'), ('reward',), ('merge',)),
+    )
+
+  def stage(self, name):
+    def function(run):
+      self.calls.append(name)
+      for need in pipeline_needs(self.table, name):
+        run.result(need)
+      (run.folder(name) / 'artefact').write_text(name)
+      if self.broken == name:
+        raise KeyboardInterrupt
+      return {'summary': f'{name} is fine', 'value': np.float32(1.5)}
+
+    return function
+
+  def run(self, folder, config=None, **kwargs):
+    self.calls.clear()
+    config = config or make_config()
+    return pipeline.run(config, folder, stages=self.table, **kwargs)
+
+
+def pipeline_needs(table, name):
+  return next(s for s in table if s.name == name).needs
+
+
+@pytest.fixture
+def chain():
+  return Chain()
+
+
+def record(folder, stage):
+  return json.loads((folder / stage / 'result.json').read_text())
+
+
+def test_runs_in_order_then_skips(chain, tmp_path, capsys):
+  folder = tmp_path / 'new' / 'run'
+  first = chain.run(folder)
+  assert chain.calls == ['data', 'reward', 'merge']
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 3 and 'reward is fine' in lines[1]
+  saved = record(folder, 'reward')
+  assert saved['result']['value'] == 1.5
+  assert saved['config'] == {
+    'seed': 0,
+    'kind': 'fake',
+    'data': {'num_rows': 8, 'lengths': [1, 2]},
+    'reward': {'members': 2, 'learning_rate': 0.1},
+  }
+  assert saved['seconds'] >= 0 and saved['peak_memory_gb'] > 0
+  assert {'python', 'jax', 'warm_jax'} <= saved['versions'].keys()
+  assert not (folder / 'reward' / 'attempt.json').exists()
+
+  assert chain.run(folder) == first
+  assert chain.calls == []
+  assert 'finished earlier' in capsys.readouterr().out
+
+
+def test_interrupted_stage_is_continued_and_its_time_kept(chain, tmp_path):
+  chain.broken = 'reward'
+  with pytest.raises(KeyboardInterrupt):
+    chain.run(tmp_path)
+  assert not (tmp_path / 'reward' / 'result.json').exists()
+  attempt = tmp_path / 'reward' / 'attempt.json'
+  attempt.write_text('{"seconds": 100.0, "peak_memory_gb": 50.0}')
+  chain.broken = None
+  chain.run(tmp_path)
+  assert chain.calls == ['reward', 'merge']
+  assert 100 <= record(tmp_path, 'reward')['seconds'] < 110
+  assert record(tmp_path, 'reward')['peak_memory_gb'] == 50.0
+
+
+def test_killed_attempt_lasted_until_its_last_file(tmp_path):
+  attempt = {'seconds': 5.0, 'peak_memory_gb': 0.1, 'began': 1000.0}
+  (tmp_path / 'attempt.json').write_text(json.dumps(attempt))
+  (tmp_path / 'metrics.jsonl').write_text('')
+  os.utime(tmp_path / 'attempt.json', (1000, 1000))
+  os.utime(tmp_path / 'metrics.jsonl', (1030, 1030))
+  assert workdir.Attempt(tmp_path).seconds == pytest.approx(35.0)
+
+
+def test_other_config_is_refused_by_name(chain, tmp_path):
+  chain.run(tmp_path)
+  other = make_config(**{'reward.members': 4, 'reward.learning_rate': 0.2})
+  with pytest.raises(errors.UserError) as error:
+    chain.run(tmp_path, other)
+  text = str(error.value)
+  assert 'reward.members was 2, is now 4' in text
+  assert 'reward.learning_rate was 0.1, is now 0.2' in text
+  folders = text.split('rm -r ')[1].split()
+  assert folders == [str(tmp_path / x) for x in ('reward', 'merge')]
+  assert chain.calls == []
+  # The advice works.
+  for folder in folders:
+    subprocess.run(['rm', '-r', folder], check=True)
+  chain.run(tmp_path, other)
+  assert chain.calls == ['reward', 'merge']
+
+
+def test_other_config_of_an_unfinished_stage_is_refused(chain, tmp_path):
+  chain.broken = 'data'
+  with pytest.raises(KeyboardInterrupt):
+    chain.run(tmp_path)
+  with pytest.raises(errors.UserError, match='seed was 0, is now 3'):
+    chain.run(tmp_path, make_config(seed=3))
+
+
+def test_runtime_may_change(chain, tmp_path):
+  chain.run(tmp_path)
+  chain.run(tmp_path, make_config(**{'runtime.progress': True}))
+  assert chain.calls == []
+
+
+def test_one_stage_needs_the_results_before_it(chain, tmp_path):
+  command = 'warm --config=c.py --workdir=w'
+  with pytest.raises(errors.UserError) as error:
+    chain.run(tmp_path, stage='reward', command=command)
+  assert f'run: {command} --stage=data' in str(error.value)
+  chain.run(tmp_path, stage='data')
+  # Settings of later stages do not matter yet.
+  chain.run(tmp_path, make_config(**{'merge.rule': 'greedy'}), stage='reward')
+  assert chain.calls == ['reward']
+  with pytest.raises(errors.UserError, match='did you mean reward'):
+    chain.run(tmp_path, stage='rewards')
+
+
+def test_finished_means_the_last_file(chain, tmp_path, monkeypatch):
+  """A kill while result.json is written leaves the stage unfinished."""
+
+  def killed(*args):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as m:
+    m.setattr(workdir.os, 'fsync', lambda fd: None)
+    replace = os.replace
+    m.setattr(
+      workdir.os,
+      'replace',
+      lambda a, b: (
+        killed() if str(b).endswith('result.json') else replace(a, b)
+      ),
+    )
+    with pytest.raises(KeyboardInterrupt):
+      chain.run(tmp_path)
+  assert not (tmp_path / 'data' / 'result.json').exists()
+  chain.run(tmp_path)
+  assert chain.calls == ['data', 'reward', 'merge']
+
+
+def test_result_that_is_no_json_is_a_defect_not_a_finish(tmp_path):
+  stages = (pipeline.Stage('data', lambda run: {'x': object()}, (), ('data',)),)
+  with pytest.raises(TypeError, match='cannot go into a JSON file'):
+    pipeline.run(make_config(), tmp_path, stages=stages)
+  assert not (tmp_path / 'data' / 'result.json').exists()
+
+
+def test_jsonable():
+  got = workdir.jsonable(
+    {'a': np.arange(2), 'b': (np.float32('nan'), float('inf')), 3: np.int64(4)}
+  )
+  assert got == {'a': [0, 1], 'b': [None, None], '3': 4}
+
+
+def test_foreign_and_unusable_workdirs(chain, tmp_path):
+  foreign = tmp_path / 'foreign'
+  foreign.mkdir()
+  (foreign / 'thesis.tex').write_text('')
+  with pytest.raises(
+    errors.UserError, match='holds thesis.tex and no warm_jax'
+  ):
+    chain.run(foreign)
+  assert [p.name for p in foreign.iterdir()] == ['thesis.tex']
+  with pytest.raises(errors.UserError, match='is a file'):
+    chain.run(foreign / 'thesis.tex')
+  with pytest.raises(errors.UserError, match='cannot write to'):
+    chain.run('/proc/nothing/here')
+  chain.run(tmp_path / 'run')
+  (tmp_path / 'run' / 'merge' / 'config.json').unlink()
+  (tmp_path / 'run' / 'merge' / 'result.json').unlink()
+  with pytest.raises(errors.UserError, match='no config.json'):
+    chain.run(tmp_path / 'run')
+  assert chain.calls == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_unwritable_workdir(chain, tmp_path):
+  tmp_path.chmod(0o500)
+  with pytest.raises(errors.UserError, match='cannot write to'):
+    chain.run(tmp_path)
+
+
+def test_damaged_json_is_named(chain, tmp_path):
+  chain.run(tmp_path)
+  (tmp_path / 'data' / 'result.json').write_text('{')
+  with pytest.raises(errors.UserError, match='cannot read .*result.json'):
+    chain.run(tmp_path)
+
+
+def test_second_launch_is_refused(chain, tmp_path):
+  chain.run(tmp_path)
+  code = """
+    import pathlib, sys, time
+    from warm_jax import workdir
+    with workdir.lock(pathlib.Path(sys.argv[1])):
+      print('held', flush=True)
+      time.sleep(60)
+  """
+  holder = subprocess.Popen(
+    [sys.executable, '-c', textwrap.dedent(code), str(tmp_path)],
+    stdout=subprocess.PIPE,
+    text=True,
+    env=os.environ
+    | {'PYTHONPATH': str(pathlib.Path(pipeline.__file__).parent.parent)},
+  )
+  with holder:
+    assert holder.stdout.readline() == 'held\n'
+    with pytest.raises(
+      errors.UserError, match=f'in use by process {holder.pid}'
+    ):
+      chain.run(tmp_path)
+    holder.kill()
+  chain.run(tmp_path)  # the system let the lock go
+
+
+def test_bad_values_stop_before_anything_is_written(chain, tmp_path):
+  folder = tmp_path / 'run'
+  with pytest.raises(errors.UserError) as error:
+    chain.run(folder, make_config(**{'reward.members': 0, 'seed': -1}))
+  assert 'config.reward.members is 0' in str(error.value)
+  assert 'config.seed is -1' in str(error.value)
+  assert not folder.exists()
+
+
+def test_missing_section_and_unknown_kind(tmp_path):
+  stages = (pipeline.Stage('data', dict, (), ('date',)),)
+  with pytest.raises(errors.UserError, match="no section 'date'"):
+    pipeline.run(make_config(), tmp_path / 'run', stages=stages)
+  assert not (tmp_path / 'run').exists()
+  with pytest.raises(errors.UserError, match="config.kind is 'fake'"):
+    pipeline.run(make_config(), tmp_path / 'run')
+
+
+@pytest.mark.parametrize('kind', pipeline.STAGES)
+def test_tables_are_in_order(kind):
+  seen = []
+  for stage in pipeline.STAGES[kind]:
+    assert set(stage.needs) <= set(seen), stage.name
+    seen.append(stage.name)
+  assert len(set(seen)) == len(seen)
+
+
+def test_stage_functions_are_imported_when_they_run(tmp_path, monkeypatch):
+  (tmp_path / 'late.py').write_text(
+    'def run(run):\n  return {"summary": "ok"}\n'
+  )
+  monkeypatch.syspath_prepend(tmp_path)
+  stages = (pipeline.Stage('data', 'late:run', (), ('data',)),)
+  assert 'late' not in sys.modules
+  results = pipeline.run(make_config(), tmp_path / 'run', stages=stages)
+  assert results == {'data': {'summary': 'ok'}}
+
+
+@pytest.mark.parametrize(
+  'path, value, must',
+  [
+    ('reward.members', 0, 'a whole number of at least 1'),
+    ('reward.members', 1.5, 'a whole number of at least 1'),
+    ('best_of_n.num_samples', 0, 'a whole number of at least 1'),
+    ('reward.learning_rates', (0.1, 0.0), 'a number above 0'),
+    ('reward.dropout_rate', 1.0, r'a number in \[0, 1\)'),
+    ('preferences.swap_fraction', 1.2, r'a number in \[0, 1\]'),
+    ('policy.temperature', 0.0, 'a number above 0'),
+    ('policy.kl_coef', float('nan'), 'a finite number'),
+    ('policy.anything', float('inf'), 'a finite number'),
+    ('reward.optimizer.schedule', 'step', "one of 'constant', 'linear'"),
+    ('reward.batch_size', 'big', 'a whole number of at least 1'),
+    ('reward.batch_size', True, 'a whole number of at least 1'),
+  ],
+)
+def test_validate_names_field_value_and_range(path, value, must):
+  tree = value
+  for key in reversed(path.split('.')):
+    tree = {key: tree}
+  with pytest.raises(errors.UserError, match=must) as error:
+    config_check.validate(tree)
+  assert str(error.value).startswith(f'config.{path} is ')
+
+
+def test_validate_accepts_what_is_right():
+  config_check.validate(make_config())
+  config_check.validate({'reward': {'members': None, 'swap_fraction': 0.0}})
+
+
+def test_validate_asks_the_model_config():
+  model = dict(width=32, num_layers=2, num_heads=4, mlp_width=64)
+  config_check.validate({'model': model, 'control': {'model': model}})
+  wrong = model | dict(norm='batchnorm')
+  with pytest.raises(errors.UserError, match='config.control.model: .*norm'):
+    config_check.validate({'control': {'model': wrong}})
+  with pytest.raises(errors.UserError, match='config.model: .*widht'):
+    config_check.validate({'model': model | dict(widht=3)})
+
+
+def test_parse_arg():
+  spec = dict(tiny=False, members=6, name='x')
+  parse = config_check.parse_arg
+  assert parse('', **spec) == spec
+  assert parse('tiny,members=4', **spec) == dict(tiny=True, members=4, name='x')
+  for arg, words in [
+    ('huge', 'unknown config argument .huge.'),
+    ('member=4', 'did you mean members'),
+    ('members=four', 'expected members=<int>'),
+    ('members', 'expected members=<int>'),
+    ('tiny=3', 'expected tiny=<bool>'),
+  ]:
+    with pytest.raises(errors.UserError, match=words):
+      parse(arg, **spec)
+
+
+def test_clock():
+  assert [workdir.clock(x) for x in (4.21, 37, 185, 3725)] == [
+    '4.2s',
+    '37s',
+    '3m 05s',
+    '1h 02m',
+  ]
+
+
+def test_finished_runs_answer_at_once(chain, tmp_path):
+  chain.run(tmp_path)
+  start = time.monotonic()
+  chain.run(tmp_path)
+  assert time.monotonic() - start < 1.0
