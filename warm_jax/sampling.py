@@ -121,9 +121,14 @@ def sample(
   # The last token drawn is never read, so its slot is not needed.
   cache = kv_cache.init_cache(config, batch, prompt_length + max_new_tokens - 1)
   hidden, cache = language_model.hidden_states(
-    params, config, prompt_ids, prompt_mask, cache=cache
+    params,
+    config,
+    prompt_ids,
+    prompt_mask,
+    cache=cache,
+    only=reward_model.last_token(prompt_mask),
   )
-  tokens, logps = choose(hidden[rows, reward_model.last_token(prompt_mask)], 0)
+  tokens, logps = choose(hidden[:, 0], 0)
 
   empty = jnp.zeros((batch, max_new_tokens), jnp.int32)
   carry = {

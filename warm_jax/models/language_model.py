@@ -46,6 +46,7 @@ def hidden_states(
   dropout_rate: jax.Array | float = 0.0,
   rng: jax.Array | None = None,
   cache: PyTree | None = None,
+  only: jax.Array | None = None,
 ) -> Any:
   """Final hidden states of any tree with a 'backbone' (LM, reward, value).
 
@@ -59,9 +60,12 @@ def hidden_states(
     dropout_rate: [] float; may be traced. Ignored if rng is None.
     rng: key of the dropout, or None for evaluation.
     cache: optional, see `kv_cache.init_cache`; ids then continue it.
+    only: optional [B] int32, one position of each row; the last layer then
+      computes nothing else, which for two layers halves the cost.
 
   Returns:
-    hidden: [B, T, D] float32; with a cache the pair (hidden, new cache).
+    hidden: [B, T, D] float32, [B, 1, D] with `only`; with a cache the pair
+    (hidden, new cache).
 
   Raises:
     UserError: more tokens than learned positions.
@@ -75,6 +79,7 @@ def hidden_states(
     dropout_rate=dropout_rate,
     rng=rng,
     cache=cache,
+    only=only,
   )
   return hidden if cache is None else (hidden, new_cache)
 

@@ -67,19 +67,15 @@ def rotary_table(
   return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(
-  x: jax.Array, table: tuple[jax.Array, jax.Array] | None
-) -> jax.Array:
+def rotate(x: jax.Array, table: tuple[jax.Array, ...]) -> jax.Array:
   """Rotates the first entries of each head; pairs are (i, i + rotary_dim/2).
 
   This is the pairing of Hugging Face checkpoints; the paper pairs (2i, 2i+1).
 
   Args:
     x: [B, T, heads, Dh].
-    table: (cos, sin), each [B, T, rotary_dim / 2], or None for no rotation.
+    table: (cos, sin), each [B, T, rotary_dim / 2].
   """
-  if table is None:
-    return x
   cos, sin = (t[:, :, None, :] for t in table)
   half = cos.shape[-1]
   first, second, rest = jnp.split(x.astype(jnp.float32), [half, 2 * half], -1)
@@ -110,16 +106,24 @@ def attend(
     [B, T, H, Dh] in value's dtype.
   """
   batch, length, heads, head_dim = query.shape
-  groups = heads // key.shape[2]
-  query = query.reshape(batch, length, key.shape[2], groups, head_dim)
-  scores = jnp.einsum(
-    'btkgd,bskd->bkgts', query, key, preferred_element_type=jnp.float32
-  )
-  scores = softcap(scores * scale, cap)
-  scores = jnp.where(visible[:, None, None], scores, MASKED)
+  kv_heads, slots = key.shape[2], key.shape[1]
+  # Heads first, then plain batched matmuls with the groups folded into the
+  # query axis: on CPU faster than einsums over [B, T, H, Dh], both ways.
+  query = query.transpose(0, 2, 1, 3).reshape(batch, kv_heads, -1, head_dim)
+  key, value = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+  scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
+  scores = softcap(scores * scale, cap).reshape(batch, heads, length, slots)
+  scores = jnp.where(visible[:, None], scores, MASKED)
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-  out = jnp.einsum('bkgts,bskd->btkgd', weights, value)
-  return out.reshape(batch, length, heads, head_dim)
+  out = jnp.matmul(weights.reshape(batch, kv_heads, -1, slots), value)
+  return out.reshape(batch, heads, length, head_dim).transpose(0, 2, 1, 3)
+
+
+def pick(x: jax.Array, index: jax.Array | None) -> jax.Array:
+  """Takes one position of each row: [B, T, C] -> [B, 1, C]; None takes all."""
+  if index is None:
+    return x
+  return jnp.take_along_axis(x, index[:, None, None], axis=1)
 
 
 class Dense(nn.Module):
@@ -185,7 +189,7 @@ class Attention(nn.Module):
   config: config_lib.ModelConfig
 
   @nn.compact
-  def __call__(self, x, table, visible, cache=None, index=None):
+  def __call__(self, x, table, visible, cache=None, index=None, only=None):
     """Attends within x, or within the cache after writing x into it.
 
     Args:
@@ -194,24 +198,27 @@ class Attention(nn.Module):
       visible: [B, T, S] bool; S is T, or the length of the cache.
       cache: optional (k, v), each [B, S, K, Dh].
       index: [] int32, the slot of the cache where x starts.
+      only: optional [B] int32, the one query of each row that is wanted.
 
     Returns:
-      ([B, T, D], the new (k, v) or None).
+      ([B, T, D], or [B, 1, D] with `only`; the new (k, v) or None).
     """
     c = self.config
 
-    def project(name, heads):
+    def project(name, y, heads):
       dense = Dense(heads * c.head_dim, c.qkv_bias, c.compute_dtype, name=name)
-      return dense(x).reshape(*x.shape[:-1], heads, c.head_dim)
+      return dense(y).reshape(*y.shape[:-1], heads, c.head_dim)
 
-    query = project('query', c.num_heads)
-    key = project('key', c.num_kv_heads)
-    value = project('value', c.num_kv_heads)
+    query = project('query', pick(x, only), c.num_heads)
+    key = project('key', x, c.num_kv_heads)
+    value = project('value', x, c.num_kv_heads)
     if c.qk_norm:
       norm = ('rmsnorm', c.norm_eps, c.norm_plus_one)
       query = Norm(*norm, name='query_norm')(query)
       key = Norm(*norm, name='key_norm')(key)
-    query, key = rotate(query, table), rotate(key, table)
+    if table is not None:
+      key = rotate(key, table)
+      query = rotate(query, tuple(pick(t, only) for t in table))
     if cache is not None:
       key, value = cache = tuple(
         jax.lax.dynamic_update_slice(
@@ -220,10 +227,11 @@ class Attention(nn.Module):
         for old, new in zip(cache, (key, value))
       )
     scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
+    visible = pick(visible, only)
     out = attend(
       query, key, value, visible, scale=scale, cap=c.attention_softcap
     )
-    out = out.reshape(*x.shape[:-1], c.num_heads * c.head_dim)
+    out = out.reshape(*out.shape[:-2], c.num_heads * c.head_dim)
     # Residual branches start small, so depth does not grow the stream (GPT-2).
     out = Dense(
       c.width,

@@ -60,11 +60,15 @@ def features(
   Returns:
     [B, D] float32.
   """
-  hidden = language_model.hidden_states(
-    params, config, ids, mask, dropout_rate=dropout_rate, rng=rng
-  )
-  last = last_token(mask)[:, None, None]
-  return jnp.take_along_axis(hidden, last, axis=1)[:, 0]
+  return language_model.hidden_states(
+    params,
+    config,
+    ids,
+    mask,
+    dropout_rate=dropout_rate,
+    rng=rng,
+    only=last_token(mask),
+  )[:, 0]
 
 
 def scores(

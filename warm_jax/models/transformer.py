@@ -20,7 +20,17 @@ class Block(nn.Module):
   config: config_lib.ModelConfig
 
   @nn.compact
-  def __call__(self, x, table, visible, rate, rng=None, cache=None, index=None):
+  def __call__(
+    self,
+    x,
+    table,
+    visible,
+    rate,
+    rng=None,
+    cache=None,
+    index=None,
+    only=None,
+  ):
     """Maps [B, T, D] to ([B, T, D], new cache); see `layers.Attention`."""
     c = self.config
     rngs = (None, None) if rng is None else jax.random.split(rng)
@@ -29,8 +39,9 @@ class Block(nn.Module):
       return layers.Norm(c.norm, c.norm_eps, c.norm_plus_one, name=name)(y)
 
     y, cache = layers.Attention(c, name='attention')(
-      norm('attention_norm', x), table, visible, cache, index
+      norm('attention_norm', x), table, visible, cache, index, only
     )
+    x = layers.pick(x, only)
     if c.post_norms:
       y = norm('post_attention_norm', y)
     attended = x + _maybe_dropout(y, rate, rngs[0])
@@ -66,7 +77,9 @@ class Backbone(nn.Module):
   config: config_lib.ModelConfig
 
   @nn.compact
-  def __call__(self, ids, mask, *, dropout_rate=0.0, rng=None, cache=None):
+  def __call__(
+    self, ids, mask, *, dropout_rate=0.0, rng=None, cache=None, only=None
+  ):
     """Final hidden states.
 
     Positions count real tokens only, so any padding side gives the same
@@ -78,9 +91,11 @@ class Backbone(nn.Module):
       dropout_rate: [] float, may be traced.
       rng: key, or None for no dropout.
       cache: see `kv_cache.init_cache`, or None.
+      only: [B] int32, the position of each row that is wanted, or None.
 
     Returns:
-      hidden: [B, T, D] float32, finite but meaningless at padding.
+      hidden: [B, T, D] float32, finite but meaningless at padding; [B, 1, D]
+        with `only`.
       cache: the new cache, or None.
     """
     c = self.config
@@ -128,6 +143,8 @@ class Backbone(nn.Module):
         rngs[i + 1],
         layer_cache,
         None if cache is None else start,
+        # Earlier layers need all positions as keys and values of the next.
+        only if i == c.num_layers - 1 else None,
       )
       caches.append(layer_cache)
     x = x.astype(jnp.float32)
