@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from warm_jax import errors
+from warm_jax import errors, trees
 
 PyTree = Any
 GROUPS = ('tensor', 'layer', 'model')
@@ -32,83 +32,6 @@ GROUPS = ('tensor', 'layer', 'model')
 # Below this sine of the angle SLERP falls back to LERP. At small angles the
 # two differ by less than float32 can hold there (Omega^2 / 6 = 2e-7).
 _MIN_SINE = 1e-3
-
-
-def is_float(leaf) -> bool:
-  """Whether a leaf takes part in the arithmetic (float16/32/64, bfloat16)."""
-  return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
-
-
-def _upcast(leaf) -> jax.Array:
-  leaf = jnp.asarray(leaf)
-  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-
-
-# ---------------------------------------------------------------------------
-# Checks
-# ---------------------------------------------------------------------------
-
-
-def _named_leaves(tree: PyTree) -> dict[str, jax.Array]:
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in leaves
-  }
-
-
-def check_match(first: PyTree, *others: PyTree) -> None:
-  """Checks that trees have the same leaves, shapes and kinds.
-
-  Members that do not share architecture or vocabulary would average to
-  something silently bad. Different floating types are allowed.
-
-  Raises:
-    UserError: naming the first leaf that differs.
-  """
-  expected = _named_leaves(first)
-  for other in others:
-    found = _named_leaves(other)
-    for name in [*expected, *found]:
-      if name not in found or name not in expected:
-        raise errors.UserError(
-          f'cannot merge: leaf {name} is in one tree and not in the other; '
-          'members must share one architecture and one initialisation'
-        )
-      a, b = expected[name], found[name]
-      if jnp.shape(a) != jnp.shape(b):
-        raise errors.UserError(
-          f'cannot merge: leaf {name} has shape {jnp.shape(a)} in one tree '
-          f'and {jnp.shape(b)} in the other; members must share one '
-          'architecture and one vocabulary'
-        )
-      if is_float(a) != is_float(b):
-        raise errors.UserError(
-          f'cannot merge: leaf {name} is {jnp.asarray(a).dtype} in one tree '
-          f'and {jnp.asarray(b).dtype} in the other'
-        )
-    if jax.tree.structure(first) != jax.tree.structure(other):
-      raise errors.UserError(
-        'cannot merge: the trees have the same leaf names in different '
-        f'containers ({jax.tree.structure(first)} and '
-        f'{jax.tree.structure(other)})'
-      )
-
-
-def _num_members(stacked: PyTree) -> int:
-  """The M of a stacked tree, checked on every leaf."""
-  leaves = _named_leaves(stacked)
-  if not leaves:
-    raise errors.UserError('cannot merge: the parameter tree has no leaves')
-  sizes = {n: (jnp.shape(x) or (None,))[0] for n, x in leaves.items()}
-  first, num_members = next(iter(sizes.items()))
-  for name, size in sizes.items():
-    if size is None or size < 1 or size != num_members:
-      raise errors.UserError(
-        f'cannot merge: leaf {name} has leading size {size}, leaf {first} has '
-        f'{num_members}; every leaf of a stacked tree is [M, ...]'
-      )
-  return num_members
 
 
 # ---------------------------------------------------------------------------
@@ -125,12 +48,12 @@ def uniform(stacked: PyTree) -> PyTree:
   Returns:
     Leaves [...], in the dtype of the input.
   """
-  _num_members(stacked)
+  trees.num_members(stacked)
 
   def mean(leaf):
-    if not is_float(leaf):
+    if not trees.is_float(leaf):
       return leaf[0]
-    return _upcast(leaf).mean(axis=0).astype(leaf.dtype)
+    return trees.upcast(leaf).mean(axis=0).astype(leaf.dtype)
 
   return jax.tree.map(mean, stacked)
 
@@ -145,8 +68,8 @@ def weighted(stacked: PyTree, weights: jax.Array) -> PyTree:
   Returns:
     Leaves [...], in the dtype of the input.
   """
-  num_members = _num_members(stacked)
-  weights = _upcast(weights)
+  num_members = trees.num_members(stacked)
+  weights = trees.upcast(weights)
   if weights.shape != (num_members,):
     raise errors.UserError(
       f'cannot merge: {num_members} members need weights of shape '
@@ -154,11 +77,11 @@ def weighted(stacked: PyTree, weights: jax.Array) -> PyTree:
     )
 
   def combine(leaf):
-    if not is_float(leaf):
+    if not trees.is_float(leaf):
       return leaf[0]
     # Product and sum, not a matmul: accelerators run float32 matmuls in less.
     scale = weights.reshape((-1,) + (1,) * (leaf.ndim - 1))
-    return (scale * _upcast(leaf)).sum(axis=0).astype(leaf.dtype)
+    return (scale * trees.upcast(leaf)).sum(axis=0).astype(leaf.dtype)
 
   return jax.tree.map(combine, stacked)
 
@@ -169,17 +92,17 @@ def _mean_of(stacked: PyTree, is_chosen: jax.Array) -> PyTree:
   count = is_chosen.sum().astype(jnp.float32)
 
   def mean(leaf):
-    if not is_float(leaf):
+    if not trees.is_float(leaf):
       return leaf[0]
     mask = is_chosen.reshape((-1,) + (1,) * (leaf.ndim - 1))
-    total = jnp.where(mask, _upcast(leaf), 0.0).sum(axis=0)
+    total = jnp.where(mask, trees.upcast(leaf), 0.0).sum(axis=0)
     return (total / count).astype(leaf.dtype)
 
   return jax.tree.map(mean, stacked)
 
 
 def _check_order(stacked: PyTree, order: Sequence[int]) -> int:
-  num_members = _num_members(stacked)
+  num_members = trees.num_members(stacked)
   order = [int(i) for i in order]
   if not order or len(set(order)) != len(order):
     raise errors.UserError(f'order {order} is empty or names a member twice')
@@ -253,12 +176,12 @@ def lerp(a: PyTree, b: PyTree, lam: float | jax.Array) -> PyTree:
     b: leaves [...].
     lam: a number or [] array; outside [0, 1] it extrapolates.
   """
-  check_match(a, b)
+  trees.check_match(a, b)
 
   def mix(x, y):
-    if not is_float(x):
+    if not trees.is_float(x):
       return x
-    mixed = (1.0 - lam) * _upcast(x) + lam * _upcast(y)
+    mixed = (1.0 - lam) * trees.upcast(x) + lam * trees.upcast(y)
     return mixed.astype(jnp.asarray(x).dtype)
 
   return jax.tree.map(mix, a, b)
@@ -280,9 +203,11 @@ def ema_update(ema: PyTree, params: PyTree, mu: float | jax.Array) -> PyTree:
 
 def task_vector(params: PyTree, init: PyTree) -> PyTree:
   """Change of the weights since the init, delta = params - init, in float32."""
-  check_match(params, init)
+  trees.check_match(params, init)
   return jax.tree.map(
-    lambda p, i: _upcast(p) - _upcast(i) if is_float(p) else p, params, init
+    lambda p, i: trees.upcast(p) - trees.upcast(i) if trees.is_float(p) else p,
+    params,
+    init,
   )
 
 
@@ -354,18 +279,18 @@ def _slerp_deltas(a: dict, b: dict, lam, group: str) -> dict[str, jax.Array]:
 
 
 def _float_deltas(params: PyTree, init: PyTree) -> dict[str, jax.Array]:
-  deltas = _named_leaves(task_vector(params, init))
-  return {name: leaf for name, leaf in deltas.items() if is_float(leaf)}
+  deltas = trees.named_leaves(task_vector(params, init))
+  return {name: leaf for name, leaf in deltas.items() if trees.is_float(leaf)}
 
 
 def _add_deltas(init: PyTree, deltas: dict[str, jax.Array]) -> PyTree:
   """init + deltas, in the dtype of init."""
   leaves, treedef = jax.tree.flatten(init)
   added = [
-    (_upcast(leaf) + deltas[name]).astype(jnp.asarray(leaf).dtype)
+    (trees.upcast(leaf) + deltas[name]).astype(jnp.asarray(leaf).dtype)
     if name in deltas
     else leaf
-    for name, leaf in zip(_named_leaves(init), leaves, strict=True)
+    for name, leaf in zip(trees.named_leaves(init), leaves, strict=True)
   ]
   return jax.tree.unflatten(treedef, added)
 
@@ -407,14 +332,14 @@ def slerp(
   Returns:
     Leaves [...], in the dtype of init.
   """
-  check_match(init, a, b)
+  trees.check_match(init, a, b)
   mixed = _slerp_deltas(
     _float_deltas(a, init), _float_deltas(b, init), lam, group
   )
 
   def pin_ends(m, x, y):
     # init + (a - init) is a only up to rounding.
-    if not is_float(m):
+    if not trees.is_float(m):
       return m
     x, y = jnp.asarray(x).astype(m.dtype), jnp.asarray(y).astype(m.dtype)
     return jnp.where(lam == 0, x, jnp.where(lam == 1, y, m))
@@ -441,9 +366,9 @@ def slerp_fold(init: PyTree, stacked: PyTree, group: str = 'tensor') -> PyTree:
   """
   members = [
     jax.tree.map(lambda x, i=i: x[i], stacked)
-    for i in range(_num_members(stacked))
+    for i in range(trees.num_members(stacked))
   ]
-  check_match(init, *members)
+  trees.check_match(init, *members)
   if len(members) == 1:
     return members[0]
   mixed = _float_deltas(members[0], init)

@@ -6,6 +6,7 @@ import pytest
 
 from warm_jax import errors
 from warm_jax.evaluation import overoptimization as over
+from warm_jax.evaluation import trajectories
 
 
 def _trajectory(kl, gold, *, noise=0.0, num_prompts=40, seed=0, **others):
@@ -17,7 +18,7 @@ def _trajectory(kl, gold, *, noise=0.0, num_prompts=40, seed=0, **others):
   for name, means in values.items():
     x = np.asarray(means, float)[:, None] + (0 if name == 'kl' else 1) * prompt
     arrays[name] = x + noise * rng.normal(size=x.shape)
-  return over.Trajectory(steps=10 * np.arange(len(kl)), values=arrays)
+  return trajectories.Trajectory(steps=10 * np.arange(len(kl)), values=arrays)
 
 
 FAST = {'resamples': 200}
@@ -45,15 +46,19 @@ def test_rows_are_means():
 def test_value_at_kl_is_read_at_the_first_crossing(target, expected):
   # KL rises to 2, falls back to 1, rises to 4, falls.
   kl, gold = [0, 2, 1, 4, 3], [5, 7, 6, 9, 0]
-  np.testing.assert_allclose(over.value_at_kl(kl, gold, target), expected)
+  np.testing.assert_allclose(
+    trajectories.value_at_kl(kl, gold, target), expected
+  )
 
 
 def test_value_at_kl_takes_many_paths():
   kl = np.array([[0.0, 1, 2], [0, 4, 8]])
   gold = np.array([[0.0, 10, 20], [0, 10, 20]])
-  np.testing.assert_allclose(over.value_at_kl(kl, gold, 1.5), [15, 3.75])
   np.testing.assert_allclose(
-    over.value_at_kl(kl, gold, np.array([2.0, 8.0])), [20, 20]
+    trajectories.value_at_kl(kl, gold, 1.5), [15, 3.75]
+  )
+  np.testing.assert_allclose(
+    trajectories.value_at_kl(kl, gold, np.array([2.0, 8.0])), [20, 20]
   )
 
 
@@ -100,7 +105,7 @@ def test_area_of_a_resample_that_falls_short_keeps_its_last_value():
   rng = np.random.default_rng(3)
   kl = np.stack([np.zeros(30), rng.random(30)])
   gold = np.stack([np.zeros(30), np.ones(30)])
-  trajectory = over.Trajectory(
+  trajectory = trajectories.Trajectory(
     np.array([0, 1]), {'kl': kl, 'gold': gold, 'proxy': gold}
   )
   row = over.area({'a': trajectory}, **FAST)['a']
@@ -117,7 +122,7 @@ def test_the_best_step_is_chosen_on_the_other_prompts():
   control[1, selection] += 1  # best where it may be seen
   control[2, reporting] += 9  # best where it may not
   gold = np.arange(3.0)[:, None] + rng.normal(size=num_prompts)
-  trajectory = over.Trajectory(
+  trajectory = trajectories.Trajectory(
     np.array([0, 50, 100]),
     {'kl': gold * 0 + 1, 'proxy': gold, 'gold': gold, 'control': control},
   )
@@ -181,7 +186,7 @@ def test_noise_alone_is_rarely_called_hacking():
 
 
 def test_broken_trajectories_are_refused():
-  good = {name: np.zeros((2, 3)) for name in over.REQUIRED}
+  good = {name: np.zeros((2, 3)) for name in trajectories.REQUIRED}
   for steps, values, message in [
     ([0, 1], {'kl': good['kl'], 'gold': good['gold']}, 'proxy'),
     ([1, 0], good, 'increase'),
@@ -190,7 +195,7 @@ def test_broken_trajectories_are_refused():
     ([0, 1], good | {'gold': np.full((2, 3), np.nan)}, 'finite'),
   ]:
     with pytest.raises(errors.UserError, match=message):
-      over.Trajectory(np.array(steps), values)
+      trajectories.Trajectory(np.array(steps), values)
   a, b = _trajectory([0, 1], [0, 1]), _trajectory([0, 1], [0, 1], num_prompts=7)
   for call in (
     lambda: over.compare_at_kl({'a': a, 'b': b}, [0.5]),

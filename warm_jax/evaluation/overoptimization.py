@@ -15,84 +15,36 @@ Four questions, none of which lets gold choose a checkpoint:
                   is better on the other half?
   hacking_onset   where does gold fall below its own peak?
 
-The path against KL. KL need not grow with every step. Gold at KL = x is read at
-the *first crossing*: the first step whose KL reaches x, interpolated linearly
-from the step before it. Later visits to the same KL are ignored: they belong to
-a policy that has been trained on, and averaging them would mix the two.
+A policy is read at a KL where its path first crosses it, see `trajectories`.
 
 S steps, P prompts, R resamples.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from warm_jax import errors
-from warm_jax.evaluation import intervals
+from warm_jax.evaluation import intervals, trajectories
 
-REQUIRED = ('kl', 'proxy', 'gold')
 AREA_POINTS = 201
 
 
-@dataclasses.dataclass(frozen=True)
-class Trajectory:
-  """Evaluations of one policy along its training.
-
-  Attributes:
-    steps: [S] increasing training steps; step 0 is the start of RL.
-    values: name -> [S, P] per-prompt values; 'kl', 'proxy' and 'gold' are
-      required, 'control' and 'length' usual. With several samples of a prompt,
-      their mean.
-  """
-
-  steps: np.ndarray
-  values: Mapping[str, np.ndarray]
-
-  def __post_init__(self):
-    steps = np.asarray(self.steps)
-    values = {k: np.asarray(v, np.float64) for k, v in self.values.items()}
-    missing = [name for name in REQUIRED if name not in values]
-    if missing:
-      raise errors.UserError(f'a trajectory needs values of {missing}')
-    if steps.ndim != 1 or not steps.size or (np.diff(steps) <= 0).any():
-      raise errors.UserError(
-        f'the steps of a trajectory must increase, got {steps.tolist()}'
-      )
-    shape = values['gold'].shape
-    for name, value in values.items():
-      if value.shape != shape or value.ndim != 2 or len(value) != len(steps):
-        raise errors.UserError(
-          f"trajectory: '{name}' has shape {value.shape}; expected "
-          f'[{len(steps)} steps, prompts] as gold, {shape}'
-        )
-      if not np.isfinite(value).all():
-        raise errors.NonFiniteError(
-          f"trajectory: '{name}' has a value that is not finite"
-        )
-    object.__setattr__(self, 'steps', steps)
-    object.__setattr__(self, 'values', values)
-
-  @property
-  def num_prompts(self) -> int:
-    return self.values['gold'].shape[1]
-
-  def rows(self) -> list[dict[str, float]]:
-    """Means over prompts, one dict a step: the rows of overopt.csv."""
-    means = {name: value.mean(axis=1) for name, value in self.values.items()}
-    return [
-      {'step': int(step), **{name: float(m[i]) for name, m in means.items()}}
-      for i, step in enumerate(self.steps)
-    ]
-
-
 def _weights(
-  trajectories: Iterable[Trajectory], resamples: int, seed: int
+  policies: Mapping[str, trajectories.Trajectory],
+  resamples: int,
+  seed: int,
+  baseline: str | None = None,
 ) -> np.ndarray:
-  counts = sorted({t.num_prompts for t in trajectories})
+  """[R, P] bootstrap weights for policies that share their prompts."""
+  if baseline is not None and baseline not in policies:
+    raise errors.UserError(
+      f"baseline '{baseline}' is not one of {sorted(policies)}"
+    )
+  counts = sorted({t.num_prompts for t in policies.values()})
   if len(counts) != 1:
     raise errors.UserError(
       f'policies to be compared must share their prompts, got {counts} prompts'
@@ -116,50 +68,8 @@ def _paths(trajectory, weights, value='gold'):
 # ---------------------------------------------------------------------------
 
 
-def value_at_kl(
-  kl: np.ndarray, value: np.ndarray, target: float | np.ndarray
-) -> np.ndarray:
-  """Value of a path where its KL first reaches the target.
-
-  value_{s-1} + (target - kl_{s-1}) / (kl_s - kl_{s-1}) (value_s - value_{s-1})
-  with s the first step that has kl_s >= target; value_0 if that is step 0.
-
-  Args:
-    kl: [..., S] in the order of steps, not necessarily increasing.
-    value: [..., S].
-    target: a KL in nats, or [...] one for each path.
-
-  Returns:
-    [...], NaN where the path never reaches the target.
-  """
-  kl, value = np.asarray(kl, np.float64), np.asarray(value, np.float64)
-  target = np.asarray(target, np.float64)
-  reached = kl >= target[..., None]
-  step = reached.argmax(axis=-1)
-  before = np.maximum(step - 1, 0)
-
-  def take(x, index):
-    return np.take_along_axis(x, index[..., None], axis=-1)[..., 0]
-
-  kl_0, kl_1 = take(kl, before), take(kl, step)
-  gap = kl_1 - kl_0
-  # First step: nothing lies before it, its own value counts.
-  share = np.where(step > 0, target - kl_0, 0.0) / np.where(step > 0, gap, 1.0)
-  value_0, value_1 = take(value, before), take(value, step)
-  at_target = value_0 + share * (value_1 - value_0)
-  return np.where(reached.any(axis=-1), at_target, np.nan)
-
-
-def common_kl_range(
-  trajectories: Mapping[str, Trajectory],
-) -> tuple[float, float]:
-  """The KLs every policy passes: highest start, lowest maximum (mean KL)."""
-  paths = [t.values['kl'].mean(axis=1) for t in trajectories.values()]
-  return max(float(p[0]) for p in paths), min(float(p.max()) for p in paths)
-
-
 def compare_at_kl(
-  trajectories: Mapping[str, Trajectory],
+  policies: Mapping[str, trajectories.Trajectory],
   targets: Iterable[float],
   *,
   baseline: str | None = None,
@@ -171,7 +81,7 @@ def compare_at_kl(
   """Compares policies where their mean KL first reaches each target.
 
   Args:
-    trajectories: policy name -> trajectory, all on the same prompts.
+    policies: policy name -> trajectory, all on the same prompts.
     targets: KLs in nats.
     baseline: policy the others are compared with; None leaves differences out.
     value: which of the per-prompt values to read.
@@ -185,15 +95,14 @@ def compare_at_kl(
     with a baseline, difference, each with _low, _high, _stderr. NaN where the
     policy never gets there.
   """
-  if baseline is not None and baseline not in trajectories:
-    raise errors.UserError(
-      f"baseline '{baseline}' is not one of {sorted(trajectories)}"
-    )
-  weights = _weights(trajectories.values(), resamples, seed)
-  paths = {n: _paths(t, weights, value) for n, t in trajectories.items()}
+  weights = _weights(policies, resamples, seed, baseline)
+  paths = {n: _paths(t, weights, value) for n, t in policies.items()}
   rows = []
   for target in targets:
-    at = {name: value_at_kl(*path, target) for name, path in paths.items()}
+    at = {
+      name: trajectories.value_at_kl(*path, target)
+      for name, path in paths.items()
+    }
     for name, x in at.items():
       row = {
         'kl': float(target),
@@ -212,7 +121,7 @@ def _interval(x: np.ndarray, confidence: float) -> intervals.Interval:
 
 
 def area(
-  trajectories: Mapping[str, Trajectory],
+  policies: Mapping[str, trajectories.Trajectory],
   *,
   baseline: str | None = None,
   value: str = 'gold',
@@ -228,7 +137,7 @@ def area(
   and dropping it would favour resamples of large KL).
 
   Args:
-    trajectories: policy name -> trajectory, all on the same prompts.
+    policies: policy name -> trajectory, all on the same prompts.
     baseline: policy the others are compared with; None leaves differences out.
     value: which of the per-prompt values to integrate.
     max_kl: end of the range; None is the common maximum.
@@ -241,24 +150,20 @@ def area(
     units of the value), area, and difference of the means, each interval with
     _low, _high and _stderr.
   """
-  if baseline is not None and baseline not in trajectories:
-    raise errors.UserError(
-      f"baseline '{baseline}' is not one of {sorted(trajectories)}"
-    )
-  start, common = common_kl_range(trajectories)
+  start, common = trajectories.common_kl_range(policies)
   stop = common if max_kl is None else float(max_kl)
   if not start < stop <= common:
     raise errors.UserError(
       f'no common range of KL: policies start at up to {start:.4g}, all of them '
       f'reach {common:.4g}, the range was to end at {stop:.4g}'
     )
-  weights = _weights(trajectories.values(), resamples, seed)
+  weights = _weights(policies, resamples, seed, baseline)
   grid = np.linspace(start, stop, AREA_POINTS)
   means = {}
-  for name, trajectory in trajectories.items():
+  for name, trajectory in policies.items():
     kl, y = _paths(trajectory, weights, value)
-    last = value_at_kl(kl, y, kl.max(axis=-1))
-    at = np.stack([value_at_kl(kl, y, x) for x in grid], axis=-1)
+    last = trajectories.value_at_kl(kl, y, kl.max(axis=-1))
+    at = np.stack([trajectories.value_at_kl(kl, y, x) for x in grid], axis=-1)
     at = np.where(np.isfinite(at), at, last[:, None])
     means[name] = np.trapezoid(at, grid, axis=-1) / (stop - start)
   results = {}
@@ -286,7 +191,7 @@ def halves(num_prompts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_step(
-  trajectory: Trajectory, select_by: str, prompts: np.ndarray
+  trajectory: trajectories.Trajectory, select_by: str, prompts: np.ndarray
 ) -> int:
   """Index of the step with the highest mean of a value; the first on a tie.
 
@@ -306,7 +211,7 @@ def best_step(
 
 
 def report_best(
-  trajectories: Mapping[str, Trajectory],
+  policies: Mapping[str, trajectories.Trajectory],
   *,
   select_by: str = 'control',
   baseline: str | None = None,
@@ -320,7 +225,7 @@ def report_best(
   by 'gold' is an oracle, and is written down as such.
 
   Args:
-    trajectories: policy name -> trajectory, all on the same prompts.
+    policies: policy name -> trajectory, all on the same prompts.
     select_by: see `best_step`.
     baseline: policy the others are compared with; None leaves differences out.
     confidence: of the intervals.
@@ -332,15 +237,11 @@ def report_best(
     at that step with _low, _high and _stderr, and difference (of gold) to the
     baseline.
   """
-  if baseline is not None and baseline not in trajectories:
-    raise errors.UserError(
-      f"baseline '{baseline}' is not one of {sorted(trajectories)}"
-    )
-  _weights(trajectories.values(), 1, seed)  # the same prompts?
-  num_prompts = next(iter(trajectories.values())).num_prompts
+  _weights(policies, 1, seed, baseline)  # the same prompts?
+  num_prompts = next(iter(policies.values())).num_prompts
   selection, reporting = halves(num_prompts, seed)
   chosen = {
-    name: best_step(t, select_by, selection) for name, t in trajectories.items()
+    name: best_step(t, select_by, selection) for name, t in policies.items()
   }
   options = dict(confidence=confidence, resamples=resamples, seed=seed)
   if select_by == 'last':
@@ -350,7 +251,7 @@ def report_best(
     rule = f'highest mean {select_by} on {len(selection)} selection prompts'
     rule += oracle if select_by == 'gold' else ''
   results = {}
-  for name, trajectory in trajectories.items():
+  for name, trajectory in policies.items():
     i = chosen[name]
     row = {
       'rule': rule,
@@ -361,7 +262,7 @@ def report_best(
       interval = intervals.mean_interval(x[i, reporting], **options)
       row |= interval.as_dict(value)
     if baseline is not None:
-      other = trajectories[baseline].values['gold'][chosen[baseline], reporting]
+      other = policies[baseline].values['gold'][chosen[baseline], reporting]
       difference = intervals.paired_difference(
         trajectory.values['gold'][i, reporting], other, **options
       )
@@ -376,7 +277,7 @@ def report_best(
 
 
 def hacking_onset(
-  trajectory: Trajectory,
+  trajectory: trajectories.Trajectory,
   *,
   margin: float,
   value: str = 'gold',
@@ -407,7 +308,7 @@ def hacking_onset(
   """
   if margin < 0:
     raise errors.UserError(f'the margin must be >= 0, got {margin}')
-  weights = _weights([trajectory], resamples, seed)
+  weights = _weights({'policy': trajectory}, resamples, seed)
   kl, y = _paths(trajectory, weights, value)
   peak = int(y[0].argmax())
   drop = y - y[:, peak][:, None]  # [1+R, S], paired by construction
