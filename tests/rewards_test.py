@@ -226,3 +226,15 @@ def test_the_default_score_is_the_reward_model():
   np.testing.assert_allclose(_call(single, ids, mask), expected, atol=1e-6)
   copies = rewards.ensemble(members.broadcast(params, 2), config, 'min')
   np.testing.assert_allclose(_call(copies, ids, mask), expected, atol=1e-6)
+
+
+def test_a_host_rule_answers_the_same_call(rows):
+  ids, mask = rows
+
+  def count(ids, mask):
+    assert isinstance(ids, np.ndarray)
+    return (ids * mask).sum(1)  # integers: the scorer returns float32
+
+  scores = _call(rewards.HostScorer(count), ids, mask)
+  assert scores.dtype == jnp.float32
+  np.testing.assert_array_equal(scores, (ids * mask).sum(1))

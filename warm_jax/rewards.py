@@ -322,8 +322,7 @@ def calibrate(
   """Returns the scorer with its moments measured on reference samples.
 
   Use the same fixed samples of the SFT policy for every scorer that is to be
-  compared, and calibrate anew after a merge: a merged model has a scale of its
-  own. Calibrating twice gives the same scorer.
+  compared, and anew after a merge: a merged model has a scale of its own.
 
   Args:
     scorer: a single model or an ensemble.
@@ -375,3 +374,27 @@ def score_rows(
     rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
     pieces.append(np.asarray(function(scorer, ids[rows], mask[rows])))
   return np.concatenate(pieces, axis=-1)[..., :num_rows]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HostScorer:
+  """A rule computed on the host, as a scorer: the toy world's gold utility.
+
+  Attributes:
+    function: (ids [B, T], mask [B, T]) numpy arrays -> [B] float32.
+  """
+
+  function: Callable = dataclasses.field(metadata={'static': True})
+
+  def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
+    """Scores of a batch, [B] float32; usable inside jit."""
+    result = jax.ShapeDtypeStruct((ids.shape[0],), jnp.float32)
+    return jax.pure_callback(
+      lambda i, m: np.asarray(
+        self.function(np.asarray(i), np.asarray(m)), np.float32
+      ),
+      result,
+      ids,
+      mask,
+    )

@@ -10,6 +10,7 @@ no interval of this file covers.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.stats
@@ -67,10 +68,20 @@ def resampling_weights(
       f'a bootstrap needs prompts and resamples, got {num_prompts} and '
       f'{resamples}'
     )
+  counts = [
+    np.bincount(drawn, minlength=num_prompts)
+    for drawn in _resamples(num_prompts, resamples, seed)
+  ]
+  return np.stack(counts) / num_prompts
+
+
+def _resamples(
+  num_prompts: int, resamples: int, seed: int
+) -> Iterator[np.ndarray]:
+  """Indices of the drawn prompts, [P], one resample at a time."""
   rng = np.random.default_rng(seed)
-  uniform = np.full(num_prompts, 1.0 / num_prompts)
-  counts = rng.multinomial(num_prompts, uniform, size=resamples)
-  return counts / num_prompts
+  for _ in range(resamples):
+    yield rng.integers(0, num_prompts, size=num_prompts)
 
 
 def resampled_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -138,8 +149,11 @@ def mean_interval(
       )
     _, index = np.unique(clusters, return_inverse=True)
     sums, counts = np.bincount(index, weights=values), np.bincount(index)
-  weights = resampling_weights(len(sums), resamples, seed)
-  resampled = (weights @ sums) / (weights @ counts)
+  # One resample at a time: the weights of 40,000 pairs would fill 640 MB.
+  resampled = [
+    sums[drawn].sum() / counts[drawn].sum()
+    for drawn in _resamples(len(sums), resamples, seed)
+  ]
   return percentile_interval(values.mean(), resampled, confidence)
 
 
