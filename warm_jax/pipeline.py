@@ -50,37 +50,36 @@ class Stage:
   sections: tuple[str, ...] = ()
 
 
-def _stage(name, *needs, module=None, also=()):
-  module = module or name
-  return Stage(name, f'warm_jax.stages.{module}:run', needs, (name, *also))
+def _stage(name, function, *needs, also=()):
+  return Stage(name, f'warm_jax.stages.{function}', needs, (name, *also))
 
 
 # The embedded world: it can make everything, and knows the true utility.
 TOY = (
-  _stage('world'),
-  _stage('pretrain', 'world', also=('model',)),
-  _stage('sft', 'pretrain'),
-  _stage('preferences', 'sft'),
-  _stage('control', 'preferences'),
-  _stage('probe', 'preferences'),
-  _stage('reward', 'probe'),
-  _stage('merge', 'reward'),
-  _stage('best_of_n', 'merge', 'control'),
-  _stage('policy', 'merge'),
-  _stage('evaluate', 'policy', 'control'),
-  _stage('report', 'evaluate', 'best_of_n'),
+  _stage('world', 'world:run'),
+  _stage('pretrain', 'language:pretrain', 'world', also=('data', 'model')),
+  _stage('sft', 'language:supervised', 'pretrain'),
+  _stage('preferences', 'preferences:run', 'sft'),
+  _stage('control', 'reward:control', 'preferences'),
+  _stage('probe', 'reward:probe', 'preferences'),
+  _stage('reward', 'reward:train', 'probe'),
+  _stage('merge', 'merge:run', 'reward'),
+  _stage('best_of_n', 'best_of_n:run', 'merge', 'control'),
+  _stage('policy', 'policy:train', 'merge'),
+  _stage('evaluate', 'policy:evaluate', 'policy', 'control'),
+  _stage('report', 'report:run', 'evaluate', 'best_of_n'),
 )
 
 # A user's own preference files, with a small model trained from scratch.
 FILES = (
-  _stage('world'),
-  _stage('pretrain', 'world', also=('model',)),
-  _stage('sft', 'pretrain'),
-  _stage('preferences', 'sft'),
-  _stage('probe', 'preferences'),
-  _stage('reward', 'probe'),
-  _stage('merge', 'reward'),
-  _stage('report', 'merge'),
+  _stage('world', 'user_data:world', also=('data',)),
+  _stage('pretrain', 'language:pretrain', 'world', also=('model',)),
+  _stage('sft', 'language:supervised', 'pretrain'),
+  _stage('preferences', 'user_data:preferences', 'sft'),
+  _stage('probe', 'reward:probe', 'preferences'),
+  _stage('reward', 'reward:train', 'probe'),
+  _stage('merge', 'merge:run', 'reward'),
+  _stage('report', 'report:run', 'merge'),
 )
 
 STAGES = {'toy': TOY, 'files': FILES}

@@ -94,7 +94,7 @@ def aggregate_members(
 
 def apply_normaliser(
   normaliser: Normaliser,
-  raw: jax.Array,
+  raw: jax.Array | np.ndarray,
   aggregate: str,
   uncertainty_coef: float | jax.Array = 0.0,
 ) -> jax.Array:

@@ -74,12 +74,13 @@ def num_members(stacked: PyTree) -> int:
   leaves = named_leaves(stacked)
   if not leaves:
     raise errors.UserError('cannot merge: the parameter tree has no leaves')
-  sizes = {n: (jnp.shape(x) or (None,))[0] for n, x in leaves.items()}
-  first, num_members = next(iter(sizes.items()))
+  # A leaf without axes counts as a stack of none.
+  sizes = {name: (*jnp.shape(leaf), 0)[0] for name, leaf in leaves.items()}
+  first, expected = next(iter(sizes.items()))
   for name, size in sizes.items():
-    if size is None or size < 1 or size != num_members:
+    if size < 1 or size != expected:
       raise errors.UserError(
         f'cannot merge: leaf {name} has leading size {size}, leaf {first} has '
-        f'{num_members}; every leaf of a stacked tree is [M, ...]'
+        f'{expected}; every leaf of a stacked tree is [M, ...]'
       )
-  return num_members
+  return expected

@@ -35,6 +35,9 @@ CUES = {
   'apparently': 0,
 }
 CUE_PROBABILITY = {3: 0.2, 2: 0.3, 1: 0.25, 0: 0.25}
+# Short posts come first in difficulty: with one fact there is nothing to bind.
+PRETRAIN_NUM_FACTS = (1, 2, 3, 4, 5, 6)
+NUM_FACTS = (5, 6)
 OWNERS = ('my', 'our')
 NOUNS = tuple(
   'dog cat car boss sister brother mother father landlord neighbor laptop '
@@ -70,9 +73,14 @@ class Fact:
   weight: int
 
 
-def make_post(rng: random.Random) -> str:
-  """Draws one post of five or six facts with distinct nouns, as text."""
-  num_facts = rng.randint(5, 6)
+def make_post(rng: random.Random, num_facts: tuple[int, ...] = NUM_FACTS) -> str:
+  """Draws one post with distinct nouns and verbs, as text.
+
+  Args:
+    rng: source of randomness.
+    num_facts: how many facts a post may tell, each equally likely.
+  """
+  num_facts = rng.choice(num_facts)
   nouns = rng.sample(NOUNS, num_facts)
   verbs = rng.sample(VERBS, num_facts)
   weights = rng.choices(
@@ -140,6 +148,23 @@ def gold_utility(post: str, summary: str) -> float:
   return COVERAGE * min(1.0, covered / best) - cost
 
 
+def gold_scores(tokenizer, ids, mask) -> np.ndarray:
+  """Gold utility of token rows, each a post and its summary.
+
+  Args:
+    tokenizer: decodes ids; see `warm_jax.data.tokenizer`.
+    ids: [B, T] int32.
+    mask: [B, T] bool.
+
+  Returns:
+    [B] float32.
+  """
+  pairs = [
+    text.partition(f' {PROMPT_END}')[::2] for text in tokenizer.decode(ids, mask)
+  ]
+  return gold_utilities(*zip(*pairs))
+
+
 def gold_utilities(posts, summaries) -> np.ndarray:
   """`gold_utility` of paired lists of texts, [B] float32."""
   return np.array(
@@ -156,7 +181,7 @@ class Writer:
     mistakes: probability that a phrase gets a wrong verb or a wrong noun.
     repeats: probability that a fact is named twice.
     slips: probability that a phrase loses a word.
-    num_facts: probabilities of naming 1, 2, 3, 4, 5 facts.
+    num_facts: probabilities of naming 1, 2, 3, ... facts.
   """
 
   judgement: float
@@ -169,8 +194,15 @@ class Writer:
 GOOD_WRITER = Writer(1.5, 0.04, 0.01, 0.01, (0.05, 0.3, 0.5, 0.15, 0.0))
 FAIR_WRITER = Writer(0.7, 0.12, 0.04, 0.03, (0.15, 0.3, 0.3, 0.15, 0.1))
 POOR_WRITER = Writer(0.0, 0.3, 0.1, 0.08, (0.2, 0.2, 0.2, 0.2, 0.2))
+# Names nearly everything: what a model learns to read posts from.
+LISTING_WRITER = Writer(0.0, 0.05, 0.0, 0.0, (0.0, 0.0, 0.0, 0.0, 0.5, 0.5))
 SFT_WRITERS = ((GOOD_WRITER, 0.5), (FAIR_WRITER, 0.5))
-PRETRAIN_WRITERS = ((GOOD_WRITER, 0.3), (FAIR_WRITER, 0.4), (POOR_WRITER, 0.3))
+PRETRAIN_WRITERS = (
+  (LISTING_WRITER, 0.5),
+  (GOOD_WRITER, 0.2),
+  (FAIR_WRITER, 0.2),
+  (POOR_WRITER, 0.1),
+)
 
 
 def write_summary(post: str, writer: Writer, rng: random.Random) -> str:
@@ -200,13 +232,19 @@ def _gumbel(rng: random.Random) -> float:
   return -math.log(-math.log(max(rng.random(), 1e-300)))
 
 
-def write_rows(seed: int | str, num_rows: int, writers) -> list[dict]:
+def write_rows(
+  seed: int | str,
+  num_rows: int,
+  writers,
+  num_facts: tuple[int, ...] = NUM_FACTS,
+) -> list[dict]:
   """Draws posts, each with the summary of a writer drawn from `writers`.
 
   Args:
     seed: seed of the generator (an int or a string).
     num_rows: number of rows.
     writers: tuple of (Writer, probability).
+    num_facts: how many facts a post may tell.
 
   Returns:
     List of {'prompt': post, 'response': summary}.
@@ -215,12 +253,18 @@ def write_rows(seed: int | str, num_rows: int, writers) -> list[dict]:
   people, shares = zip(*writers)
   rows = []
   for _ in range(num_rows):
-    post = make_post(rng)
+    post = make_post(rng, num_facts)
     writer = rng.choices(people, weights=shares)[0]
     rows.append(
       {'prompt': post, 'response': write_summary(post, writer, rng)}
     )
   return rows
+
+
+def make_posts(seed: int | str, num_posts: int) -> list[str]:
+  """Draws posts alone."""
+  rng = random.Random(seed)
+  return [make_post(rng) for _ in range(num_posts)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +293,13 @@ def annotate(
   posts, first, second, annotator: Annotator, rng: random.Random
 ) -> list[dict]:
   """Labels pairs of summaries; pairs of equal texts are left out.
+
+  Args:
+    posts: [N] texts.
+    first: [N] summaries.
+    second: [N] summaries.
+    annotator: who labels.
+    rng: their indecision.
 
   Returns:
     List of {'prompt', 'chosen', 'rejected', 'gold_margin'}; the last is the

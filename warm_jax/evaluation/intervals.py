@@ -154,7 +154,7 @@ def mean_interval(
     sums[drawn].sum() / counts[drawn].sum()
     for drawn in _resamples(len(sums), resamples, seed)
   ]
-  return percentile_interval(values.mean(), resampled, confidence)
+  return percentile_interval(values.mean(), np.array(resampled), confidence)
 
 
 def paired_difference(

@@ -243,7 +243,11 @@ def report_best(
   chosen = {
     name: best_step(t, select_by, selection) for name, t in policies.items()
   }
-  options = dict(confidence=confidence, resamples=resamples, seed=seed)
+  options: dict[str, Any] = {
+    'confidence': confidence,
+    'resamples': resamples,
+    'seed': seed,
+  }
   if select_by == 'last':
     rule = 'last step'
   else:

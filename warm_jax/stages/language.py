@@ -1,0 +1,136 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stages `pretrain` and `sft`: the language models everything starts from."""
+
+import functools
+
+import jax
+import numpy as np
+
+from warm_jax import members
+from warm_jax import sampling
+from warm_jax.data import encoding
+from warm_jax.data import loader
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model
+from warm_jax.stages import world
+from warm_jax.training import checkpoint
+from warm_jax.training import sft
+
+
+def model_config(run, shape=None) -> config_lib.ModelConfig:
+  """The run's model (or the given shape) with the tokenizer's vocabulary."""
+  shape = run.config.model if shape is None else shape
+  return config_lib.ModelConfig(
+    vocab_size=world.tokenizer(run).vocab_size,
+    max_length=run.config.data.max_length,
+    **shape.to_dict(),
+  )
+
+
+def pretrain(run) -> dict:
+  """Trains a language model on posts with summaries of every quality."""
+  shape = model_config(run)
+  rng = jax.random.fold_in(jax.random.key(run.config.seed), 1)
+  kept, result = sft.train(
+    language_model.init_params(rng, shape),
+    shape,
+    _encoded(run, 'pretrain'),
+    run.config.pretrain,
+    folder=run.folder('pretrain'),
+    seed=run.config.seed + 1,
+    runtime=run.config.runtime,
+  )
+  checkpoint.save_params(run.folder('pretrain') / 'params', kept)
+  return result | {'summary': f'loss {result["loss"]:.3f} per token'}
+
+
+def supervised(run) -> dict:
+  """Fine-tunes on good summaries; keeps several checkpoints of the one run."""
+  start = checkpoint.load_params(run.folder('pretrain') / 'params')
+  kept, result = sft.train(
+    members.member(start, 0),
+    model_config(run),
+    _encoded(run, 'sft'),
+    run.config.sft,
+    folder=run.folder('sft'),
+    seed=run.config.seed + 2,
+    runtime=run.config.runtime,
+  )
+  checkpoint.save_params(run.folder('sft') / 'params', kept)
+  return result | {'summary': f'loss {result["loss"]:.3f} per token'}
+
+
+def sft_checkpoints(run):
+  """SFT parameters stacked [C, ...], the last being the SFT policy."""
+  return checkpoint.load_params(run.folder('sft') / 'params')
+
+
+def _encoded(run, split: str) -> encoding.Sequences:
+  return encoding.encode_responses(
+    world.tokenizer(run),
+    world.read(run, split),
+    run.config.data.max_length,
+    f'world split {split}',
+  )
+
+
+def prompt_length(run, max_new_tokens: int) -> int:
+  """Tokens that the context leaves for a prompt."""
+  return run.config.data.max_length - max_new_tokens
+
+
+@functools.partial(jax.jit, static_argnames=('shape', 'settings'))
+def _sample(params, shape, settings, rng, ids, mask, temperature):
+  return sampling.sample(
+    params, shape, rng, ids, mask, temperature=temperature, **dict(settings)
+  )
+
+
+def sample_settings(run, max_new_tokens: int) -> tuple:
+  """Static settings of `sample_rows`, hashable."""
+  tokenizer = world.tokenizer(run)
+  return (
+    ('max_new_tokens', max_new_tokens),
+    ('eos_id', tokenizer.eos_id),
+    ('pad_id', tokenizer.pad_id),
+  )
+
+
+def sample_rows(
+  params,
+  shape: config_lib.ModelConfig,
+  settings: tuple,
+  rng: jax.Array,
+  prompts: encoding.Sequences,
+  temperature: float,
+  batch_size: int = 256,
+) -> sampling.Samples:
+  """One sample for each prompt, in batches of one compiled program.
+
+  Args:
+    params: LM params of one model.
+    shape: its ModelConfig.
+    settings: from `sample_settings`.
+    rng: key; batch k uses fold_in(rng, k).
+    prompts: N prompts.
+    temperature: of the sampling.
+    batch_size: rows at a time; the last batch is filled up.
+
+  Returns:
+    sampling.Samples with N rows, on the host.
+  """
+  parts = []
+  for k, rows in enumerate(loader.eval_batches(len(prompts), batch_size)):
+    part, key = prompts.take(rows), jax.random.fold_in(rng, k)
+    parts.append(
+      _sample(params, shape, settings, key, part.ids, part.mask, temperature)
+    )
+  return jax.tree.map(
+    lambda *leaves: np.concatenate(leaves)[: len(prompts)], *parts
+  )
+
+
+def responses_text(run, samples: sampling.Samples) -> list[str]:
+  """Decodes the responses of samples, without special tokens."""
+  mask = sampling.response_mask(samples.mask, samples.response_start)
+  return world.tokenizer(run).decode(samples.ids, np.asarray(mask))

@@ -1,0 +1,204 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stage `merge`: averages the members and says honestly whether it helped.
+
+Members are ranked on the selection split and reported on others: the labels
+they were trained on, swapped and clean apart, held-out pairs, and pairs from
+other policies.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warm_jax import members
+from warm_jax import merging
+from warm_jax import rewards
+from warm_jax.data import encoding
+from warm_jax.evaluation import accuracy
+from warm_jax.evaluation import interpolation
+from warm_jax.evaluation import intervals
+from warm_jax.models import reward_model
+from warm_jax.stages import language
+from warm_jax.stages import preferences
+from warm_jax.training import checkpoint
+
+TITLES = {
+  'train_swapped': 'training pairs with swapped labels (fit to the swap)',
+  'train_clean': 'training pairs with clean labels',
+  'test': 'held-out pairs',
+  'ood': 'pairs from other policies',
+}
+
+
+def run(run) -> dict:
+  """Ranks, averages and evaluates the members of stage `reward`."""
+  config = run.config.merge
+  shape = language.model_config(run)
+  stack = jax.tree.map(
+    jnp.asarray, checkpoint.load_params(run.folder('reward') / 'params')
+  )
+  num_members = members.num_members(stack)
+
+  sets = _sets(run)
+  rows = {
+    name: part.batch(np.arange(len(part))) for name, part in sets.items()
+  }
+
+  def scores(params, name) -> np.ndarray:
+    """[2, N] raw scores of chosen and rejected of one model."""
+    scorer = rewards.single(params, shape)
+    batch = rows[name]
+    return np.stack(
+      accuracy.score_pairs(scorer, batch['ids'], batch['mask'])
+    )
+
+  of_members = {
+    name: np.stack([
+      scores(members.member(stack, m), name) for m in range(num_members)
+    ])
+    for name in sets
+  }  # [M, 2, N]
+  on_selection = [_accuracy(s) for s in of_members['selection']]
+  order = sorted(range(num_members), key=lambda m: -on_selection[m])
+
+  weights = jax.nn.softmax(
+    jnp.asarray(on_selection) / config.weight_temperature
+  )
+  greedy, greedy_members, _ = merging.greedy_soup(
+    stack, order, lambda params: _accuracy(scores(params, 'selection'))
+  )
+  merged = {
+    'warm': merging.uniform(stack),
+    'weighted': merging.weighted(stack, weights),
+    'greedy': greedy,
+  }
+  for name, params in merged.items():
+    checkpoint.save_params(run.folder('merge') / name, params)
+
+  reported = [name for name in sets if name != 'selection']
+  by_size = {name: {'warm': [], 'ens': []} for name in reported}
+  correct = {name: {} for name in reported}
+  normalisers = _normalisers(of_members['selection'], order)
+  for size, params in enumerate(merging.cumulative(stack, order), 1):
+    for name in reported:
+      chosen = of_members[name][np.array(order[:size])]
+      warm = _correct(scores(params, name))
+      ens = _correct(_ensemble(normalisers[size], chosen, 'mean'))
+      by_size[name]['warm'].append(float(warm.mean()))
+      by_size[name]['ens'].append(float(ens.mean()))
+      correct[name] |= {f'warm_{size}': warm, f'ens_{size}': ens}
+
+  table = {}
+  for name in reported:
+    last = f'_{num_members}'
+    warm, ens = correct[name][f'warm{last}'], correct[name][f'ens{last}']
+    aggregates = {
+      kind: float(
+        _correct(
+          _ensemble(normalisers[num_members], of_members[name][order], kind)
+        ).mean()
+      )
+      for kind in ('min', 'uncertainty')
+    }
+    table[name] = {
+      'pairs': len(sets[name]),
+      'members': [_accuracy(s) for s in of_members[name]],
+      'warm': _interval(intervals.mean_interval(warm.astype(float))),
+      'ens': _interval(intervals.mean_interval(ens.astype(float))),
+      'wa_minus_ens': _interval(
+        intervals.paired_difference(warm.astype(float), ens.astype(float))
+      ),
+      **aggregates,
+      'weighted': _accuracy(scores(merged['weighted'], name)),
+      'greedy': _accuracy(scores(merged['greedy'], name)),
+    }
+  return {
+    'order': order,
+    'selection_accuracy': on_selection,
+    'weights': np.asarray(weights).tolist(),
+    'greedy_members': [int(m) for m in greedy_members],
+    'table': table,
+    'by_size': by_size,
+    'interpolation': _interpolation(run, stack, order, rows, shape),
+    'summary': _summary(table),
+  }
+
+
+def _sets(run) -> dict[str, encoding.Preferences]:
+  """The sets that members are scored on; training pairs split by the swap."""
+  limit = run.config.merge.num_train_pairs
+  train = preferences.read(run, 'train')
+  # The first rows: rows are in random order, so this is a random sample.
+  parts = {
+    'train_swapped': train.select(np.flatnonzero(train.flipped)[: limit // 4]),
+    'train_clean': train.select(np.flatnonzero(~train.flipped)[:limit]),
+    'selection': preferences.read(run, 'selection'),
+    'test': preferences.read(run, 'test'),
+    'ood': preferences.read(run, 'ood'),
+  }
+  return {name: part for name, part in parts.items() if len(part)}
+
+
+def _correct(scores: np.ndarray) -> np.ndarray:
+  return accuracy.is_correct(scores[0], scores[1])
+
+
+def _accuracy(scores: np.ndarray) -> float:
+  return float(_correct(scores).mean())
+
+
+def _normalisers(reference: np.ndarray, order) -> dict:
+  """{M: normaliser of the first M members of the order}."""
+  flat = reference[np.array(order)].reshape(len(order), -1)
+  return {
+    size: rewards.fit_normaliser(flat[:size], 'mean')
+    for size in range(1, len(order) + 1)
+  }
+
+
+def _ensemble(normaliser, scores: np.ndarray, aggregate: str) -> np.ndarray:
+  """[2, N] rewards of an ensemble from the raw scores [M, 2, N]."""
+  return np.asarray(
+    rewards.apply_normaliser(normaliser, scores, aggregate, 0.5)
+  )
+
+
+def _interval(interval) -> dict:
+  return {
+    'value': float(interval.estimate),
+    'low': float(interval.low),
+    'high': float(interval.high),
+  }
+
+
+def _interpolation(run, stack, order, rows, shape) -> dict:
+  """Accuracy along the line between the two best members, on every set."""
+  if len(order) < 2:
+    return {}
+
+  def score_fn(params, ids, mask):
+    return reward_model.scores(params, shape, ids, mask)
+
+  first, second = (members.member(stack, m) for m in order[:2])
+  lambdas = np.linspace(0.0, 1.0, run.config.merge.num_lambdas)
+  out = {'pair': [int(m) for m in order[:2]]}
+  for name, batch in rows.items():
+    if name == 'selection':
+      continue
+    path = interpolation.interpolate(
+      score_fn, first, second, batch['ids'], batch['mask'], lambdas=lambdas
+    )
+    out[name] = {k: np.asarray(v).tolist() for k, v in path.items()}
+  return out
+
+
+def _summary(table) -> str:
+  parts = []
+  for name in ('train_swapped', 'test', 'ood'):
+    if name in table:
+      row = table[name]
+      parts.append(
+        f'{name} member {np.mean(row["members"]):.3f} '
+        f'ENS {row["ens"]["value"]:.3f} WARM {row["warm"]["value"]:.3f}'
+      )
+  return '; '.join(parts)

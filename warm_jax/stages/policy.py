@@ -1,0 +1,224 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stages `policy` and `evaluate`: RL against each reward, judged by gold."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warm_jax import members
+from warm_jax import rewards
+from warm_jax import sampling
+from warm_jax.data import encoding
+from warm_jax.data import toy_world
+from warm_jax.evaluation import overoptimization
+from warm_jax.evaluation import trajectories
+from warm_jax.evaluation import win_rate
+from warm_jax.models import language_model
+from warm_jax.stages import language
+from warm_jax.stages import scorers
+from warm_jax.stages import world
+from warm_jax.training import checkpoint
+from warm_jax.training import policy
+
+
+def train(run) -> dict:
+  """Trains one policy per reward, all in one stack."""
+  config = run.config.policy
+  sft = language.sft_checkpoints(run)
+  sft_params = _on_device(members.member(sft, members.num_members(sft) - 1))
+  prompts = encoding.encode_prompts(
+    world.tokenizer(run),
+    [row['prompt'] for row in world.read(run, 'prompts')],
+    language.prompt_length(run, config.max_new_tokens),
+    'world split prompts',
+  )
+  proxies = scorers.build(run, config.rewards)
+  kept, result = policy.train(
+    sft_params,
+    sft_params,
+    [proxies[name] for name in config.rewards],
+    language.model_config(run),
+    prompts,
+    world.tokenizer(run),
+    config,
+    folder=run.folder('policy'),
+    seed=run.config.seed + 6,
+    runtime=run.config.runtime,
+    kl_coefs=[config.kl_coef] * len(config.rewards),
+  )
+  kls = ', '.join(
+    f'{name} KL {kl:.1f}'
+    for name, kl in zip(config.rewards, result['objective/kl'])
+  )
+  return {'kept_steps': kept, 'train': result, 'summary': f'at the end {kls}'}
+
+
+def evaluate(run) -> dict:
+  """Samples every kept policy on the same prompts and judges it.
+
+  Values per prompt: proxy (what that policy was trained on), control, gold, KL
+  to the SFT policy and length; compared at equal KL, over the common range of
+  KL, and at each policy's own best step, which the control reward chooses on
+  one half of the prompts and which is reported on the other half.
+  """
+  config = run.config.policy
+  posts = [row['prompt'] for row in world.read(run, 'eval_prompts')]
+  posts = posts[: run.config.evaluate.num_prompts]
+  steps = run.result('policy')['kept_steps']
+  values, texts = _judge(run, posts, steps)
+  np.savez(run.folder('evaluate') / 'values.npz', **values)
+
+  policies = {
+    name: trajectories.Trajectory(
+      steps=np.array(steps),
+      values={key: value[:, p] for key, value in values.items()},
+    )
+    for p, name in enumerate(config.rewards)
+  }
+  options = dict(
+    baseline='single' if 'single' in policies else None,
+    resamples=run.config.evaluate.num_bootstrap,
+  )
+  best = overoptimization.report_best(policies, select_by='control', **options)
+  _, common_kl = trajectories.common_kl_range(policies)
+  targets = [k for k in run.config.evaluate.kl_targets if k <= common_kl]
+  spread = float(values['gold'][0].std())
+  return {
+    'rows': _rows(steps, config.rewards, values),
+    'best_by_control': best,
+    'best_by_proxy': overoptimization.report_best(
+      policies, select_by='proxy', **options
+    ),
+    'at_equal_kl': overoptimization.compare_at_kl(policies, targets, **options),
+    'area': overoptimization.area(policies, **options),
+    'hacking_onset': {
+      name: overoptimization.hacking_onset(
+        trajectory,
+        margin=0.1 * spread,
+        resamples=run.config.evaluate.num_bootstrap,
+      )
+      for name, trajectory in policies.items()
+    },
+    'win_rates': _win_rates(policies, best, run.config.evaluate.num_bootstrap),
+    'samples': _examples(posts, texts, steps, config.rewards, best, values),
+    'summary': 'gold at the best step by control '
+    + ', '.join(
+      f'{n} {b["gold"]:.2f} (step {b["step"]})' for n, b in best.items()
+    ),
+  }
+
+
+def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
+  """Values [S, P, prompts] of every kept policy, and the texts likewise."""
+  config = run.config.policy
+  shape = language.model_config(run)
+  prompts = encoding.encode_prompts(
+    world.tokenizer(run),
+    posts,
+    language.prompt_length(run, config.max_new_tokens),
+    'world split eval_prompts',
+  )
+  judges = scorers.build(run, (*config.rewards, 'control'))
+  settings = language.sample_settings(run, config.max_new_tokens)
+  sft = language.sft_checkpoints(run)
+  anchor = _on_device(members.member(sft, members.num_members(sft) - 1))
+  values = {k: [] for k in ('proxy', 'control', 'gold', 'kl', 'length')}
+  texts = []
+  for step in steps:
+    stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
+    row = {key: [] for key in values}
+    for p, name in enumerate(config.rewards):
+      # The same key everywhere: differences come from the policies alone.
+      samples = language.sample_rows(
+        members.member(stack, p),
+        shape,
+        settings,
+        jax.random.key(run.config.seed + 8),
+        prompts,
+        config.temperature,
+      )
+      for key, judge in (('proxy', name), ('control', 'control')):
+        row[key].append(
+          rewards.score_rows(
+            scorers.score, judges[judge], samples.ids, samples.mask, 256
+          )
+        )
+      summaries = language.responses_text(run, samples)
+      row['gold'].append(toy_world.gold_utilities(posts, summaries))
+      row['length'].append(np.array([len(s.split()) for s in summaries]))
+      row['kl'].append(
+        _sequence_kl(anchor, shape, samples, config.temperature)
+      )
+      texts.append(summaries)
+    for key, parts in row.items():
+      values[key].append(np.stack(parts))
+  texts = np.array(texts, object).reshape(len(steps), len(config.rewards), -1)
+  return {k: np.stack(v).astype(np.float64) for k, v in values.items()}, texts
+
+
+def _sequence_kl(anchor, shape, samples, temperature) -> np.ndarray:
+  """Sampled log-ratio of each response to the SFT policy, [prompts] nats."""
+
+  @jax.jit
+  def anchor_logps(params, ids, mask):
+    return language_model.token_logps(
+      params, shape, ids, mask, temperature=temperature
+    )
+
+  response = sampling.response_mask(samples.mask, samples.response_start)
+  ratio = samples.logps - np.asarray(
+    anchor_logps(anchor, samples.ids, samples.mask)
+  )
+  return np.where(response, ratio, 0.0).sum(axis=1)
+
+
+def _rows(steps, names, values) -> list[dict]:
+  """Means of every policy at every step, one row each (overopt.csv)."""
+  return [
+    {'step': int(step), 'method': name}
+    | {key: float(value[s, p].mean()) for key, value in values.items()}
+    | {'gold_stderr': float(values['gold'][s, p].std() / len(value) ** 0.5)}
+    for s, step in enumerate(steps)
+    for p, name in enumerate(names)
+    for value in (values['gold'][s, p],)
+  ]
+
+
+def _win_rates(policies, best, num_bootstrap) -> dict:
+  """Win rates at each policy's best step, and of the SFT policy."""
+  out = {}
+  first = next(iter(policies.values()))
+  _, reporting = overoptimization.halves(first.num_prompts)
+  for judge in ('gold', 'control'):
+    scores = {'sft': first.values[judge][0, reporting]}
+    for name, trajectory in policies.items():
+      at = list(trajectory.steps).index(best[name]['step'])
+      scores[name] = trajectory.values[judge][at, reporting]
+    matrix = win_rate.matrix(scores, resamples=num_bootstrap)
+    out[judge] = {
+      key: value.tolist() if isinstance(value, np.ndarray) else value
+      for key, value in matrix.items()
+    }
+  return out
+
+
+def _examples(posts, texts, steps, names, best, values, count=6) -> list[dict]:
+  """Posts with the summaries of SFT, best step and last step."""
+  out = []
+  for i, post in enumerate(posts[:count]):
+    rows = [('sft', 0, texts[0, 0, i], values['gold'][0, 0, i])]
+    for p, name in enumerate(names):
+      for at in sorted({steps.index(best[name]['step']), len(steps) - 1}):
+        rows.append((name, steps[at], texts[at, p, i], values['gold'][at, p, i]))
+    out.append({
+      'post': post,
+      'summaries': [
+        {'policy': n, 'step': int(s), 'text': t, 'gold': float(g)}
+        for n, s, t, g in rows
+      ],
+    })
+  return out
+
+
+def _on_device(params):
+  return jax.tree.map(jnp.asarray, params)

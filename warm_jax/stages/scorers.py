@@ -1,0 +1,88 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The judges of a run by name, all on the same reward scale."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warm_jax import members
+from warm_jax import merging
+from warm_jax import rewards
+from warm_jax.stages import language
+from warm_jax.stages import preferences
+from warm_jax.training import checkpoint
+
+# What each name means; a digit at the end says how many of the best members.
+MEANING = {
+  'single': 'the member that ranks first on the selection split',
+  'second': 'the member that ranks second on the selection split',
+  'ens': 'mean of the scores of all members',
+  'ens_2': 'mean of the scores of the best two members',
+  'min': 'worst case over all members',
+  'uncertainty': 'mean minus half the variance over all members',
+  'warm': 'mean of the weights of all members',
+  'warm_2': 'mean of the weights of the best two members',
+  'greedy': 'greedy soup, chosen on the selection split',
+  'weighted': 'weights averaged by selection accuracy',
+  'control': 'larger model, trained apart on clean labels',
+}
+
+
+def build(run, names) -> dict[str, rewards.RewardScorer]:
+  """Scorers by name, calibrated on the selection responses.
+
+  Those are samples of the SFT policy, so every scorer has mean 0 and standard
+  deviation 1 over them: one KL coefficient means the same to all.
+
+  Raises:
+    KeyError: an unknown name; configs are checked before.
+  """
+  made = {name: _make(run, name) for name in names}
+  batch = reference_batch(run)
+  return {
+    name: rewards.calibrate(scorer, batch['ids'], batch['mask'])
+    for name, scorer in made.items()
+  }
+
+
+def reference_batch(run) -> dict[str, np.ndarray]:
+  """The responses on which reward means and deviations are measured."""
+  selection = preferences.read(run, 'selection')
+  return selection.batch(np.arange(len(selection)))
+
+
+def _make(run, name: str) -> rewards.RewardScorer:
+  if name == 'control':
+    params = checkpoint.load_params(run.folder('control') / 'params')
+    shape = language.model_config(run, run.config.control.model)
+    return rewards.single(_on_device(params), shape)
+  shape = language.model_config(run)
+  mode = run.config.runtime.member_map
+  stack = _on_device(checkpoint.load_params(run.folder('reward') / 'params'))
+  order = run.result('merge')['order']
+  best_two = jax.tree.map(lambda x: x[np.array(order[:2])], stack)
+  if name in ('warm', 'greedy', 'weighted'):
+    params = checkpoint.load_params(run.folder('merge') / name)
+    return rewards.single(_on_device(params), shape)
+  if name in ('single', 'second'):
+    # With one member there is no second one: it takes its place.
+    place = 0 if name == 'single' else min(1, len(order) - 1)
+    return rewards.single(members.member(stack, order[place]), shape)
+  if name == 'warm_2':
+    return rewards.single(merging.uniform(best_two), shape)
+  if name == 'ens_2':
+    return rewards.ensemble(best_two, shape, 'mean', mode=mode)
+  aggregate = {'ens': 'mean'}.get(name, name)
+  return rewards.ensemble(stack, shape, aggregate, mode=mode)
+
+
+def _on_device(params):
+  return jax.tree.map(jnp.asarray, params)
+
+
+@functools.partial(jax.jit)
+def score(scorer, ids, mask) -> jax.Array:
+  """[B] rewards of one batch; one program per kind of scorer."""
+  return scorer(ids, mask)

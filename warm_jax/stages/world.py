@@ -1,0 +1,55 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stage `world`: the texts everything starts from, and their tokenizer."""
+
+from warm_jax.data import sources
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.data import toy_world
+
+NAME = 'tiny_tldr'
+
+
+def run(run) -> dict:
+  """Writes posts and summaries as a TFDS set, and the word tokenizer.
+
+  Splits: pretrain (all writers, posts of every length), sft (the better
+  writers), control (as pretrain, for the control model), prompts (posts that
+  policies train on), eval_prompts (posts for best-of-N and evaluation).
+  """
+  config, folder = run.config.world, run.folder('world')
+  seed = run.config.seed
+  easy = (toy_world.PRETRAIN_WRITERS, toy_world.PRETRAIN_NUM_FACTS)
+  usual = (toy_world.SFT_WRITERS, toy_world.NUM_FACTS)
+  recipes = {
+    'pretrain': (config.num_pretrain, *easy),
+    'control': (config.num_pretrain, *easy),
+    'sft': (config.num_sft, *usual),
+    'prompts': (config.num_prompts, *usual),
+    'eval_prompts': (config.num_eval_prompts, *usual),
+  }
+  rows = {
+    split: toy_world.write_rows(f'{seed}/{split}', *recipe)
+    for split, recipe in recipes.items()
+  }
+  sources.write_tfds(rows, NAME, folder)
+  tokenizer_lib.make_word_tokenizer(toy_world.WORDS, folder / 'tokenizer')
+  written = rows['sft']
+  described = toy_world.describe(
+    [row['prompt'] for row in written], [row['response'] for row in written]
+  )
+  return {
+    'rows': {split: len(part) for split, part in rows.items()},
+    'writers': described,
+    'summary': f'writers of the SFT set: gold {described["gold"]:.2f}, '
+    f'{described["words"]:.1f} words',
+  }
+
+
+def read(run, split: str) -> list[dict]:
+  """Rows of a split of the world, read through grain."""
+  folder = run.folder('world') / NAME / '1.0.0'
+  return sources.read_rows(f'tfds:{folder}:{split}', sources.RESPONSE_FIELDS)
+
+
+def tokenizer(run) -> tokenizer_lib.Tokenizer:
+  """The tokenizer that the world stage saved."""
+  return tokenizer_lib.load(run.folder('world') / 'tokenizer')

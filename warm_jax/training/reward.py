@@ -1,0 +1,242 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""M reward models in one program: Bradley-Terry over the member axis.
+
+Members share the pretraining and one linearly probed head; they differ in data
+order, learning rate, dropout and the SFT checkpoint they start from (WARM
+section 3). The step below is written for one member and mapped once.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+import scipy.special
+
+from warm_jax import errors
+from warm_jax import losses
+from warm_jax import members
+from warm_jax.data import encoding
+from warm_jax.data import loader
+from warm_jax.models import config as config_lib
+from warm_jax.models import reward_model
+from warm_jax.training import checkpoint
+from warm_jax.training import optimizer
+from warm_jax.training import recorder as recorder_lib
+from warm_jax.training import state as state_lib
+
+PyTree = Any
+
+
+def fit_probe(
+  chosen: np.ndarray, rejected: np.ndarray, l2: float
+) -> np.ndarray:
+  """Fits the reward head on frozen features (WARM remark 1, step 2).
+
+  w = argmin  mean softplus(-(f_chosen - f_rejected) . w) + l2/2 |w|^2
+
+  Logistic regression on differences of features has no intercept. float64.
+
+  Args:
+    chosen: [N, D] features of the chosen responses.
+    rejected: [N, D] features of the rejected responses.
+    l2: strength of the ridge, relative to the mean loss.
+
+  Returns:
+    w: [D] float32, the head that all members share.
+  """
+  difference = np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64)
+
+  def objective(w):
+    margin = difference @ w
+    loss = np.logaddexp(0.0, -margin).mean() + 0.5 * l2 * w @ w
+    weight = -scipy.special.expit(-margin) / len(margin)
+    return loss, difference.T @ weight + l2 * w
+
+  start = np.zeros(difference.shape[1])
+  fit = scipy.optimize.minimize(objective, start, jac=True, method='L-BFGS-B')
+  if not np.isfinite(fit.fun):
+    raise errors.NonFiniteError(
+      'probe: the features of the SFT model are not finite, so no head can be '
+      'fitted; lower the learning rate of the SFT stage'
+    )
+  return fit.x.astype(np.float32)
+
+
+def draw_hparams(config, num_checkpoints: int, seed: int):
+  """Draws what differs between members (WARM App. B.3), balanced.
+
+  Each choice is repeated until it covers all members, shuffled by the seed and
+  dealt out, so that every value occurs as evenly as M allows.
+
+  Args:
+    config: members, learning_rates, dropout_rates, sft_checkpoints (indices
+      into the kept SFT checkpoints), same_order (one data order for all).
+    num_checkpoints: C, how many there are.
+    seed: of the draw and of the data orders.
+
+  Returns:
+    MemberHParams with [M] arrays.
+
+  Raises:
+    UserError: an index of an SFT checkpoint that does not exist.
+  """
+  for index in config.sft_checkpoints:
+    if not 0 <= index < num_checkpoints:
+      raise errors.UserError(
+        f'reward.sft_checkpoints holds {index}, but the SFT run kept '
+        f'{num_checkpoints} checkpoints, 0 to {num_checkpoints - 1}'
+      )
+  rng = np.random.default_rng(seed)
+
+  def deal(choices):
+    repeats = -(-config.members // len(choices))
+    return rng.permutation(list(choices) * repeats)[: config.members]
+
+  return state_lib.make_hparams(
+    config.members,
+    learning_rate=deal(config.learning_rates),
+    dropout_rate=deal(config.dropout_rates),
+    init_index=deal(config.sft_checkpoints),
+    data_seed=[
+      seed + (0 if config.same_order else m) for m in range(config.members)
+    ],
+  )
+
+
+def init_members(
+  backbones: PyTree, head: np.ndarray, hparams: state_lib.MemberHParams
+) -> PyTree:
+  """Starting points of the members: params [M, ...].
+
+  Args:
+    backbones: SFT backbones stacked [C, ...].
+    head: [D] the probed head, bitwise the same in every member.
+    hparams: init_index [M] chooses the backbone.
+  """
+  num_members = len(hparams.init_index)
+  return {
+    'backbone': jax.tree.map(
+      lambda leaf: jnp.asarray(leaf)[hparams.init_index], backbones
+    ),
+    'score': {'kernel': jnp.tile(jnp.asarray(head)[None], (num_members, 1))},
+  }
+
+
+def member_step(state, batch, *, model_config, tx, label_smoothing=0.0):
+  """One Bradley-Terry step of ONE member.
+
+  Args:
+    state: TrainState of one member.
+    batch: ids [2B, T] int32 and mask [2B, T] bool, chosen rows then rejected.
+    model_config: shape of the model (static).
+    tx: optimizer of unit learning rate (static).
+    label_smoothing: see `losses.bradley_terry_loss` (static).
+
+  Returns:
+    (new state, dict of [] metrics).
+  """
+  rng = jax.random.fold_in(state.rng, state.step)
+
+  def loss_fn(params):
+    scores = reward_model.scores(
+      params,
+      model_config,
+      batch['ids'],
+      batch['mask'],
+      dropout_rate=state.hparams.dropout_rate,
+      rng=rng,
+    )
+    chosen, rejected = jnp.split(scores, 2)
+    return losses.bradley_terry_loss(
+      chosen, rejected, label_smoothing=label_smoothing
+    )
+
+  (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+    state.params
+  )
+  params, opt_state, grad_norm = optimizer.apply(
+    tx, grads, state.opt_state, state.params, state.hparams.learning_rate
+  )
+  state = dataclasses.replace(
+    state, step=state.step + 1, params=params, opt_state=opt_state
+  )
+  return state, {'loss': loss, **metrics, 'grad_norm': grad_norm}
+
+
+def make_step(model_config, tx, config, member_map: str):
+  """The jitted step of M members: (state [M, ...], batch [M, ...]) -> same.
+
+  The old state is donated. vmap and scan give the same numbers up to the order
+  of floating-point sums.
+  """
+  step = functools.partial(
+    member_step,
+    model_config=model_config,
+    tx=tx,
+    label_smoothing=config.label_smoothing,
+  )
+  return jax.jit(members.map_members(step, member_map), donate_argnums=0)
+
+
+def train(
+  params: PyTree,
+  hparams: state_lib.MemberHParams,
+  model_config: config_lib.ModelConfig,
+  data: encoding.Preferences,
+  config,
+  *,
+  folder: pathlib.Path,
+  seed: int,
+  runtime,
+) -> tuple[PyTree, dict]:
+  """Trains M reward models; the last checkpoint counts (WARM remark 2).
+
+  Args:
+    params: starting points [M, ...]; left untouched.
+    hparams: what differs between members, [M] arrays.
+    model_config: shape of the model.
+    data: training pairs, labels possibly swapped.
+    config: steps, batch_size (pairs), label_smoothing, checkpoint_every,
+      optimizer.
+    folder: of the stage; resumed from if it holds a checkpoint.
+    seed: of the dropout.
+    runtime: runtime settings.
+
+  Returns:
+    params: [M, ...] after the last step.
+    result: dict of final training loss and accuracy per member.
+
+  Raises:
+    NonFiniteError: a member's loss or gradient became NaN or infinite.
+  """
+  num_members = members.num_members(params)
+  tx = optimizer.make(config.optimizer, config.steps)
+  state = state_lib.init(
+    params, tx, jax.random.split(jax.random.key(seed), num_members), hparams
+  )
+  step_fn = make_step(model_config, tx, config, runtime.member_map)
+  with checkpoint.Checkpoints(
+    folder / 'checkpoints', every_steps=config.checkpoint_every
+  ) as checkpoints:
+    state, start = checkpoints.restore_latest(state) or (state, 0)
+    with recorder_lib.Recorder(
+      folder, start, config.steps, runtime, hparams
+    ) as recorder:
+      batches = loader.index_batches(
+        len(data),
+        np.asarray(hparams.data_seed),
+        config.batch_size,
+        start,
+        config.steps,
+      )
+      for step, rows in enumerate(batches, start):
+        state, metrics = step_fn(state, data.batch(rows))
+        recorder.record(step, metrics)
+        checkpoints.save(step + 1, state)
+      result = recorder.finish(('loss', 'accuracy', 'margin'))
+  return state.params, result
