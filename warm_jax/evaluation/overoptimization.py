@@ -55,12 +55,12 @@ def _weights(
 def _paths(trajectory, weights, value='gold'):
   """KL and value paths: the whole sample first, then R resamples: [1+R, S]."""
   kl, y = trajectory.values['kl'], trajectory.values[value]
-  return tuple(
-    np.concatenate(
-      [x.mean(axis=1)[None], intervals.resampled_means(x, weights)]
-    )
-    for x in (kl, y)
-  )
+
+  def with_resamples(x):
+    resampled = intervals.resampled_means(x, weights)
+    return np.concatenate([x.mean(axis=1)[None], resampled])
+
+  return with_resamples(kl), with_resamples(y)
 
 
 # ---------------------------------------------------------------------------
@@ -100,8 +100,8 @@ def compare_at_kl(
   rows = []
   for target in targets:
     at = {
-      name: trajectories.value_at_kl(*path, target)
-      for name, path in paths.items()
+      name: trajectories.value_at_kl(kl, y, target)
+      for name, (kl, y) in paths.items()
     }
     for name, x in at.items():
       row = {
