@@ -112,6 +112,8 @@ RUN = ['--config=fake.py', '--workdir=run']
       [*RUN, '--config.reward.members=0'],
       'config.reward.members is 0: it must be a whole number',
     ),
+    (['--config.seed=3', *RUN], '--config.seed=3 stands before --config'),
+    ([*RUN, '--config.seed'], 'Missing value for flag --config.seed'),
     ([*RUN, '--confg.seed=3'], 'unknown flag --confg'),
     (
       [*RUN, '--workdri=run'],

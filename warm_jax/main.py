@@ -141,6 +141,10 @@ def _prescan(argv: list[str]) -> tuple[str, list[str]]:
       path = found.group(1) if '=' in arg else following
     found = re.match(r'--?(no)?config\.([^=]*)', arg)
     if found:
+      if path is None:
+        raise errors.UserError(
+          f'{arg} stands before --config; put --config first'
+        )
       given.append(found.group(2))
   if not path:
     raise errors.UserError(
