@@ -1,0 +1,69 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Tests of the model configuration."""
+
+import dataclasses
+import json
+
+import pytest
+
+from warm_jax import errors
+from warm_jax.models import config as config_lib
+
+TINY = {
+  'vocab_size': 11,
+  'width': 16,
+  'num_layers': 2,
+  'num_heads': 4,
+  'mlp_width': 24,
+  'max_length': 32,
+}
+
+
+def test_defaults_are_resolved():
+  config = config_lib.ModelConfig(**TINY)
+  assert (config.num_kv_heads, config.head_dim) == (4, 4)
+  assert config.layer_types == ('full', 'full')
+  windowed = config_lib.ModelConfig(**TINY, sliding_window=3)
+  assert windowed.layer_types == ('sliding', 'sliding')
+
+
+def test_json_round_trip_is_equal_and_hashable():
+  config = config_lib.ModelConfig(**TINY, rotary_fraction=0.5, norm='layernorm')
+  again = json.loads(json.dumps(dataclasses.asdict(config)))
+  again = config_lib.ModelConfig(**again)
+  assert again == config
+  assert hash(again) == hash(config)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('norm', 'batchnorm'),
+    ('compute_dtype', 'float16'),
+    ('activation', 'swish'),
+    ('vocab_size', 0),
+    ('width', 16.0),
+    ('num_layers', True),
+    ('num_kv_heads', 3),
+    ('rotary_fraction', 0.0),
+    ('rotary_fraction', 0.25),  # 1 of 4 entries: odd
+    ('norm_eps', 0.0),
+    ('attention_softcap', -1.0),
+    ('layer_types', ('full',)),
+    ('layer_types', ('full', 'local')),
+  ],
+)
+def test_error_names_the_field(field, value):
+  with pytest.raises(errors.UserError, match=f'ModelConfig.{field}='):
+    config_lib.ModelConfig(**{**TINY, field: value})
+
+
+def test_error_for_fields_that_contradict():
+  for changes, field in (
+    ({'num_heads': 3}, 'head_dim'),
+    ({'layer_types': ('full', 'sliding')}, 'sliding_window'),
+    ({'parallel_residual': True, 'post_norms': True}, 'post_norms'),
+    ({'norm': 'layernorm', 'norm_plus_one': True}, 'norm_plus_one'),
+  ):
+    with pytest.raises(errors.UserError, match=f'ModelConfig.{field}='):
+      config_lib.ModelConfig(**{**TINY, **changes})

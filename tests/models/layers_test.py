@@ -1,0 +1,128 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Tests of dropout, norm, rotary positions, attention and embedding."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from warm_jax.models import layers, transformer
+
+
+def test_dropout_with_rate_zero_is_exact():
+  x = jax.random.normal(jax.random.key(0), (64, 33))
+  y = jax.jit(layers.dropout)(x, jnp.float32(0.0), jax.random.key(1))
+  np.testing.assert_array_equal(x, y)
+  ones = layers.dropout(x, 1.0, jax.random.key(1))
+  np.testing.assert_array_equal(ones, np.zeros_like(x))
+
+
+@pytest.mark.parametrize('rate', [0.05, 0.1, 0.5])
+def test_dropout_keeps_the_right_fraction_and_the_mean(rate):
+  n = 200_000
+  y = jax.jit(layers.dropout)(
+    jnp.ones((n // 100, 100)), jnp.float32(rate), jax.random.key(2)
+  )
+  y = np.asarray(y, np.float64)
+  # The rate is rounded to 16 bits; kept entries carry exactly 1 / P(keep).
+  keep_probability = 1 - round(rate * 2**16) / 2**16
+  np.testing.assert_allclose(y[y != 0], 1 / keep_probability, rtol=1e-7)
+  # Binomial interval of 4.5 standard deviations: false alarm 7 in a million.
+  half_width = 4.5 * np.sqrt(rate * (1 - rate) / n)
+  assert abs((y != 0).mean() - (1 - rate)) < half_width + 2**-17
+  assert abs(y.mean() - 1) < half_width / (1 - rate) + 2**-16
+
+
+def test_dropout_rate_is_traced_and_per_member():
+  x = jnp.ones((2, 500))
+  rates = jnp.array([0.0, 0.5])
+  keys = jax.random.split(jax.random.key(3), 2)
+  y = jax.vmap(layers.dropout)(x, rates, keys)
+  assert jnp.all(y[0] == 1.0)
+  assert 0.3 < (y[1] == 0).mean() < 0.7
+
+
+def test_dropout_keeps_the_dtype():
+  y = layers.dropout(jnp.ones((8,), jnp.bfloat16), 0.5, jax.random.key(0))
+  assert y.dtype == jnp.bfloat16
+
+
+def test_rotary_scores_depend_on_distance_only():
+  def score(i, j):
+    # One query at position i and one key at position j.
+    position = jnp.array([[i, j]])
+    table = layers.rotary_table(position, 8, 100.0)
+    x = jax.random.normal(jax.random.key(0), (1, 2, 1, 12))
+    y = layers.rotate(x, table)
+    # Entries beyond rotary_dim stay.
+    chex.assert_trees_all_equal(y[..., 8:], x[..., 8:])
+    np.testing.assert_allclose(
+      jnp.linalg.norm(y), jnp.linalg.norm(x), rtol=1e-5
+    )
+    return jnp.sum(y[0, 0] * y[0, 1])
+
+  np.testing.assert_allclose(score(3, 1), score(9, 7), rtol=1e-5)
+  assert abs(score(3, 1) - score(3, 2)) > 1e-3
+
+
+def test_rotation_by_hand():
+  table = layers.rotary_table(jnp.array([[1]]), 2, 10000.0)
+  y = layers.rotate(jnp.array([1.0, 2.0]).reshape(1, 1, 1, 2), table)
+  expected = [np.cos(1) - 2 * np.sin(1), 2 * np.cos(1) + np.sin(1)]
+  np.testing.assert_allclose(y.reshape(2), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('kv_heads', [1, 2, 4])
+def test_grouped_attention_against_loops(kv_heads):
+  rng = np.random.default_rng(0)
+  query = rng.normal(size=(2, 3, 4, 5))
+  key, value = rng.normal(size=(2, 2, 6, kv_heads, 5))
+  visible = rng.random((2, 3, 6)) < 0.6
+  visible[:, :, 0] = True
+  expected = np.zeros_like(query)
+  for b, t, h in np.ndindex(2, 3, 4):
+    k = h * kv_heads // 4
+    scores = 7 * np.tanh(key[b, :, k] @ query[b, t, h] * 0.3 / 7)
+    weights = np.exp(scores) * visible[b, t]
+    expected[b, t, h] = weights / weights.sum() @ value[b, :, k]
+  as_float = [jnp.asarray(x, jnp.float32) for x in (query, key, value)]
+  out = layers.attend(*as_float, jnp.asarray(visible), scale=0.3, cap=7.0)
+  np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+def test_attention_without_visible_keys_is_finite():
+  x = jnp.ones((1, 2, 1, 4))
+  out = layers.attend(x, x, x, jnp.zeros((1, 2, 2), bool), scale=1.0)
+  chex.assert_tree_all_finite(out)
+
+
+def test_norms_by_hand():
+  x = jnp.array([[1.0, 2.0, 3.0]])
+  rms = layers.Norm('rmsnorm', 1e-6, plus_one=True)
+  y = rms.apply({'params': {'scale': jnp.array([0.0, 1.0, -1.0])}}, x)
+  root = np.sqrt(14 / 3)
+  np.testing.assert_allclose(y, [[1 / root, 4 / root, 0.0]], rtol=1e-5)
+  layer = layers.Norm('layernorm', 1e-6)
+  params = {'scale': jnp.array([1.0, 1.0, 2.0]), 'bias': jnp.array([0.0, 5, 1])}
+  y = layer.apply({'params': params}, x)
+  deviation = np.sqrt(2 / 3)
+  np.testing.assert_allclose(
+    y, [[-1 / deviation, 5.0, 2 / deviation + 1]], rtol=1e-5
+  )
+
+
+def test_softcap():
+  assert layers.softcap(3.0, None) == 3.0
+  x = jnp.array([-1e4, 0.0, 0.01, 1e4])
+  np.testing.assert_allclose(
+    layers.softcap(x, 5.0), [-5, 0, 0.01, 5], rtol=1e-5
+  )
+
+
+def test_unknown_token_is_loud():
+  embed = transformer.Embed(rows=3, width=2, stddev=1.0)
+  out = embed.apply(
+    {'params': {'embedding': jnp.ones((3, 2))}}, jnp.array([[0, 3]])
+  )
+  assert jnp.isfinite(out[0, 0]).all() and jnp.isnan(out[0, 1]).all()

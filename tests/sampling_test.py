@@ -1,0 +1,267 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Tests of sampling with the key/value cache."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from warm_jax import errors, sampling
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model
+
+PAD, EOS = 0, 1
+TINY = {
+  'vocab_size': 8,
+  'width': 16,
+  'num_layers': 2,
+  'num_heads': 2,
+  'mlp_width': 24,
+  'max_length': 16,
+}
+CONFIG = config_lib.ModelConfig(**TINY)
+LEARNED = config_lib.ModelConfig(**TINY, position='learned', sliding_window=3)
+
+
+@functools.cache
+def make_params(config):
+  params = language_model.init_params(jax.random.key(0), config)
+  # Sharper logits than a fresh model has, so that mistakes change tokens.
+  return jax.tree.map(lambda x: 2.0 * x, params)
+
+
+sample = jax.jit(
+  sampling.sample,
+  static_argnames=('config', 'max_new_tokens', 'greedy', 'eos_id', 'pad_id'),
+)
+
+
+def draw(params, config, rng, ids, mask, max_new_tokens=6, **kwargs):
+  return sample(
+    params,
+    config,
+    rng,
+    ids,
+    mask,
+    max_new_tokens=max_new_tokens,
+    eos_id=EOS,
+    pad_id=PAD,
+    **kwargs,
+  )
+
+
+def make_prompts(batch=4, length=5):
+  """Right-padded prompts of 1, 2, 3, ... tokens."""
+  rng = np.random.default_rng(0)
+  mask = np.arange(length)[None, :] <= np.arange(batch)[:, None]
+  return np.where(mask, rng.integers(2, 8, (batch, length)), PAD), mask
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def next_logits(params, config, ids, mask, at):
+  hidden = language_model.hidden_states(params, config, ids, mask)
+  return language_model.logits(params, config, hidden)[0, at]
+
+
+def make_automaton(logits):
+  """Parameters of a model whose next logits depend on the last token only.
+
+  Args:
+    logits: [V, V], row: last token.
+  """
+  v = len(logits)
+  config = config_lib.ModelConfig(
+    vocab_size=v,
+    width=v,
+    num_layers=1,
+    num_heads=1,
+    head_dim=2,
+    mlp_width=2,
+    max_length=16,
+    tied_embeddings=False,
+    norm_eps=1e-12,
+  )
+  params = language_model.init_params(jax.random.key(0), config)
+  params = jax.tree.map(jnp.zeros_like, params)
+  params['backbone']['embed']['embedding'] = jnp.eye(v)
+  # The norm of a unit vector has the entry sqrt(V).
+  params['backbone']['final_norm']['scale'] = jnp.full((v,), v**-0.5)
+  params['lm_head']['kernel'] = jnp.asarray(logits, jnp.float32)
+  return params, config
+
+
+@pytest.mark.parametrize('config', [CONFIG, LEARNED], ids=['rotary', 'learned'])
+def test_greedy_equals_argmax_without_cache(config):
+  params = make_params(config)
+  ids, mask = make_prompts()
+  out = draw(params, config, jax.random.key(0), ids, mask, greedy=True)
+  for i in range(4):
+    row, rest = np.zeros((1, 11), np.int32), np.zeros((1, 11), bool)
+    n = i + 1
+    row[0, :n], rest[0, :n] = ids[i, :n], True
+    assert out.response_start[i] == n
+    for _ in range(6):
+      token = int(next_logits(params, config, row, rest, n - 1).argmax())
+      row[0, n], rest[0, n] = token, True
+      n += 1
+      if token == EOS:
+        break
+    np.testing.assert_array_equal(out.ids[i], row[0])
+    np.testing.assert_array_equal(out.mask[i], rest[0])
+    assert out.ended[i] == (token == EOS)
+
+
+def test_end_of_sequence_first_in_the_middle_and_absent():
+  jump = np.full((8, 8), -40.0)
+  for here, there in ((2, EOS), (3, 4), (4, 2), (5, 5), (EOS, 6), (6, 6)):
+    jump[here, there] = 40.0
+  params, config = make_automaton(jump)
+  ids = jnp.array([[7, 2], [3, PAD], [7, 5]])
+  mask = jnp.array([[True, True], [True, False], [True, True]])
+  out = draw(params, config, jax.random.key(0), ids, mask, max_new_tokens=4)
+  np.testing.assert_array_equal(
+    out.ids,
+    [
+      [7, 2, EOS, PAD, PAD, PAD],
+      [3, 4, 2, EOS, PAD, PAD],
+      [7, 5, 5, 5, 5, 5],
+    ],
+  )
+  np.testing.assert_array_equal(out.mask.sum(1), [3, 4, 6])
+  np.testing.assert_array_equal(out.ended, [True, True, False])
+  np.testing.assert_array_equal(out.response_start, [2, 1, 2])
+  np.testing.assert_array_equal(
+    sampling.response_mask(out.mask, out.response_start),
+    np.array([[0, 0, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1]]) > 0,
+  )
+  np.testing.assert_allclose(out.logps, np.zeros((3, 6)), atol=1e-5)
+
+
+def test_pad_token_may_be_drawn_and_counts():
+  # R3: nothing is filtered, so what is sampled is what is scored.
+  jump = np.full((8, 8), -40.0)
+  jump[:, PAD] = 40.0
+  params, config = make_automaton(jump)
+  out = draw(
+    params,
+    config,
+    jax.random.key(0),
+    jnp.array([[3]]),
+    jnp.ones((1, 1), bool),
+    max_new_tokens=3,
+  )
+  np.testing.assert_array_equal(out.mask, np.ones((1, 4), bool))
+
+
+@pytest.mark.parametrize('greedy', [False, True])
+def test_logps_equal_rescoring(greedy):
+  params = make_params(CONFIG)
+  ids, mask = make_prompts()
+  out = draw(
+    params,
+    CONFIG,
+    jax.random.key(3),
+    ids,
+    mask,
+    temperature=0.7,
+    greedy=greedy,
+  )
+  rescored = jax.jit(language_model.token_logps, static_argnums=1)(
+    params, CONFIG, out.ids, out.mask, temperature=0.7
+  )
+  response = sampling.response_mask(out.mask, out.response_start)
+  np.testing.assert_array_equal(response.sum(1) > 0, np.ones(4, bool))
+  # R1: the ratio of the policy to the sampler is 1 before any update.
+  ratio = np.exp(np.where(response, rescored - out.logps, 0.0))
+  np.testing.assert_allclose(ratio, np.ones_like(ratio), atol=1e-5)
+  np.testing.assert_array_equal(np.asarray(out.logps)[~response], 0.0)
+  assert np.all(np.asarray(out.logps)[response] < 0.0)
+
+
+def test_same_key_same_sample():
+  params = make_params(CONFIG)
+  ids, mask = make_prompts()
+  first = draw(params, CONFIG, jax.random.key(1), ids, mask)
+  chex.assert_trees_all_equal(
+    first, draw(params, CONFIG, jax.random.key(1), ids, mask)
+  )
+  other = draw(params, CONFIG, jax.random.key(2), ids, mask)
+  assert not np.array_equal(first.ids, other.ids)
+
+
+def test_frequencies_of_the_first_two_tokens():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(6, 6))
+  params, config = make_automaton(logits)
+  n, temperature = 20_000, 0.7
+  out = draw(
+    params,
+    config,
+    jax.random.key(0),
+    jnp.full((n, 1), 2),
+    jnp.ones((n, 1), bool),
+    max_new_tokens=2,
+    temperature=temperature,
+  )
+  tokens = np.asarray(out.ids)
+
+  def check(found, last):
+    expected = scipy.special.softmax(logits[last] / temperature)
+    count = len(found)
+    frequency = np.bincount(found, minlength=6) / count
+    # Binomial interval of 4.5 standard deviations for each of 6 tokens.
+    deviation = np.sqrt(expected * (1 - expected) / count)
+    assert np.all(np.abs(frequency - expected) < 4.5 * deviation)
+
+  check(tokens[:, 1], 2)
+  check(tokens[tokens[:, 1] == 3, 2], 3)  # another key in the second step
+  assert np.all(tokens[tokens[:, 1] == EOS, 2] == PAD)
+
+
+def test_batch_mates_do_not_matter():
+  params = make_params(CONFIG)
+  ids, mask = make_prompts()
+  together = draw(params, CONFIG, jax.random.key(0), ids, mask, greedy=True)
+  alone = draw(
+    params, CONFIG, jax.random.key(0), ids[1:2, :2], mask[1:2, :2], greedy=True
+  )
+  n = alone.ids.shape[1]
+  np.testing.assert_array_equal(together.ids[1, :n], alone.ids[0])
+  np.testing.assert_array_equal(together.mask[1, :n], alone.mask[0])
+  np.testing.assert_allclose(together.logps[1, :n], alone.logps[0], atol=1e-5)
+
+
+def test_same_shapes_compile_once():
+  count = 0
+
+  @jax.jit
+  def traced(params, rng, ids, mask, temperature):
+    nonlocal count
+    count += 1
+    return draw(params, CONFIG, rng, ids, mask, temperature=temperature)
+
+  ids, mask = make_prompts()
+  for seed in range(3):
+    traced(
+      make_params(CONFIG),
+      jax.random.key(seed),
+      ids,
+      mask,
+      jnp.float32(0.5 + seed),
+    )
+  assert count == 1
+
+
+def test_errors():
+  params = make_params(LEARNED)
+  args = (params, LEARNED, jax.random.key(0), *make_prompts())
+  with pytest.raises(errors.UserError, match='must differ'):
+    sampling.sample(*args, max_new_tokens=2, eos_id=1, pad_id=1)
+  with pytest.raises(errors.UserError, match='max_new_tokens=0'):
+    sampling.sample(*args, max_new_tokens=0, eos_id=1, pad_id=0)
+  with pytest.raises(errors.UserError, match='max_length=16'):
+    sampling.sample(*args, max_new_tokens=13, eos_id=1, pad_id=0)
