@@ -34,9 +34,7 @@ class Sequences:
 
   def take(self, rows) -> 'Sequences':
     """Rows by number, in any shape: ids become [*rows.shape, T]."""
-    return Sequences(
-      self.ids[rows], self.mask[rows], self.response_start[rows]
-    )
+    return Sequences(self.ids[rows], self.mask[rows], self.response_start[rows])
 
 
 @dataclasses.dataclass(frozen=True)

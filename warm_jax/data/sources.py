@@ -51,15 +51,16 @@ def _read_jsonl(source: str) -> list[dict]:
   if not path.is_file():
     raise errors.UserError(f'{source}: no such file')
   opener = gzip.open if path.suffix == '.gz' else open
-  rows = []
+  rows, number = [], 0
   with opener(path, 'rb') as lines:
     try:
-      for number, line in enumerate(lines, 1):
+      for line in lines:
+        number += 1
         if line.strip():
           rows.append(json.loads(line))
     except (ValueError, OSError, EOFError) as error:
       raise errors.UserError(
-        f'{source}, row {len(rows) + 1}: not a JSON line in UTF-8 ({error})'
+        f'{source}, line {number}: not a JSON line in UTF-8 ({error})'
       ) from error
   return rows
 

@@ -4,7 +4,7 @@
 A post tells five or six facts, one a sentence, each opened by a word that says
 how much it matters:
 
-    urgently my dog vanished . also our roof leaked . frankly my boss quit . ...
+    urgently my dog vanished . also our roof leaked . frankly my boss quit .
 
 A good summary names the facts that matter, as `noun verb` phrases between
 commas, invents nothing, repeats nothing, and stops:
@@ -39,16 +39,35 @@ CUE_PROBABILITY = {3: 0.2, 2: 0.3, 1: 0.25, 0: 0.25}
 PRETRAIN_NUM_FACTS = (1, 2, 3, 4, 5, 6)
 NUM_FACTS = (5, 6)
 OWNERS = ('my', 'our')
-NOUNS = tuple(
-  'dog cat car boss sister brother mother father landlord neighbor laptop '
-  'phone roof garden kitchen wallet teacher doctor roommate bike train cake '
-  'horse uncle'.split()
-)
-VERBS = tuple(
-  'vanished broke quit cried leaked complained failed exploded moved lied '
-  'left slept laughed fainted escaped melted froze returned shouted improved '
-  'burned cheated tripped waited'.split()
-)
+# Who, and the two things that may happen to each; no verb has two nouns.
+VERBS_OF = {
+  'dog': ('vanished', 'barked'),
+  'cat': ('hid', 'purred'),
+  'car': ('stalled', 'crashed'),
+  'boss': ('quit', 'shouted'),
+  'sister': ('cried', 'married'),
+  'brother': ('lied', 'enlisted'),
+  'mother': ('fainted', 'cooked'),
+  'father': ('retired', 'snored'),
+  'landlord': ('complained', 'sued'),
+  'neighbor': ('moved', 'sang'),
+  'laptop': ('froze', 'overheated'),
+  'phone': ('rang', 'cracked'),
+  'roof': ('leaked', 'collapsed'),
+  'garden': ('flooded', 'bloomed'),
+  'kitchen': ('burned', 'smelled'),
+  'wallet': ('disappeared', 'ripped'),
+  'teacher': ('resigned', 'laughed'),
+  'doctor': ('called', 'waited'),
+  'roommate': ('cheated', 'slept'),
+  'bike': ('rusted', 'squeaked'),
+  'train': ('stopped', 'derailed'),
+  'cake': ('melted', 'spoiled'),
+  'horse': ('escaped', 'stumbled'),
+  'uncle': ('visited', 'drank'),
+}
+NOUNS = tuple(VERBS_OF)
+VERBS = tuple(verb for pair in VERBS_OF.values() for verb in pair)
 PROMPT_END = 'tldr :'
 SEPARATOR = ','
 WORDS = (*CUES, *OWNERS, *NOUNS, *VERBS, '.', SEPARATOR, *PROMPT_END.split())
@@ -58,7 +77,7 @@ COVERAGE = 4.0  # naming the whole of the three most important facts
 INVENTED = 1.0  # a phrase the post does not support
 IRRELEVANT = 0.5  # a fact of weight 0
 REPEATED = 0.75  # naming a fact again
-MALFORMED = 0.75  # a phrase that is not `noun verb`
+MALFORMED = 0.75  # a phrase that is not a noun with one of its verbs
 EXCESS_WORD = 0.25  # each word beyond FREE_WORDS
 FREE_WORDS = 6  # three facts
 NUM_KEY_FACTS = 3
@@ -73,8 +92,10 @@ class Fact:
   weight: int
 
 
-def make_post(rng: random.Random, num_facts: tuple[int, ...] = NUM_FACTS) -> str:
-  """Draws one post with distinct nouns and verbs, as text.
+def make_post(
+  rng: random.Random, num_facts: tuple[int, ...] = NUM_FACTS
+) -> str:
+  """Draws one post with distinct nouns, as text.
 
   Args:
     rng: source of randomness.
@@ -82,7 +103,7 @@ def make_post(rng: random.Random, num_facts: tuple[int, ...] = NUM_FACTS) -> str
   """
   num_facts = rng.choice(num_facts)
   nouns = rng.sample(NOUNS, num_facts)
-  verbs = rng.sample(VERBS, num_facts)
+  verbs = [rng.choice(VERBS_OF[noun]) for noun in nouns]
   weights = rng.choices(
     list(CUE_PROBABILITY), weights=CUE_PROBABILITY.values(), k=num_facts
   )
@@ -112,8 +133,8 @@ def gold_utility(post: str, summary: str) -> float:
 
   coverage is the summed weight of the distinct facts named, divided by the
   summed weight of the three most important facts and capped at 1. A phrase is
-  what stands between commas; it is malformed unless it reads `noun verb`,
-  invented unless some sentence of the post says just that. Length costs only
+  what stands between commas; it is malformed unless it reads `noun verb` with a
+  verb that goes with the noun, invented unless the post says just that. Length costs only
   beyond six words, and a short list of the wrong facts is worth less than a
   long one of the right facts: the utility is not a linear function of length.
 
@@ -132,7 +153,7 @@ def gold_utility(post: str, summary: str) -> float:
   seen, covered, cost = set(), 0, 0.0
   for phrase in ' '.join(words).split(SEPARATOR):
     fact = tuple(phrase.split())
-    if len(fact) != 2 or fact[0] not in NOUNS or fact[1] not in VERBS:
+    if not _is_phrase(fact):
       cost += MALFORMED
     elif fact in seen:
       cost += REPEATED
@@ -148,6 +169,10 @@ def gold_utility(post: str, summary: str) -> float:
   return COVERAGE * min(1.0, covered / best) - cost
 
 
+def _is_phrase(words: tuple[str, ...]) -> bool:
+  return len(words) == 2 and words[1] in VERBS_OF.get(words[0], ())
+
+
 def gold_scores(tokenizer, ids, mask) -> np.ndarray:
   """Gold utility of token rows, each a post and its summary.
 
@@ -160,7 +185,8 @@ def gold_scores(tokenizer, ids, mask) -> np.ndarray:
     [B] float32.
   """
   pairs = [
-    text.partition(f' {PROMPT_END}')[::2] for text in tokenizer.decode(ids, mask)
+    text.partition(f' {PROMPT_END}')[::2]
+    for text in tokenizer.decode(ids, mask)
   ]
   return gold_utilities(*zip(*pairs))
 
@@ -178,7 +204,7 @@ class Writer:
 
   Attributes:
     judgement: how strongly important facts are preferred (0: at random).
-    mistakes: probability that a phrase gets a wrong verb or a wrong noun.
+    mistakes: probability that a phrase gets the other verb or another noun.
     repeats: probability that a fact is named twice.
     slips: probability that a phrase loses a word.
     num_facts: probabilities of naming 1, 2, 3, ... facts.
@@ -215,10 +241,9 @@ def write_summary(post: str, writer: Writer, rng: random.Random) -> str:
   for i in sorted(order[:num]):
     noun, verb = facts[i].noun, facts[i].verb
     if rng.random() < writer.mistakes:
-      if rng.random() < 0.7:
-        verb = rng.choice(VERBS)
-      else:
+      if rng.random() < 0.5:
         noun = rng.choice(NOUNS)
+      verb = rng.choice([v for v in VERBS_OF[noun] if v != verb])
     phrase = f'{noun} {verb}'
     if rng.random() < writer.slips:
       phrase = noun if rng.random() < 0.5 else verb
@@ -255,9 +280,7 @@ def write_rows(
   for _ in range(num_rows):
     post = make_post(rng, num_facts)
     writer = rng.choices(people, weights=shares)[0]
-    rows.append(
-      {'prompt': post, 'response': write_summary(post, writer, rng)}
-    )
+    rows.append({'prompt': post, 'response': write_summary(post, writer, rng)})
   return rows
 
 
@@ -313,12 +336,14 @@ def annotate(
       continue
     chosen, rejected = (a, b) if prefers_a else (b, a)
     margin = gold_utility(post, chosen) - gold_utility(post, rejected)
-    rows.append({
-      'prompt': post,
-      'chosen': chosen,
-      'rejected': rejected,
-      'gold_margin': margin,
-    })
+    rows.append(
+      {
+        'prompt': post,
+        'chosen': chosen,
+        'rejected': rejected,
+        'gold_margin': margin,
+      }
+    )
   return rows
 
 
@@ -331,7 +356,7 @@ def describe(posts, summaries) -> dict[str, float]:
     totals['gold'] += gold_utility(post, summary)
     totals['words'] += len(summary.replace(SEPARATOR, ' ').split())
     totals['phrases'] += len(phrases)
-    totals['invented'] += sum(len(p) == 2 and p not in facts for p in phrases)
-    totals['malformed'] += sum(len(p) != 2 for p in phrases)
+    totals['invented'] += sum(_is_phrase(p) and p not in facts for p in phrases)
+    totals['malformed'] += sum(not _is_phrase(p) for p in phrases)
     totals['repeated'] += len(phrases) - len(set(phrases))
   return {key: value / max(1, len(posts)) for key, value in totals.items()}

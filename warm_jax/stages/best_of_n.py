@@ -4,16 +4,10 @@
 import jax
 import numpy as np
 
-from warm_jax import members
-from warm_jax import rewards
-from warm_jax import sampling
-from warm_jax.data import encoding
-from warm_jax.data import toy_world
-from warm_jax.evaluation import best_of_n
-from warm_jax.evaluation import intervals
-from warm_jax.stages import language
-from warm_jax.stages import scorers
-from warm_jax.stages import world
+from warm_jax import members, rewards, sampling
+from warm_jax.data import encoding, toy_world
+from warm_jax.evaluation import best_of_n, intervals
+from warm_jax.stages import language, scorers, world
 from warm_jax.training import checkpoint
 
 

@@ -6,15 +6,12 @@ import functools
 import jax
 import numpy as np
 
-from warm_jax import members
-from warm_jax import sampling
-from warm_jax.data import encoding
-from warm_jax.data import loader
+from warm_jax import members, sampling
+from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 from warm_jax.stages import world
-from warm_jax.training import checkpoint
-from warm_jax.training import sft
+from warm_jax.training import checkpoint, sft
 
 
 def model_config(run, shape=None) -> config_lib.ModelConfig:

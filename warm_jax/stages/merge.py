@@ -10,16 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members
-from warm_jax import merging
-from warm_jax import rewards
+from warm_jax import members, merging, rewards
 from warm_jax.data import encoding
-from warm_jax.evaluation import accuracy
-from warm_jax.evaluation import interpolation
-from warm_jax.evaluation import intervals
+from warm_jax.evaluation import accuracy, interpolation, intervals
 from warm_jax.models import reward_model
-from warm_jax.stages import language
-from warm_jax.stages import preferences
+from warm_jax.stages import language, preferences
 from warm_jax.training import checkpoint
 
 TITLES = {
@@ -40,22 +35,18 @@ def run(run) -> dict:
   num_members = members.num_members(stack)
 
   sets = _sets(run)
-  rows = {
-    name: part.batch(np.arange(len(part))) for name, part in sets.items()
-  }
+  rows = {name: part.batch(np.arange(len(part))) for name, part in sets.items()}
 
   def scores(params, name) -> np.ndarray:
     """[2, N] raw scores of chosen and rejected of one model."""
     scorer = rewards.single(params, shape)
     batch = rows[name]
-    return np.stack(
-      accuracy.score_pairs(scorer, batch['ids'], batch['mask'])
-    )
+    return np.stack(accuracy.score_pairs(scorer, batch['ids'], batch['mask']))
 
   of_members = {
-    name: np.stack([
-      scores(members.member(stack, m), name) for m in range(num_members)
-    ])
+    name: np.stack(
+      [scores(members.member(stack, m), name) for m in range(num_members)]
+    )
     for name in sets
   }  # [M, 2, N]
   on_selection = [_accuracy(s) for s in of_members['selection']]

@@ -5,20 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members
-from warm_jax import rewards
-from warm_jax import sampling
-from warm_jax.data import encoding
-from warm_jax.data import toy_world
-from warm_jax.evaluation import overoptimization
-from warm_jax.evaluation import trajectories
-from warm_jax.evaluation import win_rate
+from warm_jax import members, rewards, sampling
+from warm_jax.data import encoding, toy_world
+from warm_jax.evaluation import overoptimization, trajectories, win_rate
 from warm_jax.models import language_model
-from warm_jax.stages import language
-from warm_jax.stages import scorers
-from warm_jax.stages import world
-from warm_jax.training import checkpoint
-from warm_jax.training import policy
+from warm_jax.stages import language, scorers, world
+from warm_jax.training import checkpoint, policy
 
 
 def train(run) -> dict:
@@ -146,9 +138,7 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
       summaries = language.responses_text(run, samples)
       row['gold'].append(toy_world.gold_utilities(posts, summaries))
       row['length'].append(np.array([len(s.split()) for s in summaries]))
-      row['kl'].append(
-        _sequence_kl(anchor, shape, samples, config.temperature)
-      )
+      row['kl'].append(_sequence_kl(anchor, shape, samples, config.temperature))
       texts.append(summaries)
     for key, parts in row.items():
       values[key].append(np.stack(parts))
@@ -209,14 +199,18 @@ def _examples(posts, texts, steps, names, best, values, count=6) -> list[dict]:
     rows = [('sft', 0, texts[0, 0, i], values['gold'][0, 0, i])]
     for p, name in enumerate(names):
       for at in sorted({steps.index(best[name]['step']), len(steps) - 1}):
-        rows.append((name, steps[at], texts[at, p, i], values['gold'][at, p, i]))
-    out.append({
-      'post': post,
-      'summaries': [
-        {'policy': n, 'step': int(s), 'text': t, 'gold': float(g)}
-        for n, s, t, g in rows
-      ],
-    })
+        rows.append(
+          (name, steps[at], texts[at, p, i], values['gold'][at, p, i])
+        )
+    out.append(
+      {
+        'post': post,
+        'summaries': [
+          {'policy': n, 'step': int(s), 'text': t, 'gold': float(g)}
+          for n, s, t, g in rows
+        ],
+      }
+    )
   return out
 
 

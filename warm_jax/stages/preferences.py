@@ -13,16 +13,10 @@ import random
 import jax
 import numpy as np
 
-from warm_jax import members
-from warm_jax import rewards
-from warm_jax.data import corruption
-from warm_jax.data import encoding
-from warm_jax.data import sources
-from warm_jax.data import toy_world
-from warm_jax.stages import language
-from warm_jax.stages import world
-from warm_jax.training import checkpoint
-from warm_jax.training import policy
+from warm_jax import members, rewards
+from warm_jax.data import corruption, encoding, sources, toy_world
+from warm_jax.stages import language, world
+from warm_jax.training import checkpoint, policy
 
 NAME = 'tiny_tldr_preferences'
 # Posts drawn per pair: samples of equal text are no pair and are left out.

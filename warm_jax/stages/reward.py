@@ -5,18 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members
-from warm_jax import rewards
+from warm_jax import members, rewards
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
-from warm_jax.models import language_model
-from warm_jax.models import reward_model
-from warm_jax.stages import language
-from warm_jax.stages import preferences
-from warm_jax.stages import world
-from warm_jax.training import checkpoint
-from warm_jax.training import reward
-from warm_jax.training import sft
+from warm_jax.models import language_model, reward_model
+from warm_jax.stages import language, preferences, world
+from warm_jax.training import checkpoint, reward, sft
 from warm_jax.training import state as state_lib
 
 

@@ -7,11 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members
-from warm_jax import merging
-from warm_jax import rewards
-from warm_jax.stages import language
-from warm_jax.stages import preferences
+from warm_jax import members, merging, rewards
+from warm_jax.stages import language, preferences
 from warm_jax.training import checkpoint
 
 # What each name means; a digit at the end says how many of the best members.

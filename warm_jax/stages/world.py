@@ -1,9 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stage `world`: the texts everything starts from, and their tokenizer."""
 
-from warm_jax.data import sources
+from warm_jax.data import sources, toy_world
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.data import toy_world
 
 NAME = 'tiny_tldr'
 

@@ -26,16 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import losses
-from warm_jax import members
-from warm_jax import sampling
-from warm_jax.data import encoding
-from warm_jax.data import loader
+from warm_jax import losses, members, sampling
+from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model
-from warm_jax.models import value_model
-from warm_jax.training import checkpoint
-from warm_jax.training import optimizer
+from warm_jax.models import language_model, value_model
+from warm_jax.training import checkpoint, optimizer
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 
@@ -157,9 +152,9 @@ def member_step(
     }
     return loss, (metrics, fit)
 
-  (_, (metrics, fit)), grads = jax.value_and_grad(
-    policy_loss_fn, has_aux=True
-  )(state.policy.params)
+  (_, (metrics, fit)), grads = jax.value_and_grad(policy_loss_fn, has_aux=True)(
+    state.policy.params
+  )
   policy, metrics['policy/grad_norm'] = _update(state.policy, grads, tx)
   value = state.value
   if fit is not None:
@@ -190,9 +185,12 @@ def sample_settings(tokenizer, config) -> tuple:
 
 def score_each(scorers: Sequence[Callable], samples) -> jax.Array:
   """Rewards of stacked samples, policy p judged by scorer p: [P, B]."""
-  return jnp.stack([
-    scorer(samples.ids[p], samples.mask[p]) for p, scorer in enumerate(scorers)
-  ])
+  return jnp.stack(
+    [
+      scorer(samples.ids[p], samples.mask[p])
+      for p, scorer in enumerate(scorers)
+    ]
+  )
 
 
 def train(
@@ -279,8 +277,11 @@ def train(
 
   @functools.partial(jax.jit, donate_argnums=0)
   def update_fn(state, samples, scores, anchor_params):
-    one = lambda *member: step(*member, anchor_params)
-    return members.map_members(one, runtime.member_map)(state, samples, scores)
+    def one_member(*member):
+      return step(*member, anchor_params)
+
+    update = members.map_members(one_member, runtime.member_map)
+    return update(state, samples, scores)
 
   kept = list(range(0, config.steps + 1, config.eval_every))
   with checkpoint.Checkpoints(

@@ -17,15 +17,11 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-from warm_jax import errors
-from warm_jax import losses
-from warm_jax import members
-from warm_jax.data import encoding
-from warm_jax.data import loader
+from warm_jax import errors, losses, members
+from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import reward_model
-from warm_jax.training import checkpoint
-from warm_jax.training import optimizer
+from warm_jax.training import checkpoint, optimizer
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 

@@ -13,14 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from warm_jax import losses
-from warm_jax import members
-from warm_jax.data import encoding
-from warm_jax.data import loader
+from warm_jax import losses, members
+from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.training import checkpoint
-from warm_jax.training import optimizer
+from warm_jax.training import checkpoint, optimizer
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 
@@ -140,8 +137,10 @@ def train(
           )
         checkpoints.save(step + 1, state)
       result = recorder.finish(('loss',))
-  kept = members.stack([
-    checkpoint.load_params(folder / f'params_{step}')
-    for step in config.keep_steps
-  ])
+  kept = members.stack(
+    [
+      checkpoint.load_params(folder / f'params_{step}')
+      for step in config.keep_steps
+    ]
+  )
   return kept, {'loss': result['loss'][0]}

@@ -1,0 +1,110 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Sections that config files share; each returns a fresh ConfigDict.
+
+A config file calls these, then sets what is its own. The values are those of
+the toy world; a real run overrides learning rates and sizes.
+"""
+
+import ml_collections
+
+
+def optimizer(**overrides):
+  """Settings of `warm_jax.training.optimizer.make`."""
+  config = ml_collections.ConfigDict(
+    {
+      'name': 'adamw',
+      'b1': 0.9,
+      'b2': 0.98,
+      'eps': 1e-8,
+      'weight_decay': 0.0,
+      'clip_norm': 1.0,
+      'schedule': 'cosine',
+      'warmup_steps': 20,
+      'final_fraction': 0.1,
+    }
+  )
+  config.update(overrides)
+  return config
+
+
+def model(width: int, num_layers: int, num_heads: int):
+  """Shape of a toy model; the vocabulary comes from the tokenizer."""
+  return ml_collections.ConfigDict(
+    {
+      'width': width,
+      'num_layers': num_layers,
+      'num_heads': num_heads,
+      'mlp_width': 4 * width,
+      # Plain beats gated here: two thirds of the matmuls at equal width.
+      'mlp': 'plain',
+      'activation': 'gelu_tanh',
+      'position': 'rotary',
+      # Wavelengths that fit 50 tokens.
+      'rope_theta': 100.0,
+    }
+  )
+
+
+def runtime():
+  """Settings that change how fast a run is, not what it computes."""
+  return ml_collections.ConfigDict(
+    {
+      # 'vmap', 'scan' or 'auto' (scan on CPU, vmap on accelerators).
+      'member_map': 'auto',
+      # Folder of compiled programs; '' is the user's cache folder.
+      'compile_cache': '',
+      'progress': True,
+      'tensorboard': False,
+    }
+  )
+
+
+def policy(steps: int, eval_every: int):
+  """Settings of one REINFORCE run."""
+  return ml_collections.ConfigDict(
+    {
+      'steps': steps,
+      'eval_every': eval_every,
+      'batch_size': 64,
+      'samples_per_prompt': 1,
+      'baseline': 'value',  # or 'leave_one_out', with samples_per_prompt >= 2
+      'temperature': 0.9,
+      'max_new_tokens': 18,
+      'kl_coef': 0.02,
+      'missing_eos_penalty': 1.0,
+      'learning_rate': 3e-4,
+      'value_learning_rate': 1e-3,
+      'checkpoint_every': 60,
+      'optimizer': optimizer(schedule='constant', warmup_steps=20),
+    }
+  )
+
+
+def reward(members: int, steps: int):
+  """Settings of M reward models."""
+  return ml_collections.ConfigDict(
+    {
+      'members': members,
+      'steps': steps,
+      'batch_size': 64,  # pairs
+      'learning_rates': (5e-4, 1e-3, 2e-3),
+      'dropout_rates': (0.05, 0.1),
+      'sft_checkpoints': (0, 1, 2),
+      'same_order': False,
+      'label_smoothing': 0.0,
+      'checkpoint_every': 100,
+      'optimizer': optimizer(weight_decay=0.01),
+    }
+  )
+
+
+def merge():
+  """Settings of averaging and of its evaluation."""
+  return ml_collections.ConfigDict(
+    {
+      'num_lambdas': 11,
+      'num_train_pairs': 2_000,  # training pairs that are scored
+      # Softmax of selection accuracy / temperature, for the weighted merge.
+      'weight_temperature': 0.01,
+    }
+  )
