@@ -146,6 +146,17 @@ def test_other_config_of_an_unfinished_stage_is_refused(chain, tmp_path):
     chain.run(tmp_path, make_config(seed=3))
 
 
+def test_config_may_be_mended_if_nothing_was_written(chain, tmp_path):
+  def fails(run):
+    raise errors.UserError('preferences are empty')
+
+  stages = (pipeline.Stage('data', fails, (), ('data',)), *chain.table[1:])
+  with pytest.raises(errors.UserError, match='preferences are empty'):
+    pipeline.run(make_config(), tmp_path, stages=stages)
+  chain.run(tmp_path, make_config(seed=3))
+  assert record(tmp_path, 'data')['config']['seed'] == 3
+
+
 def test_runtime_may_change(chain, tmp_path):
   chain.run(tmp_path)
   chain.run(tmp_path, make_config(**{'runtime.progress': True}))

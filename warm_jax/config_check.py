@@ -117,9 +117,10 @@ def validate(config, rules: Iterable[Rule] = RULES) -> None:
         break
   for path, section in model_sections:
     # The vocabulary and the longest text may be known only from the data.
-    known = {k: v for k, v in section.items() if v is not None}
+    known: dict[str, Any] = {'vocab_size': 2, 'max_length': 2}
+    known |= {k: v for k, v in section.items() if v is not None}
     try:
-      model_config.ModelConfig(**({'vocab_size': 2, 'max_length': 2} | known))
+      model_config.ModelConfig(**known)
     except errors.UserError as e:
       wrong.append(f'config.{path}: {e}')
     except TypeError as e:
@@ -172,11 +173,12 @@ def differences(old: Mapping, new: Mapping) -> dict[str, tuple[str, str]]:
   """{field: (old value, new value)} as text, for the fields that differ."""
   old, new = flatten(old), flatten(new)
   names = [*old, *(k for k in new if k not in old)]
+
+  def text(side, name):
+    return json.dumps(side[name]) if name in side else 'absent'
+
   return {
-    name: tuple(
-      json.dumps(side[name]) if name in side else 'absent'
-      for side in (old, new)
-    )
+    name: (text(old, name), text(new, name))
     for name in names
     if name not in old or name not in new or old[name] != new[name]
   }

@@ -187,9 +187,9 @@ def _load_config(path: str):
   except errors.UserError as e:
     raise errors.UserError(f'{file}: {e}') from e
   except Exception as e:
-    cause = e
-    while cause.__cause__ or cause.__context__:
-      cause = cause.__cause__ or cause.__context__
+    cause: BaseException = e
+    while below := cause.__cause__ or cause.__context__:
+      cause = below
     if isinstance(cause, errors.UserError):
       raise errors.UserError(f'{file}: {cause}') from e
     if isinstance(cause, TypeError) and 'get_config() takes' in str(cause):

@@ -20,6 +20,7 @@ import dataclasses
 import functools
 import importlib
 import pathlib
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -209,16 +210,17 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
   fields, stale = {}, []
   for name in names:
     folder = run_.workdir / name
+    if not folder.is_dir():
+      continue
+    files = {p.name for p in folder.iterdir() if not p.name.endswith('.tmp')}
+    if files <= {'config.json', 'attempt.json'}:
+      continue  # it failed before it wrote anything: the config may be mended
     old = workdir_lib.read_json(folder / 'config.json')
     if old is None:
-      if folder.is_dir() and any(
-        not p.name.endswith('.tmp') for p in folder.iterdir()
-      ):
-        raise errors.UserError(
-          f'{folder} holds files but no config.json, so it is not the work of '
-          'this command; move it away'
-        )
-      continue
+      raise errors.UserError(
+        f'{folder} holds files but no config.json, so it is not the work of '
+        'this command; move it away'
+      )
     different = config_check.differences(
       old, relevant_config(run_.config, table, name)
     )
@@ -237,7 +239,7 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
   changes = '; '.join(
     f'{field} was {old}, is now {new}' for field, (old, new) in fields.items()
   )
-  folders = ' '.join(str(run_.workdir / name) for name in stale)
+  folders = shlex.join(str(run_.workdir / name) for name in stale)
   raise errors.UserError(
     f'{run_.workdir} was made with another config: {changes}. '
     f'Take a new --workdir, or delete what depends on it: rm -r {folders}'
@@ -258,13 +260,12 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
     # A round trip through JSON, so that the first launch returns what later
     # ones read.
     result = workdir_lib.jsonable(_load(stage.function)(run_) or {})
-    began = time.time()
   record = {
     'stage': stage.name,
     'config': relevant,
     'seconds': round(attempt.seconds, 2),
     'peak_memory_gb': round(attempt.peak_memory_gb, 3),
-    'finished': time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(began)),
+    'finished': time.strftime('%Y-%m-%d %H:%M:%S'),
     'versions': versions(),
     'result': result,
   }

@@ -139,6 +139,7 @@ def test_keeps_the_latest_and_any_pytree(tmp_path):
 
 def test_forced_and_repeated_saves(tmp_path):
   with checkpoint.Checkpoints(tmp_path, every_steps=0) as ckpt:
+    assert not ckpt.is_due(5)
     assert not ckpt.save(5, {'w': jnp.ones(2)})
     assert ckpt.save(5, {'w': jnp.ones(2)}, force=True)
     assert not ckpt.save(5, {'w': jnp.ones(2)}, force=True)

@@ -11,6 +11,7 @@ import shutil
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import errors
@@ -33,9 +34,7 @@ def _named(tree: PyTree) -> dict[str, Any]:
 
 
 def _shape(leaf) -> tuple[int, ...]:
-  if hasattr(leaf, 'dtype') and jax.dtypes.issubdtype(
-    leaf.dtype, jax.dtypes.prng_key
-  ):
+  if hasattr(leaf, 'dtype') and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
     # A typed key is stored as its integers.
     return jax.eval_shape(jax.random.key_data, leaf).shape
   return tuple(getattr(leaf, 'shape', ()))
@@ -83,10 +82,18 @@ class Checkpoints:
     self._every_steps = every_steps
     training = _ocp().training
     self._checkpointer = training.Checkpointer(
-      self._folder,
+      str(self._folder),
       preservation_policy=training.preservation_policies.LatestN(keep),
       cleanup_tmp_directories=True,
     )
+
+  def is_due(self, step: int) -> bool:
+    """Whether `save` would write this step unforced.
+
+    A loop that reads its metrics late should read them first: rows lost in a
+    kill are not rewritten, and a state gone NaN must not become the checkpoint.
+    """
+    return self._every_steps > 0 and step % self._every_steps == 0
 
   def save(self, step: int, state: PyTree, *, force: bool = False) -> bool:
     """Writes `state` as of `step` updates; returns before it is on disk.
@@ -96,8 +103,7 @@ class Checkpoints:
     Returns:
       Whether the step was due (or forced) and not yet saved.
     """
-    due = force or (self._every_steps > 0 and step % self._every_steps == 0)
-    if not due or step in self.steps:
+    if not (force or self.is_due(step)) or step in self.steps:
       return False
     self._checkpointer.save_async(step, state, force=True)
     return True
@@ -168,7 +174,7 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
   """
   path = pathlib.Path(path).absolute()
   path.parent.mkdir(parents=True, exist_ok=True)
-  _ocp().save(path, tree, overwrite=True)
+  _ocp().save(str(path), tree, overwrite=True)
   # Leftovers of killed saves of this very path.
   for leftover in path.parent.glob(f'{path.name}.orbax-checkpoint-tmp*'):
     shutil.rmtree(leftover, ignore_errors=True)
@@ -191,14 +197,14 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     )
 
   def template(meta):
-    floating = jax.dtypes.issubdtype(meta.dtype, np.floating)
+    floating = jnp.issubdtype(meta.dtype, np.floating)
     return np.empty(meta.shape, np.float32 if floating else meta.dtype)
 
   try:
-    stored = ocp.metadata(path).metadata
+    stored = ocp.metadata(str(path)).metadata
     if stored is None:
       raise ValueError('no metadata')
-    return ocp.load(path, jax.tree.map(template, stored))
+    return ocp.load(str(path), jax.tree.map(template, stored))
   except Exception as e:
     raise errors.UserError(_unreadable(path, e)) from e
 

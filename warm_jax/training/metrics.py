@@ -103,6 +103,11 @@ class MetricsWriter:
         if name != 'step':
           self._tensorboard.add_scalar(name, value, step)
 
+  @property
+  def rows(self) -> list[dict[str, float]]:
+    """All rows so far, those of earlier attempts included; not to be changed."""
+    return self._rows
+
   def close(self) -> None:
     self._jsonl.close()
     self._csv.close()

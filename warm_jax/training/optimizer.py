@@ -120,7 +120,7 @@ def make(config, num_steps: int) -> optax.GradientTransformation:
   if config.weight_decay:
     parts.append(optax.add_decayed_weights(config.weight_decay, is_decayed))
   shape = schedule(config, num_steps)
-  parts.append(optax.scale_by_schedule(lambda step: -shape(step)))
+  parts.append(optax.scale_by_schedule(lambda step: -shape(jnp.asarray(step))))
   return optax.chain(*parts)
 
 
