@@ -51,8 +51,8 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
     )
     if use_scan:
       return jax.lax.map(lambda one: fn(*one), args)
-    axis = {'spmd_axis_name': 'member'} if on_mesh else {}
-    return jax.vmap(fn, **axis)(*args)
+    axis = 'member' if on_mesh else None
+    return jax.vmap(fn, spmd_axis_name=axis)(*args)
 
   return mapped
 

@@ -2,8 +2,12 @@
 """The shape of a decoder-only transformer, as a hashable static argument."""
 
 import dataclasses
+from typing import Any
 
 from warm_jax import errors
+
+# None, to be replaced on construction: afterwards the field is never None.
+_RESOLVED: Any = None
 
 _CHOICES = {
   'norm': ('rmsnorm', 'layernorm'),
@@ -84,8 +88,8 @@ class ModelConfig:
   num_heads: int
   mlp_width: int
   max_length: int
-  num_kv_heads: int | None = None
-  head_dim: int | None = None
+  num_kv_heads: int = _RESOLVED
+  head_dim: int = _RESOLVED
   norm: str = 'rmsnorm'
   norm_eps: float = 1e-6
   norm_plus_one: bool = False
@@ -107,7 +111,7 @@ class ModelConfig:
   attention_softcap: float | None = None
   final_softcap: float | None = None
   sliding_window: int | None = None
-  layer_types: tuple[str, ...] | None = None
+  layer_types: tuple[str, ...] = _RESOLVED
   compute_dtype: str = 'float32'
   remat: bool = False
 

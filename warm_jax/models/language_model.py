@@ -141,8 +141,15 @@ def token_logps(
   Returns:
     [B, T] float32; 0 at padding and at the first real token of a row.
   """
-  return _token_logps(
-    params, config, ids, mask, temperature, dropout_rate, rng, False
+  # The compiler drops the unused entropy.
+  return token_logps_and_entropy(
+    params,
+    config,
+    ids,
+    mask,
+    temperature=temperature,
+    dropout_rate=dropout_rate,
+    rng=rng,
   )[0]
 
 
@@ -161,14 +168,6 @@ def token_logps_and_entropy(
   Returns:
     (logps, entropy): each [B, T] float32, both 0 where `token_logps` is 0.
   """
-  return _token_logps(
-    params, config, ids, mask, temperature, dropout_rate, rng, True
-  )
-
-
-def _token_logps(
-  params, config, ids, mask, temperature, dropout_rate, rng, with_entropy
-):
   hidden = hidden_states(
     params, config, ids, mask, dropout_rate=dropout_rate, rng=rng
   )
@@ -188,8 +187,6 @@ def _token_logps(
     return jnp.where(has_previous, moved, 0.0)
 
   logps = to_target(chosen - log_z)
-  if not with_entropy:
-    return logps, None
   probabilities = jnp.exp(scaled - log_z[:, :, None])
   return logps, to_target(log_z - jnp.sum(probabilities * scaled, axis=-1))
 

@@ -189,7 +189,7 @@ class Attention(nn.Module):
   config: config_lib.ModelConfig
 
   @nn.compact
-  def __call__(self, x, table, visible, cache=None, index=None, only=None):
+  def __call__(self, x, table, visible, cache=None, index=0, only=None):
     """Attends within x, or within the cache after writing x into it.
 
     Args:

@@ -28,7 +28,7 @@ class Block(nn.Module):
     rate,
     rng=None,
     cache=None,
-    index=None,
+    index=0,
     only=None,
   ):
     """Maps [B, T, D] to ([B, T, D], new cache); see `layers.Attention`."""
@@ -142,7 +142,7 @@ class Backbone(nn.Module):
         dropout_rate,
         rngs[i + 1],
         layer_cache,
-        None if cache is None else start,
+        start,
         # Earlier layers need all positions as keys and values of the next.
         only if i == c.num_layers - 1 else None,
       )
