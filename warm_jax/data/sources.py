@@ -6,11 +6,15 @@ data source that reads it back. The toy world goes through the same reader as
 a data set that a user has prepared.
 """
 
+import contextlib
 import gzip
+import io
 import json
 import pathlib
 import re
 from collections.abc import Sequence
+
+import numpy as np
 
 from warm_jax import errors
 
@@ -91,8 +95,12 @@ def _read_tfds(source: str) -> list[dict]:
 
 
 def _decode(row: dict) -> dict:
+  """Text instead of bytes, Python numbers instead of numpy's."""
   return {
-    k: v.decode() if isinstance(v, bytes) else v.item() for k, v in row.items()
+    key: value.decode()
+    if isinstance(value, bytes)
+    else np.asarray(value).item()
+    for key, value in row.items()
   }
 
 
@@ -108,7 +116,6 @@ def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
   Returns:
     The version folder, as `read_rows` takes it in 'tfds:FOLDER:SPLIT'.
   """
-  import numpy as np
   import tensorflow_datasets as tfds
 
   kinds = {
@@ -149,5 +156,7 @@ def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
   )
   tfds.disable_progress_bar()
   builder = builder_class(data_dir=str(folder), file_format='array_record')
-  builder.download_and_prepare()
+  # TFDS announces a download on stdout, although nothing is downloaded.
+  with contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare()
   return str(builder.data_dir)

@@ -1,0 +1,124 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Rows of token ids: borders, ends, padding, and what does not fit."""
+
+import numpy as np
+import pytest
+
+from warm_jax import errors
+from warm_jax.data import encoding, tokenizer
+
+WORDS = ('one', 'two', 'three', ',')
+
+
+@pytest.fixture(scope='module')
+def words(tmp_path_factory):
+  return tokenizer.make_word_tokenizer(WORDS, tmp_path_factory.mktemp('tok'))
+
+
+@pytest.fixture(scope='module')
+def bpe(tmp_path_factory):
+  texts = ['hello world, hello again', 'the world is wide'] * 20
+  return tokenizer.train_bpe_tokenizer(
+    texts, 280, tmp_path_factory.mktemp('bpe')
+  )
+
+
+def test_the_tokenizer_returns_ids_and_mask_only(words):  # trap P9
+  assert set(words.hf(['one two'])) == {'input_ids', 'attention_mask'}
+  assert words.pad_id != words.eos_id  # trap P3
+  assert words.vocab_size == len(WORDS) + 4
+
+
+def test_pad_equal_to_eos_is_refused(words, tmp_path):  # trap P3
+  words.hf.save_pretrained(tmp_path)
+  config = (tmp_path / 'tokenizer_config.json').read_text()
+  changed = config.replace('"pad_token": "<pad>"', '"pad_token": "<eos>"')
+  assert changed != config
+  (tmp_path / 'tokenizer_config.json').write_text(changed)
+  with pytest.raises(errors.UserError, match='pads with its end-of-sequence'):
+    tokenizer.load(tmp_path)
+
+
+def test_a_missing_tokenizer_is_named(tmp_path):
+  with pytest.raises(errors.UserError, match='no tokenizer_config.json'):
+    tokenizer.load(tmp_path)
+
+
+def test_rows_are_bos_prompt_response_eos_and_padding(words):
+  sequences, fits = encoding.encode(words, ['one two'], ['three'], 8)
+  one, two, three = (words.encode([w])[0][0] for w in ('one', 'two', 'three'))
+  assert sequences.ids[0].tolist() == [
+    words.bos_id, one, two, three, words.eos_id, *[words.pad_id] * 3
+  ]  # fmt: skip
+  assert sequences.mask[0].tolist() == [True] * 5 + [False] * 3
+  assert sequences.response_start[0] == 3 and fits.all()
+  assert (sequences.ids == words.bos_id).sum() == 1  # trap P6: one BOS
+
+
+def test_the_border_is_that_of_tokenisation(bpe):  # trap P7
+  prompts = ['hello wor', 'the world is', '']
+  responses = ['ld again', ' wide', 'hello']
+  sequences, _ = encoding.encode(bpe, prompts, responses, 64)
+  for row, (prompt, response) in enumerate(zip(prompts, responses)):
+    start = sequences.response_start[row]
+    ids = sequences.ids[row]
+    assert ids[1:start].tolist() == bpe.encode([prompt])[0]
+    length = sequences.mask[row].sum()
+    assert ids[start : length - 1].tolist() == bpe.encode([response])[0]
+    assert ids[length - 1] == bpe.eos_id
+
+
+def test_text_survives_the_way_there_and_back(bpe, words):
+  assert words.decode(words.encode(['one , two'])) == ['one , two']
+  ids = bpe.encode(['the world, again — ünïcode'])
+  assert bpe.decode(ids)[0].strip() == 'the world, again — ünïcode'
+
+
+def test_overlong_pairs_are_left_out_and_counted(words):  # trap P5
+  rows = [
+    {'prompt': 'one', 'chosen': 'two', 'rejected': 'three'},
+    {'prompt': 'one', 'chosen': 'two ' * 9, 'rejected': 'three'},
+    {'prompt': 'one', 'chosen': 'two', 'rejected': 'three ' * 9},
+    {'prompt': 'one', 'chosen': 'two', 'rejected': 'one', 'flipped': True},
+  ]
+  pairs = encoding.encode_preferences(words, rows, 6, 'rows')
+  assert pairs.rows.tolist() == [0, 3]
+  assert pairs.flipped.tolist() == [False, True]
+  for side in (pairs.chosen, pairs.rejected):
+    last = side.mask.sum(axis=1) - 1
+    assert (side.ids[np.arange(2), last] == words.eos_id).all()
+
+
+def test_batches_hold_chosen_rows_then_rejected_rows(words):
+  rows = [
+    {'prompt': 'one', 'chosen': c, 'rejected': r}
+    for c, r in (('one', 'two'), ('two', 'three'), ('three', 'one'))
+  ]
+  pairs = encoding.encode_preferences(words, rows, 6, 'rows')
+  batch = pairs.batch(np.array([[2, 0], [1, 1]]))  # two members, two pairs
+  assert batch['ids'].shape == (2, 4, 6)
+  np.testing.assert_array_equal(batch['ids'][0, 0], pairs.chosen.ids[2])
+  np.testing.assert_array_equal(batch['ids'][0, 3], pairs.rejected.ids[0])
+  np.testing.assert_array_equal(batch['mask'][1, 2], pairs.rejected.mask[1])
+
+
+@pytest.mark.parametrize(
+  ('rows', 'message'),
+  [
+    ([], 'no preference pairs'),
+    ([{'prompt': 'a', 'chosen': 'b', 'rejected': 'b'}], 'nothing to prefer'),
+    ([{'prompt': 'a', 'chosen': ' ', 'rejected': ''}], 'row 1: chosen and'),
+    (
+      [{'prompt': 'a', 'chosen': 'b ' * 99, 'rejected': 'c'}],
+      'none of its 1 rows fits into 8 tokens',
+    ),
+  ],
+)
+def test_sets_that_cannot_work_are_refused(words, rows, message):
+  with pytest.raises(errors.UserError, match=f'mine.jsonl.*{message}'):
+    encoding.encode_preferences(words, rows, 8, 'mine.jsonl')
+
+
+def test_a_prompt_longer_than_the_context_is_named(words):
+  with pytest.raises(errors.UserError, match='posts, row 2: the prompt is'):
+    encoding.encode_prompts(words, ['one', 'two ' * 20], 8, 'posts')

@@ -1,0 +1,137 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The toy world against utilities worked out by hand."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from warm_jax.data import toy_world
+
+POST = (
+  'urgently my dog vanished . also our roof leaked . frankly my boss quit . '
+  'incidentally my cat purred . sadly our train stopped . tldr :'
+)
+# Weights 3, 1, 2, 0, 2: the three most important facts weigh 7.
+
+
+@pytest.mark.parametrize(
+  ('summary', 'utility'),
+  [
+    ('', 0.0),
+    ('dog vanished', 4 * 3 / 7),
+    ('dog vanished , boss quit , train stopped', 4.0),
+    # Order does not matter, spacing neither.
+    ('train stopped , boss quit ,  dog vanished', 4.0),
+    ('dog barked', -1.0),  # the other verb: invented
+    ('horse escaped', -1.0),  # not in the post
+    ('cat purred', -0.5),  # weight 0
+    ('dog vanished , dog vanished', 4 * 3 / 7 - 0.75),
+    ('dog leaked', -0.75),  # a verb of another noun
+    ('dog', -0.75),
+    ('dog vanished ,', 4 * 3 / 7 - 0.75),  # an empty phrase
+    # All five facts: ten words, four too many; coverage is capped at 1.
+    (
+      'dog vanished , roof leaked , boss quit , cat purred , train stopped',
+      4.0 - 0.5 - 4 * 0.25,
+    ),
+  ],
+)
+def test_gold_utility_by_hand(summary, utility):
+  assert math.isclose(toy_world.gold_utility(POST, summary), utility)
+
+
+def test_utility_is_not_linear_in_length():
+  one = toy_world.gold_utility(POST, 'dog vanished')
+  three = toy_world.gold_utility(
+    POST, 'dog vanished , boss quit , train stopped'
+  )
+  five = toy_world.gold_utility(
+    POST, 'dog vanished , boss quit , train stopped , cat purred , roof leaked'
+  )
+  assert one < three > five > one
+
+
+def test_facts_are_read_back_as_written():
+  facts = toy_world.read_facts(POST)
+  assert [(f.noun, f.verb, f.weight) for f in facts] == [
+    ('dog', 'vanished', 3),
+    ('roof', 'leaked', 1),
+    ('boss', 'quit', 2),
+    ('cat', 'purred', 0),
+    ('train', 'stopped', 2),
+  ]
+
+
+def test_every_verb_belongs_to_one_noun_and_words_are_distinct():
+  assert len(set(toy_world.VERBS)) == 2 * len(toy_world.NOUNS)
+  assert len(set(toy_world.WORDS)) == len(toy_world.WORDS)
+
+
+def test_posts_tell_something_and_repeat_with_their_seed():
+  posts = toy_world.make_posts('seed', 300)
+  assert posts == toy_world.make_posts('seed', 300)
+  assert posts != toy_world.make_posts('other', 300)
+  for post in posts:
+    facts = toy_world.read_facts(post)
+    assert len(facts) in toy_world.NUM_FACTS
+    assert len({f.noun for f in facts}) == len(facts)
+    assert max(f.weight for f in facts) > 0
+    assert set(post.split()) <= set(toy_world.WORDS)
+
+
+def test_a_flawless_writer_makes_no_mistakes_and_better_ones_please_more():
+  flawless = toy_world.Writer(3.0, 0.0, 0.0, 0.0, (0.0, 0.0, 1.0))
+  rows = toy_world.write_rows(1, 300, ((flawless, 1.0),))
+  posts, texts = zip(*((r['prompt'], r['response']) for r in rows))
+  described = toy_world.describe(posts, texts)
+  assert described['invented'] == described['malformed'] == 0
+  assert described['repeated'] == 0 and described['words'] == 6
+  means = []
+  for writer in (
+    toy_world.GOOD_WRITER,
+    toy_world.FAIR_WRITER,
+    toy_world.POOR_WRITER,
+  ):
+    rows = toy_world.write_rows(2, 1000, ((writer, 1.0),))
+    means.append(
+      np.mean(
+        [toy_world.gold_utility(r['prompt'], r['response']) for r in rows]
+      )
+    )
+  assert means[0] > means[1] + 0.5 > means[2] + 1.0
+
+
+def test_annotators_follow_bradley_terry():
+  annotator = toy_world.Annotator(sharpness=1.5, length_cue=0.1)
+  good, bad = 'dog vanished , boss quit', 'cat purred'
+  margin = 1.5 * (4 * 5 / 7 + 0.5) + 0.1 * (5 - 2)
+  expected = 1 / (1 + math.exp(-margin))
+  assert math.isclose(annotator.probability(POST, good, bad), expected)
+  # And draw accordingly: 4000 draws, four standard errors.
+  good, bad = 'dog vanished', 'boss quit'
+  expected = annotator.probability(POST, good, bad)
+  rows = toy_world.annotate(
+    [POST] * 4000, [good] * 4000, [bad] * 4000, annotator, random.Random(0)
+  )
+  share = np.mean([row['chosen'] == good for row in rows])
+  assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 4000)
+  assert {round(abs(r['gold_margin']), 6) for r in rows} == {
+    round(4 * 3 / 7 - 4 * 2 / 7, 6)
+  }
+
+
+def test_pairs_of_equal_texts_are_left_out_without_moving_other_labels():
+  annotator = toy_world.Annotator(0.5, 0.0)
+  first = ['dog vanished', 'boss quit', 'dog vanished'] * 30
+  second = ['cat purred', 'boss quit', 'boss quit'] * 30
+  rows = toy_world.annotate(
+    [POST] * 90, first, second, annotator, random.Random(3)
+  )
+  assert len(rows) == 60
+  second[1::3] = ['roof leaked'] * 30
+  more = toy_world.annotate(
+    [POST] * 90, first, second, annotator, random.Random(3)
+  )
+  assert [r['chosen'] for r in more[0::3]] == [r['chosen'] for r in rows[0::2]]
