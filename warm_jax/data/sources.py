@@ -73,7 +73,7 @@ def _read_tfds(source: str) -> list[dict]:
   import grain
   import tensorflow_datasets as tfds
 
-  match = re.fullmatch(r'tfds:(.+):([^:/]+)', source)
+  match = re.fullmatch(r'tfds:(.+):([^:/\[\]]+(?:\[[^\]]*\])?)', source)
   if not match:
     raise errors.UserError(
       f'{source}: write tfds:FOLDER:SPLIT, FOLDER being the version folder '

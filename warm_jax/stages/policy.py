@@ -27,7 +27,6 @@ def train(run) -> dict:
   proxies = scorers.build(run, config.rewards)
   kept, result = policy.train(
     sft_params,
-    sft_params,
     [proxies[name] for name in config.rewards],
     language.model_config(run),
     prompts,

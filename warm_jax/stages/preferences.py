@@ -107,7 +107,6 @@ def _tuned_policy(run, sft_params):
   folder = run.folder('preferences') / 'tuned'
   kept, _ = policy.train(
     sft_params,
-    sft_params,
     [gold_scorer(run)],
     language.model_config(run),
     encoding.encode_prompts(

@@ -195,7 +195,6 @@ def score_each(scorers: Sequence[Callable], samples) -> jax.Array:
 
 def train(
   sft_params: PyTree,
-  backbone_for_value: PyTree,
   scorers: Sequence[Callable],
   model_config: config_lib.ModelConfig,
   prompts: encoding.Sequences,
@@ -210,8 +209,8 @@ def train(
   """Trains P policies, one per scorer, and keeps them along the way.
 
   Args:
-    sft_params: LM params; start of every policy and anchor of the KL.
-    backbone_for_value: {'backbone': ...} the value model starts from.
+    sft_params: LM params; start of every policy and value model, and anchor of
+      the KL.
     scorers: P callables (ids, mask) -> [B], pytrees usable inside jit.
     model_config: shape of the policies.
     prompts: training prompts.
@@ -247,7 +246,7 @@ def train(
   value = None
   if use_value:
     value_params = value_model.init_params(
-      jax.random.key(seed), model_config, backbone_for_value
+      jax.random.key(seed), model_config, sft_params['backbone']
     )
     value = stacked_state(value_params, config.value_learning_rate)
   state = PolicyState(
@@ -314,7 +313,9 @@ def train(
           checkpoint.save_params(
             folder / f'params_{index + 1}', state.policy.params
           )
-        checkpoints.save(index + 1, state)
+        if checkpoints.is_due(index + 1):
+          recorder.flush()
+          checkpoints.save(index + 1, state)
       result = recorder.finish(
         ('objective/scores', 'objective/kl', 'completions/mean_length')
       )

@@ -56,14 +56,25 @@ class Recorder(contextlib.AbstractContextManager):
     self._write(self._lagged.push(step, metrics))
     self._bar.advance()
 
+  def flush(self) -> None:
+    """Reads the metrics that are pending; call it before a checkpoint.
+
+    So no row is lost to a kill right after the save, and a state that has gone
+    bad is not saved.
+
+    Raises:
+      NonFiniteError: a metric of the last step is NaN or infinite.
+    """
+    self._write(self._lagged.flush())
+
   def finish(self, names: tuple[str, ...], last: int = 20) -> dict:
     """Reads what is pending; means of the last rows, [M] lists by name.
 
     Raises:
       NonFiniteError: a metric of the last step is NaN or infinite.
     """
-    self._write(self._lagged.flush())
-    rows = self._writer._rows[-last:]
+    self.flush()
+    rows = self._writer.rows[-last:]
     means = {}
     for name in names:
       columns = [c for c in rows[-1] if c.rsplit('/member_', 1)[0] == name]

@@ -233,6 +233,8 @@ def train(
       for step, rows in enumerate(batches, start):
         state, metrics = step_fn(state, data.batch(rows))
         recorder.record(step, metrics)
-        checkpoints.save(step + 1, state)
+        if checkpoints.is_due(step + 1):
+          recorder.flush()
+          checkpoints.save(step + 1, state)
       result = recorder.finish(('loss', 'accuracy', 'margin'))
   return state.params, result

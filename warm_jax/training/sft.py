@@ -135,7 +135,9 @@ def train(
           checkpoint.save_params(
             folder / f'params_{step + 1}', members.member(state.params, 0)
           )
-        checkpoints.save(step + 1, state)
+        if checkpoints.is_due(step + 1):
+          recorder.flush()
+          checkpoints.save(step + 1, state)
       result = recorder.finish(('loss',))
   kept = members.stack(
     [
