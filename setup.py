@@ -50,6 +50,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   license_files=['LICENSE'],
+  package_data={'warm_jax.report': ['*.j2']},
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['warm_jax', 'warm_jax.*']),
   install_requires=REQUIRES,
