@@ -55,6 +55,11 @@ def _stage(name, function, *needs, also=()):
   return Stage(name, f'warm_jax.stages.{function}', needs, (name, *also))
 
 
+def _report(*needs):
+  # It has no settings, so no section of its own.
+  return Stage('report', 'warm_jax.stages.report:run', needs)
+
+
 # The embedded world: it can make everything, and knows the true utility.
 TOY = (
   _stage('world', 'world:run'),
@@ -68,7 +73,7 @@ TOY = (
   _stage('best_of_n', 'best_of_n:run', 'merge', 'control'),
   _stage('policy', 'policy:train', 'merge'),
   _stage('evaluate', 'policy:evaluate', 'policy', 'control'),
-  _stage('report', 'report:run', 'evaluate', 'best_of_n'),
+  _report('evaluate', 'best_of_n'),
 )
 
 # A user's own preference files, with a small model trained from scratch.
@@ -80,7 +85,7 @@ FILES = (
   _stage('probe', 'reward:probe', 'preferences'),
   _stage('reward', 'reward:train', 'probe'),
   _stage('merge', 'merge:run', 'reward'),
-  _stage('report', 'report:run', 'merge'),
+  _report('merge'),
 )
 
 STAGES = {'toy': TOY, 'files': FILES}

@@ -47,7 +47,7 @@ def control(run) -> dict:
     data_seed=seed,
   )
   params, result = reward.train(
-    reward.init_members(kept, head, hparams),
+    reward.init_members(kept['backbone'], head, hparams),
     hparams,
     shape,
     pairs,
