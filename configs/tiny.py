@@ -31,20 +31,20 @@ def get_config(arg: str = ''):
   )
   config.data = ml_collections.ConfigDict(
     {
-      'max_length': 52,  # tokens of prompt and response
+      'max_length': 44,  # tokens of prompt and response
     }
   )
   config.model = defaults.model(width=64, num_layers=2, num_heads=4)
 
   config.pretrain = ml_collections.ConfigDict(
     {
-      'steps': 1_000,
+      'steps': 600,
       'batch_size': 32,
       'learning_rate': 3e-3,
       'dropout_rate': 0.0,
-      'keep_steps': (1_000,),
+      'keep_steps': (600,),
       'loss_on': 'response',
-      'checkpoint_every': 250,
+      'checkpoint_every': 200,
       'optimizer': defaults.optimizer(),
     }
   )
@@ -71,7 +71,7 @@ def get_config(arg: str = ''):
       'sharpness': 2.0,  # of the annotators
       'length_cue': 0.1,  # per word
       'swapped': 0.0 if arg == 'clean' else 0.25,
-      'max_new_tokens': 18,
+      'max_new_tokens': 16,
       'ood_temperature': 1.4,
       'num_control': 8_000,
       # A policy tuned by RL on the utility, one of the sources of the ood set.
@@ -117,7 +117,7 @@ def get_config(arg: str = ''):
       'num_prompts': 400,
       'num_bootstrap': 1000,
       'temperature': 1.0,
-      'max_new_tokens': 18,
+      'max_new_tokens': 16,
     }
   )
   config.policy = defaults.policy(steps=240, eval_every=20)

@@ -39,7 +39,7 @@ def model(width: int, num_layers: int, num_heads: int):
       'mlp': 'plain',
       'activation': 'gelu_tanh',
       'position': 'rotary',
-      # Wavelengths that fit 50 tokens.
+      # Wavelengths that fit some 40 tokens.
       'rope_theta': 100.0,
     }
   )
@@ -69,7 +69,7 @@ def policy(steps: int, eval_every: int):
       'samples_per_prompt': 1,
       'baseline': 'value',  # or 'leave_one_out', with samples_per_prompt >= 2
       'temperature': 0.9,
-      'max_new_tokens': 18,
+      'max_new_tokens': 16,
       'kl_coef': 0.02,
       'missing_eos_penalty': 1.0,
       'learning_rate': 3e-4,

@@ -10,8 +10,8 @@ import pytest
 from warm_jax.data import toy_world
 
 POST = (
-  'urgently my dog vanished . also our roof leaked . frankly my boss quit . '
-  'incidentally my cat purred . sadly our train stopped . tldr :'
+  'my car crashed . our train stopped . my boss quit . my cat purred . '
+  'our roof leaked . tldr :'
 )
 # Weights 3, 1, 2, 0, 2: the three most important facts weigh 7.
 
@@ -20,20 +20,20 @@ POST = (
   ('summary', 'utility'),
   [
     ('', 0.0),
-    ('dog vanished', 4 * 3 / 7),
-    ('dog vanished , boss quit , train stopped', 4.0),
+    ('car crashed', 4 * 3 / 7),
+    ('car crashed , boss quit , roof leaked', 4.0),
     # Order does not matter, spacing neither.
-    ('train stopped , boss quit ,  dog vanished', 4.0),
-    ('dog barked', -1.0),  # the other verb: invented
+    ('roof leaked , boss quit ,  car crashed', 4.0),
+    ('car stalled', -1.0),  # the other verb: invented
     ('horse escaped', -1.0),  # not in the post
     ('cat purred', -0.5),  # weight 0
-    ('dog vanished , dog vanished', 4 * 3 / 7 - 0.75),
-    ('dog leaked', -0.75),  # a verb of another noun
-    ('dog', -0.75),
-    ('dog vanished ,', 4 * 3 / 7 - 0.75),  # an empty phrase
+    ('car crashed , car crashed', 4 * 3 / 7 - 0.75),
+    ('car leaked', -0.75),  # a verb of another noun
+    ('car', -0.75),
+    ('car crashed ,', 4 * 3 / 7 - 0.75),  # an empty phrase
     # All five facts: ten words, four too many; coverage is capped at 1.
     (
-      'dog vanished , roof leaked , boss quit , cat purred , train stopped',
+      'car crashed , train stopped , boss quit , cat purred , roof leaked',
       4.0 - 0.5 - 4 * 0.25,
     ),
   ],
@@ -43,12 +43,12 @@ def test_gold_utility_by_hand(summary, utility):
 
 
 def test_utility_is_not_linear_in_length():
-  one = toy_world.gold_utility(POST, 'dog vanished')
+  one = toy_world.gold_utility(POST, 'car crashed')
   three = toy_world.gold_utility(
-    POST, 'dog vanished , boss quit , train stopped'
+    POST, 'car crashed , boss quit , roof leaked'
   )
   five = toy_world.gold_utility(
-    POST, 'dog vanished , boss quit , train stopped , cat purred , roof leaked'
+    POST, 'car crashed , boss quit , roof leaked , cat purred , train stopped'
   )
   assert one < three > five > one
 
@@ -56,11 +56,11 @@ def test_utility_is_not_linear_in_length():
 def test_facts_are_read_back_as_written():
   facts = toy_world.read_facts(POST)
   assert [(f.noun, f.verb, f.weight) for f in facts] == [
-    ('dog', 'vanished', 3),
-    ('roof', 'leaked', 1),
+    ('car', 'crashed', 3),
+    ('train', 'stopped', 1),
     ('boss', 'quit', 2),
     ('cat', 'purred', 0),
-    ('train', 'stopped', 2),
+    ('roof', 'leaked', 2),
   ]
 
 
@@ -105,12 +105,12 @@ def test_a_flawless_writer_makes_no_mistakes_and_better_ones_please_more():
 
 def test_annotators_follow_bradley_terry():
   annotator = toy_world.Annotator(sharpness=1.5, length_cue=0.1)
-  good, bad = 'dog vanished , boss quit', 'cat purred'
+  good, bad = 'car crashed , boss quit', 'cat purred'
   margin = 1.5 * (4 * 5 / 7 + 0.5) + 0.1 * (5 - 2)
   expected = 1 / (1 + math.exp(-margin))
   assert math.isclose(annotator.probability(POST, good, bad), expected)
   # And draw accordingly: 4000 draws, four standard errors.
-  good, bad = 'dog vanished', 'boss quit'
+  good, bad = 'car crashed', 'boss quit'
   expected = annotator.probability(POST, good, bad)
   rows = toy_world.annotate(
     [POST] * 4000, [good] * 4000, [bad] * 4000, annotator, random.Random(0)
@@ -124,13 +124,13 @@ def test_annotators_follow_bradley_terry():
 
 def test_pairs_of_equal_texts_are_left_out_without_moving_other_labels():
   annotator = toy_world.Annotator(0.5, 0.0)
-  first = ['dog vanished', 'boss quit', 'dog vanished'] * 30
+  first = ['car crashed', 'boss quit', 'car crashed'] * 30
   second = ['cat purred', 'boss quit', 'boss quit'] * 30
   rows = toy_world.annotate(
     [POST] * 90, first, second, annotator, random.Random(3)
   )
   assert len(rows) == 60
-  second[1::3] = ['roof leaked'] * 30
+  second[1::3] = ['train stopped'] * 30
   more = toy_world.annotate(
     [POST] * 90, first, second, annotator, random.Random(3)
   )

@@ -1,15 +1,15 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """TinyTLDR: posts, summaries and a utility that can be known exactly.
 
-A post tells five or six facts, one a sentence, each opened by a word that says
-how much it matters:
+A post tells five or six facts, one a sentence. Some matter, some do not, as
+everybody knows who reads them:
 
-    urgently my dog vanished . also our roof leaked . frankly my boss quit .
+    our roof collapsed . my cat purred . my boss quit . our phone rang . ...
 
 A good summary names the facts that matter, as `noun verb` phrases between
 commas, invents nothing, repeats nothing, and stops:
 
-    dog vanished , boss quit
+    roof collapsed , boss quit
 
 The gold utility reads the two texts and nothing else. It is what people would
 want if annotators made no mistakes; no learned model ever sees it, and it is
@@ -23,54 +23,43 @@ import random
 
 import numpy as np
 
-# How much a fact matters, by the word that opens its sentence.
-CUES = {
-  'urgently': 3,
-  'critically': 3,
-  'sadly': 2,
-  'frankly': 2,
-  'also': 1,
-  'meanwhile': 1,
-  'incidentally': 0,
-  'apparently': 0,
-}
-CUE_PROBABILITY = {3: 0.2, 2: 0.3, 1: 0.25, 0: 0.25}
-# Short posts come first in difficulty: with one fact there is nothing to bind.
+# Short posts come first in difficulty: with one fact there is little to choose.
 PRETRAIN_NUM_FACTS = (1, 2, 3, 4, 5, 6)
 NUM_FACTS = (5, 6)
 OWNERS = ('my', 'our')
-# Who, and the two things that may happen to each; no verb has two nouns.
-VERBS_OF = {
-  'dog': ('vanished', 'barked'),
-  'cat': ('hid', 'purred'),
-  'car': ('stalled', 'crashed'),
-  'boss': ('quit', 'shouted'),
-  'sister': ('cried', 'married'),
-  'brother': ('lied', 'enlisted'),
-  'mother': ('fainted', 'cooked'),
-  'father': ('retired', 'snored'),
-  'landlord': ('complained', 'sued'),
-  'neighbor': ('moved', 'sang'),
-  'laptop': ('froze', 'overheated'),
-  'phone': ('rang', 'cracked'),
-  'roof': ('leaked', 'collapsed'),
-  'garden': ('flooded', 'bloomed'),
-  'kitchen': ('burned', 'smelled'),
-  'wallet': ('disappeared', 'ripped'),
-  'teacher': ('resigned', 'laughed'),
-  'doctor': ('called', 'waited'),
-  'roommate': ('cheated', 'slept'),
-  'bike': ('rusted', 'squeaked'),
-  'train': ('stopped', 'derailed'),
-  'cake': ('melted', 'spoiled'),
-  'horse': ('escaped', 'stumbled'),
-  'uncle': ('visited', 'drank'),
+# Who, the two things that may happen to each, and how much each matters, 0 to
+# 3. No verb has two nouns, so a verb tells the fact.
+WEIGHTS = {
+  'dog': {'vanished': 2, 'barked': 0},
+  'cat': {'hid': 1, 'purred': 0},
+  'car': {'crashed': 3, 'stalled': 1},
+  'boss': {'quit': 2, 'shouted': 1},
+  'sister': {'married': 3, 'cried': 1},
+  'brother': {'enlisted': 2, 'lied': 1},
+  'mother': {'fainted': 3, 'cooked': 0},
+  'father': {'retired': 2, 'snored': 0},
+  'landlord': {'sued': 3, 'complained': 1},
+  'neighbor': {'moved': 1, 'sang': 0},
+  'laptop': {'overheated': 1, 'froze': 1},
+  'phone': {'cracked': 1, 'rang': 0},
+  'roof': {'collapsed': 3, 'leaked': 2},
+  'garden': {'flooded': 2, 'bloomed': 0},
+  'kitchen': {'burned': 3, 'smelled': 0},
+  'wallet': {'disappeared': 3, 'ripped': 1},
+  'teacher': {'resigned': 2, 'laughed': 0},
+  'doctor': {'called': 2, 'waited': 1},
+  'roommate': {'cheated': 2, 'slept': 0},
+  'bike': {'rusted': 1, 'squeaked': 0},
+  'train': {'derailed': 3, 'stopped': 1},
+  'cake': {'spoiled': 1, 'melted': 1},
+  'horse': {'escaped': 2, 'stumbled': 1},
+  'uncle': {'drank': 2, 'visited': 1},
 }
-NOUNS = tuple(VERBS_OF)
-VERBS = tuple(verb for pair in VERBS_OF.values() for verb in pair)
+NOUNS = tuple(WEIGHTS)
+VERBS = tuple(verb for verbs in WEIGHTS.values() for verb in verbs)
 PROMPT_END = 'tldr :'
 SEPARATOR = ','
-WORDS = (*CUES, *OWNERS, *NOUNS, *VERBS, '.', SEPARATOR, *PROMPT_END.split())
+WORDS = (*OWNERS, *NOUNS, *VERBS, '.', SEPARATOR, *PROMPT_END.split())
 
 # The utility's price list, in utility units. Documented in the README.
 COVERAGE = 4.0  # naming the whole of the three most important facts
@@ -101,18 +90,14 @@ def make_post(
     rng: source of randomness.
     num_facts: how many facts a post may tell, each equally likely.
   """
-  num_facts = rng.choice(num_facts)
-  nouns = rng.sample(NOUNS, num_facts)
-  verbs = [rng.choice(VERBS_OF[noun]) for noun in nouns]
-  weights = rng.choices(
-    list(CUE_PROBABILITY), weights=CUE_PROBABILITY.values(), k=num_facts
-  )
-  if max(weights) == 0:  # a post without a point cannot be summarised
-    weights[rng.randrange(num_facts)] = 2
-  sentences = []
-  for noun, verb, weight in zip(nouns, verbs, weights):
-    cue = rng.choice([c for c, w in CUES.items() if w == weight])
-    sentences.append(f'{cue} {rng.choice(OWNERS)} {noun} {verb} .')
+  nouns = rng.sample(NOUNS, rng.choice(num_facts))
+  facts = [(noun, rng.choice(tuple(WEIGHTS[noun]))) for noun in nouns]
+  if not any(WEIGHTS[noun][verb] for noun, verb in facts):
+    # A post without a point cannot be summarised: tell of something else.
+    facts[0] = (nouns[0], max(WEIGHTS[nouns[0]], key=WEIGHTS[nouns[0]].get))
+  sentences = [
+    f'{rng.choice(OWNERS)} {noun} {verb} .' for noun, verb in facts
+  ]
   return ' '.join(sentences) + ' ' + PROMPT_END
 
 
@@ -120,8 +105,8 @@ def read_facts(post: str) -> list[Fact]:
   """Parses the facts of a post written by `make_post`, in order."""
   words = post.removesuffix(PROMPT_END).split()
   return [
-    Fact(words[i + 2], words[i + 3], CUES[words[i]])
-    for i in range(0, len(words) - 4, 5)
+    Fact(noun, verb, WEIGHTS[noun][verb])
+    for noun, verb in zip(words[1::4], words[2::4])
   ]
 
 
@@ -170,7 +155,7 @@ def gold_utility(post: str, summary: str) -> float:
 
 
 def _is_phrase(words: tuple[str, ...]) -> bool:
-  return len(words) == 2 and words[1] in VERBS_OF.get(words[0], ())
+  return len(words) == 2 and words[1] in WEIGHTS.get(words[0], ())
 
 
 def gold_scores(tokenizer, ids, mask) -> np.ndarray:
@@ -243,7 +228,7 @@ def write_summary(post: str, writer: Writer, rng: random.Random) -> str:
     if rng.random() < writer.mistakes:
       if rng.random() < 0.5:
         noun = rng.choice(NOUNS)
-      verb = rng.choice([v for v in VERBS_OF[noun] if v != verb])
+      verb = rng.choice([v for v in WEIGHTS[noun] if v != verb])
     phrase = f'{noun} {verb}'
     if rng.random() < writer.slips:
       phrase = noun if rng.random() < 0.5 else verb

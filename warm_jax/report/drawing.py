@@ -10,7 +10,7 @@ import functools
 import math
 from collections.abc import Sequence
 
-WIDTH = 7.6  # inches
+WIDTH, NARROW = 7.6, 5.6  # inches, for two panels and for one
 DPI = 160
 INK, FAINT = '#222222', '#8a8a8a'
 STYLE = {
@@ -67,8 +67,9 @@ def save(figure, path) -> None:
 def panels(rows: int, columns: int, panel_height: float):
   from matplotlib import figure
 
-  height = rows * panel_height
-  fig = figure.Figure(figsize=(WIDTH, height), layout='constrained')
+  width = NARROW if columns == 1 else WIDTH
+  size = (width, rows * panel_height)
+  fig = figure.Figure(figsize=size, layout='constrained')
   fig.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
   return fig, fig.subplots(rows, columns, squeeze=False)
 

@@ -190,6 +190,7 @@ def _write_plot(plot: Plot, folder: pathlib.Path) -> dict[str, Any]:
     'data': base64.b64encode(image).decode(),
     'width': width,
     'height': height,
+    'inches': width / drawing.DPI,
   }
 
 

@@ -46,6 +46,7 @@ SETS = {
 }
 MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'
+GLUE = '\N{NO-BREAK SPACE}'
 
 
 def color(method: str) -> str:
@@ -92,14 +93,14 @@ def signed(value, digits: int = 3) -> str:
 
 
 def interval(low, high, digits: int = 3, write=number) -> str:
-  """'[0.755, 0.783]', or nothing where there is none."""
+  """'[0.755, 0.783]' on one line, or nothing where there is none."""
   if not known(low) or not known(high):
     return ''
-  return f'[{write(low, digits)}, {write(high, digits)}]'
+  return f'[{write(low, digits)},{GLUE}{write(high, digits)}]'
 
 
 def percent(value, digits: int = 0) -> str:
-  return f'{100 * value:.{digits}f} %' if known(value) else NOTHING
+  return f'{100 * value:.{digits}f}{GLUE}%' if known(value) else NOTHING
 
 
 def listed(parts) -> str:
