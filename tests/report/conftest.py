@@ -183,7 +183,7 @@ def fake_evaluate(steps, values):
       k: v.tolist() if isinstance(v, np.ndarray) else v
       for k, v in matrix.items()
     }
-  post = 'urgently my dog vanished . also our roof leaked . frankly my boss quit . tldr :'
+  post = 'urgently my dog vanished . <script>frankly my boss quit . tldr :'
   summaries = [
     {'policy': 'sft', 'step': 0, 'text': 'dog vanished', 'gold': 2.4}
   ]

@@ -56,7 +56,7 @@ def wa_minus_ens(table: Mapping[str, Mapping], paper: Mapping[str, float]):
     table: set -> {'wa_minus_ens': {'value', 'low', 'high'}}.
     paper: set -> difference read off the paper's figure.
   """
-  fig, axes = drawing.panels(1, 1, 0.55 * len(table) + 1.15)
+  fig, axes = drawing.panels(1, 1, 0.42 * len(table) + 0.85)
   ax = axes[0, 0]
   for y, (split, row) in enumerate(table.items()):
     x = row['wa_minus_ens']
@@ -167,10 +167,10 @@ def best_of_n(curves: Mapping[str, Sequence[Mapping]]):
     ax.set_xlabel('KL(n) = log n − (n − 1)/n, nats')
     top = ax.secondary_xaxis('top')
     shown = [r for r in first if r['n'] != 2]  # 1 and 2 are too close
-    top.set_xticks([r['kl'] for r in shown], [str(r['n']) for r in shown])
+    names = [f'n = {r["n"]}' if r['n'] == 1 else str(r['n']) for r in shown]
+    top.set_xticks([r['kl'] for r in shown], names)
     top.tick_params(length=2, labelsize=8.5, colors=drawing.FAINT)
     top.spines['top'].set_visible(False)
-    top.set_xlabel('n', fontsize=8.5, color=drawing.FAINT)
     drawing.label_ends(ax, ends)
   return fig
 

@@ -225,8 +225,13 @@ def _merging(merge) -> dict[str, Any]:
         'On the straight line between the two members that rank first and '
         'second on the selection split: accuracy of the averaged weights (WA), '
         'of the averaged scores (ENS), and the average of the two accuracies '
-        '(diagonal). On swapped labels low is good: it is the share of '
-        'mistakes that was learned by heart.',
+        '(diagonal).'
+        + (
+          ' On swapped labels low is good: it is the share of mistakes that '
+          'was learned by heart.'
+          if 'train_swapped' in paths
+          else ''
+        ),
         lambda: figures.interpolation(paths),
         numbers.interpolation_rows(paths),
         'Accuracy against the interpolation weight for every set of pairs',
@@ -264,10 +269,10 @@ def _merging(merge) -> dict[str, Any]:
     'id': 'reward-models',
     'title': 'Reward models: averaging weights, averaging scores',
     'text': 'Accuracy is the share of pairs in which the chosen response '
-    'scores at least as high as the rejected one; on swapped pairs "chosen" is '
-    'the wrong response. Brackets are 95 % intervals over pairs.'
+    'scores at least as high as the rejected one. Brackets are 95 % intervals '
+    'over pairs.'
     + (
-      ' The numbers of the paper are read off its Fig. 4 (two members, 25 % '
+      ' On swapped pairs the chosen response is the wrong one. The numbers of the paper are read off its Fig. 4 (two members, 25 % '
       'swapped).'
       if paper
       else ''

@@ -128,11 +128,17 @@ def paragraphs(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
   if merge:
     told.append(_members(merge, results.get('preferences', {})))
     told.append(_averaging(merge))
+  # With one member all methods are the same model, told of once.
+  only = 'single' if num_members(merge) == 1 else None
   if results.get('best_of_n'):
-    told.append(_choosing(results['best_of_n']))
+    told.append(_choosing(results['best_of_n'], only))
   if results.get('evaluate'):
-    told.append(_training(results['evaluate']))
+    told.append(_training(results['evaluate'], only))
   return told
+
+
+def _of(values: Mapping[str, Any], only: str | None) -> Mapping[str, Any]:
+  return {only: values[only]} if only in values else values
 
 
 def _members(merge, preferences) -> str:
@@ -220,8 +226,8 @@ def _averaging(merge) -> str:
   return text
 
 
-def _choosing(best_of_n) -> str:
-  curves, count = best_of_n['curves'], best_of_n['samples']
+def _choosing(best_of_n, only) -> str:
+  curves, count = _of(best_of_n['curves'], only), best_of_n['samples']
   start = next(iter(curves.values()))[0]['gold']
   parts = []
   for method, rows in curves.items():
@@ -255,8 +261,9 @@ def _bends(rows) -> bool:
   )
 
 
-def _training(evaluate) -> str:
+def _training(evaluate, only) -> str:
   judge, best = tables.best_steps(evaluate)
+  best = _of(best, only)
   rows = evaluate['rows']
   start = next(r['gold'] for r in rows if r['step'] == min_step(rows))
   parts = []
@@ -271,7 +278,7 @@ def _training(evaluate) -> str:
     f'{judge} reward chooses on half of the prompts, gold on the other half is: '
     f'{palette.listed(parts)}. '
   )
-  onset = evaluate.get('hacking_onset', {})
+  onset = _of(evaluate.get('hacking_onset', {}), only)
   hacked = {n: x for n, x in onset.items() if palette.known(x['onset_kl'])}
   spared = [palette.name(n) for n in onset if n not in hacked]
   if hacked:

@@ -1,0 +1,143 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Figures show the numbers they are given, and their words do not collide."""
+
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+
+from warm_jax.report import drawing, figures, palette
+
+
+def path(step, kl, method='warm', gold=1.0):
+  return {'step': step, 'kl': kl, 'method': method, 'gold': gold, 'length': 7.0}
+
+
+def boxes(fig, ax):
+  """Extents of the direct labels, after layout."""
+  fig.draw_without_rendering()
+  renderer = fig.canvas.get_renderer()
+  return [text.get_window_extent(renderer) for text in ax.texts]
+
+
+def canvas(fig):
+  from matplotlib.backends import backend_agg
+
+  backend_agg.FigureCanvasAgg(fig)
+  return fig
+
+
+def test_curves_are_the_numbers_given():
+  sizes = {'test': {'warm': [0.7, 0.72, 0.73], 'ens': [0.7, 0.71, 0.715]}}
+  (ax,) = figures.by_size(sizes).axes
+  drawn = {line.get_color(): line.get_ydata() for line in ax.lines}
+  np.testing.assert_array_equal(
+    drawn[palette.color('warm')], sizes['test']['warm']
+  )
+  np.testing.assert_array_equal(
+    drawn[palette.color('ens')], sizes['test']['ens']
+  )
+  np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 3])
+
+
+@pytest.mark.parametrize('num_sets', [1, 2, 3, 4])
+def test_no_panel_is_left_empty(num_sets):
+  names = list(palette.SETS)[:num_sets]
+  curve = {
+    'lambda': [0.0, 0.5, 1.0],
+    'accuracy': [0.7, 0.72, 0.7],
+    'ens_accuracy': [0.7, 0.71, 0.7],
+    'diag_accuracy': [0.7, 0.7, 0.7],
+  }
+  fig = figures.interpolation({name: curve for name in names})
+  assert [ax.get_title(loc='left') for ax in fig.axes] == [
+    palette.SETS[name] for name in names
+  ]
+
+
+def test_filled_only_where_the_interval_excludes_zero():
+  table = {
+    'test': {'wa_minus_ens': {'value': 0.01, 'low': 0.005, 'high': 0.02}},
+    'ood': {'wa_minus_ens': {'value': 0.01, 'low': -0.01, 'high': 0.02}},
+  }
+  (ax,) = figures.wa_minus_ens(table, {}).axes
+  marks = [line for line in ax.lines if line.get_marker() == 'D']
+  assert [m.get_markerfacecolor() == 'white' for m in marks] == [False, True]
+
+
+def test_labels_of_equal_curves_do_not_overlap():
+  rows = [
+    path(step, step / 10, method)
+    for step in (0, 10, 20)
+    for method in ('single', 'ens', 'warm')
+  ]
+  fig = canvas(figures.lengths(rows))
+  found = sorted(boxes(fig, fig.axes[0]), key=lambda box: box.y0)
+  assert len(found) == 3
+  for below, above in zip(found[:-1], found[1:]):
+    assert below.y1 <= above.y0 + 2  # pixels: line height has slack
+
+
+def test_ring_is_at_the_best_step():
+  rows = [path(s, s / 10, gold=g) for s, g in ((0, 1.0), (10, 2.0), (20, 1.5))]
+  fig = figures.policies(rows, {'warm': 10})
+  for ax, x in zip(fig.axes, (1.0, 10)):
+    ring = [line for line in ax.lines if line.get_markerfacecolor() == 'none']
+    assert len(ring) == 1
+    assert (ring[0].get_xdata()[0], ring[0].get_ydata()[0]) == (x, 2.0)
+
+
+@pytest.mark.parametrize('highest', [0.3, 1.0, 5.0, 37.0, 900.0])
+def test_kl_axis_has_room_between_ticks(highest):
+  from matplotlib import figure
+
+  ax = figure.Figure().subplots()
+  drawing.kl_axis(ax, highest)
+  ticks = ax.get_xticks()
+  assert len(ticks) >= 3 and ticks[0] == 0 and max(ticks) <= highest * 1.03
+  places = np.sqrt(ticks) / np.sqrt(highest)
+  assert np.diff(places).min() > 0.08
+
+
+def test_best_of_n_without_control():
+  rows = [
+    {'n': n, 'kl': kl, 'gold': g, 'gold_low': g - 0.1, 'gold_high': g + 0.1}
+    for n, kl, g in ((1, 0.0, 1.0), (2, 0.19, 1.3))
+  ]
+  fig = figures.best_of_n({'warm': rows})
+  assert len(fig.axes) == 1
+
+
+def test_heat_map_leaves_the_diagonal_free():
+  half = [[0.5, 0.7], [0.3, 0.5]]
+  matrix = {'names': ['sft', 'warm'], 'win_rate': half, 'low': half}
+  fig = figures.win_rates({'gold': matrix | {'high': half}})
+  words = [text.get_text() for text in fig.axes[0].texts]
+  assert words == ['70 %', '70–70', '30 %', '30–30']
+
+
+def test_settings_of_the_caller_stay():
+  def settings():
+    return {key: matplotlib.rcParams[key] for key in drawing.STYLE}
+
+  before = settings()
+  figures.by_size({'test': {'warm': [0.7], 'ens': [0.7]}})
+  assert settings() == before
+
+
+def test_matplotlib_waits_for_the_first_figure():
+  code = (
+    'import sys; from warm_jax.stages import report; '
+    'assert not {"matplotlib", "jinja2", "jax", "numpy"} & set(sys.modules)'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_methods_differ_in_more_than_colour():
+  main = ('single', 'second', 'ens', 'warm', 'sft')
+  assert len({palette.color(m) for m in main}) == len(main)
+  assert len({palette.marker(m) for m in main}) == len(main)
+  assert palette.color('warm_2') == palette.color('warm')
+  assert palette.dashes('warm_2') != palette.dashes('warm')
