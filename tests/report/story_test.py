@@ -105,6 +105,11 @@ def test_best_of_n_says_whether_gold_bends():
     ]
 
   result = {'samples': 8, 'curves': {'single': curve(1, 2, 1.5)}}
-  assert 'of single falls again' in story.paragraphs({'best_of_n': result})[0]
+  assert (
+    'of single clearly falls again'
+    in story.paragraphs({'best_of_n': result})[0]
+  )
   result = {'samples': 8, 'curves': {'single': curve(1, 2, 1.95)}}
-  assert 'No gold curve falls' in story.paragraphs({'best_of_n': result})[0]
+  assert (
+    'No gold curve clearly falls' in story.paragraphs({'best_of_n': result})[0]
+  )

@@ -162,7 +162,7 @@ def write(
 
 
 def _title(records) -> str:
-  kind = _config(records).get('kind')
+  kind = _config(records).get('kind', '')
   world = {'toy': 'TinyTLDR', 'files': 'your preferences'}.get(kind, kind)
   return f'WARM on {world}' if world else 'WARM'
 

@@ -129,7 +129,7 @@ def paragraphs(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     told.append(_members(merge, results.get('preferences', {})))
     told.append(_averaging(merge))
   # With one member all methods are the same model, told of once.
-  only = 'single' if num_members(merge) == 1 else None
+  only = 'single' if num_members(merge) == 1 else ''
   if results.get('best_of_n'):
     told.append(_choosing(results['best_of_n'], only))
   if results.get('evaluate'):
@@ -137,7 +137,7 @@ def paragraphs(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
   return told
 
 
-def _of(values: Mapping[str, Any], only: str | None) -> Mapping[str, Any]:
+def _of(values: Mapping[str, Any], only: str) -> Mapping[str, Any]:
   return {only: values[only]} if only in values else values
 
 
@@ -226,7 +226,7 @@ def _averaging(merge) -> str:
   return text
 
 
-def _choosing(best_of_n, only) -> str:
+def _choosing(best_of_n, only: str) -> str:
   curves, count = _of(best_of_n['curves'], only), best_of_n['samples']
   start = next(iter(curves.values()))[0]['gold']
   parts = []
@@ -245,9 +245,9 @@ def _choosing(best_of_n, only) -> str:
   bent = [m for m, rows in curves.items() if _bends(rows)]
   if bent:
     names = palette.listed(palette.name(m) for m in bent)
-    text += f'The gold curve of {names} falls again before n = {count}.'
+    text += f'The gold curve of {names} clearly falls again before n = {count}.'
   else:
-    text += f'No gold curve falls before n = {count}: choosing alone does not '
+    text += f'No gold curve clearly falls before n = {count}: choosing alone does not '
     text += 'go far enough to be hacked.'
   return text
 
@@ -261,11 +261,11 @@ def _bends(rows) -> bool:
   )
 
 
-def _training(evaluate, only) -> str:
+def _training(evaluate, only: str) -> str:
   judge, best = tables.best_steps(evaluate)
   best = _of(best, only)
   rows = evaluate['rows']
-  start = next(r['gold'] for r in rows if r['step'] == min_step(rows))
+  start = next(r['gold'] for r in rows if r['step'] == _first_step(rows))
   parts = []
   for name, row in best.items():
     between = palette.interval(row['gold_low'], row['gold_high'], 2)
@@ -300,7 +300,7 @@ def _training(evaluate, only) -> str:
   return text.strip()
 
 
-def min_step(rows) -> int:
+def _first_step(rows) -> int:
   return min(row['step'] for row in rows)
 
 
