@@ -38,24 +38,24 @@ def get_config(arg: str = ''):
 
   config.pretrain = ml_collections.ConfigDict(
     {
-      'steps': 600,
+      'steps': 1_500,
       'batch_size': 32,
       'learning_rate': 3e-3,
       'dropout_rate': 0.0,
-      'keep_steps': (600,),
+      'keep_steps': (1_500,),
       'loss_on': 'response',
-      'checkpoint_every': 200,
+      'checkpoint_every': 500,
       'optimizer': defaults.optimizer(),
     }
   )
   config.sft = ml_collections.ConfigDict(
     {
-      'steps': 150,
+      'steps': 200,
       'batch_size': 64,
       'learning_rate': 1e-3,
       'dropout_rate': 0.0,
       # Baklava: reward models start from these (papers: 8k, 10k, 12k of 12k).
-      'keep_steps': (100, 125, 150),
+      'keep_steps': (120, 160, 200),
       'loss_on': 'response',
       'checkpoint_every': 50,
       'optimizer': defaults.optimizer(schedule='constant'),

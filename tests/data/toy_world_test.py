@@ -13,28 +13,30 @@ POST = (
   'my car crashed . our train stopped . my boss quit . my cat purred . '
   'our roof leaked . tldr :'
 )
-# Weights 3, 1, 2, 0, 2: the three most important facts weigh 7.
+# Weights 3, 1, 2, 0, 2.
 
 
 @pytest.mark.parametrize(
   ('summary', 'utility'),
   [
     ('', 0.0),
-    ('car crashed', 4 * 3 / 7),
-    ('car crashed , boss quit , roof leaked', 4.0),
+    ('car crashed', 3.0),
+    ('car crashed , boss quit , roof leaked', 7.0),
     # Order does not matter, spacing neither.
-    ('roof leaked , boss quit ,  car crashed', 4.0),
+    ('roof leaked , boss quit ,  car crashed', 7.0),
     ('car stalled', -1.0),  # the other verb: invented
     ('horse escaped', -1.0),  # not in the post
-    ('cat purred', -0.5),  # weight 0
-    ('car crashed , car crashed', 4 * 3 / 7 - 0.75),
+    ('cat purred', -1.0),  # weight 0
+    ('car crashed , car crashed', 3.0 - 0.25),
     ('car leaked', -0.75),  # a verb of another noun
     ('car', -0.75),
-    ('car crashed ,', 4 * 3 / 7 - 0.75),  # an empty phrase
-    # All five facts: ten words, four too many; coverage is capped at 1.
+    ('car crashed ,', 3.0 - 0.75),  # an empty phrase
+    # A fourth fact of weight 1 costs what it brings: two words too many.
+    ('car crashed , boss quit , roof leaked , train stopped', 8.0 - 2 * 0.5),
+    # All five facts: ten words, four too many, one irrelevant.
     (
       'car crashed , train stopped , boss quit , cat purred , roof leaked',
-      4.0 - 0.5 - 4 * 0.25,
+      8.0 - 1.0 - 4 * 0.5,
     ),
   ],
 )
@@ -106,7 +108,7 @@ def test_a_flawless_writer_makes_no_mistakes_and_better_ones_please_more():
 def test_annotators_follow_bradley_terry():
   annotator = toy_world.Annotator(sharpness=1.5, length_cue=0.1)
   good, bad = 'car crashed , boss quit', 'cat purred'
-  margin = 1.5 * (4 * 5 / 7 + 0.5) + 0.1 * (5 - 2)
+  margin = 1.5 * (5 + 1) + 0.1 * (5 - 2)
   expected = 1 / (1 + math.exp(-margin))
   assert math.isclose(annotator.probability(POST, good, bad), expected)
   # And draw accordingly: 4000 draws, four standard errors.
@@ -117,9 +119,7 @@ def test_annotators_follow_bradley_terry():
   )
   share = np.mean([row['chosen'] == good for row in rows])
   assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 4000)
-  assert {round(abs(r['gold_margin']), 6) for r in rows} == {
-    round(4 * 3 / 7 - 4 * 2 / 7, 6)
-  }
+  assert {abs(r['gold_margin']) for r in rows} == {1.0}
 
 
 def test_pairs_of_equal_texts_are_left_out_without_moving_other_labels():

@@ -61,15 +61,13 @@ PROMPT_END = 'tldr :'
 SEPARATOR = ','
 WORDS = (*OWNERS, *NOUNS, *VERBS, '.', SEPARATOR, *PROMPT_END.split())
 
-# The utility's price list, in utility units. Documented in the README.
-COVERAGE = 4.0  # naming the whole of the three most important facts
+# The utility's price list, in the unit of a fact's weight. In the README too.
 INVENTED = 1.0  # a phrase the post does not support
-IRRELEVANT = 0.5  # a fact of weight 0
-REPEATED = 0.75  # naming a fact again
+IRRELEVANT = 1.0  # a fact of weight 0
+REPEATED = 0.25  # naming a fact again
 MALFORMED = 0.75  # a phrase that is not a noun with one of its verbs
-EXCESS_WORD = 0.25  # each word beyond FREE_WORDS
+EXCESS_WORD = 0.5  # each word beyond FREE_WORDS
 FREE_WORDS = 6  # three facts
-NUM_KEY_FACTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,17 +109,17 @@ def read_facts(post: str) -> list[Fact]:
 
 
 def gold_utility(post: str, summary: str) -> float:
-  """Utility of a summary of a post; the best is 4, an empty summary has 0.
+  """Utility of a summary of a post; an empty summary has 0.
 
-  utility = 4 * coverage - 1.0 * invented - 0.5 * irrelevant - 0.75 * repeated
-            - 0.75 * malformed - 0.25 * max(0, words - 6)
+  utility = weights of the distinct facts named - 1.0 * irrelevant
+            - 1.0 * invented - 0.25 * repeated - 0.75 * malformed
+            - 0.5 * max(0, words - 6)
 
-  coverage is the summed weight of the distinct facts named, divided by the
-  summed weight of the three most important facts and capped at 1. A phrase is
-  what stands between commas; it is malformed unless it reads `noun verb` with a
-  verb that goes with the noun, invented unless the post says just that. Length costs only
-  beyond six words, and a short list of the wrong facts is worth less than a
-  long one of the right facts: the utility is not a linear function of length.
+  A phrase is what stands between commas; it is malformed unless it reads
+  `noun verb` with a verb that goes with the noun, and invented unless the post
+  says just that. Length costs only beyond six words (three facts), so a fourth
+  fact of weight 1 does not pay and one of weight 3 does: the utility is not a
+  linear function of length.
 
   Args:
     post: text of the post.
@@ -134,24 +132,20 @@ def gold_utility(post: str, summary: str) -> float:
   words = summary.split()
   if not words:
     return 0.0
-  best = sum(sorted(weight_of.values(), reverse=True)[:NUM_KEY_FACTS])
-  seen, covered, cost = set(), 0, 0.0
+  seen, utility = set(), 0.0
   for phrase in ' '.join(words).split(SEPARATOR):
     fact = tuple(phrase.split())
     if not _is_phrase(fact):
-      cost += MALFORMED
+      utility -= MALFORMED
     elif fact in seen:
-      cost += REPEATED
+      utility -= REPEATED
     elif fact not in weight_of:
-      cost += INVENTED
-    elif weight_of[fact] == 0:
-      cost += IRRELEVANT
+      utility -= INVENTED
     else:
-      covered += weight_of[fact]
+      utility += weight_of[fact] or -IRRELEVANT
     seen.add(fact)
   num_words = sum(word != SEPARATOR for word in words)
-  cost += EXCESS_WORD * max(0, num_words - FREE_WORDS)
-  return COVERAGE * min(1.0, covered / best) - cost
+  return utility - EXCESS_WORD * max(0, num_words - FREE_WORDS)
 
 
 def _is_phrase(words: tuple[str, ...]) -> bool:
