@@ -31,7 +31,7 @@ def get_config(arg: str = ''):
   )
   config.data = ml_collections.ConfigDict(
     {
-      'max_length': 44,  # tokens of prompt and response
+      'max_length': 48,  # tokens of prompt and response
     }
   )
   config.model = defaults.model(width=64, num_layers=2, num_heads=4)
@@ -68,7 +68,7 @@ def get_config(arg: str = ''):
       'num_test': 3_000,
       'num_ood': 3_000,
       'temperature': 1.0,
-      'sharpness': 2.0,  # of the annotators
+      'sharpness': 4.0,  # of the annotators
       'length_cue': 0.1,  # per word
       'swapped': 0.0 if arg == 'clean' else 0.25,
       'max_new_tokens': 16,
@@ -88,7 +88,7 @@ def get_config(arg: str = ''):
           'batch_size': 64,
           'learning_rate': 2e-3,
           'dropout_rate': 0.0,
-          'keep_steps': (300,),
+          'keep_steps': (700,),
           'loss_on': 'response',
           'checkpoint_every': 100,
           'optimizer': defaults.optimizer(),
@@ -108,7 +108,7 @@ def get_config(arg: str = ''):
     }
   )
   config.probe = ml_collections.ConfigDict({'l2': 1e-3})
-  config.reward = defaults.reward(members=6, steps=400)
+  config.reward = defaults.reward(members=6, steps=500)
   config.merge = defaults.merge()
   config.best_of_n = ml_collections.ConfigDict(
     {

@@ -135,3 +135,23 @@ def test_pairs_of_equal_texts_are_left_out_without_moving_other_labels():
     [POST] * 90, first, second, annotator, random.Random(3)
   )
   assert [r['chosen'] for r in more[0::3]] == [r['chosen'] for r in rows[0::2]]
+
+
+def test_remarks_say_what_phrases_are():
+  summary = 'car crashed , car crashed , horse escaped , cat purred , boss car'
+  remarks = {
+    toy_world.write_remark(POST, summary, random.Random(seed))
+    for seed in range(100)
+  }
+  assert remarks == {
+    'vital car crashed',
+    'again car crashed',
+    'false horse escaped',
+    'trivial cat purred',
+    'garbled boss car',
+    'wordy',
+  }
+  assert toy_world.write_remark(POST, '', random.Random(0)) == ''
+  writers = toy_world.PRETRAIN_WRITERS
+  assert all(row['remark'] for row in toy_world.write_rows(0, 50, writers, remarks=True))
+  assert not any(row['remark'] for row in toy_world.write_rows(0, 50, writers))

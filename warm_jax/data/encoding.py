@@ -1,7 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """From text to token ids, once: ids, mask and border travel together.
 
-A row is [bos] prompt response [eos], right-padded. Prompt and response are
+A row is [bos] prompt response [eos], right-padded; text to pretrain on may go on
+after the end of the response with a remark and an end of its own. Prompt and response are
 tokenised apart, so the border between them is exact, and nothing is decoded
 and tokenised again later (trap P7).
 """
@@ -81,6 +82,7 @@ def encode(
   prompts: list[str],
   responses: list[str] | None,
   max_length: int,
+  remarks: list[str] | None = None,
 ) -> tuple[Sequences, np.ndarray]:
   """Encodes prompts, with their responses unless responses is None.
 
@@ -91,6 +93,7 @@ def encode(
     responses: [N] texts, or None for prompts alone.
     max_length: T. Rows that do not fit are marked, not cut: cutting a response
       would move its end (trap P5).
+    remarks: [N] texts that follow the responses; '' for none.
 
   Returns:
     sequences: of all N rows; a row that does not fit is left as padding.
@@ -100,7 +103,11 @@ def encode(
   heads = [bos + ids for ids in tokenizer.encode(prompts)]
   tails = [[]] * len(heads)
   if responses is not None:
-    tails = [ids + [tokenizer.eos_id] for ids in tokenizer.encode(responses)]
+    end = [tokenizer.eos_id]
+    tails = [ids + end for ids in tokenizer.encode(responses)]
+    if remarks is not None:
+      more = tokenizer.encode(remarks)
+      tails = [t + (m + end if m else []) for t, m in zip(tails, more)]
   ids = np.full((len(heads), max_length), tokenizer.pad_id, np.int32)
   lengths = np.array([len(h) + len(t) for h, t in zip(heads, tails)], np.int64)
   fits = lengths <= max_length
@@ -118,7 +125,7 @@ def encode_responses(
   max_length: int,
   source: str,
 ) -> Sequences:
-  """Encodes rows of prompt and response; over-long ones are left out.
+  """Encodes rows of prompt, response and any remark; over-long ones are left out.
 
   Raises:
     UserError: no row is left; names the source.
@@ -128,6 +135,7 @@ def encode_responses(
     [row['prompt'] for row in rows],
     [row['response'] for row in rows],
     max_length,
+    [row.get('remark', '') for row in rows],
   )
   _require_some(fits, source, max_length)
   return sequences.take(np.flatnonzero(fits))

@@ -11,6 +11,11 @@ commas, invents nothing, repeats nothing, and stops:
 
     roof collapsed , boss quit
 
+Text to pretrain on goes on after the summary's end with a reader's remark, as
+text in the world does: `false cat hid`, `vital roof collapsed`, `again boss
+quit`. Remarks say in words what a phrase is, never what it is worth; they are
+why a pretrained model has features that a reward model can use.
+
 The gold utility reads the two texts and nothing else. It is what people would
 want if annotators made no mistakes; no learned model ever sees it, and it is
 computed for the annotators' labels and for evaluation only.
@@ -59,7 +64,22 @@ NOUNS = tuple(WEIGHTS)
 VERBS = tuple(verb for verbs in WEIGHTS.values() for verb in verbs)
 PROMPT_END = 'tldr :'
 SEPARATOR = ','
-WORDS = (*OWNERS, *NOUNS, *VERBS, '.', SEPARATOR, *PROMPT_END.split())
+# What readers remark of a phrase, by its weight or its fault, or of the length.
+REMARKS = {3: 'vital', 2: 'useful', 1: 'minor', 0: 'trivial'}
+FALSE, AGAIN, GARBLED, WORDY = 'false', 'again', 'garbled', 'wordy'
+WORDS = (
+  *OWNERS,
+  *NOUNS,
+  *VERBS,
+  '.',
+  SEPARATOR,
+  *PROMPT_END.split(),
+  *REMARKS.values(),
+  FALSE,
+  AGAIN,
+  GARBLED,
+  WORDY,
+)
 
 # The utility's price list, in the unit of a fact's weight. In the README too.
 INVENTED = 1.0  # a phrase the post does not support
@@ -128,24 +148,33 @@ def gold_utility(post: str, summary: str) -> float:
   Returns:
     The utility, a float.
   """
-  weight_of = {(f.noun, f.verb): f.weight for f in read_facts(post)}
+  price = {FALSE: -INVENTED, AGAIN: -REPEATED, GARBLED: -MALFORMED}
+  price |= {REMARKS[weight]: weight or -IRRELEVANT for weight in REMARKS}
   words = summary.split()
-  if not words:
-    return 0.0
-  seen, utility = set(), 0.0
-  for phrase in ' '.join(words).split(SEPARATOR):
-    fact = tuple(phrase.split())
-    if not _is_phrase(fact):
-      utility -= MALFORMED
-    elif fact in seen:
-      utility -= REPEATED
-    elif fact not in weight_of:
-      utility -= INVENTED
-    else:
-      utility += weight_of[fact] or -IRRELEVANT
-    seen.add(fact)
+  utility = sum(price[kind] for kind, _ in _phrases(post, summary))
   num_words = sum(word != SEPARATOR for word in words)
   return utility - EXCESS_WORD * max(0, num_words - FREE_WORDS)
+
+
+def _phrases(post: str, summary: str) -> list[tuple[str, str]]:
+  """The phrases of a summary, each with the remark it deserves."""
+  if not summary.split():
+    return []
+  weight_of = {(f.noun, f.verb): f.weight for f in read_facts(post)}
+  seen, out = set(), []
+  for text in summary.split(SEPARATOR):
+    phrase = tuple(text.split())
+    if not _is_phrase(phrase):
+      kind = GARBLED
+    elif phrase in seen:
+      kind = AGAIN
+    elif phrase not in weight_of:
+      kind = FALSE
+    else:
+      kind = REMARKS[weight_of[phrase]]
+    seen.add(phrase)
+    out.append((kind, ' '.join(phrase)))
+  return out
 
 
 def _is_phrase(words: tuple[str, ...]) -> bool:
@@ -236,11 +265,20 @@ def _gumbel(rng: random.Random) -> float:
   return -math.log(-math.log(max(rng.random(), 1e-300)))
 
 
+def write_remark(post: str, summary: str, rng: random.Random) -> str:
+  """A reader's remark on one phrase, or on the length, drawn at random."""
+  remarks = [f'{kind} {phrase}' for kind, phrase in _phrases(post, summary)]
+  num_words = sum(word != SEPARATOR for word in summary.split())
+  remarks += [WORDY] * max(0, (num_words - FREE_WORDS) // 2)
+  return rng.choice(remarks) if remarks else ''
+
+
 def write_rows(
   seed: int | str,
   num_rows: int,
   writers,
   num_facts: tuple[int, ...] = NUM_FACTS,
+  remarks: bool = False,
 ) -> list[dict]:
   """Draws posts, each with the summary of a writer drawn from `writers`.
 
@@ -249,9 +287,10 @@ def write_rows(
     num_rows: number of rows.
     writers: tuple of (Writer, probability).
     num_facts: how many facts a post may tell.
+    remarks: whether readers remark on the summaries.
 
   Returns:
-    List of {'prompt': post, 'response': summary}.
+    List of {'prompt': post, 'response': summary, 'remark': text or ''}.
   """
   rng = random.Random(seed)
   people, shares = zip(*writers)
@@ -259,7 +298,9 @@ def write_rows(
   for _ in range(num_rows):
     post = make_post(rng, num_facts)
     writer = rng.choices(people, weights=shares)[0]
-    rows.append({'prompt': post, 'response': write_summary(post, writer, rng)})
+    summary = write_summary(post, writer, rng)
+    remark = write_remark(post, summary, rng) if remarks else ''
+    rows.append({'prompt': post, 'response': summary, 'remark': remark})
   return rows
 
 
@@ -330,12 +371,11 @@ def describe(posts, summaries) -> dict[str, float]:
   """Means that say what a set of summaries is like: gold, words, faults."""
   totals = collections.Counter()
   for post, summary in zip(posts, summaries):
-    facts = {(f.noun, f.verb) for f in read_facts(post)}
-    phrases = [tuple(p.split()) for p in summary.split(SEPARATOR)]
+    kinds = [kind for kind, _ in _phrases(post, summary)]
     totals['gold'] += gold_utility(post, summary)
     totals['words'] += len(summary.replace(SEPARATOR, ' ').split())
-    totals['phrases'] += len(phrases)
-    totals['invented'] += sum(_is_phrase(p) and p not in facts for p in phrases)
-    totals['malformed'] += sum(not _is_phrase(p) for p in phrases)
-    totals['repeated'] += len(phrases) - len(set(phrases))
+    totals['phrases'] += len(kinds)
+    totals['invented'] += kinds.count(FALSE)
+    totals['malformed'] += kinds.count(GARBLED)
+    totals['repeated'] += kinds.count(AGAIN)
   return {key: value / max(1, len(posts)) for key, value in totals.items()}

@@ -16,7 +16,7 @@ def run(run) -> dict:
   """
   config, folder = run.config.world, run.folder('world')
   seed = run.config.seed
-  easy = (toy_world.PRETRAIN_WRITERS, toy_world.PRETRAIN_NUM_FACTS)
+  easy = (toy_world.PRETRAIN_WRITERS, toy_world.PRETRAIN_NUM_FACTS, True)
   usual = (toy_world.SFT_WRITERS, toy_world.NUM_FACTS)
   recipes = {
     'pretrain': (config.num_pretrain, *easy),

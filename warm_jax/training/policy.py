@@ -310,6 +310,7 @@ def train(
         state, metrics = update_fn(state, samples, scores, sft_params)
         recorder.record(index, metrics)
         if index + 1 in kept:
+          recorder.flush()  # parameters that have gone bad are not kept
           checkpoint.save_params(
             folder / f'params_{index + 1}', state.policy.params
           )

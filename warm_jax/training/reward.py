@@ -44,8 +44,16 @@ def fit_probe(
 
   Returns:
     w: [D] float32, the head that all members share.
+
+  Raises:
+    NonFiniteError: a feature is NaN or infinite.
   """
   difference = np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64)
+  if not np.isfinite(difference).all():
+    raise errors.NonFiniteError(
+      'probe: the features of the SFT model are not finite, so no head can be '
+      'fitted; lower the learning rate of the SFT stage'
+    )
 
   def objective(w):
     margin = difference @ w
@@ -55,11 +63,6 @@ def fit_probe(
 
   start = np.zeros(difference.shape[1])
   fit = scipy.optimize.minimize(objective, start, jac=True, method='L-BFGS-B')
-  if not np.isfinite(fit.fun):
-    raise errors.NonFiniteError(
-      'probe: the features of the SFT model are not finite, so no head can be '
-      'fitted; lower the learning rate of the SFT stage'
-    )
   return fit.x.astype(np.float32)
 
 

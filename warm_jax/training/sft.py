@@ -123,7 +123,8 @@ def train(
       )
       for step, rows in enumerate(batches, start):
         part = data.take(rows)
-        loss_mask = part.mask
+        # Nothing stands before the first token to predict it from.
+        loss_mask = part.mask & (position[None, None, :] > 0)
         if config.loss_on == 'response':
           border = part.response_start[..., None]
           loss_mask = loss_mask & (position[None, None, :] >= border)
@@ -132,6 +133,7 @@ def train(
         )
         recorder.record(step, metrics)
         if step + 1 in config.keep_steps:
+          recorder.flush()  # parameters that have gone bad are not kept
           checkpoint.save_params(
             folder / f'params_{step + 1}', members.member(state.params, 0)
           )
