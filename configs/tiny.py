@@ -84,8 +84,8 @@ def get_config(arg: str = ''):
       'probe_l2': 1e-3,
       'pretrain': ml_collections.ConfigDict(
         {
-          'steps': 300,
-          'batch_size': 64,
+          'steps': 700,
+          'batch_size': 32,
           'learning_rate': 2e-3,
           'dropout_rate': 0.0,
           'keep_steps': (700,),
@@ -96,7 +96,7 @@ def get_config(arg: str = ''):
       ),
       'reward': ml_collections.ConfigDict(
         {
-          'steps': 300,
+          'steps': 350,
           'batch_size': 64,
           'learning_rate': 1e-3,
           'dropout_rate': 0.0,
