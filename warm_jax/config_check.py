@@ -4,7 +4,8 @@
 One table maps patterns of field paths to what their values must be. A pattern
 is matched against the dotted path (`reward.num_epochs`); the first that fits
 decides, so exceptions stand above the general rules. Tuples are checked entry
-by entry, None (an unset optional) passes.
+by entry, None (an unset optional) passes. What fields say to one another is
+checked after that, in `_conflicts`.
 """
 
 import dataclasses
@@ -72,6 +73,23 @@ def _rule(patterns: str, check) -> Rule:
   return Rule(tuple(patterns.split()), *check)
 
 
+# Names of stages.scorers.MEANING, which imports jax; a test compares them.
+SCORERS = (
+  *('single', 'second', 'ens', 'ens_2', 'min', 'uncertainty'),
+  *('warm', 'warm_2', 'greedy', 'weighted'),
+)
+
+NOT_EMPTY = (
+  *('*_rates', '*.keep_steps', '*.sft_checkpoints'),
+  *('policy.rewards', 'best_of_n.scorers'),
+)
+
+# The judges of `warm_jax.stages.scorers`, named here without importing jax.
+SCORERS = (
+  'single', 'second', 'ens', 'ens_2', 'min', 'uncertainty',
+  'warm', 'warm_2', 'greedy', 'weighted',
+)  # fmt: skip
+
 RULES: tuple[Rule, ...] = (
   # Sections of the model are checked by ModelConfig itself.
   _rule('*.optimizer.name', _one_of('adam', 'adamw')),
@@ -82,9 +100,20 @@ RULES: tuple[Rule, ...] = (
   _rule('*.optimizer.warmup_steps', _whole(0)),
   _rule('runtime.member_map', _one_of('auto', 'vmap', 'scan')),
   _rule('seed *.seed *_seed *_seeds', _whole(0)),
+  _rule('*.loss_on', _one_of('all', 'response')),
+  _rule('*.baseline', _one_of('value', 'leave_one_out')),
+  _rule('*.rewards *.scorers', _one_of(*SCORERS)),
+  _rule('*.swapped', _between(0, 1)),
+  _rule('*.num_lambdas', _whole(2)),
+  _rule('*.max_pairs *.checkpoint_every', _whole(0)),
+  _rule('*.eval_every *.keep_steps *.samples_per_prompt', _whole(1)),
+  _rule('*.sft_checkpoints', _whole(0)),
+  _rule('*.kl_targets *.sharpness *.missing_eos_penalty *.l2', _at_least(0)),
   _rule('*.members *.num_samples *.batch_size *_batch_size', _whole(1)),
   _rule('*.max_new_tokens *.max_length *.max_*_length', _whole(1)),
   _rule('*.every_steps *_every_steps *.log_every', _whole(0)),
+  _rule('*.checkpoint_every *.max_pairs *.sft_checkpoints', _whole(0)),
+  _rule('*.eval_every *.samples_per_prompt *.keep_steps', _whole(1)),
   _rule('*.num_epochs *.epochs *.num_steps *.steps', _whole(1)),
   _rule('*.num_*', _whole(1)),
   _rule('*.keep', _whole(1)),
@@ -93,7 +122,12 @@ RULES: tuple[Rule, ...] = (
   _rule('*.label_smoothing', _between(0, 0.5, open_high=True)),
   _rule('*fraction *fractions *_probability', _between(0, 1)),
   _rule('*.temperature *_temperature', _at_least(0, is_open=True)),
-  _rule('*.kl_coef *_coef', _at_least(0)),
+  _rule('*.kl_coef *_coef *_penalty *.kl_targets', _at_least(0)),
+  _rule('*.sharpness *.l2 *_l2', _at_least(0)),
+  _rule('*.swapped', _between(0, 1)),
+  _rule('*.baseline', _one_of('value', 'leave_one_out')),
+  _rule('*.loss_on', _one_of('all', 'response')),
+  _rule('policy.rewards best_of_n.scorers', _one_of(*SCORERS)),
 )
 
 
@@ -110,11 +144,14 @@ def validate(config, rules: Iterable[Rule] = RULES) -> None:
     if any(path.startswith(section + '.') for section, _ in model_sections):
       continue
     values = value if isinstance(value, (tuple, list)) else (value,)
+    if not values and any(fnmatch.fnmatchcase(path, p) for p in NOT_EMPTY):
+      wrong.append(f'config.{path} is empty: give at least one value')
     for entry in values:
       problem = _problem(path, entry, rules)
       if problem:
         wrong.append(f'config.{path} is {value!r}: it must be {problem}')
         break
+  wrong += _relations(plain(config))
   for path, section in model_sections:
     # The vocabulary and the longest text may be known only from the data.
     known: dict[str, Any] = {'vocab_size': 2, 'max_length': 2}
@@ -125,8 +162,99 @@ def validate(config, rules: Iterable[Rule] = RULES) -> None:
       wrong.append(f'config.{path}: {e}')
     except TypeError as e:
       wrong.append(f'config.{path}: {str(e).split("__init__() ")[-1]}')
+  # Only values that are fine one by one are worth comparing.
+  wrong = wrong or list(_conflicts(plain(config)))
   if wrong:
     raise errors.UserError('; '.join(wrong))
+
+
+def _conflicts(config: Mapping[str, Any]):
+  """Fields that do not go together, one clause each."""
+  for path, section in _sections(config):
+    here = f'config.{path}.'
+    steps = section.get('steps')
+    keep = section.get('keep_steps')
+    if keep is not None and steps is not None:
+      if not keep or keep != sorted(set(keep)) or keep[-1] != steps:
+        yield (
+          f'{here}keep_steps is {tuple(keep)!r}: it must rise and end at '
+          f'{here}steps={steps}'
+        )
+    warmup = section.get('optimizer', {}).get('warmup_steps', 0)
+    if steps is not None and warmup > steps:
+      yield (
+        f'{here}optimizer.warmup_steps is {warmup}: it must not exceed '
+        f'{here}steps={steps}'
+      )
+    per_prompt = section.get('samples_per_prompt')
+    if per_prompt is not None:
+      if section['batch_size'] % per_prompt:
+        yield (
+          f'{here}batch_size is {section["batch_size"]}: it must be a multiple '
+          f'of {here}samples_per_prompt={per_prompt}'
+        )
+      if section['baseline'] == 'leave_one_out' and per_prompt < 2:
+        yield (
+          f"{here}baseline is 'leave_one_out': it needs "
+          f'{here}samples_per_prompt of at least 2'
+        )
+    context = config.get('data', {}).get('max_length')
+    new_tokens = section.get('max_new_tokens')
+    if context and new_tokens and new_tokens >= context:
+      yield (
+        f'{here}max_new_tokens is {new_tokens}: it leaves no room for a prompt '
+        f'in config.data.max_length={context}'
+      )
+  kept = config.get('sft', {}).get('keep_steps')
+  starts = config.get('reward', {}).get('sft_checkpoints')
+  if kept and starts and max(starts) >= len(kept):
+    yield (
+      f'config.reward.sft_checkpoints is {tuple(starts)!r}: '
+      f'config.sft.keep_steps keeps {len(kept)}, numbered from 0'
+    )
+
+
+def _sections(tree, prefix=''):
+  """All sections with their dotted paths."""
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield prefix + key, value
+      yield from _sections(value, f'{prefix}{key}.')
+
+
+def _relations(tree, prefix='config.') -> list[str]:
+  """What is wrong between fields of one section, wherever it is."""
+  wrong = []
+  for key, section in tree.items():
+    if not isinstance(section, dict):
+      continue
+    path = f'{prefix}{key}'
+    wrong += _relations(section, f'{path}.')
+    steps, kept = section.get('steps'), section.get('keep_steps')
+    if _number(steps) and kept is not None:
+      if not kept or list(kept) != sorted(set(kept)) or kept[-1] != steps:
+        wrong.append(
+          f'{path}.keep_steps is {tuple(kept)!r}: it must increase and end '
+          f'with {path}.steps, which is {steps}'
+        )
+    samples = section.get('samples_per_prompt')
+    if _number(samples) and samples >= 1:
+      if section['batch_size'] % samples:
+        wrong.append(
+          f'{path}.batch_size is {section["batch_size"]}: it must be a '
+          f'multiple of samples_per_prompt, which is {samples}'
+        )
+      if section['baseline'] == 'leave_one_out' and samples < 2:
+        wrong.append(
+          f'{path}.samples_per_prompt is {samples}: leave_one_out needs at '
+          'least 2'
+        )
+    for name in ('learning_rates', 'dropout_rates', 'sft_checkpoints'):
+      if name in section and not section[name]:
+        wrong.append(f'{path}.{name} is empty: give at least one value')
+    if 'rewards' in section and not section['rewards']:
+      wrong.append(f'{path}.rewards is empty: name at least one scorer')
+  return wrong
 
 
 def _problem(path, value, rules) -> str | None:
