@@ -35,12 +35,14 @@ def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
     List of dicts.
 
   Raises:
-    UserError: unreadable source, or a row that lacks a field or holds
+    UserError: unreadable or empty source, or a row that lacks a field or holds
       something else than text there; names file, row and field.
   """
   rows = (
     _read_tfds(source) if source.startswith('tfds:') else _read_jsonl(source)
   )
+  if not rows:
+    raise errors.UserError(f'{source}: no rows in it')
   for number, row in enumerate(rows, 1):
     for field in fields:
       if not isinstance(row, dict) or not isinstance(row.get(field), str):
@@ -153,6 +155,8 @@ def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
       '_generate_examples': lambda self: (),
       '__module__': __name__,
     },
+    # The registry refuses a second class of one name in a process.
+    skip_registration=True,
   )
   tfds.disable_progress_bar()
   builder = builder_class(data_dir=str(folder), file_format='array_record')

@@ -24,6 +24,11 @@ def world(run) -> dict:
   its place (WARM trains its SFT model on the preferred summaries).
   """
   config, folder = run.config.data, run.folder('world')
+  if not config.train:
+    raise errors.UserError(
+      'data.train is empty: name a file of preference pairs '
+      '(--config.data.train=FILE)'
+    )
   chosen = [
     {'prompt': row['prompt'], 'response': row['chosen']}
     for row in sources.read_rows(config.train)
