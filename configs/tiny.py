@@ -84,11 +84,11 @@ def get_config(arg: str = ''):
       'probe_l2': 1e-3,
       'pretrain': ml_collections.ConfigDict(
         {
-          'steps': 700,
+          'steps': 500,
           'batch_size': 32,
           'learning_rate': 2e-3,
           'dropout_rate': 0.0,
-          'keep_steps': (700,),
+          'keep_steps': (500,),
           'loss_on': 'response',
           'checkpoint_every': 100,
           'optimizer': defaults.optimizer(),
@@ -96,7 +96,7 @@ def get_config(arg: str = ''):
       ),
       'reward': ml_collections.ConfigDict(
         {
-          'steps': 350,
+          'steps': 250,
           'batch_size': 64,
           'learning_rate': 1e-3,
           'dropout_rate': 0.0,

@@ -110,7 +110,7 @@ def run(run) -> dict:
     'greedy_members': [int(m) for m in greedy_members],
     'table': table,
     'by_size': by_size,
-    'interpolation': _interpolation(run, stack, order, rows, shape),
+    'interpolation': _interpolation(run, stack, order, sets, shape),
     'summary': _summary(table),
   }
 
@@ -123,10 +123,11 @@ def _sets(run) -> dict[str, encoding.Preferences]:
   parts = {
     'train_swapped': train.select(np.flatnonzero(train.flipped)[: limit // 4]),
     'train_clean': train.select(np.flatnonzero(~train.flipped)[:limit]),
-    'selection': preferences.read(run, 'selection'),
-    'test': preferences.read(run, 'test'),
-    'ood': preferences.read(run, 'ood'),
   }
+  written = run.result('preferences')['rows']
+  for name in ('selection', 'test', 'ood'):
+    if name in written:  # a user may have no pairs from other policies
+      parts[name] = preferences.read(run, name)
   return {name: part for name, part in parts.items() if len(part)}
 
 
@@ -162,7 +163,7 @@ def _interval(interval) -> dict:
   }
 
 
-def _interpolation(run, stack, order, rows, shape) -> dict:
+def _interpolation(run, stack, order, sets, shape) -> dict:
   """Accuracy along the line between the two best members, on every set."""
   if len(order) < 2:
     return {}
@@ -173,9 +174,10 @@ def _interpolation(run, stack, order, rows, shape) -> dict:
   first, second = (members.member(stack, m) for m in order[:2])
   lambdas = np.linspace(0.0, 1.0, run.config.merge.num_lambdas)
   out = {'pair': [int(m) for m in order[:2]]}
-  for name, batch in rows.items():
+  for name, part in sets.items():
     if name == 'selection':
       continue
+    batch = part.batch(np.arange(len(part))[: run.config.merge.num_path_pairs])
     path = interpolation.interpolate(
       score_fn, first, second, batch['ids'], batch['mask'], lambdas=lambdas
     )

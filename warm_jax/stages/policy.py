@@ -1,6 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stages `policy` and `evaluate`: RL against each reward, judged by gold."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,7 +73,7 @@ def evaluate(run) -> dict:
     resamples=run.config.evaluate.num_bootstrap,
   )
   best = overoptimization.report_best(policies, select_by='control', **options)
-  _, common_kl = trajectories.common_kl_range(policies)
+  start_kl, common_kl = trajectories.common_kl_range(policies)
   targets = [k for k in run.config.evaluate.kl_targets if k <= common_kl]
   spread = float(values['gold'][0].std())
   return {
@@ -81,7 +83,10 @@ def evaluate(run) -> dict:
       policies, select_by='proxy', **options
     ),
     'at_equal_kl': overoptimization.compare_at_kl(policies, targets, **options),
-    'area': overoptimization.area(policies, **options),
+    # Policies that hardly moved have no range of KL to average over.
+    'area': overoptimization.area(policies, **options)
+    if start_kl < common_kl
+    else {},
     'hacking_onset': {
       name: overoptimization.hacking_onset(
         trajectory,
@@ -145,32 +150,32 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
   return {k: np.stack(v).astype(np.float64) for k, v in values.items()}, texts
 
 
+@functools.partial(jax.jit, static_argnames='shape')
+def _logps(params, shape, ids, mask, temperature):
+  return language_model.token_logps(
+    params, shape, ids, mask, temperature=temperature
+  )
+
+
 def _sequence_kl(anchor, shape, samples, temperature) -> np.ndarray:
   """Sampled log-ratio of each response to the SFT policy, [prompts] nats."""
-
-  @jax.jit
-  def anchor_logps(params, ids, mask):
-    return language_model.token_logps(
-      params, shape, ids, mask, temperature=temperature
-    )
-
   response = sampling.response_mask(samples.mask, samples.response_start)
-  ratio = samples.logps - np.asarray(
-    anchor_logps(anchor, samples.ids, samples.mask)
-  )
+  anchor_logps = _logps(anchor, shape, samples.ids, samples.mask, temperature)
+  ratio = samples.logps - np.asarray(anchor_logps)
   return np.where(response, ratio, 0.0).sum(axis=1)
 
 
 def _rows(steps, names, values) -> list[dict]:
-  """Means of every policy at every step, one row each (overopt.csv)."""
-  return [
-    {'step': int(step), 'method': name}
-    | {key: float(value[s, p].mean()) for key, value in values.items()}
-    | {'gold_stderr': float(values['gold'][s, p].std() / len(value) ** 0.5)}
-    for s, step in enumerate(steps)
-    for p, name in enumerate(names)
-    for value in (values['gold'][s, p],)
-  ]
+  """Means and standard errors of every policy at every step (overopt.csv)."""
+  rows = []
+  for s, step in enumerate(steps):
+    for p, name in enumerate(names):
+      row = {'step': int(step), 'method': name}
+      for key, value in values.items():
+        row[key] = float(value[s, p].mean())
+        row[f'{key}_stderr'] = float(value[s, p].std() / value.shape[2] ** 0.5)
+      rows.append(row)
+  return rows
 
 
 def _win_rates(policies, best, num_bootstrap) -> dict:

@@ -20,7 +20,7 @@ from warm_jax.training import checkpoint, policy
 
 NAME = 'tiny_tldr_preferences'
 # Posts drawn per pair: samples of equal text are no pair and are left out.
-SPARE = 1.4
+SPARE = 1.15
 
 
 def run(run) -> dict:
