@@ -62,6 +62,7 @@ SMALLER = {
   'best_of_n.num_bootstrap': 20,
   'best_of_n.max_new_tokens': 6,
   'policy.steps': 4,
+  'policy.learning_rate': 1e-2,  # so that the KL is not 0
   'policy.eval_every': 2,
   'policy.batch_size': 8,
   'policy.max_new_tokens': 6,

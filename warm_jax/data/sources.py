@@ -137,7 +137,7 @@ def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
   def split_generators(self, dl_manager):
     del self, dl_manager
     return {
-      # The key orders the rows on disk; zero-padded, so that it sorts.
+      # TFDS orders rows by a hash of the key: not this order, but a fixed one.
       split: ((f'{i:09d}', row) for i, row in enumerate(rows))
       for split, rows in rows_of_split.items()
     }
