@@ -114,7 +114,7 @@ def run(folder, params=None, hparams=None, data=None, **changes):
 
 def test_many_members_are_as_many_runs():
   """vmap == scan == separate runs, each step, each member (H5, H6, H7)."""
-  config, data, steps = make_config(), make_data(), 5
+  config, data, steps = make_config(), make_data(), 4
   # eps as in training would blow up the last bit of gradients near 0.
   config.optimizer.eps = 1e-4
   tx = optimizer.make(config.optimizer, config.steps)
@@ -448,7 +448,9 @@ def test_bad_member_is_named_and_nothing_kept_of_it(tmp_path):
   assert [json.loads(row)['step'] for row in rows] == [0]
 
 
-@pytest.mark.parametrize('killed_at', [1, 4])
+@pytest.mark.parametrize(
+  'killed_at', [pytest.param(1, marks=pytest.mark.slow), 4]
+)
 def test_resume_equals_uninterrupted(tmp_path, monkeypatch, killed_at):
   trained, result = run(tmp_path / 'reward')
   record = recorder_lib.Recorder.record

@@ -195,7 +195,9 @@ def test_learns_to_count(tmp_path):
   assert result['loss'] < 0.3
 
 
-@pytest.mark.parametrize('killed_at', [1, 4])
+@pytest.mark.parametrize(
+  'killed_at', [pytest.param(1, marks=pytest.mark.slow), 4]
+)
 def test_resume_equals_uninterrupted(tmp_path, monkeypatch, killed_at):
   kept, result = run(tmp_path / 'sft')
   record = recorder_lib.Recorder.record
