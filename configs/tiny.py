@@ -114,13 +114,13 @@ def get_config(arg: str = ''):
     {
       'scorers': ('single', 'ens_2', 'ens', 'warm_2', 'warm'),
       'num_samples': 32,
-      'num_prompts': 400,
+      'num_prompts': 300,
       'num_bootstrap': 1000,
       'temperature': 1.0,
       'max_new_tokens': 16,
     }
   )
-  config.policy = defaults.policy(steps=240, eval_every=20)
+  config.policy = defaults.policy(steps=180, eval_every=12)
   config.policy.rewards = ('single', 'ens', 'warm')
   config.evaluate = ml_collections.ConfigDict(
     {

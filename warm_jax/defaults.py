@@ -72,7 +72,7 @@ def policy(steps: int, eval_every: int):
       'max_new_tokens': 16,
       'kl_coef': 0.02,
       'missing_eos_penalty': 1.0,
-      'learning_rate': 3e-4,
+      'learning_rate': 2e-4,
       'value_learning_rate': 1e-3,
       'checkpoint_every': 60,
       'optimizer': optimizer(schedule='constant', warmup_steps=20),
