@@ -57,7 +57,7 @@ def get_config(arg: str = ''):
       # Baklava: reward models start from these (papers: 8k, 10k, 12k of 12k).
       'keep_steps': (120, 160, 200),
       'loss_on': 'response',
-      'checkpoint_every': 50,
+      'checkpoint_every': 100,
       'optimizer': defaults.optimizer(schedule='constant'),
     }
   )

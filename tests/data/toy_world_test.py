@@ -46,9 +46,7 @@ def test_gold_utility_by_hand(summary, utility):
 
 def test_utility_is_not_linear_in_length():
   one = toy_world.gold_utility(POST, 'car crashed')
-  three = toy_world.gold_utility(
-    POST, 'car crashed , boss quit , roof leaked'
-  )
+  three = toy_world.gold_utility(POST, 'car crashed , boss quit , roof leaked')
   five = toy_world.gold_utility(
     POST, 'car crashed , boss quit , roof leaked , cat purred , train stopped'
   )
@@ -153,5 +151,7 @@ def test_remarks_say_what_phrases_are():
   }
   assert toy_world.write_remark(POST, '', random.Random(0)) == ''
   writers = toy_world.PRETRAIN_WRITERS
-  assert all(row['remark'] for row in toy_world.write_rows(0, 50, writers, remarks=True))
+  assert all(
+    row['remark'] for row in toy_world.write_rows(0, 50, writers, remarks=True)
+  )
   assert not any(row['remark'] for row in toy_world.write_rows(0, 50, writers))

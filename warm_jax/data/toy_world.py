@@ -113,9 +113,7 @@ def make_post(
   if not any(WEIGHTS[noun][verb] for noun, verb in facts):
     # A post without a point cannot be summarised: tell of something else.
     facts[0] = (nouns[0], max(WEIGHTS[nouns[0]], key=WEIGHTS[nouns[0]].get))
-  sentences = [
-    f'{rng.choice(OWNERS)} {noun} {verb} .' for noun, verb in facts
-  ]
+  sentences = [f'{rng.choice(OWNERS)} {noun} {verb} .' for noun, verb in facts]
   return ' '.join(sentences) + ' ' + PROMPT_END
 
 

@@ -171,7 +171,17 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
   """Writes a tree of arrays as the folder `path`, replacing what is there.
 
   A kill leaves no folder under that name or a whole one.
+
+  Raises:
+    NonFiniteError: a leaf holds NaN or infinity; names it. Metrics describe
+      the state before an update, so the very last one is caught here.
   """
+  for name, leaf in _named(tree).items():
+    if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
+      raise errors.NonFiniteError(
+        f'{name} is not finite, so {path} is not written; lower the learning '
+        'rate of that stage'
+      )
   path = pathlib.Path(path).absolute()
   path.parent.mkdir(parents=True, exist_ok=True)
   _ocp().save(str(path), tree, overwrite=True)

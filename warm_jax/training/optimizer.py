@@ -12,6 +12,7 @@ run another algorithm under its name.
 # Deviation: Adam or AdamW where WARM and WARP say Adafactor.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from warm_jax import errors
+from warm_jax.training import state as state_lib
 
 PyTree = Any
 
@@ -147,3 +149,22 @@ def apply(
   updates, opt_state = tx.update(grads, opt_state, params)
   updates = jax.tree.map(lambda u: learning_rate * u, updates)
   return optax.apply_updates(params, updates), opt_state, grad_norm
+
+
+def update(
+  tx: optax.GradientTransformation,
+  grads: PyTree,
+  state: state_lib.TrainState,
+) -> tuple[state_lib.TrainState, jax.Array]:
+  """`apply` on the state of ONE member, whose step advances by one.
+
+  Returns:
+    state, grad_norm [] float32.
+  """
+  params, opt_state, grad_norm = apply(
+    tx, grads, state.opt_state, state.params, state.hparams.learning_rate
+  )
+  state = dataclasses.replace(
+    state, step=state.step + 1, params=params, opt_state=opt_state
+  )
+  return state, grad_norm

@@ -155,22 +155,14 @@ def member_step(
   (_, (metrics, fit)), grads = jax.value_and_grad(policy_loss_fn, has_aux=True)(
     state.policy.params
   )
-  policy, metrics['policy/grad_norm'] = _update(state.policy, grads, tx)
+  policy, metrics['policy/grad_norm'] = optimizer.update(
+    tx, grads, state.policy
+  )
   value = state.value
   if fit is not None:
     metrics['value/loss'], value_grads = fit
-    value, metrics['value/grad_norm'] = _update(value, value_grads, tx)
+    value, metrics['value/grad_norm'] = optimizer.update(tx, value_grads, value)
   return dataclasses.replace(state, policy=policy, value=value), metrics
-
-
-def _update(state, grads, tx):
-  params, opt_state, grad_norm = optimizer.apply(
-    tx, grads, state.opt_state, state.params, state.hparams.learning_rate
-  )
-  state = dataclasses.replace(
-    state, step=state.step + 1, params=params, opt_state=opt_state
-  )
-  return state, grad_norm
 
 
 def sample_settings(tokenizer, config) -> tuple:

@@ -6,7 +6,6 @@ order, learning rate, dropout and the SFT checkpoint they start from (WARM
 section 3). The step below is written for one member and mapped once.
 """
 
-import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -158,12 +157,7 @@ def member_step(state, batch, *, model_config, tx, label_smoothing=0.0):
   (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
     state.params
   )
-  params, opt_state, grad_norm = optimizer.apply(
-    tx, grads, state.opt_state, state.params, state.hparams.learning_rate
-  )
-  state = dataclasses.replace(
-    state, step=state.step + 1, params=params, opt_state=opt_state
-  )
+  state, grad_norm = optimizer.update(tx, grads, state)
   return state, {'loss': loss, **metrics, 'grad_norm': grad_norm}
 
 

@@ -5,7 +5,6 @@ Several checkpoints of one run are kept; reward models start from them, which
 gives diversity at no cost ("Baklava", WARM section 3.3).
 """
 
-import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -54,12 +53,7 @@ def member_step(state, batch, *, model_config, tx):
   (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
     state.params
   )
-  params, opt_state, grad_norm = optimizer.apply(
-    tx, grads, state.opt_state, state.params, state.hparams.learning_rate
-  )
-  state = dataclasses.replace(
-    state, step=state.step + 1, params=params, opt_state=opt_state
-  )
+  state, grad_norm = optimizer.update(tx, grads, state)
   return state, {'loss': loss, **metrics, 'grad_norm': grad_norm}
 
 
