@@ -84,11 +84,11 @@ def get_config(arg: str = ''):
       'probe_l2': 1e-3,
       'pretrain': ml_collections.ConfigDict(
         {
-          'steps': 500,
+          'steps': 700,
           'batch_size': 32,
           'learning_rate': 2e-3,
           'dropout_rate': 0.0,
-          'keep_steps': (500,),
+          'keep_steps': (700,),
           'loss_on': 'response',
           'checkpoint_every': 100,
           'optimizer': defaults.optimizer(),
@@ -96,7 +96,7 @@ def get_config(arg: str = ''):
       ),
       'reward': ml_collections.ConfigDict(
         {
-          'steps': 250,
+          'steps': 350,
           'batch_size': 64,
           'learning_rate': 1e-3,
           'dropout_rate': 0.0,
@@ -109,6 +109,8 @@ def get_config(arg: str = ''):
   )
   config.probe = ml_collections.ConfigDict({'l2': 1e-3})
   config.reward = defaults.reward(members=6, steps=500)
+  # Hot enough to fit about half of the swapped labels, as in the paper.
+  config.reward.learning_rates = (1e-3, 1.5e-3, 2e-3)
   config.merge = defaults.merge()
   config.best_of_n = ml_collections.ConfigDict(
     {
@@ -120,7 +122,7 @@ def get_config(arg: str = ''):
       'max_new_tokens': 16,
     }
   )
-  config.policy = defaults.policy(steps=180, eval_every=12)
+  config.policy = defaults.policy(steps=150, eval_every=10)
   config.policy.rewards = ('single', 'ens', 'warm')
   config.evaluate = ml_collections.ConfigDict(
     {
