@@ -63,7 +63,7 @@ def get_config(arg: str = ''):
   )
   config.preferences = ml_collections.ConfigDict(
     {
-      'num_train': 4_000,
+      'num_train': 3_000,
       'num_selection': 1_500,
       'num_test': 3_000,
       'num_ood': 3_000,
@@ -73,7 +73,7 @@ def get_config(arg: str = ''):
       'swapped': 0.0 if arg == 'clean' else 0.25,
       'max_new_tokens': 16,
       'ood_temperature': 1.4,
-      'num_control': 8_000,
+      'num_control': 6_000,
       # A policy tuned by RL on the utility, one of the sources of the ood set.
       'tuned': defaults.policy(steps=30, eval_every=30),
     }
@@ -84,11 +84,11 @@ def get_config(arg: str = ''):
       'probe_l2': 1e-3,
       'pretrain': ml_collections.ConfigDict(
         {
-          'steps': 700,
+          'steps': 600,
           'batch_size': 32,
           'learning_rate': 2e-3,
           'dropout_rate': 0.0,
-          'keep_steps': (700,),
+          'keep_steps': (600,),
           'loss_on': 'response',
           'checkpoint_every': 100,
           'optimizer': defaults.optimizer(),
@@ -96,7 +96,7 @@ def get_config(arg: str = ''):
       ),
       'reward': ml_collections.ConfigDict(
         {
-          'steps': 350,
+          'steps': 300,
           'batch_size': 64,
           'learning_rate': 1e-3,
           'dropout_rate': 0.0,
@@ -108,7 +108,7 @@ def get_config(arg: str = ''):
     }
   )
   config.probe = ml_collections.ConfigDict({'l2': 1e-3})
-  config.reward = defaults.reward(members=6, steps=500)
+  config.reward = defaults.reward(members=6, steps=375)
   # Hot enough to fit about half of the swapped labels, as in the paper.
   config.reward.learning_rates = (1e-3, 1.5e-3, 2e-3)
   config.merge = defaults.merge()

@@ -103,8 +103,8 @@ def merge():
   return ml_collections.ConfigDict(
     {
       'num_lambdas': 11,
-      'num_path_pairs': 1_500,  # scored at every lambda, of each set
-      'num_train_pairs': 2_000,  # training pairs that are scored
+      'num_path_pairs': 1_000,  # scored at every lambda, of each set
+      'num_train_pairs': 1_500,  # training pairs that are scored
       # Softmax of selection accuracy / temperature, for the weighted merge.
       'weight_temperature': 0.01,
     }

@@ -96,7 +96,7 @@ def test_batches_hold_chosen_rows_then_rejected_rows(words):
   ]
   pairs = encoding.encode_preferences(words, rows, 6, 'rows')
   batch = pairs.batch(np.array([[2, 0], [1, 1]]))  # two members, two pairs
-  assert batch['ids'].shape == (2, 4, 6)
+  assert batch['ids'].shape == (2, 4, 4)  # cut to the longest row
   np.testing.assert_array_equal(batch['ids'][0, 0], pairs.chosen.ids[2])
   np.testing.assert_array_equal(batch['ids'][0, 3], pairs.rejected.ids[0])
   np.testing.assert_array_equal(batch['mask'][1, 2], pairs.rejected.mask[1])

@@ -38,6 +38,13 @@ class Sequences:
     return Sequences(self.ids[rows], self.mask[rows], self.response_start[rows])
 
 
+  def cut(self, length: int) -> 'Sequences':
+    """The first `length` positions: [N, length]; drops padding only."""
+    return Sequences(
+      self.ids[:, :length], self.mask[:, :length], self.response_start
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Preferences:
   """Preference pairs; the three fields have N rows each.
@@ -174,7 +181,7 @@ def encode_preferences(
   Args:
     tokenizer: see `encode`.
     rows: dicts with prompt, chosen, rejected and, optionally, flipped.
-    max_length: T of both sides.
+    max_length: longest row that is kept; T is that of the longest one.
     source: name used in messages.
 
   Raises:
@@ -204,8 +211,11 @@ def encode_preferences(
   _require_some(fits, source, max_length)
   kept = np.flatnonzero(fits)
   flipped = np.array([row.get('flipped', False) for row in rows], bool)
+  chosen, rejected = chosen.take(kept), rejected.take(kept)
+  # Scores do not depend on padding, but their cost does.
+  longest = max(int(side.mask.sum(axis=1).max()) for side in (chosen, rejected))
   return Preferences(
-    chosen.take(kept), rejected.take(kept), flipped[kept], kept
+    chosen.cut(longest), rejected.cut(longest), flipped[kept], kept
   )
 
 
