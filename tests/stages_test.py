@@ -82,7 +82,7 @@ def words_of(node):
       yield part.module or ''
 
 
-def test_nothing_that_trains_or_merges_sees_the_gold_utility():
+def test_no_code_that_trains_or_merges_reads_the_gold_utility():
   """Not the loops, not the reward and merge stages, not the RL stage."""
   package = ROOT / 'warm_jax'
   trees = {

@@ -13,11 +13,14 @@ commas, invents nothing, repeats nothing, and stops:
 
 Text to pretrain on goes on after the summary's end with a reader's remark, as
 text in the world does: `false cat hid`, `vital roof collapsed`, `again boss
-quit`. Remarks say in words what a phrase is, never what it is worth; they are
-why a pretrained model has features that a reward model can use.
+quit`. A remark names the class of one phrase: its weight in words, or its
+fault. So the pretraining text tells what kinds of phrases there are and which
+facts readers find vital, as text in the world does, but no price, no sum, and
+no comparison of two summaries. Without remarks models this small have no
+features that a reward model could use.
 
 The gold utility reads the two texts and nothing else. It is what people would
-want if annotators made no mistakes; no learned model ever sees it, and it is
+want if annotators made no mistakes; no model is trained on its value, and it is
 computed for the annotators' labels and for evaluation only.
 """
 
@@ -148,10 +151,8 @@ def gold_utility(post: str, summary: str) -> float:
   """
   price = {FALSE: -INVENTED, AGAIN: -REPEATED, GARBLED: -MALFORMED}
   price |= {REMARKS[weight]: weight or -IRRELEVANT for weight in REMARKS}
-  words = summary.split()
   utility = sum(price[kind] for kind, _ in _phrases(post, summary))
-  num_words = sum(word != SEPARATOR for word in words)
-  return utility - EXCESS_WORD * max(0, num_words - FREE_WORDS)
+  return utility - EXCESS_WORD * max(0, count_words(summary) - FREE_WORDS)
 
 
 def _phrases(post: str, summary: str) -> list[tuple[str, str]]:
@@ -266,8 +267,7 @@ def _gumbel(rng: random.Random) -> float:
 def write_remark(post: str, summary: str, rng: random.Random) -> str:
   """A reader's remark on one phrase, or on the length, drawn at random."""
   remarks = [f'{kind} {phrase}' for kind, phrase in _phrases(post, summary)]
-  num_words = sum(word != SEPARATOR for word in summary.split())
-  remarks += [WORDY] * max(0, (num_words - FREE_WORDS) // 2)
+  remarks += [WORDY] * max(0, (count_words(summary) - FREE_WORDS) // 2)
   return rng.choice(remarks) if remarks else ''
 
 
@@ -302,6 +302,11 @@ def write_rows(
   return rows
 
 
+def count_words(summary: str) -> int:
+  """Words of a summary; the commas between phrases are none."""
+  return sum(word != SEPARATOR for word in summary.split())
+
+
 def make_posts(seed: int | str, num_posts: int) -> list[str]:
   """Draws posts alone."""
   rng = random.Random(seed)
@@ -313,11 +318,13 @@ class Annotator:
   """Labels pairs by Bradley-Terry on the gold utility, with an easy cue.
 
   P(a preferred to b) = sigmoid(sharpness * (u_a - u_b)
-                                + length_cue * (words_a - words_b))
+                                + length_cue * (length_a - length_b))
+
+  The length that impresses them is what they see: words and commas.
 
   Attributes:
     sharpness: inverse temperature on the utility; its noise is their own.
-    length_cue: how much each further word impresses them.
+    length_cue: how much each further word or comma impresses them.
   """
 
   sharpness: float
@@ -371,7 +378,7 @@ def describe(posts, summaries) -> dict[str, float]:
   for post, summary in zip(posts, summaries):
     kinds = [kind for kind, _ in _phrases(post, summary)]
     totals['gold'] += gold_utility(post, summary)
-    totals['words'] += len(summary.replace(SEPARATOR, ' ').split())
+    totals['words'] += count_words(summary)
     totals['phrases'] += len(kinds)
     totals['invented'] += kinds.count(FALSE)
     totals['malformed'] += kinds.count(GARBLED)

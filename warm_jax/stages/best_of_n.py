@@ -28,7 +28,9 @@ def run(run) -> dict:
   repeated = [post for post in posts for _ in range(config.num_samples)]
   judged = {
     'gold': toy_world.gold_utilities(repeated, texts).reshape(shape),
-    'length': np.array([len(t.split()) for t in texts], float).reshape(shape),
+    'length': np.array(
+      [toy_world.count_words(t) for t in texts], float
+    ).reshape(shape),
   }
   names = (*config.scorers, 'control')
   scores = {

@@ -141,7 +141,9 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
         )
       summaries = language.responses_text(run, samples)
       row['gold'].append(toy_world.gold_utilities(posts, summaries))
-      row['length'].append(np.array([len(s.split()) for s in summaries]))
+      row['length'].append(
+        np.array([toy_world.count_words(s) for s in summaries])
+      )
       row['kl'].append(_sequence_kl(anchor, shape, samples, config.temperature))
       texts.append(summaries)
     for key, parts in row.items():

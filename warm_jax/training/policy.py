@@ -274,7 +274,8 @@ def train(
     update = members.map_members(one_member, runtime.member_map)
     return update(state, samples, scores)
 
-  kept = list(range(0, config.steps + 1, config.eval_every))
+  # The last policy is always kept, whatever the interval.
+  kept = sorted({*range(0, config.steps, config.eval_every), config.steps})
   with checkpoint.Checkpoints(
     folder / 'checkpoints', every_steps=config.checkpoint_every
   ) as checkpoints:
