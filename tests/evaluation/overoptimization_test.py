@@ -158,12 +158,25 @@ def test_hacking_onset():
   result = over.hacking_onset(trajectory, margin=0.5, **FAST)
   assert (result['peak_step'], result['onset_step']) == (20, 40)
   np.testing.assert_allclose(result['peak_gold'], 3, atol=0.05)
-  np.testing.assert_allclose(result['onset_kl'], 5, atol=0.05)
+  # 2.5 is crossed 3/8 of the way from 2.8 at KL 3 to 2.0 at KL 5.
+  np.testing.assert_allclose(result['onset_kl'], 3.75, atol=0.1)
   assert result['onset_kl_low'] <= result['onset_kl'] <= result['onset_kl_high']
   assert result['share_hacked'] == 1
   np.testing.assert_allclose(result['final_drop'], -7, atol=0.1)
   patient = over.hacking_onset(trajectory, margin=2.0, **FAST)
   assert patient['onset_step'] == 50
+
+
+def test_the_kl_of_the_onset_does_not_depend_on_the_grid():
+  # From 4 at KL 2 to 0 at KL 6: peak - 1 is crossed a quarter of the way.
+  coarse = _trajectory([0, 2, 6], [0, 4, 0])
+  fine = _trajectory([0, 2, 2.5, 5, 6], [0, 4, 3.5, 1, 0])
+  for trajectory in (coarse, fine):
+    result = over.hacking_onset(trajectory, margin=1.0, **FAST)
+    for key in ('onset_kl', 'onset_kl_low', 'onset_kl_high'):
+      np.testing.assert_allclose(result[key], 3.0)
+    assert result['share_hacked'] == 1
+  assert result['onset_step'] == 30  # a step stays a step
 
 
 def test_a_rising_policy_has_no_onset():

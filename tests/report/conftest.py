@@ -131,6 +131,13 @@ def fake_best_of_n(seed=0, prompts=60, samples=32):
       for name, value in best.items()
       if name != 'single'
     },
+    'last_minus_peak': {
+      name: intervals.paired_difference(
+        proxy[:, -1], proxy[:, 0], resamples=RESAMPLES
+      ).as_dict('gold')
+      | {'peak_n': 16}
+      for name, proxy in scores.items()
+    },
     'tie_rate': {name: 0.12 for name in scores},
     'best_possible': float(gold.max(1).mean()),
     'summary': 'gold at n=32: ...',

@@ -98,18 +98,70 @@ def test_a_policy_that_is_not_hacked():
   assert palette.NOTHING not in told
 
 
-def test_best_of_n_says_whether_gold_bends():
-  def curve(*golds):
-    return [
-      {'gold': g, 'gold_low': g - 0.1, 'gold_high': g + 0.1} for g in golds
-    ]
+def test_best_of_n_says_who_falls_from_the_peak():
+  def row(value, low, high):
+    return {'gold': value, 'gold_low': low, 'gold_high': high, 'peak_n': 4}
 
-  result = {'samples': 8, 'curves': {'single': curve(1, 2, 1.5)}}
+  curve = [{'gold': 1.0, 'gold_low': 0.9, 'gold_high': 1.1}]
+  result = {'samples': 8, 'curves': {'single': curve, 'warm': curve}}
+  told = story.paragraphs({'best_of_n': result})[0]
+  assert 'peak' not in told and 'below' not in told
+  result['last_minus_peak'] = {
+    'single': row(-0.05, -0.08, -0.02),
+    'warm': row(-0.01, -0.03, 0.01),
+  }
+  told = story.paragraphs({'best_of_n': result})[0]
+  assert 'curve for single (by 0.050 from n = 4' in told
+  assert 'For WARM no fall' in told
+
+
+def test_fewer_swaps_and_fewer_clean_labels():
+  result = merge(-0.1, -0.12, -0.08)
+  result['table'] |= merge(-0.06, -0.07, -0.05, split='train_clean')['table']
+  (finding,) = story.findings({'merge': result})
   assert (
-    'of single clearly falls again'
-    in story.paragraphs({'best_of_n': result})[0]
+    finding.verdict == 'fits less of the swaps, and of the clean labels too'
   )
-  result = {'samples': 8, 'curves': {'single': curve(1, 2, 1.95)}}
-  assert (
-    'No gold curve clearly falls' in story.paragraphs({'best_of_n': result})[0]
-  )
+  assert finding.tone == 'open'
+  told = story.paragraphs({'merge': result})[1]
+  assert 'but also less of the clean ones (by 0.0600)' in told
+
+
+def test_the_diagonal():
+  result = merge(0.0, -1, 1)
+  path = {'lambda': [0, 0.5, 1], 'diag_accuracy': [0.6, 0.6, 0.6]}
+  result['interpolation'] = {
+    'pair': [0, 1],
+    'test': path | {'accuracy': [0.6, 0.62, 0.6]},
+    'ood': path | {'accuracy': [0.6, 0.57, 0.6]},
+  }
+  told = story.paragraphs({'merge': result})[2]
+  assert 'nowhere below it on held-out pairs (+0.0200' in told
+  assert 'largest shortfall, 0.0300, at λ = 0.5' in told
+
+
+def test_policies_at_equal_kl():
+  def row(kl, value, low, high):
+    ends = ('difference', 'difference_low', 'difference_high')
+    ends = dict(zip(ends, (value, low, high)))
+    return {'kl': kl, 'kl_to': kl, 'policy': 'warm'} | ends
+
+  result = evaluate(single=onset(5, 4, 6), warm=onset(5, 4, 6))
+  result['at_equal_kl'] = [
+    row(1, -0.1, -0.2, -0.05),
+    row(2, 0.1, 0.05, 0.2),
+    row(4, 0.1, -0.05, 0.2),
+    row(8, None, None, None),
+  ]
+  result['area'] = {'warm': row(6, -0.3, -0.4, -0.2)}
+  results = {'evaluate': result, 'world': {'writers': {'gold': 3.5}}}
+  told = story.paragraphs(results)
+  assert '1.50 below the 3.50 of the writers' in told[0]
+  for words in (
+    'more gold than single at KL 2 (+0.100',
+    'less gold than single at KL 1 (−0.100',
+    'no decided difference at KL 4',
+    'less gold than single over the common range up to KL 6.0',
+    'KL 8 is not reached by both',
+  ):
+    assert words in told[1]

@@ -296,6 +296,15 @@ def hacking_onset(
   The peak is a maximum over noisy steps and so slightly too high; a margin of
   the size of the noise pays for that.
 
+  Steps are a coarse grid that differs in KL between policies, so the KL of the
+  onset is read between them: where the line from the step before to the first
+  step after the peak with a mean below peak - margin =: c crosses c,
+
+    kl_{s-1} + (gold_{s-1} - c) / (gold_{s-1} - gold_s) (kl_s - kl_{s-1}).
+
+  This is so for the whole sample and for each resample, whose peak is its own.
+  The first mean below c may come before the interval is (the onset's step).
+
   Args:
     trajectory: of one policy.
     margin: in units of the value, >= 0.
@@ -305,10 +314,11 @@ def hacking_onset(
     seed: of the bootstrap.
 
   Returns:
-    dict: peak_step, peak_kl, peak_<value>; onset_step and onset_kl (None if it
-    never falls that far); final_drop (last step minus peak) with its interval;
-    and, from each resample's own first fall below its own peak by the margin,
-    onset_kl_low, onset_kl_high and share_hacked (of resamples with an onset).
+    dict: peak_step, peak_kl, peak_<value>; onset_step and onset_kl (None if
+    the interval never lies that far below); final_drop (last step minus peak)
+    with its interval; and, from each resample's own first fall below its own
+    peak by the margin, onset_kl_low, onset_kl_high and share_hacked (of
+    resamples that fall so far; without a test, so more than an onset).
   """
   if margin < 0:
     raise errors.UserError(f'the margin must be >= 0, got {margin}')
@@ -322,26 +332,40 @@ def hacking_onset(
   fallen = np.flatnonzero(later & (upper < -margin) & (drop[0] < -margin))
   onset = int(fallen[0]) if fallen.size else None
 
-  own_peak = y[1:].argmax(axis=1)[:, None]
-  own_drop = y[1:] - np.take_along_axis(y[1:], own_peak, axis=1)
-  index = np.arange(y.shape[1])[None, :]
-  own_fallen = (index > own_peak) & (own_drop < -margin)
-  is_hacked = own_fallen.any(axis=1)
-  onset_kl = np.take_along_axis(
-    kl[1:], own_fallen.argmax(axis=1)[:, None], axis=1
-  )[:, 0]
-  spread = intervals.percentile_interval(
-    np.nan, np.where(is_hacked, onset_kl, np.nan), confidence
-  )
+  crossing = _crossing_kl(kl, y, margin)
+  spread = intervals.percentile_interval(np.nan, crossing[1:], confidence)
   return {
     'margin': float(margin),
     'peak_step': int(trajectory.steps[peak]),
     'peak_kl': float(kl[0, peak]),
     f'peak_{value}': float(y[0, peak]),
     'onset_step': None if onset is None else int(trajectory.steps[onset]),
-    'onset_kl': None if onset is None else float(kl[0, onset]),
+    'onset_kl': None if onset is None else float(crossing[0]),
     'onset_kl_low': spread.low,
     'onset_kl_high': spread.high,
-    'share_hacked': float(is_hacked.mean()),
+    'share_hacked': float(np.isfinite(crossing[1:]).mean()),
     **_interval(drop[:, -1], confidence).as_dict('final_drop'),
   }
+
+
+def _crossing_kl(kl: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
+  """KL at which each path [R, S] first falls below its peak - margin: [R].
+
+  NaN where it never does. The step before a first fall is the peak or a step
+  that has not fallen, so the line between them always crosses.
+  """
+  peak = y.argmax(axis=1)[:, None]
+  drop = y - np.take_along_axis(y, peak, axis=1) + margin  # < 0: fallen
+  fallen = (np.arange(y.shape[1])[None, :] > peak) & (drop < 0)
+  has_fallen = fallen.any(axis=1)
+  step = (
+    np.maximum(fallen.argmax(axis=1), 1)[:, None] if y.shape[1] > 1 else peak
+  )
+
+  def between(x):
+    before = np.take_along_axis(x, np.maximum(step - 1, 0), axis=1)[:, 0]
+    return before, np.take_along_axis(x, step, axis=1)[:, 0]
+
+  (drop_0, drop_1), (kl_0, kl_1) = between(drop), between(kl)
+  share = drop_0 / np.where(has_fallen, drop_0 - drop_1, 1.0)
+  return np.where(has_fallen, kl_0 + share * (kl_1 - kl_0), np.nan)

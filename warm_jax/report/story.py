@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from warm_jax.report import palette, tables
+from warm_jax.report import palette, story_policies, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def findings(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
           'WARM − ENS, swapped labels fitted',
           _ends(table['train_swapped']['wa_minus_ens']),
           3,
-          ('averaging weights forgets swaps', 'good'),
+          _fewer_swaps(table),
           ('averaging weights keeps more of the swaps', 'bad'),
           'no difference that these pairs can show',
         )
@@ -86,13 +86,26 @@ def findings(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
         _finding(
           f'WARM − single, {what}',
           _difference(row),
-          2,
+          3,
           ('the policy of WARM is worse', 'bad'),
           ('the policy of WARM is better', 'good'),
           'no difference that these prompts can show',
         )
       )
   return found
+
+
+def _fewer_swaps(table) -> tuple[str, str]:
+  """The verdict where WARM fits less of the swaps than ENS."""
+  if _fits_less_clean(table):
+    return 'fits less of the swaps, and of the clean labels too', 'open'
+  return 'averaging weights forgets swaps', 'good'
+
+
+def _fits_less_clean(table) -> bool:
+  return (
+    'train_clean' in table and table['train_clean']['wa_minus_ens']['high'] < 0
+  )
 
 
 def num_members(merge: Mapping[str, Any]) -> int:
@@ -128,17 +141,20 @@ def paragraphs(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
   if merge:
     told.append(_members(merge, results.get('preferences', {})))
     told.append(_averaging(merge))
+    told.append(_line(merge.get('interpolation', {})))
   # With one member all methods are the same model, told of once.
   only = 'single' if num_members(merge) == 1 else ''
   if results.get('best_of_n'):
     told.append(_choosing(results['best_of_n'], only))
   if results.get('evaluate'):
-    told.append(_training(results['evaluate'], only))
-  return told
-
-
-def _of(values: Mapping[str, Any], only: str) -> Mapping[str, Any]:
-  return {only: values[only]} if only in values else values
+    told.append(
+      story_policies.training(
+        results['evaluate'], results.get('world', {}), only
+      )
+    )
+    if not only:
+      told.append(story_policies.against_single(results['evaluate']))
+  return list(filter(None, told))
 
 
 def _members(merge, preferences) -> str:
@@ -209,16 +225,16 @@ def _averaging(merge) -> str:
   text += '; '.join(parts) + '. '
   if 'train_swapped' in table:
     low = table['train_swapped']['wa_minus_ens']
-    if low['high'] < 0:
+    if low['high'] < 0 and _fits_less_clean(table):
+      clean = table['train_clean']['wa_minus_ens']
+      text += (
+        'Averaging weights fits less of the swapped labels than averaging '
+        f'scores (by {palette.number(-low["value"], 4)}), but also less of the '
+        f'clean ones (by {palette.number(-clean["value"], 4)}).'
+      )
+    elif low['high'] < 0:
       text += 'Averaging weights forgets swapped labels that averaging scores '
-      text += 'keeps'
-      clean = table.get('train_clean', {}).get('wa_minus_ens')
-      if clean and clean['high'] < 0:
-        text += (
-          f', at the price of {palette.number(-clean["value"], 4)} on the clean '
-          'ones'
-        )
-      text += '.'
+      text += 'keeps.'
     elif low['low'] > 0:
       text += 'Averaging weights kept more of the swaps, against the paper.'
     else:
@@ -227,7 +243,10 @@ def _averaging(merge) -> str:
 
 
 def _choosing(best_of_n, only: str) -> str:
-  curves, count = _of(best_of_n['curves'], only), best_of_n['samples']
+  curves, count = (
+    story_policies.of(best_of_n['curves'], only),
+    best_of_n['samples'],
+  )
   start = next(iter(curves.values()))[0]['gold']
   parts = []
   for method, rows in curves.items():
@@ -242,80 +261,68 @@ def _choosing(best_of_n, only: str) -> str:
   if palette.known(best_of_n.get('best_possible')):
     text += f'; {palette.number(best_of_n["best_possible"], 2)} is possible'
   text += '. '
-  bent = [m for m, rows in curves.items() if _bends(rows)]
-  if bent:
-    names = palette.listed(palette.name(m) for m in bent)
-    text += f'The gold curve of {names} clearly falls again before n = {count}.'
-  else:
-    text += f'No gold curve clearly falls before n = {count}: choosing alone does not '
-    text += 'go far enough to be hacked.'
+  return text + _after_peak(
+    story_policies.of(best_of_n.get('last_minus_peak', {}), only), count
+  )
+
+
+def _after_peak(drops, count: int) -> str:
+  """Whose gold at the last n lies below its own peak, paired over prompts."""
+  fallen, others = [], []
+  for method, x in drops.items():
+    if palette.known(x['gold_high']) and x['gold_high'] < 0:
+      between = palette.interval(
+        x['gold_low'], x['gold_high'], 3, palette.signed
+      )
+      fallen.append(
+        f'{palette.name(method)} (by {palette.number(-x["gold"], 3)} from n = '
+        f'{x["peak_n"]}; paired difference {between})'
+      )
+    else:
+      others.append(palette.name(method))
+  text = ''
+  if fallen:
+    text += f'At n = {count} gold lies clearly below the peak of its own mean '
+    text += f'curve for {palette.listed(fallen)}. '
+  if others:
+    text += (
+      f'For {palette.listed(others)} no fall from the peak to n = {count} '
+    )
+    text += 'can be shown. '
+  if drops:
+    text += (
+      'The peak was picked on the same prompts, which leans towards a fall.'
+    )
   return text
 
 
-def _bends(rows) -> bool:
-  """Whether gold ends clearly below an earlier point of its curve."""
-  last = rows[-1]
-  return any(
-    row['gold_low'] > last['gold'] and row['gold'] > last['gold_high']
-    for row in rows[:-1]
-  )
-
-
-def _training(evaluate, only: str) -> str:
-  judge, best = tables.best_steps(evaluate)
-  best = _of(best, only)
-  rows = evaluate['rows']
-  start = next(r['gold'] for r in rows if r['step'] == _first_step(rows))
+def _line(paths) -> str:
+  """Whether averaged weights lie below the diagonal between two members."""
+  below, above = [], []
+  for split, path in paths.items():
+    if split == 'pair' or 'diag_accuracy' not in path:
+      continue
+    gaps = [a - d for a, d in zip(path['accuracy'], path['diag_accuracy'])]
+    middle = min(range(len(gaps)), key=lambda i: abs(path['lambda'][i] - 0.5))
+    worst = min(range(len(gaps)), key=gaps.__getitem__)
+    text = f'{palette.set_name(split)} ({palette.signed(gaps[middle], 4)} at '
+    text += f'λ = {path["lambda"][middle]:g}'
+    if gaps[worst] < -1e-9:
+      text += f'; the largest shortfall, {palette.number(-gaps[worst], 4)}, at '
+      below.append(text + f'λ = {path["lambda"][worst]:g})')
+    else:
+      above.append(text + ')')
+  if not below and not above:
+    return ''
+  text = 'On the line between the first two members, the accuracy of the '
+  text += 'averaged weights '
   parts = []
-  for name, row in best.items():
-    between = palette.interval(row['gold_low'], row['gold_high'], 2)
+  if below:
     parts.append(
-      f'{palette.name(name)} {palette.number(row["gold"], 2)} {between} at step '
-      f'{row["step"]} (KL {palette.number(row["kl"], 1)})'
+      f'lies below the diagonal somewhere on {palette.listed(below)}'
     )
-  text = (
-    f'Before RL gold is {palette.number(start, 2)}. At the step that the '
-    f'{judge} reward chooses on half of the prompts, gold on the other half is: '
-    f'{palette.listed(parts)}. '
-  )
-  onset = _of(evaluate.get('hacking_onset', {}), only)
-  hacked = {n: x for n, x in onset.items() if palette.known(x['onset_kl'])}
-  spared = [palette.name(n) for n in onset if n not in hacked]
-  if hacked:
-    parts = [
-      f'{palette.name(n)} at KL {palette.number(x["onset_kl"], 1)} (resamples '
-      f'of the prompts: {palette.number(x["onset_kl_low"], 1)} to '
-      f'{palette.number(x["onset_kl_high"], 1)})'
-      for n, x in hacked.items()
-    ]
-    text += (
-      'Gold has fallen clearly below its peak, though the proxy is still being '
-      f'maximised: {palette.listed(parts)}. '
-    )
-    if spared:
-      text += f'{palette.listed(spared)} did not fall that far. '
-    text += _delay(hacked)
-  elif onset:
-    text += 'No policy fell clearly below its own peak within these steps. '
-  return text.strip()
-
-
-def _first_step(rows) -> int:
-  return min(row['step'] for row in rows)
-
-
-def _delay(hacked) -> str:
-  """Whether the policy of WARM goes on for longer than that of a single one."""
-  if not {'warm', 'single'} <= hacked.keys():
-    return ''
-  warm, single = hacked['warm'], hacked['single']
-  ends = ('onset_kl_low', 'onset_kl_high')
-  if not all(palette.known(x[k]) for x in (warm, single) for k in ends):
-    return ''
-  if warm['onset_kl_low'] > single['onset_kl_high']:
-    return 'In KL, WARM delays reward hacking.'
-  if warm['onset_kl_high'] < single['onset_kl_low']:
-    return 'In KL, WARM is hacked earlier than a single reward model.'
-  return (
-    'The ranges of WARM and single overlap: this run does not show a delay.'
-  )
+  if above:
+    parts.append(f'lies nowhere below it on {palette.listed(above)}')
+    if not below:
+      parts[0] = parts[0].replace('below it', 'below the diagonal', 1)
+  return f'{text}{palette.listed(parts)}; these gaps come without intervals.'

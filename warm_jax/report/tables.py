@@ -193,9 +193,9 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
     detail = palette.interval(row.get(f'{key}_low'), row.get(f'{key}_high'), 2)
     if row.get('difference') and palette.known(row['difference']):
       between = palette.interval(
-        row['difference_low'], row['difference_high'], 2, palette.signed
+        row['difference_low'], row['difference_high'], 3, palette.signed
       )
-      detail += f'\n{palette.signed(row["difference"], 2)} {between}'
+      detail += f'\n{palette.signed(row["difference"], 3)} {between}'
     return Cell(palette.number(row.get(key), 2), detail)
 
   rows = []
@@ -226,7 +226,7 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
     rows.append([Cell('peak of gold'), *(_peak(onset[n]) for n in names)])
     rows.append(
       [
-        Cell('onset of hacking', 'KL where gold has clearly fallen'),
+        Cell('onset of hacking', 'KL where gold leaves its peak by the margin'),
         *(_onset(onset[n]) for n in names),
       ]
     )
@@ -250,11 +250,15 @@ def _peak(x) -> Cell:
 
 
 def _onset(x) -> Cell:
+  share = ''
+  if palette.known(x.get('share_hacked')):
+    share = f'{palette.percent(x["share_hacked"])} of resamples fall'
   if not palette.known(x['onset_kl']):
-    return Cell('none seen')
+    return Cell('none seen', share)
   # Not an interval around the value: a resample falls without a test.
   low, high = (palette.number(x[f'onset_kl_{e}'], 1) for e in ('low', 'high'))
-  return Cell(palette.number(x['onset_kl'], 1), f'resamples {low} to {high}')
+  detail = f'resamples {low} to {high}' + (f'\n{share}' if share else '')
+  return Cell(palette.number(x['onset_kl'], 1), detail)
 
 
 def samples(evaluate: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -56,6 +56,7 @@ def run(run) -> dict:
     'samples': config.num_samples,
     'curves': curves,
     'gain_over_single': _against(scores, judged['gold'], config),
+    'last_minus_peak': _last_minus_peak(scores, judged['gold'], config),
     'tie_rate': {n: best_of_n.tie_rate(s) for n, s in scores.items()},
     'best_possible': float(judged['gold'].max(axis=1).mean()),
     'summary': f'gold at n={config.num_samples}: '
@@ -103,3 +104,21 @@ def _against(scores, gold, config) -> dict:
     for name, value in best.items()
     if name != 'single'
   }
+
+
+def _last_minus_peak(scores, gold, config) -> dict:
+  """Gold of every scorer's best of N minus that at its own peak, paired.
+
+  The peak is the size n with the highest mean gold on these same prompts, so
+  the difference leans slightly below zero; it is 0 where N is the peak.
+  """
+  sizes = best_of_n.default_sizes(config.num_samples)
+  found = {}
+  for name, proxy in scores.items():
+    best = best_of_n.expected_best(proxy, {'gold': gold}, sizes)['gold']
+    peak = int(best.mean(axis=0).argmax())
+    difference = intervals.paired_difference(
+      best[:, -1], best[:, peak], resamples=config.num_bootstrap
+    )
+    found[name] = difference.as_dict('gold') | {'peak_n': sizes[peak]}
+  return found
