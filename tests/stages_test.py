@@ -388,7 +388,23 @@ def test_own_files(tmp_path, with_ood):
     for split in ('train', 'selection')
   ]
   assert not posts[0] & posts[1]
+  labels = {
+    (row['prompt'], row['chosen'])
+    for row in preferences.read_rows(run, 'train')
+  }
+  for split in ('pretrain', 'sft'):
+    texts = {(r['prompt'], r['response']) for r in world.read(run, split)}
+    assert texts == labels
+  shared = results['preferences']['prompts_shared_with_train']
+  assert shared['selection'] == 0 and set(shared) == set(rows) - {'train'}
   assert (tmp_path / 'run' / 'report' / 'index.html').exists()
+
+
+def filled(value, folder):
+  """The folder in place of {} in a text or in each of a tuple."""
+  if isinstance(value, tuple):
+    return tuple(filled(part, folder) for part in value)
+  return value.format(folder) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize(
@@ -398,10 +414,35 @@ def test_own_files(tmp_path, with_ood):
     ({'data.train': '{}/missing.jsonl'}, 'no such file'),
     ({'data.train': '{}/empty.jsonl'}, 'empty.jsonl: no rows in it'),
     ({'data.train': '{}/half.jsonl'}, "row 1: field 'rejected' is missing"),
+    ({'data.test': ''}, 'data.test is empty: name a file'),
+    ({'data.test': '{}/missing.jsonl'}, 'missing.jsonl: no such file'),
+    ({'data.ood': '{}/empty.jsonl'}, 'empty.jsonl: no rows in it'),
+    (
+      {'data.selection': '{}/half.jsonl'},
+      "half.jsonl, row 1: field 'rejected'",
+    ),
+    ({'data.sft': ('{}/half.jsonl',)}, "half.jsonl, row 1: field 'response'"),
+    ({'data.test': '{}/blank.jsonl'}, "blank.jsonl, row 2: 'chosen' is empty"),
+    ({'data.test': '{}/same.jsonl'}, 'same.jsonl: .* same text in every row'),
+    ({'data.train': '{}/one.jsonl'}, 'one.jsonl has 1 different prompts'),
+    ({'data.train': '{}/few.jsonl'}, 'training pairs .* reward.batch_size, 16'),
+    ({'data.max_pairs': 1, 'reward.batch_size': 1}, '1 selection pairs'),
+    ({'sft.batch_size': 99}, 'rows of text for sft .* sft.batch_size, 99'),
   ],
 )
 def test_bad_files_are_one_line(tmp_path, changes, message):
-  write_pairs(tmp_path / 'test.jsonl', 4, 1)
+  write_pairs(tmp_path / 'test.jsonl', 40, 1)
+  write_pairs(tmp_path / 'few.jsonl', 12, 1)
+  lines = {
+    'one': [{'prompt': 'a', 'chosen': 'b', 'rejected': 'c'}] * 30,
+    'same': [{'prompt': 'a', 'chosen': 'b', 'rejected': 'b '}] * 2,
+    'blank': [
+      {'prompt': 'a', 'chosen': chosen, 'rejected': 'c'} for chosen in 'b '
+    ],
+  }
+  for name, rows in lines.items():
+    text = '\n'.join(json.dumps(row) for row in rows)
+    (tmp_path / f'{name}.jsonl').write_text(text)
   (tmp_path / 'empty.jsonl').write_text('')
   (tmp_path / 'half.jsonl').write_text('{"prompt": "a", "chosen": "b"}\n')
   changes = (
@@ -410,9 +451,25 @@ def test_bad_files_are_one_line(tmp_path, changes, message):
       'data.train': str(tmp_path / 'test.jsonl'),
       'data.test': str(tmp_path / 'test.jsonl'),
     }
-    | {k: v.format(tmp_path) for k, v in changes.items()}
+    | {k: filled(v, tmp_path) for k, v in changes.items()}
   )
   with pytest.raises(errors.UserError, match=message) as error:
     pipeline.run(load_config('preferences', **changes), tmp_path / 'run')
   assert '\n' not in str(error.value)
-  assert not list((tmp_path / 'run').glob('*/result.json'))
+  made = {path.name for path in (tmp_path / 'run' / 'world').iterdir()}
+  assert made <= {'config.json', 'attempt.json'}
+
+
+def test_a_mended_file_replaces_the_one_that_failed(tmp_path):
+  """The world stage starts afresh: nothing of the bad file stays."""
+  file = tmp_path / 'mine.jsonl'
+  write_pairs(file, 60, 0)
+  changes = FILES | {'data.train': str(file), 'data.test': str(file)}
+  config = load_config('preferences', **changes)
+  good = file.read_text()
+  file.write_text(good + '{"prompt": "a", "chosen": "", "rejected": "b"}')
+  with pytest.raises(errors.UserError, match='mine.jsonl, row 61'):
+    pipeline.run(config, tmp_path / 'run', stage='world')
+  file.write_text(good)
+  results = pipeline.run(config, tmp_path / 'run', stage='world')
+  assert 0 < results['world']['rows']['sft'] < 60  # without selection prompts

@@ -102,6 +102,15 @@ def test_batches_hold_chosen_rows_then_rejected_rows(words):
   np.testing.assert_array_equal(batch['mask'][1, 2], pairs.rejected.mask[1])
 
 
+def test_pairs_of_one_prompt_have_one_prompt_id(words):
+  prompts = ['one', 'one two', 'one', 'two']
+  rows = [{'prompt': p, 'chosen': 'two', 'rejected': 'one'} for p in prompts]
+  pairs = encoding.encode_preferences(words, rows, 6, 'rows')
+  assert pairs.prompt_ids.tolist() == [0, 1, 0, 2]
+  assert pairs.prompt_ids.dtype == np.int64
+  assert pairs.select(np.array([1, 3])).prompt_ids.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
   ('rows', 'message'),
   [

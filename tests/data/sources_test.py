@@ -50,6 +50,10 @@ def test_tfds_round_trip_through_grain_without_tensorflow(tmp_path):
     ('{"prompt": "a", "chosen": "b"}', "row 1: field 'rejected' is missing"),
     ('{"prompt": 3, "chosen": "b", "rejected": "c"}', "field 'prompt'"),
     ('[1]', "row 1: field 'prompt'"),
+    (
+      '{"prompt": "a", "chosen": "\\ud800", "rejected": "c"}',
+      "row 1: field 'chosen' is missing or not text",
+    ),
     ('\n{"prompt": ', 'line 2: not a JSON line'),
     ('{"prompt": "\xff"}'.encode('latin-1'), 'line 1: not a JSON line'),
   ],
@@ -68,3 +72,35 @@ def test_bad_rows_are_named(tmp_path, text, message):
 def test_sources_that_are_not_there(source):
   with pytest.raises(errors.UserError, match=source):
     sources.read_rows(source)
+
+
+def write_lines(path, rows):
+  path.write_text('\n'.join(json.dumps(row) for row in rows))
+  return str(path)
+
+
+def test_equal_pairs_are_left_out_and_counted(tmp_path):
+  equal = {'prompt': 'p', 'chosen': 'same', 'rejected': ' same\n'}
+  path = write_lines(tmp_path / 'mine.jsonl', [equal, *ROWS, equal])
+  assert sources.read_pairs(path) == (ROWS, 2)
+  path = write_lines(tmp_path / 'mine.jsonl', [equal, equal])
+  with pytest.raises(errors.UserError, match='mine.jsonl: .* same text'):
+    sources.read_pairs(path)
+
+
+@pytest.mark.parametrize('field', ['chosen', 'rejected'])
+def test_a_pair_with_one_empty_side_is_named(tmp_path, field):
+  path = write_lines(tmp_path / 'mine.jsonl', [*ROWS, ROWS[0] | {field: ' '}])
+  with pytest.raises(errors.UserError, match=f'mine.jsonl, row 4: .{field}.'):
+    sources.read_pairs(path)
+
+
+def test_a_set_written_again_is_replaced(tmp_path):
+  """TFDS keeps a prepared folder as it is, whatever rows it is given."""
+  sources.write_tfds({'train': ROWS, 'old': ROWS}, 'again', tmp_path)
+  (tmp_path / 'again' / 'incomplete.X_1.0.0').mkdir()
+  folder = sources.write_tfds({'train': ROWS[:1]}, 'again', tmp_path)
+  assert sources.read_rows(f'tfds:{folder}:train') == ROWS[:1]
+  assert [p.name for p in (tmp_path / 'again').iterdir()] == ['1.0.0']
+  with pytest.raises(errors.UserError, match="no split 'old'"):
+    sources.read_rows(f'tfds:{folder}:old')

@@ -37,7 +37,6 @@ class Sequences:
     """Rows by number, in any shape: ids become [*rows.shape, T]."""
     return Sequences(self.ids[rows], self.mask[rows], self.response_start[rows])
 
-
   def cut(self, length: int) -> 'Sequences':
     """The first `length` positions: [N, length]; drops padding only."""
     return Sequences(
@@ -64,6 +63,18 @@ class Preferences:
 
   def __len__(self) -> int:
     return len(self.flipped)
+
+  @property
+  def prompt_ids(self) -> np.ndarray:
+    """[N] int64, equal for pairs of one prompt; numbered as they appear."""
+    numbers = {}
+    prompts = (
+      row[:start].tobytes()
+      for row, start in zip(self.chosen.ids, self.chosen.response_start)
+    )
+    return np.array(
+      [numbers.setdefault(prompt, len(numbers)) for prompt in prompts], np.int64
+    )
 
   def batch(self, rows) -> dict[str, np.ndarray]:
     """Batch of pairs [.., B]: ids, mask [.., 2B, T], chosen rows first."""
@@ -185,8 +196,8 @@ def encode_preferences(
     source: name used in messages.
 
   Raises:
-    UserError: an empty set, a side that is empty or equal to the other one,
-      or no row that fits.
+    UserError: an empty set, a row with both sides empty, sides that are equal
+      in every row, or no row that fits.
   """
   if not rows:
     raise errors.UserError(f'{source}: no preference pairs in it')

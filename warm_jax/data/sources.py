@@ -12,6 +12,7 @@ import io
 import json
 import pathlib
 import re
+import shutil
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,11 +46,50 @@ def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
     raise errors.UserError(f'{source}: no rows in it')
   for number, row in enumerate(rows, 1):
     for field in fields:
-      if not isinstance(row, dict) or not isinstance(row.get(field), str):
+      if not isinstance(row, dict) or not _is_text(row.get(field)):
         raise errors.UserError(
           f'{source}, row {number}: field {field!r} is missing or not text'
         )
   return rows
+
+
+def read_pairs(source: str) -> tuple[list[dict], int]:
+  """Reads preference pairs; those of two equal texts are left out.
+
+  Args:
+    source: see `read_rows`.
+
+  Returns:
+    rows: pairs whose texts differ by more than outer white space.
+    num_equal: how many were left out: they say nothing, and would count as
+      right for any model.
+
+  Raises:
+    UserError: what `read_rows` raises, a chosen or rejected text that is
+      empty, or no pair left.
+  """
+  rows = read_rows(source)
+  for number, row in enumerate(rows, 1):
+    for field in ('chosen', 'rejected'):
+      if not row[field].strip():
+        raise errors.UserError(
+          f'{source}, row {number}: {field!r} is empty; give both texts or '
+          'remove the row'
+        )
+  kept = [r for r in rows if r['chosen'].strip() != r['rejected'].strip()]
+  if not kept:
+    raise errors.UserError(
+      f'{source}: chosen and rejected are the same text in every row, so '
+      'there is nothing to prefer'
+    )
+  return kept, len(rows) - len(kept)
+
+
+def _is_text(value) -> bool:
+  try:
+    return isinstance(value, str) and value.encode() is not None
+  except UnicodeEncodeError:  # JSON can spell half a character: "\ud800"
+    return False
 
 
 def _read_jsonl(source: str) -> list[dict]:
@@ -109,6 +149,9 @@ def _decode(row: dict) -> dict:
 def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
   """Writes rows as a TFDS data set in array_record, without TensorFlow.
 
+  A set of that name in that folder, whole or interrupted, is replaced: TFDS
+  itself would keep the old rows and say nothing.
+
   Args:
     rows_of_split: {'train': rows, ...}; every row of a set has the same fields,
       of type str, bool, int or float.
@@ -158,6 +201,9 @@ def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
     # The registry refuses a second class of one name in a process.
     skip_registration=True,
   )
+  before = pathlib.Path(folder) / name
+  if before.exists():
+    shutil.rmtree(before)
   tfds.disable_progress_bar()
   builder = builder_class(data_dir=str(folder), file_format='array_record')
   # TFDS announces a download on stdout, although nothing is downloaded.

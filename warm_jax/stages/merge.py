@@ -91,13 +91,21 @@ def run(run) -> dict:
       )
       for kind in ('min', 'uncertainty')
     }
+    # Pairs of one prompt are not independent: whole prompts are drawn.
+    prompts = sets[name].prompt_ids
     table[name] = {
       'pairs': len(sets[name]),
       'members': [_accuracy(s) for s in of_members[name]],
-      'warm': _interval(intervals.mean_interval(warm.astype(float))),
-      'ens': _interval(intervals.mean_interval(ens.astype(float))),
+      'warm': _interval(
+        intervals.mean_interval(warm.astype(float), clusters=prompts)
+      ),
+      'ens': _interval(
+        intervals.mean_interval(ens.astype(float), clusters=prompts)
+      ),
       'wa_minus_ens': _interval(
-        intervals.paired_difference(warm.astype(float), ens.astype(float))
+        intervals.paired_difference(
+          warm.astype(float), ens.astype(float), clusters=prompts
+        )
       ),
       **aggregates,
       'weighted': _accuracy(scores(merged['weighted'], name)),
