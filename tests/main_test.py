@@ -200,8 +200,11 @@ def test_advice_quotes_the_command(workplace, monkeypatch, capsys):
 
 
 SLEEPER = """
-import sys, time
+import signal, sys, time
 from warm_jax import main, pipeline
+
+# A shell that starts tests in the background has SIGINT ignored from then on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def stage(run):
   print('started', flush=True)
