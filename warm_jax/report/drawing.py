@@ -65,6 +65,7 @@ def save(figure, path) -> None:
 
 
 def panels(rows: int, columns: int, panel_height: float):
+  """An empty figure of panels without pyplot; panel_height is in inches."""
   from matplotlib import figure
 
   width = NARROW if columns == 1 else WIDTH

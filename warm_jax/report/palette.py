@@ -50,10 +50,12 @@ GLUE = '\N{NO-BREAK SPACE}'
 
 
 def color(method: str) -> str:
+  """Colour of a method, one and the same in every figure."""
   return COLORS.get(method, OTHER_COLOR)
 
 
 def marker(method: str) -> str:
+  """Marker of a method; those of two members share their family's."""
   return MARKERS.get(method.removesuffix('_2'), '^')
 
 
@@ -63,10 +65,12 @@ def dashes(method: str) -> str:
 
 
 def name(method: str) -> str:
+  """How a method is called on the page; unknown ones keep their name."""
   return NAMES.get(method, method)
 
 
 def set_name(split: str) -> str:
+  """How a set of pairs is called on the page."""
   return SETS.get(split, split)
 
 
@@ -100,6 +104,7 @@ def interval(low, high, digits: int = 3, write=number) -> str:
 
 
 def percent(value, digits: int = 0) -> str:
+  """A share as text in per cent; a dash where it is not known."""
   return f'{100 * value:.{digits}f}{GLUE}%' if known(value) else NOTHING
 
 

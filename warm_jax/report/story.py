@@ -109,6 +109,7 @@ def _fits_less_clean(table) -> bool:
 
 
 def num_members(merge: Mapping[str, Any]) -> int:
+  """M of a `merge` result; 0 where that stage did not run."""
   return len(merge.get('order', ()))
 
 
