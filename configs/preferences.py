@@ -21,23 +21,12 @@ def get_config():
   config.kind = 'files'
   config.seed = 0
   config.runtime = defaults.runtime()
-  config.data = ml_collections.ConfigDict(
-    {
-      'train': '',
-      'selection': '',  # empty: some prompts of the training file
-      'test': '',
-      'ood': '',  # optional
-      'pretrain': (),  # files of prompt and response; empty: chosen of train
-      'sft': (),
-      'selection_fraction': 0.1,
-      'max_pairs': 0,  # of each split; 0: all
-      'swapped': 0.0,  # share of training labels to swap, for experiments
-      'prompt_template': '{prompt}\n',
-      'vocab_size': 2_048,
-      'max_length': 96,
-    }
-  )
+  config.data = defaults.data(max_length=96)
+  config.data.vocab_size = 2_048
+  config.data.pretrain = ()  # files; empty: prompts with what train prefers
   config.model = defaults.model(width=96, num_layers=3, num_heads=4)
+  # The shape of a small Llama, so that others can load what is exported.
+  config.model.update({'mlp': 'gated', 'activation': 'silu', 'mlp_width': 256})
   config.model.rope_theta = 1000.0
   config.world = ml_collections.ConfigDict()
   config.preferences = ml_collections.ConfigDict()
@@ -53,21 +42,11 @@ def get_config():
       'optimizer': defaults.optimizer(weight_decay=0.01),
     }
   )
-  config.sft = ml_collections.ConfigDict(
-    {
-      'steps': 300,
-      'batch_size': 32,
-      'learning_rate': 5e-4,
-      'dropout_rate': 0.05,
-      'keep_steps': (200, 250, 300),
-      'loss_on': 'response',
-      'checkpoint_every': 100,
-      'optimizer': defaults.optimizer(schedule='constant', weight_decay=0.01),
-    }
-  )
+  config.sft = defaults.sft(steps=300, keep_steps=(200, 250, 300))
   config.probe = ml_collections.ConfigDict({'l2': 1e-3})
   config.reward = defaults.reward(members=6, steps=400)
   config.reward.learning_rates = (2e-4, 4e-4, 8e-4)
   config.reward.batch_size = 32
   config.merge = defaults.merge()
+  config.export = defaults.export(merged=('warm',), include_members=True)
   return config

@@ -109,3 +109,66 @@ def merge():
       'weight_temperature': 0.01,
     }
   )
+
+
+def data(**overrides):
+  """Files of a user's own run, and how their rows are taken."""
+  config = ml_collections.ConfigDict(
+    {
+      # JSON lines (.jsonl, .jsonl.gz), .parquet, tfds:..., hf:FOLDER.
+      'train': '',
+      'selection': '',  # empty: some prompts of the training file
+      'test': '',  # likewise
+      'ood': '',  # optional
+      'sft': (),  # files to fine-tune on; empty: what train prefers
+      'selection_fraction': 0.1,
+      'test_fraction': 0.1,
+      'max_pairs': 0,  # of each split; 0: all
+      'swapped': 0.0,  # share of training labels to swap, for experiments
+      'prompt_template': '{prompt}\n',  # of plain prompts
+      'max_length': 512,  # tokens of a prompt with its response
+      'overlong': 'filter',  # or 'truncate'
+      'max_rejected': 0.05,  # share of unusable rows that stops the run
+    }
+  )
+  config.update(overrides)
+  return config
+
+
+def base():
+  """How a Hugging Face checkpoint is computed with."""
+  return ml_collections.ConfigDict(
+    {
+      'compute_dtype': 'float32',  # 'bfloat16' on accelerators
+      'remat': False,  # recompute layers backward: less memory, more time
+    }
+  )
+
+
+def sft(steps: int, keep_steps: tuple[int, ...]):
+  """Settings of supervised fine-tuning."""
+  return ml_collections.ConfigDict(
+    {
+      'enabled': True,
+      'steps': steps,
+      'batch_size': 32,
+      'learning_rate': 5e-4,
+      'dropout_rate': 0.05,
+      'keep_steps': keep_steps,
+      'loss_on': 'response',
+      'checkpoint_every': 100,
+      'optimizer': optimizer(schedule='constant', weight_decay=0.01),
+    }
+  )
+
+
+def export(**overrides):
+  """What goes into Hugging Face folders."""
+  config = ml_collections.ConfigDict(
+    {
+      'dtype': 'float32',  # 'bfloat16' loses part of what averaging changed
+      'max_shard_gb': 5.0,
+    }
+  )
+  config.update(overrides)
+  return config

@@ -76,19 +76,54 @@ TOY = (
   _report('evaluate', 'best_of_n'),
 )
 
+# From SFT checkpoints and preference files to a merged model others can load.
+_REWARD_MODELS = (
+  _stage('preferences', 'user_data:preferences', 'sft'),
+  _stage('probe', 'reward:probe', 'preferences'),
+  _stage('reward', 'reward:train', 'probe'),
+  _stage('merge', 'merge:run', 'reward'),
+  _stage('export', 'export:reward_models', 'merge'),
+  _report('export'),
+)
+
 # A user's own preference files, with a small model trained from scratch.
 FILES = (
   _stage('world', 'user_data:world', also=('data',)),
   _stage('pretrain', 'language:pretrain', 'world', also=('model',)),
   _stage('sft', 'language:supervised', 'pretrain'),
-  _stage('preferences', 'user_data:preferences', 'sft'),
-  _stage('probe', 'reward:probe', 'preferences'),
-  _stage('reward', 'reward:train', 'probe'),
-  _stage('merge', 'merge:run', 'reward'),
-  _report('merge'),
+  *_REWARD_MODELS,
 )
 
-STAGES = {'toy': TOY, 'files': FILES}
+# The same from a Hugging Face checkpoint, the value of `config.model`.
+_BASE = _stage('base', 'base:run', also=('model',))
+_WORLD = _stage('world', 'user_data:world', 'base', also=('data',))
+REWARD = (
+  _BASE,
+  _WORLD,
+  _stage('sft', 'language:supervised', 'world'),
+  *_REWARD_MODELS,
+)
+SFT = (
+  _BASE,
+  _WORLD,
+  _stage('sft', 'language:supervised', 'world'),
+  _stage('export', 'export:language_models', 'sft'),
+)
+POLICY = (
+  _BASE,
+  _WORLD,
+  _stage('policy', 'user_policy:train', 'world', also=('reward_model',)),
+  _stage('evaluate', 'user_policy:evaluate', 'policy', also=('control_model',)),
+  _stage('export', 'export:policies', 'policy'),
+)
+
+STAGES = {
+  'toy': TOY,
+  'files': FILES,
+  'reward': REWARD,
+  'sft': SFT,
+  'policy': POLICY,
+}
 
 
 @dataclasses.dataclass(frozen=True)

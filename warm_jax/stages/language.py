@@ -10,13 +10,15 @@ from warm_jax import members, sampling
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.stages import world
+from warm_jax.stages import base, world
 from warm_jax.training import checkpoint, sft
 
 
 def model_config(run, shape=None) -> config_lib.ModelConfig:
   """The run's model (or the given shape) with the tokenizer's vocabulary."""
   shape = run.config.model if shape is None else shape
+  if isinstance(shape, str):  # a checkpoint, whose shape stage `base` wrote
+    return base.model_config(run)
   return config_lib.ModelConfig(
     vocab_size=world.tokenizer(run).vocab_size,
     max_length=run.config.data.max_length,
@@ -42,10 +44,17 @@ def pretrain(run) -> dict:
 
 
 def supervised(run) -> dict:
-  """Fine-tunes on good summaries; keeps several checkpoints of the one run."""
-  start = checkpoint.load_params(run.folder('pretrain') / 'params')
+  """Fine-tunes on good responses; keeps several checkpoints of the one run.
+
+  With `sft.enabled` false the checkpoint of `config.model` is the only one:
+  for checkpoints that have been fine-tuned already.
+  """
+  if not run.config.sft.get('enabled', True):
+    kept = members.broadcast(start_params(run), 1)
+    checkpoint.save_params(run.folder('sft') / 'params', kept)
+    return {'summary': 'left out: the checkpoint is taken as it is'}
   kept, result = sft.train(
-    members.member(start, 0),
+    start_params(run),
     model_config(run),
     _encoded(run, 'sft'),
     run.config.sft,
@@ -55,6 +64,14 @@ def supervised(run) -> dict:
   )
   checkpoint.save_params(run.folder('sft') / 'params', kept)
   return result | {'summary': f'loss {result["loss"]:.3f} per token'}
+
+
+def start_params(run):
+  """LM params that fine-tuning starts from: imported, or just pretrained."""
+  if isinstance(run.config.model, str):
+    return base.language_params(run)
+  start = checkpoint.load_params(run.folder('pretrain') / 'params')
+  return members.member(start, 0)
 
 
 def sft_checkpoints(run):
@@ -131,3 +148,22 @@ def responses_text(run, samples: sampling.Samples) -> list[str]:
   """Decodes the responses of samples, without special tokens."""
   mask = sampling.response_mask(samples.mask, samples.response_start)
   return world.tokenizer(run).decode(samples.ids, np.asarray(mask))
+
+
+@functools.partial(jax.jit, static_argnames='shape')
+def _logps(params, shape, ids, mask, temperature):
+  return language_model.token_logps(
+    params, shape, ids, mask, temperature=temperature
+  )
+
+
+def sequence_kl(anchor, shape, samples, temperature) -> np.ndarray:
+  """Sampled log-ratio of each response to the SFT policy, [prompts] nats.
+
+  sum_t log pi(a_t | x_t) - log pi_anchor(a_t | x_t), both at the temperature
+  of the sampling (the k1 estimator).
+  """
+  response = sampling.response_mask(samples.mask, samples.response_start)
+  anchor_logps = _logps(anchor, shape, samples.ids, samples.mask, temperature)
+  ratio = samples.logps - np.asarray(anchor_logps)
+  return np.where(response, ratio, 0.0).sum(axis=1)

@@ -1,16 +1,13 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stages `policy` and `evaluate`: RL against each reward, judged by gold."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, rewards, sampling
+from warm_jax import members, rewards
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import overoptimization, trajectories, win_rate
-from warm_jax.models import language_model
 from warm_jax.stages import language, scorers, world
 from warm_jax.training import checkpoint, policy
 
@@ -144,27 +141,14 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
       row['length'].append(
         np.array([toy_world.count_words(s) for s in summaries])
       )
-      row['kl'].append(_sequence_kl(anchor, shape, samples, config.temperature))
+      row['kl'].append(
+        language.sequence_kl(anchor, shape, samples, config.temperature)
+      )
       texts.append(summaries)
     for key, parts in row.items():
       values[key].append(np.stack(parts))
   texts = np.array(texts, object).reshape(len(steps), len(config.rewards), -1)
   return {k: np.stack(v).astype(np.float64) for k, v in values.items()}, texts
-
-
-@functools.partial(jax.jit, static_argnames='shape')
-def _logps(params, shape, ids, mask, temperature):
-  return language_model.token_logps(
-    params, shape, ids, mask, temperature=temperature
-  )
-
-
-def _sequence_kl(anchor, shape, samples, temperature) -> np.ndarray:
-  """Sampled log-ratio of each response to the SFT policy, [prompts] nats."""
-  response = sampling.response_mask(samples.mask, samples.response_start)
-  anchor_logps = _logps(anchor, shape, samples.ids, samples.mask, temperature)
-  ratio = samples.logps - np.asarray(anchor_logps)
-  return np.where(response, ratio, 0.0).sum(axis=1)
 
 
 def _rows(steps, names, values) -> list[dict]:

@@ -3,6 +3,7 @@
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from warm_jax import members, rewards
@@ -118,6 +119,9 @@ def train(run) -> dict:
   config = run.config.reward
   backbones = language.sft_checkpoints(run)['backbone']
   head = checkpoint.load_params(run.folder('probe') / 'params')['kernel']
+  if not run.config.sft.get('enabled', True):  # one start for all
+    config = ml_collections.ConfigDict(config)
+    config.sft_checkpoints = (0,)
   hparams = reward.draw_hparams(
     config, members.num_members(backbones), run.config.seed + 1000
   )

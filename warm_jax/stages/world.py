@@ -50,5 +50,6 @@ def read(run, split: str) -> list[dict]:
 
 
 def tokenizer(run) -> tokenizer_lib.Tokenizer:
-  """The tokenizer that the world stage saved."""
-  return tokenizer_lib.load(run.folder('world') / 'tokenizer')
+  """The run's tokenizer: that of its checkpoint, or made for its texts."""
+  made_by = 'base' if isinstance(run.config.model, str) else 'world'
+  return tokenizer_lib.load(run.folder(made_by) / 'tokenizer')

@@ -1,0 +1,50 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""A policy trained by REINFORCE against your (merged) reward model.
+
+  warm --config=configs/policy.py --workdir=runs/policy \\
+      --config.model=runs/sft/export/sft_300 \\
+      --config.reward_model=runs/mine/export/warm \\
+      --config.data.train=prompts.jsonl
+
+`reward_model` is the folder of an exported reward model, several with commas
+between (an ensemble, combined by `policy.aggregate`), or a finished work
+directory. It must have the tokenizer of the policy: token ids are passed
+between them as they are. `control_model`, optional, judges the result without
+having taken part. The last policy comes out as runs/policy/export/policy_STEP,
+samples of every kept step as runs/policy/evaluate/samples.jsonl.
+
+Hardware: as it stands for checkpoints of a few million parameters on a CPU. For
+larger ones `--config.base.compute_dtype=bfloat16` and learning rates near 1e-6
+to 1e-5. Memory: 16 bytes a parameter for the policy and as much for the value
+model, 4 for the anchor and for each reward model, beside the cache of keys and
+values.
+"""
+
+import ml_collections
+
+from warm_jax import defaults
+
+
+def get_config():
+  """A hundred steps of 64 samples."""
+  config = ml_collections.ConfigDict()
+  config.kind = 'policy'
+  config.seed = 0
+  config.runtime = defaults.runtime()
+  config.model = ''
+  config.reward_model = ''
+  config.control_model = ''
+  config.base = defaults.base()
+  config.data = defaults.data()
+  config.world = ml_collections.ConfigDict()
+  config.policy = defaults.policy(steps=100, eval_every=25)
+  config.policy.update(
+    {
+      'max_new_tokens': 64,
+      'aggregate': 'mean',  # of several reward models; 'min', 'uncertainty'
+      'num_reference': 256,  # samples that fix the scale of the reward
+    }
+  )
+  config.evaluate = ml_collections.ConfigDict({'num_prompts': 128})
+  config.export = defaults.export(also_steps=())
+  return config

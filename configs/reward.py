@@ -1,0 +1,44 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""A merged reward model from your checkpoint and your preferences.
+
+  warm --config=configs/reward.py --workdir=runs/mine \\
+      --config.model=PATH --config.data.train=train.jsonl
+
+PATH is the folder of a Hugging Face checkpoint (Llama, Mistral, Qwen 2 and 3,
+Gemma 2 and 3, GPT-NeoX, GPT-2) or its id on the hub. The chain fine-tunes it on
+the preferred responses, fits one head, trains M reward models in one program,
+averages them, and writes runs/mine/export/warm, which
+AutoModelForSequenceClassification loads as it is.
+
+Hardware: sized for checkpoints of up to a few million parameters on a CPU. For
+larger ones set `--config.base.compute_dtype=bfloat16`, learning rates of 1e-5 to
+1e-4 (the defaults here are for tiny bodies), and see configs/tldr_pythia.py.
+Memory: 16 bytes for each parameter of each member (weights, gradient, two
+moments), beside activations.
+"""
+
+import ml_collections
+
+from warm_jax import defaults
+
+
+def get_config():
+  """Six members, a few hundred steps each."""
+  config = ml_collections.ConfigDict()
+  config.kind = 'reward'
+  config.seed = 0
+  config.runtime = defaults.runtime()
+  config.model = ''
+  config.base = defaults.base()
+  config.data = defaults.data()
+  config.world = ml_collections.ConfigDict()
+  config.preferences = ml_collections.ConfigDict()
+  # Already fine-tuned? --config.sft.enabled=false
+  config.sft = defaults.sft(steps=300, keep_steps=(200, 250, 300))
+  config.probe = ml_collections.ConfigDict({'l2': 1e-3})
+  config.reward = defaults.reward(members=6, steps=400)
+  config.reward.learning_rates = (2e-4, 4e-4, 8e-4)
+  config.reward.batch_size = 32
+  config.merge = defaults.merge()
+  config.export = defaults.export(merged=('warm',), include_members=True)
+  return config

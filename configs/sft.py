@@ -1,0 +1,34 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Supervised fine-tuning of your checkpoint, exported at several steps.
+
+  warm --config=configs/sft.py --workdir=runs/sft \\
+      --config.model=PATH --config.data.train=train.jsonl
+
+Rows hold prompt and completion (or response), messages, or text. The kept
+steps come out as runs/sft/export/sft_STEP, which AutoModelForCausalLM loads; the
+last is a policy to go on with (configs/policy.py).
+
+Hardware: as it stands for checkpoints of a few million parameters on a CPU; for
+larger ones `--config.base.compute_dtype=bfloat16`, and a learning rate of 1e-5
+(the default is for tiny bodies). Memory: 16 bytes a parameter, beside
+activations.
+"""
+
+import ml_collections
+
+from warm_jax import defaults
+
+
+def get_config():
+  """Three hundred steps, kept at three of them."""
+  config = ml_collections.ConfigDict()
+  config.kind = 'sft'
+  config.seed = 0
+  config.runtime = defaults.runtime()
+  config.model = ''
+  config.base = defaults.base()
+  config.data = defaults.data()
+  config.world = ml_collections.ConfigDict()
+  config.sft = defaults.sft(steps=300, keep_steps=(200, 250, 300))
+  config.export = defaults.export()
+  return config

@@ -1,0 +1,83 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stage `base`: the Hugging Face checkpoint that a run starts from.
+
+The weights are not copied: later stages read them where they are, straight
+onto the device. What is kept here is the tokenizer, with a padding token that
+differs from the end of sequence, and the shape of the model.
+"""
+
+import dataclasses
+
+from warm_jax import errors
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.models import config as config_lib
+
+
+def run(run) -> dict:
+  """Inspects `config.model`: its shape, its tensors by name, its tokenizer.
+
+  Raises:
+    UserError: no path given, or a checkpoint that cannot be used; nothing has
+      been read into memory then.
+  """
+  if not run.config.model:
+    raise errors.UserError(
+      'config.model is empty: name the folder of a Hugging Face checkpoint, or '
+      'its id on the hub (--config.model=PATH)'
+    )
+  checkpoint = _inspect(run)
+  tokenizer = tokenizer_lib.load_pretrained(checkpoint.folder)
+  tokenizer.hf.save_pretrained(run.folder('base') / 'tokenizer')
+  shape = dataclasses.asdict(checkpoint.config)
+  longest = run.config.data.max_length
+  if longest > checkpoint.config.max_length:
+    raise errors.UserError(
+      f'config.data.max_length is {longest}, but {checkpoint.source} was made '
+      f'for {checkpoint.config.max_length} tokens: lower it'
+    )
+  return {
+    'source': str(checkpoint.source),
+    'folder': str(checkpoint.folder),
+    'model_type': checkpoint.family.model_type,
+    'shape': shape,
+    'summary': f'{checkpoint.source}: {checkpoint.family.model_type}, width '
+    f'{shape["width"]}, {shape["num_layers"]} layers, vocabulary '
+    f'{tokenizer.vocab_size}',
+  }
+
+
+def _inspect(run):
+  from warm_jax.models.hf import importing
+
+  return importing.inspect(
+    run.config.model, compute_dtype=run.config.base.compute_dtype
+  )
+
+
+def checkpoint(run):
+  """The checkpoint of the run, its headers read once more.
+
+  Raises:
+    UserError: it has moved or changed its shape since stage `base`.
+  """
+  found = _inspect(run)
+  before = run.result('base')['shape']
+  if config_lib.ModelConfig(**before) != found.config:
+    raise errors.UserError(
+      f'{found.source} is not the checkpoint that this run began with: its '
+      'shape differs; take a new --workdir'
+    )
+  return found
+
+
+def model_config(run) -> config_lib.ModelConfig:
+  """The shape of the checkpoint's model, as the run computes with it."""
+  shape = config_lib.ModelConfig(**run.result('base')['shape'])
+  return dataclasses.replace(shape, remat=run.config.base.remat)
+
+
+def language_params(run):
+  """LM params of the checkpoint, float32, on the device."""
+  from warm_jax.models.hf import importing
+
+  return importing.load(checkpoint(run), head='lm')

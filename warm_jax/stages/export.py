@@ -1,0 +1,162 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stage `export`: Hugging Face folders that transformers loads as they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warm_jax import members, pipeline, rewards
+from warm_jax.models.hf import exporting
+from warm_jax.report import model_card
+from warm_jax.stages import base, language, scorers, world
+from warm_jax.training import checkpoint
+
+RULES = {
+  'warm': 'uniform average of the weights of all members (WARM, equation 3)',
+  'weighted': 'average of the weights, weighted by a softmax of the accuracy '
+  'on the selection pairs',
+  'greedy': 'greedy soup: members are added in the order of their accuracy on '
+  'the selection pairs, as long as that accuracy does not drop',
+}
+
+
+def reward_models(run) -> dict:
+  """Writes merged reward models, and each member, under export/.
+
+  Each config.json holds the mean and the deviation of the raw score over the
+  responses of the selection pairs: a head without bias cannot carry them.
+  """
+  config, shape = run.config.export, language.model_config(run)
+  reference = scorers.reference_batch(run)
+  stack = checkpoint.load_params(run.folder('reward') / 'params')
+  models = {
+    name: checkpoint.load_params(run.folder('merge') / name)
+    for name in config.merged
+  }
+  if config.include_members:
+    for m in range(members.num_members(stack)):
+      models[f'member_{m}'] = members.member(stack, m)
+  written = {}
+  for name, params in models.items():
+    params = jax.tree.map(jnp.asarray, params)
+    scorer = rewards.calibrate(rewards.single(params, shape), **reference)
+    written[name] = exporting.save_reward_model(
+      run.folder('export') / name,
+      params,
+      shape,
+      world.tokenizer(run),
+      reward_mean=float(scorer.mean),
+      reward_std=float(scorer.std),
+      card=model_card.render(reward_facts(run, name)),
+      **_settings(run),
+    )
+  return {
+    'folders': sorted(written),
+    'written': written,
+    'summary': f'{", ".join(config.merged)}'
+    + (f' and {members.num_members(stack)} members' if config.include_members else '')
+    + f' in {run.folder("export")}',
+  }
+
+
+def language_models(run) -> dict:
+  """Writes the kept SFT checkpoints under export/, named by their step."""
+  kept = language.sft_checkpoints(run)
+  steps = run.config.sft.keep_steps
+  params = {
+    f'sft_{step}': members.member(kept, c) for c, step in enumerate(steps)
+  }
+  return _save_language_models(run, params)
+
+
+def policies(run) -> dict:
+  """Writes the last policy, and those of `export.also_steps`, under export/."""
+  kept = run.result('policy')['kept_steps']
+  params = {}
+  for step in sorted({*run.config.export.also_steps, kept[-1]} & set(kept)):
+    stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
+    params[f'policy_{step}'] = members.member(stack, 0)
+  return _save_language_models(run, params)
+
+
+def _save_language_models(run, models) -> dict:
+  written = {
+    name: exporting.save_language_model(
+      run.folder('export') / name,
+      jax.tree.map(jnp.asarray, params),
+      language.model_config(run),
+      world.tokenizer(run),
+      card=model_card.render(language_facts(run, name)),
+      **_settings(run),
+    )
+    for name, params in models.items()
+  }
+  return {
+    'folders': sorted(written),
+    'written': written,
+    'summary': f'{", ".join(written)} in {run.folder("export")}',
+  }
+
+
+def _settings(run) -> dict:
+  config = run.config.export
+  return {
+    'base': base.checkpoint(run) if isinstance(run.config.model, str) else None,
+    'dtype': config.dtype,
+    'max_shard_bytes': config.max_shard_gb * 1e9,
+  }
+
+
+def language_facts(run, name: str) -> dict:
+  """What the model card of a language model says."""
+  return {
+    'name': name,
+    'kind': 'policy',
+    'base': _base_name(run),
+    'data': {k: v for k, v in run.config.data.items() if v},
+    'command': run.command,
+    'versions': pipeline.versions(),
+  }
+
+
+def reward_facts(run, name: str) -> dict:
+  """What the model card of a reward model says: recipe, and all metrics."""
+  trained, merged = run.result('reward'), run.result('merge')
+  pairs = run.result('preferences')
+  hparams, table = trained['hparams'], merged['table']
+  rows = [
+    {
+      'member': m,
+      'learning_rate': hparams['learning_rate'][m],
+      'dropout_rate': hparams['dropout_rate'][m],
+      'sft_checkpoint': hparams['init_index'][m],
+      'data_seed': hparams['data_seed'][m],
+      'selection_accuracy': merged['selection_accuracy'][m],
+      **{split: row['members'][m] for split, row in table.items()},
+    }
+    for m in range(len(merged['order']))
+  ]
+  metrics = {
+    split: {
+      'pairs': row['pairs'],
+      'members': float(np.mean(row['members'])),
+      **{key: row[key] for key in ('ens', 'warm', 'wa_minus_ens')},
+    }
+    for split, row in table.items()
+  }
+  return language_facts(run, name) | {
+    'kind': 'reward',
+    'rule': RULES.get(name, 'one member, not merged'),
+    'seed': run.config.seed,
+    'pairs': pairs['rows'],
+    'swapped': pairs['swapped'],
+    'members': rows,
+    'metrics': metrics,
+    'recipe': run.config.reward.to_dict(),
+  }
+
+
+def _base_name(run) -> str:
+  if isinstance(run.config.model, str):
+    return run.result('base')['source']
+  return 'trained from scratch'

@@ -1,0 +1,157 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stages `policy` and `evaluate` of a run on a user's own checkpoints.
+
+One policy is trained against the given reward model: a merged one, a single
+one, or an ensemble of several. There is no gold utility here, so the
+evaluation shows what can be seen without one: proxy, KL, length, an optional
+control model that took no part, and samples to read.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warm_jax import errors, members, rewards
+from warm_jax.stages import judges, language, scorers, user_data, world
+from warm_jax.training import checkpoint, policy
+
+# Column of the evaluation: config field that names the judge.
+JUDGES = {'proxy': 'reward_model', 'control': 'control_model'}
+COLUMNS = ('proxy', 'control', 'kl', 'length', 'ended')
+
+
+def train(run) -> dict:
+  """Trains the policy of `config.model` against `config.reward_model`."""
+  config = run.config.policy
+  anchor = language.start_params(run)
+  prompts = user_data.prompts(run, 'train')
+  if len(prompts) < config.batch_size // config.samples_per_prompt:
+    raise errors.UserError(
+      f'data.train gives {len(prompts)} prompts that fit, fewer than one batch '
+      f'of policy.batch_size={config.batch_size}: give more or lower it'
+    )
+  scorer = _judge(run, 'reward_model', anchor)
+  kept, result = policy.train(
+    anchor,
+    [scorer],
+    language.model_config(run),
+    prompts,
+    world.tokenizer(run),
+    config,
+    folder=run.folder('policy'),
+    seed=run.config.seed + 6,
+    runtime=run.config.runtime,
+    kl_coefs=[config.kl_coef],
+  )
+  kl, score = result['objective/kl'][0], result['objective/scores'][0]
+  return {
+    'kept_steps': kept,
+    'train': result,
+    'summary': f'at the end KL {kl:.2f}, reward {score:.2f}',
+  }
+
+
+def evaluate(run) -> dict:
+  """Samples every kept policy on held-out prompts; writes samples.jsonl."""
+  config, shape = run.config.policy, language.model_config(run)
+  prompts = user_data.prompts(run, 'test')
+  prompts = prompts.take(
+    np.arange(len(prompts))[: run.config.evaluate.num_prompts]
+  )
+  anchor = language.start_params(run)
+  scored_by = {
+    name: _judge(run, field, anchor)
+    for name, field in JUDGES.items()
+    if run.config[field]
+  }
+  texts_of_prompts = world.tokenizer(run).decode(prompts.ids, prompts.mask)
+  rows, records = [], []
+  for step in run.result('policy')['kept_steps']:
+    stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
+    samples = language.sample_rows(
+      _on_device(members.member(stack, 0)),
+      shape,
+      language.sample_settings(run, config.max_new_tokens),
+      jax.random.key(run.config.seed + 8),
+      prompts,
+      config.temperature,
+    )
+    values = {
+      name: rewards.score_rows(
+        scorers.score, scorer, samples.ids, samples.mask, 256
+      )
+      for name, scorer in scored_by.items()
+    }
+    values['kl'] = language.sequence_kl(
+      anchor, shape, samples, config.temperature
+    )
+    values['length'] = samples.mask.sum(axis=1) - samples.response_start
+    values['ended'] = np.asarray(samples.ended)
+    row = {'step': int(step)}
+    for key in COLUMNS:
+      if key in values:
+        value = np.asarray(values[key], np.float64)
+        row[key] = float(value.mean())
+        row[f'{key}_stderr'] = float(value.std() / len(value) ** 0.5)
+    rows.append(row)
+    for i, text in enumerate(language.responses_text(run, samples)):
+      records.append(
+        {'step': int(step), 'prompt': texts_of_prompts[i], 'response': text}
+        | {key: float(value[i]) for key, value in values.items()}
+      )
+  path = run.folder('evaluate') / 'samples.jsonl'
+  path.write_text(''.join(json.dumps(r) + '\n' for r in records))
+  first, last = rows[0], rows[-1]
+  told = [k for k in COLUMNS if k in last]
+  return {
+    'rows': rows,
+    'num_prompts': len(prompts),
+    'summary': '; '.join(f'{k} {first[k]:.2f} to {last[k]:.2f}' for k in told),
+  }
+
+
+def _judge(run, field: str, anchor) -> rewards.RewardScorer:
+  """A reward model, on the scale of the anchor's own samples.
+
+  Mean 0 and deviation 1 over them whatever the model, so that `kl_coef` means
+  the same to all, and to all members of an ensemble.
+  """
+  source = run.config[field]
+  if not source:
+    raise errors.UserError(
+      f'config.{field} is empty: name an exported reward model, several with '
+      f'commas between, or a finished work directory (--config.{field}=PATH)'
+    )
+  judge = judges.open_judge(
+    source,
+    aggregate=run.config.policy.aggregate,
+    member_map=run.config.runtime.member_map,
+  )
+  judges.require_same_tokenizer(
+    world.tokenizer(run), judge.tokenizer, f'config.model and config.{field}'
+  )
+  reference = _reference(run, anchor)
+  return rewards.calibrate(
+    judge.scorer, np.asarray(reference.ids), np.asarray(reference.mask)
+  )
+
+
+def _reference(run, anchor):
+  """Samples of the anchor on some of the training prompts."""
+  config = run.config.policy
+  prompts = user_data.prompts(run, 'train')
+  count = min(len(prompts), config.num_reference)
+  return language.sample_rows(
+    anchor,
+    language.model_config(run),
+    language.sample_settings(run, config.max_new_tokens),
+    jax.random.key(run.config.seed + 9),
+    prompts.take(np.arange(count)),
+    config.temperature,
+  )
+
+
+def _on_device(params):
+  return jax.tree.map(jnp.asarray, params)
