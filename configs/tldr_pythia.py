@@ -20,7 +20,8 @@ of Pythia-410m (16 bytes x 0.41e9 x 10 = 65 GB of weights, gradients and
 moments, about 25 GB of activations of one member at a time), or 80 GB with
 `--config.reward.members=6`. A reward step is 6 x 0.41e9 x 164,000 tokens = 0.4
 PFLOP a member, so ten members take some 4e19 FLOP: 28 hours at 400 TFLOP/s. The
-SFT run is a twentieth of it, 10,000 steps of RL are about half.
+SFT run is a twentieth of it, 10,000 steps of RL a seventh if sampling ran at
+the same speed, which it does not.
 
 Expected in the paper, with PaLM bodies: members .77 and WARM .774 on held-out
 pairs, WARM minus ENS +.0056 in distribution and -.039 on swapped labels. What

@@ -1,17 +1,21 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The command `warm`: flags -> config -> the pipeline, or one of its stages.
 
+`warm score` and `warm merge` are commands of their own, in `commands/`.
+
 A mistake of the user is one line on stderr and exit code 2; a traceback means
 a defect of the package. jax is imported by the stages, not here.
 """
 
 import difflib
 import errno
+import importlib
 import os
 import re
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 
 from warm_jax import errors
 
@@ -25,11 +29,21 @@ usage: warm --config=FILE.py[:ARG] --workdir=FOLDER [--stage=NAME] [--config.a.b
   --help           this text
   --version        the version
 
+   or: warm score ...   scores a file with a reward model  (warm score --help)
+       warm merge ...   averages folders of checkpoints    (warm merge --help)
+
 stages ({kinds}):
 {stages}
 
 example: warm --config=configs/tiny.py --workdir=runs/tiny
 """
+
+
+# Commands that need no config file: name -> module with main(arguments).
+COMMANDS = {
+  'score': 'warm_jax.commands.score',
+  'merge': 'warm_jax.commands.merge',
+}
 
 
 def run() -> None:
@@ -39,6 +53,10 @@ def run() -> None:
 
 def main(argv: list[str]) -> int:
   """Runs the command; argv[0] is its name. Returns the exit code."""
+  if argv[1:2] and argv[1] in COMMANDS:
+    return _guarded(
+      lambda: _run_command(argv[1], argv[2:]), 'nothing was written'
+    )
   if any(a in ('--help', '-help', '-h', '--helpfull') for a in argv[1:]):
     print(_usage(), end='')
     return 0
@@ -47,24 +65,40 @@ def main(argv: list[str]) -> int:
 
     print(f'warm_jax {__version__}')
     return 0
+  return _guarded(
+    lambda: _run_config(argv),
+    'the same command continues from the last checkpoint',
+  )
+
+
+def _run_config(argv: list[str]) -> int:
+  config, workdir, stage = parse(argv)
+  _prepare_process(config.get('runtime', {}).get('compile_cache', None))
+  from warm_jax import pipeline
+
+  pipeline.run(
+    config, workdir, stage=stage, command=_command(argv, without='stage')
+  )
+  return 0
+
+
+def _run_command(name: str, arguments: list[str]) -> int:
+  _prepare_process('')
+  return importlib.import_module(COMMANDS[name]).main(arguments) or 0
+
+
+def _guarded(action: Callable[[], int], state: str) -> int:
+  """Runs an action; what ends it early becomes one line and an exit code."""
   # A kill by a scheduler should leave by the same road as Ctrl-C.
   before = signal.signal(signal.SIGTERM, _terminate)
   try:
-    config, workdir, stage = parse(argv)
-    _prepare_process(config)
-    from warm_jax import pipeline
-
-    pipeline.run(
-      config, workdir, stage=stage, command=_command(argv, without='stage')
-    )
-    return 0
+    return action()
   except errors.UserError as e:
     return _fail(str(e), 2)
   except KeyboardInterrupt as e:
-    again = 'the same command continues from the last checkpoint'
     if isinstance(e, _Terminated):
-      return _fail(f'terminated; {again}', 143, 'warm')
-    return _fail(f'interrupted; {again}', 130, 'warm')
+      return _fail(f'terminated; {state}', 143, 'warm')
+    return _fail(f'interrupted; {state}', 130, 'warm')
   except OSError as e:
     if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
       raise
@@ -117,8 +151,9 @@ def parse(argv: list[str]):
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
     raise errors.UserError(_wrong_value(e, fields)) from e
   if rest:
+    hint = config_check.nearest(rest[0], COMMANDS)
     raise errors.UserError(
-      f'unexpected argument {rest[0]!r}; flags have the form --name=value'
+      f'unexpected argument {rest[0]!r}; flags have the form --name=value{hint}'
     )
   if not workdir.value:
     raise errors.UserError(
@@ -240,7 +275,7 @@ def _check_tuples(config, before, given) -> None:
     holder[field] = tuple(new)
 
 
-def _prepare_process(config) -> None:
+def _prepare_process(cache_folder: str | None) -> None:
   """The compilation cache and quiet logs, before anything imports jax."""
   import logging
 
@@ -248,10 +283,8 @@ def _prepare_process(config) -> None:
 
   from warm_jax import compile_cache
 
-  runtime = config.get('runtime', {})
-  folder = runtime.get('compile_cache', None)
-  if folder != 'off':
-    for name, value in compile_cache.environment(folder).items():
+  if cache_folder != 'off':
+    for name, value in compile_cache.environment(cache_folder).items():
       os.environ.setdefault(name, value)
   os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
   # What users need to know reaches them as a UserError.
