@@ -52,7 +52,7 @@ def test_rotary_scores_depend_on_distance_only():
   def score(i, j):
     # One query at position i and one key at position j.
     position = jnp.array([[i, j]])
-    table = layers.rotary_table(position, 8, 100.0)
+    table = layers.rotary_table(position, layers.rotary_frequencies(8, 100.0))
     x = jax.random.normal(jax.random.key(0), (1, 2, 1, 12))
     y = layers.rotate(x, table)
     # Entries beyond rotary_dim stay.
@@ -67,7 +67,9 @@ def test_rotary_scores_depend_on_distance_only():
 
 
 def test_rotation_by_hand():
-  table = layers.rotary_table(jnp.array([[1]]), 2, 10000.0)
+  table = layers.rotary_table(
+    jnp.array([[1]]), layers.rotary_frequencies(2, 10000.0)
+  )
   y = layers.rotate(jnp.array([1.0, 2.0]).reshape(1, 1, 1, 2), table)
   expected = [np.cos(1) - 2 * np.sin(1), 2 * np.cos(1) + np.sin(1)]
   np.testing.assert_allclose(y.reshape(2), expected, rtol=1e-6)

@@ -14,6 +14,7 @@ _CHOICES = {
   'position': ('rotary', 'learned'),
   'mlp': ('gated', 'plain'),
   'activation': ('silu', 'gelu', 'gelu_tanh', 'relu'),
+  'rope_scaling': ('none', 'linear', 'llama3'),
   'compute_dtype': ('float32', 'bfloat16'),
 }
 _POSITIVE = (
@@ -30,6 +31,10 @@ _POSITIVE_OR_NONE = (
   'norm_eps',
   'rope_theta',
   'rope_theta_local',
+  'rope_factor',
+  'rope_low_frequency',
+  'rope_high_frequency',
+  'rope_original_length',
   'query_scale',
   'attention_softcap',
   'final_softcap',
@@ -61,6 +66,14 @@ class ModelConfig:
     rotary_fraction: part of Dh that is rotated (NeoX: 0.25).
     rope_theta: base of the rotary wavelengths.
     rope_theta_local: base in sliding layers (Gemma 3); default `rope_theta`.
+      Given it, those layers are not scaled either.
+    rope_scaling: 'none', 'linear' or 'llama3': longer wavelengths for a longer
+      context, see `layers.rotary_frequencies`.
+    rope_factor: what the wavelengths are multiplied by.
+    rope_low_frequency: 'llama3' alone: frequencies that turn less often than
+      this within `rope_original_length` are divided by the factor,
+    rope_high_frequency: those that turn more often are left alone.
+    rope_original_length: tokens of context before the scaling.
     mlp: 'gated' (down(act(gate x) * up x)) or 'plain' (down(act(up x))).
     activation: 'silu', 'gelu' (exact), 'gelu_tanh' or 'relu'.
     parallel_residual: x + attention(norm x) + mlp(norm x) (NeoX).
@@ -97,6 +110,11 @@ class ModelConfig:
   rotary_fraction: float = 1.0
   rope_theta: float = 10000.0
   rope_theta_local: float | None = None
+  rope_scaling: str = 'none'
+  rope_factor: float = 1.0
+  rope_low_frequency: float = 1.0
+  rope_high_frequency: float = 4.0
+  rope_original_length: int | None = None
   mlp: str = 'gated'
   activation: str = 'silu'
   parallel_residual: bool = False
@@ -143,6 +161,11 @@ class ModelConfig:
           f'rotates {self.rotary_dim} of head_dim={self.head_dim} numbers; '
           'choose an even count',
         )
+    if self.rope_scaling == 'llama3':
+      if self.rope_original_length is None:
+        self._fail('rope_original_length', "needed by rope_scaling='llama3'")
+      if self.rope_high_frequency <= self.rope_low_frequency:
+        self._fail('rope_high_frequency', 'expected > rope_low_frequency')
     if len(self.layer_types) != self.num_layers:
       self._fail('layer_types', f'expected {self.num_layers} entries')
     if set(self.layer_types) - {'full', 'sliding'}:

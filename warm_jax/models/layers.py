@@ -6,6 +6,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from warm_jax.models import config as config_lib
 
@@ -47,23 +48,54 @@ def softcap(x: jax.Array, cap: float | None) -> jax.Array:
   return x if cap is None else cap * jnp.tanh(x / cap)
 
 
-def rotary_table(
-  positions: jax.Array, rotary_dim: int, theta: float
-) -> tuple[jax.Array, jax.Array]:
-  """Cosines and sines of the rotation angles (Su et al. 2021, equation 15).
+def rotary_frequencies(
+  rotary_dim: int,
+  theta: float,
+  scaling: config_lib.ModelConfig | None = None,
+) -> np.ndarray:
+  """Angles per position of the rotation (Su et al. 2021, equation 15).
 
-  angle = position * theta ** (-2 i / rotary_dim)
+  frequency_i = theta ** (-2 i / rotary_dim)
+
+  'linear' scaling divides all by the factor f (Chen et al. 2023, position
+  interpolation). 'llama3' (Llama 3.1's published code) divides those that turn
+  less than `rope_low_frequency` times within the original length, keeps those
+  that turn more than `rope_high_frequency` times and goes from one to the
+  other in between:  (1 - s) frequency / f + s frequency,  s = (turns - low) /
+  (high - low).
+
+  Args:
+    rotary_dim: number of rotated entries of a head.
+    theta: base of the wavelengths.
+    scaling: config with the rope_* fields of the scaling; None: no scaling.
+
+  Returns:
+    [rotary_dim / 2] float32, computed in float64.
+  """
+  frequencies = theta ** -(np.arange(0, rotary_dim, 2) / rotary_dim)
+  if scaling is not None and scaling.rope_scaling != 'none':
+    kept = np.zeros_like(frequencies)
+    if scaling.rope_scaling == 'llama3':
+      low, high = scaling.rope_low_frequency, scaling.rope_high_frequency
+      turns = scaling.rope_original_length * frequencies / (2 * np.pi)
+      kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    frequencies *= (1.0 - kept) / scaling.rope_factor + kept
+  return frequencies.astype(np.float32)
+
+
+def rotary_table(
+  positions: jax.Array, frequencies: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+  """Cosines and sines of the rotation angles, position * frequency.
 
   Args:
     positions: [B, T] int32.
-    rotary_dim: number of rotated entries of a head.
-    theta: base of the wavelengths.
+    frequencies: [rotary_dim / 2], see `rotary_frequencies`.
 
   Returns:
     (cos, sin): each [B, T, rotary_dim / 2] float32.
   """
-  exponent = jnp.arange(0, rotary_dim, 2, dtype=jnp.float32) / rotary_dim
-  angles = positions[:, :, None] * (theta**-exponent)[None, None, :]
+  angles = positions[:, :, None] * jnp.asarray(frequencies)[None, None, :]
   return jnp.cos(angles), jnp.sin(angles)
 
 

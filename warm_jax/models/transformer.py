@@ -174,10 +174,14 @@ class Backbone(nn.Module):
     c = self.config
     if c.position == 'learned':
       return {'full': None, 'sliding': None}
-    full = layers.rotary_table(positions, c.rotary_dim, c.rope_theta)
+    full = layers.rotary_table(
+      positions, layers.rotary_frequencies(c.rotary_dim, c.rope_theta, c)
+    )
     if c.rope_theta_local is None:
       return {'full': full, 'sliding': full}
-    local = layers.rotary_table(positions, c.rotary_dim, c.rope_theta_local)
+    local = layers.rotary_table(
+      positions, layers.rotary_frequencies(c.rotary_dim, c.rope_theta_local)
+    )
     return {'full': full, 'sliding': local}
 
 
