@@ -14,12 +14,13 @@ FILES = sorted(ROOT.rglob('*.py'))
 # A module may import its own floor and those below. Folders count as a whole.
 FLOORS = [
   {'errors', '__init__', 'compile_cache', 'trees', 'defaults'},
-  {'models', 'losses', 'merging', 'data'},
+  {'models', 'losses', 'merging', 'merge_folders', 'data'},
   {'members', 'sharding', 'sampling', 'rewards'},
   {'training', 'evaluation', 'report'},
   {'stages'},
   {'config_check', 'workdir'},
   {'pipeline'},
+  {'commands'},
   {'main'},
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

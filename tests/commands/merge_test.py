@@ -1,0 +1,122 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""`warm merge` from its arguments to what it prints."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+
+from warm_jax import errors, main, merge_folders
+from warm_jax.commands import merge
+
+
+def save(folder, value, config=None):
+  folder.mkdir(parents=True)
+  tensors = {'w': np.full((2, 3), value, np.float32)}
+  safetensors_numpy.save_file(tensors, folder / 'model.safetensors')
+  (folder / 'config.json').write_text(json.dumps(config or {'a': 1}))
+  return str(folder)
+
+
+def result(folder):
+  data = (folder / 'model.safetensors').read_bytes()
+  return float(safetensors_numpy.load(data)['w'][0, 0])
+
+
+@pytest.fixture
+def models(tmp_path):
+  return [
+    save(tmp_path / n, v) for n, v in (('a', 1.0), ('b', 3.0), ('c', 8.0))
+  ]
+
+
+def test_flags_before_between_and_after_the_models(models, tmp_path, capsys):
+  a, b, c = models
+  out = tmp_path / 'out'
+  args = ['--method=weighted', a, '--weights', '.5,.25,.25', b, c]
+  assert merge.main([*args, f'--out={out}']) == 0
+  assert result(out) == 0.5 + 0.75 + 2.0
+  shown = capsys.readouterr()
+  assert shown.out.startswith(f'merged 3 models of 6 parameters into {out} (')
+  assert shown.out.count('\n') == 1 and shown.err == ''
+
+
+def test_lerp_and_slerp(models, tmp_path):
+  a, b, _ = models
+  assert (
+    merge.main([f'--out={tmp_path}/l', '--method=lerp', '--lam=.25', a, b]) == 0
+  )
+  assert result(tmp_path / 'l') == 0.75 + 0.75
+  init = save(tmp_path / 'init', 0.0)
+  flags = ['--method=slerp', f'--init={init}', '--group=layer']
+  assert merge.main([f'--out={tmp_path}/s', *flags, a, b]) == 0
+  assert result(tmp_path / 's') == pytest.approx(2.0)  # parallel: the mean
+
+
+def test_what_it_says_of_rewards_and_of_bfloat16(tmp_path, capsys):
+  config = {'architectures': ['LlamaForSequenceClassification']}
+  models = [
+    save(tmp_path / n, v, config | {'reward_mean': v, 'reward_std': 2.0})
+    for n, v in (('a', 1.0), ('b', 1.01))
+  ]
+  merge.main([f'--out={tmp_path}/out', '--dtype=bfloat16', *models])
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == merge_folders.NORMALISER_LINE
+  # 1.005 between 1 and 1.0078125: .0028 of 1.005, .56 of the distance .005.
+  assert lines[1] == (
+    'Rounding to bfloat16 moved the weights by 0.56 of the change that was '
+    'merged (0.0028 of their norm).'
+  )
+  assert len(lines) == 3
+
+
+def test_a_work_directory_stands_for_its_members(tmp_path, capsys):
+  run = tmp_path / 'run'
+  for m in (0, 1, 2, 10):
+    save(run / 'export' / f'member_{m}', float(m))
+  save(run / 'export' / 'warm', 100.0)
+  (run / 'warm_jax.json').write_text('{}')
+  names = [p.name for p in merge.expand(str(run))]
+  assert names == ['member_0', 'member_1', 'member_2', 'member_10']
+  assert merge.main([f'--out={tmp_path}/out', str(run)]) == 0
+  assert result(tmp_path / 'out') == 13 / 4
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+  (empty / 'warm_jax.json').write_text('{}')
+  with pytest.raises(errors.UserError, match='run its stage export first'):
+    merge.main([f'--out={tmp_path}/no', str(empty)])
+
+
+@pytest.mark.parametrize(
+  'args, words',
+  [
+    (['a', 'b'], '--out is missing'),
+    (['--out=o'], 'no models are named'),
+    (['--out=o', '--weigths=1', 'a', 'b'], '--weigths=1'),
+    (['--out=o', '--weights=1;2', 'a', 'b'], "'1;2' is not a list of numbers"),
+    (['--out=o', '--lam=x', 'a', 'b'], "invalid float value: 'x'"),
+    (['--out=o', '--max_shard_gb=0', 'a', 'b'], 'not a positive number'),
+    (['--out=o', '--method=mean', 'a', 'b'], 'known: uniform'),
+    (['--out=o', 'a'], '1 model to merge'),
+    (['--out=o', 'a', 'b'], 'no config.json in a'),
+  ],
+)
+def test_mistakes_are_one_line(args, words, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(errors.UserError, match=words):
+    merge.main(args)
+  assert main.main(['warm', 'merge', *args]) == 2
+  shown = capsys.readouterr()
+  assert shown.err.startswith('warm: error: ') and shown.err.count('\n') == 1
+  assert not list(tmp_path.iterdir())
+
+
+def test_help_names_every_flag_and_method(capsys):
+  assert merge.main(['--help']) == 0
+  shown = capsys.readouterr().out
+  flags = vars(merge.parse(['--out=o', 'a'])).keys() - {'models'}
+  assert all(f'--{flag}=' in shown for flag in flags)
+  words = (*merge_folders.METHODS, *merge_folders.GROUPS, *merge_folders.DTYPES)
+  assert all(word in shown for word in words)
+  assert max(map(len, shown.splitlines())) <= 80

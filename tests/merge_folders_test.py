@@ -1,0 +1,557 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Merged folders against float64 formulas, and against `merging` in memory."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors
+from safetensors import numpy as safetensors_numpy
+
+from warm_jax import errors, merge_folders, merging
+from warm_jax.models.hf import mixing
+
+CONFIG = {
+  'architectures': ['LlamaForSequenceClassification'],
+  'model_type': 'llama',
+  'hidden_size': 4,
+  'num_labels': 1,
+  'pad_token_id': 0,
+  'eos_token_id': 2,
+  'rope_theta': 10000.0,
+  'torch_dtype': 'float32',
+  'attention_dropout': 0.0,
+}
+SHAPES = {
+  'model.embed_tokens.weight': (64, 4),
+  'model.layers.0.mlp.up_proj.weight': (8, 4),
+  'model.layers.0.input_layernorm.weight': (4,),
+  'model.layers.1.mlp.up_proj.weight': (8, 4),
+  'model.norm.weight': (4,),
+  'score.weight': (1, 4),
+}
+TOKENIZER = {
+  'version': '1.0',
+  'model': {'type': 'WordLevel', 'vocab': {'a': 0}},
+}
+
+
+def weights(seed, scale=1.0):
+  rng = np.random.default_rng(seed)
+  return {
+    name: (scale * rng.standard_normal(shape)).astype(np.float32)
+    for name, shape in SHAPES.items()
+  }
+
+
+def save(folder, tensors, config=CONFIG, tokenizer=TOKENIZER):
+  folder.mkdir(parents=True)
+  safetensors_numpy.save_file(tensors, folder / 'model.safetensors')
+  (folder / 'config.json').write_text(json.dumps(config))
+  if tokenizer:
+    (folder / 'tokenizer.json').write_text(json.dumps(tokenizer))
+    (folder / 'tokenizer_config.json').write_text('{"pad_token": "<pad>"}')
+  return folder
+
+
+def load(folder):
+  tensors = {}
+  for path in folder.glob('*.safetensors'):
+    with safetensors.safe_open(path, framework='np') as f:
+      tensors |= {name: f.get_tensor(name) for name in f.keys()}
+  return tensors
+
+
+@pytest.fixture
+def members(tmp_path):
+  """Three fine-tunes of one init: folders and tensors; the init comes last."""
+  init = weights(0)
+  trees = [
+    {k: init[k] + d for k, d in weights(seed, 1e-2).items()}
+    for seed in (1, 2, 3)
+  ]
+  trees.append(init)
+  names = ('m0', 'm1', 'm2', 'init')
+  folders = [save(tmp_path / n, t) for n, t in zip(names, trees)]
+  return folders, trees
+
+
+def assert_close(found, expected, tolerance=1.2e-7):
+  """Relative to the largest entry, as float32 rounds."""
+  assert found.keys() == expected.keys()
+  for name, array in expected.items():
+    assert found[name].shape == array.shape
+    error = np.abs(found[name].astype(np.float64) - array).max()
+    assert error <= tolerance * np.abs(array).max(), (name, error)
+
+
+def mean64(trees, weights=None):
+  return {
+    name: np.average(
+      [t[name].astype(np.float64) for t in trees], axis=0, weights=weights
+    )
+    for name in trees[0]
+  }
+
+
+def test_uniform_and_weighted_against_float64(members, tmp_path):
+  folders, trees = members
+  facts = merge_folders.merge(folders[:3], tmp_path / 'out')
+  found = load(tmp_path / 'out')
+  assert_close(found, mean64(trees[:3]))
+  assert all(a.dtype == np.float32 for a in found.values())
+  assert facts['parameters'] == 332 and facts['bytes'] == 4 * 332
+  merge_folders.merge(
+    folders[:3], tmp_path / 'w', method='weighted', weights=[0.5, 0.3, 0.2]
+  )
+  assert_close(load(tmp_path / 'w'), mean64(trees[:3], [0.5, 0.3, 0.2]))
+
+
+def test_weights_that_sum_to_one_nearly_are_divided_by_their_sum(
+  members, tmp_path
+):
+  folders, trees = members
+  merge_folders.merge(
+    folders[:3], tmp_path / 'out', method='weighted', weights=[0.333] * 3
+  )
+  assert_close(load(tmp_path / 'out'), mean64(trees[:3]))
+
+
+@pytest.mark.parametrize('method', ['lerp', 'slerp'])
+def test_ends_are_exact(members, tmp_path, method):
+  folders, trees = members
+  init = folders[3] if method == 'slerp' else None
+  for lam in (0, 1):
+    out = tmp_path / f'out{lam}'
+    merge_folders.merge(folders[:2], out, method=method, lam=lam, init=init)
+    found = load(out)
+    for name, array in trees[lam].items():
+      assert np.array_equal(found[name], array)
+
+
+def test_lerp_in_between(members, tmp_path):
+  folders, trees = members
+  merge_folders.merge(folders[:2], tmp_path / 'out', method='lerp', lam=0.3)
+  assert_close(load(tmp_path / 'out'), mean64(trees[:2], [0.7, 0.3]))
+
+
+def test_slerp_of_orthogonal_changes_keeps_their_norm(tmp_path):
+  # By hand: sin(pi/4) / sin(pi/2) = sqrt(1/2) of each change.
+  init = {'w': np.full((2, 2), 3.0, np.float32)}
+  one, two = np.zeros((2, 2, 2), np.float32)
+  one[0, 0], two[1, 1] = 0.5, 0.5
+  folders = [
+    save(tmp_path / 'a', {'w': init['w'] + one}),
+    save(tmp_path / 'b', {'w': init['w'] + two}),
+  ]
+  init_folder = save(tmp_path / 'init', init)
+  merge_folders.merge(
+    folders, tmp_path / 'out', method='slerp', init=init_folder
+  )
+  delta = load(tmp_path / 'out')['w'] - init['w']
+  expected = np.diag([0.5, 0.5]) * math.sqrt(0.5)
+  assert np.abs(delta - expected).max() < 3e-7  # one ulp of 3.35
+  merge_folders.merge(folders, tmp_path / 'mean')
+  mean = load(tmp_path / 'mean')['w'] - init['w']
+  assert np.linalg.norm(delta) == pytest.approx(0.5, rel=1e-6)
+  assert np.linalg.norm(mean) == pytest.approx(0.5 * math.sqrt(0.5))
+
+
+def in_memory(tree):
+  """Flat names of ours that group as the stored names do."""
+  return {
+    'embed': {'embedding': tree['model.embed_tokens.weight']},
+    'layers_0': {
+      'up': tree['model.layers.0.mlp.up_proj.weight'],
+      'norm': tree['model.layers.0.input_layernorm.weight'],
+    },
+    'layers_1': {'up': tree['model.layers.1.mlp.up_proj.weight']},
+    'norm': {'scale': tree['model.norm.weight']},
+    'score': {'kernel': tree['score.weight']},
+  }
+
+
+@pytest.mark.parametrize('group', merge_folders.GROUPS)
+@pytest.mark.parametrize('count', [2, 3])
+def test_slerp_agrees_with_merging(members, tmp_path, group, count):
+  folders, trees = members
+  merge_folders.merge(
+    folders[:count],
+    tmp_path / 'out',
+    method='slerp',
+    init=folders[3],
+    group=group,
+  )
+  found = in_memory(load(tmp_path / 'out'))
+  stack = {
+    top: {
+      k: jnp.stack([in_memory(t)[top][k] for t in trees[:count]]) for k in v
+    }
+    for top, v in found.items()
+  }
+  expected = merging.slerp_fold(in_memory(trees[3]), stack, group)
+  for top in found:
+    for leaf in found[top]:
+      np.testing.assert_allclose(
+        found[top][leaf], expected[top][leaf], rtol=0, atol=5e-7
+      )
+
+
+@pytest.mark.parametrize('lam', [0.25, 0.7])
+def test_slerp_of_two_agrees_with_merging(members, tmp_path, lam):
+  folders, trees = members
+  merge_folders.merge(
+    folders[:2], tmp_path / 'out', method='slerp', lam=lam, init=folders[3]
+  )
+  expected = merging.slerp(trees[3], trees[0], trees[1], lam)
+  found = load(tmp_path / 'out')
+  for name, array in expected.items():
+    np.testing.assert_allclose(found[name], array, rtol=0, atol=5e-7)
+
+
+def test_linear_methods_agree_with_merging(members, tmp_path):
+  folders, trees = members
+  merge_folders.merge(folders[:3], tmp_path / 'u')
+  stack = {k: jnp.stack([t[k] for t in trees[:3]]) for k in trees[0]}
+  for name, array in merging.uniform(stack).items():
+    np.testing.assert_allclose(load(tmp_path / 'u')[name], array, rtol=3e-7)
+  merge_folders.merge(folders[:2], tmp_path / 'l', method='lerp', lam=0.3)
+  for name, array in merging.lerp(trees[0], trees[1], 0.3).items():
+    np.testing.assert_allclose(
+      load(tmp_path / 'l')[name], array, rtol=0, atol=3e-7
+    )
+
+
+def test_fold_of_orthogonal_vectors():
+  # The docstring of merging.slerp_fold has these: (.612, .612, .5).
+  expected = [math.sqrt(3 / 8), math.sqrt(3 / 8), 0.5]
+  np.testing.assert_allclose(mixing.fold(np.eye(3)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+  'products',
+  [
+    [[4.0, 6.0], [6.0, 9.0]],  # parallel
+    [[4.0, -6.0], [-6.0, 9.0]],  # opposite
+    [[0.0, 0.0], [0.0, 9.0]],  # one did not move
+    [[0.0, 0.0], [0.0, 0.0]],
+  ],
+)
+def test_fold_falls_back_to_lerp(products):
+  assert mixing.fold(np.array(products), 0.25) == [0.75, 0.25]
+
+
+@pytest.mark.parametrize(
+  'name, layer',
+  [
+    ('model.layers.12.mlp.up_proj.weight', 'model.layers.12'),
+    ('gpt_neox.layers.1.attention.dense.bias', 'gpt_neox.layers.1'),
+    ('transformer.h.3.ln_1.weight', 'transformer.h.3'),
+    ('model.embed_tokens.weight', 'model.embed_tokens'),
+    ('score.weight', 'score'),
+  ],
+)
+def test_groups_of_stored_names(name, layer):
+  assert mixing.group_of(name, 'tensor') == name
+  assert mixing.group_of(name, 'layer') == layer
+  assert mixing.group_of(name, 'model') == 'model'
+
+
+def test_many_pieces_and_types(tmp_path, monkeypatch):
+  # Pieces of 7 numbers: each tensor is cut, and not evenly.
+  monkeypatch.setattr(mixing, '_PIECE', 7)
+  rng = np.random.default_rng(0)
+  trees = []
+  for dtype in (ml_dtypes.bfloat16, np.float16, np.float32):
+    tree = {'w': rng.standard_normal((9, 11)).astype(dtype)}
+    tree['positions'] = np.arange(50)[None]
+    trees.append(tree)
+  folders = [save(tmp_path / f'm{i}', t) for i, t in enumerate(trees)]
+  merge_folders.merge(folders, tmp_path / 'out', max_shard_bytes=396)
+  found = load(tmp_path / 'out')
+  assert_close({'w': found['w']}, mean64([{'w': t['w']} for t in trees]))
+  assert found['w'].dtype == np.float32
+  assert np.array_equal(found['positions'], np.arange(50)[None])
+  assert (tmp_path / 'out' / 'model.safetensors.index.json').exists()
+  # The result is an input as good as any: its shards are found.
+  merge_folders.merge([tmp_path / 'out', folders[2]], tmp_path / 'again')
+  expected = (found['w'].astype(np.float64) + trees[2]['w']) / 2
+  assert_close({'w': load(tmp_path / 'again')['w']}, {'w': expected})
+
+
+def test_float64_inputs_are_not_rounded_before_the_mean(tmp_path):
+  # In float32 1 + 1e-9 is 1: the mean of these would be 1.
+  big = [{'w': np.array([1e9 + 1e-1])}, {'w': np.array([-1e9 + 1e-1])}]
+  folders = [save(tmp_path / f'm{i}', t) for i, t in enumerate(big)]
+  merge_folders.merge(folders, tmp_path / 'out')
+  found = load(tmp_path / 'out')['w']
+  assert found.dtype == np.float32
+  np.testing.assert_allclose(found, [0.1], rtol=1e-6)
+
+
+def test_bfloat16_tells_what_it_loses(members, tmp_path):
+  folders, trees = members
+  facts = merge_folders.merge(folders[:3], tmp_path / 'out', dtype='bfloat16')
+  found = load(tmp_path / 'out')
+  mean = mean64(trees[:3])
+  flat = np.concatenate([mean[n].ravel() for n in sorted(mean)])
+  stored = np.concatenate(
+    [found[n].astype(np.float64).ravel() for n in sorted(found)]
+  )
+  assert all(a.dtype == ml_dtypes.bfloat16 for a in found.values())
+  change = np.sqrt(
+    np.mean([sum(((t[n] - mean[n]) ** 2).sum() for n in t) for t in trees[:3]])
+  )
+  lost = np.linalg.norm(stored - flat)
+  assert facts['rounding']['of_change'] == pytest.approx(lost / change, 1e-3)
+  assert facts['rounding']['of_weights'] == pytest.approx(
+    lost / np.linalg.norm(flat), 1e-3
+  )
+  # The trap: rounding to 8 bits moves weights of order 1 by 1e-3, the
+  # fine-tuning by 1e-2.
+  assert 0.05 < facts['rounding']['of_change'] < 0.5
+  assert (
+    json.loads((tmp_path / 'out' / 'config.json').read_text())['torch_dtype']
+    == 'bfloat16'
+  )
+
+
+def test_bfloat16_of_slerp_is_measured_from_the_init(members, tmp_path):
+  folders, trees = members
+  arguments = dict(method='slerp', init=folders[3])
+  facts = merge_folders.merge(
+    folders[:2], tmp_path / 'out', dtype='bfloat16', **arguments
+  )
+  merge_folders.merge(folders[:2], tmp_path / 'exact', **arguments)
+  exact, stored = load(tmp_path / 'exact'), load(tmp_path / 'out')
+  square = {'lost': 0.0, 'change': 0.0}
+  for name in exact:
+    square['lost'] += (
+      (stored[name].astype(np.float64) - exact[name]) ** 2
+    ).sum()
+    square['change'] += ((exact[name] - trees[3][name]) ** 2).sum()
+  assert facts['rounding']['of_change'] == pytest.approx(
+    math.sqrt(square['lost'] / square['change']), 1e-3
+  )
+
+
+def test_the_other_files(tmp_path):
+  config = CONFIG | {'reward_mean': 0.5, 'reward_std': 2.0, 'mean': 0.5}
+  folders = [
+    save(tmp_path / 'a', weights(1), config | {'attention_dropout': 0.1}),
+    save(tmp_path / 'b', weights(2), config | {'reward_mean': 0.7}),
+  ]
+  (folders[0] / 'chat_template.jinja').write_text('{{ messages }}')
+  (folders[1] / 'chat_template.jinja').write_text('{{ messages }}')
+  facts = merge_folders.merge(folders, tmp_path / 'out')
+  assert facts['dropped_normaliser']
+  out = tmp_path / 'out'
+  merged = json.loads((out / 'config.json').read_text())
+  assert not {'reward_mean', 'reward_std', 'mean', 'std'} & merged.keys()
+  assert {k: merged[k] for k in CONFIG if k != 'attention_dropout'} == {
+    k: v for k, v in CONFIG.items() if k != 'attention_dropout'
+  }
+  names = ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja')
+  for name in names:
+    assert (out / name).read_bytes() == (folders[0] / name).read_bytes()
+  card = (out / 'README.md').read_text()
+  assert '| a | 0.5 |' in card and 'method: uniform' in card
+  assert merge_folders.NORMALISER_LINE in card
+  assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == []
+
+
+BAD_CONFIG = 'cannot merge .*a and .*b: '
+
+
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    (
+      {'config': {'hidden_size': 5, 'pad_token_id': 1}},
+      BAD_CONFIG + 'hidden_size is 4 and 5; pad_token_id is 0 and 1; members',
+    ),
+    ({'config': {'rope_scaling': {'a': 1}}}, 'rope_scaling is absent and {"a"'),
+    (
+      {'tokenizer': {'model': {'type': 'WordLevel', 'vocab': {'b': 0}}}},
+      'their tokenizers differ in model of tokenizer.json',
+    ),
+    ({'file': ('tokenizer_config.json', '{"pad_token": "x"}')}, 'pad_token'),
+    ({'file': ('chat_template.jinja', 'other')}, 'the chat template'),
+    ({'tensors': {'extra': np.ones(2)}}, 'extra in .*b only'),
+    ({'drop': 'score.weight'}, 'score.weight in .*a only'),
+    (
+      {'tensors': {'score.weight': np.ones((2, 4), np.float32)}},
+      r'score.weight is \[1, 4\] and \[2, 4\]',
+    ),
+    (
+      {'tensors': {'score.weight': np.ones((1, 4), np.int32)}},
+      'score.weight is float32 and int32',
+    ),
+    (
+      {'tensors': {'score.weight': np.full((1, 4), np.nan, np.float32)}},
+      'score.weight of .*b holds NaN or infinity',
+    ),
+  ],
+)
+def test_models_that_do_not_fit(tmp_path, change, words):
+  tensors = weights(2) | change.get('tensors', {})
+  tensors.pop(change.get('drop'), None)
+  config = CONFIG | change.get('config', {})
+  tokenizer = TOKENIZER | change.get('tokenizer', {})
+  folders = [
+    save(tmp_path / 'a', weights(1)),
+    save(tmp_path / 'b', tensors, config, tokenizer),
+  ]
+  if 'file' in change:
+    name, text = change['file']
+    (folders[1] / name).write_text(text)
+  with pytest.raises(errors.UserError, match=words) as caught:
+    merge_folders.merge(folders, tmp_path / 'out')
+  assert '\n' not in str(caught.value)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'b']
+
+
+def test_integers_that_differ_are_refused(tmp_path):
+  folders = [
+    save(tmp_path / n, {'w': np.ones(2), 'ids': np.array([1, i])})
+    for i, n in enumerate('ab')
+  ]
+  with pytest.raises(errors.UserError, match=r'ids \(int64\) has no mean'):
+    merge_folders.merge(folders, tmp_path / 'out')
+
+
+def test_what_may_differ(tmp_path):
+  old = CONFIG | {'hidden_dropout_prob': 0.1, '_name_or_path': 'x'}
+  new = CONFIG | {'transformers_version': '5', 'use_cache': False}
+  folders = [
+    save(tmp_path / 'a', weights(1), old, TOKENIZER | {'padding': {'n': 1}}),
+    save(tmp_path / 'b', weights(2), new),
+    save(tmp_path / 'c', weights(3), CONFIG, tokenizer=None),
+  ]
+  merge_folders.merge(folders[::-1], tmp_path / 'out')
+  # From the first folder that has one.
+  found = json.loads((tmp_path / 'out' / 'tokenizer.json').read_text())
+  assert found == TOKENIZER
+
+
+def test_old_and_new_spelling_of_one_config(tmp_path):
+  fields = {
+    'model_type': 'llama',
+    'architectures': ['LlamaForCausalLM'],
+    'vocab_size': 64,
+    'hidden_size': 16,
+    'intermediate_size': 32,
+    'num_hidden_layers': 1,
+    'num_attention_heads': 2,
+    'max_position_embeddings': 32,
+  }
+  old = fields | {'rope_theta': 300.0, 'rope_scaling': None}
+  new = {'rope_theta': 300.0, 'rope_type': 'default'}
+  folders = [
+    save(tmp_path / 'a', weights(1), old),
+    save(tmp_path / 'b', weights(2), fields | {'rope_parameters': new}),
+    save(
+      tmp_path / 'c',
+      weights(3),
+      fields | {'rope_parameters': new | {'rope_theta': 400.0}},
+    ),
+  ]
+  merge_folders.merge(folders[:2], tmp_path / 'out')
+  with pytest.raises(errors.UserError, match='rope_parameters'):
+    merge_folders.merge([folders[0], folders[2]], tmp_path / 'bad')
+
+
+@pytest.mark.parametrize(
+  'arguments, words',
+  [
+    ({'method': 'mean'}, "method is 'mean'; known: uniform, weighted"),
+    ({'dtype': 'float16'}, "dtype is 'float16'"),
+    ({'group': 'head'}, "group is 'head'"),
+    ({'method': 'weighted'}, 'weighted needs weights'),
+    ({'weights': [0.5, 0.5]}, 'uniform takes no weights'),
+    (
+      {'method': 'weighted', 'weights': [1.0]},
+      '1 weights for 3 models',
+    ),
+    (
+      {'method': 'weighted', 'weights': [2.0, 1.0, 1.0]},
+      'sum to 4, not to 1; for these proportions write 0.5,0.25,0.25',
+    ),
+    (
+      {'method': 'weighted', 'weights': [math.nan, 1.0, 1.0]},
+      'not a finite number',
+    ),
+    ({'method': 'lerp'}, 'lerp is between two models, 3 are named'),
+    ({'method': 'slerp'}, 'slerp needs init'),
+    ({'method': 'slerp', 'init': 'x', 'lam': 0.5}, 'here slerp of 3'),
+    ({'lam': 0.5}, 'here uniform of 3'),
+    ({'init': 'x'}, 'uniform takes no init'),
+    ({'group': 'layer'}, 'uniform takes no group'),
+  ],
+)
+def test_arguments_that_do_not_fit(arguments, words, tmp_path):
+  folders = [tmp_path / n for n in 'abc']
+  with pytest.raises(errors.UserError, match=words):
+    merge_folders.merge(folders, tmp_path / 'out', **arguments)
+
+
+def test_folders_that_are_none(members, tmp_path):
+  folders, _ = members
+  for names, words in (
+    ([folders[0]], '1 model to merge'),
+    ([folders[0], folders[0]], 'm0 is named twice'),
+    ([folders[0], tmp_path / 'absent'], 'no config.json in .*absent'),
+  ):
+    with pytest.raises(errors.UserError, match=words):
+      merge_folders.merge(names, tmp_path / 'out')
+  with pytest.raises(errors.UserError, match='m1 exists; name a new folder'):
+    merge_folders.merge(folders[:2], folders[1])
+  pickle = tmp_path / 'pickle'
+  pickle.mkdir()
+  (pickle / 'config.json').write_text(json.dumps(CONFIG))
+  (pickle / 'pytorch_model.bin').touch()
+  with pytest.raises(errors.UserError, match='pickled weights only'):
+    merge_folders.merge([folders[0], pickle], tmp_path / 'out')
+  data = (folders[1] / 'model.safetensors').read_bytes()
+  (folders[1] / 'model.safetensors').write_bytes(data[:-1])
+  with pytest.raises(errors.UserError, match='not a whole safetensors file'):
+    merge_folders.merge(folders[:2], tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from warm_jax import merge_folders
+folders = [pathlib.Path(sys.argv[1]) / n for n in ('m0', 'm1')]
+merge_folders.merge(folders, sys.argv[2],
+                    on_progress=lambda x: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_kill_leaves_nothing_under_the_name(members, tmp_path):
+  out = tmp_path / 'out'
+  environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+  child = subprocess.run(
+    [sys.executable, '-c', KILLED, str(tmp_path), str(out)], env=environment
+  )
+  assert child.returncode == -9 and not out.exists()
+  merge_folders.merge(members[0][:2], out)
+  assert_close(load(out), mean64(members[1][:2]))
+
+
+def test_starts_without_jax():
+  code = (
+    'import sys; from warm_jax.commands import merge; '
+    "print(sorted({'jax', 'orbax', 'transformers', 'flax'} & {*sys.modules}))"
+  )
+  environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+  shown = subprocess.check_output(
+    [sys.executable, '-c', code], env=environment, text=True
+  )
+  assert shown == '[]\n'

@@ -1,0 +1,165 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""`warm merge`: one model from several, folder to folder."""
+
+import argparse
+import pathlib
+import re
+import sys
+import time
+
+from warm_jax import errors, merge_folders, workdir
+
+HELP = """\
+usage: warm merge --out=FOLDER [options] MODEL MODEL ...
+
+Merges models that were fine-tuned from one checkpoint into one model. A MODEL
+is a Hugging Face folder with safetensors, or a work directory of warm: then all
+its exported members take part. Arithmetic is in float32 and done piece by
+piece, so memory does not depend on the size of the models.
+
+  --out=FOLDER     of the result: weights, config.json, tokenizer, README.md
+  --method=        uniform   mean of the weights (WARM; the default)
+                   weighted  with --weights
+                   lerp      (1 - lam) FIRST + lam SECOND; with INIT MERGED it
+                             is the last step of WARP (LITI)
+                   slerp     spherical, of the changes since --init (WARP); more
+                             than two are folded in, in the order given
+  --weights=a,b,.. for weighted: one for each model, sum 1
+  --lam=L          for lerp and slerp of two; .5 unless given
+  --init=FOLDER    for slerp: what the models were fine-tuned from
+  --group=         for slerp, what shares an angle: tensor (default), layer or
+                   model
+  --dtype=         float32 (default), or bfloat16, which prints what it costs
+  --max_shard_gb=  larger models are cut into files of this size; 5 unless given
+
+Models must agree in architecture, tokenizer, chat template and the names and
+shapes of all tensors; the score head of a reward model is merged with the rest.
+reward_mean and reward_std belong to each member and are left out of the result.
+Weights that sum to 1 within .001 are divided by their sum, others refused.
+
+examples: warm merge --out=merged runs/mine
+          warm merge --out=soup --method=weighted --weights=.5,.3,.2 a b c
+          warm merge --out=policy --method=slerp --init=sft policy_a policy_b
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+  """argparse, with errors as a UserError instead of a page and an exit."""
+
+  def error(self, message: str):
+    raise errors.UserError(f'warm merge: {message}; see warm merge --help')
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; argv is what follows `warm merge`.
+
+  Returns:
+    The exit code.
+
+  Raises:
+    UserError: one line, for the caller to print.
+  """
+  if any(a in ('--help', '-help', '-h') for a in argv):
+    print(HELP, end='')
+    return 0
+  given = parse(argv)
+  began = time.monotonic()
+  facts = merge_folders.merge(
+    [f for name in given.models for f in expand(name)],
+    given.out,
+    method=given.method,
+    weights=given.weights,
+    lam=given.lam,
+    init=given.init,
+    group=given.group,
+    dtype=given.dtype,
+    max_shard_bytes=given.max_shard_gb * 1e9,
+    on_progress=_show if sys.stderr.isatty() else None,
+  )
+  seconds = time.monotonic() - began
+  if sys.stderr.isatty():
+    print('\r\033[K', end='', file=sys.stderr)
+  if facts['dropped_normaliser']:
+    print(merge_folders.NORMALISER_LINE)
+  if facts['rounding']:
+    print(merge_folders.rounding_line(facts['rounding']))
+  print(
+    f'merged {facts["models"]} models of {_count(facts["parameters"])} '
+    f'parameters into {facts["out"]} ({facts["bytes"] / 1e9:.2f} GB in '
+    f'{seconds:.1f} s)'
+  )
+  return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+  """Reads the flags.
+
+  Raises:
+    UserError: an unknown flag or a value that is none.
+  """
+  parser = _Parser(prog='warm merge', add_help=False, allow_abbrev=False)
+  parser.add_argument('models', nargs='*')
+  parser.add_argument('--out')
+  parser.add_argument('--method', default='uniform')
+  parser.add_argument('--weights', type=_numbers)
+  parser.add_argument('--lam', type=float)
+  parser.add_argument('--init')
+  parser.add_argument('--group', default='tensor')
+  parser.add_argument('--dtype', default='float32')
+  parser.add_argument('--max_shard_gb', type=_positive, default=5.0)
+  given = parser.parse_intermixed_args(argv)
+  if not given.models:
+    parser.error('no models are named')
+  if not given.out:
+    parser.error('--out is missing: name a new folder')
+  return given
+
+
+def expand(name: str) -> list[pathlib.Path]:
+  """The model folders that an argument stands for.
+
+  Raises:
+    UserError: a work directory without exported members.
+  """
+  path = pathlib.Path(name).expanduser()
+  if not (path / workdir.MARKER).exists():
+    return [path]
+  found = [p for p in (path / 'export').glob('member_*') if p.is_dir()]
+  if not found:
+    raise errors.UserError(
+      f'{path} is a work directory without export/member_0, ...; run its stage '
+      'export first (with config.export.include_members), or name folders'
+    )
+  return sorted(
+    found, key=lambda p: [int(n) for n in re.findall(r'\d+', p.name)]
+  )
+
+
+def _numbers(text: str) -> list[float]:
+  try:
+    return [float(x) for x in text.split(',')]
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+      f'{text!r} is not a list of numbers such as .5,.3,.2'
+    ) from None
+
+
+def _positive(text: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = 0.0
+  if not value > 0:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a positive number')
+  return value
+
+
+def _count(parameters: int) -> str:
+  for size, unit in ((1e9, 'B'), (1e6, 'M'), (1e3, 'k')):
+    if parameters >= size:
+      return f'{parameters / size:.3g}{unit}'
+  return str(parameters)
+
+
+def _show(fraction: float) -> None:
+  print(f'\rmerging {fraction:4.0%}', end='', file=sys.stderr, flush=True)

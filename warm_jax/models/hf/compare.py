@@ -1,0 +1,226 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Whether folders hold models that may be averaged with one another.
+
+Weights of models with another architecture, vocabulary or padding token average
+to something that runs and is wrong, so all of that must agree. What training
+and saving leave behind in config.json may differ.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from warm_jax import errors
+from warm_jax.models.hf import stored
+
+# Beside any field of dropout: members differ in it on purpose.
+_HARMLESS = {
+  '_attn_implementation',
+  '_commit_hash',
+  '_name_or_path',
+  'attn_implementation',
+  'dtype',
+  'initializer_range',
+  'mean',
+  'reward_mean',
+  'reward_std',
+  'std',
+  'torch_dtype',
+  'transformers_version',
+  'use_cache',
+  'warm_jax_version',
+}
+_SPECIAL = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
+TOKENIZER_FILES = (
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'chat_template.jinja',
+  'tokenizer.model',
+  'vocab.json',
+  'vocab.txt',
+  'merges.txt',
+)
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+  """config.json of a folder.
+
+  Raises:
+    UserError: not there, or not a JSON object.
+  """
+  config = _json(folder / 'config.json')
+  if config is None:
+    raise errors.UserError(
+      f'no config.json in {folder}; name the folder of a Hugging Face model'
+    )
+  return config
+
+
+def check_configs(folders: Sequence[pathlib.Path]) -> None:
+  """Checks that the config.json of all folders describe one architecture.
+
+  Raises:
+    UserError: names the fields that differ from the first folder's.
+  """
+  first = read_config(folders[0])
+  for folder in folders[1:]:
+    other = read_config(folder)
+    fields = [
+      f
+      for f in sorted({*first, *other})
+      if f not in _HARMLESS
+      and 'dropout' not in f
+      and not f.endswith('_pdrop')
+      and first.get(f) != other.get(f)
+    ]
+    if fields and not _spell_the_same(first, other, fields):
+      shown = '; '.join(
+        f'{f} is {_short(first.get(f))} and {_short(other.get(f))}'
+        for f in fields[:4]
+      )
+      more = f' and {len(fields) - 4} more' if len(fields) > 4 else ''
+      raise errors.UserError(
+        f'cannot merge {folders[0]} and {folder}: {shown}{more}; members must '
+        'be fine-tunes of one checkpoint'
+      )
+
+
+def _spell_the_same(a: dict, b: dict, fields: Sequence[str]) -> bool:
+  """Whether two configs differ in the generation of their spelling only."""
+  if any(not f.startswith(('rope', 'rotary')) for f in fields):
+    return False
+  if a.get('model_type') != b.get('model_type'):
+    return False
+  from warm_jax.models.hf import families  # jax: only when it is needed
+
+  family = families.FAMILIES.get(a.get('model_type', ''))
+  try:
+    return family is not None and family.to_config(a) == family.to_config(b)
+  except errors.UserError:
+    return False
+
+
+def check_tokenizers(folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
+  """Checks that all folders that hold a tokenizer hold the same.
+
+  Compared are the vocabulary and how text is cut, the special tokens and the
+  chat template; settings of padding and truncation are not.
+
+  Returns:
+    The first folder with a tokenizer, None if there is none.
+
+  Raises:
+    UserError: names the file or the field that differs.
+  """
+  having = [f for f in folders if _has_tokenizer(f)]
+  for folder in having[1:]:
+    different = _tokenizer_difference(having[0], folder)
+    if different:
+      raise errors.UserError(
+        f'cannot merge {having[0]} and {folder}: their tokenizers differ in '
+        f'{different}; members must read text alike'
+      )
+  return having[0] if having else None
+
+
+def _has_tokenizer(folder: pathlib.Path) -> bool:
+  names = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'vocab.txt')
+  return any((folder / name).exists() for name in names)
+
+
+def _tokenizer_difference(a: pathlib.Path, b: pathlib.Path) -> str:
+  x, y = (folder / 'tokenizer.json' for folder in (a, b))
+  if x.exists() and y.exists():
+    if not _same_bytes(x, y):
+      one, two = _json(x) or {}, _json(y) or {}
+      for key in sorted({*one, *two} - {'padding', 'truncation'}):
+        if one.get(key) != two.get(key):
+          return f'{key} of tokenizer.json'
+  else:
+    for name in ('tokenizer.model', 'vocab.json', 'merges.txt', 'vocab.txt'):
+      if not _same_bytes(a / name, b / name):
+        return name
+  one, two = (_json(f / 'tokenizer_config.json') or {} for f in (a, b))
+  for key in _SPECIAL:
+    if _content(one.get(key)) != _content(two.get(key)):
+      return (
+        f'{key} ({_content(one.get(key))!r} and {_content(two.get(key))!r})'
+      )
+  if _chat_template(a, one) != _chat_template(b, two):
+    return 'the chat template'
+  return ''
+
+
+def _chat_template(folder: pathlib.Path, config: Mapping) -> Any:
+  path = folder / 'chat_template.jinja'
+  return path.read_text() if path.exists() else config.get('chat_template')
+
+
+def _content(token: Any) -> Any:
+  # Older files hold a dict for a special token, newer ones its text.
+  return token.get('content') if isinstance(token, dict) else token
+
+
+def _same_bytes(a: pathlib.Path, b: pathlib.Path) -> bool:
+  if not (a.exists() and b.exists()):
+    return a.exists() == b.exists()
+  if a.stat().st_size != b.stat().st_size:
+    return False
+  return a.read_bytes() == b.read_bytes()
+
+
+def check_tensors(models: Sequence[stored.StoredTensors]) -> None:
+  """Checks that all folders hold tensors of the same names, shapes and kinds.
+
+  Different floating types are allowed.
+
+  Raises:
+    UserError: names tensors (four of each kind at most) and the folders.
+  """
+  first = models[0]
+  for other in models[1:]:
+    problems = []
+    for a, b in ((first, other), (other, first)):
+      missing = [n for n in a.tensors if n not in b.tensors]
+      if missing:
+        problems.append(f'{_listed(missing)} in {a.folder} only')
+    for name, x in first.tensors.items():
+      y = other.tensors.get(name)
+      if y is None:
+        continue
+      if x.shape != y.shape:
+        problems.append(f'{name} is {list(x.shape)} and {list(y.shape)}')
+      elif x.is_float != y.is_float or (not x.is_float and x.dtype != y.dtype):
+        problems.append(f'{name} is {x.dtype} and {y.dtype}')
+    if problems:
+      more = f'; and {len(problems) - 4} more' if len(problems) > 4 else ''
+      raise errors.UserError(
+        f'cannot merge {first.folder} and {other.folder}: '
+        f'{"; ".join(problems[:4])}{more}; members must be fine-tunes of one '
+        'checkpoint'
+      )
+
+
+def _listed(names: Sequence[str]) -> str:
+  more = f' and {len(names) - 4} more' if len(names) > 4 else ''
+  return ', '.join(names[:4]) + more
+
+
+def _short(value: Any) -> str:
+  text = 'absent' if value is None else json.dumps(value)
+  return text if len(text) <= 40 else f'{text[:37]}...'
+
+
+def _json(path: pathlib.Path) -> dict[str, Any] | None:
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError) as e:
+    raise errors.UserError(f'cannot read {path}: {e}') from e
+  if not isinstance(value, dict):
+    raise errors.UserError(f'{path} is not a JSON object')
+  return value

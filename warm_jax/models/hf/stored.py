@@ -1,0 +1,155 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Pieces of stored tensors, read without mapping or loading a whole one.
+
+A mapped file counts as memory while its pages are in use, and the first touch
+of each page costs more than a copy; reading pieces into one small buffer keeps
+them in the processor's cache. No jax here: `warm merge` starts without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+
+import numpy as np
+
+from warm_jax import errors
+from warm_jax.models.hf import writer
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """One tensor of a file.
+
+  Attributes:
+    shape: as stored.
+    dtype: as stored.
+    file: its name in the folder.
+    offset: of its first byte in the file.
+  """
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  file: str
+  offset: int
+
+  @property
+  def size(self) -> int:
+    """Number of entries."""
+    return math.prod(self.shape)
+
+  @property
+  def is_float(self) -> bool:
+    """Whether it takes part in arithmetic (bfloat16 is no np.floating)."""
+    return self.dtype.kind == 'f' or self.dtype == writer.DTYPES['BF16']
+
+
+class StoredTensors:
+  """The tensors of a safetensors folder, single or sharded.
+
+  Use it in a `with`; files stay open meanwhile. Threads may read at a time.
+  """
+
+  def __init__(self, folder: str | pathlib.Path):
+    """Reads the headers.
+
+    Raises:
+      UserError: no safetensors there (pickles are refused), a shard is missing
+        or damaged, or a dtype that is not known.
+    """
+    self.folder = pathlib.Path(folder)
+    self.tensors: dict[str, Stored] = {}
+    self._files: dict[str, int] = {}
+    try:
+      for name in _files(self.folder):
+        self._open(name)
+    except BaseException:
+      self.close()
+      raise
+
+  def read_into(self, name: str, start: int, out: np.ndarray) -> None:
+    """Fills `out` [n], of the stored dtype, with entries start, start + 1, ...
+
+    Raises:
+      UserError: the file became shorter meanwhile.
+    """
+    tensor = self.tensors[name]
+    data = out.view(np.uint8).data
+    offset = tensor.offset + start * tensor.dtype.itemsize
+    while data:
+      count = os.preadv(self._files[tensor.file], [data], offset)
+      if not count:
+        raise errors.UserError(f'{self.folder / tensor.file} is cut off')
+      data, offset = data[count:], offset + count
+
+  def close(self) -> None:
+    """Closes the files."""
+    for file in self._files.values():
+      os.close(file)
+    self._files = {}
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc):
+    self.close()
+
+  def _open(self, name: str) -> None:
+    path = self.folder / name
+    try:
+      file = self._files[name] = os.open(path, os.O_RDONLY)
+    except OSError as e:
+      raise errors.UserError(f'cannot read {path}: {e.strerror}') from e
+    total = os.fstat(file).st_size
+    size = int.from_bytes(os.pread(file, 8, 0), 'little')
+    try:
+      if not 0 < size <= total - 8:
+        raise ValueError('its header is longer than the file')
+      header = json.loads(os.pread(file, size, 8))
+      header.pop('__metadata__', None)
+      ends = [entry['data_offsets'][1] for entry in header.values()]
+      if 8 + size + max(ends, default=0) != total:
+        raise ValueError('it is longer or shorter than its header says')
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+      raise errors.UserError(
+        f'{path} is not a whole safetensors file ({e}); fetch it again'
+      ) from e
+    for tensor, entry in header.items():
+      if entry['dtype'] not in writer.DTYPES:
+        raise errors.UserError(
+          f'{path}: {tensor} is stored as {entry["dtype"]}; known are '
+          f'{", ".join(writer.DTYPES)}'
+        )
+      self.tensors[tensor] = Stored(
+        shape=tuple(entry['shape']),
+        dtype=writer.DTYPES[entry['dtype']],
+        file=name,
+        offset=8 + size + entry['data_offsets'][0],
+      )
+
+
+def _files(folder: pathlib.Path) -> list[str]:
+  """Names of the safetensors files of a model."""
+  if not folder.is_dir():
+    raise errors.UserError(f'no folder {folder}')
+  if (folder / 'model.safetensors').exists():
+    return ['model.safetensors']
+  index = folder / writer.INDEX
+  if index.exists():
+    try:
+      return sorted({*json.loads(index.read_text())['weight_map'].values()})
+    except (ValueError, KeyError, AttributeError) as e:
+      raise errors.UserError(f'{index} is not an index of shards') from e
+  if any(folder.glob('*.bin')) or any(folder.glob('*.pt')):
+    raise errors.UserError(
+      f'{folder} holds pickled weights only, which can run code when opened; '
+      'write them anew with save_pretrained of transformers, which makes '
+      'model.safetensors'
+    )
+  raise errors.UserError(
+    f'no model.safetensors in {folder}; name the folder of a Hugging Face '
+    'model, or a work directory of warm'
+  )
