@@ -336,7 +336,8 @@ def make_variants(out: pathlib.Path):
   for family in ('gpt2', 'gpt_neox'):
     folder = out / (family + '_original')
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = original_names(family, causal_lm(family).state_dict())
+    stored = safetensors.torch.load_file(out / family / 'model.safetensors')
+    tensors = original_names(family, stored)
     safetensors.torch.save_file(
       tensors, folder / 'model.safetensors', metadata={'format': 'pt'}
     )
@@ -345,12 +346,10 @@ def make_variants(out: pathlib.Path):
 
 
 def original_names(family: str, tensors: dict) -> dict:
-  """The tensors of a state dict as the first releases stored them."""
+  """The tensors of a file of today as the first releases stored them."""
   out = {}
   for key, value in tensors.items():
     if family == 'gpt2':
-      if key == 'lm_head.weight':
-        continue
       key = key.removeprefix('transformer.')
     out[key] = value.contiguous()
   triangle = torch.tril(torch.ones(1, 1, 16, 16))

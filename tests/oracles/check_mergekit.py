@@ -1,0 +1,109 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""mergekit, and float64 means in numpy, give what `warm merge` writes.
+
+mergekit's plain `slerp` turns raw weights, not changes from an init: it is no
+oracle for ours and is not used.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import yaml
+
+OUT = pathlib.Path(os.environ['WARM_ORACLES']).resolve()
+MERGES = json.loads((OUT / 'merges.json').read_text())
+
+
+def mergekit(recipe: dict, folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Runs mergekit-yaml and reads what it wrote."""
+  folder.mkdir(parents=True)
+  path = folder / 'recipe.yaml'
+  path.write_text(yaml.safe_dump(recipe))
+  program = pathlib.Path(sys.executable).parent / 'mergekit-yaml'
+  done = subprocess.run(
+    [program, path, folder / 'out', '--no-write-model-card', '-q'],
+    capture_output=True,
+    text=True,
+    env=os.environ | {'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1'},
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  return read(folder / 'out')
+
+
+def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  files = sorted(folder.glob('*.safetensors'))
+  assert files, folder
+  return {
+    name: value
+    for file in files
+    for name, value in safetensors.numpy.load_file(file).items()
+  }
+
+
+def largest(a: dict, b: dict) -> float:
+  assert a.keys() == b.keys(), a.keys() ^ b.keys()
+  return max(
+    float(np.abs(a[k].astype(np.float64) - b[k].astype(np.float64)).max())
+    for k in a
+  )
+
+
+def models(folders, **parameters):
+  return [
+    {'model': str(OUT / 'exports' / f), 'parameters': parameters}
+    for f in folders
+  ]
+
+
+@pytest.mark.parametrize('family', MERGES)
+def test_linear(family, tmp_path, within):
+  facts = MERGES[family]
+  ours = read(OUT / 'exports' / facts['uniform'])
+  assert 'score.weight' in ours
+  recipe = {
+    'merge_method': 'linear',
+    'dtype': 'float32',
+    'models': models(facts['members'], weight=1.0),
+  }
+  theirs = mergekit(recipe, tmp_path / 'm')
+  within(f'O4 linear, {family}', largest(ours, theirs), 2.4e-7)
+  members = [read(OUT / 'exports' / m) for m in facts['members']]
+  exact = {
+    k: np.mean([m[k].astype(np.float64) for m in members], axis=0) for k in ours
+  }
+  within(f'float64 mean, {family}', largest(ours, exact), 1.2e-7)
+
+
+@pytest.mark.parametrize('family', MERGES)
+def test_task_arithmetic(family, tmp_path, within):
+  facts = MERGES[family]
+  recipe = {
+    'merge_method': 'task_arithmetic',
+    'dtype': 'float32',
+    'base_model': str(OUT / 'exports' / facts['init']),
+    'models': models(facts['members'], weight=1.0 / len(facts['members'])),
+    'parameters': {'normalize': False},
+  }
+  theirs = mergekit(recipe, tmp_path / 'm')
+  ours = read(OUT / 'exports' / facts['uniform'])
+  within(f'O5 task_arithmetic, {family}', largest(ours, theirs), 2.4e-7)
+
+
+@pytest.mark.parametrize('family', MERGES)
+def test_nuslerp(family, tmp_path, within):
+  facts = MERGES[family]
+  recipe = {
+    'merge_method': 'nuslerp',
+    'dtype': 'float32',
+    'base_model': str(OUT / 'exports' / facts['init']),
+    'models': models(facts['members'][:2], weight=0.5),
+  }
+  theirs = mergekit(recipe, tmp_path / 'm')
+  ours = read(OUT / 'exports' / facts['slerp'])
+  within(f'O6 nuslerp, {family}', largest(ours, theirs), 2.4e-7)

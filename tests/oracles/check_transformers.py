@@ -1,0 +1,140 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""transformers opens our exports and gives our numbers; we open what it wrote.
+
+export_all.py has left, for each export, the ids it ran and what warm_jax gave.
+"""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+OUT = pathlib.Path(os.environ['WARM_ORACLES'])
+EXPORTS = json.loads((OUT / 'exports.json').read_text())
+ODD = json.loads((OUT / 'odd' / 'odd.json').read_text())
+SIDES = ('right', 'left', 'full')
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+torch.set_num_threads(1)
+
+
+def test_something_was_exported():
+  assert len(EXPORTS['reward']) >= 9 and len(EXPORTS['policy']) >= 9
+
+
+@torch.no_grad()
+def run(model, ids, mask, *, positions=True):
+  """Logits as float32; positions from the mask, unless asked for without."""
+  mask = torch.from_numpy(mask.astype(np.int64))
+  options = {}
+  if positions:
+    options['position_ids'] = (mask.cumsum(-1) - 1).clamp(min=0)
+  ids = torch.from_numpy(ids.astype(np.int64))
+  out = model(input_ids=ids, attention_mask=mask, use_cache=False, **options)
+  return out.logits.float().numpy()
+
+
+@pytest.mark.parametrize('name', EXPORTS['reward'])
+def test_reward_model(out, name, within):
+  folder = out / 'exports' / name
+  model, report = (
+    transformers.AutoModelForSequenceClassification.from_pretrained(
+      folder, output_loading_info=True
+    )
+  )
+  assert not any(report.values()), report
+  model.eval()
+  tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+  config = model.config
+  assert config.num_labels == 1
+  assert config.pad_token_id == tokenizer.pad_token_id
+  assert tokenizer.pad_token_id != tokenizer.eos_token_id
+  assert tokenizer.chat_template
+  # Nothing that a model of this kind would not take (trap P9).
+  assert set(tokenizer('w1 w2')) == {'input_ids', 'attention_mask'}
+  dtype = EXPORTS['reward'][name]['dtype']
+  assert model.dtype == getattr(torch, dtype)
+  ours = np.load(out / 'ours' / f'{name}.npz')
+  kind = 'O1 scores' if dtype == 'float32' else f'O1 scores, {dtype} export'
+  tolerance = 1e-5
+  model.float()
+  _restore_rotation(model)
+  for side in SIDES:
+    ids, mask = ours[f'{side}_ids'], ours[f'{side}_mask']
+    got = run(model, ids, mask)[:, 0]
+    error = np.abs(got - ours[f'{side}_scores']).max()
+    within(f'{kind}, {name.split("/")[0]}', error, tolerance)
+  # One by one, as a user would with model(**tokenizer(text)).
+  for i in range(len(ours['right_ids'])):
+    row = ours['right_ids'][i : i + 1, : ours['right_mask'][i].sum()]
+    got = run(model, row, np.ones_like(row), positions=False)[:, 0]
+    error = np.abs(got - ours['right_scores'][i]).max()
+    within(f'{kind}, batch 1, {name.split("/")[0]}', error, tolerance)
+
+
+def _restore_rotation(model):
+  """Undoes what .float() cannot: frequencies that were rounded to bfloat16."""
+  for module in model.modules():
+    if hasattr(module, 'inv_freq') and hasattr(module, 'original_inv_freq'):
+      assert module.inv_freq.dtype == torch.float32
+
+
+@pytest.mark.parametrize('name', EXPORTS['policy'])
+def test_policy(out, name, within):
+  folder = out / 'exports' / name
+  model, report = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, output_loading_info=True
+  )
+  assert not any(report.values()), report
+  model.eval()
+  ours = np.load(out / 'ours' / f'{name}.npz')
+  family = name.split('/')[0]
+  for side in SIDES:
+    ids, mask = ours[f'{side}_ids'], ours[f'{side}_mask']
+    got = run(model, ids, mask)
+    error = np.abs((got - ours[f'{side}_logits']) * mask[..., None]).max()
+    within(f'O2 logits, {family}', error, 1e-4)
+    p = torch.log_softmax(torch.from_numpy(got), -1).double().numpy()
+    q = torch.from_numpy(ours[f'{side}_logits']).log_softmax(-1).double()
+    kl = (np.exp(p) * (p - q.numpy())).sum(-1)[mask]
+    within(f'O2 largest KL of a token, {family}', np.abs(kl).max(), 1e-6)
+  # Generation needs its ids, and stops where ours does.
+  generation = model.generation_config
+  assert generation.eos_token_id == model.config.eos_token_id
+  assert generation.pad_token_id == model.config.pad_token_id
+  got = model.generate(
+    torch.from_numpy(ours['greedy_prompts'].astype(np.int64)),
+    attention_mask=torch.from_numpy(ours['greedy_mask'].astype(np.int64)),
+    do_sample=False,
+    max_new_tokens=ours['greedy_new'].shape[1],
+  )
+  got = got[:, ours['greedy_prompts'].shape[1] :].numpy()
+  want = ours['greedy_new'][:, : got.shape[1]]
+  assert (got == want).all()
+  assert not ours['greedy_new'][:, got.shape[1] :].any()
+
+
+@pytest.mark.parametrize('name', ODD['same'])
+def test_import(out, name, within):
+  folder = out / 'odd' / name
+  ours = np.load(folder / 'ours.npz')
+  data = np.load(folder / 'expected.npz')
+  for side in SIDES:
+    error = np.abs(ours[f'{side}_logits'] - data[f'{side}_logits']).max()
+    within('import of unusual checkpoints, logits', error, 1e-4)
+
+
+@pytest.mark.parametrize('name', ODD['hard'])
+def test_import_or_one_line(out, name, within):
+  folder = out / 'odd' / name
+  refusal = folder / 'refused.txt'
+  if refusal.exists():
+    text = refusal.read_text()
+    assert text.startswith('UserError: ') and text.count('\n') <= 1, text
+    return
+  test_import(out, name, within)

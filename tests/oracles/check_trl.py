@@ -1,0 +1,57 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""TRL's RewardTrainer.evaluate gives our loss on our exports."""
+
+import json
+import os
+import pathlib
+
+import datasets
+import pytest
+import torch
+import transformers
+import trl
+
+OUT = pathlib.Path(os.environ['WARM_ORACLES'])
+PAIRS = json.loads((OUT / 'pairs.json').read_text())
+
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
+datasets.disable_progress_bars()
+torch.set_num_threads(1)
+
+
+def evaluate(folder, rows, tmp_path, center):
+  config = trl.RewardConfig(
+    output_dir=str(tmp_path),
+    report_to=[],
+    use_cpu=True,
+    per_device_eval_batch_size=len(rows),
+    center_rewards_coefficient=center or None,
+    disable_tqdm=True,
+    bf16=False,
+    gradient_checkpointing=False,
+  )
+  data = datasets.Dataset.from_list(rows)
+  trainer = trl.RewardTrainer(
+    model=str(folder), args=config, train_dataset=data, eval_dataset=data
+  )
+  return trainer.evaluate()
+
+
+@pytest.mark.parametrize('margin', [False, True])
+@pytest.mark.parametrize('center', [0.0, 0.01])
+@pytest.mark.parametrize('name', PAIRS['losses'])
+def test_loss(out, name, center, margin, tmp_path, within):
+  rows = [
+    {k: pair[k] for k in ('chosen_ids', 'rejected_ids')}
+    | ({'margin': pair['margin']} if margin else {})
+    for pair in PAIRS['pairs']
+  ]
+  got = evaluate(out / 'exports' / name, rows, tmp_path, center)
+  ours = PAIRS['losses'][name][f'center={center},margin={margin}']
+  family = name.split('/')[0]
+  within(f'O3 eval_loss, {family}', abs(got['eval_loss'] - ours['loss']), 1e-5)
+  # TRL counts a win only for >; ours counts a tie as right.
+  assert ours['tie_rate'] == 0
+  assert got['eval_accuracy'] == pytest.approx(ours['accuracy'], abs=1e-6)
+  within('O3 eval_margin', abs(got['eval_margin'] - ours['margin']), 1e-5)

@@ -1,0 +1,283 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Makes unusual but legitimate checkpoints, for the importer to get right.
+
+Each folder under --out is a checkpoint whose config.json leaves keys out, says
+them in another spelling, or asks for a rarer variant; expected.npz holds what
+transformers gives for it. A folder of `refused` is one the importer must
+decline in words instead of giving wrong numbers. `odd.json` lists both.
+
+Runs where torch and transformers are installed; see README.md.
+"""
+
+import argparse
+import pathlib
+import shutil
+
+import make_fixtures
+import numpy as np
+import safetensors.torch
+import torch
+import transformers
+
+ROPE = make_fixtures.ROPE
+
+
+def tiny(family: str, **changes) -> dict:
+  """A family's config.json, in the new spelling; None removes a key."""
+  prefix, fields = make_fixtures.FAMILIES[family]
+  config = getattr(transformers, prefix + 'Config')(**fields).to_dict()
+  config['dtype'] = 'float32'
+  for key, value in changes.items():
+    if value is None:
+      config.pop(key, None)
+    else:
+      config[key] = value
+  return config
+
+
+def old(family: str, **changes) -> dict:
+  """The same in the spelling of transformers 4; None removes a key."""
+  config = make_fixtures.old_spelling(tiny(family))
+  for key, value in changes.items():
+    if value is None:
+      config.pop(key, None)
+    else:
+      config[key] = value
+  return config
+
+
+# Heads of the size that a class assumes when its config does not say.
+WIDE = dict(hidden_size=16, num_attention_heads=2, num_key_value_heads=1)
+SCALED = dict(rope_type='linear', factor=4.0)
+GEMMA3_ROPE = {
+  'sliding_attention': dict(rope_type='default', rope_theta=50.0),
+  'full_attention': dict(rope_type='linear', rope_theta=900.0, factor=8.0),
+}
+
+# name -> config.json
+CONFIGS = {
+  # What the first Llama configs did not say.
+  'llama_1': old(
+    'llama',
+    head_dim=None,
+    num_key_value_heads=None,
+    rope_theta=None,
+    rope_scaling=None,
+    attention_bias=None,
+    mlp_bias=None,
+    tie_word_embeddings=None,
+    rms_norm_eps=None,
+    hidden_act=None,
+  ),
+  'llama_biases': tiny('llama', attention_bias=True, mlp_bias=True),
+  'llama_gelu': tiny('llama', hidden_act='gelu_pytorch_tanh'),
+  'llama_linear': tiny('llama', rope_parameters=dict(ROPE, **SCALED)),
+  'llama_linear_v4': old('llama', rope_scaling=dict(type='linear', factor=4.0)),
+  'llama3_tied': tiny('llama3', tie_word_embeddings=True),
+  'mistral_full': tiny('mistral', sliding_window=None)
+  | {'sliding_window': None},
+  'mistral_head_dim': tiny('mistral', head_dim=8, tie_word_embeddings=True),
+  'mistral_v4_defaults': old(
+    'mistral', head_dim=None, rope_theta=None, sliding_window=None
+  ),
+  # Says a window and does not use it.
+  'qwen2_unused_window': old(
+    'qwen2', use_sliding_window=False, sliding_window=3, max_window_layers=1
+  ),
+  'qwen2_window': old(
+    'qwen2', use_sliding_window=True, sliding_window=3, max_window_layers=1
+  ),
+  'qwen2_layer_types': tiny(
+    'qwen2',
+    use_sliding_window=True,
+    sliding_window=3,
+    layer_types=['full_attention', 'sliding_attention'],
+  ),
+  'qwen2_untied': old('qwen2', tie_word_embeddings=None, rope_theta=None),
+  'qwen3_bias': tiny('qwen3', attention_bias=True),
+  'qwen3_v4_defaults': old('qwen3', head_dim=None, **WIDE),
+  'qwen3_window': tiny(
+    'qwen3',
+    use_sliding_window=True,
+    sliding_window=3,
+    max_window_layers=1,
+    layer_types=None,
+  ),
+  'gemma2_v4_defaults': old(
+    'gemma2',
+    head_dim=None,
+    query_pre_attn_scalar=None,
+    attn_logit_softcapping=None,
+    final_logit_softcapping=None,
+    tie_word_embeddings=None,
+    hidden_activation=None,
+    rope_theta=None,
+    rms_norm_eps=None,
+    **WIDE,
+  ),
+  'gemma2_no_caps': tiny('gemma2')
+  | {'attn_logit_softcapping': None, 'final_logit_softcapping': None},
+  'gemma2_untied': tiny('gemma2', tie_word_embeddings=False),
+  'gemma2_bias': tiny('gemma2', attention_bias=True),
+  'gemma3_linear': tiny('gemma3_text', rope_parameters=GEMMA3_ROPE),
+  'gemma3_linear_v4': old(
+    'gemma3_text', rope_scaling=dict(rope_type='linear', factor=8.0)
+  ),
+  'gemma3_v4_defaults': old(
+    'gemma3_text',
+    num_hidden_layers=7,
+    sliding_window_pattern=None,
+    rope_theta=None,
+    rope_local_base_freq=None,
+    head_dim=None,
+    query_pre_attn_scalar=None,
+    tie_word_embeddings=None,
+    **WIDE,
+  ),
+  'neox_sequential': tiny('gpt_neox', use_parallel_residual=False),
+  'neox_rotary_1': old('gpt_neox', rotary_pct=1.0),
+  'neox_v4_defaults': old(
+    'gpt_neox',
+    rotary_pct=None,
+    rotary_emb_base=None,
+    use_parallel_residual=None,
+    layer_norm_eps=None,
+    attention_bias=None,
+    tie_word_embeddings=None,
+    hidden_act=None,
+    hidden_size=32,
+  ),
+  'neox_no_bias': tiny('gpt_neox', attention_bias=False),
+  'neox_tied': tiny('gpt_neox', tie_word_embeddings=True),
+  'neox_gelu_fast': tiny('gpt_neox', hidden_act='gelu_fast'),
+  'gpt2_n_inner_none': tiny('gpt2') | {'n_inner': None},
+  'gpt2_defaults': tiny(
+    'gpt2', n_inner=None, activation_function=None, layer_norm_epsilon=None
+  ),
+  'gpt2_relu': tiny('gpt2', activation_function='relu'),
+  'gpt2_gelu': tiny('gpt2', activation_function='gelu'),
+  'gpt2_untied': tiny('gpt2', tie_word_embeddings=False),
+  'gpt2_upcast': tiny('gpt2', reorder_and_upcast_attn=True),
+}
+
+# Either the same logits as transformers, or one line that names the reason.
+HARD = {
+  'gpt2_inverse_layer': tiny('gpt2', scale_attn_by_inverse_layer_idx=True),
+  'gpt2_unscaled': tiny('gpt2', scale_attn_weights=False),
+  'llama_dynamic': tiny(
+    'llama', rope_parameters=dict(ROPE, rope_type='dynamic', factor=2.0)
+  ),
+  'llama_yarn': tiny(
+    'llama',
+    rope_parameters=dict(
+      ROPE, rope_type='yarn', factor=4.0, original_max_position_embeddings=8
+    ),
+  ),
+  'llama_quick_gelu': tiny('llama', hidden_act='quick_gelu'),
+  'gemma3_bidirectional': tiny('gemma3_text', use_bidirectional_attention=True),
+}
+
+
+def build(config_file: pathlib.Path) -> torch.nn.Module:
+  """What transformers builds from a config.json, with random weights."""
+  config = transformers.AutoConfig.from_pretrained(config_file)
+  model = transformers.AutoModelForCausalLM.from_config(
+    config, attn_implementation='eager'
+  )
+  return make_fixtures.scatter(model.float(), config_file.parent.name)
+
+
+def make(folder: pathlib.Path, config: dict):
+  """One folder: config.json as given, weights, expected.npz."""
+  folder.mkdir(parents=True)
+  make_fixtures.write_json(folder / 'config.json', config)
+  model = build(folder / 'config.json')
+  made = folder / 'made'
+  model.save_pretrained(made)
+  shutil.move(made / 'model.safetensors', folder / 'model.safetensors')
+  shutil.rmtree(made)
+  save_expected(folder, model)
+
+
+def save_expected(folder: pathlib.Path, model):
+  data = make_fixtures.batches()
+  for side in ('right', 'left', 'full'):
+    logits = make_fixtures.forward(
+      model, data[f'{side}_ids'], data[f'{side}_mask']
+    )
+    data[f'{side}_logits'] = logits * data[f'{side}_mask'][..., None]
+  np.savez_compressed(folder / 'expected.npz', **data)
+
+
+def make_files(out: pathlib.Path) -> list[str]:
+  """Usual models in unusual files."""
+  names = []
+
+  def variant(name, family):
+    folder = out / name
+    make(folder, tiny(family))
+    names.append(name)
+    path = folder / 'model.safetensors'
+    return folder, path, safetensors.torch.load_file(path)
+
+  def store(path, tensors):
+    tensors = {k: v.contiguous().clone() for k, v in tensors.items()}
+    safetensors.torch.save_file(tensors, path, metadata={'format': 'pt'})
+
+  # Tied, and the head stored all the same.
+  _, path, tensors = variant('llama_tied_and_stored', 'llama')
+  store(
+    path, tensors | {'lm_head.weight': tensors['model.embed_tokens.weight']}
+  )
+  # Buffers that old releases stored.
+  _, path, tensors = variant('llama_inv_freq', 'llama')
+  for i in range(2):
+    tensors[f'model.layers.{i}.self_attn.rotary_emb.inv_freq'] = torch.ones(2)
+  store(path, tensors)
+  # Without `format` in the metadata, which other writers leave out.
+  _, path, tensors = variant('qwen3_no_metadata', 'qwen3')
+  safetensors.torch.save_file(tensors, path)
+  # Half precision in many shards, one tensor larger than a shard.
+  folder, path, _ = variant('gemma2_bf16_shards', 'gemma2')
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, dtype=torch.bfloat16
+  )
+  path.unlink()
+  model.save_pretrained(folder, max_shard_size='3KB')
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, dtype=torch.float32, attn_implementation='eager'
+  )
+  save_expected(folder, model.eval())
+  # Weights of several dtypes in one file.
+  folder, path, tensors = variant('mistral_mixed', 'mistral')
+  for i, key in enumerate(sorted(tensors)):
+    dtype = (torch.float32, torch.bfloat16, torch.float16)[i % 3]
+    tensors[key] = tensors[key].to(dtype)
+  store(path, tensors)
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, dtype=torch.float32, attn_implementation='eager'
+  )
+  save_expected(folder, model.eval())
+  return names
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--out', type=pathlib.Path, required=True)
+  args = parser.parse_args()
+  torch.set_num_threads(1)
+  transformers.logging.set_verbosity_error()
+  transformers.logging.disable_progress_bar()
+  if args.out.exists():
+    shutil.rmtree(args.out)
+  for name, config in (CONFIGS | HARD).items():
+    make(args.out / name, config)
+  files = make_files(args.out)
+  make_fixtures.write_json(
+    args.out / 'odd.json', {'same': [*CONFIGS, *files], 'hard': [*HARD]}
+  )
+  print(f'{len(CONFIGS) + len(HARD) + len(files)} checkpoints in {args.out}')
+
+
+if __name__ == '__main__':
+  main()
