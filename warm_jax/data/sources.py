@@ -1,34 +1,71 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Rows of text in and out: JSON lines, and TFDS data sets in array_record.
+"""Rows of text in and out: JSON lines, parquet, TFDS and `datasets` folders.
 
-TFDS is used without TensorFlow: a builder that writes array_record, and the
-data source that reads it back. The toy world goes through the same reader as
-a data set that a user has prepared.
+Rows are read one at a time; a row that is no JSON comes as a `rejects.BadRow`
+for the caller to count. TFDS is used without TensorFlow: a builder that writes
+array_record, and the data source that reads it back. The toy world goes through
+the same reader as a data set that a user has prepared.
 """
 
 import contextlib
+import glob
 import gzip
 import io
 import json
 import pathlib
 import re
 import shutil
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from warm_jax import errors
+from warm_jax.data import rejects
 
 PREFERENCE_FIELDS = ('prompt', 'chosen', 'rejected')
 RESPONSE_FIELDS = ('prompt', 'response')
+BLOCK = 512  # rows that are read at a time
+
+
+def open_rows(source: str) -> Iterator[rejects.SourceRow]:
+  """Yields the rows of a source one at a time, in its order.
+
+  Args:
+    source: one of
+      FILE.jsonl, FILE.jsonl.gz: JSON lines in UTF-8 (any other name too);
+      FILE.parquet, or a folder of such files;
+      a pattern of file names (`part-*.jsonl.gz`), read in the order of names;
+      tfds:FOLDER:SPLIT, FOLDER being the version folder of a prepared set;
+      tfds:NAME[/CONFIG]:SPLIT[@DATA_DIR], prepared in DATA_DIR or in TFDS's
+      own folder; nothing is downloaded;
+      hf:FOLDER[:SPLIT], saved by `save_to_disk` of the library `datasets`.
+
+  Yields:
+    SourceRow with a dict, or with the `rejects.BadRow` of a line that is not
+    JSON.
+
+  Raises:
+    UserError: a source that is not there or cannot be read.
+  """
+  if source.startswith('tfds:'):
+    yield from _numbered(source, _tfds_rows(source))
+  elif source.startswith('hf:'):
+    yield from _numbered(source, _hf_rows(source))
+  else:
+    for path in _paths(source):
+      if path.suffix == '.parquet':
+        yield from _numbered(str(path), _parquet_rows(path))
+      else:
+        yield from _jsonl_rows(path)
 
 
 def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
-  """Reads rows of text from a file or from a prepared TFDS folder.
+  """Reads all rows of a source that has to be without fault.
 
   Args:
-    source: a path that ends in .jsonl or .jsonl.gz, or
-      'tfds:FOLDER:SPLIT' where FOLDER holds dataset_info.json.
+    source: see `open_rows`.
     fields: text fields that every row must have; further fields of a row are
       kept.
 
@@ -39,17 +76,18 @@ def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
     UserError: unreadable or empty source, or a row that lacks a field or holds
       something else than text there; names file, row and field.
   """
-  rows = (
-    _read_tfds(source) if source.startswith('tfds:') else _read_jsonl(source)
-  )
+  rows = []
+  for file, number, row in open_rows(source):
+    if isinstance(row, rejects.BadRow):
+      raise errors.UserError(f'{file}, row {number}: {row}')
+    for field in fields:
+      if not isinstance(row, dict) or not isinstance(row.get(field), str):
+        raise errors.UserError(
+          f'{file}, row {number}: field {field!r} is missing or not text'
+        )
+    rows.append(row)
   if not rows:
     raise errors.UserError(f'{source}: no rows in it')
-  for number, row in enumerate(rows, 1):
-    for field in fields:
-      if not isinstance(row, dict) or not _is_text(row.get(field)):
-        raise errors.UserError(
-          f'{source}, row {number}: field {field!r} is missing or not text'
-        )
   return rows
 
 
@@ -85,65 +123,158 @@ def read_pairs(source: str) -> tuple[list[dict], int]:
   return kept, len(rows) - len(kept)
 
 
-def _is_text(value) -> bool:
-  try:
-    return isinstance(value, str) and value.encode() is not None
-  except UnicodeEncodeError:  # JSON can spell half a character: "\ud800"
-    return False
+def _numbered(name: str, rows: Iterable) -> Iterator[rejects.SourceRow]:
+  for number, row in enumerate(rows, 1):
+    yield rejects.SourceRow(name, number, row)
 
 
-def _read_jsonl(source: str) -> list[dict]:
-  path = pathlib.Path(source)
-  if not path.is_file():
-    raise errors.UserError(f'{source}: no such file')
+def _paths(source: str) -> list[pathlib.Path]:
+  path = pathlib.Path(source).expanduser()
+  if path.is_dir():
+    found = sorted(path.glob('*.parquet'))
+    if not found:
+      raise errors.UserError(f'{source}: no .parquet file in this folder')
+  elif path.is_file():
+    found = [path]
+  else:
+    found = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
+    if not found:
+      raise errors.UserError(f'{source}: no such file')
+  return found
+
+
+def _jsonl_rows(path: pathlib.Path) -> Iterator[rejects.SourceRow]:
   opener = gzip.open if path.suffix == '.gz' else open
-  rows, number = [], 0
+  number = 0
   with opener(path, 'rb') as lines:
     try:
       for line in lines:
         number += 1
         if line.strip():
-          rows.append(json.loads(line))
-    except (ValueError, OSError, EOFError) as error:
+          yield rejects.SourceRow(str(path), number, _parsed(line))
+    except (OSError, EOFError, zlib.error) as error:
       raise errors.UserError(
-        f'{source}, line {number}: not a JSON line in UTF-8 ({error})'
+        f'{path}, after row {number}: the file is damaged ({error})'
       ) from error
-  return rows
 
 
-def _read_tfds(source: str) -> list[dict]:
+def _parsed(line: bytes):
+  try:
+    return json.loads(line)
+  except (ValueError, RecursionError) as error:
+    told = 'not UTF-8' if isinstance(error, UnicodeError) else 'not JSON'
+    return rejects.BadRow(f'{told} ({error})')
+
+
+def _parquet_rows(path: pathlib.Path) -> Iterator[dict]:
+  import pyarrow
+  from pyarrow import parquet
+
+  try:
+    with parquet.ParquetFile(path) as file:
+      for batch in file.iter_batches(batch_size=BLOCK):
+        yield from batch.to_pylist()
+  except (pyarrow.ArrowException, OSError) as error:
+    told = ' '.join(str(error).split())
+    raise errors.UserError(
+      f'{path}: not a readable parquet file ({told})'
+    ) from (error)
+
+
+def _tfds_rows(source: str) -> Iterator:
   import grain
-  import tensorflow_datasets as tfds
 
-  match = re.fullmatch(r'tfds:(.+):([^:/\[\]]+(?:\[[^\]]*\])?)', source)
+  match = re.fullmatch(
+    r'tfds:(.+?):([^:/\[\]@]+(?:\[[^\]]*\])?)(?:@(.+))?', source
+  )
   if not match:
     raise errors.UserError(
-      f'{source}: write tfds:FOLDER:SPLIT, FOLDER being the version folder '
-      'that holds dataset_info.json'
+      f'{source}: write tfds:NAME/CONFIG:SPLIT, with @DATA_DIR behind it where '
+      'needed, or tfds:FOLDER:SPLIT, FOLDER being the version folder that '
+      'holds dataset_info.json'
     )
-  folder, split = match.groups()
-  if not (pathlib.Path(folder) / 'dataset_info.json').is_file():
-    raise errors.UserError(f'{source}: no dataset_info.json in {folder}')
-  builder = tfds.builder_from_directory(folder)
-  if split.split('[')[0] not in builder.info.splits:
+  name, split, data_dir = match.groups()
+  opened: Any = _tfds_builder(source, name, data_dir)
+  if split.split('[')[0] not in opened.info.splits:
     raise errors.UserError(
-      f'{source}: no split {split!r}; there are {sorted(builder.info.splits)}'
+      f'{source}: no split {split!r}; there are {sorted(opened.info.splits)}'
     )
+  try:
+    data = opened.as_data_source(split)
+  except (NotImplementedError, ImportError) as error:
+    raise errors.UserError(
+      f'{source}: its file format needs TensorFlow; prepare it again with '
+      'file_format="array_record"'
+    ) from error
   # Read in blocks: array_record seeks once a block, ten times faster.
-  blocks = grain.MapDataset.source(builder.as_data_source(split)).batch(
-    512, batch_fn=list
-  )
-  return [_decode(row) for i in range(len(blocks)) for row in blocks[i]]
+  blocks: Any = grain.MapDataset.source(data).batch(BLOCK, batch_fn=list)
+  for i in range(len(blocks)):
+    yield from map(_decoded, blocks[i])
 
 
-def _decode(row: dict) -> dict:
-  """Text instead of bytes, Python numbers instead of numpy's."""
-  return {
-    key: value.decode()
-    if isinstance(value, bytes)
-    else np.asarray(value).item()
-    for key, value in row.items()
-  }
+def _tfds_builder(source: str, name: str, data_dir: str | None):
+  """Opens a prepared set from its files, without the code that made it."""
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import read_only_builder
+
+  folder = pathlib.Path(name).expanduser()
+  if (folder / 'dataset_info.json').is_file():
+    return tfds.builder_from_directory(str(folder))
+  if folder.is_absolute() or folder.is_dir() or name.startswith(('.', '~')):
+    raise errors.UserError(f'{source}: no dataset_info.json in {name}')
+  try:
+    return read_only_builder.builder_from_files(name, data_dir=data_dir)
+  except Exception as error:  # TFDS raises its own and others' errors here
+    told = ' '.join(str(error).split())
+    raise errors.UserError(
+      f'{source}: no prepared set of that name; prepare it with '
+      f'download_and_prepare, file_format="array_record" ({told})'
+    ) from error
+
+
+def _hf_rows(source: str) -> Iterator[dict]:
+  try:
+    import datasets  # pyright: ignore[reportMissingImports]
+  except ImportError as error:
+    raise errors.UserError(
+      f'{source}: needs the library datasets (pip install datasets); or save '
+      'the set with to_parquet or to_json and name that file'
+    ) from error
+  folder, split = source.removeprefix('hf:'), ''
+  if not pathlib.Path(folder).is_dir():
+    folder, _, split = folder.rpartition(':')
+  if not pathlib.Path(folder).is_dir():
+    raise errors.UserError(f'{source}: no such folder; write hf:FOLDER:SPLIT')
+  try:
+    data = datasets.load_from_disk(folder)
+  except (OSError, ValueError) as error:
+    told = ' '.join(str(error).split())
+    raise errors.UserError(f'{source}: {told}') from error
+  if isinstance(data, dict):
+    if split not in data:
+      raise errors.UserError(
+        f'{source}: no split {split!r}; there are {sorted(data)}'
+      )
+    data = data[split]
+  elif split:
+    raise errors.UserError(f'{source}: this folder holds no splits')
+  yield from data
+
+
+def _decoded(value):
+  """Text instead of bytes, Python's numbers and lists instead of numpy's."""
+  if isinstance(value, dict):
+    return {key: _decoded(entry) for key, entry in value.items()}
+  if isinstance(value, bytes):
+    try:
+      return value.decode()
+    except UnicodeDecodeError:
+      return value  # said to be no text where a field of text is wanted
+  if isinstance(value, (list, tuple)):
+    return [_decoded(entry) for entry in value]
+  if isinstance(value, np.ndarray) and value.ndim:
+    return [_decoded(entry) for entry in value]
+  return np.asarray(value).item()
 
 
 def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:

@@ -1,0 +1,152 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""From prompts and conversations to the texts that are tokenised.
+
+Three rules, one for each way a prompt may be given:
+
+  a prompt in a field of its own goes through `prompt_template`;
+  a prompt that is the common beginning of two texts is left as it is;
+  a conversation goes through the tokenizer's chat template.
+
+Where the tokenizer has no chat template, or there is no tokenizer yet, turns
+are written one after the other: user turns through `prompt_template`, every
+other turn with a line break behind it. So a conversation of one question and one
+answer is the same text as a row of a plain prompt and response;
+`plain_template` is that rendering as a chat template, for exported models.
+"""
+
+import datetime
+import json
+from typing import Any
+
+from warm_jax.data import rejects
+from warm_jax.data import tokenizer as tokenizer_lib
+
+# Templates that write the date would make a reward depend on the day (trap P8).
+# The day is that of the Llama 3 templates' own fixed default.
+PINNED_DATE = datetime.datetime(2024, 7, 26)
+
+Message = dict[str, str]
+
+
+class Chat:
+  """How prompts and responses of one run become text.
+
+  Args:
+    tokenizer: its chat template renders conversations; None or a tokenizer
+      without one: plain rendering.
+    prompt_template: text around plain prompts; holds '{prompt}'.
+  """
+
+  def __init__(
+    self,
+    tokenizer: tokenizer_lib.Tokenizer | None = None,
+    prompt_template: str = '{prompt}',
+  ):
+    self._hf: Any = tokenizer.hf if tokenizer else None
+    self._has_template = bool(self._hf is not None and self._hf.chat_template)
+    self.prompt_template = prompt_template
+
+  def frame(self, prompt: str) -> str:
+    """A plain prompt in its template.
+
+    '{prompt}' alone takes prompts as they are; any other template decides on
+    the white space around the prompt, and the prompt's own is left out.
+    """
+    if self.prompt_template == '{prompt}':
+      return prompt
+    return self.prompt_template.replace('{prompt}', prompt.strip())
+
+  def response(self, prompt: str, text: str) -> str:
+    """A plain response as it stands behind a framed prompt.
+
+    White space at its end is left out, since the end of sequence follows; that
+    at its start too if the prompt ends in white space already.
+    """
+    text = text.rstrip()
+    return text.lstrip() if prompt[-1:].isspace() else text
+
+  def prompt(self, messages: list[Message]) -> str:
+    """Text of the turns of a prompt, up to where the response begins."""
+    return self._render(messages, True)
+
+  def split(
+    self, prompt: list[Message], response: list[Message]
+  ) -> tuple[str, str]:
+    """Texts of a conversation before and after the start of its response.
+
+    The response carries no end of sequence: that is added as a token, exactly
+    once, and what a template writes behind it is left out (a sampler stops
+    there).
+
+    Raises:
+      BadRow: the template refuses the turns, or rewrites earlier turns when
+        later ones follow, so that the response has no place of its own.
+    """
+    head, whole = self.prompt(prompt), self._render(prompt + response, False)
+    if not whole.startswith(head):
+      raise rejects.BadRow(
+        'the chat template renders the prompt otherwise when the response '
+        'follows'
+      )
+    text = whole[len(head) :].rstrip()
+    if self._has_template and self._hf.eos_token:
+      text = text.removesuffix(self._hf.eos_token)
+    return head, text
+
+  def _render(self, messages: list[Message], open_turn: bool) -> str:
+    if not self._has_template:
+      return self._render_plainly(messages)
+    # One name each for templates that are handed a date and for those that ask.
+    try:
+      text = self._hf.apply_chat_template(
+        messages,
+        tokenize=False,
+        add_generation_prompt=open_turn,
+        date_string=PINNED_DATE.strftime('%d %b %Y'),
+        strftime_now=PINNED_DATE.strftime,
+      )
+    except (
+      Exception
+    ) as error:  # a template is a program: it raises what it likes
+      told = ' '.join(str(error).split())
+      raise rejects.BadRow(f'the chat template refuses it: {told}') from error
+    return text
+
+  def _render_plainly(self, messages: list[Message]) -> str:
+    return ''.join(
+      self.frame(message['content'])
+      if message['role'] == 'user'
+      else message['content'].strip() + '\n'
+      for message in messages
+    )
+
+
+def plain_template(prompt_template: str) -> str:
+  """The plain rendering as a chat template (Jinja), for exported tokenizers.
+
+  The beginning of sequence is left to the tokenizer, the end stands behind the
+  last response.
+  """
+  before, _, after = prompt_template.partition('{prompt}')
+  content = "message['content']"
+  if prompt_template != '{prompt}':
+    content += ' | trim'
+  user = (
+    '{{ '
+    + ' + '.join(
+      part for part in (_quoted(before), f'({content})', _quoted(after)) if part
+    )
+    + ' }}'
+  )
+  return (
+    '{% for message in messages %}'
+    "{% if message['role'] == 'user' %}" + user + '{% elif loop.last %}'
+    "{{ message['content'] | trim }}{{ eos_token }}"
+    "{% else %}{{ (message['content'] | trim) + '\\n' }}{% endif %}"
+    '{% endfor %}'
+  )
+
+
+def _quoted(text: str) -> str:
+  """A Jinja literal; its escapes are those of Python and of JSON."""
+  return json.dumps(text) if text else ''
