@@ -76,6 +76,7 @@ def rotary_frequencies(
   if scaling is not None and scaling.rope_scaling != 'none':
     kept = np.zeros_like(frequencies)
     if scaling.rope_scaling == 'llama3':
+      assert scaling.rope_original_length is not None  # ModelConfig checks
       low, high = scaling.rope_low_frequency, scaling.rope_high_frequency
       turns = scaling.rope_original_length * frequencies / (2 * np.pi)
       kept = np.clip((turns - low) / (high - low), 0.0, 1.0)

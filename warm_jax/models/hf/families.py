@@ -276,7 +276,8 @@ def _like_llama(model_type: str, name: str, rows=_LLAMA) -> Family:
     classifier=f'{name}ForSequenceClassification',
     base_model=f'{name}Model',
     rows=rows,
-    **model_configs.CONVERTERS[model_type],
+    to_config=model_configs.CONVERTERS[model_type][0],
+    from_config=model_configs.CONVERTERS[model_type][1],
   )
 
 
@@ -305,7 +306,8 @@ FAMILIES = {
       rows=_NEOX,
       # Masks that older versions of transformers stored.
       ignored=r'.*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)',
-      **model_configs.CONVERTERS['gpt_neox'],
+      to_config=model_configs.CONVERTERS['gpt_neox'][0],
+      from_config=model_configs.CONVERTERS['gpt_neox'][1],
     ),
     Family(
       model_type='gpt2',
@@ -317,7 +319,8 @@ FAMILIES = {
       base_model='GPT2Model',
       rows=_GPT2,
       ignored=r'.*\.attn\.(bias|masked_bias)',
-      **model_configs.CONVERTERS['gpt2'],
+      to_config=model_configs.CONVERTERS['gpt2'][0],
+      from_config=model_configs.CONVERTERS['gpt2'][1],
     ),
   )
 }

@@ -272,17 +272,20 @@ def _stored_gemma3(config: config_lib.ModelConfig) -> Json:
   return stored
 
 
-def _pair(read: Callable, write: Callable) -> dict[str, Callable]:
-  return {'to_config': read, 'from_config': write}
-
-
-CONVERTERS = {
-  'llama': _pair(_llama, _stored_llama),
-  'mistral': _pair(_mistral, _stored_mistral),
-  'qwen2': _pair(_qwen2, _stored_qwen),
-  'qwen3': _pair(_qwen3, _stored_qwen3),
-  'gemma2': _pair(_gemma2, _stored_gemma2),
-  'gemma3_text': _pair(_gemma3, _stored_gemma3),
-  'gpt_neox': _pair(gpt_configs.read_neox, gpt_configs.write_neox),
-  'gpt2': _pair(gpt_configs.read_gpt2, gpt_configs.write_gpt2),
+# model_type -> (config.json to ModelConfig, and back).
+CONVERTERS: dict[
+  str,
+  tuple[
+    Callable[[Json], config_lib.ModelConfig],
+    Callable[[config_lib.ModelConfig], Json],
+  ],
+] = {
+  'llama': (_llama, _stored_llama),
+  'mistral': (_mistral, _stored_mistral),
+  'qwen2': (_qwen2, _stored_qwen),
+  'qwen3': (_qwen3, _stored_qwen3),
+  'gemma2': (_gemma2, _stored_gemma2),
+  'gemma3_text': (_gemma3, _stored_gemma3),
+  'gpt_neox': (gpt_configs.read_neox, gpt_configs.write_neox),
+  'gpt2': (gpt_configs.read_gpt2, gpt_configs.write_gpt2),
 }

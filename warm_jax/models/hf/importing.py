@@ -1,0 +1,390 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Opens a Hugging Face checkpoint and puts its weights onto the devices.
+
+`inspect` reads JSON and headers only and raises everything that is wrong at
+once; `load` then reads one tensor at a time, so that the host needs memory for
+the parameters, where they live there, and for the largest tensor.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warm_jax import errors
+from warm_jax.models import config as config_lib
+from warm_jax.models.hf import families, files, stored
+
+PyTree = Any
+Sharding = jax.sharding.Sharding
+# One sharding for all leaves, or (path, shape) -> the sharding of a leaf.
+Shardings = Sharding | Callable[[str, tuple[int, ...]], Sharding]
+
+# Smaller leaves are converted by numpy: compiling for them takes longer.
+_COMPILE_FROM = 2**20
+_EMBEDDING, _LM_HEAD = 'backbone/embed/embedding', 'lm_head/kernel'
+# What transformers calls the head of every family in memory since version 5;
+# its files keep the family's name, other writers may not.
+_NEW_LM_HEAD = 'lm_head.weight'
+_PIECE = 2**22  # entries that are compared at a time
+_SHOWN = 8  # names in an error message
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """What is known about a checkpoint before its weights are read.
+
+  Attributes:
+    folder: where its files are.
+    source: path or id by which it was named.
+    family: table of names.
+    config: the model; its vocabulary may be larger than the stored one, see
+      `fit`.
+    hf_config: config.json.
+    names: stored name of each tensor of the family's table that is there.
+    has_score: it is a reward model.
+    reward_mean, reward_std: of its scores, as the exporter measured them; 0
+      and 1 if it did not.
+  """
+
+  folder: pathlib.Path
+  source: str
+  family: families.Family
+  config: config_lib.ModelConfig
+  hf_config: dict[str, Any]
+  names: Mapping[str, str]
+  has_score: bool
+  reward_mean: float = 0.0
+  reward_std: float = 1.0
+
+
+def inspect(
+  source: str | pathlib.Path, compute_dtype: str = 'float32'
+) -> Checkpoint:
+  """Opens a checkpoint and compares its tensors with the family's table.
+
+  Args:
+    source: folder or hub id, see `files.resolve`.
+    compute_dtype: for `ModelConfig.compute_dtype`; parameters are float32
+      whatever the files hold.
+
+  Raises:
+    UserError: not found, a model that is not supported, or one line with all
+      missing, unexpected and misshapen tensors.
+  """
+  found: list[tuple[families.Family, config_lib.ModelConfig]] = []
+
+  def check(hf):
+    family = _family(hf)
+    found.append((family, family.to_config(hf)))
+
+  try:
+    folder = files.resolve(source, check)
+    family, config = found[-1]
+    config = dataclasses.replace(config, compute_dtype=compute_dtype)
+    hf = files.read_json(folder / 'config.json')
+    with stored.StoredTensors(folder) as tensors:
+      names = _names(family, config, hf, tensors)
+    mean, std = _statistics(hf)
+  except errors.UserError as e:
+    # Which checkpoint: several may be opened by one command.
+    message = str(e)
+    prefix = '' if str(source) in message else f'{source}: '
+    raise errors.UserError(prefix + message) from e
+  return Checkpoint(
+    folder=folder,
+    source=str(source),
+    family=family,
+    config=config,
+    hf_config=hf,
+    names=names,
+    has_score=families.SCORE in names,
+    reward_mean=mean,
+    reward_std=std,
+  )
+
+
+def fit(checkpoint: Checkpoint, vocab_size: int) -> Checkpoint:
+  """The checkpoint with a vocabulary of at least `vocab_size` tokens.
+
+  For a tokenizer that has got a padding token. `load` fills new rows with the
+  mean row; files often have rows to spare, and then nothing changes.
+  """
+  if vocab_size <= checkpoint.config.vocab_size:
+    return checkpoint
+  config = dataclasses.replace(checkpoint.config, vocab_size=vocab_size)
+  return dataclasses.replace(checkpoint, config=config)
+
+
+def load(
+  checkpoint: Checkpoint, head: str = 'lm', sharding: Shardings | None = None
+) -> PyTree:
+  """Reads the parameters, float32, in our layout.
+
+  Args:
+    checkpoint: from `inspect`.
+    head: 'lm', 'score' or 'none'.
+    sharding: where leaves go; None: the default device.
+
+  Returns:
+    {'backbone': ...} with 'lm_head' (untied embeddings) or 'score'.
+
+  Raises:
+    UserError: the checkpoint has no such head, or its scores were read at
+      another token than ours are (trap: padding equal to end of sequence).
+  """
+  family, hf = checkpoint.family, checkpoint.hf_config
+  as_stored = dataclasses.replace(
+    checkpoint.config, vocab_size=_stored_vocab_size(checkpoint)
+  )
+  wanted = family.tensors(as_stored, head)
+  if missing := [t.name for t in wanted if t.name not in checkpoint.names]:
+    kind = {'lm': 'language-model', 'score': 'reward'}[head]
+    raise errors.UserError(
+      f'{checkpoint.source} has no {kind} head ({missing[0]})'
+    )
+  eos = hf.get('eos_token_id')
+  eos = eos if isinstance(eos, list) else [eos]
+  pad = hf.get('pad_token_id')
+  if head == 'score' and pad is not None and pad in eos:
+    raise errors.UserError(
+      f'{checkpoint.source}: config.json pads with its end-of-sequence token '
+      f'{pad}, so its scores belong to the token before; it would give others '
+      'here. Set a pad_token_id of its own if it was trained on the last token'
+    )
+  leaves: dict[str, jax.Array] = {}
+  with stored.StoredTensors(checkpoint.folder) as tensors:
+    for tensor in wanted:
+      array = _read(tensors, checkpoint.names[tensor.name])
+      for path, leaf in zip(tensor.leaves, tensor.to_leaves(array)):
+        leaf = _grown(leaf, path, checkpoint.config.vocab_size)
+        if sharding is None or isinstance(sharding, Sharding):
+          where = sharding
+        else:
+          where = sharding(path, leaf.shape)
+        leaves[path] = _place(leaf, where)
+      # The host holds no second tensor before this one has been passed on.
+      del array, leaf
+      jax.block_until_ready([leaves[path] for path in tensor.leaves])
+  return _nested(leaves)
+
+
+# -------------------------------------------------------------------- inspecting
+
+
+def _family(hf: dict[str, Any]) -> families.Family:
+  kind = hf.get('model_type')
+  if kind not in families.FAMILIES:
+    hint = ''
+    if kind == 'gemma3':
+      hint = '; of Gemma 3 the text models are supported (gemma3_text)'
+    raise errors.UserError(
+      f'config.json: model_type={kind!r} is not supported; known are '
+      f'{", ".join(families.FAMILIES)}{hint}'
+    )
+  family = families.FAMILIES[kind]
+  known = {family.causal_lm, family.classifier, family.base_model}
+  for name in hf.get('architectures') or ():
+    # Another class may compute something else from the same tensors.
+    if name not in known:
+      raise errors.UserError(
+        f'config.json: architectures has {name!r}; known for {kind} are '
+        f'{", ".join(sorted(known))}'
+      )
+  if hf.get('quantization_config'):
+    raise errors.UserError(
+      'config.json: quantization_config: quantised weights are not supported; '
+      'take the original checkpoint'
+    )
+  return family
+
+
+def _names(family, config, hf, tensors) -> dict[str, str]:
+  """Stored names by the table's names; raises everything that does not fit."""
+  present = tensors.tensors
+  backbone = family.tensors(config)
+  first = backbone[0].name
+  without = first.removeprefix(family.prefix)
+  # Checkpoints of the bare backbone, GPT-2's first ones among them.
+  prefix = '' if first not in present and without in present else family.prefix
+  lm_head = family.lm_head
+  if lm_head not in present and _NEW_LM_HEAD in present:
+    lm_head = _NEW_LM_HEAD
+  names = {
+    t.name: prefix + t.name.removeprefix(family.prefix) for t in backbone
+  }
+  shapes = {names[t.name]: t.shape for t in backbone}
+  shapes[families.SCORE] = (1, config.width)
+  shapes[lm_head] = (config.vocab_size, config.width)
+  needed = set(names.values())
+  if config.tied_embeddings:
+    embedding = names[first]
+    if embedding not in present and lm_head in present:
+      # Of two tied tensors, writers keep either.
+      names[first] = lm_head
+      needed -= {embedding}
+  elif family.causal_lm in (hf.get('architectures') or ()):
+    needed.add(lm_head)
+  missing = [name for name in shapes if name in needed - present.keys()]
+  unexpected = [
+    name
+    for name in present
+    if name not in shapes and not family.is_ignored('.' + name)
+  ]
+  misshapen = [
+    f'{name} {list(present[name].shape)} for {list(shape)}'
+    for name, shape in shapes.items()
+    if name in present and present[name].shape != tuple(shape)
+  ]
+  inexact = [
+    f'{name} {present[name].dtype}'
+    for name in shapes
+    if name in present and not present[name].is_float
+  ]
+  problems = [
+    _listed(missing, 'missing'),
+    _listed(unexpected, 'unexpected'),
+    _listed(misshapen, 'of another shape than config.json says'),
+    _listed(inexact, 'not of floating point'),
+  ]
+  if any(problems):
+    raise errors.UserError(
+      f'the tensors are not those of a {family.name} model: '
+      + '; '.join(p for p in problems if p)
+    )
+  if config.tied_embeddings:
+    _check_tied(tensors, names[first], lm_head)
+  if families.SCORE in present:
+    names[families.SCORE] = families.SCORE
+  if lm_head in present:
+    names[family.lm_head] = lm_head
+  return names
+
+
+def _listed(names: list[str], what: str) -> str:
+  if not names:
+    return ''
+  more = ', ...' if len(names) > _SHOWN else ''
+  return f'{len(names)} {what} ({", ".join(names[:_SHOWN])}{more})'
+
+
+def _check_tied(tensors, embedding: str, head: str) -> None:
+  """Raises if a head is stored that differs from the embedding it is tied to.
+
+  Versions of transformers disagree about what such a model computes.
+  """
+  if embedding == head or head not in tensors.tensors:
+    return
+  size = tensors.tensors[head].size
+  for start in range(0, size, _PIECE):
+    count = min(_PIECE, size - start)
+    pair = []
+    for name in (embedding, head):
+      piece = np.empty(count, tensors.tensors[name].dtype)
+      tensors.read_into(name, start, piece)
+      pair.append(piece.astype(np.float32))
+    if not np.array_equal(*pair):
+      raise errors.UserError(
+        f'{head} differs from {embedding}, to which config.json ties it: set '
+        'tie_word_embeddings to false there, or remove the tensor'
+      )
+
+
+def _statistics(hf: dict[str, Any]) -> tuple[float, float]:
+  """Mean and standard deviation of the scores, under either pair of names."""
+  mean = hf.get('reward_mean', hf.get('mean', 0.0))
+  std = hf.get('reward_std', hf.get('std', 1.0))
+  numbers = all(
+    isinstance(x, int | float) and np.isfinite(x) for x in (mean, std)
+  )
+  if not numbers or std <= 0:
+    raise errors.UserError(
+      f'config.json: reward_mean={mean!r} and reward_std={std!r}: expected a '
+      'number and a positive number'
+    )
+  return float(mean), float(std)
+
+
+# ----------------------------------------------------------------------- loading
+
+
+def _stored_vocab_size(checkpoint: Checkpoint) -> int:
+  return int(checkpoint.hf_config['vocab_size'])
+
+
+def _read(tensors: stored.StoredTensors, name: str) -> np.ndarray:
+  """One whole tensor as stored."""
+  info = tensors.tensors[name]
+  array = np.empty(info.shape, info.dtype)
+  tensors.read_into(name, 0, array.reshape(-1))
+  # jax has no float64 by default and would warn.
+  return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _grown(leaf: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
+  """Appends mean rows to an embedding, mean columns to a head."""
+  axis = {_EMBEDDING: 0, _LM_HEAD: 1}.get(path)
+  if axis is None or leaf.shape[axis] == vocab_size:
+    return leaf
+  new = vocab_size - leaf.shape[axis]
+  mean = leaf.mean(axis=axis, keepdims=True, dtype=np.float32)
+  return np.concatenate(
+    [leaf.astype(np.float32), np.repeat(mean, new, axis=axis)], axis=axis
+  )
+
+
+def _place(leaf: np.ndarray, sharding: Sharding | None) -> jax.Array:
+  """A leaf in float32 on its devices.
+
+  Large leaves go there as they are stored, half as many bytes for bfloat16,
+  and are transposed and converted there: numpy's transpose is slower than the
+  reading.
+  """
+  transposed = leaf.ndim == 2 and not leaf.flags.c_contiguous
+  transposed = transposed and leaf.flags.f_contiguous
+  named = isinstance(sharding, jax.sharding.NamedSharding)
+  if leaf.size < _COMPILE_FROM or not (sharding is None or named):
+    leaf, transposed = np.ascontiguousarray(leaf, np.float32), False
+  stored_sharding = sharding
+  if transposed:
+    leaf = leaf.T
+    if isinstance(sharding, jax.sharding.NamedSharding):
+      spec = (*sharding.spec, None, None)[:2]
+      stored_sharding = jax.sharding.NamedSharding(
+        sharding.mesh,
+        jax.sharding.PartitionSpec(*reversed(spec)),
+        memory_kind=sharding.memory_kind,
+      )
+  if stored_sharding is None:
+    array = jax.device_put(leaf)
+  else:
+    array = jax.make_array_from_callback(
+      leaf.shape, stored_sharding, lambda index: leaf[index]
+    )
+  if not transposed and leaf.dtype == np.float32:
+    return array
+  return _convert(transposed, sharding)(array)
+
+
+@functools.cache
+def _convert(transposed: bool, sharding: Sharding | None):
+  def convert(x):
+    return (x.T if transposed else x).astype(jnp.float32)
+
+  return jax.jit(convert, out_shardings=sharding)
+
+
+def _nested(leaves: dict[str, jax.Array]) -> PyTree:
+  tree: dict[str, Any] = {}
+  for path, leaf in leaves.items():
+    *parents, last = path.split('/')
+    node = tree
+    for name in parents:
+      node = node.setdefault(name, {})
+    node[last] = leaf
+  return tree
