@@ -3,12 +3,17 @@
 # unchanged. Another interpreter: make demo PYTHON=/path/to/python3
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo test test-fast lint types format clean help
+.PHONY: demo test test-fast lint types format clean help oracles oracles-env
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 ARGS ?=
+# Environments of other people's programs, for `make oracles` only.
+ORACLES := .venv-oracles
+REWARDBENCH := .venv-rewardbench
+# torch without CUDA; empty where the usual index is all there is.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # Two workers: tests are bound by tracing in Python, one core each.
 WORKERS ?= 2
 
@@ -17,7 +22,8 @@ help:
 	@echo 'make test       install into $(VENV), run all tests (ARGS="-k name" chooses)'
 	@echo 'make test-fast  the tests not marked slow'
 	@echo 'make lint       ruff check and ruff format --check;  make types: pyright;  make format: rewrite'
-	@echo 'make clean      remove $(VENV) and caches (runs/ stays)'
+	@echo 'make oracles    transformers, TRL, mergekit and RewardBench on our exports, each in its own environment (tests/oracles/README.md)'
+	@echo 'make clean      remove the environments and caches (runs/ stays)'
 
 demo: $(VENV)/.installed
 	@$(BIN)/warm --config=configs/tiny.py --workdir=runs/tiny $(ARGS)
@@ -40,7 +46,7 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ORACLES) $(REWARDBENCH) build dist *.egg-info .pytest_cache .ruff_cache
 
 # A name on PATH may be a shim that does not run, a Python too old, or one
 # without venv (Debian's python3 before python3-venv): each is tried out.
@@ -72,5 +78,38 @@ $(VENV)/.installed-test: setup.py
 $(VENV)/.installed-dev: setup.py
 	$(call install,[tb$(comma)dev])
 	@touch $(VENV)/.installed $@
+
+# Unusual checkpoints by torch -> our imports and exports -> the checks.
+ORACLE_OUT := build/oracles
+oracles: export WARM_ORACLES := $(ORACLE_OUT)
+oracles: export HF_HUB_OFFLINE := 1
+oracles: $(VENV)/.installed-test oracles-env $(REWARDBENCH)/.installed
+	@$(ORACLES)/bin/python tests/oracles/make_odd.py --out $(ORACLE_OUT)/odd
+	@$(BIN)/python tests/oracles/export_all.py --out $(ORACLE_OUT)
+	@$(ORACLES)/bin/python -m pytest -c tests/oracles/pytest.ini tests/oracles \
+	  --ignore=tests/oracles/check_rewardbench.py $(ARGS)
+	@$(REWARDBENCH)/bin/python -m pytest -c tests/oracles/pytest.ini \
+	  tests/oracles/check_rewardbench.py $(ARGS)
+
+oracles-env: $(ORACLES)/.installed
+
+define install_oracles
+@$(make_venv)
+@echo 'Installing $< into $(VENV) (some 2 GB, minutes)'
+@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --requirement $<
+@touch $@
+endef
+
+# make_venv works on these two names; here they stand for another environment.
+$(ORACLES)/.installed: VENV := $(ORACLES)
+$(ORACLES)/.installed: BIN := $(ORACLES)/bin
+$(ORACLES)/.installed: tests/oracles/requirements.txt
+	$(install_oracles)
+
+$(REWARDBENCH)/.installed: VENV := $(REWARDBENCH)
+$(REWARDBENCH)/.installed: BIN := $(REWARDBENCH)/bin
+$(REWARDBENCH)/.installed: tests/oracles/requirements-rewardbench.txt
+	$(install_oracles)
 
 comma := ,
