@@ -14,6 +14,23 @@ from warm_jax import errors
 
 PAD, BOS, EOS, UNK = '<pad>', '<bos>', '<eos>', '<unk>'
 
+# Tokens that families keep for padding, whether or not they declare it.
+_PADDING_TOKENS = (
+  PAD,
+  '[PAD]',
+  '<|pad|>',
+  '<|padding|>',  # GPT-NeoX
+  '<|finetune_right_pad_id|>',  # Llama 3.1
+  '<|fim_pad|>',  # Qwen 2.5, 3
+)
+# One of these makes a folder one of a tokenizer.
+_TOKENIZER_FILES = (
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'tokenizer.model',
+  'vocab.json',
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
@@ -21,8 +38,8 @@ class Tokenizer:
 
   Attributes:
     hf: the transformers tokenizer; saved beside every exported model.
-    vocab_size, pad_id, bos_id, eos_id: what the models need to know; bos_id is
-      None where the family has none.
+    vocab_size: the largest id and one.
+    pad_id, bos_id, eos_id: bos_id is None where the family has none.
   """
 
   hf: Any
@@ -115,31 +132,89 @@ def _save(tokenizer, folder) -> Tokenizer:
 
 
 def load(folder) -> Tokenizer:
-  """Opens a tokenizer folder.
+  """Opens a tokenizer folder as it is.
 
   Raises:
     UserError: no tokenizer there, no end of sequence or padding token, or
       both the same token (trap P3).
   """
-  import transformers
-
   if not (pathlib.Path(folder) / 'tokenizer_config.json').exists():
     raise errors.UserError(f'tokenizer: no tokenizer_config.json in {folder}')
-  hf = transformers.AutoTokenizer.from_pretrained(
-    str(folder), local_files_only=True, trust_remote_code=False
-  )
-  for name in ('eos', 'pad'):
-    if getattr(hf, f'{name}_token_id') is None:
-      raise errors.UserError(
-        f'tokenizer: {folder} names no {name}_token; set it in '
-        'tokenizer_config.json'
-      )
+  hf = _open(folder)
+  if hf.pad_token_id is None:
+    raise errors.UserError(
+      f'tokenizer: {folder} names no pad_token; set it in tokenizer_config.json'
+    )
   if hf.pad_token_id == hf.eos_token_id:
     raise errors.UserError(
       f'tokenizer: {folder} pads with its end-of-sequence token '
       f'{hf.eos_token!r}; rewards would be read at the wrong token, give it a '
       'padding token of its own'
     )
-  return Tokenizer(
-    hf, len(hf), hf.pad_token_id, hf.bos_token_id, hf.eos_token_id
-  )
+  return _reduced(hf)
+
+
+def load_pretrained(folder) -> Tokenizer:
+  """Opens the tokenizer of a checkpoint and sees to its padding token.
+
+  Many checkpoints have none, or pad with the end of sequence. The padding
+  token here is, in this order: its own if it differs from the end of sequence;
+  a token of the vocabulary that families keep for it; the unknown token if it
+  is neither end nor begin of sequence; else a new '<pad>' after the last token,
+  for which the embedding may need one more row.
+
+  Padding goes to the right and the model inputs are ids and mask only,
+  whatever the folder says.
+
+  Args:
+    folder: with tokenizer files; no code in it is run.
+
+  Raises:
+    UserError: no tokenizer there, one that transformers cannot open, or one
+      without an end-of-sequence token.
+  """
+  path = pathlib.Path(folder)
+  if not any((path / name).exists() for name in _TOKENIZER_FILES):
+    raise errors.UserError(
+      f'tokenizer: no {_TOKENIZER_FILES[0]} in {folder}; copy the tokenizer '
+      'files of the model there'
+    )
+  hf = _open(folder)
+  hf.padding_side = 'right'
+  # Others, token_type_ids among them, make some models fail (trap P9).
+  hf.model_input_names = ['input_ids', 'attention_mask']
+  if hf.pad_token_id is None or hf.pad_token_id == hf.eos_token_id:
+    vocabulary = hf.get_vocab()
+    taken = {hf.eos_token, hf.bos_token, None}
+    known = [token for token in _PADDING_TOKENS if token in vocabulary]
+    token = next(
+      (token for token in (*known, hf.unk_token) if token not in taken), PAD
+    )
+    hf.add_special_tokens({'pad_token': token})
+  return _reduced(hf)
+
+
+def _open(folder):
+  """The transformers tokenizer of a folder, which must have an end token."""
+  import transformers
+
+  try:
+    hf = transformers.AutoTokenizer.from_pretrained(
+      str(folder), local_files_only=True, trust_remote_code=False
+    )
+  # Its errors for damaged files, missing converters and remote code have no
+  # type in common.
+  except Exception as e:
+    reason = str(e).strip().split('\n')[0] or type(e).__name__
+    raise errors.UserError(f'tokenizer: cannot open {folder}: {reason}') from e
+  if hf.eos_token_id is None:
+    raise errors.UserError(
+      f'tokenizer: {folder} names no eos_token; set it in tokenizer_config.json'
+    )
+  return hf
+
+
+def _reduced(hf) -> Tokenizer:
+  # Ids may have gaps, and the embedding needs a row for the largest.
+  size = max(hf.get_vocab().values()) + 1
+  return Tokenizer(hf, size, hf.pad_token_id, hf.bos_token_id, hf.eos_token_id)

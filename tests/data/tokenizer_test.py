@@ -1,0 +1,132 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Tokenizers of checkpoints: which token pads, and what is refused."""
+
+import json
+
+import pytest
+import tokenizers
+import transformers
+
+from warm_jax import errors
+from warm_jax.data import tokenizer
+
+pytestmark = pytest.mark.hf
+
+
+def save(folder, words, **special):
+  """A tokenizer as a checkpoint's author would have saved it."""
+  vocab = {word: i for i, word in enumerate(words)}
+  model = tokenizers.models.WordLevel(vocab, unk_token=special.get('unk_token'))
+  backend = tokenizers.Tokenizer(model)
+  backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+  hf = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+  hf.save_pretrained(folder)
+  return folder
+
+
+@pytest.mark.parametrize(
+  ('words', 'special', 'pad', 'size'),
+  [
+    # Its own token, though another would be there; Llama 2 pads with <unk>.
+    (['<unk>', '</s>', '<pad>', 'a'], {'pad_token': '<unk>'}, 0, 4),
+    # None declared, but one kept for it (Pythia).
+    (['<unk>', '</s>', '<|padding|>', 'a'], {}, 2, 4),
+    # The end of sequence declared, one kept for it (Qwen 2.5).
+    (['<unk>', '</s>', '<|fim_pad|>', 'a'], {'pad_token': '</s>'}, 2, 4),
+    # Only the unknown token is left (Mistral).
+    (['<unk>', '</s>', 'a'], {'unk_token': '<unk>'}, 0, 3),
+    # One token for everything (GPT-2): a new one.
+    (['</s>', 'a'], {'unk_token': '</s>', 'bos_token': '</s>'}, 2, 3),
+    (['</s>', 'a'], {'unk_token': '</s>', 'pad_token': '</s>'}, 2, 3),
+    # The unknown token begins sequences and must not pad them.
+    (['<s>', '</s>', 'a'], {'unk_token': '<s>', 'bos_token': '<s>'}, 3, 4),
+  ],
+)
+def test_the_padding_token(tmp_path, words, special, pad, size):  # trap P3
+  save(tmp_path, words, eos_token='</s>', **special)
+  found = tokenizer.load_pretrained(tmp_path)
+  assert found.pad_id == found.hf.pad_token_id == pad
+  assert found.eos_id == words.index('</s>') != found.pad_id
+  assert found.vocab_size == size
+  assert found.encode(['a'])[0] == [words.index('a')]
+
+
+def test_a_new_padding_token_survives_saving(tmp_path):
+  save(tmp_path / 'made', ['</s>', 'a'], eos_token='</s>', unk_token='</s>')
+  found = tokenizer.load_pretrained(tmp_path / 'made')
+  found.hf.save_pretrained(tmp_path / 'saved')
+  again = tokenizer.load(tmp_path / 'saved')
+  assert (again.pad_id, again.eos_id, again.vocab_size) == (2, 0, 3)
+  assert again.hf.pad_token == '<pad>'
+
+
+def test_padding_goes_right_and_inputs_are_ids_and_mask(tmp_path):  # trap P9
+  save(
+    tmp_path,
+    ['<pad>', '</s>', 'a'],
+    eos_token='</s>',
+    pad_token='<pad>',
+    padding_side='left',
+    model_input_names=['input_ids', 'token_type_ids', 'attention_mask'],
+  )
+  found = tokenizer.load_pretrained(tmp_path)
+  batch = found.hf(['a', 'a a'], padding=True)
+  assert set(batch) == {'input_ids', 'attention_mask'}
+  assert batch['input_ids'] == [[2, 0], [2, 2]]
+
+
+def test_ids_with_gaps_need_rows_up_to_the_largest(tmp_path):
+  vocab = {'<pad>': 0, '</s>': 1, 'a': 7}
+  backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab))
+  hf = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=backend, eos_token='</s>', pad_token='<pad>'
+  )
+  hf.save_pretrained(tmp_path)
+  assert tokenizer.load_pretrained(tmp_path).vocab_size == 8
+
+
+def test_the_chat_template_is_kept(tmp_path):
+  save(
+    tmp_path,
+    ['<pad>', '</s>', 'a'],
+    eos_token='</s>',
+    chat_template='{{ messages[0].content }}!',
+  )
+  hf = tokenizer.load_pretrained(tmp_path).hf
+  rows = [{'role': 'user', 'content': 'a'}]
+  assert hf.apply_chat_template(rows, tokenize=False) == 'a!'
+
+
+def test_no_tokenizer_is_named(tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
+  with pytest.raises(errors.UserError, match='no tokenizer.json'):
+    tokenizer.load_pretrained(tmp_path)
+
+
+def test_no_end_of_sequence_is_named(tmp_path):
+  save(tmp_path, ['<pad>', 'a'], pad_token='<pad>')
+  with pytest.raises(errors.UserError, match='names no eos_token'):
+    tokenizer.load_pretrained(tmp_path)
+
+
+def test_a_damaged_file_is_one_line(tmp_path):
+  save(tmp_path, ['</s>', 'a'], eos_token='</s>')
+  (tmp_path / 'tokenizer.json').write_text('{"version":')
+  with pytest.raises(errors.UserError, match='cannot open') as e:
+    tokenizer.load_pretrained(tmp_path)
+  assert '\n' not in str(e.value)
+
+
+def test_code_of_a_checkpoint_is_not_run(tmp_path):
+  mark = tmp_path / 'ran'
+  (tmp_path / 'evil.py').write_text(
+    f'open({str(mark)!r}, "w").close()\nclass Evil: pass\n'
+  )
+  config = {
+    'tokenizer_class': 'Evil',
+    'auto_map': {'AutoTokenizer': ['evil.Evil', None]},
+  }
+  (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
+  with pytest.raises(errors.UserError, match='cannot open'):
+    tokenizer.load_pretrained(tmp_path)
+  assert not mark.exists()
