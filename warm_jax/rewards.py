@@ -156,7 +156,7 @@ def fit_normaliser(
     )
   mean, std = reference.mean(axis=-1), reference.std(axis=-1, ddof=0)
   _check_spread(np.atleast_1d(std), np.atleast_1d(np.abs(mean)))
-  identity = _identity_normaliser(mean.shape)
+  identity = identity_normaliser(mean.shape)
   first = dataclasses.replace(
     identity,
     mean=jnp.asarray(mean, jnp.float32),
@@ -185,7 +185,7 @@ def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
     )
 
 
-def _identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
+def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
   return Normaliser(
     mean=jnp.zeros(shape, jnp.float32),
     std=jnp.ones(shape, jnp.float32),
@@ -263,7 +263,7 @@ def single(
   """A scorer of one model: a member, a merged model or the control model."""
   return RewardScorer(
     params=params,
-    normaliser=_identity_normaliser(()),
+    normaliser=identity_normaliser(()),
     uncertainty_coef=jnp.zeros((), jnp.float32),
     config=config,
     aggregate='single',
@@ -298,7 +298,7 @@ def ensemble(
     )
   return RewardScorer(
     params=stacked,
-    normaliser=_identity_normaliser((members.num_members(stacked),)),
+    normaliser=identity_normaliser((members.num_members(stacked),)),
     uncertainty_coef=jnp.asarray(uncertainty_coef, jnp.float32),
     config=config,
     aggregate=aggregate,

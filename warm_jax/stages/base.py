@@ -11,6 +11,7 @@ import dataclasses
 from warm_jax import errors
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import config as config_lib
+from warm_jax.models.hf import importing
 
 
 def run(run) -> dict:
@@ -25,8 +26,9 @@ def run(run) -> dict:
       'config.model is empty: name the folder of a Hugging Face checkpoint, or '
       'its id on the hub (--config.model=PATH)'
     )
-  checkpoint = _inspect(run)
-  tokenizer = tokenizer_lib.load_pretrained(checkpoint.folder)
+  checkpoint, tokenizer = opened(
+    run.config.model, run.config.base.compute_dtype
+  )
   tokenizer.hf.save_pretrained(run.folder('base') / 'tokenizer')
   shape = dataclasses.asdict(checkpoint.config)
   longest = run.config.data.max_length
@@ -46,21 +48,28 @@ def run(run) -> dict:
   }
 
 
-def _inspect(run):
-  from warm_jax.models.hf import importing
+def opened(source: str, compute_dtype: str):
+  """A checkpoint that fits its tokenizer, and the tokenizer.
 
-  return importing.inspect(
-    run.config.model, compute_dtype=run.config.base.compute_dtype
-  )
+  Returns:
+    (importing.Checkpoint, tokenizer.Tokenizer): the vocabulary has a row for
+    a padding token that the tokenizer has got.
+
+  Raises:
+    UserError: see `importing.inspect` and `tokenizer.load_pretrained`.
+  """
+  checkpoint = importing.inspect(source, compute_dtype=compute_dtype)
+  tokenizer = tokenizer_lib.load_pretrained(checkpoint.folder)
+  return importing.fit(checkpoint, tokenizer.vocab_size), tokenizer
 
 
-def checkpoint(run):
+def checkpoint(run) -> importing.Checkpoint:
   """The checkpoint of the run, its headers read once more.
 
   Raises:
     UserError: it has moved or changed its shape since stage `base`.
   """
-  found = _inspect(run)
+  found, _ = opened(run.config.model, run.config.base.compute_dtype)
   before = run.result('base')['shape']
   if config_lib.ModelConfig(**before) != found.config:
     raise errors.UserError(
@@ -78,6 +87,4 @@ def model_config(run) -> config_lib.ModelConfig:
 
 def language_params(run):
   """LM params of the checkpoint, float32, on the device."""
-  from warm_jax.models.hf import importing
-
   return importing.load(checkpoint(run), head='lm')

@@ -48,13 +48,18 @@ def reward_models(run) -> dict:
       reward_mean=float(scorer.mean),
       reward_std=float(scorer.std),
       card=model_card.render(reward_facts(run, name)),
+      extra={'prompt_template': run.config.data.prompt_template},
       **_settings(run),
     )
   return {
     'folders': sorted(written),
     'written': written,
     'summary': f'{", ".join(config.merged)}'
-    + (f' and {members.num_members(stack)} members' if config.include_members else '')
+    + (
+      f' and {members.num_members(stack)} members'
+      if config.include_members
+      else ''
+    )
     + f' in {run.folder("export")}',
   }
 

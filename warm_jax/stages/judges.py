@@ -12,7 +12,7 @@ from warm_jax import defaults, errors, members, pipeline, rewards
 from warm_jax import workdir as workdir_lib
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models.hf import importing
-from warm_jax.stages import scorers, world
+from warm_jax.stages import base, scorers, world
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,19 +63,16 @@ def open_judge(
   paths = [path.strip() for path in source.split(',') if path.strip()]
   if not paths:
     raise errors.UserError('no reward model named; give the path of one')
-  found = [importing.inspect(p, compute_dtype=compute_dtype) for p in paths]
-  first = found[0]
-  tokenizer = tokenizer_lib.load_pretrained(first.folder)
-  for other in found[1:]:
+  found, tokenizers = zip(*(base.opened(p, compute_dtype) for p in paths))
+  first, tokenizer = found[0], tokenizers[0]
+  for other, its_tokenizer in zip(found[1:], tokenizers[1:]):
     if other.config != first.config:
       raise errors.UserError(
         f'{other.source} and {first.source} differ in shape, so they are no '
         'ensemble'
       )
     require_same_tokenizer(
-      tokenizer,
-      tokenizer_lib.load_pretrained(other.folder),
-      f'{other.source} and {first.source}',
+      tokenizer, its_tokenizer, f'{other.source} and {first.source}'
     )
   params = [importing.load(c, head='score') for c in found]
   if len(found) == 1:
@@ -84,9 +81,12 @@ def open_judge(
     scorer = rewards.ensemble(
       members.stack(params), first.config, aggregate, mode=member_map
     )
-  moments = [(c.reward_mean, c.reward_std) for c in found]
-  calibrated = all(mean is not None and std for mean, std in moments)
+  calibrated = all(
+    {'reward_mean', 'mean'} & checkpoint.hf_config.keys()
+    for checkpoint in found
+  )
   if calibrated:
+    moments = [(c.reward_mean, c.reward_std) for c in found]
     mean, std = (jnp.asarray(m, jnp.float32) for m in zip(*moments))
     if len(found) == 1:
       mean, std = mean[0], std[0]

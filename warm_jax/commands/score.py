@@ -1,0 +1,307 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""`warm score`: the rows of a file with their rewards."""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from warm_jax import errors
+
+HELP = """\
+usage: warm score --model=MODEL --data=FILE --out=FILE.jsonl [options]
+
+Writes each row of --data with its rewards: pairs get score_chosen and
+score_rejected, and their accuracy is printed; other rows get score. A row that
+cannot be used keeps its place, with the reason in the field error.
+
+  --model=         a folder or hub id of a reward model (warm's export, or any
+                   ...ForSequenceClassification with one label); several with
+                   commas between, an ensemble; or a work directory: its merged
+                   model, WORKDIR:single, WORKDIR:ens, WORKDIR:member_0, ...
+  --data=          .jsonl, .jsonl.gz, .parquet, tfds:..., hf:...; rows of pairs
+                   (also those of RewardBench and of ranked completions), of
+                   prompt and completion (or response), messages, or text
+  --out=           a new file of JSON lines, one for each row
+  --normalise      rewards of mean 0 and deviation 1 on the data that the model
+                   was calibrated on, instead of the raw output of the head
+  --aggregate=     of several models: mean (default), min, uncertainty; the last
+                   two need --normalise
+  --max_length=    tokens; the context of the model unless given
+  --overlong=      longer rows: filter (default) leaves them without a score,
+                   truncate cuts their responses
+  --prompt_template=  around plain prompts; what the model was trained with
+                   unless given, and '{prompt}' if that is not known
+  --batch_size=    rows at a time; 32 unless given
+  --dtype=         float32 (default) or bfloat16, of the computation
+  --overwrite      replaces the file --out
+
+example: warm score --model=runs/mine/export/warm --data=test.jsonl \\
+             --out=scored.jsonl
+"""
+# Rows that are read, sorted by length and written at a time.
+CHUNK = 1_024
+# Lengths are rounded up to this, so that few programs are compiled.
+BUCKET = 32
+PAIR = ('chosen', 'rejected')
+
+
+class _Parser(argparse.ArgumentParser):
+  """argparse, with errors as a UserError instead of a page and an exit."""
+
+  def error(self, message: str):
+    raise errors.UserError(f'warm score: {message}; see warm score --help')
+
+
+@dataclasses.dataclass
+class _Row:
+  """One row of the file on its way.
+
+  Attributes:
+    value: what is written, to be completed.
+    texts: (field, prompt, response) of each score it gets.
+    several: the row makes several pairs, so its fields are lists.
+    error: why it has no score; '' if it has one.
+  """
+
+  value: dict
+  texts: list[tuple[str, str, str]]
+  several: bool = False
+  error: str = ''
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; argv is what follows `warm score`.
+
+  Returns:
+    The exit code.
+
+  Raises:
+    UserError: one line, for the caller to print.
+  """
+  if any(a in ('--help', '-help', '-h') for a in argv):
+    print(HELP, end='')
+    return 0
+  given = parse(argv)
+  out = pathlib.Path(given.out)
+  if out.exists() and not given.overwrite:
+    raise errors.UserError(
+      f'--out: {out} is there already; name another file or add --overwrite'
+    )
+  score, read = _prepare(given)
+  totals = _Totals()
+  out.parent.mkdir(parents=True, exist_ok=True)
+  partial = out.with_name(out.name + '.tmp')
+  try:
+    with partial.open('w', encoding='utf-8') as file:
+      rows = read(given.data)
+      while chunk := list(itertools.islice(rows, CHUNK)):
+        score(chunk)
+        for row in chunk:
+          totals.add(row)
+          file.write(json.dumps(row.value) + '\n')
+    totals.require_some(given.data)
+    os.replace(partial, out)
+  finally:
+    partial.unlink(missing_ok=True)
+  print(f'{totals.summary()}; written to {out}')
+  return 0
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+  """Reads the flags.
+
+  Raises:
+    UserError: an unknown flag or a value that is none.
+  """
+  parser = _Parser(prog='warm score', add_help=False, allow_abbrev=False)
+  for name in ('model', 'data', 'out'):
+    parser.add_argument(f'--{name}')
+  parser.add_argument('--normalise', action='store_true')
+  parser.add_argument('--overwrite', action='store_true')
+  parser.add_argument(
+    '--aggregate', default='mean', choices=('mean', 'min', 'uncertainty')
+  )
+  parser.add_argument('--max_length', type=_count)
+  parser.add_argument(
+    '--overlong', default='filter', choices=('filter', 'truncate')
+  )
+  parser.add_argument('--prompt_template')
+  parser.add_argument('--batch_size', type=_count, default=32)
+  parser.add_argument(
+    '--dtype', default='float32', choices=('float32', 'bfloat16')
+  )
+  given = parser.parse_args(argv)
+  for name in ('model', 'data', 'out'):
+    if not getattr(given, name):
+      parser.error(f'--{name} is missing')
+  if given.prompt_template and '{prompt}' not in given.prompt_template:
+    parser.error("--prompt_template has no '{prompt}' in it")
+  if given.aggregate != 'mean' and not given.normalise:
+    parser.error(
+      f'--aggregate={given.aggregate} compares members, whose raw scores have '
+      'scales of their own; add --normalise'
+    )
+  return given
+
+
+def _prepare(given):
+  """Opens the model; returns what scores a chunk and what reads a source."""
+  import jax
+
+  from warm_jax import rewards
+  from warm_jax.data import chat as chat_lib
+  from warm_jax.data import encoding, sources
+  from warm_jax.stages import judges
+
+  judge = judges.open_judge(
+    given.model, aggregate=given.aggregate, compute_dtype=given.dtype
+  )
+  if given.normalise and not judge.calibrated:
+    raise errors.UserError(
+      f'--normalise: {given.model} has no reward_mean and reward_std in its '
+      'config.json (a merge of folders has none); leave the flag out'
+    )
+  scorer = judge.scorer
+  if not given.normalise:
+    shape = scorer.normaliser.mean.shape
+    scorer = dataclasses.replace(
+      scorer, normaliser=rewards.identity_normaliser(shape)
+    )
+  # A reward model of another program may be asked for more than its context.
+  max_length = min(given.max_length or judge.max_length, judge.max_length)
+  template = given.prompt_template or judge.prompt_template
+  chat = chat_lib.Chat(judge.tokenizer, template)
+  call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
+
+  def score(rows: list[_Row]) -> None:
+    wanted = [(row, *text) for row in rows for text in row.texts]
+    lines = encoding.encode_lines(
+      judge.tokenizer,
+      [prompt for _, _, prompt, _ in wanted],
+      [response for _, _, _, response in wanted],
+      max_length,
+      overlong=given.overlong,
+    )
+    values = np.full(len(wanted), np.nan)
+    fits = np.flatnonzero(lines.fits)
+    order = fits[np.argsort([len(lines.ids[i]) for i in fits], kind='stable')]
+    for start in range(0, len(order), given.batch_size):
+      part = order[start : start + given.batch_size]
+      ids, mask = _padded(lines.ids, part, given.batch_size, judge, max_length)
+      values[part] = np.asarray(call(scorer, ids, mask))[: len(part)]
+    for (row, field, _, _), value, fit in zip(wanted, values, lines.fits):
+      if not fit:
+        row.error = f'longer than {max_length} tokens'
+      elif not np.isfinite(value):
+        row.error = 'the score is not finite'
+      elif row.several:
+        row.value.setdefault(field, []).append(float(value))
+      else:
+        row.value[field] = float(value)
+
+  return (
+    score,
+    lambda source: _rows(sources.open_rows(source), chat),
+    max_length,
+  )
+
+
+def _padded(lines, part, batch_size: int, judge, max_length: int):
+  """ids, mask [batch_size, T]; rows beyond those of the part repeat the last."""
+  longest = max(len(lines[i]) for i in part)
+  length = min(-(-longest // BUCKET) * BUCKET, max_length)
+  ids = np.full((batch_size, length), judge.tokenizer.pad_id, np.int32)
+  mask = np.zeros((batch_size, length), bool)
+  for row in range(batch_size):
+    line = lines[part[min(row, len(part) - 1)]]
+    ids[row, : len(line)], mask[row, : len(line)] = line, True
+  return ids, mask
+
+
+def _rows(source, chat) -> Iterator[_Row]:
+  """Rows of a source with the texts to score, or the reason why not."""
+  from warm_jax.data import formats
+
+  for row in source:
+    try:
+      if isinstance(row.value, formats.BadRow):
+        raise row.value
+      yield _Row(dict(row.value), *_texts(row.value, chat, formats))
+    except formats.BadRow as bad:
+      kept = row.value if isinstance(row.value, dict) else {'row': row.number}
+      yield _Row(dict(kept), [], error=str(bad))
+
+
+def _texts(value: Any, chat, formats):
+  """What of a row is scored: ([(field, prompt, response)], several pairs?)."""
+  fields = value if isinstance(value, dict) else {}
+  if any(fields.get(f) is not None for f in (*PAIR, 'completions')):
+    pairs = formats.preference_rows(value, chat)
+    texts = [
+      (f'score_{side}', pair['prompt'], pair[side])
+      for pair in pairs
+      for side in PAIR
+    ]
+    return texts, len(pairs) > 1
+  row = formats.response_row(value, chat)
+  return [('score', row['prompt'], row['response'])], False
+
+
+class _Totals:
+  """What is printed at the end."""
+
+  def __init__(self):
+    self.scored = self.unusable = 0
+    self.margins: list[float] = []
+    self.first_error = ''
+
+  def add(self, row: _Row) -> None:
+    if row.error:
+      self.unusable += 1
+      self.first_error = self.first_error or row.error
+      # One score of two would be taken for a pair.
+      for field, _, _ in row.texts:
+        row.value.pop(field, None)
+      row.value['error'] = row.error
+      return
+    self.scored += 1
+    if 'score_chosen' in row.value:
+      chosen, rejected = (np.atleast_1d(row.value[f'score_{s}']) for s in PAIR)
+      self.margins.extend(chosen - rejected)
+
+  def require_some(self, source: str) -> None:
+    if not self.scored:
+      raise errors.UserError(
+        f'{source}: none of its {self.unusable} rows can be scored '
+        f'({self.first_error or "it is empty"})'
+      )
+
+  def summary(self) -> str:
+    parts = [f'{self.scored} rows scored']
+    if self.margins:
+      margins = np.array(self.margins)
+      right = int((margins >= 0).sum())
+      parts.append(
+        f'accuracy {right / len(margins):.3f} ({right} of {len(margins)} pairs, '
+        f'{int((margins == 0).sum())} ties)'
+      )
+    if self.unusable:
+      parts.append(
+        f'{self.unusable} rows without a score, see their field error '
+        f'({self.first_error}, ...)'
+      )
+    return '; '.join(parts)
+
+
+def _count(text: str) -> int:
+  value = int(text) if text.isdigit() else 0
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number of at least 1')
+  return value
