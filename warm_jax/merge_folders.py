@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from warm_jax import __version__, errors
-from warm_jax.models.hf import compare, mixing, stored, writer
+from warm_jax.models.hf import compare, mixing, rounding, stored, writer
 
 METHODS = ('uniform', 'weighted', 'lerp', 'slerp')
 GROUPS = ('tensor', 'layer', 'model')
@@ -106,7 +106,7 @@ def merge(
       coefficients = mixing.slerp_coefficients(
         models, start, lam, group, progress
       )
-    rounding = mixing.write(
+    loss = mixing.write(
       models, start, coefficients, target, DTYPES[dtype], progress
     )
     files = target.close()
@@ -125,7 +125,7 @@ def merge(
       'bytes': target.num_bytes,
       'weights': None if method == 'slerp' else coefficients,
       'dropped_normaliser': dropped,
-      'rounding': rounding,
+      'rounding': loss,
     }
     recipe: dict[str, Any] = {'method': method, 'dtype': dtype}
     if method == 'slerp':
@@ -238,7 +238,7 @@ def _card(folders, recipe, facts, config) -> str:
   ]
   precise = 'Arithmetic in float32, rounded once.'
   if facts['rounding']:
-    precise += ' ' + rounding_line(facts['rounding'])
+    precise += ' ' + rounding.sentence(facts['rounding'])
   lines = [
     *('---', 'library_name: transformers', 'tags:', '- merge', '- warm', '---'),
     f'# {pathlib.Path(facts["out"]).name}',
@@ -266,12 +266,3 @@ NORMALISER_LINE = (
   'The mean and deviation of rewards of the members (reward_mean, reward_std) '
   'are not those of the merged model and were left out: its scores are raw.'
 )
-
-
-def rounding_line(rounding: dict[str, float]) -> str:
-  """What storing in bfloat16 cost, in words."""
-  return (
-    f'Rounding to bfloat16 moved the weights by {rounding["of_change"]:.2g} of '
-    'the change that was merged '
-    f'({rounding["of_weights"]:.2g} of their norm).'
-  )

@@ -65,8 +65,8 @@ def test_what_it_says_of_rewards_and_of_bfloat16(tmp_path, capsys):
   assert lines[0] == merge_folders.NORMALISER_LINE
   # 1.005 between 1 and 1.0078125: .0028 of 1.005, .56 of the distance .005.
   assert lines[1] == (
-    'Rounding to bfloat16 moved the weights by 0.56 of the change that was '
-    'merged (0.0028 of their norm).'
+    'Rounding to bfloat16 moved the weights by 0.0028 of their norm, and by '
+    '0.56 of what they had changed.'
   )
   assert len(lines) == 3
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 from warm_jax import errors, merge_folders, workdir
+from warm_jax.models.hf import rounding
 
 HELP = """\
 usage: warm merge --out=FOLDER [options] MODEL MODEL ...
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
   if facts['dropped_normaliser']:
     print(merge_folders.NORMALISER_LINE)
   if facts['rounding']:
-    print(merge_folders.rounding_line(facts['rounding']))
+    print(rounding.sentence(facts['rounding']))
   print(
     f'merged {facts["models"]} models of {_count(facts["parameters"])} '
     f'parameters into {facts["out"]} ({facts["bytes"] / 1e9:.2f} GB in '

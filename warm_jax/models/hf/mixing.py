@@ -194,10 +194,8 @@ def write(
   if dtype != _BFLOAT16:
     return None
   lost, changed, weights = np.sqrt(sums)
-  return {
-    'of_change': float(lost / changed) if changed else 0.0,
-    'of_weights': float(lost / weights) if weights else 0.0,
-  }
+  found = {'of_weights': float(lost / weights) if weights else 0.0}
+  return found | ({'of_change': float(lost / changed)} if changed else {})
 
 
 def _mix(scratch, models, start, coefficients, name, begin, size):
