@@ -266,6 +266,7 @@ def test_the_tokenizer_reloaded(name, tmp_path, tokenizer):
   assert text == '<bos>Q: w0 w1 A: w2<eos>'
   row = again.apply_chat_template(turns, return_dict=False)
   assert row[0] == 1 and row[-1] == 2 and row.count(1) == row.count(2) == 1
+  assert config_of(tmp_path / 'out')['prompt_template'] == 'Q: {prompt} A: '
   written = json.loads((tmp_path / 'out/tokenizer_config.json').read_text())
   assert written['tokenizer_class'] == 'PreTrainedTokenizerFast'
   assert tokenizer.hf.chat_template is None  # ours is as it was

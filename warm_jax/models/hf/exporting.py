@@ -38,6 +38,7 @@ _NOT_INHERITED = (
   'mean',
   'num_labels',
   'problem_type',
+  'prompt_template',
   'quantization_config',
   'reward_mean',
   'reward_std',
@@ -79,8 +80,8 @@ def save_reward_model(
     reward_mean, reward_std: of raw scores over reference responses.
     dtype: of the file; 'bfloat16' prints what rounding costs.
     card: text of README.md.
-    prompt_template: what stood around plain prompts in training; for the chat
-      template, if the tokenizer has none of its own.
+    prompt_template: what stood around plain prompts in training; an entry of
+      config.json, and the chat template if the tokenizer has none of its own.
     max_shard_bytes: larger models are cut into files of at most this.
     extra: more entries of config.json.
 
@@ -196,6 +197,8 @@ def _save(
   leaves = _leaves(params)
   _check_leaves(leaves, tensors, folder)
   stored_config = _stored_config(family, config, inherited, tokenizer, folder)
+  # Kept for `warm score`, and for whoever scores plain prompts.
+  prompt_template = entries.setdefault('prompt_template', prompt_template)
   architecture = family.classifier if head == 'score' else family.causal_lm
   stored_config |= {
     'architectures': [architecture],
