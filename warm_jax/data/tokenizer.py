@@ -39,7 +39,7 @@ class Tokenizer:
   Attributes:
     hf: the transformers tokenizer; saved beside every exported model.
     vocab_size: the largest id and one.
-    pad_id, bos_id, eos_id: bos_id is None where the family has none.
+    pad_id, bos_id, eos_id: bos_id is None where rows do not begin with one.
   """
 
   hf: Any
@@ -164,7 +164,8 @@ def load_pretrained(folder) -> Tokenizer:
   for which the embedding may need one more row.
 
   Padding goes to the right and the model inputs are ids and mask only,
-  whatever the folder says.
+  whatever the folder says. Rows begin with the beginning of sequence if the
+  tokenizer writes it by itself.
 
   Args:
     folder: with tokenizer files; no code in it is run.
@@ -191,7 +192,12 @@ def load_pretrained(folder) -> Tokenizer:
       (token for token in (*known, hf.unk_token) if token not in taken), PAD
     )
     hf.add_special_tokens({'pad_token': token})
-  return _reduced(hf)
+  # Rows begin as its users' rows do: GPT-2, NeoX and Qwen name a beginning of
+  # sequence, or none, but do not write it.
+  begins = hf('a')['input_ids'][:1] == [hf.bos_token_id]
+  return dataclasses.replace(
+    _reduced(hf), bos_id=hf.bos_token_id if begins else None
+  )
 
 
 def _open(folder):

@@ -51,5 +51,6 @@ def read(run, split: str) -> list[dict]:
 
 def tokenizer(run) -> tokenizer_lib.Tokenizer:
   """The run's tokenizer: that of its checkpoint, or made for its texts."""
-  made_by = 'base' if isinstance(run.config.model, str) else 'world'
-  return tokenizer_lib.load(run.folder(made_by) / 'tokenizer')
+  if isinstance(run.config.model, str):
+    return tokenizer_lib.load_pretrained(run.folder('base') / 'tokenizer')
+  return tokenizer_lib.load(run.folder('world') / 'tokenizer')
