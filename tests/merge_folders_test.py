@@ -441,16 +441,7 @@ def test_what_may_differ(tmp_path):
 
 
 def test_old_and_new_spelling_of_one_config(tmp_path):
-  fields = {
-    'model_type': 'llama',
-    'architectures': ['LlamaForCausalLM'],
-    'vocab_size': 64,
-    'hidden_size': 16,
-    'intermediate_size': 32,
-    'num_hidden_layers': 1,
-    'num_attention_heads': 2,
-    'max_position_embeddings': 32,
-  }
+  fields = LLAMA
   old = fields | {'rope_theta': 300.0, 'rope_scaling': None}
   new = {'rope_theta': 300.0, 'rope_type': 'default'}
   folders = [
@@ -465,6 +456,49 @@ def test_old_and_new_spelling_of_one_config(tmp_path):
   merge_folders.merge(folders[:2], tmp_path / 'out')
   with pytest.raises(errors.UserError, match='rope_parameters'):
     merge_folders.merge([folders[0], folders[2]], tmp_path / 'bad')
+
+
+LLAMA = {
+  'model_type': 'llama',
+  'architectures': ['LlamaForCausalLM'],
+  'vocab_size': 64,
+  'hidden_size': 16,
+  'intermediate_size': 32,
+  'num_hidden_layers': 1,
+  'num_attention_heads': 2,
+  'max_position_embeddings': 32,
+}
+
+
+def test_an_init_need_not_say_what_exports_say(tmp_path):
+  # A base as it came: no padding, no template, defaults left out, merges of a
+  # BPE as one text each.
+  def bpe(merges):
+    return {
+      'model': {'type': 'BPE', 'vocab': {'a': 0, 'b': 1}, 'merges': merges}
+    }
+
+  said = LLAMA | {'pad_token_id': 0, 'prompt_template': 'Q', 'head_dim': 8}
+  folders = [
+    save(tmp_path / 'a', weights(1), said, bpe([['a', 'b']])),
+    save(tmp_path / 'b', weights(2), said, bpe([['a', 'b']])),
+    save(tmp_path / 'init', weights(0), LLAMA, bpe(['a b'])),
+  ]
+  for folder in folders[:2]:
+    (folder / 'chat_template.jinja').write_text('x')
+  arguments = dict(method='slerp', init=folders[2])
+  merge_folders.merge(folders[:2], tmp_path / 'out', **arguments)
+  # Between members they count, where both say something.
+  other = said | {'prompt_template': 'P'}
+  folders[1] = save(tmp_path / 'c', weights(2), other, bpe([['a', 'b']]))
+  with pytest.raises(errors.UserError, match='prompt_template is "Q" and "P"'):
+    merge_folders.merge(folders[:2], tmp_path / 'bad')
+  bad = save(tmp_path / 'd', weights(0), LLAMA, bpe(['b a']))
+  arguments['init'] = bad
+  with pytest.raises(errors.UserError, match='differ in the vocabulary'):
+    merge_folders.merge(
+      [folders[0], tmp_path / 'b'], tmp_path / 'e', **arguments
+    )
 
 
 @pytest.mark.parametrize(

@@ -77,14 +77,15 @@ def merge(
       method, something at `out`, no space.
   """
   folders = [pathlib.Path(f).expanduser() for f in folders]
-  sources = folders + ([pathlib.Path(init).expanduser()] if init else [])
+  start = pathlib.Path(init).expanduser() if init else None
+  sources = [*folders, *([start] if start else [])]
   out = pathlib.Path(out).expanduser()
   _check_arguments(folders, method, weights, lam, init, group, dtype)
   coefficients: Any = _coefficients(len(folders), method, weights, lam)
   with contextlib.ExitStack() as stack:
     new = stack.enter_context(writer.new_folder(out))
-    compare.check_configs(sources)
-    tokenizer = compare.check_tokenizers(sources)
+    compare.check_configs(folders, start)
+    tokenizer = compare.check_tokenizers(folders, start)
     models = [stack.enter_context(stored.StoredTensors(f)) for f in sources]
     compare.check_tensors(models)
     plan = [
@@ -95,19 +96,17 @@ def merge(
       writer.SafetensorsWriter(new, plan, max_shard_bytes)
     )
     _check_space(out, target.num_bytes)
-    start = None
-    if method == 'slerp':
-      *models, start = models
-    if start is None or lam in (0, 1):  # exact at the ends
+    first = models.pop() if start else None
+    if first is None or lam in (0, 1):  # exact at the ends
       progress = mixing.Progress(models[0], 1, on_progress)
-      start = None
+      first = None
     else:
       progress = mixing.Progress(models[0], 2, on_progress)
       coefficients = mixing.slerp_coefficients(
-        models, start, lam, group, progress
+        models, first, lam, group, progress
       )
     loss = mixing.write(
-      models, start, coefficients, target, DTYPES[dtype], progress
+      models, first, coefficients, target, DTYPES[dtype], progress
     )
     files = target.close()
     config = compare.read_config(folders[0])

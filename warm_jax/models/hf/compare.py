@@ -31,6 +31,15 @@ _HARMLESS = {
   'use_cache',
   'warm_jax_version',
 }
+# What a config of the same architecture may still say otherwise.
+_IDENTITY = (
+  'architectures',
+  'id2label',
+  'bos_token_id',
+  'eos_token_id',
+  'pad_token_id',
+  'prompt_template',
+)
 _SPECIAL = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 TOKENIZER_FILES = (
   'tokenizer.json',
@@ -59,24 +68,27 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
   return config
 
 
-def check_configs(folders: Sequence[pathlib.Path]) -> None:
-  """Checks that the config.json of all folders describe one architecture.
+def check_configs(
+  folders: Sequence[pathlib.Path], start: pathlib.Path | None = None
+) -> None:
+  """Checks that the config.json of all folders describe one model.
+
+  Where texts differ and the family is known, what counts is the model that they
+  describe, and the entries of `_IDENTITY` that both have.
+
+  Args:
+    folders: of the members.
+    start: what they were fine-tuned from; its architecture must agree.
 
   Raises:
     UserError: names the fields that differ from the first folder's.
   """
   first = read_config(folders[0])
-  for folder in folders[1:]:
+  for folder in [*folders[1:], *([start] if start else [])]:
     other = read_config(folder)
-    fields = [
-      f
-      for f in sorted({*first, *other})
-      if f not in _HARMLESS
-      and 'dropout' not in f
-      and not f.endswith('_pdrop')
-      and first.get(f) != other.get(f)
-    ]
-    if fields and not _spell_the_same(first, other, fields):
+    identity = _IDENTITY if folder != start else _IDENTITY[:2]
+    fields = _differing(first, other, identity)
+    if fields:
       shown = '; '.join(
         f'{f} is {_short(first.get(f))} and {_short(other.get(f))}'
         for f in fields[:4]
@@ -88,26 +100,42 @@ def check_configs(folders: Sequence[pathlib.Path]) -> None:
       )
 
 
-def _spell_the_same(a: dict, b: dict, fields: Sequence[str]) -> bool:
-  """Whether two configs differ in the generation of their spelling only."""
-  if any(not f.startswith(('rope', 'rotary')) for f in fields):
-    return False
-  if a.get('model_type') != b.get('model_type'):
-    return False
+def _differing(a: dict, b: dict, identity: Sequence[str]) -> list[str]:
+  """Entries in which two configs differ, and that count."""
+  fields = [
+    f
+    for f in sorted({*a, *b})
+    if f not in _HARMLESS
+    and 'dropout' not in f
+    and not f.endswith('_pdrop')
+    and a.get(f) != b.get(f)
+  ]
+  if not fields or a.get('model_type') != b.get('model_type'):
+    return fields
   from warm_jax.models.hf import families  # jax: only when it is needed
 
   family = families.FAMILIES.get(a.get('model_type', ''))
   try:
-    return family is not None and family.to_config(a) == family.to_config(b)
-  except errors.UserError:
-    return False
+    if family is None or family.to_config(a) != family.to_config(b):
+      return fields
+  except errors.UserError:  # a model that we cannot describe
+    return fields
+  return [
+    f for f in fields if f in identity and None not in (a.get(f), b.get(f))
+  ]
 
 
-def check_tokenizers(folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
+def check_tokenizers(
+  folders: Sequence[pathlib.Path], start: pathlib.Path | None = None
+) -> pathlib.Path | None:
   """Checks that all folders that hold a tokenizer hold the same.
 
   Compared are the vocabulary and how text is cut, the special tokens and the
   chat template; settings of padding and truncation are not.
+
+  Args:
+    folders: of the members.
+    start: what they were fine-tuned from; its vocabulary must agree.
 
   Returns:
     The first folder with a tokenizer, None if there is none.
@@ -123,7 +151,21 @@ def check_tokenizers(folders: Sequence[pathlib.Path]) -> pathlib.Path | None:
         f'cannot merge {having[0]} and {folder}: their tokenizers differ in '
         f'{different}; members must read text alike'
       )
+  if having and start and _has_tokenizer(start):
+    if _vocabulary(having[0]) != _vocabulary(start):
+      raise errors.UserError(
+        f'cannot merge {having[0]} from {start}: their tokenizers differ in '
+        'the vocabulary'
+      )
   return having[0] if having else None
+
+
+def _vocabulary(folder: pathlib.Path) -> Any:
+  model = (_json(folder / 'tokenizer.json') or {}).get('model') or {}
+  merges = [
+    m if isinstance(m, str) else ' '.join(m) for m in model.get('merges') or ()
+  ]
+  return model.get('vocab'), merges
 
 
 def _has_tokenizer(folder: pathlib.Path) -> bool:
