@@ -4,10 +4,19 @@
 A row is [bos] prompt response [eos], right-padded; text to pretrain on may go on
 after the end of the response with a remark and an end of its own. Prompt and response are
 tokenised apart, so the border between them is exact, and nothing is decoded
-and tokenised again later (trap P7).
+and tokenised again later (trap P7). A chat template may have written the
+beginning or the end of sequence already: a row holds one of each all the same
+(trap P6).
+
+A row longer than the context is left out ('filter') or its response is cut
+('truncate'). Cut it is at the end, before the end-of-sequence token, which stays
+(trap P5): a prompt begins with what is asked and ends with where the answer
+starts, so nothing can be taken from it. A row whose prompt leaves no room for
+a response is left out either way.
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -33,15 +42,23 @@ class Sequences:
   def __len__(self) -> int:
     return len(self.ids)
 
+  @property
+  def length(self) -> int:
+    """T, positions of a row."""
+    return self.ids.shape[1]
+
   def take(self, rows) -> 'Sequences':
     """Rows by number, in any shape: ids become [*rows.shape, T]."""
     return Sequences(self.ids[rows], self.mask[rows], self.response_start[rows])
 
-  def cut(self, length: int) -> 'Sequences':
-    """The first `length` positions: [N, length]; drops padding only."""
-    return Sequences(
-      self.ids[:, :length], self.mask[:, :length], self.response_start
-    )
+  def select(self, rows) -> 'Sequences':
+    """A part of the set, by row numbers or a bool mask [N]."""
+    return self.take(rows)
+
+  def prompt_keys(self) -> Iterator[bytes]:
+    """The ids of each row's prompt, as bytes."""
+    for row, start in zip(self.ids, self.response_start):
+      yield row[:start].tobytes()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +71,16 @@ class Preferences:
     flipped: [N] bool, True where corruption swapped the label.
     rows: [N] int64, row numbers in the source, after over-long rows were left
       out.
+    margin: [N] float32, by how much the preferred score is to win (0 where a
+      row says nothing), or None if no row of the set has one. A swapped label
+      keeps the margin: the annotator errs on who wins, not on how far.
   """
 
   chosen: Sequences
   rejected: Sequences
   flipped: np.ndarray
   rows: np.ndarray
+  margin: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.flipped)
@@ -68,12 +89,12 @@ class Preferences:
   def prompt_ids(self) -> np.ndarray:
     """[N] int64, equal for pairs of one prompt; numbered as they appear."""
     numbers = {}
-    prompts = (
-      row[:start].tobytes()
-      for row, start in zip(self.chosen.ids, self.chosen.response_start)
-    )
     return np.array(
-      [numbers.setdefault(prompt, len(numbers)) for prompt in prompts], np.int64
+      [
+        numbers.setdefault(key, len(numbers))
+        for key in self.chosen.prompt_keys()
+      ],
+      np.int64,
     )
 
   def batch(self, rows) -> dict[str, np.ndarray]:
@@ -85,14 +106,116 @@ class Preferences:
       'mask': np.concatenate([chosen.mask, rejected.mask], axis),
     }
 
+  def training_batch(self, rows) -> dict[str, np.ndarray]:
+    """The same with the margins [.., B], if the set has any."""
+    batch = self.batch(rows)
+    return (
+      batch if self.margin is None else batch | {'margin': self.margin[rows]}
+    )
+
   def select(self, rows) -> 'Preferences':
     """A part of the set, by row numbers or a bool mask [N]."""
     return Preferences(
-      self.chosen.take(rows),
-      self.rejected.take(rows),
+      self.chosen.select(rows),
+      self.rejected.select(rows),
       self.flipped[rows],
       self.rows[rows],
+      None if self.margin is None else self.margin[rows],
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines:
+  """Rows of different lengths, before they are padded or stored.
+
+  Attributes:
+    ids: N lists of token ids; an empty one for a row that does not fit.
+    starts: [N] int32, first position of the response; 0 if it does not fit.
+    fits: [N] bool.
+    is_cut: [N] bool, the response was cut.
+  """
+
+  ids: list[list[int]]
+  starts: np.ndarray
+  fits: np.ndarray
+  is_cut: np.ndarray
+
+  def select(self, rows) -> 'Lines':
+    """Some of the rows, by number."""
+    return Lines(
+      [self.ids[row] for row in rows],
+      self.starts[rows],
+      self.fits[rows],
+      self.is_cut[rows],
+    )
+
+
+def prompt_ids(
+  tokenizer: tokenizer_lib.Tokenizer, prompts: list[str]
+) -> list[list[int]]:
+  """[bos] prompt of each, with one beginning of sequence."""
+  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  return [
+    ids if bos and ids[:1] == bos else bos + ids
+    for ids in tokenizer.encode(prompts)
+  ]
+
+
+def response_ids(
+  tokenizer: tokenizer_lib.Tokenizer,
+  responses: list[str],
+  remarks: list[str] | None = None,
+) -> list[list[int]]:
+  """response [eos] of each, with one end of sequence, and any remark [eos]."""
+  end = [tokenizer.eos_id]
+  tails = [
+    ids if ids[-1:] == end else ids + end for ids in tokenizer.encode(responses)
+  ]
+  if remarks is not None:
+    more = tokenizer.encode(remarks)
+    tails = [t + (m + end if m else []) for t, m in zip(tails, more)]
+  return tails
+
+
+def join(
+  heads: list[list[int]],
+  tails: list[list[int]] | None,
+  max_length: int,
+  overlong: str = 'filter',
+) -> Lines:
+  """Puts prompts and responses together, and sees to those that are too long.
+
+  Args:
+    heads: N lists, from `prompt_ids`.
+    tails: N lists, from `response_ids`; None for prompts alone.
+    max_length: longest row.
+    overlong: see `encode`.
+  """
+  tails = [[]] * len(heads) if tails is None else tails
+  room = np.array([max_length - len(head) for head in heads], np.int64)
+  sizes = np.array([len(tail) for tail in tails], np.int64)
+  too_long = sizes > room
+  # A token of the response and the end of sequence, at the least.
+  may_cut = (overlong == 'truncate') & (room >= 2) & (sizes > 0)
+  is_cut = too_long & may_cut
+  fits = ~too_long | is_cut
+  ids = []
+  for row, (head, tail) in enumerate(zip(heads, tails)):
+    if is_cut[row]:
+      tail = tail[: room[row] - 1] + tail[-1:]
+    ids.append(head + tail if fits[row] else [])
+  starts = np.array([len(head) for head in heads], np.int32) * fits
+  return Lines(ids, starts.astype(np.int32), fits, is_cut)
+
+
+def pad(lines: Lines, length: int, pad_id: int) -> Sequences:
+  """All rows in one array, right-padded; [N, length]."""
+  lengths = np.array([len(ids) for ids in lines.ids], np.int64)
+  ids = np.full((len(lengths), length), pad_id, np.int32)
+  for row, line in enumerate(lines.ids):
+    ids[row, : lengths[row]] = line
+  mask = np.arange(length)[None, :] < lengths[:, None]
+  return Sequences(ids, mask, lines.starts)
 
 
 def encode(
@@ -101,6 +224,7 @@ def encode(
   responses: list[str] | None,
   max_length: int,
   remarks: list[str] | None = None,
+  overlong: str = 'filter',
 ) -> tuple[Sequences, np.ndarray]:
   """Encodes prompts, with their responses unless responses is None.
 
@@ -109,32 +233,21 @@ def encode(
       response.
     prompts: [N] texts.
     responses: [N] texts, or None for prompts alone.
-    max_length: T. Rows that do not fit are marked, not cut: cutting a response
-      would move its end (trap P5).
+    max_length: T.
     remarks: [N] texts that follow the responses; '' for none.
+    overlong: 'filter' marks rows that do not fit, 'truncate' cuts their
+      responses (see the module); prompts alone are never cut.
 
   Returns:
     sequences: of all N rows; a row that does not fit is left as padding.
     fits: [N] bool.
   """
-  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-  heads = [bos + ids for ids in tokenizer.encode(prompts)]
-  tails = [[]] * len(heads)
+  heads = prompt_ids(tokenizer, prompts)
+  tails = None
   if responses is not None:
-    end = [tokenizer.eos_id]
-    tails = [ids + end for ids in tokenizer.encode(responses)]
-    if remarks is not None:
-      more = tokenizer.encode(remarks)
-      tails = [t + (m + end if m else []) for t, m in zip(tails, more)]
-  ids = np.full((len(heads), max_length), tokenizer.pad_id, np.int32)
-  lengths = np.array([len(h) + len(t) for h, t in zip(heads, tails)], np.int64)
-  fits = lengths <= max_length
-  for row, (head, tail) in enumerate(zip(heads, tails)):
-    if fits[row]:
-      ids[row, : lengths[row]] = head + tail
-  mask = np.arange(max_length)[None, :] < (lengths * fits)[:, None]
-  starts = np.array([len(head) for head in heads], np.int32) * fits
-  return Sequences(ids, mask, starts.astype(np.int32)), fits
+    tails = response_ids(tokenizer, responses, remarks)
+  lines = join(heads, tails, max_length, overlong)
+  return pad(lines, max_length, tokenizer.pad_id), lines.fits
 
 
 def encode_responses(
@@ -155,7 +268,7 @@ def encode_responses(
     max_length,
     [row.get('remark', '') for row in rows],
   )
-  _require_some(fits, source, max_length)
+  require_some(fits.any(), len(fits), source, max_length)
   return sequences.take(np.flatnonzero(fits))
 
 
@@ -186,14 +299,17 @@ def encode_preferences(
   rows: list[dict],
   max_length: int,
   source: str,
+  overlong: str = 'filter',
 ) -> Preferences:
-  """Encodes preference rows; pairs with an over-long side are left out.
+  """Encodes preference rows; pairs with a side that does not fit are left out.
 
   Args:
     tokenizer: see `encode`.
-    rows: dicts with prompt, chosen, rejected and, optionally, flipped.
+    rows: dicts with prompt, chosen, rejected and, optionally, flipped and
+      margin.
     max_length: longest row that is kept; T is that of the longest one.
     source: name used in messages.
+    overlong: see `encode`; pairs whose cut sides are equal are left out too.
 
   Raises:
     UserError: an empty set, a row with both sides empty, sides that are equal
@@ -211,28 +327,59 @@ def encode_preferences(
       f'{source}: chosen and rejected are the same text in every row, so '
       'there is nothing to prefer'
     )
-  prompts = [row['prompt'] for row in rows]
-  chosen, chosen_fits = encode(
-    tokenizer, prompts, [row['chosen'] for row in rows], max_length
-  )
-  rejected, rejected_fits = encode(
-    tokenizer, prompts, [row['rejected'] for row in rows], max_length
-  )
-  fits = chosen_fits & rejected_fits
-  _require_some(fits, source, max_length)
-  kept = np.flatnonzero(fits)
-  flipped = np.array([row.get('flipped', False) for row in rows], bool)
-  chosen, rejected = chosen.take(kept), rejected.take(kept)
+  chosen, rejected, kept = pair_lines(tokenizer, rows, max_length, overlong)
+  require_some(kept.any(), len(kept), source, max_length)
+  kept = np.flatnonzero(kept)
+  margin = None
+  if any(row.get('margin') is not None for row in rows):
+    margin = np.array([row.get('margin') or 0.0 for row in rows], np.float32)
+    margin = margin[kept]
   # Scores do not depend on padding, but their cost does.
-  longest = max(int(side.mask.sum(axis=1).max()) for side in (chosen, rejected))
-  return Preferences(
-    chosen.cut(longest), rejected.cut(longest), flipped[kept], kept
+  longest = max(
+    len(side.ids[row]) for side in (chosen, rejected) for row in kept
   )
+  chosen, rejected = (
+    pad(side.select(kept), longest, tokenizer.pad_id)
+    for side in (chosen, rejected)
+  )
+  flipped = np.array([row.get('flipped', False) for row in rows], bool)
+  return Preferences(chosen, rejected, flipped[kept], kept, margin)
 
 
-def _require_some(fits: np.ndarray, source: str, max_length: int) -> None:
-  if not fits.any():
+def pair_lines(
+  tokenizer: tokenizer_lib.Tokenizer,
+  rows: list[dict],
+  max_length: int,
+  overlong: str = 'filter',
+) -> tuple[Lines, Lines, np.ndarray]:
+  """Token ids of preference rows.
+
+  Returns:
+    chosen, rejected: N rows each.
+    kept: [N] bool, both sides fit, and differ if one was cut.
+  """
+  heads = prompt_ids(tokenizer, [row['prompt'] for row in rows])
+  chosen, rejected = (
+    join(
+      heads,
+      response_ids(tokenizer, [row[side] for row in rows]),
+      max_length,
+      overlong,
+    )
+    for side in ('chosen', 'rejected')
+  )
+  differ = [a != b for a, b in zip(chosen.ids, rejected.ids)]
+  # Pairs that only tokenise alike (unknown characters) are not left out: what is
+  # cut is this package's doing, the vocabulary is not.
+  is_cut = chosen.is_cut | rejected.is_cut
+  kept = chosen.fits & rejected.fits & (np.array(differ, bool) | ~is_cut)
+  return chosen, rejected, kept
+
+
+def require_some(found, num_rows: int, source: str, max_length: int) -> None:
+  """Raises a UserError if no row of a source fits into the context."""
+  if not found:
     raise errors.UserError(
-      f'{source}: none of its {len(fits)} rows fits into {max_length} tokens; '
+      f'{source}: none of its {num_rows} rows fits into {max_length} tokens; '
       'raise data.max_length (and the context of the model)'
     )

@@ -1,18 +1,39 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The order of the data, one per member, read through grain.
 
-The loader yields row numbers, not rows: the arrays of a data set lie in memory
-once, whatever the number of members, and batch k of a run is a function of the
+The arrays of a data set lie in memory or on disk once, whatever the number of
+members; an order is row numbers, and batch k of a run is a function of the
 seeds and k alone. So the position of a run in its data is its step number, and
-a resumed run goes on with the same batches as an uninterrupted one.
+a resumed run goes on with the same batches as an uninterrupted one, in the
+middle of an epoch too.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 
 from warm_jax import errors
+
+# Threads that gather batches, and how many are kept ready. A batch is a copy of
+# some rows, so one thread keeps up; two hide a slow disk.
+READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+def order_seed(*parts) -> int:
+  """A seed from whatever names an order, such as (seed, stage, member).
+
+  A hash and not a sum: the seeds of one run's members would be those of the
+  next run's neighbours.
+
+  Returns:
+    A number of 31 bits, the same on every machine.
+  """
+  text = '/'.join(map(str, parts))
+  digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
+  return int.from_bytes(digest, 'big') >> 1
 
 
 def member_order(
@@ -55,7 +76,40 @@ def index_batches(
   """Yields row numbers [M, B] for steps start_step .. num_steps - 1."""
   orders = member_order(num_rows, seeds, batch_size)
   for step in range(start_step, num_steps):
-    yield np.stack([order[step] for order in orders])
+    yield _rows(orders, step)
+
+
+def _rows(orders, step: int) -> np.ndarray:
+  return np.stack([np.asarray(order[step]) for order in orders])
+
+
+def batches(
+  gather: Callable[[np.ndarray], Any],
+  num_rows: int,
+  seeds: Sequence[int],
+  batch_size: int,
+  start_step: int,
+  num_steps: int,
+) -> Iterator[Any]:
+  """Yields the batches of steps start_step .. num_steps - 1, read ahead.
+
+  Threads gather the next batches while the device computes.
+
+  Args:
+    gather: batch of row numbers [M, B]; called from threads, must not depend on
+      what was gathered before.
+    num_rows, seeds, batch_size: see `member_order`.
+    start_step: first step, any; nothing before it is read.
+    num_steps: the step after the last.
+  """
+  orders = member_order(num_rows, seeds, batch_size)
+
+  def read(step):
+    return gather(_rows(orders, int(step)))
+
+  if start_step < num_steps:
+    steps = grain.MapDataset.range(start_step, num_steps).map(read)
+    yield from steps.to_iter_dataset(READ_OPTIONS)
 
 
 def eval_batches(num_rows: int, batch_size: int) -> Iterator[np.ndarray]:

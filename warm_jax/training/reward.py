@@ -101,7 +101,8 @@ def draw_hparams(config, num_checkpoints: int, seed: int):
     dropout_rate=deal(config.dropout_rates),
     init_index=deal(config.sft_checkpoints),
     data_seed=[
-      seed + (0 if config.same_order else m) for m in range(config.members)
+      loader.order_seed(seed, 'reward', 0 if config.same_order else m)
+      for m in range(config.members)
     ],
   )
 
@@ -130,7 +131,8 @@ def member_step(state, batch, *, model_config, tx, label_smoothing=0.0):
 
   Args:
     state: TrainState of one member.
-    batch: ids [2B, T] int32 and mask [2B, T] bool, chosen rows then rejected.
+    batch: ids [2B, T] int32 and mask [2B, T] bool, chosen rows then rejected;
+      margin [B], if the data has margins.
     model_config: shape of the model (static).
     tx: optimizer of unit learning rate (static).
     label_smoothing: see `losses.bradley_terry_loss` (static).
@@ -151,7 +153,10 @@ def member_step(state, batch, *, model_config, tx, label_smoothing=0.0):
     )
     chosen, rejected = jnp.split(scores, 2)
     return losses.bradley_terry_loss(
-      chosen, rejected, label_smoothing=label_smoothing
+      chosen,
+      rejected,
+      margin=batch.get('margin'),
+      label_smoothing=label_smoothing,
     )
 
   (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -220,15 +225,16 @@ def train(
     with recorder_lib.Recorder(
       folder, start, config.steps, runtime, hparams
     ) as recorder:
-      batches = loader.index_batches(
+      batches = loader.batches(
+        data.training_batch,
         len(data),
         np.asarray(hparams.data_seed),
         config.batch_size,
         start,
         config.steps,
       )
-      for step, rows in enumerate(batches, start):
-        state, metrics = step_fn(state, data.batch(rows))
+      for step, batch in enumerate(batches, start):
+        state, metrics = step_fn(state, batch)
         recorder.record(step, metrics)
         if checkpoints.is_due(step + 1):
           recorder.flush()

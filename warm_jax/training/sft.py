@@ -104,7 +104,17 @@ def train(
     ),
     donate_argnums=0,
   )
-  position = np.arange(data.ids.shape[1])
+  position = np.arange(data.length)
+
+  def gather(rows):
+    part = data.take(rows)
+    # Nothing stands before the first token to predict it from.
+    loss_mask = part.mask & (position[None, None, :] > 0)
+    if config.loss_on == 'response':
+      border = part.response_start[..., None]
+      loss_mask = loss_mask & (position[None, None, :] >= border)
+    return {'ids': part.ids, 'mask': part.mask, 'loss_mask': loss_mask}
+
   with checkpoint.Checkpoints(
     folder / 'checkpoints', every_steps=config.checkpoint_every
   ) as checkpoints:
@@ -112,19 +122,11 @@ def train(
     with recorder_lib.Recorder(
       folder, start, config.steps, runtime, state.hparams
     ) as recorder:
-      batches = loader.index_batches(
-        len(data), [seed], config.batch_size, start, config.steps
+      batches = loader.batches(
+        gather, len(data), [seed], config.batch_size, start, config.steps
       )
-      for step, rows in enumerate(batches, start):
-        part = data.take(rows)
-        # Nothing stands before the first token to predict it from.
-        loss_mask = part.mask & (position[None, None, :] > 0)
-        if config.loss_on == 'response':
-          border = part.response_start[..., None]
-          loss_mask = loss_mask & (position[None, None, :] >= border)
-        state, metrics = step_fn(
-          state, {'ids': part.ids, 'mask': part.mask, 'loss_mask': loss_mask}
-        )
+      for step, batch in enumerate(batches, start):
+        state, metrics = step_fn(state, batch)
         recorder.record(step, metrics)
         if step + 1 in config.keep_steps:
           recorder.flush()  # parameters that have gone bad are not kept
