@@ -131,3 +131,52 @@ def test_sets_that_cannot_work_are_refused(words, rows, message):
 def test_a_prompt_longer_than_the_context_is_named(words):
   with pytest.raises(errors.UserError, match='posts, row 2: the prompt is'):
     encoding.encode_prompts(words, ['one', 'two ' * 20], 8, 'posts')
+
+
+@pytest.fixture(scope='module')
+def llama_like(tmp_path_factory):
+  """A tokenizer that puts a space before a text and <s> in front of it."""
+  import tokenizers
+  import transformers
+
+  special = ['<unk>', '<s>', '</s>']
+  made = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
+  made.normalizer = tokenizers.normalizers.Sequence(
+    [
+      tokenizers.normalizers.Prepend('▁'),
+      tokenizers.normalizers.Replace(' ', '▁'),
+    ]
+  )
+  trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=60, special_tokens=special, show_progress=False
+  )
+  made.train_from_iterator(['hello', 'world', 'is', 'it', 'wide', '\n'] * 20, trainer)
+  made.post_processor = tokenizers.processors.TemplateProcessing(
+    single='<s> $A', special_tokens=[('<s>', 1)]
+  )
+  folder = tmp_path_factory.mktemp('llama')
+  transformers.PreTrainedTokenizerFast(
+    tokenizer_object=made, bos_token='<s>', eos_token='</s>', unk_token='<unk>'
+  ).save_pretrained(folder)
+  return tokenizer.load_pretrained(folder)
+
+
+def test_a_users_row_has_the_ids_of_its_whole_text(llama_like):
+  prompts = ['is it\n', 'hello wor', '', 'hello']
+  responses = ['wide', 'ld', 'hello', ' world']
+  heads, tails = encoding.text_ids(llama_like, prompts, responses)
+  for prompt, response, head, tail in zip(prompts, responses, heads, tails):
+    expected = llama_like.hf(prompt + response)['input_ids']
+    assert head + tail == [*expected, llama_like.eos_id]
+    assert head[0] == llama_like.bos_id and len(tail) > 1
+  # Apart, the response would begin with a space that the text does not have.
+  apart = llama_like.encode([responses[0]])[0]
+  assert apart + [llama_like.eos_id] != tails[0]
+  assert heads[0] == llama_like.hf(prompts[0])['input_ids']
+
+
+def test_rows_begin_as_their_tokenizer_begins_them(llama_like, bpe, tmp_path):
+  assert llama_like.bos_id == llama_like.hf.bos_token_id
+  bpe.hf.save_pretrained(tmp_path)  # names a <bos>, but does not write it
+  assert bpe.hf('a')['input_ids'][0] != bpe.hf.bos_token_id
+  assert tokenizer.load_pretrained(tmp_path).bos_id is None

@@ -182,13 +182,12 @@ def _prepare(given):
 
   def score(rows: list[_Row]) -> None:
     wanted = [(row, *text) for row in rows for text in row.texts]
-    lines = encoding.encode_lines(
+    parts = encoding.text_ids(
       judge.tokenizer,
       [prompt for _, _, prompt, _ in wanted],
       [response for _, _, _, response in wanted],
-      max_length,
-      overlong=given.overlong,
     )
+    lines = encoding.join(*parts, max_length, given.overlong)
     values = np.full(len(wanted), np.nan)
     fits = np.flatnonzero(lines.fits)
     order = fits[np.argsort([len(lines.ids[i]) for i in fits], kind='stable')]

@@ -2,9 +2,11 @@
 """From text to token ids, once: ids, mask and border travel together.
 
 A row is [bos] prompt response [eos], right-padded; text to pretrain on may go on
-after the end of the response with a remark and an end of its own. Prompt and response are
-tokenised apart, so the border between them is exact, and nothing is decoded
-and tokenised again later (trap P7). A chat template may have written the
+after the end of the response with a remark and an end of its own. Users' prompts
+and responses are tokenised as the one text that they are, so that others get the
+same ids from the whole text; in the toy world, whose texts are words with
+spaces between, they are tokenised apart. The border is kept either way, and
+nothing is decoded and tokenised again later (trap P7). A chat template may have written the
 beginning or the end of sequence already: a row holds one of each all the same
 (trap P6).
 
@@ -177,6 +179,33 @@ def response_ids(
   return tails
 
 
+def text_ids(
+  tokenizer: tokenizer_lib.Tokenizer, prompts: list[str], responses: list[str]
+) -> tuple[list[list[int]], list[list[int]]]:
+  """Ids of each prompt with its response as one text, parted at their border.
+
+  Tokenised apart, a response would begin otherwise than inside a text: many
+  tokenizers write a space before the first word they are given. The border is
+  where the ids of the prompt alone and of the text part: a token that covers
+  characters of both belongs to the response.
+
+  Returns:
+    heads: [bos] prompt, as `prompt_ids` but for such a token.
+    tails: response [eos], with one end of sequence.
+  """
+  end = [tokenizer.eos_id]
+  texts = [p + r for p, r in zip(prompts, responses)]
+  heads, tails = [], []
+  for head, text in zip(
+    prompt_ids(tokenizer, prompts), prompt_ids(tokenizer, texts)
+  ):
+    same = (i for i, (a, b) in enumerate(zip(head, text)) if a != b)
+    border = next(same, min(len(head), len(text)))
+    heads.append(text[:border])
+    tails.append(text[border:] + ([] if text[-1:] == end else end))
+  return heads, tails
+
+
 def join(
   heads: list[list[int]],
   tails: list[list[int]] | None,
@@ -186,8 +215,8 @@ def join(
   """Puts prompts and responses together, and sees to those that are too long.
 
   Args:
-    heads: N lists, from `prompt_ids`.
-    tails: N lists, from `response_ids`; None for prompts alone.
+    heads: N lists, from `prompt_ids` or `text_ids`.
+    tails: N lists, from `response_ids` or `text_ids`; None for prompts alone.
     max_length: longest row.
     overlong: see `encode`.
   """
@@ -327,7 +356,9 @@ def encode_preferences(
       f'{source}: chosen and rejected are the same text in every row, so '
       'there is nothing to prefer'
     )
-  chosen, rejected, kept = pair_lines(tokenizer, rows, max_length, overlong)
+  chosen, rejected, kept = pair_lines(
+    tokenizer, rows, max_length, overlong, apart=True
+  )
   require_some(kept.any(), len(kept), source, max_length)
   kept = np.flatnonzero(kept)
   margin = None
@@ -351,23 +382,25 @@ def pair_lines(
   rows: list[dict],
   max_length: int,
   overlong: str = 'filter',
+  apart: bool = False,
 ) -> tuple[Lines, Lines, np.ndarray]:
-  """Token ids of preference rows.
+  """Token ids of preference rows; `apart` is for the texts of the toy world.
 
   Returns:
     chosen, rejected: N rows each.
     kept: [N] bool, both sides fit, and differ if one was cut.
   """
-  heads = prompt_ids(tokenizer, [row['prompt'] for row in rows])
-  chosen, rejected = (
-    join(
-      heads,
-      response_ids(tokenizer, [row[side] for row in rows]),
-      max_length,
-      overlong,
-    )
-    for side in ('chosen', 'rejected')
-  )
+  prompts = [row['prompt'] for row in rows]
+
+  def lines(side):
+    responses = [row[side] for row in rows]
+    if apart:
+      parts = prompt_ids(tokenizer, prompts), response_ids(tokenizer, responses)
+    else:
+      parts = text_ids(tokenizer, prompts, responses)
+    return join(*parts, max_length, overlong)
+
+  chosen, rejected = lines('chosen'), lines('rejected')
   differ = [a != b for a, b in zip(chosen.ids, rejected.ids)]
   # Pairs that only tokenise alike (unknown characters) are not left out: what is
   # cut is this package's doing, the vocabulary is not.
