@@ -1,0 +1,142 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Imported models against the logits and scores of transformers and torch.
+
+See tests/oracles/README.md for the fixtures. What stands at padding is not
+compared.
+"""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from warm_jax import sampling
+from warm_jax.data import tokenizer
+from warm_jax.models import language_model, reward_model
+from warm_jax.models.hf import importing
+
+FIXTURES = pathlib.Path(__file__).parents[2] / 'oracles' / 'fixtures'
+STORIES = pathlib.Path(__file__).parents[4] / 'shared/models/stories260k'
+
+FAMILIES = [
+  'llama',
+  'llama3',
+  'mistral',
+  'qwen2',
+  'qwen3',
+  'gemma2',
+  'gemma3_text',
+  'gpt_neox',
+  'gpt2',
+]
+STORED_OTHERWISE = {
+  'llama_bf16': 'llama_bf16',
+  'llama_fp16': 'llama_fp16',
+  'llama3_sharded': 'llama3',
+  'gpt_neox_sharded': 'gpt_neox',
+  'gpt2_original': 'gpt2',
+  'gpt_neox_original': 'gpt_neox',
+}
+
+
+def load(folder, head):
+  checkpoint = importing.inspect(folder)
+  return importing.load(checkpoint, head), checkpoint.config
+
+
+def expected(name):
+  return np.load(FIXTURES / name / 'expected.npz')
+
+
+# Not compiled as a whole: each would take longer than all its operations, most
+# of which the families share.
+def logits(params, config, ids, mask):
+  hidden = language_model.hidden_states(params, config, ids, mask)
+  return language_model.logits(params, config, hidden)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_logits(name):
+  params, config = load(FIXTURES / name, 'lm')
+  want = expected(name)
+  close = functools.partial(np.testing.assert_allclose, atol=1e-4, rtol=0)
+  mask = want['right_mask']
+  got = logits(params, config, want['right_ids'], mask)
+  close(got[mask], want['right_logits'][mask])
+  # GPT-2 was given the positions that other families derive from the mask.
+  got = logits(params, config, want['left_ids'], want['left_mask'])
+  close(got[:, -1], want['left_last_logits'])
+  got = logits(params, config, want['full_ids'], want['full_mask'])
+  close(got[:, -1], want['full_last_logits'])
+  for row in (0, 2):  # batch 1
+    one = slice(row, row + 1)
+    got = logits(params, config, want['right_ids'][one], mask[one])
+    close(got[0, mask[row].sum() - 1], want['single_last_logits'][row])
+
+
+@pytest.mark.parametrize('name', [*FAMILIES, 'llama_bf16', 'llama_fp16'])
+def test_scores(name):
+  params, config = load(FIXTURES / name / 'reward', 'score')
+  want = expected(name)
+  close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0)
+  for side in ('right', 'left', 'full'):
+    got = reward_model.scores(
+      params, config, want[f'{side}_ids'], want[f'{side}_mask']
+    )
+    close(got, want[f'{side}_scores'])
+  for row in (0, 2):  # batch 1
+    one = slice(row, row + 1)
+    got = reward_model.scores(
+      params, config, want['right_ids'][one], want['right_mask'][one]
+    )
+    close(got[0], want['single_scores'][row])
+
+
+@pytest.mark.parametrize('name', list(STORED_OTHERWISE))
+def test_other_files_of_the_same_models(name):
+  params, config = load(FIXTURES / name, 'lm')
+  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
+  want = expected(STORED_OTHERWISE[name])
+  mask = want['right_mask']
+  got = logits(params, config, want['right_ids'], mask)
+  np.testing.assert_allclose(
+    got[mask], want['right_logits'][mask], atol=1e-4, rtol=0
+  )
+
+
+@pytest.mark.hf
+@pytest.mark.slow
+@pytest.mark.skipif(not STORIES.exists(), reason='needs shared/models')
+def test_a_pretrained_model_tells_its_story():
+  """As its README says, with the cache and by computing all anew."""
+  params, config = load(STORIES, 'lm')
+  words = tokenizer.load_pretrained(STORIES)
+  story = (
+    'Once upon a time, there was a little girl named Lily. She loved to play '
+    'outside in the park. One day, she saw a big, red ball.'
+  )
+  length = len(words.encode([story])[0])
+  sampled = jax.jit(
+    functools.partial(
+      sampling.sample,
+      config=config,
+      max_new_tokens=length,
+      greedy=True,
+      eos_id=words.eos_id,
+      pad_id=words.pad_id,
+    )
+  )(
+    params,
+    rng=jax.random.key(0),
+    prompt_ids=jnp.array([[words.bos_id]]),
+    prompt_mask=jnp.ones((1, 1), bool),
+  )
+  assert words.decode(sampled.ids, sampled.mask)[0].strip() == story
+  # Uncached: every token is the most probable after those before it.
+  got = logits(params, config, sampled.ids, sampled.mask)
+  np.testing.assert_array_equal(
+    jnp.argmax(got[0, :-1], axis=-1), sampled.ids[0, 1:]
+  )
