@@ -1,0 +1,379 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""What is checked before a checkpoint is read, and where its leaves go."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import chex
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from warm_jax import errors
+from warm_jax.models import language_model
+from warm_jax.models.hf import importing
+
+FIXTURES = pathlib.Path(__file__).parents[2] / 'oracles' / 'fixtures'
+EMBEDDING = 'model.embed_tokens.weight'
+
+
+@pytest.fixture
+def change(tmp_path):
+  """Copies a fixture and changes its tensors and config.json."""
+
+  def make(name='llama', tensors=lambda x: x, **entries):
+    folder = tmp_path / name.replace('/', '_')
+    folder.mkdir(exist_ok=True)
+    source = FIXTURES / name
+    stored = safetensors.numpy.load_file(source / 'model.safetensors')
+    safetensors.numpy.save_file(tensors(stored), folder / 'model.safetensors')
+    config = json.loads((source / 'config.json').read_text()) | entries
+    (folder / 'config.json').write_text(json.dumps(config))
+    return folder
+
+  return make
+
+
+def refused(folder, match):
+  with pytest.raises(errors.UserError, match=match) as e:
+    importing.inspect(folder)
+  message = str(e.value)
+  assert '\n' not in message and str(folder) in message
+  return message
+
+
+# -------------------------------------------------------------------- inspecting
+
+
+def test_a_reward_model():
+  found = importing.inspect(FIXTURES / 'qwen2' / 'reward')
+  assert (found.family.model_type, found.has_score) == ('qwen2', True)
+  assert (found.reward_mean, found.reward_std) == (0.25, 1.5)
+  assert found.config.compute_dtype == 'float32'
+  assert found.folder == FIXTURES / 'qwen2' / 'reward'
+  other = importing.inspect(FIXTURES / 'qwen2', compute_dtype='bfloat16')
+  assert (other.has_score, other.reward_mean, other.reward_std) == (0, 0, 1)
+  assert other.config.compute_dtype == 'bfloat16'
+
+
+def test_mean_and_std_under_their_other_names(change):
+  folder = change('llama/reward', reward_mean=None, mean=2.0, std=0.5)
+  config = json.loads((folder / 'config.json').read_text())
+  del config['reward_mean'], config['reward_std']
+  (folder / 'config.json').write_text(json.dumps(config))
+  found = importing.inspect(folder)
+  assert (found.reward_mean, found.reward_std) == (2.0, 0.5)
+
+
+def test_a_standard_deviation_of_zero_is_refused(change):
+  refused(change('llama/reward', reward_std=0), 'reward_std=0')
+
+
+def test_all_that_does_not_fit_is_said_at_once(change):
+  def spoil(tensors):
+    del tensors['model.layers.0.mlp.up_proj.weight']
+    del tensors['model.norm.weight']
+    tensors['model.layers.2.mlp.up_proj.weight'] = np.zeros((24, 16))
+    tensors['v_head.bias'] = np.zeros(1)
+    tensors[EMBEDDING] = tensors[EMBEDDING][:50]
+    tensors['model.layers.1.mlp.up_proj.weight'] = np.zeros((24, 16), np.int8)
+    return tensors
+
+  message = refused(change(tensors=spoil), 'not those of a Llama model')
+  assert (
+    '2 missing (model.layers.0.mlp.up_proj.weight, model.norm.weight)'
+    in message
+  )
+  assert (
+    '2 unexpected (model.layers.2.mlp.up_proj.weight, v_head.bias)' in message
+  )
+  assert f'({EMBEDDING} [50, 16] for [64, 16])' in message
+  assert '1 not of floating point (model.layers.1.mlp.up_proj' in message
+
+
+def test_long_lists_are_cut_and_counted(change):
+  def rename(tensors):
+    return {f'base.{name}': value for name, value in tensors.items()}
+
+  message = refused(change(tensors=rename), '20 missing .*, ...*20 unexpected')
+  assert message.count('base.') == 8
+
+
+def test_a_score_of_several_labels_is_misshapen(change):
+  def widen(tensors):
+    return tensors | {'score.weight': np.zeros((2, 16), np.float32)}
+
+  refused(
+    change('llama/reward', widen), r'score.weight \[2, 16\] for \[1, 16\]'
+  )
+
+
+@pytest.mark.parametrize(
+  ('entries', 'match'),
+  [
+    ({'model_type': 't5'}, "model_type='t5' is not supported; known are llama"),
+    ({'model_type': 'gemma3'}, 'gemma3_text'),
+    ({'model_type': None}, 'model_type=None'),
+    ({'architectures': ['LlamaForTokenClassification']}, 'TokenClassification'),
+    ({'quantization_config': {'bits': 4}}, 'quantization_config'),
+    ({'num_attention_heads': None}, 'no num_attention_heads'),
+    ({'num_key_value_heads': 3}, 'num_kv_heads=3'),
+  ],
+)
+def test_what_is_not_supported(change, entries, match):
+  refused(change(**entries), match)
+
+
+def test_a_truncated_file_is_refused(change):
+  path = change() / 'model.safetensors'
+  path.write_bytes(path.read_bytes()[:-7])
+  refused(path.parent, 'model.safetensors')
+
+
+def test_a_missing_shard_is_named(tmp_path):
+  folder = tmp_path / 'model'
+  shutil.copytree(FIXTURES / 'llama3_sharded', folder)
+  gone = sorted(folder.glob('*.safetensors'))[1]
+  gone.unlink()
+  refused(folder, gone.name)
+
+
+# ------------------------------------------------------------------------- heads
+
+
+def test_heads():
+  lm = importing.inspect(FIXTURES / 'qwen3')
+  reward = importing.inspect(FIXTURES / 'qwen3' / 'reward')
+  assert set(importing.load(lm, 'lm')) == {'backbone', 'lm_head'}
+  assert set(importing.load(lm, 'none')) == {'backbone'}
+  assert set(importing.load(reward, 'score')) == {'backbone', 'score'}
+  with pytest.raises(errors.UserError, match='no reward head .score.weight'):
+    importing.load(lm, 'score')
+  with pytest.raises(errors.UserError, match='no language-model head .lm_head'):
+    importing.load(reward, 'lm')
+  tied = importing.inspect(FIXTURES / 'qwen2' / 'reward')
+  assert set(importing.load(tied, 'lm')) == {'backbone'}
+
+
+@pytest.mark.parametrize('name', ['llama', 'gpt2', 'gemma3_text'])
+def test_the_tree_is_that_of_a_new_model(name):
+  checkpoint = importing.inspect(FIXTURES / name)
+  params = importing.load(checkpoint)
+  chex.assert_trees_all_equal_shapes_and_dtypes(
+    params,
+    jax.eval_shape(
+      lambda: language_model.init_params(jax.random.key(0), checkpoint.config)
+    ),
+  )
+
+
+def test_a_language_model_without_its_head_is_refused(change):
+  def behead(tensors):
+    del tensors['lm_head.weight']
+    return tensors
+
+  refused(change('qwen3', behead), '1 missing .lm_head.weight')
+  # A bare backbone is none, and has none.
+  found = importing.inspect(
+    change('qwen3', behead, architectures=['Qwen3Model'])
+  )
+  with pytest.raises(errors.UserError, match='no language-model head'):
+    importing.load(found, 'lm')
+
+
+def test_a_bare_backbone_without_prefix(change):
+  def strip(tensors):
+    return {k.removeprefix('model.'): v for k, v in tensors.items()}
+
+  found = importing.inspect(change(tensors=strip, architectures=['LlamaModel']))
+  chex.assert_trees_all_equal(
+    importing.load(found), importing.load(importing.inspect(FIXTURES / 'llama'))
+  )
+
+
+def test_tied_tensors_may_be_stored_twice_or_under_the_other_name(change):
+  expected = importing.load(importing.inspect(FIXTURES / 'llama'))
+  twice = change(tensors=lambda x: x | {'lm_head.weight': x[EMBEDDING]})
+  chex.assert_trees_all_equal(
+    importing.load(importing.inspect(twice)), expected
+  )
+
+  def other(tensors):
+    tensors['lm_head.weight'] = tensors.pop(EMBEDDING)
+    return tensors
+
+  chex.assert_trees_all_equal(
+    importing.load(importing.inspect(change(tensors=other))), expected
+  )
+
+
+def test_a_head_that_is_tied_and_differs_is_refused(change):
+  folder = change(tensors=lambda x: x | {'lm_head.weight': x[EMBEDDING] + 1})
+  refused(folder, 'lm_head.weight differs from model.embed_tokens.weight')
+
+
+def test_neox_head_under_its_name_in_memory(change):
+  def rename(tensors):
+    tensors['lm_head.weight'] = tensors.pop('embed_out.weight')
+    return tensors
+
+  chex.assert_trees_all_equal(
+    importing.load(importing.inspect(change('gpt_neox', rename))),
+    importing.load(importing.inspect(FIXTURES / 'gpt_neox')),
+  )
+
+
+@pytest.mark.parametrize('eos', [0, [2, 0]])
+def test_scores_read_before_the_end_of_sequence_are_refused(change, eos):
+  """Trap P3: with pad == eos, transformers skips the last token."""
+  found = importing.inspect(change('llama/reward', eos_token_id=eos))
+  importing.load(found, 'none')
+  with pytest.raises(errors.UserError, match='pads with its end-of-sequence'):
+    importing.load(found, 'score')
+
+
+# ----------------------------------------------------------------- larger vocabulary
+
+
+@pytest.mark.parametrize('name', ['llama_bf16', 'qwen3'])
+def test_new_tokens_get_the_mean_row(name):
+  checkpoint = importing.inspect(FIXTURES / name)
+  assert importing.fit(checkpoint, 60) is checkpoint
+  grown = importing.fit(checkpoint, 66)
+  assert grown.config == dataclasses.replace(checkpoint.config, vocab_size=66)
+  before, after = importing.load(checkpoint), importing.load(grown)
+  old = before['backbone']['embed']['embedding']
+  new = after['backbone']['embed']['embedding']
+  np.testing.assert_array_equal(new[:64], old)
+  mean = np.asarray(old, np.float64).mean(0)
+  np.testing.assert_allclose(new[64:], [mean, mean], atol=1e-7)
+  if 'lm_head' in before:
+    old, new = before['lm_head']['kernel'], after['lm_head']['kernel']
+    np.testing.assert_array_equal(new[:, :64], old)
+    mean = np.asarray(old, np.float64).mean(1)
+    np.testing.assert_allclose(new[:, 65], mean, atol=1e-7)
+
+
+# --------------------------------------------------------------------- placement
+
+
+@pytest.mark.parametrize('dtype', [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize('transposed', [False, True])
+def test_every_half_is_converted_exactly(monkeypatch, dtype, transposed):
+  """All 65536 bit patterns, subnormal numbers among them, on both ways."""
+  halves = np.arange(2**16, dtype=np.uint16).view(dtype).reshape(128, 512)
+  leaf = halves.T if transposed else halves
+  small = importing._place(leaf, None)
+  monkeypatch.setattr(importing, '_COMPILE_FROM', 0)
+  large = importing._place(leaf, None)
+  for got in (small, large):
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, leaf.astype(np.float32))
+
+
+@pytest.mark.parametrize('name', ['gpt_neox', 'gpt2', 'llama_fp16'])
+def test_large_leaves_are_converted_on_the_device_alike(monkeypatch, name):
+  checkpoint = importing.inspect(FIXTURES / name)
+  expected = importing.load(checkpoint)
+  monkeypatch.setattr(importing, '_COMPILE_FROM', 0)
+  chex.assert_trees_all_equal(importing.load(checkpoint), expected)
+
+
+def test_float64_is_rounded_once(change):
+  def widen(tensors):
+    return {k: v.astype(np.float64) for k, v in tensors.items()}
+
+  chex.assert_trees_all_equal(
+    importing.load(importing.inspect(change(tensors=widen))),
+    importing.load(importing.inspect(FIXTURES / 'llama')),
+  )
+
+
+_ON_EIGHT_DEVICES = """
+import sys
+import jax, numpy as np
+from warm_jax.models.hf import importing
+
+P = jax.sharding.PartitionSpec
+mesh = jax.make_mesh(
+  (4, 2), ('data', 'model'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+checkpoint = importing.inspect(sys.argv[1])
+expected = importing.load(checkpoint)
+asked = {}
+
+def rule(path, shape):
+  spec = {1: P('model'), 2: P('data', 'model')}[len(shape)]
+  if path.endswith('out/kernel'):
+    spec = P(None, ('data', 'model'))
+  if path.endswith('up/kernel'):
+    spec = P('data')
+  asked[path] = (jax.NamedSharding(mesh, spec), shape)
+  return asked[path][0]
+
+def check(params, want):
+  leaves = jax.tree.leaves_with_path(params)
+  assert len(leaves) == len(jax.tree.leaves(expected))
+  for (path, leaf), other in zip(leaves, jax.tree.leaves(expected)):
+    path = jax.tree_util.keystr(path, simple=True, separator='/')
+    sharding, shape = want(path, leaf.shape)
+    assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), path
+    assert leaf.shape == shape and leaf.dtype == np.float32, path
+    np.testing.assert_array_equal(leaf, other, err_msg=path)
+
+assert len(jax.devices()) == 8
+replicated = jax.NamedSharding(mesh, P())
+for importing._COMPILE_FROM in (0, 2**20):
+  params = importing.load(checkpoint, sharding=rule)
+  check(params, lambda path, shape: asked[path])
+  kernel = params['backbone']['layers_0']['attention']['query']['kernel']
+  assert {s.data.shape for s in kernel.addressable_shards} == {(4, 8)}
+  params = importing.load(checkpoint, sharding=replicated)
+  check(params, lambda path, shape: (replicated, shape))
+  one = jax.sharding.SingleDeviceSharding(jax.devices()[3])
+  params = importing.load(checkpoint, sharding=one)
+  check(params, lambda path, shape: (one, shape))
+print('ok')
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['qwen2', 'gpt_neox'])
+def test_leaves_land_on_their_shardings(name):
+  result = subprocess.run(
+    [sys.executable, '-c', _ON_EIGHT_DEVICES, str(FIXTURES / name)],
+    env={
+      **os.environ,
+      'JAX_PLATFORMS': 'cpu',
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+      'PYTHONPATH': str(pathlib.Path(importing.__file__).parents[3]),
+    },
+    capture_output=True,
+    text=True,
+  )
+  assert result.stdout.strip() == 'ok', result.stderr
+
+
+def test_one_tensor_is_in_memory_at_a_time(monkeypatch):
+  """The next tensor is read when the leaves before it have been placed."""
+  log = []
+  read, ready = importing._read, jax.block_until_ready
+
+  def logged_read(tensors, name):
+    log.append('read')
+    return read(tensors, name)
+
+  def logged_ready(leaves):
+    log.append('ready')
+    return ready(leaves)
+
+  monkeypatch.setattr(importing, '_read', logged_read)
+  monkeypatch.setattr(jax, 'block_until_ready', logged_ready)
+  importing.load(importing.inspect(FIXTURES / 'llama'))
+  assert log == ['read', 'ready'] * 20
