@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import datasets
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -13,6 +14,11 @@ import trl
 
 OUT = pathlib.Path(os.environ['WARM_ORACLES'])
 PAIRS = json.loads((OUT / 'pairs.json').read_text())
+
+ROWS = {
+  style: json.loads((OUT / f'{style}.json').read_text())
+  for style in ('plain', 'turns')
+}
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -29,7 +35,7 @@ def evaluate(folder, rows, tmp_path, center):
     center_rewards_coefficient=center or None,
     disable_tqdm=True,
     bf16=False,
-    gradient_checkpointing=False,
+    activation_checkpointing=False,
   )
   data = datasets.Dataset.from_list(rows)
   trainer = trl.RewardTrainer(
@@ -55,3 +61,27 @@ def test_loss(out, name, center, margin, tmp_path, within):
   assert ours['tie_rate'] == 0
   assert got['eval_accuracy'] == pytest.approx(ours['accuracy'], abs=1e-6)
   within('O3 eval_margin', abs(got['eval_margin'] - ours['margin']), 1e-5)
+
+
+@pytest.mark.parametrize('name', ROWS['plain']['scores'])
+@pytest.mark.parametrize('style', ROWS)
+def test_text(out, style, name, tmp_path, within):
+  """TRL's own tokenisation and templates give the scores of `warm score`."""
+  lines = (out / ROWS[style]['data']).read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  got = evaluate(out / 'exports' / name, rows, tmp_path, 0.0)
+  ours = {k: np.array(v) for k, v in ROWS[style]['scores'][name].items()}
+  difference = ours['chosen'] - ours['rejected']
+  loss = np.logaddexp(0, -difference).mean()
+  what = f'O3 eval_loss on text, {style}'
+  within(what, abs(got['eval_loss'] - loss), 1e-5)
+  both = np.concatenate([ours['chosen'], ours['rejected']])
+  for name_, value in (
+    ('margin', difference.mean()),
+    ('mean_reward', both.mean()),
+    ('min_reward', both.min()),
+    ('max_reward', both.max()),
+  ):
+    within(
+      f'O3 rewards of text, {style}', abs(got[f'eval_{name_}'] - value), 1e-5
+    )

@@ -1,0 +1,434 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Exports tiny models of every family, with our numbers beside them.
+
+Runs in the project's own environment, before the checks; `make oracles` knows
+the order. Writes below --out:
+
+  odd/NAME/ours.npz or refused.txt   what we make of unusual checkpoints
+  exports/FAMILY/...                 init, members, their merges, a policy
+  ours/FAMILY/....npz                our scores and logits of each export
+  exports.json, merges.json           what there is
+  pairs.json                         pairs of ids, and our loss on them
+  plain.json turns.json rewardbench.json   `warm score` on rows of text
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['HF_HUB_OFFLINE'] = '1'
+os.environ['TRANSFORMERS_VERBOSITY'] = 'error'
+
+from warm_jax import compile_cache  # noqa: E402
+
+for _name, _value in compile_cache.environment().items():
+  os.environ.setdefault(_name, _value)
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from warm_jax import errors, losses, main, sampling  # noqa: E402
+from warm_jax.data import tokenizer as tokenizer_lib  # noqa: E402
+from warm_jax.models import config as config_lib  # noqa: E402
+from warm_jax.models import language_model, reward_model  # noqa: E402
+from warm_jax.models.hf import exporting, importing  # noqa: E402
+
+FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
+FAMILIES = (
+  'llama',
+  'llama3',
+  'mistral',
+  'qwen2',
+  'qwen3',
+  'gemma2',
+  'gemma3_text',
+  'gpt_neox',
+  'gpt2',
+)
+SIDES = ('right', 'left', 'full')
+NUM_MEMBERS = 3
+NUM_PAIRS = 24
+# 64 tokens with the four special ones.
+WORDS = [f'w{i}' for i in range(60)]
+
+_TINY = dict(
+  vocab_size=64,
+  width=16,
+  num_layers=2,
+  num_heads=4,
+  mlp_width=24,
+  max_length=48,
+)
+# Models trained from scratch: nothing of theirs comes from a checkpoint.
+SCRATCH = {
+  'scratch_llama': config_lib.ModelConfig(**_TINY, num_kv_heads=2),
+  'scratch_gpt2': config_lib.ModelConfig(
+    **_TINY,
+    norm='layernorm',
+    norm_eps=1e-5,
+    position='learned',
+    mlp='plain',
+    activation='gelu_tanh',
+    qkv_bias=True,
+    attention_out_bias=True,
+    mlp_bias=True,
+  ),
+  'scratch_neox': config_lib.ModelConfig(
+    **_TINY,
+    norm='layernorm',
+    norm_eps=1e-5,
+    mlp='plain',
+    activation='gelu',
+    rotary_fraction=0.5,
+    parallel_residual=True,
+    qkv_bias=True,
+    attention_out_bias=True,
+    mlp_bias=True,
+    tied_embeddings=False,
+  ),
+  'scratch_qwen3': config_lib.ModelConfig(**_TINY, qk_norm=True, head_dim=8),
+  'scratch_gemma3': config_lib.ModelConfig(
+    **_TINY,
+    norm_plus_one=True,
+    post_norms=True,
+    embed_scale=True,
+    qk_norm=True,
+    activation='gelu_tanh',
+    query_scale=8**-0.5,
+    head_dim=8,
+    sliding_window=4,
+    layer_types=('sliding', 'full'),
+    rope_theta=900.0,
+    rope_theta_local=50.0,
+  ),
+}
+
+
+# One of each for all exports: members of a family share what is compiled.
+scores_of = jax.jit(reward_model.scores, static_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def logits_of(params, config, ids, mask):
+  hidden = language_model.hidden_states(params, config, ids, mask)
+  return language_model.logits(params, config, hidden)
+
+
+class Exports:
+  """The folders, and what is known about each."""
+
+  def __init__(self, out: pathlib.Path):
+    self.out = out
+    self.data = dict(np.load(FIXTURES / 'llama' / 'expected.npz'))
+    self.tokenizer = tokenizer_lib.make_word_tokenizer(WORDS, out / 'tokenizer')
+    self.index = {'reward': {}, 'policy': {}}
+    rng = np.random.default_rng(11)
+    self.pairs = [
+      {
+        'chosen_ids': self._row(rng),
+        'rejected_ids': self._row(rng),
+        'margin': round(float(rng.uniform(0, 2)), 3),
+      }
+      for _ in range(NUM_PAIRS)
+    ]
+    self.losses = {}
+
+  def _row(self, rng) -> list[int]:
+    """[bos] words [eos]."""
+    words = rng.integers(4, 64, rng.integers(2, 12)).tolist()
+    return [self.tokenizer.bos_id, *words, self.tokenizer.eos_id]
+
+  def reward(self, name, params, config, *, base=None, dtype='float32', **more):
+    """Exports a reward model and keeps our scores of it."""
+    exporting.save_reward_model(
+      self.out / 'exports' / name,
+      params,
+      config,
+      self.tokenizer,
+      base=base,
+      dtype=dtype,
+      **more,
+    )
+    self.keep_scores(name, dtype)
+
+  def keep_scores(self, name, dtype='float32'):
+    """Our scores of an export, read back: what is in the files counts."""
+    checkpoint = importing.inspect(self.out / 'exports' / name)
+    params = importing.load(checkpoint, head='score')
+    config = checkpoint.config
+    arrays = {}
+    for side in SIDES:
+      ids, mask = self.data[f'{side}_ids'], self.data[f'{side}_mask']
+      arrays[f'{side}_ids'], arrays[f'{side}_mask'] = ids, mask
+      arrays[f'{side}_scores'] = np.asarray(
+        scores_of(params, config, ids, mask)
+      )
+    self._keep(name, arrays)
+    self.index['reward'][name] = {'dtype': dtype}
+    # For the loss a few of each family will do.
+    if not name.endswith(('member_1', 'member_2', 'slerp')):
+      self.keep_losses(name, params, config)
+
+  def keep_losses(self, name, params, config):
+    """Our loss on the pairs, with and without its options."""
+    rows = [p['chosen_ids'] for p in self.pairs]
+    rows += [p['rejected_ids'] for p in self.pairs]
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    mask = np.zeros(ids.shape, bool)
+    for i, row in enumerate(rows):
+      ids[i, : len(row)], mask[i, : len(row)] = row, True
+    r = scores_of(params, config, ids, mask)
+    margins = np.array([p['margin'] for p in self.pairs], np.float32)
+    self.losses[name] = {}
+    for center in (0.0, 0.01):
+      for margin in (False, True):
+        loss, metrics = losses.bradley_terry_loss(
+          r[:NUM_PAIRS],
+          r[NUM_PAIRS:],
+          margin=margins if margin else None,
+          center_coef=center,
+        )
+        kept = {k: float(v) for k, v in metrics.items()}
+        key = f'center={center},margin={margin}'
+        self.losses[name][key] = kept | {'loss': float(loss)}
+
+  def policy(self, name, params, config, *, base=None, **more):
+    """Exports a language model; keeps our logits and greedy continuations."""
+    folder = self.out / 'exports' / name
+    exporting.save_language_model(
+      folder, params, config, self.tokenizer, base=base, **more
+    )
+    checkpoint = importing.inspect(folder)
+    params, config = importing.load(checkpoint, head='lm'), checkpoint.config
+
+    arrays = {}
+    for side in SIDES:
+      ids, mask = self.data[f'{side}_ids'], self.data[f'{side}_mask']
+      arrays[f'{side}_ids'], arrays[f'{side}_mask'] = ids, mask
+      arrays[f'{side}_logits'] = np.asarray(
+        logits_of(params, config, ids, mask)
+      )
+    # Four tokens at most: GPT-2's fixture has 16 positions.
+    arrays |= self._greedy(params, config)
+    self._keep(name, arrays)
+    self.index['policy'][name] = {}
+
+  def _greedy(self, params, config):
+    ids, mask = self.data['right_ids'], self.data['right_mask']
+    new = 4
+    samples = sampling.sample(
+      params,
+      config,
+      jax.random.key(0),
+      ids,
+      mask,
+      max_new_tokens=new,
+      greedy=True,
+      eos_id=self.tokenizer.eos_id,
+      pad_id=self.tokenizer.pad_id,
+    )
+    start = mask.sum(1)
+    columns = start[:, None] + np.arange(new)
+    return {
+      # transformers continues prompts that are padded on the left.
+      'greedy_prompts': self.data['left_ids'],
+      'greedy_mask': self.data['left_mask'],
+      'greedy_new': np.take_along_axis(np.asarray(samples.ids), columns, 1),
+    }
+
+  def _keep(self, name, arrays):
+    path = self.out / 'ours' / f'{name}.npz'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+
+  def merge(self, name, *arguments):
+    """Runs `warm merge` into an export."""
+    run('merge', f'--out={self.out / "exports" / name}', *arguments)
+    self.keep_scores(name)
+
+
+def run(*arguments: str) -> str:
+  """The command `warm`, in this process; its output."""
+  output = io.StringIO()
+  with contextlib.redirect_stdout(output):
+    code = main.main(['warm', *arguments])
+  if code:
+    sys.exit(f'warm {" ".join(arguments)} ended with {code}')
+  return output.getvalue()
+
+
+def perturbed(params, seed: int, size: float = 0.05):
+  """A fine-tuned model: every leaf moved a little."""
+  leaves, tree = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(seed), len(leaves))
+  moved = [
+    x + size * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys)
+  ]
+  return jax.tree.unflatten(tree, moved)
+
+
+def export_family(exports: Exports, family: str) -> dict:
+  """Import, move, export, merge: the road of a user."""
+  base = importing.inspect(FIXTURES / family / 'reward')
+  params = importing.load(base, head='score')
+  exports.reward(f'{family}/init', params, base.config, base=base)
+  members = []
+  for i in range(NUM_MEMBERS):
+    members.append(f'{family}/member_{i}')
+    exports.reward(
+      members[-1],
+      perturbed(params, i),
+      base.config,
+      base=base,
+      reward_mean=0.1 * i,
+      reward_std=1.0 + i,
+    )
+  folder = exports.out / 'exports'
+  paths = [str(folder / member) for member in members]
+  exports.merge(f'{family}/warm', *paths)
+  init = f'--init={folder / family / "init"}'
+  exports.merge(f'{family}/slerp', '--method=slerp', init, *paths[:2])
+  base = importing.inspect(FIXTURES / family)
+  params = importing.load(base, head='lm')
+  exports.policy(
+    f'{family}/policy', perturbed(params, 9), base.config, base=base
+  )
+  return {
+    'init': f'{family}/init',
+    'members': members,
+    'uniform': f'{family}/warm',
+    'slerp': f'{family}/slerp',
+  }
+
+
+def export_scratch(exports: Exports, name: str, config):
+  params = language_model.init_params(jax.random.key(1), config)
+  params = perturbed(params, 2, 0.3)
+  exports.policy(f'{name}/policy', params, config)
+  reward = reward_model.init_params(
+    jax.random.key(3), config, params['backbone']
+  )
+  exports.reward(f'{name}/reward', reward, config)
+
+
+def import_odd(folder: pathlib.Path):
+  """Our logits of an unusual checkpoint, or why it is refused."""
+  for name in ('ours.npz', 'refused.txt'):
+    (folder / name).unlink(missing_ok=True)
+  data = np.load(folder / 'expected.npz')
+  try:
+    checkpoint = importing.inspect(folder)
+    params = importing.load(checkpoint, head='lm')
+  except errors.UserError as e:
+    (folder / 'refused.txt').write_text(f'UserError: {e}\n')
+    return
+  arrays = {}
+  for side in SIDES:
+    mask = data[f'{side}_mask']
+    ids = data[f'{side}_ids']
+    out = np.asarray(logits_of(params, checkpoint.config, ids, mask))
+    arrays[f'{side}_logits'] = out * mask[..., None]
+  np.savez(folder / 'ours.npz', **arrays)
+
+
+def make_rows(style: str) -> list[dict]:
+  """Pairs as users bring them: plain, turns, or as RewardBench has them."""
+  rng = np.random.default_rng(5)
+
+  def text():
+    return ' '.join(rng.choice(WORDS, rng.integers(2, 8)))
+
+  rows = []
+  for _ in range(NUM_PAIRS):
+    prompt, chosen, rejected = text(), ' ' + text(), ' ' + text()
+    if style != 'plain':
+      asked = [{'role': 'user', 'content': prompt}]
+      chosen, rejected = (
+        [{'role': 'assistant', 'content': x.strip()}]
+        for x in (chosen, rejected)
+      )
+    if style == 'turns':
+      prompt = asked
+    elif style == 'rewardbench':
+      chosen, rejected = asked + chosen, asked + rejected
+    rows.append({'prompt': prompt, 'chosen': chosen, 'rejected': rejected})
+  return rows
+
+
+def score_rows(exports: Exports, style: str, names: list[str]) -> dict:
+  """Writes rows to a file, and what `warm score` makes of it."""
+  path = exports.out / f'{style}.jsonl'
+  path.write_text(''.join(json.dumps(r) + '\n' for r in make_rows(style)))
+  scores = {}
+  for name in names:
+    scored = exports.out / 'scored.jsonl'
+    model = exports.out / 'exports' / name
+    run(
+      'score',
+      f'--model={model}',
+      f'--data={path}',
+      f'--out={scored}',
+      '--overwrite',
+    )
+    got = [json.loads(line) for line in scored.read_text().splitlines()]
+    assert not any(row.get('error') for row in got), got
+    scores[name] = {
+      side: [row[f'score_{side}'] for row in got]
+      for side in ('chosen', 'rejected')
+    }
+  return {'data': path.name, 'scores': scores}
+
+
+def write_json(path: pathlib.Path, value):
+  path.write_text(json.dumps(value, indent=1) + '\n')
+
+
+def run_all():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--out', type=pathlib.Path, required=True)
+  args = parser.parse_args()
+  out = args.out.resolve()
+  jax.config.update('jax_default_matmul_precision', 'highest')
+  for name in ('exports', 'ours', 'tokenizer'):
+    shutil.rmtree(out / name, ignore_errors=True)
+  (out / 'measured.jsonl').unlink(missing_ok=True)
+  odd = json.loads((out / 'odd' / 'odd.json').read_text())
+  for name in odd['same'] + odd['hard']:
+    import_odd(out / 'odd' / name)
+  exports = Exports(out)
+  merges = {family: export_family(exports, family) for family in FAMILIES}
+  for name, config in SCRATCH.items():
+    export_scratch(exports, name, config)
+  base = importing.inspect(FIXTURES / 'llama3' / 'reward')
+  params = importing.load(base, head='score')
+  exports.reward(
+    'llama3/sharded', params, base.config, base=base, max_shard_bytes=9e3
+  )
+  exports.reward(
+    'llama3/bfloat16', params, base.config, base=base, dtype='bfloat16'
+  )
+  write_json(out / 'exports.json', exports.index)
+  write_json(out / 'merges.json', merges)
+  write_json(
+    out / 'pairs.json', {'pairs': exports.pairs, 'losses': exports.losses}
+  )
+  some = ['llama/warm', 'gpt_neox/warm', 'gpt2/warm', 'scratch_llama/reward']
+  for style in ('plain', 'turns'):
+    write_json(out / f'{style}.json', score_rows(exports, style, some))
+  names = [f'{f}/warm' for f in FAMILIES if f != 'gpt2']
+  names.append('scratch_llama/reward')
+  write_json(
+    out / 'rewardbench.json', score_rows(exports, 'rewardbench', names)
+  )
+  print(f'{sum(map(len, exports.index.values()))} exports in {out}')
+
+
+if __name__ == '__main__':
+  run_all()
