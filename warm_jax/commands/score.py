@@ -205,11 +205,7 @@ def _prepare(given):
       else:
         row.value[field] = float(value)
 
-  return (
-    score,
-    lambda source: _rows(sources.open_rows(source), chat),
-    max_length,
-  )
+  return score, lambda source: _rows(sources.open_rows(source), chat)
 
 
 def _padded(lines, part, batch_size: int, judge, max_length: int):

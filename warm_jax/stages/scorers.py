@@ -28,7 +28,7 @@ MEANING = {
 
 
 def build(run, names) -> dict[str, rewards.RewardScorer]:
-  """Scorers by name, calibrated on the selection responses.
+  """Scorers by name (or `member_3`), calibrated on the selection responses.
 
   Those are samples of the SFT policy, so every scorer has mean 0 and standard
   deviation 1 over them: one KL coefficient means the same to all.
@@ -67,6 +67,9 @@ def _make(run, name: str) -> rewards.RewardScorer:
     # With one member there is no second one: it takes its place.
     place = 0 if name == 'single' else min(1, len(order) - 1)
     return rewards.single(members.member(stack, order[place]), shape)
+  if name.startswith('member_'):
+    number = int(name.removeprefix('member_'))
+    return rewards.single(members.member(stack, number), shape)
   if name == 'warm_2':
     return rewards.single(merging.uniform(best_two), shape)
   if name == 'ens_2':

@@ -1,0 +1,256 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""A user's path: checkpoint and files in, folders out, scores from them."""
+
+import importlib.util
+import json
+import pathlib
+import random
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from warm_jax import main, members, pipeline, rewards
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model
+from warm_jax.models.hf import exporting, importing
+from warm_jax.stages import judges
+from warm_jax.training import checkpoint
+
+ROOT = pathlib.Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.hf]
+GOOD, BAD = ('clear', 'true', 'short'), ('vague', 'false', 'endless')
+
+
+def pairs(num, seed):
+  """Preferences for answers that hold good words; prompts occur twice."""
+  rng = random.Random(seed)
+  rows = []
+  for i in range(num):
+    prompt = f'what about {rng.choice("abcdefghij")} {seed} {i // 2}'
+    rows.append(
+      {
+        'prompt': prompt,
+        'chosen': f'it is {rng.choice(GOOD)} and {rng.choice(GOOD)}',
+        'rejected': f'it is {rng.choice(BAD)} and {rng.choice(BAD)}',
+      }
+    )
+  return rows
+
+
+def write(path, rows):
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return path
+
+
+def config_of(name, **changes):
+  spec = importlib.util.spec_from_file_location(
+    name, ROOT / 'configs' / f'{name}.py'
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  config.update_from_flattened_dict(changes)
+  config.runtime.progress = False
+  return config
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+  """A tiny Llama as a Hugging Face folder, and preferences."""
+  folder = tmp_path_factory.mktemp('files')
+  train = pairs(160, 0)
+  tokenizer = tokenizer_lib.train_bpe_tokenizer(
+    (text for row in train for text in row.values()), 300, folder / 'tokenizer'
+  )
+  shape = config_lib.ModelConfig(
+    vocab_size=tokenizer.vocab_size,
+    width=16,
+    num_layers=2,
+    num_heads=2,
+    mlp_width=32,
+    max_length=64,
+  )
+  params = language_model.init_params(jax.random.key(0), shape)
+  exporting.save_language_model(folder / 'model', params, shape, tokenizer)
+  write(folder / 'train.jsonl', train)
+  write(folder / 'test.jsonl', pairs(40, 1))
+  return folder
+
+
+def sizes(**more):
+  return {
+    'data.max_length': 48,
+    'reward.steps': 12,
+    'reward.batch_size': 16,
+    'reward.members': 2,
+    'reward.optimizer.warmup_steps': 2,
+    'reward.checkpoint_every': 6,
+    'sft.steps': 6,
+    'sft.keep_steps': (2, 4, 6),
+    'sft.batch_size': 16,
+    'sft.optimizer.warmup_steps': 2,
+    'merge.num_lambdas': 3,
+  } | more
+
+
+@pytest.fixture(scope='module')
+def reward_run(files, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('reward') / 'run'
+  config = config_of(
+    'reward',
+    model=str(files / 'model'),
+    **{
+      'data.train': str(files / 'train.jsonl'),
+      'data.test': str(files / 'test.jsonl'),
+    },
+    **sizes(),
+  )
+  pipeline.run(config, workdir)
+  return workdir
+
+
+def score_ids(tokenizer, rows, length=48):
+  """What its tokenizer makes of prompt and response, then the end."""
+  ids = np.full((len(rows), length), tokenizer.pad_id, np.int32)
+  mask = np.zeros((len(rows), length), bool)
+  for i, (prompt, response) in enumerate(rows):
+    line = tokenizer.hf(prompt + response)['input_ids'] + [tokenizer.eos_id]
+    ids[i, : len(line)], mask[i, : len(line)] = line, True
+  return ids, mask
+
+
+def test_reward_run_exports_what_it_merged(reward_run):
+  stack = checkpoint.load_params(reward_run / 'reward' / 'params')
+  by_hand = jax.tree.map(lambda x: np.mean(x, axis=0, dtype=np.float64), stack)
+  found = importing.inspect(reward_run / 'export' / 'warm')
+  chex.assert_trees_all_close(
+    importing.load(found, head='score'),
+    jax.tree.map(lambda x: x.astype(np.float32), by_hand),
+    atol=1e-7,
+  )
+  for m in (0, 1):
+    member = importing.load(
+      importing.inspect(reward_run / 'export' / f'member_{m}'), head='score'
+    )
+    chex.assert_trees_all_equal(member, members.member(stack, m))
+
+
+def test_scores_of_the_export_are_those_of_the_run(reward_run, files):
+  """The working model and the exported one agree, raw and normalised."""
+  exported = judges.open_judge(str(reward_run / 'export' / 'warm'))
+  working = judges.open_judge(str(reward_run))
+  rows = [(f'{r["prompt"]}\n', r['chosen']) for r in pairs(10, 2)]
+  ids, mask = score_ids(exported.tokenizer, rows)
+  np.testing.assert_allclose(
+    exported.scorer.raw_scores(ids, mask),
+    working.scorer.raw_scores(ids, mask),
+    atol=1e-6,
+  )
+  np.testing.assert_allclose(
+    exported.scorer(ids, mask), working.scorer(ids, mask), atol=1e-4
+  )
+
+
+def test_ensemble_of_exported_members_is_that_of_the_run(reward_run):
+  names = ','.join(str(reward_run / 'export' / f'member_{m}') for m in (0, 1))
+  outside = judges.open_judge(names)
+  inside = judges.open_judge(f'{reward_run}:ens')
+  rows = [(f'{r["prompt"]}\n', r['rejected']) for r in pairs(10, 3)]
+  ids, mask = score_ids(outside.tokenizer, rows)
+  np.testing.assert_allclose(
+    np.sort(outside.scorer.raw_scores(ids, mask), axis=0),
+    np.sort(inside.scorer.raw_scores(ids, mask), axis=0),
+    atol=1e-6,
+  )
+
+
+def test_card_tells_the_recipe(reward_run):
+  card = (reward_run / 'export' / 'warm' / 'README.md').read_text()
+  result = json.loads((reward_run / 'merge' / 'result.json').read_text())
+  accuracy = result['result']['table']['test']['warm']['value']
+  for text in ('2401.12187', f'{accuracy:.3f}', 'member', 'transformers'):
+    assert text in card, text
+
+
+def test_score_command(reward_run, files, tmp_path, capsys):
+  out = tmp_path / 'scored.jsonl'
+  code = main.main(
+    [
+      'warm',
+      'score',
+      f'--model={reward_run}/export/warm',
+      f'--data={files}/test.jsonl',
+      f'--out={out}',
+    ]
+  )
+  assert code == 0, capsys.readouterr().err
+  told = capsys.readouterr().out
+  rows = [json.loads(line) for line in out.read_text().splitlines()]
+  given = pairs(40, 1)
+  assert [row['prompt'] for row in rows] == [row['prompt'] for row in given]
+  judge = judges.open_judge(str(reward_run / 'export' / 'warm'))
+  for side in ('chosen', 'rejected'):
+    lines = [(f'{row["prompt"]}\n', row[side]) for row in given]
+    expected = rewards.single(
+      judge.scorer.params, judge.scorer.config
+    ).raw_scores(*map(jnp.asarray, score_ids(judge.tokenizer, lines)))
+    np.testing.assert_allclose(
+      [row[f'score_{side}'] for row in rows], expected, atol=1e-5
+    )
+  right = np.mean(
+    [row['score_chosen'] >= row['score_rejected'] for row in rows]
+  )
+  assert f'{right:.3f}' in told
+
+
+def test_sft_and_policy_runs(reward_run, files, tmp_path):
+  """The exported SFT model starts a policy; the policy loads again."""
+  sft = tmp_path / 'sft'
+  responses = write(
+    tmp_path / 'sft.jsonl',
+    [{'prompt': r['prompt'], 'completion': r['chosen']} for r in pairs(60, 4)],
+  )
+  small = {
+    k: v for k, v in sizes().items() if k.split('.')[0] in ('data', 'sft')
+  }
+  config = config_of(
+    'sft', model=str(files / 'model'), **{'data.train': str(responses)}, **small
+  )
+  pipeline.run(config, sft)
+  config = config_of(
+    'policy',
+    model=str(sft / 'export' / 'sft_6'),
+    reward_model=str(reward_run / 'export' / 'warm'),
+    control_model=f'{reward_run}:member_1',
+    **{
+      'data.train': str(responses),
+      'data.max_length': 48,
+      'policy.steps': 4,
+      'policy.eval_every': 2,
+      'policy.batch_size': 8,
+      'policy.max_new_tokens': 8,
+      'policy.checkpoint_every': 2,
+      'policy.num_reference': 16,
+      'policy.optimizer.warmup_steps': 1,
+      'evaluate.num_prompts': 5,
+    },
+  )
+  results = pipeline.run(config, tmp_path / 'policy')
+  rows = results['evaluate']['rows']
+  assert [row['step'] for row in rows] == [0, 2, 4]
+  # The first policy is the anchor, on whose samples the reward is 0.
+  assert rows[0]['kl'] == pytest.approx(0.0, abs=1e-5)
+  kept = checkpoint.load_params(tmp_path / 'policy' / 'policy' / 'params_4')
+  found = importing.inspect(tmp_path / 'policy' / 'export' / 'policy_4')
+  chex.assert_trees_all_equal(
+    importing.load(found, head='lm'), jax.tree.map(lambda x: x[0], kept)
+  )
+  start = importing.load(importing.inspect(files / 'model'), head='lm')
+  moved = jax.tree.leaves(
+    jax.tree.map(lambda a, b: float(jnp.abs(a - b[0]).max()), start, kept)
+  )
+  assert max(moved) > 0
