@@ -19,7 +19,8 @@ each_file = pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem)
 FREE = (
   *('kind', 'runtime.compile_cache', 'preferences.length_cue'),
   *('data.train', 'data.selection', 'data.test', 'data.ood'),
-  *('data.pretrain', 'data.sft', 'data.prompt_template'),
+  *('data.pretrain', 'data.sft'),
+  *('model', 'reward_model', 'control_model'),
   'data.vocab_size',  # its least value is the tokenizer's to say
 )
 

@@ -73,6 +73,11 @@ def _rule(patterns: str, check) -> Rule:
   return Rule(tuple(patterns.split()), *check)
 
 
+_HOLDS_PROMPT = (
+  (lambda v: isinstance(v, str) and v.count('{prompt}') == 1),
+  "a text with '{prompt}' in it, once",
+)
+
 # Names of stages.scorers.MEANING, which imports jax; a test compares them.
 SCORERS = (
   *('single', 'second', 'ens', 'ens_2', 'min', 'uncertainty'),
@@ -103,6 +108,9 @@ RULES: tuple[Rule, ...] = (
   _rule('export.max_shard_gb', _at_least(0, is_open=True)),
   _rule('*.also_steps', _whole(0)),
   _rule('*.aggregate', _one_of('mean', 'min', 'uncertainty')),
+  _rule('*.overlong', _one_of('filter', 'truncate')),
+  _rule('*.max_rejected', _between(0, 1)),
+  _rule('*.prompt_template', _HOLDS_PROMPT),
   _rule('*.num_lambdas', _whole(2)),
   _rule('*.max_pairs *.checkpoint_every', _whole(0)),
   _rule('*.eval_every *.keep_steps *.samples_per_prompt', _whole(1)),

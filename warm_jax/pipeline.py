@@ -253,8 +253,8 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
     if not folder.is_dir():
       continue
     files = {p.name for p in folder.iterdir() if not p.name.endswith('.tmp')}
-    if files <= {'config.json', 'attempt.json'}:
-      continue  # it failed before it wrote anything: the config may be mended
+    if files <= {'config.json', 'attempt.json', 'rejected.jsonl'}:
+      continue  # it failed before it made anything: the config may be mended
     old = workdir_lib.read_json(folder / 'config.json')
     if old is None:
       raise errors.UserError(

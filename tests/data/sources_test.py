@@ -70,27 +70,6 @@ def test_sources_that_are_not_there(source):
     sources.read_rows(source)
 
 
-def write_lines(path, rows):
-  path.write_text('\n'.join(json.dumps(row) for row in rows))
-  return str(path)
-
-
-def test_equal_pairs_are_left_out_and_counted(tmp_path):
-  equal = {'prompt': 'p', 'chosen': 'same', 'rejected': ' same\n'}
-  path = write_lines(tmp_path / 'mine.jsonl', [equal, *ROWS, equal])
-  assert sources.read_pairs(path) == (ROWS, 2)
-  path = write_lines(tmp_path / 'mine.jsonl', [equal, equal])
-  with pytest.raises(errors.UserError, match='mine.jsonl: .* same text'):
-    sources.read_pairs(path)
-
-
-@pytest.mark.parametrize('field', ['chosen', 'rejected'])
-def test_a_pair_with_one_empty_side_is_named(tmp_path, field):
-  path = write_lines(tmp_path / 'mine.jsonl', [*ROWS, ROWS[0] | {field: ' '}])
-  with pytest.raises(errors.UserError, match=f'mine.jsonl, row 4: .{field}.'):
-    sources.read_pairs(path)
-
-
 def test_a_set_written_again_is_replaced(tmp_path):
   """TFDS keeps a prepared folder as it is, whatever rows it is given."""
   sources.write_tfds({'train': ROWS, 'old': ROWS}, 'again', tmp_path)

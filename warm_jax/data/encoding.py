@@ -18,7 +18,7 @@ a response is left out either way.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import hashlib
 
 import numpy as np
 
@@ -57,11 +57,6 @@ class Sequences:
     """A part of the set, by row numbers or a bool mask [N]."""
     return self.take(rows)
 
-  def prompt_keys(self) -> Iterator[bytes]:
-    """The ids of each row's prompt, as bytes."""
-    for row, start in zip(self.ids, self.response_start):
-      yield row[:start].tobytes()
-
 
 @dataclasses.dataclass(frozen=True)
 class Preferences:
@@ -76,6 +71,8 @@ class Preferences:
     margin: [N] float32, by how much the preferred score is to win (0 where a
       row says nothing), or None if no row of the set has one. A swapped label
       keeps the margin: the annotator errs on who wins, not on how far.
+    prompts: [N] uint64 from `prompt_key`, or None where the ids of the prompts
+      tell as much (they do not where a token spans the border).
   """
 
   chosen: Sequences
@@ -83,6 +80,7 @@ class Preferences:
   flipped: np.ndarray
   rows: np.ndarray
   margin: np.ndarray | None = None
+  prompts: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.flipped)
@@ -90,14 +88,13 @@ class Preferences:
   @property
   def prompt_ids(self) -> np.ndarray:
     """[N] int64, equal for pairs of one prompt; numbered as they appear."""
+    if self.prompts is not None:
+      keys = self.prompts.tolist()
+    else:
+      rows = zip(self.chosen.ids, self.chosen.response_start)
+      keys = [row[:start].tobytes() for row, start in rows]
     numbers = {}
-    return np.array(
-      [
-        numbers.setdefault(key, len(numbers))
-        for key in self.chosen.prompt_keys()
-      ],
-      np.int64,
-    )
+    return np.array([numbers.setdefault(k, len(numbers)) for k in keys], int)
 
   def batch(self, rows) -> dict[str, np.ndarray]:
     """Batch of pairs [.., B]: ids, mask [.., 2B, T], chosen rows first."""
@@ -123,7 +120,14 @@ class Preferences:
       self.flipped[rows],
       self.rows[rows],
       None if self.margin is None else self.margin[rows],
+      None if self.prompts is None else self.prompts[rows],
     )
+
+
+def prompt_key(prompt: str) -> int:
+  """A hash of 64 bits, by which pairs of one prompt are known."""
+  digest = hashlib.blake2b(prompt.encode(), digest_size=8).digest()
+  return int.from_bytes(digest, 'big')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,17 +332,16 @@ def encode_preferences(
   rows: list[dict],
   max_length: int,
   source: str,
-  overlong: str = 'filter',
+  apart: bool = True,
 ) -> Preferences:
   """Encodes preference rows; pairs with a side that does not fit are left out.
 
   Args:
     tokenizer: see `encode`.
-    rows: dicts with prompt, chosen, rejected and, optionally, flipped and
-      margin.
+    rows: dicts with prompt, chosen, rejected and, optionally, flipped.
     max_length: longest row that is kept; T is that of the longest one.
     source: name used in messages.
-    overlong: see `encode`; pairs whose cut sides are equal are left out too.
+    apart: prompts and responses are tokenised apart, as in the toy world.
 
   Raises:
     UserError: an empty set, a row with both sides empty, sides that are equal
@@ -356,15 +359,9 @@ def encode_preferences(
       f'{source}: chosen and rejected are the same text in every row, so '
       'there is nothing to prefer'
     )
-  chosen, rejected, kept = pair_lines(
-    tokenizer, rows, max_length, overlong, apart=True
-  )
+  chosen, rejected, kept = pair_lines(tokenizer, rows, max_length, apart=apart)
   require_some(kept.any(), len(kept), source, max_length)
   kept = np.flatnonzero(kept)
-  margin = None
-  if any(row.get('margin') is not None for row in rows):
-    margin = np.array([row.get('margin') or 0.0 for row in rows], np.float32)
-    margin = margin[kept]
   # Scores do not depend on padding, but their cost does.
   longest = max(
     len(side.ids[row]) for side in (chosen, rejected) for row in kept
@@ -374,7 +371,8 @@ def encode_preferences(
     for side in (chosen, rejected)
   )
   flipped = np.array([row.get('flipped', False) for row in rows], bool)
-  return Preferences(chosen, rejected, flipped[kept], kept, margin)
+  keys = np.array([prompt_key(row['prompt']) for row in rows], np.uint64)
+  return Preferences(chosen, rejected, flipped[kept], kept, prompts=keys[kept])
 
 
 def pair_lines(

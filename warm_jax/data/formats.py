@@ -79,11 +79,11 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
     prompt, response = _split(turns[:-1], turns[-1:], 'messages', chat)
   elif 'text' in row:
     prompt, response = '', _text(row['text'], 'text').rstrip()
-  elif 'prompt' in row or field:
-    missing = 'prompt' if field else 'completion'
-    raise BadRow(f'{missing!r} is missing')
+  elif field:
+    raise BadRow("'prompt' is missing")
   else:
-    raise _unknown(row)
+    told = 'no completion beside the prompt' if 'prompt' in row else ''
+    raise _unknown(row, told)
   if not response.strip():
     raise BadRow('the response is empty')
   return {'prompt': prompt, 'response': response}
@@ -375,6 +375,8 @@ def _fields(row) -> dict:
   return {key: value for key, value in row.items() if value is not None}
 
 
-def _unknown(row: dict) -> rejects.UnknownFormat:
+def _unknown(row: dict, told: str = '') -> rejects.UnknownFormat:
   names = ', '.join(sorted(map(str, row))[:12]) or 'none'
-  return rejects.UnknownFormat(f'no known format; its fields: {names}')
+  return rejects.UnknownFormat(
+    f'{told or "in no known format"}; its fields: {names}'
+  )

@@ -48,9 +48,27 @@ class Rejects:
   def __init__(self, path: str | pathlib.Path, max_rejected: float = 0.0):
     self.path = pathlib.Path(path)
     self.max_rejected = max_rejected
-    self.rows: list[tuple[str, int, str]] = []
-    self.counts: dict[str, int] = {}  # {source: rows read}
-    self.rejected: dict[str, int] = {}  # {source: rows rejected}
+    # {(source, what it was read as): ...}; a source may serve several splits.
+    self._counts: dict[tuple[str, str], int] = {}
+    self._found: dict[tuple[str, str], list[tuple[str, int, str]]] = {}
+
+  @property
+  def counts(self) -> dict[str, int]:
+    """{source: number of its rows}."""
+    return {source: num for (source, _), num in self._counts.items()}
+
+  @property
+  def rejected(self) -> dict[str, int]:
+    """{source: number of its rows that cannot be used}."""
+    out = dict.fromkeys(self.counts, 0)
+    for (source, _), rows in self._found.items():
+      out[source] += len(rows)
+    return out
+
+  @property
+  def rows(self) -> list[tuple[str, int, str]]:
+    """(file, number, reason) of all that cannot be used."""
+    return [row for rows in self._found.values() for row in rows]
 
   def read(
     self,
@@ -74,8 +92,8 @@ class Rejects:
       UserError: no rows, too many unusable ones, or none usable; the file of
         rejected rows is written first.
     """
-    count, start = 0, len(self.rows)
-    kinds = set()
+    count, kinds = 0, set()
+    found: list[tuple[str, int, str]] = []
     for row in rows:
       count += 1
       try:
@@ -83,35 +101,34 @@ class Rejects:
           raise row.value
         value = convert(row.value)
       except BadRow as bad:
-        self.rows.append((row.file, row.number, str(bad)))
+        found.append((row.file, row.number, str(bad)))
         kinds.add(type(bad))
-        if count == FIRST_ROWS == len(self.rows) - start:
+        if count == FIRST_ROWS == len(found):
           break  # all of them: the rest will hardly be better
         continue
       yield row, value
-    num = len(self.rows) - start
-    self.counts[source], self.rejected[source] = count, num
+    self._counts[source, formats], self._found[source, formats] = count, found
     if not count:
       raise errors.UserError(f'{source}: no rows in it')
-    if num == count or num > self.max_rejected * count:
+    if len(found) == count or len(found) > self.max_rejected * count:
       self.write()
-      raise errors.UserError(self._too_many(source, start, kinds, formats))
+      known = formats if kinds == {UnknownFormat} else ''
+      raise errors.UserError(self._too_many(source, count, found, known))
 
-  def _too_many(self, source, start, kinds, formats) -> str:
-    found, count = self.rows[start:], self.counts[source]
-    first = 'first ' if count == FIRST_ROWS == len(found) else ''
+  def _too_many(self, source, count, found, known) -> str:
     if len(found) == count:
+      first = 'first ' if count == FIRST_ROWS else ''
       told = f'{source}: none of its {first}{count} rows can be used'
     else:
       told = (
         f'{source}: {len(found)} of {count} rows cannot be used, more than '
         f'data.max_rejected={self.max_rejected:g} allows'
       )
+    # Where no field is known, the other rows say the same as the first.
     examples = '; '.join(
       f'{"" if name == source else f"{name}, "}row {number}: {reason}'
-      for name, number, reason in found[:EXAMPLES]
+      for name, number, reason in found[: 1 if known else EXAMPLES]
     )
-    known = formats if kinds == {UnknownFormat} and formats else ''
     return (
       f'{told}: {examples}'
       + (f'; known: {known}' if known else '')
@@ -120,28 +137,30 @@ class Rejects:
 
   def write(self) -> None:
     """Writes all rejected rows; without any, no file is left."""
-    if not self.rows:
+    found = self.rows
+    if not found:
       self.path.unlink(missing_ok=True)
       return
     self.path.parent.mkdir(parents=True, exist_ok=True)
     partial = self.path.with_name(f'{self.path.name}.tmp')
     with partial.open('w', encoding='utf-8') as file:
-      for name, number, reason in self.rows:
+      for name, number, reason in found:
         row = {'file': name, 'row': number, 'reason': reason}
         file.write(json.dumps(row, ensure_ascii=True) + '\n')
     os.replace(partial, self.path)
 
   def summary(self) -> str:
     """One line: how many rows, why, and where they are named; '' for none."""
-    if not self.rows:
+    found = self.rows
+    if not found:
       return ''
-    reasons = collections.Counter(reason for _, _, reason in self.rows)
+    reasons = collections.Counter(reason for _, _, reason in found)
     told = ', '.join(
       f'{reason} ({num})' for reason, num in reasons.most_common(EXAMPLES)
     )
     more = len(reasons) - EXAMPLES
     return (
-      f'{len(self.rows)} of {sum(self.counts.values())} rows rejected: {told}'
+      f'{len(found)} of {sum(self._counts.values())} rows rejected: {told}'
       + (f' and {more} other reasons' if more > 0 else '')
       + f'; named in {self.path}'
     )

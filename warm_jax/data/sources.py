@@ -91,38 +91,6 @@ def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
   return rows
 
 
-def read_pairs(source: str) -> tuple[list[dict], int]:
-  """Reads preference pairs; those of two equal texts are left out.
-
-  Args:
-    source: see `read_rows`.
-
-  Returns:
-    rows: pairs whose texts differ by more than outer white space.
-    num_equal: how many were left out: they say nothing, and would count as
-      right for any model.
-
-  Raises:
-    UserError: what `read_rows` raises, a chosen or rejected text that is
-      empty, or no pair left.
-  """
-  rows = read_rows(source)
-  for number, row in enumerate(rows, 1):
-    for field in ('chosen', 'rejected'):
-      if not row[field].strip():
-        raise errors.UserError(
-          f'{source}, row {number}: {field!r} is empty; give both texts or '
-          'remove the row'
-        )
-  kept = [r for r in rows if r['chosen'].strip() != r['rejected'].strip()]
-  if not kept:
-    raise errors.UserError(
-      f'{source}: chosen and rejected are the same text in every row, so '
-      'there is nothing to prefer'
-    )
-  return kept, len(rows) - len(kept)
-
-
 def _numbered(name: str, rows: Iterable) -> Iterator[rejects.SourceRow]:
   for number, row in enumerate(rows, 1):
     yield rejects.SourceRow(name, number, row)

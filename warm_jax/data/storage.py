@@ -8,9 +8,9 @@ A set of sequences is a folder of plain NumPy files:
   starts.npy   [N] int32, where the response of each row begins
 
 A set of pairs is a folder with `chosen` and `rejected`, such folders both, and
-flipped.npy, rows.npy and, if a row has a margin, margin.npy. Neither writing nor
-training holds more than some rows of it in memory, so a set may be larger than
-that. Folders appear when they are complete.
+flipped.npy, rows.npy, prompts.npy and, if a row has a margin, margin.npy.
+Neither writing nor training holds more than some rows of it in memory, so a set
+may be larger than that. Folders appear when they are complete.
 """
 
 import contextlib
@@ -68,12 +68,6 @@ class StoredSequences:
     """A part of the set, by row numbers or a bool mask [N]; stays on disk."""
     return dataclasses.replace(self, index=self.index[rows])
 
-  def prompt_keys(self) -> Iterator[bytes]:
-    """The ids of each row's prompt, as bytes."""
-    for row in self.index:
-      begin = self.offsets[row]
-      yield self.flat[begin : begin + self.starts[row]].tobytes()
-
   @property
   def ids(self) -> np.ndarray:
     """[N, T] int32, all of them in memory."""
@@ -128,6 +122,7 @@ def open_preferences(
     np.load(folder / 'flipped.npy'),
     np.load(folder / 'rows.npy'),
     np.load(margin) if margin.exists() else None,
+    np.load(folder / 'prompts.npy'),
   ).select(_order(len(chosen), order_seed))
 
 
@@ -201,13 +196,13 @@ def _write(
   folder, rows, tokenizer, max_length, source, overlong, with_response
 ):
   counts = {'rows': 0, 'too_long': 0, 'truncated': 0}
-  with _new_folder(folder) as partial, _Writer(partial) as writer:
+  with new_folder(folder) as partial, _Writer(partial) as writer:
     for chunk in _chunks(rows):
-      heads = encoding.prompt_ids(tokenizer, [row['prompt'] for row in chunk])
-      tails = None
+      prompts = [row['prompt'] for row in chunk]
+      heads, tails = encoding.prompt_ids(tokenizer, prompts), None
       if with_response:
         responses = [row['response'] for row in chunk]
-        tails = encoding.response_ids(tokenizer, responses)
+        heads, tails = encoding.text_ids(tokenizer, prompts, responses)
       lines = encoding.join(heads, tails, max_length, overlong)
       _count(counts, lines.fits, lines.is_cut)
       writer.append(lines, lines.fits)
@@ -243,7 +238,7 @@ def write_preferences(
     UserError: no pair fits.
   """
   counts = {'rows': 0, 'too_long': 0, 'truncated': 0, 'swapped': 0}
-  with _new_folder(folder) as partial:
+  with new_folder(folder) as partial:
     with contextlib.ExitStack() as stack:
       has_margin = _write_pairs(
         partial, stack, rows, tokenizer, max_length, overlong, counts
@@ -269,6 +264,7 @@ def _write_pairs(
     for name, dtype in (
       ('flipped', bool),
       ('rows', np.int64),
+      ('prompts', np.uint64),
       ('margin', np.float32),
     )
   }
@@ -285,6 +281,8 @@ def _write_pairs(
     sides['rejected'].append(rejected, kept)
     columns['flipped'].append(flipped)
     columns['rows'].append(np.array([row['row'] for row in chunk])[kept])
+    keys = [encoding.prompt_key(row['prompt']) for row in chunk]
+    columns['prompts'].append(np.array(keys, np.uint64)[kept])
     columns['margin'].append(np.array([m or 0.0 for m in margins])[kept])
   return has_margin
 
@@ -302,7 +300,7 @@ def _count(counts, kept, is_cut) -> None:
 
 
 @contextlib.contextmanager
-def _new_folder(folder: str | pathlib.Path):
+def new_folder(folder: str | pathlib.Path):
   """A folder that takes its name when the block ends well."""
   folder = pathlib.Path(folder)
   partial = folder.with_name(f'{folder.name}.tmp')

@@ -10,7 +10,7 @@ from warm_jax import members, sampling
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.stages import base, world
+from warm_jax.stages import base, user_data, world
 from warm_jax.training import checkpoint, sft
 
 
@@ -79,7 +79,9 @@ def sft_checkpoints(run):
   return checkpoint.load_params(run.folder('sft') / 'params')
 
 
-def _encoded(run, split: str) -> encoding.Sequences:
+def _encoded(run, split: str):
+  if run.config.kind != 'toy':
+    return user_data.responses(run, split)
   return encoding.encode_responses(
     world.tokenizer(run),
     world.read(run, split),

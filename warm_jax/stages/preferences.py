@@ -15,7 +15,7 @@ import numpy as np
 
 from warm_jax import members, rewards
 from warm_jax.data import corruption, encoding, sources, toy_world
-from warm_jax.stages import language, world
+from warm_jax.stages import language, user_data, world
 from warm_jax.training import checkpoint, policy
 
 NAME = 'tiny_tldr_preferences'
@@ -63,7 +63,9 @@ def run(run) -> dict:
 
 
 def read(run, split: str) -> encoding.Preferences:
-  """Encoded pairs of a split."""
+  """Encoded pairs of a split, in random order."""
+  if run.config.kind != 'toy':
+    return user_data.pairs(run, split)
   return encoding.encode_preferences(
     world.tokenizer(run),
     read_rows(run, split),

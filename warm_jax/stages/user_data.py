@@ -1,162 +1,160 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Stages `world` and `preferences` of a run on a user's own preference files.
+"""Stages `world` and `preferences` of a run on a user's own files.
 
-They write what the toy world's stages write, a tokenizer, rows of prompt and
-response, and annotated pairs, so that every later stage is the same.
+`world` reads every named file, names the rows that cannot be used, and writes
+what language models train on; `preferences` writes the pairs that reward models
+train on. Both write token ids (`data.storage`), which later stages map.
 """
 
-import random
+from collections.abc import Callable, Iterable
 
 from warm_jax import errors
-from warm_jax.data import corruption, encoding, sources
+from warm_jax.data import encoding, loader, storage
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.stages import preferences as toy_preferences
+from warm_jax.stages import user_files
 from warm_jax.stages import world as toy_world
+
+# Folder of a stage that holds its encoded sets.
+ROWS, PAIRS = 'rows', 'pairs'
+SPLITS = 'splits.npz'
 
 
 def world(run) -> dict:
-  """Checks every named file, trains a tokenizer, and writes the text to learn.
+  """Checks every named file and writes what language models train on.
 
-  `data.pretrain` and `data.sft` name files of prompt and response; where one
-  is empty, the prompts of the training pairs with what their labels prefer
-  take its place (WARM trains its SFT model on the preferred summaries): of
-  training pairs only, after the split by prompt and the swaps.
+  Kinds `files` and `reward`: `data.sft` (and `data.pretrain`) name files of
+  responses; where one is empty, the prompts of the training pairs with what
+  their labels prefer take its place (WARM trains its SFT model on the preferred
+  summaries): of training pairs only, after the split by prompt and the swaps.
+  Kind `files` trains its tokenizer on these texts. Kind `sft`: `data.train` is a
+  file of responses. Kind `policy`: `data.train` and `data.test` are files of
+  prompts.
 
   Raises:
     UserError: a file that later stages could not use, found here before
-      anything is written or trained.
+      anything is trained.
   """
-  config, folder = run.config.data, run.folder('world')
-  pairs, _ = labelled_pairs(run)
-  _check_sizes(run, pairs)
-  rows = {}
-  for split in ('pretrain', 'sft'):
-    rows[split] = [
-      _framed(run, row, ('response',))
-      for file in config[split]
-      for row in sources.read_rows(file, sources.RESPONSE_FIELDS)
-    ] or [
-      {'prompt': row['prompt'], 'response': row['chosen']}
-      for row in pairs['train']
-    ]
-    _require(
-      len(rows[split]),
-      run.config[split].batch_size,
-      f'rows of text for {split}',
-      f'{split}.batch_size',
+  chat, rejected = user_files.chat_of(run), user_files.rejects_of(run)
+  if run.config.kind == 'policy':
+    texts = _prompt_texts(run, chat, rejected)
+  elif run.config.kind == 'sft':
+    texts = _response_texts(run, chat, rejected)
+  else:
+    texts = _texts_of_pairs(run, chat, rejected)
+  rejected.write()
+  made = {}
+  if isinstance(run.config.model, str):
+    tokenizer = toy_world.tokenizer(run)
+  else:
+    tokenizer = tokenizer_lib.train_bpe_tokenizer(
+      (
+        text
+        for _, rows in texts.values()
+        for row in rows()
+        for text in row.values()
+      ),
+      run.config.data.vocab_size,
+      run.folder('world') / 'tokenizer',
     )
-  texts = (
-    text for part in rows.values() for row in part for text in row.values()
+    made['vocab_size'] = tokenizer.vocab_size
+  written = {}
+  with storage.new_folder(run.folder('world') / ROWS) as partial:
+    for name, (source, rows) in texts.items():
+      written[name] = _write(run, partial / name, source, rows(), tokenizer)
+  notes = [f'{name} {part["rows"]} rows' for name, part in written.items()]
+  notes += [f'vocabulary of {size}' for size in made.values()]
+  return made | {
+    **{
+      key: {name: part[key] for name, part in written.items()}
+      for key in ('rows', 'too_long', 'truncated')
+    },
+    'read': rejected.counts,
+    'rejected': rejected.rejected,
+    'summary': '; '.join(
+      [', '.join(notes), *_overlong_notes(written), rejected.summary()]
+    ).rstrip('; '),
+  }
+
+
+def _write(run, folder, source, rows, tokenizer) -> dict[str, int]:
+  config = run.config.data
+  if run.config.kind == 'policy':
+    room = config.max_length - run.config.policy.max_new_tokens
+    return storage.write_prompts(folder, rows, tokenizer, room, source)
+  return storage.write_responses(
+    folder, rows, tokenizer, config.max_length, source, config.overlong
   )
-  tokenizer = tokenizer_lib.train_bpe_tokenizer(
-    texts, config.vocab_size, folder / 'tokenizer'
-  )
-  sources.write_tfds(rows, toy_world.NAME, folder)
+
+
+def _prompt_texts(run, chat, rejected):
+  splits = user_files.split_prompts(run, chat, rejected)
   return {
-    'rows': {split: len(part) for split, part in rows.items()},
-    'vocab_size': tokenizer.vocab_size,
-    'summary': f'vocabulary of {tokenizer.vocab_size}, '
-    f'{len(rows["pretrain"])} rows to pretrain on',
+    name: (split.source, _again(user_files.prompts, split, chat))
+    for name, split in splits.items()
   }
 
 
-def preferences(run) -> dict:
-  """Writes the labelled pairs, and counts what a reader should know of them.
-
-  Raises:
-    UserError: a file none of whose pairs fits into data.max_length.
-  """
-  config, folder = run.config.data, run.folder('preferences')
-  rows, equal = labelled_pairs(run)
-  kept = {
-    split: len(
-      encoding.encode_preferences(
-        toy_world.tokenizer(run),
-        part,
-        config.max_length,
-        config[split] or config.train,
-      )
-    )
-    for split, part in rows.items()
-  }
-  sources.write_tfds(rows, toy_preferences.NAME, folder)
-  prompts = {
-    split: {row['prompt'] for row in part} for split, part in rows.items()
-  }
-  train_prompts = prompts.pop('train')
-  shared = {split: len(part & train_prompts) for split, part in prompts.items()}
-  too_long = {split: len(rows[split]) - kept[split] for split in rows}
-  notes = [f'{sum(too_long.values())} too long and left out']
-  if any(equal.values()):
-    notes.append(f'{sum(equal.values())} of two equal texts and left out')
-  notes += [
-    f'{num} of {len(prompts[split])} {split} prompts also occur in train'
-    for split, num in shared.items()
-    if num
-  ]
-  return {
-    'rows': kept,
-    'too_long': too_long,
-    'equal': equal,
-    'prompts_shared_with_train': shared,
-    'swapped': sum(row['flipped'] for row in rows['train']),
-    'summary': ', '.join(f'{split} {num}' for split, num in kept.items())
-    + ' pairs; '
-    + '; '.join(notes),
-  }
+def _response_texts(run, chat, rejected):
+  user_files.require_train(run, 'prompts with responses')
+  return {'sft': _files(run, 'sft', (run.config.data.train,), chat, rejected)}
 
 
-def labelled_pairs(run) -> tuple[dict[str, list[dict]], dict[str, int]]:
-  """Reads the pairs, splits them by prompt, and swaps labels of train.
-
-  A function of the files, `config.data` and the seed alone: the text that the
-  language model learns and the pairs of the reward models come from one split
-  and carry the same swaps. Where no selection file is given,
-  `data.selection_fraction` of the prompts of the training file are set apart:
-  many pairs share a prompt, so a split by pair would leak.
-
-  Returns:
-    rows: {split: rows of prompt, chosen, rejected, flipped} in random order.
-    equal: {split of a file: number of its pairs of two equal texts}; these are
-      not among the rows.
-
-  Raises:
-    UserError: no train or test file, or one that cannot be used.
-  """
-  config, seed = run.config.data, run.config.seed
-  for split, use in (('train', 'train'), ('test', 'report')):
-    if not config[split]:
-      raise errors.UserError(
-        f'data.{split} is empty: name a file of preference pairs to {use} on '
-        f'(--config.data.{split}=FILE)'
-      )
-  rows, equal = {}, {}
-  for split in ('train', 'selection', 'test', 'ood'):
-    if config[split]:
-      part, equal[split] = sources.read_pairs(config[split])
-      rows[split] = [_framed(run, row, ('chosen', 'rejected')) for row in part]
-  if 'selection' not in rows:
-    rows['train'], rows['selection'] = _split_by_prompt(
-      rows['train'], config.selection_fraction, seed, config.train
-    )
-  for split, part in rows.items():
-    random.Random(f'{seed}/{split} pairs').shuffle(part)
-    part = part[: config.max_pairs or None]
-    swapped = config.swapped if split == 'train' else 0.0
-    flips = corruption.flip_mask(len(part), swapped, seed=seed + 7)
-    rows[split] = corruption.swap_labels(part, flips)
-  return rows, equal
-
-
-def _check_sizes(run, pairs) -> None:
+def _texts_of_pairs(run, chat, rejected):
+  config = run.config
+  splits = user_files.split_pairs(run, chat, rejected)
   _require(
-    len(pairs['train']),
-    run.config.reward.batch_size,
+    len(splits['train']),
+    config.reward.batch_size,
     'training pairs in data.train',
     'reward.batch_size',
   )
   # Scores are normalised and members ranked on them.
-  _require(len(pairs['selection']), 2, 'selection pairs', 'their minimum')
+  _require(len(splits['selection']), 2, 'selection pairs', 'their minimum')
+  texts = {}
+  for name in ('pretrain', 'sft'):
+    if name not in config or not config[name].get('enabled', True):
+      continue
+    if config.data[name]:
+      texts[name] = _files(run, name, config.data[name], chat, rejected)
+    else:
+      rows = _again(_preferred, splits['train'], chat)
+      _require_rows(run, name, len(splits['train']))
+      texts[name] = config.data.train, rows
+  user_files.save_splits(run.folder('world') / SPLITS, splits)
+  return texts
+
+
+def _preferred(split, chat) -> Iterable[dict]:
+  for row in user_files.pairs(split, chat):
+    yield {'prompt': row['prompt'], 'response': row['chosen']}
+
+
+def _files(run, name: str, sources, chat, rejected):
+  """(their names, rows of responses) after a first pass that counts."""
+  num = sum(
+    1 for file in sources for _ in user_files.responses(file, chat, rejected)
+  )
+  _require_rows(run, name, num)
+
+  def rows():
+    for file in sources:
+      yield from user_files.responses(file, chat)
+
+  return ', '.join(sources), rows
+
+
+def _again(function: Callable, *args) -> Callable[[], Iterable[dict]]:
+  """Rows that can be read more than once."""
+  return lambda: function(*args)
+
+
+def _require_rows(run, name: str, num: int) -> None:
+  _require(
+    num,
+    run.config[name].batch_size,
+    f'rows of text for {name}',
+    f'{name}.batch_size',
+  )
 
 
 def _require(num: int, least: int, what: str, limit: str) -> None:
@@ -166,25 +164,96 @@ def _require(num: int, least: int, what: str, limit: str) -> None:
     )
 
 
-def _framed(run, row: dict, responses) -> dict:
-  """Keeps the text fields; the prompt goes through data.prompt_template."""
-  template = run.config.data.prompt_template
+def preferences(run) -> dict:
+  """Writes the labelled pairs, and counts what a reader should know of them.
+
+  Raises:
+    UserError: a file of which too few pairs fit into data.max_length.
+  """
+  config, folder = run.config.data, run.folder('preferences')
+  splits = user_files.load_splits(run.folder('world') / SPLITS)
+  chat, tokenizer = user_files.chat_of(run), toy_world.tokenizer(run)
+  written = {}
+  with storage.new_folder(folder / PAIRS) as partial:
+    for name, split in splits.items():
+      written[name] = storage.write_preferences(
+        partial / name,
+        user_files.pairs(split, chat),
+        tokenizer,
+        config.max_length,
+        split.source,
+        config.overlong,
+      )
+    fit = f'that fit into data.max_length={config.max_length}'
+    for name, least, limit in (
+      ('train', run.config.reward.batch_size, 'reward.batch_size'),
+      ('selection', 2, 'their minimum'),
+    ):
+      _require(written[name]['rows'], least, f'{name} pairs {fit}', limit)
+  shared = user_files.shared_prompts(splits)
   return {
-    'prompt': template.replace('{prompt}', row['prompt'].strip()),
-    **{field: row[field].strip() for field in responses},
+    **{
+      key: {name: part[key] for name, part in written.items()}
+      for key in ('rows', 'too_long', 'truncated')
+    },
+    'rejected': run.result('world')['rejected'],
+    'prompts_shared_with_train': {k: num for k, (num, _) in shared.items()},
+    'swapped': written['train']['swapped'],
+    'summary': '; '.join(
+      [
+        ', '.join(f'{name} {part["rows"]}' for name, part in written.items())
+        + ' pairs',
+        *_overlong_notes(written),
+        *(
+          f'{num} of {total} {name} prompts also occur in train'
+          for name, (num, total) in shared.items()
+          if num
+        ),
+      ]
+    ),
   }
 
 
-def _split_by_prompt(rows: list[dict], fraction: float, seed: int, source: str):
-  """Splits rows so that no prompt is on both sides."""
-  prompts = sorted({row['prompt'] for row in rows})
-  random.Random(f'{seed}/split').shuffle(prompts)
-  held = set(prompts[: round(fraction * len(prompts))])
-  if not held or len(held) == len(prompts):
-    raise errors.UserError(
-      f'{source} has {len(prompts)} different prompts, of which '
-      f'selection_fraction={fraction} leaves none on one side; name a '
-      'selection file or choose another fraction'
-    )
-  train = [row for row in rows if row['prompt'] not in held]
-  return train, [row for row in rows if row['prompt'] in held]
+def _overlong_notes(written: dict[str, dict]) -> list[str]:
+  """What became of rows longer than the context."""
+  totals = {
+    key: sum(part[key] for part in written.values())
+    for key in ('too_long', 'truncated')
+  }
+  notes = {'too_long': 'too long and left out', 'truncated': 'too long and cut'}
+  return [f'{num} {notes[key]}' for key, num in totals.items() if num]
+
+
+# ---------------------------------------------------------------------------
+# What later stages read
+# ---------------------------------------------------------------------------
+
+
+def prompts(run, split: str) -> storage.StoredSequences:
+  """Encoded prompts of a run of kind `policy`, in a random order.
+
+  Args:
+    run: of the pipeline.
+    split: 'train', or 'test' for evaluation.
+  """
+  return storage.open_sequences(
+    run.folder('world') / ROWS / split,
+    toy_world.tokenizer(run).pad_id,
+    loader.order_seed(run.config.seed, 'prompts', split),
+  )
+
+
+def responses(run, split: str) -> storage.StoredSequences:
+  """Encoded rows of prompt and response: `sft` or `pretrain`."""
+  return storage.open_sequences(
+    run.folder('world') / ROWS / split, toy_world.tokenizer(run).pad_id
+  )
+
+
+def pairs(run, split: str) -> encoding.Preferences:
+  """Encoded pairs of a split, in a random order (so the first are a sample)."""
+  return storage.open_preferences(
+    run.folder('preferences') / PAIRS / split,
+    toy_world.tokenizer(run).pad_id,
+    loader.order_seed(run.config.seed, 'pairs', split),
+  )
