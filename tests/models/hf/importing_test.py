@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from warm_jax import errors
 from warm_jax.models import language_model
-from warm_jax.models.hf import importing
+from warm_jax.models.hf import importing, stored
 
 FIXTURES = pathlib.Path(__file__).parents[2] / 'oracles' / 'fixtures'
 EMBEDDING = 'model.embed_tokens.weight'
@@ -363,17 +363,18 @@ def test_leaves_land_on_their_shardings(name):
 def test_one_tensor_is_in_memory_at_a_time(monkeypatch):
   """The next tensor is read when the leaves before it have been placed."""
   log = []
-  read, ready = importing._read, jax.block_until_ready
+  read, ready = stored.StoredTensors.read_into, jax.block_until_ready
 
-  def logged_read(tensors, name):
+  def logged_read(*args):
     log.append('read')
-    return read(tensors, name)
+    return read(*args)
 
   def logged_ready(leaves):
     log.append('ready')
     return ready(leaves)
 
-  monkeypatch.setattr(importing, '_read', logged_read)
+  checkpoint = importing.inspect(FIXTURES / 'llama')
+  monkeypatch.setattr(stored.StoredTensors, 'read_into', logged_read)
   monkeypatch.setattr(jax, 'block_until_ready', logged_ready)
-  importing.load(importing.inspect(FIXTURES / 'llama'))
+  importing.load(checkpoint)
   assert log == ['read', 'ready'] * 20

@@ -18,7 +18,7 @@ import numpy as np
 
 from warm_jax import errors
 from warm_jax.models import config as config_lib
-from warm_jax.models.hf import families, files, stored
+from warm_jax.models.hf import families, files, layouts, stored
 
 PyTree = Any
 Sharding = jax.sharding.Sharding
@@ -158,18 +158,34 @@ def load(
       'here. Set a pad_token_id of its own if it was trained on the last token'
     )
   leaves: dict[str, jax.Array] = {}
+  scratch = np.empty(0, np.uint8)
   with stored.StoredTensors(checkpoint.folder) as tensors:
     for tensor in wanted:
-      array = _read(tensors, checkpoint.names[tensor.name])
+      name = checkpoint.names[tensor.name]
+      info = tensors.tensors[name]
+      size = info.size * info.dtype.itemsize
+      # What is rearranged on its way passes through one buffer, whose pages
+      # are touched once; what is not may become the parameter where it is.
+      passes_through = tensor.layout not in layouts.UNCHANGED
+      if not passes_through:
+        buffer = np.empty(size, np.uint8)
+      elif size <= scratch.size:
+        buffer = scratch[:size]
+      else:
+        buffer = scratch = np.empty(size, np.uint8)
+      array = buffer.view(info.dtype).reshape(info.shape)
+      tensors.read_into(name, 0, array.reshape(-1))
       for path, leaf in zip(tensor.leaves, tensor.to_leaves(array)):
+        if passes_through and leaf.flags.c_contiguous:
+          # jax may keep such an array as it is: not the buffer's.
+          leaf = leaf.copy()
         leaf = _grown(leaf, path, checkpoint.config.vocab_size)
         if sharding is None or isinstance(sharding, Sharding):
           where = sharding
         else:
           where = sharding(path, leaf.shape)
         leaves[path] = _place(leaf, where)
-      # The host holds no second tensor before this one has been passed on.
-      del array, leaf
+      # The buffer must not change, nor a second tensor come, before that.
       jax.block_until_ready([leaves[path] for path in tensor.leaves])
   return _nested(leaves)
 
@@ -317,15 +333,6 @@ def _stored_vocab_size(checkpoint: Checkpoint) -> int:
   return int(checkpoint.hf_config['vocab_size'])
 
 
-def _read(tensors: stored.StoredTensors, name: str) -> np.ndarray:
-  """One whole tensor as stored."""
-  info = tensors.tensors[name]
-  array = np.empty(info.shape, info.dtype)
-  tensors.read_into(name, 0, array.reshape(-1))
-  # jax has no float64 by default and would warn.
-  return array.astype(np.float32) if array.dtype == np.float64 else array
-
-
 def _grown(leaf: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
   """Appends mean rows to an embedding, mean columns to a head."""
   axis = {_EMBEDDING: 0, _LM_HEAD: 1}.get(path)
@@ -341,42 +348,23 @@ def _grown(leaf: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
 def _place(leaf: np.ndarray, sharding: Sharding | None) -> jax.Array:
   """A leaf in float32 on its devices.
 
-  Large leaves go there as they are stored, half as many bytes for bfloat16,
-  and are transposed and converted there: numpy's transpose is slower than the
-  reading.
+  jax transposes faster than numpy while it copies. Large halves travel as they
+  are and become float32 on the device.
   """
-  transposed = leaf.ndim == 2 and not leaf.flags.c_contiguous
-  transposed = transposed and leaf.flags.f_contiguous
-  named = isinstance(sharding, jax.sharding.NamedSharding)
-  if leaf.size < _COMPILE_FROM or not (sharding is None or named):
-    leaf, transposed = np.ascontiguousarray(leaf, np.float32), False
-  stored_sharding = sharding
-  if transposed:
-    leaf = leaf.T
-    if isinstance(sharding, jax.sharding.NamedSharding):
-      spec = (*sharding.spec, None, None)[:2]
-      stored_sharding = jax.sharding.NamedSharding(
-        sharding.mesh,
-        jax.sharding.PartitionSpec(*reversed(spec)),
-        memory_kind=sharding.memory_kind,
-      )
-  if stored_sharding is None:
+  if leaf.dtype == np.float64 or leaf.size < _COMPILE_FROM:
+    leaf = leaf.astype(np.float32, copy=False)
+  if sharding is None:
     array = jax.device_put(leaf)
   else:
     array = jax.make_array_from_callback(
-      leaf.shape, stored_sharding, lambda index: leaf[index]
+      leaf.shape, sharding, lambda index: leaf[index]
     )
-  if not transposed and leaf.dtype == np.float32:
-    return array
-  return _convert(transposed, sharding)(array)
+  return array if leaf.dtype == np.float32 else _to_float32(sharding)(array)
 
 
 @functools.cache
-def _convert(transposed: bool, sharding: Sharding | None):
-  def convert(x):
-    return (x.T if transposed else x).astype(jnp.float32)
-
-  return jax.jit(convert, out_shardings=sharding)
+def _to_float32(sharding: Sharding | None):
+  return jax.jit(lambda x: x.astype(jnp.float32), out_shardings=sharding)
 
 
 def _nested(leaves: dict[str, jax.Array]) -> PyTree:

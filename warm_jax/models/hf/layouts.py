@@ -64,6 +64,9 @@ _identity = Layout(
   to_stored=lambda leaves, config: leaves[0],
 )
 
+# Layouts whose leaf is the stored tensor.
+UNCHANGED = ('copy', 'conv1d')
+
 LAYOUTS = {
   # The same numbers in the same order.
   'copy': _identity,
