@@ -119,6 +119,20 @@ def test_what_is_left_out_means_what_transformers_means(model_type):
       },
       {'rope_scaling': 'llama3', 'rope_original_length': 40},
     ),
+    (
+      'llama',
+      {
+        'original_max_position_embeddings': 16,
+        'rope_scaling': {
+          'rope_type': 'llama3',
+          'factor': 8.0,
+          'low_freq_factor': 1.0,
+          'high_freq_factor': 4.0,
+          'original_max_position_embeddings': 32,
+        },
+      },
+      {'rope_original_length': 16},
+    ),
     ('llama', {'head_dim': 6}, {'head_dim': 6}),
     (
       'llama',
@@ -216,6 +230,7 @@ def test_entries(model_type, entries, fields):
     ('llama', {'rope_scaling': {'type': 'dynamic', 'factor': 2}}, 'dynamic'),
     ('qwen2', {'rope_scaling': {'rope_type': 'yarn', 'factor': 2}}, 'yarn'),
     ('llama', {'rope_scaling': {'type': 'linear'}}, 'no factor'),
+    ('llama', {'rope_scaling': 'linear'}, 'is no object'),
     ('llama', {'partial_rotary_factor': 0.5}, 'partial_rotary_factor=0.5'),
     (
       'llama',

@@ -22,7 +22,7 @@ def read(hf: Json, default_theta: float = 10000.0, rotary: float = 1.0) -> Json:
     rotary: fraction if none is given; 1.0 allows no other.
   """
   # An old entry wins, as in transformers.
-  given = hf.get('rope_scaling') or hf.get('rope_parameters') or {}
+  given = _dict(hf, 'rope_scaling') or _dict(hf, 'rope_parameters')
   if any(isinstance(value, dict) for value in given.values()):
     raise errors.UserError(
       'config.json: rope_parameters for each layer type are not supported in '
@@ -44,6 +44,13 @@ def read(hf: Json, default_theta: float = 10000.0, rotary: float = 1.0) -> Json:
   return fields | {'rotary_fraction': fraction} | _scaling(given, hf)
 
 
+def _dict(hf: Json, name: str) -> Json:
+  value = hf.get(name) or {}
+  if not isinstance(value, dict):
+    raise errors.UserError(f'config.json: {name}={value!r} is no object')
+  return value
+
+
 def _scaling(given: Json, hf: Json) -> Json:
   kind = entries.get(given, 'rope_type', entries.get(given, 'type', 'default'))
   if kind == 'default':
@@ -58,15 +65,15 @@ def _scaling(given: Json, hf: Json) -> Json:
     'rope_factor': float(entries.need(given, 'factor')),
   }
   if kind == 'llama3':
-    length = entries.get(
-      hf, 'original_max_position_embeddings', hf['max_position_embeddings']
-    )
+    # The top comes first in transformers, and the whole context last.
+    name = 'original_max_position_embeddings'
+    length = entries.get(hf, name, given.get(name))
+    if length is None:
+      length = entries.need(hf, 'max_position_embeddings')
     fields |= {
       'rope_low_frequency': float(entries.need(given, 'low_freq_factor')),
       'rope_high_frequency': float(entries.need(given, 'high_freq_factor')),
-      'rope_original_length': int(
-        entries.get(given, 'original_max_position_embeddings', length)
-      ),
+      'rope_original_length': int(length),
     }
   return fields
 
@@ -101,16 +108,14 @@ def write(config: config_lib.ModelConfig) -> Json:
 
 def read_per_layer_type(hf: Json) -> Json:
   """Two bases; only layers that see everything are scaled."""
-  given = hf.get('rope_parameters') or {}
-  full = dict(given.get('full_attention') or {}) | (
-    hf.get('rope_scaling') or {}
-  )
-  local = given.get('sliding_attention') or {}
+  given = _dict(hf, 'rope_parameters')
   if stray := set(given) - set(LAYER_TYPES):
     raise errors.UserError(
       f'config.json: rope_parameters has {sorted(stray)[0]!r}, expected '
       f'{" and ".join(LAYER_TYPES)}'
     )
+  full = _dict(given, 'full_attention') | _dict(hf, 'rope_scaling')
+  local = _dict(given, 'sliding_attention')
   if _scaling(local, hf):
     raise errors.UserError(
       'config.json: rope_parameters that scale the sliding layers are not '
