@@ -48,6 +48,8 @@ def test_json_round_trip_is_equal_and_hashable():
     ('rotary_fraction', 0.0),
     ('rotary_fraction', 0.25),  # 1 of 4 entries: odd
     ('norm_eps', 0.0),
+    ('rope_scaling', 'yarn'),
+    ('rope_factor', 0.0),
     ('attention_softcap', -1.0),
     ('layer_types', ('full',)),
     ('layer_types', ('full', 'local')),
@@ -64,6 +66,15 @@ def test_error_for_fields_that_contradict():
     ({'layer_types': ('full', 'sliding')}, 'sliding_window'),
     ({'parallel_residual': True, 'post_norms': True}, 'post_norms'),
     ({'norm': 'layernorm', 'norm_plus_one': True}, 'norm_plus_one'),
+    ({'rope_scaling': 'llama3'}, 'rope_original_length'),
+    (
+      {
+        'rope_scaling': 'llama3',
+        'rope_original_length': 8,
+        'rope_low_frequency': 4.0,
+      },
+      'rope_high_frequency',
+    ),
   ):
     with pytest.raises(errors.UserError, match=f'ModelConfig.{field}='):
       config_lib.ModelConfig(**{**TINY, **changes})

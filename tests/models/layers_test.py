@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from warm_jax.models import config as config_lib
 from warm_jax.models import layers, transformer
 
 
@@ -73,6 +74,46 @@ def test_rotation_by_hand():
   y = layers.rotate(jnp.array([1.0, 2.0]).reshape(1, 1, 1, 2), table)
   expected = [np.cos(1) - 2 * np.sin(1), 2 * np.cos(1) + np.sin(1)]
   np.testing.assert_allclose(y.reshape(2), expected, rtol=1e-6)
+
+
+# fmt: off
+@pytest.mark.parametrize(('head_dim', 'theta', 'fields', 'expected'), [
+  # Llama 3.1 8B: left alone, in between, divided by 8.
+  (
+    128, 500000.0,
+    {
+      'rope_scaling': 'llama3', 'rope_factor': 8.0, 'rope_low_frequency': 1.0,
+      'rope_high_frequency': 4.0, 'rope_original_length': 8192,
+    },
+    {
+      0: 1.0, 20: 1.656044088e-02, 28: 3.211446106e-03, 30: 1.371893683e-03,
+      32: 5.248460220e-04, 34: 1.785077911e-04, 36: 7.784655463e-05,
+      40: 3.428102355e-05, 63: 3.068925878e-07,
+    },
+  ),
+  # As Gemma 3 4B scales its full layers.
+  (
+    16, 1000000.0, {'rope_scaling': 'linear', 'rope_factor': 8.0},
+    {
+      0: 1.25e-01, 1: 2.222849242e-02, 2: 3.952847328e-03, 3: 7.029266562e-04,
+      4: 1.250000059e-04, 5: 2.222849253e-05, 6: 3.952846782e-06,
+      7: 7.029266840e-07,
+    },
+  ),
+])
+# fmt: on
+def test_scaled_frequencies(head_dim, theta, fields, expected):
+  """Against the numbers of transformers 5.23 with torch 2.13."""
+  config = config_lib.ModelConfig(
+    vocab_size=8, width=16, num_layers=1, num_heads=1, mlp_width=8,
+    max_length=8, head_dim=head_dim, rope_theta=theta, **fields,
+  )  # fmt: skip
+  got = layers.rotary_frequencies(head_dim, theta, config)
+  assert got.shape == (head_dim // 2,) and got.dtype == np.float32
+  # Theirs are float32 throughout: an error of a few units in the last place.
+  np.testing.assert_allclose(
+    got[list(expected)], list(expected.values()), rtol=1e-6
+  )
 
 
 @pytest.mark.parametrize('kv_heads', [1, 2, 4])
