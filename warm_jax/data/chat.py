@@ -21,7 +21,8 @@ from typing import Any
 from warm_jax.data import rejects
 from warm_jax.data import tokenizer as tokenizer_lib
 
-# Templates that write the date would make a reward depend on the day (trap P8).
+# Templates that write the date would make a reward depend on the day (trap P8):
+# some are handed it, some ask for it.
 # The day is that of the Llama 3 templates' own fixed default.
 PINNED_DATE = datetime.datetime(2024, 7, 26)
 
@@ -43,7 +44,9 @@ class Chat:
     prompt_template: str = '{prompt}',
   ):
     self._hf: Any = tokenizer.hf if tokenizer else None
-    self._has_template = bool(self._hf is not None and self._hf.chat_template)
+    self._template: str | None = None
+    if self._hf is not None and self._hf.chat_template:
+      self._template = _pinned(self._hf.get_chat_template())
     self.prompt_template = prompt_template
 
   def frame(self, prompt: str) -> str:
@@ -56,14 +59,15 @@ class Chat:
       return prompt
     return self.prompt_template.replace('{prompt}', prompt.strip())
 
-  def response(self, prompt: str, text: str) -> str:
+  def response(self, text: str) -> str:
     """A plain response as it stands behind a framed prompt.
 
     White space at its end is left out, since the end of sequence follows; that
-    at its start too if the prompt ends in white space already.
+    at its start too if the template ends in white space already.
     """
-    text = text.rstrip()
-    return text.lstrip() if prompt[-1:].isspace() else text
+    return (
+      text.strip() if _ends_in_space(self.prompt_template) else text.rstrip()
+    )
 
   def prompt(self, messages: list[Message]) -> str:
     """Text of the turns of a prompt, up to where the response begins."""
@@ -89,36 +93,50 @@ class Chat:
         'follows'
       )
     text = whole[len(head) :].rstrip()
-    if self._has_template and self._hf.eos_token:
+    if self._template and self._hf.eos_token:
       text = text.removesuffix(self._hf.eos_token)
     return head, text
 
   def _render(self, messages: list[Message], open_turn: bool) -> str:
-    if not self._has_template:
+    if self._template is None:
       return self._render_plainly(messages)
-    # One name each for templates that are handed a date and for those that ask.
     try:
-      text = self._hf.apply_chat_template(
+      return self._hf.apply_chat_template(
         messages,
+        chat_template=self._template,
         tokenize=False,
         add_generation_prompt=open_turn,
         date_string=PINNED_DATE.strftime('%d %b %Y'),
-        strftime_now=PINNED_DATE.strftime,
       )
-    except (
-      Exception
-    ) as error:  # a template is a program: it raises what it likes
+    # A template is a program, and raises what it likes.
+    except Exception as error:
       told = ' '.join(str(error).split())
       raise rejects.BadRow(f'the chat template refuses it: {told}') from error
-    return text
 
   def _render_plainly(self, messages: list[Message]) -> str:
     return ''.join(
       self.frame(message['content'])
       if message['role'] == 'user'
-      else message['content'].strip() + '\n'
+      else self.response(message['content']) + '\n'
       for message in messages
     )
+
+
+def _pinned(template: str) -> str:
+  """Puts a macro of its name before the function that tells the time."""
+  if 'strftime_now' not in template:
+    return template
+  letters = [*(f'-{c}' for c in 'dmHIMSj'), *'aAbBcdfHIjmMpSUwWxXyYzZ']
+  steps = ''.join(
+    f' | replace({_quoted("%" + c)}, {_quoted(PINNED_DATE.strftime("%" + c))})'
+    for c in letters
+  )
+  return (
+    '{%- macro strftime_now(format) -%}{{ format'
+    + steps
+    + ' }}{%- endmacro -%}'
+    + template
+  )
 
 
 def plain_template(prompt_template: str) -> str:
@@ -128,25 +146,22 @@ def plain_template(prompt_template: str) -> str:
   last response.
   """
   before, _, after = prompt_template.partition('{prompt}')
-  content = "message['content']"
+  prompt = response = "message['content']"
   if prompt_template != '{prompt}':
-    content += ' | trim'
-  user = (
-    '{{ '
-    + ' + '.join(
-      part for part in (_quoted(before), f'({content})', _quoted(after)) if part
-    )
-    + ' }}'
-  )
+    prompt += '.strip()'
+  response += '.strip()' if _ends_in_space(prompt_template) else '.rstrip()'
   return (
-    '{% for message in messages %}'
-    "{% if message['role'] == 'user' %}" + user + '{% elif loop.last %}'
-    "{{ message['content'] | trim }}{{ eos_token }}"
-    "{% else %}{{ (message['content'] | trim) + '\\n' }}{% endif %}"
-    '{% endfor %}'
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    f'{{{{ {_quoted(before)} + {prompt} + {_quoted(after)} }}}}'
+    f'{{% elif loop.last %}}{{{{ {response} + eos_token }}}}'
+    f'{{% else %}}{{{{ {response} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
   )
+
+
+def _ends_in_space(prompt_template: str) -> bool:
+  return prompt_template[-1:].isspace()
 
 
 def _quoted(text: str) -> str:
   """A Jinja literal; its escapes are those of Python and of JSON."""
-  return json.dumps(text) if text else ''
+  return json.dumps(text)

@@ -100,8 +100,9 @@ def prompt_row(row: Any, chat: chat_lib.Chat) -> dict:
     prompt = row['prompt']
   elif 'messages' in row:
     prompt = _messages(row['messages'], 'messages')
-    if prompt and prompt[-1]['role'] == 'assistant':
+    if prompt[-1]['role'] == 'assistant':
       prompt = prompt[:-1]
+      _check_prompt(prompt, 'messages')
   elif 'context' in row:
     prompt = row['context']
   elif 'chosen' in row:
@@ -283,7 +284,7 @@ def _answer(prompt, response, field: str, chat: chat_lib.Chat):
     turns = _messages(prompt, name), _messages(response, field)
     return _split(*turns, field, chat)
   framed = chat.frame(_text(prompt, 'prompt'))
-  return framed, chat.response(framed, _text(response, field))
+  return framed, chat.response(_text(response, field))
 
 
 def _split(prompt, response, field: str, chat: chat_lib.Chat):

@@ -1,0 +1,159 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Chat templates: one begin, one end, no date, and borders that hold."""
+
+import dataclasses
+import datetime
+import itertools
+
+import numpy as np
+import pytest
+
+from warm_jax.data import chat as chat_lib
+from warm_jax.data import encoding, rejects, tokenizer
+
+pytestmark = pytest.mark.hf
+
+# As in ChatML, with the tokens of the scratch tokenizer; a line break follows
+# the end of every turn.
+CHATML = (
+  '{{ bos_token }}{% for m in messages %}'
+  "{{ '[' + m['role'] + ']\n' + m['content'] + eos_token + '\n' }}"
+  "{% endfor %}{% if add_generation_prompt %}{{ '[assistant]\n' }}{% endif %}"
+)
+TURNS = [{'role': 'user', 'content': 'the world'}]
+ANSWER = [{'role': 'assistant', 'content': 'hello again'}]
+
+
+@pytest.fixture(scope='module')
+def bare(tmp_path_factory):
+  texts = ['hello world, hello again', '[user]\nthe world is wide'] * 20
+  return tokenizer.train_bpe_tokenizer(
+    texts, 300, tmp_path_factory.mktemp('bpe')
+  )
+
+
+def with_template(bare, template):
+  """The tokenizer with a chat template of its own."""
+  import transformers
+
+  folder = bare.hf.name_or_path
+  hf = transformers.AutoTokenizer.from_pretrained(folder)
+  hf.chat_template = template
+  return dataclasses.replace(bare, hf=hf)
+
+
+def test_the_response_begins_where_its_turn_does(bare):
+  chat = chat_lib.Chat(with_template(bare, CHATML))
+  prompt, response = chat.split(TURNS, ANSWER)
+  assert prompt == '<bos>[user]\nthe world<eos>\n[assistant]\n'
+  # Without its end, and without the line break behind it.
+  assert response == 'hello again'
+  assert chat.prompt(TURNS) == prompt
+
+
+def test_a_templated_row_has_one_begin_and_one_end(bare):  # trap P6
+  chat = chat_lib.Chat(with_template(bare, CHATML))
+  prompt, response = chat.split(TURNS, ANSWER)
+  for apart in (True, False):
+    row = {'prompt': prompt, 'chosen': response, 'rejected': 'hello'}
+    pairs = encoding.encode_preferences(bare, [row], 64, 'x', apart)
+    ids = pairs.chosen.ids[0, : pairs.chosen.mask[0].sum()]
+    assert (ids == bare.bos_id).sum() == 1 and ids[0] == bare.bos_id
+    # One end of the user's turn, one of the answer.
+    assert (ids == bare.eos_id).sum() == 2 and ids[-1] == bare.eos_id
+    start = pairs.chosen.response_start[0]
+    assert (ids[start:] == bare.eos_id).sum() == 1  # trap P7
+    assert bare.decode([ids[start:]])[0].strip() == 'hello again'
+
+
+@pytest.mark.parametrize(
+  'template',
+  [
+    "{{ strftime_now('%d %b %Y') }}",
+    "{% for m in [1] %}{{ strftime_now('%-d %b %Y') }}{% endfor %}",
+    '{{ date_string }}',
+    # The form of the Llama 3 templates.
+    '{%- if not date_string is defined %}{%- set date_string = '
+    "strftime_now('%d %b %Y') %}{%- endif %}{{ date_string }}",
+  ],
+)
+def test_rows_do_not_depend_on_the_day(bare, template):  # trap P8
+  chosen = with_template(bare, template + "{{ messages[0]['content'] }}")
+  today = datetime.datetime.now().strftime('%d %b %Y')
+  text = chat_lib.Chat(chosen).prompt(TURNS)
+  assert text == '26 Jul 2024the world' and today not in text
+
+
+def test_templates_that_rewrite_the_past_are_refused(bare):
+  template = (
+    '{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}'
+  )
+  with pytest.raises(rejects.BadRow, match='renders the prompt otherwise'):
+    chat_lib.Chat(with_template(bare, template)).split(TURNS, ANSWER)
+
+
+@pytest.mark.parametrize(
+  'template, told',
+  [
+    ("{{ raise_exception('roles must\nalternate') }}", 'roles must alternate'),
+    ('{{ messages[9].content.x.y }}', 'no element 9|no attribute'),
+    ('{% for %}', 'Expected'),
+  ],
+)
+def test_what_the_template_refuses_is_told_in_one_line(bare, template, told):
+  chat = chat_lib.Chat(with_template(bare, template))
+  with pytest.raises(rejects.BadRow, match=told) as error:
+    chat.prompt(TURNS)
+  assert '\n' not in str(error.value)
+
+
+DIALOGUE = [
+  {'role': 'system', 'content': ' be brief '},
+  *TURNS,
+  *ANSWER,
+  {'role': 'user', 'content': '"wide" {{ 1 }}\\n\'?'},
+]
+
+
+@pytest.mark.parametrize(
+  'prompt_template', ['{prompt}', '{prompt}\n', 'Q: "{prompt}"\\\n\nA: \'']
+)
+def test_plain_rendering_is_the_exported_template(bare, prompt_template):
+  """Without a template: what is trained on is what the export will render."""
+  plain = chat_lib.plain_template(prompt_template)
+  chat = chat_lib.Chat(bare, prompt_template)
+  spaced = [{'role': 'assistant', 'content': ' hello again '}]
+  for prompt, answer in itertools.product((TURNS, DIALOGUE), (ANSWER, spaced)):
+    head, response = chat.split(prompt, answer)
+    assert head + response + '<eos>' == bare.hf.apply_chat_template(
+      prompt + answer, chat_template=plain, tokenize=False
+    )
+    assert head == bare.hf.apply_chat_template(
+      prompt, chat_template=plain, tokenize=False, add_generation_prompt=True
+    )
+  # One question and one answer are a plain row.
+  head, response = chat.split(TURNS, spaced)
+  assert head == chat.frame('the world')
+  assert response == chat.response(' hello again ')
+
+
+def test_no_tokenizer_is_as_one_without_a_template(bare):
+  for template in ('{prompt}', '{prompt}\n'):
+    with_one, without = (
+      chat_lib.Chat(bare, template),
+      chat_lib.Chat(None, template),
+    )
+    assert with_one.split(DIALOGUE, ANSWER) == without.split(DIALOGUE, ANSWER)
+
+
+def test_ids_of_a_conversation_are_those_of_the_whole_text(bare):
+  """What transformers tokenises from the same template, border and all."""
+  chosen = with_template(bare, CHATML)
+  prompt, response = chat_lib.Chat(chosen).split(TURNS, ANSWER)
+  (head,), (tail,) = encoding.text_ids(chosen, [prompt], [response])
+  whole = chosen.hf.apply_chat_template(TURNS + ANSWER, tokenize=True)
+  whole = whole['input_ids'] if not isinstance(whole, list) else whole
+  # The template writes a line break behind the last end, the row does not.
+  length = len(head) + len(tail)
+  np.testing.assert_array_equal(head + tail, whole[:length])
+  assert chosen.hf.decode(whole[length:]).strip() == ''

@@ -1,0 +1,350 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Each format that users bring, and each way a row can be wrong."""
+
+import json
+
+import pytest
+
+from warm_jax.data import chat as chat_lib
+from warm_jax.data import formats, rejects
+
+PLAIN = chat_lib.Chat(None, '{prompt}')
+FRAMED = chat_lib.Chat(None, 'Q: {prompt}\nA:')
+
+
+def turn(role, content, **more):
+  return {'role': role, 'content': content} | more
+
+
+def user(content):
+  return turn('user', content)
+
+
+def assistant(content):
+  return turn('assistant', content)
+
+
+QUESTION, GOOD, BAD = user('why?'), assistant('so'), assistant('no')
+
+
+@pytest.mark.parametrize(
+  'row, expected',
+  [
+    # Texts are taken as they are, but for white space before the end.
+    (
+      {'prompt': 'The sky is', 'chosen': ' blue.\n', 'rejected': ' green.'},
+      [('The sky is', ' blue.', ' green.')],
+    ),
+    # Implicit prompts: the border of words, the space going to the response...
+    (
+      {'chosen': 'The sky is blue.', 'rejected': 'The sky is black.'},
+      [('The sky is', ' blue.', ' black.')],
+    ),
+    (
+      {'chosen': 'why?\nyes', 'rejected': 'why?\nyesterday'},
+      [('why?\n', 'yes', 'yesterday')],
+    ),
+    # ... of turns, though the answers begin alike...
+    (
+      {
+        'chosen': '\n\nHuman: a\n\nAssistant: I do',
+        'rejected': '\n\nHuman: a\n\nAssistant: I do not',
+      },
+      [('\n\nHuman: a\n\nAssistant:', ' I do', ' I do not')],
+    ),
+    # ... and of scripts without spaces.
+    (
+      {'chosen': '天空是蓝色', 'rejected': '天空是绿色'},
+      [('天空是', '蓝色', '绿色')],
+    ),
+    # Conversations, with the prompt apart, implicit, and repeated.
+    (
+      {'prompt': [QUESTION], 'chosen': [GOOD], 'rejected': [BAD]},
+      [('why?', 'so', 'no')],
+    ),
+    (
+      {'chosen': [QUESTION, GOOD], 'rejected': [QUESTION, BAD]},
+      [('why?', 'so', 'no')],
+    ),
+    (
+      {
+        'prompt': 'why?',
+        'chosen': [QUESTION, GOOD],
+        'rejected': [QUESTION, BAD],
+      },
+      [('why?', 'so', 'no')],
+    ),
+    (
+      {
+        'prompt': [QUESTION],
+        'chosen': [QUESTION, GOOD],
+        'rejected': [QUESTION, BAD],
+      },
+      [('why?', 'so', 'no')],
+    ),
+    (
+      {'prompt': 'why?', 'chosen': [GOOD], 'rejected': [BAD]},
+      [('why?', 'so', 'no')],
+    ),
+    (
+      {'prompt': [QUESTION], 'chosen': 'so', 'rejected': 'no'},
+      [('why?', 'so', 'no')],
+    ),
+    # The dialogue goes on after the two answers part.
+    (
+      {
+        'chosen': [QUESTION, GOOD],
+        'rejected': [QUESTION, GOOD, user('and?'), BAD],
+      },
+      [('why?', 'so', 'so\nand?no')],
+    ),
+    # TFDS gives lists of turns as a dict of lists.
+    (
+      {
+        'prompt': {'role': ['user'], 'content': ['why?']},
+        'chosen': {'role': ['assistant'], 'content': ['so']},
+        'rejected': {'role': ['assistant'], 'content': ['no']},
+      },
+      [('why?', 'so', 'no')],
+    ),
+    # All pairs of different rank; RewardBench 2 has lists of texts.
+    (
+      {
+        'context': 'why?',
+        'completions': [
+          {'rank': 2, 'completion': ' c'},
+          {'rank': 0, 'completion': ' a'},
+          {'rank': 1, 'completion': ' b'},
+          {'rank': 1, 'completion': ' d'},
+        ],
+      },
+      [
+        ('why?', ' a', ' b'),
+        ('why?', ' a', ' d'),
+        ('why?', ' a', ' c'),
+        ('why?', ' b', ' c'),
+        ('why?', ' d', ' c'),
+      ],
+    ),
+    (
+      {
+        'context': [QUESTION],
+        'completions': [
+          {'rank': 0, 'completion': [GOOD]},
+          {'rank': 1, 'completion': [BAD]},
+        ],
+      },
+      [('why?', 'so', 'no')],
+    ),
+    (
+      {'prompt': 'why?', 'chosen': ['so'], 'rejected': ['no', 'na'], 'id': 3},
+      [('why?', 'so', 'no'), ('why?', 'so', 'na')],
+    ),
+  ],
+)
+def test_preferences(row, expected):
+  found = formats.preference_rows(row, PLAIN)
+  assert [(r['prompt'], r['chosen'], r['rejected']) for r in found] == expected
+  assert not any('margin' in r for r in found)
+
+
+def test_margins_and_absent_fields():
+  row = {'prompt': 'p', 'chosen': 'a', 'rejected': 'b', 'margin': 2}
+  assert formats.preference_rows(row, PLAIN)[0]['margin'] == 2.0
+  row |= {'margin': None, 'prompt': None, 'chosen': 'p a', 'rejected': 'p b'}
+  assert formats.preference_rows(row, PLAIN) == [
+    {'prompt': 'p', 'chosen': ' a', 'rejected': ' b'}
+  ]
+
+
+def test_white_space_at_the_border_is_the_templates_if_it_has_any():
+  row = {'prompt': ' why?\n', 'chosen': '\nso', 'rejected': ' no'}
+  for template, expected in (
+    ('{prompt}', (' why?\n', '\nso', ' no')),
+    ('{prompt}\nA:', ('why?\nA:', '\nso', ' no')),
+    ('{prompt}\n', ('why?\n', 'so', 'no')),
+  ):
+    (found,) = formats.preference_rows(row, chat_lib.Chat(None, template))
+    assert tuple(found.values()) == expected
+
+
+def test_the_template_frames_plain_prompts_only():
+  row = {'prompt': ' why? ', 'chosen': ' so', 'rejected': 'no'}
+  (pair,) = formats.preference_rows(row, FRAMED)
+  assert pair['prompt'] == 'Q: why?\nA:' and pair['chosen'] == ' so'
+  (pair,) = formats.preference_rows(
+    {'chosen': 'x y', 'rejected': 'x z'}, FRAMED
+  )
+  assert pair['prompt'] == 'x'
+  # A question in turns is the same text as a plain one.
+  for response in ('so', [assistant('so')]):
+    row = {'prompt': 'why?', 'completion': response}
+    assert formats.response_row(row, FRAMED) == {
+      'prompt': 'Q: why?\nA:',
+      'response': 'so',
+    }
+
+
+@pytest.mark.parametrize(
+  'row, prompt, response',
+  [
+    ({'prompt': 'p', 'completion': ' r '}, 'p', ' r'),
+    ({'prompt': 'p', 'response': 'r'}, 'p', 'r'),
+    ({'text': 'all of it '}, '', 'all of it'),
+    ({'messages': [QUESTION, GOOD]}, 'why?', 'so'),
+    # UltraChat has both.
+    ({'prompt': 'why?', 'messages': [QUESTION, GOOD]}, 'why?', 'so'),
+    (
+      {'messages': [turn('system', 'be brief'), QUESTION, GOOD, QUESTION, BAD]},
+      'be brief\nwhy?so\nwhy?',
+      'no',
+    ),
+    ({'prompt': [QUESTION], 'completion': [GOOD]}, 'why?', 'so'),
+  ],
+)
+def test_responses(row, prompt, response):
+  found = formats.response_row(row, PLAIN)
+  assert found == {'prompt': prompt, 'response': response}
+
+
+@pytest.mark.parametrize(
+  'row, prompt',
+  [
+    ({'prompt': 'p'}, 'p'),
+    ({'prompt': [QUESTION]}, 'why?'),
+    ({'messages': [QUESTION]}, 'why?'),
+    ({'messages': [QUESTION, GOOD]}, 'why?'),
+    ({'context': 'p', 'completions': []}, 'p'),
+    ({'chosen': 'x y', 'rejected': 'x z'}, 'x'),
+  ],
+)
+def test_prompts(row, prompt):
+  assert formats.prompt_row(row, PLAIN) == {'prompt': prompt}
+
+
+def pair(**changes):
+  return {'prompt': 'p', 'chosen': 'a', 'rejected': 'b'} | changes
+
+
+def ranked(*completions):
+  return {'context': 'p', 'completions': list(completions)}
+
+
+@pytest.mark.parametrize(
+  'row, reason',
+  [
+    ([1], 'the row is a list, not an object'),
+    ({'prompt': 'p', 'chosen': 'a'}, "'rejected' is missing"),
+    (pair(prompt=3), "'prompt' is a number, not text"),
+    (pair(chosen=True), "'chosen' is true or false, not text"),
+    (pair(chosen=json.loads('"\\ud800"')), "'chosen' holds half a character"),
+    (pair(prompt=json.loads('"\\ud800"')), "'prompt' holds half a character"),
+    (pair(chosen=' '), "'chosen' is empty"),
+    (pair(chosen=' b'), 'chosen and rejected are the same text'),
+    (pair(margin='big'), "'margin' is text, not a number"),
+    (pair(margin=True), "'margin' is true or false, not a number"),
+    (pair(margin=float('inf')), "'margin' is inf"),
+    ({'chosen': 'a', 'rejected': 'b'}, 'share no beginning'),
+    ({'chosen': 'same', 'rejected': 'same '}, 'the same text'),
+    (
+      {
+        'chosen': '\n\nHuman: a\n\nAssistant: x',
+        'rejected': '\n\nHuman: b\n\nAssistant: x',
+      },
+      'the prompts of chosen and rejected differ',
+    ),
+    (
+      {'chosen': [QUESTION, GOOD], 'rejected': [QUESTION, GOOD]},
+      'the same text',
+    ),
+    (
+      {
+        'chosen': [QUESTION, GOOD, user('a'), GOOD],
+        'rejected': [QUESTION, GOOD, user('b'), BAD],
+      },
+      'the prompts of chosen and rejected differ, in turn 3',
+    ),
+    (
+      {'chosen': [GOOD], 'rejected': [BAD]},
+      "'chosen' has no turn before the response",
+    ),
+    (pair(chosen=[GOOD]), 'one of chosen and rejected is a text'),
+    (
+      pair(prompt=[QUESTION], chosen=[user('x')], rejected=[BAD]),
+      "begin and end with a turn of the assistant, not of 'user'",
+    ),
+    (
+      pair(prompt=[QUESTION, GOOD], chosen=[GOOD], rejected=[BAD]),
+      'the prompt ends with a turn of the assistant',
+    ),
+    (
+      pair(prompt=[QUESTION], chosen=[assistant(' ')], rejected=[BAD]),
+      "'chosen' is empty",
+    ),
+    (
+      pair(prompt=['x', QUESTION], chosen=[GOOD], rejected=[BAD]),
+      "turn 1 of 'prompt' is text",
+    ),
+    (
+      pair(prompt=[{'role': 'user'}], chosen=[GOOD], rejected=[BAD]),
+      "turn 1 of 'prompt' has no text as its content",
+    ),
+    (
+      pair(
+        prompt=[QUESTION, turn('system', 'x'), QUESTION],
+        chosen=[GOOD],
+        rejected=[BAD],
+      ),
+      'a system turn stands after the first',
+    ),
+    (
+      pair(
+        prompt=[QUESTION],
+        chosen=[turn('assistant', 'x', tool_calls=[{'id': 1}])],
+        rejected=[BAD],
+      ),
+      'calls tools',
+    ),
+    (ranked({'rank': 0, 'completion': 'a'}), 'no two completions of diff'),
+    (
+      ranked({'rank': '0', 'completion': 'a'}, {'rank': 1, 'completion': 'b'}),
+      'the rank of completion 1 is not a whole number',
+    ),
+    (ranked({'rank': 0}), 'completion 1 is missing'),
+    (ranked('a'), "'completions' is not a list"),
+    ({'completions': []}, "'context' is missing"),
+    (
+      ranked({'rank': 0, 'completion': 'a'}, {'rank': 1, 'completion': 'a'}),
+      'the same text',
+    ),
+  ],
+)
+def test_bad_preferences(row, reason):
+  with pytest.raises(formats.BadRow, match=reason):
+    formats.preference_rows(row, PLAIN)
+
+
+@pytest.mark.parametrize(
+  'convert, row, reason',
+  [
+    (formats.response_row, {'completion': 'r'}, "'prompt' is missing"),
+    (formats.response_row, {'prompt': 'p', 'completion': ''}, 'is empty'),
+    (formats.response_row, {'messages': [QUESTION]}, 'not of .user'),
+    (formats.response_row, {'messages': []}, "'messages' is a list"),
+    (formats.response_row, {'text': 3}, "'text' is a number, not text"),
+    (formats.prompt_row, {'prompt': ''}, 'the prompt is empty'),
+    (formats.prompt_row, {'messages': [GOOD]}, 'no turn before the response'),
+  ],
+)
+def test_bad_responses_and_prompts(convert, row, reason):
+  with pytest.raises(formats.BadRow, match=reason):
+    convert(row, PLAIN)
+
+
+@pytest.mark.parametrize(
+  'convert',
+  [formats.preference_rows, formats.response_row, formats.prompt_row],
+)
+def test_unknown_formats_name_their_fields(convert):
+  with pytest.raises(rejects.UnknownFormat, match='its fields: answer, quest'):
+    convert({'question': 'a', 'answer': 'b', 'note': None}, PLAIN)
