@@ -136,27 +136,9 @@ def load(
 
   Raises:
     UserError: the checkpoint has no such head, or its scores were read at
-      another token than ours are (trap: padding equal to end of sequence).
+      another token than ours are (trap P3: padding is the end of sequence).
   """
-  family, hf = checkpoint.family, checkpoint.hf_config
-  as_stored = dataclasses.replace(
-    checkpoint.config, vocab_size=_stored_vocab_size(checkpoint)
-  )
-  wanted = family.tensors(as_stored, head)
-  if missing := [t.name for t in wanted if t.name not in checkpoint.names]:
-    kind = {'lm': 'language-model', 'score': 'reward'}[head]
-    raise errors.UserError(
-      f'{checkpoint.source} has no {kind} head ({missing[0]})'
-    )
-  eos = hf.get('eos_token_id')
-  eos = eos if isinstance(eos, list) else [eos]
-  pad = hf.get('pad_token_id')
-  if head == 'score' and pad is not None and pad in eos:
-    raise errors.UserError(
-      f'{checkpoint.source}: config.json pads with its end-of-sequence token '
-      f'{pad}, so its scores belong to the token before; it would give others '
-      'here. Set a pad_token_id of its own if it was trained on the last token'
-    )
+  wanted = _wanted(checkpoint, head)
   leaves: dict[str, jax.Array] = {}
   scratch = np.empty(0, np.uint8)
   with stored.StoredTensors(checkpoint.folder) as tensors:
@@ -329,8 +311,27 @@ def _statistics(hf: dict[str, Any]) -> tuple[float, float]:
 # ----------------------------------------------------------------------- loading
 
 
-def _stored_vocab_size(checkpoint: Checkpoint) -> int:
-  return int(checkpoint.hf_config['vocab_size'])
+def _wanted(checkpoint: Checkpoint, head: str) -> list[families.Tensor]:
+  """The tensors to read, as they are stored."""
+  hf = checkpoint.hf_config
+  as_stored = dataclasses.replace(
+    checkpoint.config, vocab_size=int(hf['vocab_size'])
+  )
+  wanted = checkpoint.family.tensors(as_stored, head)
+  if missing := [t.name for t in wanted if t.name not in checkpoint.names]:
+    kind = {'lm': 'language-model', 'score': 'reward'}[head]
+    raise errors.UserError(
+      f'{checkpoint.source} has no {kind} head ({missing[0]})'
+    )
+  eos, pad = hf.get('eos_token_id'), hf.get('pad_token_id')
+  ends = eos if isinstance(eos, list) else [eos]
+  if head == 'score' and pad is not None and pad in ends:
+    raise errors.UserError(
+      f'{checkpoint.source}: config.json pads with its end-of-sequence token '
+      f'{pad}, so its scores belong to the token before; it would give others '
+      'here. Set a pad_token_id of its own if it was trained on the last token'
+    )
+  return wanted
 
 
 def _grown(leaf: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
