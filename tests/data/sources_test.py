@@ -1,14 +1,15 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Rows of text: JSON lines and TFDS sets, and what is wrong with them."""
+"""Rows of every kind of source, and what is wrong with them."""
 
 import gzip
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from warm_jax import errors
-from warm_jax.data import sources
+from warm_jax.data import chat, formats, rejects, sources
 
 ROWS = [
   {'prompt': f'p{i}', 'chosen': 'gut – ja', 'rejected': 'b', 'flipped': i == 1}
@@ -79,3 +80,185 @@ def test_a_set_written_again_is_replaced(tmp_path):
   assert [p.name for p in (tmp_path / 'again').iterdir()] == ['1.0.0']
   with pytest.raises(errors.UserError, match="no split 'old'"):
     sources.read_rows(f'tfds:{folder}:old')
+
+
+# ---------------------------------------------------------------------------
+# One row at a time
+# ---------------------------------------------------------------------------
+
+
+def opened(source):
+  return list(sources.open_rows(str(source)))
+
+
+def test_lines_keep_their_numbers_and_bad_ones_their_place(tmp_path):
+  path = tmp_path / 'mine.jsonl'
+  path.write_bytes(
+    b'\xef\xbb\xbf{"a": 1}\n\n{"a": \n[2]\n{"a": "\xff"}\n' + b'[' * 100_000
+  )
+  rows = opened(path)
+  assert [row.number for row in rows] == [1, 3, 4, 5, 6]
+  assert {row.file for row in rows} == {str(path)}
+  good, broken, other, latin, deep = (row.value for row in rows)
+  assert good == {'a': 1} and other == [2]
+  for bad, reason in ((broken, 'not JSON'), (latin, 'not UTF-8')):
+    assert isinstance(bad, rejects.BadRow) and str(bad).startswith(reason)
+  assert isinstance(deep, rejects.BadRow)
+
+
+def test_a_damaged_archive_is_told_with_its_last_row(tmp_path):
+  path = tmp_path / 'mine.jsonl.gz'
+  lines = ''.join(json.dumps({'a': i * 'x'}) + '\n' for i in range(2_000))
+  path.write_bytes(gzip.compress(lines.encode())[:-3_000])
+  with pytest.raises(
+    errors.UserError, match='mine.jsonl.gz, after row .*damag'
+  ):
+    opened(path)
+  path.write_bytes(b'{"a": 1}')  # not packed at all
+  with pytest.raises(
+    errors.UserError, match='after row 0: the file is damaged'
+  ):
+    opened(path)
+
+
+def test_patterns_and_folders_are_read_in_the_order_of_names(tmp_path):
+  parquet = pytest.importorskip('pyarrow.parquet')
+  import pyarrow
+
+  for name, start in (('b', 3), ('a', 0)):
+    rows = ROWS[start : start + 3] or ROWS[:1]
+    text = ''.join(json.dumps(row) + '\n' for row in rows)
+    (tmp_path / f'{name}.jsonl').write_text(text)
+    parquet.write_table(
+      pyarrow.Table.from_pylist(rows), tmp_path / f'{name}.parquet'
+    )
+  (tmp_path / 'c.txt').write_text('not among them')
+  for source, ending in (
+    (tmp_path / '?.jsonl', 'jsonl'),
+    (tmp_path, 'parquet'),
+  ):
+    rows = opened(source)
+    assert [row.value for row in rows] == [*ROWS, ROWS[0]]
+    assert [(row.file, row.number) for row in rows] == [
+      *((str(tmp_path / f'a.{ending}'), i) for i in (1, 2, 3)),
+      (str(tmp_path / f'b.{ending}'), 1),
+    ]
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(errors.UserError, match='no .parquet file in this folder'):
+    opened(tmp_path / 'empty')
+  (tmp_path / 'x.parquet').write_text('PAR1 no')
+  with pytest.raises(errors.UserError, match='x.parquet: not a readable') as e:
+    opened(tmp_path / 'x.parquet')
+  assert '\n' not in str(e.value)
+
+
+TURNS = [
+  {'role': 'user', 'content': 'why – so?'},
+  {'role': 'assistant', 'content': 'so'},
+]
+
+
+def test_parquet_keeps_conversations_and_absent_fields(tmp_path):
+  parquet = pytest.importorskip('pyarrow.parquet')
+  import pyarrow
+
+  rows = [
+    {'messages': TURNS, 'score': None if i % 2 else 0.5} for i in range(1_300)
+  ]
+  parquet.write_table(
+    pyarrow.Table.from_pylist(rows), tmp_path / 'x.parquet', row_group_size=400
+  )
+  found = opened(tmp_path / 'x.parquet')
+  assert [row.value for row in found] == rows
+  assert found[-1].number == 1_300
+  assert formats.response_row(found[0].value, chat.Chat()) == {
+    'prompt': 'why – so?',
+    'response': 'so',
+  }
+
+
+def conversations_builder(folder, **more):
+  """A set with configs and turns, as a user may have prepared it."""
+  import tensorflow_datasets as tfds
+
+  def info(self):
+    turn = {'role': tfds.features.Text(), 'content': tfds.features.Text()}
+    features = tfds.features.FeaturesDict(
+      {
+        'messages': tfds.features.Sequence(turn),
+        'id': tfds.features.Scalar(np.int64),
+      }
+    )
+    return tfds.core.DatasetInfo(builder=self, features=features)
+
+  rows = [(i, {'messages': TURNS, 'id': i}) for i in range(5)]
+  made = type(
+    'TurnsForTests',
+    (tfds.core.GeneratorBasedBuilder,),
+    {
+      'name': 'turns_for_tests',
+      'VERSION': tfds.core.Version('1.0.0'),
+      'BUILDER_CONFIGS': [tfds.core.BuilderConfig(name='small')],
+      'pkg_dir_path': None,
+      '_info': info,
+      '_split_generators': lambda self, _: {'train': iter(rows)},
+      '_generate_examples': lambda self: (),
+      '__module__': __name__,
+    },
+    skip_registration=True,
+  )
+  tfds.disable_progress_bar()
+  builder = made(data_dir=str(folder), file_format='array_record', **more)
+  builder.download_and_prepare()
+  return builder
+
+
+def test_tfds_sets_by_name_with_their_turns(tmp_path, monkeypatch):
+  conversations_builder(tmp_path)
+  name = f'tfds:turns_for_tests/small:train@{tmp_path}'
+  rows = opened(name)
+  assert sorted(row.value['id'] for row in rows) == [0, 1, 2, 3, 4]
+  assert [row.number for row in rows] == [1, 2, 3, 4, 5]
+  for row in rows:
+    assert row.file == name
+    assert formats.response_row(row.value, chat.Chat()) == {
+      'prompt': 'why – so?',
+      'response': 'so',
+    }
+  assert len(opened(f'tfds:turns_for_tests/small:train[:2]@{tmp_path}')) == 2
+  assert 'tensorflow' not in sys.modules
+  for bad, message in (
+    (f'tfds:turns_for_tests/small:test@{tmp_path}', "no split 'test'; .*train"),
+    (f'tfds:turns_for_tests/large:train@{tmp_path}', 'no prepared set of that'),
+    (f'tfds:unheard_of:train@{tmp_path}', 'no prepared set of that name'),
+    ('tfds:turns_for_tests', 'write tfds:NAME/CONFIG:SPLIT'),
+  ):
+    with pytest.raises(errors.UserError, match=message) as error:
+      opened(bad)
+    assert bad in str(error.value) and '\n' not in str(error.value)
+
+
+def test_datasets_folders_need_their_library(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'datasets', None)
+  with pytest.raises(
+    errors.UserError, match='pip install datasets.*to_parquet'
+  ):
+    opened(f'hf:{tmp_path}')
+
+
+@pytest.mark.hf
+def test_datasets_folders_are_read(tmp_path):
+  datasets = pytest.importorskip('datasets')
+  rows = [{'messages': TURNS, 'id': i} for i in range(3)]
+  one = datasets.Dataset.from_list(rows)
+  one.save_to_disk(tmp_path / 'one')
+  datasets.DatasetDict({'train': one}).save_to_disk(tmp_path / 'many')
+  for source in (f'hf:{tmp_path}/one', f'hf:{tmp_path}/many:train'):
+    assert [row.value for row in opened(source)] == rows
+  for source, message in (
+    (f'hf:{tmp_path}/many', "no split ''; there are .*train"),
+    (f'hf:{tmp_path}/one:train', 'holds no splits'),
+    (f'hf:{tmp_path}/none', 'no such folder'),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      opened(source)

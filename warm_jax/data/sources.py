@@ -211,7 +211,7 @@ def _hf_rows(source: str) -> Iterator[dict]:
   folder, split = source.removeprefix('hf:'), ''
   if not pathlib.Path(folder).is_dir():
     folder, _, split = folder.rpartition(':')
-  if not pathlib.Path(folder).is_dir():
+  if not folder or not pathlib.Path(folder).is_dir():
     raise errors.UserError(f'{source}: no such folder; write hf:FOLDER:SPLIT')
   try:
     data = datasets.load_from_disk(folder)
