@@ -89,6 +89,36 @@ def test_overlong_pairs_are_left_out_and_counted(words):  # trap P5
     assert (side.ids[np.arange(2), last] == words.eos_id).all()
 
 
+def test_cut_responses_keep_their_end(words):  # trap P5
+  prompts = ['one', 'one', 'one two three one', 'one ' * 5]
+  responses = ['two', 'two one two three', 'two', 'two']
+  sequences, fits = encoding.encode(
+    words, prompts, responses, 5, overlong='truncate'
+  )
+  assert fits.tolist() == [True, True, False, False]
+  assert words.decode(sequences.ids, sequences.mask) == [
+    'one two', 'one two one', '', ''
+  ]  # fmt: skip
+  lengths = sequences.mask.sum(axis=1)
+  assert lengths.tolist() == [4, 5, 0, 0]
+  assert sequences.ids[1, 4] == words.eos_id
+  assert sequences.response_start.tolist() == [2, 2, 0, 0]
+  heads = encoding.prompt_ids(words, prompts)
+  lines = encoding.join(heads, None, 5, 'truncate')  # prompts are never cut
+  assert lines.fits.tolist() == [True, True, True, False]
+  assert not lines.is_cut.any()
+
+
+def test_begin_and_end_that_a_text_has_already_are_not_doubled(bpe):  # trap P6
+  for encoded in (
+    encoding.encode(bpe, ['<bos>hello'], [' world<eos>'], 32)[0],
+    encoding.encode(bpe, ['hello'], [' world'], 32)[0],
+  ):
+    ids = encoded.ids[0, encoded.mask[0]]
+    assert ids[0] == bpe.bos_id and ids[-1] == bpe.eos_id
+    assert np.isin(ids, [bpe.bos_id, bpe.eos_id]).sum() == 2
+
+
 def test_batches_hold_chosen_rows_then_rejected_rows(words):
   rows = [
     {'prompt': 'one', 'chosen': c, 'rejected': r}
@@ -150,7 +180,9 @@ def llama_like(tmp_path_factory):
   trainer = tokenizers.trainers.BpeTrainer(
     vocab_size=60, special_tokens=special, show_progress=False
   )
-  made.train_from_iterator(['hello', 'world', 'is', 'it', 'wide', '\n'] * 20, trainer)
+  made.train_from_iterator(
+    ['hello', 'world', 'is', 'it', 'wide', '\n'] * 20, trainer
+  )
   made.post_processor = tokenizers.processors.TemplateProcessing(
     single='<s> $A', special_tokens=[('<s>', 1)]
   )
