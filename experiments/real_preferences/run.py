@@ -1,0 +1,256 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""WARM on human judgements of translations, from a real checkpoint.
+
+  python -m experiments.real_preferences.run --scale=full
+
+from the root of the repository. Data and checkpoint are looked for in
+../shared (--data, --model). Every stage that has finished is kept under
+--workdir, and the same command goes on where it stopped; the tables and figures
+go to --out.
+"""
+
+import argparse
+import functools
+import importlib
+import os
+import pathlib
+import random
+import shutil
+import sys
+from typing import Any
+
+import ml_collections
+
+from experiments.real_preferences import texts
+from warm_jax import compile_cache, defaults, errors, pipeline
+from warm_jax import workdir as workdir_lib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = 'experiments.real_preferences'
+ARMS = {'clean': 0.0, 'swapped': 0.25}
+
+
+# What the two bodies differ in, beside their model. The checkpoint's tokens are
+# shorter and its body larger: in the same time it sees fewer pairs.
+BODIES = {
+  'stories260k': {
+    'raw_pairs': 2_700,
+    'max_length': 96,
+    'batch_size': 8,
+    'reward_steps': 200,
+    'learning_rates': (4e-4, 7e-4, 1e-3),
+    'copies': (300, 32, 2e-3, 56),
+    'remarks': (450, 16, 1e-3, 96),
+  },
+  'scratch': {
+    'raw_pairs': 13_000,
+    'max_length': 64,
+    'batch_size': 64,
+    'reward_steps': 250,
+    'learning_rates': (7e-4, 1e-3, 2e-3),
+    'copies': (400, 32, 3e-3, 48),
+    'remarks': (300, 16, 2e-3, 64),
+  },
+}
+SMOKE = {
+  'raw_pairs': 1_500,
+  'max_length': 64,
+  'batch_size': 8,
+  'reward_steps': 8,
+  'learning_rates': (4e-4, 1e-3),
+  'copies': (20, 16, 2e-3, 56),
+  'remarks': (20, 16, 1e-3, 64),
+}
+
+
+def get_config(body: str, args, train: pathlib.Path):
+  """The config of one body; `data.swapped` is what its arms differ in."""
+  smoke = args.scale == 'smoke'
+  sizes = SMOKE if smoke else BODIES[body]
+  config: Any = ml_collections.ConfigDict()
+  config.kind = 'toy'  # that is, pairs are kept as text; see stages.py
+  config.seed = args.seed
+  config.runtime = defaults.runtime()
+  config.runtime.progress = not args.quiet
+  files = args.data / 'wmt19_preferences'
+  config.data = defaults.data(
+    train=str(train),
+    test=str(files / 'validation.jsonl.gz'),
+    ood=str(files / 'ood.jsonl.gz'),
+    selection_fraction=0.1,
+    max_length=sizes['max_length'],
+  )
+  if body == 'scratch':
+    config.model = defaults.model(width=64, num_layers=2, num_heads=2)
+    config.model.rope_theta = 1000.0
+    config.data.vocab_size = 512 if smoke else 2_048
+  else:
+    config.model = str(args.model)
+    config.base = defaults.base()
+  config.world = ml_collections.ConfigDict(
+    {
+      'folder': str(args.data),
+      'num_copies': 1_280 if smoke else 19_200,
+      'num_remarks': 640 if smoke else 22_400,
+    }
+  )
+  config.copies = _language(*sizes['copies'])
+  config.remarks = _language(*sizes['remarks'])
+  config.sft = _language(15 if smoke else 120, 16, 5e-4, 128)
+  config.sft.keep_steps = (5, 10, 15) if smoke else (80, 100, 120)
+  config.sft.optimizer.schedule = 'constant'
+  config.preferences = ml_collections.ConfigDict()
+  config.probe = ml_collections.ConfigDict({'l2': 1e-2})
+  config.reward = defaults.reward(
+    members=2 if smoke else 6, steps=sizes['reward_steps']
+  )
+  config.reward.batch_size = sizes['batch_size']
+  config.reward.optimizer.warmup_steps = 1 if smoke else 20
+  config.reward.learning_rates = sizes['learning_rates']
+  config.evaluate = ml_collections.ConfigDict(
+    {
+      'num_train_pairs': 60 if smoke else 1_000,
+      'num_lambdas': 3 if smoke else 11,
+      'resamples': 200 if smoke else 2_000,
+    }
+  )
+  return config
+
+
+def sample_pairs(body: str, args, path: pathlib.Path) -> pathlib.Path:
+  """Writes a random part of the training pairs, once.
+
+  So few that every pair is met two or three times: what is met once is not
+  memorised.
+  """
+  if not path.exists():
+    rows = texts.read(args.data / 'wmt19_preferences/train.jsonl.gz')
+    sizes = SMOKE if args.scale == 'smoke' else BODIES[body]
+    part = random.Random(args.seed).sample(rows, sizes['raw_pairs'])
+    texts.write_jsonl(path, part)
+  return path
+
+
+def _language(steps: int, batch_size: int, learning_rate: float, length: int):
+  config: Any = defaults.sft(steps, (steps,))
+  config.update(
+    {
+      'batch_size': batch_size,
+      'learning_rate': learning_rate,
+      'dropout_rate': 0.0,
+      'checkpoint_every': 100,
+      'max_length': length,
+      'optimizer': defaults.optimizer(
+        weight_decay=0.01, warmup_steps=min(20, steps // 5)
+      ),
+    }
+  )
+  return config
+
+
+def table(body: str, trunk: pathlib.Path | None):
+  """The stages of one arm; the unlabelled ones are taken from `trunk`."""
+
+  def early(name):
+    if trunk is None:
+      return f'{HERE}.stages:{name}'
+    return functools.partial(inherit, trunk=trunk, name=name)
+
+  row = pipeline.Stage
+  base = row('base', 'warm_jax.stages.base:run', (), ('base', 'model', 'data'))
+  imported = body != 'scratch'
+  return (
+    *([base] if imported else []),
+    row(
+      'world',
+      early('world'),
+      ('base',) if imported else (),
+      ('world', 'model', 'data'),
+    ),
+    row('copies', early('copies'), ('world',), ('copies',)),
+    row('remarks', early('remarks'), ('copies',), ('remarks',)),
+    row('sft', early('sft'), ('remarks',), ('sft',)),
+    row(
+      'preferences',
+      f'{HERE}.stages:preferences',
+      ('sft',),
+      ('preferences',),
+    ),
+    row('probe', 'warm_jax.stages.reward:probe', ('preferences',), ('probe',)),
+    row('reward', 'warm_jax.stages.reward:train', ('probe',), ('reward',)),
+    row('evaluate', f'{HERE}.evaluate:run', ('reward',), ('evaluate',)),
+  )
+
+
+def inherit(run, *, trunk: pathlib.Path, name: str) -> dict:
+  """Takes a finished stage of the other arm: nothing in it read a label."""
+  record = workdir_lib.read_json(trunk / name / 'result.json')
+  for path in (trunk / name).iterdir():
+    if path.name in ('config.json', 'attempt.json', 'result.json'):
+      continue
+    target = run.folder(name) / path.name
+    if path.is_dir():
+      shutil.copytree(path, target, dirs_exist_ok=True)
+    else:
+      shutil.copyfile(path, target)
+  return record['result'] | {'summary': f'taken from {trunk / name}'}
+
+
+def _run_body(body: str, args, folder: pathlib.Path, results, seconds) -> None:
+  """Runs both arms of a body; adds to results and seconds, by 'body, arm'."""
+  train = sample_pairs(body, args, folder / 'train.jsonl')
+  config = get_config(body, args, train)
+  trunk = None
+  for arm, swapped in ARMS.items():
+    config.data.swapped = swapped
+    print(f'{body}, {arm}: {folder / arm}', flush=True)
+    name = f'{body}, {arm}'
+    results[name] = pipeline.run(
+      config.copy_and_resolve_references(),
+      folder / arm,
+      stages=table(body, trunk),
+      command='python -m experiments.real_preferences.run',
+    )
+    records = {
+      stage: workdir_lib.read_json(folder / arm / stage / 'result.json')
+      for stage in results[name]
+    }
+    seconds[name] = {stage: r['seconds'] for stage, r in records.items()}
+    trunk = trunk or folder / arm
+
+
+def main(argv=None) -> int:
+  parser = argparse.ArgumentParser(
+    description='WARM on human judgements of translations', allow_abbrev=False
+  )
+  add = parser.add_argument
+  add('--scale', choices=('full', 'smoke'), default='full')
+  shared = ROOT.parent / 'shared'
+  add('--data', type=pathlib.Path, default=shared / 'data')
+  add('--model', type=pathlib.Path, default=shared / 'models' / 'stories260k')
+  add('--workdir', type=pathlib.Path)
+  add('--out', type=pathlib.Path)
+  add('--seed', type=int, default=0)
+  add('--bodies', nargs='+', choices=tuple(BODIES), default=tuple(BODIES))
+  add('--quiet', action='store_true', help='no progress bars')
+  args = parser.parse_args(argv)
+  workdir = args.workdir or ROOT / 'runs' / f'real_preferences_{args.scale}'
+  out = args.out or workdir / 'report'
+  # Before jax is imported, which the stages do.
+  os.environ.update(compile_cache.environment())
+  results, seconds = {}, {}
+  try:
+    for body in args.bodies:
+      _run_body(body, args, workdir / body, results, seconds)
+  except errors.UserError as e:
+    print(f'error: {e}', file=sys.stderr)
+    return 2
+  report = importlib.import_module(f'{HERE}.report')
+  report.write(out, results, seconds)
+  print((out / 'table.md').read_text())
+  print(f'written to {out}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
