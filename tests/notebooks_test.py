@@ -1,0 +1,142 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The notebooks of colab/: stored clean, and run from top to bottom."""
+
+import base64
+import pathlib
+import re
+import struct
+
+import nbclient
+import nbformat
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Notebook -> figures that it draws at least.
+FIGURES = {
+  '00_quickstart': 3,
+  '01_your_preferences': 1,
+  '02_merge_and_interpolate': 4,
+  '03_best_of_n': 1,
+  '04_policy': 2,
+}
+every_notebook = pytest.mark.parametrize('name', FIGURES)
+# What other packages say on stderr where no widgets are installed.
+HARMLESS = ('IProgress not found', 'import tqdm as notebook_tqdm')
+
+
+def read(name):
+  # Any warning that the file is not of its version is an error here.
+  return nbformat.read(ROOT / 'colab' / f'{name}.ipynb', as_version=4)
+
+
+def code_cells(notebook):
+  return [cell for cell in notebook.cells if cell.cell_type == 'code']
+
+
+# ---------------------------------------------------------------------------
+# As stored
+# ---------------------------------------------------------------------------
+
+
+def test_these_are_the_notebooks():
+  found = sorted(path.stem for path in (ROOT / 'colab').glob('*.ipynb'))
+  assert found == sorted(FIGURES)
+
+
+@every_notebook
+def test_is_stored_without_outputs(name):
+  notebook = read(name)
+  nbformat.validate(notebook)
+  assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+  for cell in code_cells(notebook):
+    assert cell.outputs == [], cell.source
+    assert cell.execution_count is None, cell.source
+    assert 'execution' not in cell.metadata, cell.source
+  assert notebook.metadata.kernelspec.name == 'python3'
+  assert 'widgets' not in notebook.metadata
+  # An image pasted into the text would be kept in the repository for ever.
+  assert not any(cell.get('attachments') for cell in notebook.cells)
+
+
+@every_notebook
+def test_badge_and_install_cell_name_one_repository(name):
+  notebook = read(name)
+  install = code_cells(notebook)[0].source
+  repository = re.search(r"REPO = 'https://github.com/([^']+)'", install)
+  target = f'github/{repository[1]}/blob/main/colab/{name}.ipynb'
+  first = notebook.cells[0].source
+  assert 'https://colab.research.google.com/assets/colab-badge.svg' in first
+  assert f'(https://colab.research.google.com/{target})' in first
+
+
+@every_notebook
+def test_install_cell_pins_the_range_of_setup(name):
+  install = code_cells(read(name))[0].source
+  [pinned] = re.findall(r'%pip install .*\{JAX\}(\S+)"', install)
+  assert f"'jax{pinned}'" in (ROOT / 'setup.py').read_text()
+  # All that it installs stands behind the question whether it is there.
+  lines = install.splitlines()
+  question = lines.index("if ROOT is None or not (ROOT / 'configs').is_dir():")
+  for number, line in enumerate(lines):
+    if line.lstrip().startswith(('!', '%')):
+      assert number > question and line.startswith('    '), line
+
+
+@every_notebook
+def test_links_between_notebooks_lead_somewhere(name):
+  for cell in read(name).cells:
+    if cell.cell_type == 'markdown':
+      for target in re.findall(r'\]\(([^)]+)\)', cell.source):
+        if not target.startswith('https://'):
+          assert (ROOT / 'colab' / target).is_file(), target
+
+
+# ---------------------------------------------------------------------------
+# As run
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Where all notebooks run: the first one's work serves the others."""
+  return tmp_path_factory.mktemp('notebooks')
+
+
+@pytest.mark.slow
+@every_notebook
+def test_runs_from_top_to_bottom(name, folder, tmp_path, monkeypatch):
+  monkeypatch.setenv('WARM_JAX_NOTEBOOK', 'smoke')
+  monkeypatch.setenv('PYTHONPATH', str(ROOT))
+  monkeypatch.setenv('IPYTHONDIR', str(tmp_path))  # no settings of the user's
+  notebook = read(name)
+  nbclient.NotebookClient(
+    notebook,
+    timeout=900,
+    kernel_name='python3',
+    resources={'metadata': {'path': str(folder)}},
+  ).execute()
+  cells = code_cells(notebook)
+  assert all(cell.execution_count for cell in cells)
+  assert cells[0].outputs == []  # nothing to install here
+  assert not (folder / 'warm_jax_checkout').exists()
+
+  outputs = [output for cell in cells for output in cell.outputs]
+  told = [o.text for o in outputs if o.output_type == 'stream']
+  complaints = [
+    line
+    for output in outputs
+    if output.output_type == 'stream' and output.name == 'stderr'
+    for line in output.text.splitlines()
+    if line.strip() and not any(text in line for text in HARMLESS)
+  ]
+  assert not complaints
+  assert told
+  images = [
+    base64.b64decode(output.data['image/png'])
+    for output in outputs
+    if 'image/png' in output.get('data', {})
+  ]
+  assert len(images) >= FIGURES[name]
+  for image in images:
+    width, height = struct.unpack('>II', image[16:24])
+    assert width > 900 and height > 300 and len(image) > 20_000
