@@ -56,7 +56,7 @@ def test_reward_model(out, name, within):
   assert tokenizer.pad_token_id != tokenizer.eos_token_id
   assert tokenizer.chat_template
   # Nothing that a model of this kind would not take (trap P9).
-  assert set(tokenizer('w1 w2')) == {'input_ids', 'attention_mask'}
+  assert set(tokenizer('a b')) == {'input_ids', 'attention_mask'}
   dtype = EXPORTS['reward'][name]['dtype']
   saved = transformers.AutoConfig.from_pretrained(folder).dtype
   assert saved == getattr(torch, dtype)

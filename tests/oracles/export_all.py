@@ -55,8 +55,9 @@ FAMILIES = (
 SIDES = ('right', 'left', 'full')
 NUM_MEMBERS = 3
 NUM_PAIRS = 24
-# 64 tokens with the four special ones.
-WORDS = [f'w{i}' for i in range(60)]
+# 64 tokens with the four special ones; rows of text are made of letters.
+LETTERS = [chr(ord('a') + i) for i in range(26)]
+WORDS = LETTERS + [f'w{i}' for i in range(34)]
 
 _TINY = dict(
   vocab_size=64,
@@ -128,6 +129,7 @@ class Exports:
     self.out = out
     self.data = dict(np.load(FIXTURES / 'llama' / 'expected.npz'))
     self.tokenizer = tokenizer_lib.make_word_tokenizer(WORDS, out / 'tokenizer')
+    self.qwen_tokenizer = make_qwen_tokenizer(out / 'tokenizer_qwen')
     self.index = {'reward': {}, 'policy': {}}
     rng = np.random.default_rng(11)
     self.pairs = [
@@ -140,6 +142,9 @@ class Exports:
     ]
     self.losses = {}
 
+  def _tokenizer_for(self, name):
+    return self.qwen_tokenizer if 'qwen' in name else self.tokenizer
+
   def _row(self, rng) -> list[int]:
     """[bos] words [eos]."""
     words = rng.integers(4, 64, rng.integers(2, 12)).tolist()
@@ -151,7 +156,7 @@ class Exports:
       self.out / 'exports' / name,
       params,
       config,
-      self.tokenizer,
+      self._tokenizer_for(name),
       base=base,
       dtype=dtype,
       **more,
@@ -203,7 +208,7 @@ class Exports:
     """Exports a language model; keeps our logits and greedy continuations."""
     folder = self.out / 'exports' / name
     exporting.save_language_model(
-      folder, params, config, self.tokenizer, base=base, **more
+      folder, params, config, self._tokenizer_for(name), base=base, **more
     )
     checkpoint = importing.inspect(folder)
     params, config = importing.load(checkpoint, head='lm'), checkpoint.config
@@ -252,6 +257,26 @@ class Exports:
     """Runs `warm merge` into an export."""
     run('merge', f'--out={self.out / "exports" / name}', *arguments)
     self.keep_scores(name)
+
+
+def make_qwen_tokenizer(folder: pathlib.Path) -> tokenizer_lib.Tokenizer:
+  """Letters, alone and after a space, in the class that Qwen has.
+
+  For model_type qwen2 transformers 5 opens this class whatever is saved, and
+  puts its own pre-tokenizer in place of the stored one.
+  """
+  import transformers
+
+  tokens = ['<pad>', '<unk>', '<eos>', 'Ġ', *LETTERS]
+  tokens += [f'Ġ{letter}' for letter in LETTERS]
+  transformers.Qwen2Tokenizer(
+    vocab={token: i for i, token in enumerate(tokens)},
+    merges=[('Ġ', letter) for letter in LETTERS],
+    unk_token='<unk>',
+    eos_token='<eos>',
+    pad_token='<pad>',
+  ).save_pretrained(folder)
+  return tokenizer_lib.load(folder)
 
 
 def run(*arguments: str) -> str:
@@ -343,7 +368,7 @@ def make_rows(style: str) -> list[dict]:
   rng = np.random.default_rng(5)
 
   def text():
-    return ' '.join(rng.choice(WORDS, rng.integers(2, 8)))
+    return ' '.join(rng.choice(LETTERS, rng.integers(2, 8)))
 
   rows = []
   for _ in range(NUM_PAIRS):
@@ -396,7 +421,7 @@ def run_all():
   args = parser.parse_args()
   out = args.out.resolve()
   jax.config.update('jax_default_matmul_precision', 'highest')
-  for name in ('exports', 'ours', 'tokenizer'):
+  for name in ('exports', 'ours', 'tokenizer', 'tokenizer_qwen'):
     shutil.rmtree(out / name, ignore_errors=True)
   (out / 'measured.jsonl').unlink(missing_ok=True)
   odd = json.loads((out / 'odd' / 'odd.json').read_text())
@@ -419,10 +444,13 @@ def run_all():
   write_json(
     out / 'pairs.json', {'pairs': exports.pairs, 'losses': exports.losses}
   )
-  some = ['llama/warm', 'gpt_neox/warm', 'gpt2/warm', 'scratch_llama/reward']
+  some = ['llama/warm', 'gpt_neox/warm', 'gpt2/warm', 'qwen2/warm']
+  some.append('scratch_llama/reward')
   for style in ('plain', 'turns'):
     write_json(out / f'{style}.json', score_rows(exports, style, some))
-  names = [f'{f}/warm' for f in FAMILIES if f != 'gpt2']
+  # GPT-2's positions are not shifted under RewardBench's left padding, and its
+  # version of transformers does not know Gemma3TextForSequenceClassification.
+  names = [f'{f}/warm' for f in FAMILIES if f not in ('gpt2', 'gemma3_text')]
   names.append('scratch_llama/reward')
   write_json(
     out / 'rewardbench.json', score_rows(exports, 'rewardbench', names)
