@@ -10,6 +10,7 @@ import pytest
 
 from warm_jax.data import chat as chat_lib
 from warm_jax.data import encoding, rejects, tokenizer
+from warm_jax.data import lines as lines_lib
 
 pytestmark = pytest.mark.hf
 
@@ -150,7 +151,7 @@ def test_ids_of_a_conversation_are_those_of_the_whole_text(bare):
   """What transformers tokenises from the same template, border and all."""
   chosen = with_template(bare, CHATML)
   prompt, response = chat_lib.Chat(chosen).split(TURNS, ANSWER)
-  (head,), (tail,) = encoding.text_ids(chosen, [prompt], [response])
+  (head,), (tail,) = lines_lib.text_ids(chosen, [prompt], [response])
   whole = chosen.hf.apply_chat_template(TURNS + ANSWER, tokenize=True)
   whole = whole['input_ids'] if not isinstance(whole, list) else whole
   # The template writes a line break behind the last end, the row does not.

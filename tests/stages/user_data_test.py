@@ -5,12 +5,15 @@ import importlib.util
 import json
 import pathlib
 import random
+import shutil
 
 import numpy as np
 import pytest
 
 from warm_jax import errors, pipeline
-from warm_jax.stages import preferences, user_data
+from warm_jax import workdir as workdir_lib
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.stages import preferences, user_data, user_files, world
 
 ROOT = pathlib.Path(__file__).parents[2]
 slow = pytest.mark.slow
@@ -204,3 +207,198 @@ def test_a_mended_file_replaces_the_one_that_failed(tmp_path):
   results = pipeline.run(config, tmp_path / 'run', stage='world')
   assert 0 < results['world']['rows']['sft'] < 60
   assert not (tmp_path / 'run' / 'world' / 'rejected.jsonl').exists()
+
+
+# ---------------------------------------------------------------------------
+# The two stages alone, for each kind of run
+# ---------------------------------------------------------------------------
+
+TABLE = (
+  pipeline.Stage('world', user_data.world, (), ('data', 'model')),
+  pipeline.Stage('preferences', user_data.preferences, ('world',)),
+)
+SMALL = {'sft.batch_size': 4, 'data.max_length': 40}
+
+
+def start(name, workdir, changes, stages=TABLE[:1]):
+  """Results of these stages; a base run finds its tokenizer made before."""
+  config = load_config(name, **changes)
+  results = pipeline.run(config, workdir, stages=stages)
+  return pipeline.Run(config, workdir), results
+
+
+@pytest.fixture
+def based(tmp_path):
+  """A work directory with the tokenizer of a checkpoint, and its config."""
+  folder = tmp_path / 'run' / 'base' / 'tokenizer'
+  texts = ['what is 1 and 2', 'it is 34567890 or so'] * 20
+  made = tokenizer_lib.train_bpe_tokenizer(texts, 280, tmp_path / 'made')
+  (tmp_path / 'run').mkdir()
+  workdir_lib.prepare(tmp_path / 'run')
+  made.hf.save_pretrained(folder)
+  return tmp_path / 'run', SMALL | {'model': 'somewhere'}
+
+
+def write_lines(path, rows):
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return str(path)
+
+
+def decoded(run, sequences):
+  return world.tokenizer(run).decode(sequences.ids, sequences.mask)
+
+
+def test_sft_run_cuts_or_leaves_out_what_is_too_long(based, tmp_path):
+  workdir, changes = based
+  rows = [{'prompt': f'what is {i}', 'completion': f'{i}'} for i in range(9)]
+  rows[4]['completion'] = '12 ' * 40
+  rows.append({'messages': [{'role': 'user', 'content': 'alone'}]})
+  file = write_lines(tmp_path / 'sft.jsonl', rows)
+  changes |= {'data.train': file, 'data.max_rejected': 0.1}
+  for overlong, kept, cut in (('filter', 8, 0), ('truncate', 9, 1)):
+    shutil.rmtree(workdir / 'world', ignore_errors=True)
+    run, results = start('sft', workdir, changes | {'data.overlong': overlong})
+    found = results['world']
+    assert found['rows'] == {'sft': kept}
+    assert found['truncated'] == {'sft': cut}
+    assert found['too_long'] == {'sft': 9 - kept}
+    assert found['rejected'] == {file: 1} and found['read'] == {file: 10}
+    told = '1 too long and ' + ('cut' if cut else 'left out')
+    assert told in found['summary'] and '1 of 10 rows' in found['summary']
+    texts = decoded(run, user_data.responses(run, 'sft'))
+    assert len(texts) == kept and 'what is 3\n3' in texts[3]
+
+
+def test_policy_run_sets_prompts_apart(based, tmp_path):
+  workdir, changes = based
+  rows = [{'prompt': f'what is {i // 2}'} for i in range(40)]
+  rows[7] = {'prompt': 'what is ' * 40}
+  changes = {'model': 'somewhere', 'reward_model': 'elsewhere'} | {
+    'data.train': write_lines(tmp_path / 'prompts.jsonl', rows),
+    'data.max_length': 40,
+    'policy.max_new_tokens': 20,
+    'data.test_fraction': 0.25,
+  }
+  run, results = start('policy', workdir, changes)
+  found = results['world']
+  # 21 prompts, of which round(0.25 * 21) = 5 are held out with all their rows.
+  assert sum(found['rows'].values()) == 39 and found['too_long']
+  train, test = (
+    set(decoded(run, user_data.prompts(run, s))) for s in ('train', 'test')
+  )
+  assert not train & test and len(train | test) == 20
+  assert len(test) in (4, 5)  # the one that is too long may be among them
+  prompts = user_data.prompts(run, 'train')
+  np.testing.assert_array_equal(
+    prompts.response_start, prompts.mask.sum(axis=1)
+  )
+  assert prompts.length <= 20
+
+
+def turns(*contents):
+  roles = ('user', 'assistant')
+  return [
+    {'role': roles[i % 2], 'content': text} for i, text in enumerate(contents)
+  ]
+
+
+def test_reward_run_takes_all_formats_of_pairs(based, tmp_path):
+  """Plain, in turns, with margins: the same question is the same prompt."""
+  workdir, changes = based
+  rows = []
+  for i in range(10):
+    ask, good, bad = f'what is {i}', f'it is {i}', 'it is so'
+    rows += [
+      {'prompt': ask, 'chosen': good, 'rejected': bad, 'margin': 1.5},
+      {'chosen': turns(ask, good), 'rejected': turns(ask, bad)},
+      {
+        'context': ask,
+        'completions': [
+          {'rank': r, 'completion': c} for r, c in enumerate((good, bad, 'no'))
+        ],
+      },
+    ]
+  file = write_lines(tmp_path / 'train.jsonl', rows)
+  changes |= {
+    'data.train': file,
+    'reward.batch_size': 8,
+    'data.selection_fraction': 0.2,
+    'data.test_fraction': 0.1,
+    'data.swapped': 0.25,
+  }
+  run, results = start('reward', workdir, changes, TABLE)
+  found = results['preferences']
+  # Five pairs to a question, of which 2 go to selection and 1 to test.
+  assert found['rows'] == {'train': 35, 'selection': 10, 'test': 5}
+  assert found['swapped'] == 9 and found['rejected'] == {file: 0}
+  assert set(found['prompts_shared_with_train'].values()) == {0}
+  pairs = preferences.read(run, 'train')
+  assert len(set(pairs.prompt_ids.tolist())) == 7
+  assert (pairs.margin == 1.5).sum() == 7 and (pairs.margin == 0).sum() == 28
+  # Rows of file 1 to 30; the right side is where the swap says.
+  texts = [decoded(run, side) for side in (pairs.chosen, pairs.rejected)]
+  for row, flip, chosen, rejected in zip(pairs.rows, pairs.flipped, *texts):
+    answer = f'it is {(row - 1) // 3}'
+    right, wrong = (rejected, chosen) if flip else (chosen, rejected)
+    assert right.endswith(answer) or wrong.endswith('no')
+    assert not wrong.endswith(answer)
+  # What is preferred is what is learnt, swaps and all.
+  taught = sorted(decoded(run, user_data.responses(run, 'sft')))
+  assert taught == sorted(texts[0])
+
+
+def test_splits_are_of_the_seed_and_samples_random(tmp_path):
+  file = tmp_path / 'mine.jsonl'
+  write_pairs(file, 300, 0)
+  changes = FILES | {'data.train': str(file)}
+  found = {}
+  for name, more in (
+    ('one', {}),
+    ('again', {}),
+    ('seed', {'seed': 1}),
+    ('some', {'data.max_pairs': 25}),
+  ):
+    run, _ = start('preferences', tmp_path / name, changes | more)
+    found[name] = user_files.load_splits(run.folder('world') / user_data.SPLITS)
+  one, again, seed, some = found.values()
+  for name, split in one.items():
+    np.testing.assert_array_equal(split.places, again[name].places)
+    assert (
+      len(split) != len(seed[name]) or (split.places != seed[name].places).any()
+    )
+    assert len(some[name]) == min(25, len(split))
+    assert set(some[name].places) <= set(split.places)
+  # A sample of the whole file, not its beginning: 25 of some 240, evenly.
+  assert some['train'].places.max() > 200
+  every = np.concatenate([split.places for split in one.values()])
+  assert sorted(every) == list(range(300))
+  assert some['train'].flips.sum() == 5
+
+
+def test_a_file_changed_between_stages_is_noticed(tmp_path):
+  file = tmp_path / 'mine.jsonl'
+  write_pairs(file, 60, 0)
+  changes = FILES | {'data.train': str(file)}
+  start('preferences', tmp_path / 'run', changes)
+  lines = file.read_text().splitlines(keepends=True)
+  for text in (''.join(lines[::-1]), ''.join(lines[:50])):
+    file.write_text(text)
+    with pytest.raises(errors.UserError, match='mine.jsonl has changed since'):
+      start('preferences', tmp_path / 'run', changes, TABLE)
+
+
+def test_a_setting_that_failed_may_be_mended_in_the_same_folder(tmp_path):
+  file = tmp_path / 'mine.jsonl'
+  write_pairs(file, 60, 0)
+  changes = FILES | {'data.train': str(file)}
+  with pytest.raises(errors.UserError, match='fits into 4 tokens'):
+    start(
+      'preferences', tmp_path / 'run', changes | {'data.max_length': 4}, TABLE
+    )
+  # Another length, then another batch size, in the same folder.
+  for more in ({'reward.batch_size': 60}, {}):
+    try:
+      _, results = start('preferences', tmp_path / 'run', changes | more, TABLE)
+    except errors.UserError as error:
+      assert '48 training pairs' in str(error) and more
+  assert results['preferences']['rows']['train'] == 48

@@ -117,6 +117,7 @@ def test_members_of_neighbouring_runs_have_orders_of_their_own():
   assert len(set(np.asarray(make_members(config)[1].data_seed).tolist())) == 1
 
 
+@pytest.mark.slow
 def test_stored_pairs_train_as_those_in_memory(words, tmp_path, monkeypatch):
   """Bit by bit, and from a kill in the middle of an epoch too."""
   data = stored(words, tmp_path / 'pairs', margins=True)

@@ -157,7 +157,8 @@ def _prepare(given):
 
   from warm_jax import rewards
   from warm_jax.data import chat as chat_lib
-  from warm_jax.data import encoding, sources
+  from warm_jax.data import lines as lines_lib
+  from warm_jax.data import sources
   from warm_jax.stages import judges
 
   judge = judges.open_judge(
@@ -182,12 +183,12 @@ def _prepare(given):
 
   def score(rows: list[_Row]) -> None:
     wanted = [(row, *text) for row in rows for text in row.texts]
-    parts = encoding.text_ids(
+    parts = lines_lib.text_ids(
       judge.tokenizer,
       [prompt for _, _, prompt, _ in wanted],
       [response for _, _, _, response in wanted],
     )
-    lines = encoding.join(*parts, max_length, given.overlong)
+    lines = lines_lib.join(*parts, max_length, given.overlong)
     values = np.full(len(wanted), np.nan)
     fits = np.flatnonzero(lines.fits)
     order = fits[np.argsort([len(lines.ids[i]) for i in fits], kind='stable')]

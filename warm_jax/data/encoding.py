@@ -1,20 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""From text to token ids, once: ids, mask and border travel together.
+"""Encoded sets: ids, mask and border travel together, right-padded.
 
-A row is [bos] prompt response [eos], right-padded; text to pretrain on may go on
-after the end of the response with a remark and an end of its own. Users' prompts
-and responses are tokenised as the one text that they are, so that others get the
-same ids from the whole text; in the toy world, whose texts are words with
-spaces between, they are tokenised apart. The border is kept either way, and
-nothing is decoded and tokenised again later (trap P7). A chat template may have written the
-beginning or the end of sequence already: a row holds one of each all the same
-(trap P6).
-
-A row longer than the context is left out ('filter') or its response is cut
-('truncate'). Cut it is at the end, before the end-of-sequence token, which stays
-(trap P5): a prompt begins with what is asked and ends with where the answer
-starts, so nothing can be taken from it. A row whose prompt leaves no room for
-a response is left out either way.
+How texts become ids, and what happens to those that are too long, is in
+`data.lines`; the same sets on disk are in `data.storage`.
 """
 
 import dataclasses
@@ -23,6 +11,7 @@ import hashlib
 import numpy as np
 
 from warm_jax import errors
+from warm_jax.data import lines as lines_lib
 from warm_jax.data import tokenizer as tokenizer_lib
 
 
@@ -130,125 +119,14 @@ def prompt_key(prompt: str) -> int:
   return int.from_bytes(digest, 'big')
 
 
-@dataclasses.dataclass(frozen=True)
-class Lines:
-  """Rows of different lengths, before they are padded or stored.
-
-  Attributes:
-    ids: N lists of token ids; an empty one for a row that does not fit.
-    starts: [N] int32, first position of the response; 0 if it does not fit.
-    fits: [N] bool.
-    is_cut: [N] bool, the response was cut.
-  """
-
-  ids: list[list[int]]
-  starts: np.ndarray
-  fits: np.ndarray
-  is_cut: np.ndarray
-
-  def select(self, rows) -> 'Lines':
-    """Some of the rows, by number."""
-    return Lines(
-      [self.ids[row] for row in rows],
-      self.starts[rows],
-      self.fits[rows],
-      self.is_cut[rows],
-    )
-
-
-def prompt_ids(
-  tokenizer: tokenizer_lib.Tokenizer, prompts: list[str]
-) -> list[list[int]]:
-  """[bos] prompt of each, with one beginning of sequence."""
-  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-  return [
-    ids if bos and ids[:1] == bos else bos + ids
-    for ids in tokenizer.encode(prompts)
-  ]
-
-
-def response_ids(
-  tokenizer: tokenizer_lib.Tokenizer,
-  responses: list[str],
-  remarks: list[str] | None = None,
-) -> list[list[int]]:
-  """response [eos] of each, with one end of sequence, and any remark [eos]."""
-  end = [tokenizer.eos_id]
-  tails = [
-    ids if ids[-1:] == end else ids + end for ids in tokenizer.encode(responses)
-  ]
-  if remarks is not None:
-    more = tokenizer.encode(remarks)
-    tails = [t + (m + end if m else []) for t, m in zip(tails, more)]
-  return tails
-
-
-def text_ids(
-  tokenizer: tokenizer_lib.Tokenizer, prompts: list[str], responses: list[str]
-) -> tuple[list[list[int]], list[list[int]]]:
-  """Ids of each prompt with its response as one text, parted at their border.
-
-  Tokenised apart, a response would begin otherwise than inside a text: many
-  tokenizers write a space before the first word they are given. The border is
-  where the ids of the prompt alone and of the text part: a token that covers
-  characters of both belongs to the response.
-
-  Returns:
-    heads: [bos] prompt, as `prompt_ids` but for such a token.
-    tails: response [eos], with one end of sequence.
-  """
-  end = [tokenizer.eos_id]
-  texts = [p + r for p, r in zip(prompts, responses)]
-  heads, tails = [], []
-  for head, text in zip(
-    prompt_ids(tokenizer, prompts), prompt_ids(tokenizer, texts)
-  ):
-    same = (i for i, (a, b) in enumerate(zip(head, text)) if a != b)
-    border = next(same, min(len(head), len(text)))
-    heads.append(text[:border])
-    tails.append(text[border:] + ([] if text[-1:] == end else end))
-  return heads, tails
-
-
-def join(
-  heads: list[list[int]],
-  tails: list[list[int]] | None,
-  max_length: int,
-  overlong: str = 'filter',
-) -> Lines:
-  """Puts prompts and responses together, and sees to those that are too long.
-
-  Args:
-    heads: N lists, from `prompt_ids` or `text_ids`.
-    tails: N lists, from `response_ids` or `text_ids`; None for prompts alone.
-    max_length: longest row.
-    overlong: see `encode`.
-  """
-  tails = [[]] * len(heads) if tails is None else tails
-  room = np.array([max_length - len(head) for head in heads], np.int64)
-  sizes = np.array([len(tail) for tail in tails], np.int64)
-  too_long = sizes > room
-  # A token of the response and the end of sequence, at the least.
-  may_cut = (overlong == 'truncate') & (room >= 2) & (sizes > 0)
-  is_cut = too_long & may_cut
-  fits = ~too_long | is_cut
-  ids = []
-  for row, (head, tail) in enumerate(zip(heads, tails)):
-    if is_cut[row]:
-      tail = tail[: room[row] - 1] + tail[-1:]
-    ids.append(head + tail if fits[row] else [])
-  starts = np.array([len(head) for head in heads], np.int32) * fits
-  return Lines(ids, starts.astype(np.int32), fits, is_cut)
-
-
-def pad(lines: Lines, length: int, pad_id: int) -> Sequences:
+def pad(rows: lines_lib.Lines, length: int, pad_id: int) -> Sequences:
   """All rows in one array, right-padded; [N, length]."""
-  lengths = np.array([len(ids) for ids in lines.ids], np.int64)
+  lengths = np.array([len(ids) for ids in rows.ids], np.int64)
   ids = np.full((len(lengths), length), pad_id, np.int32)
-  for row, line in enumerate(lines.ids):
+  for row, line in enumerate(rows.ids):
     ids[row, : lengths[row]] = line
   mask = np.arange(length)[None, :] < lengths[:, None]
-  return Sequences(ids, mask, lines.starts)
+  return Sequences(ids, mask, rows.starts)
 
 
 def encode(
@@ -275,11 +153,11 @@ def encode(
     sequences: of all N rows; a row that does not fit is left as padding.
     fits: [N] bool.
   """
-  heads = prompt_ids(tokenizer, prompts)
+  heads = lines_lib.prompt_ids(tokenizer, prompts)
   tails = None
   if responses is not None:
-    tails = response_ids(tokenizer, responses, remarks)
-  lines = join(heads, tails, max_length, overlong)
+    tails = lines_lib.response_ids(tokenizer, responses, remarks)
+  lines = lines_lib.join(heads, tails, max_length, overlong)
   return pad(lines, max_length, tokenizer.pad_id), lines.fits
 
 
@@ -359,7 +237,9 @@ def encode_preferences(
       f'{source}: chosen and rejected are the same text in every row, so '
       'there is nothing to prefer'
     )
-  chosen, rejected, kept = pair_lines(tokenizer, rows, max_length, apart=apart)
+  chosen, rejected, kept = lines_lib.pair_lines(
+    tokenizer, rows, max_length, apart=apart
+  )
   require_some(kept.any(), len(kept), source, max_length)
   kept = np.flatnonzero(kept)
   # Scores do not depend on padding, but their cost does.
@@ -373,38 +253,6 @@ def encode_preferences(
   flipped = np.array([row.get('flipped', False) for row in rows], bool)
   keys = np.array([prompt_key(row['prompt']) for row in rows], np.uint64)
   return Preferences(chosen, rejected, flipped[kept], kept, prompts=keys[kept])
-
-
-def pair_lines(
-  tokenizer: tokenizer_lib.Tokenizer,
-  rows: list[dict],
-  max_length: int,
-  overlong: str = 'filter',
-  apart: bool = False,
-) -> tuple[Lines, Lines, np.ndarray]:
-  """Token ids of preference rows; `apart` is for the texts of the toy world.
-
-  Returns:
-    chosen, rejected: N rows each.
-    kept: [N] bool, both sides fit, and differ if one was cut.
-  """
-  prompts = [row['prompt'] for row in rows]
-
-  def lines(side):
-    responses = [row[side] for row in rows]
-    if apart:
-      parts = prompt_ids(tokenizer, prompts), response_ids(tokenizer, responses)
-    else:
-      parts = text_ids(tokenizer, prompts, responses)
-    return join(*parts, max_length, overlong)
-
-  chosen, rejected = lines('chosen'), lines('rejected')
-  differ = [a != b for a, b in zip(chosen.ids, rejected.ids)]
-  # Pairs that only tokenise alike (unknown characters) are not left out: what is
-  # cut is this package's doing, the vocabulary is not.
-  is_cut = chosen.is_cut | rejected.is_cut
-  kept = chosen.fits & rejected.fits & (np.array(differ, bool) | ~is_cut)
-  return chosen, rejected, kept
 
 
 def require_some(found, num_rows: int, source: str, max_length: int) -> None:

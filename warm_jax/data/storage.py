@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from warm_jax.data import encoding
+from warm_jax.data import lines as lines_lib
 from warm_jax.data import tokenizer as tokenizer_lib
 
 CHUNK = 1_024  # rows that are tokenised at a time
@@ -199,11 +200,11 @@ def _write(
   with new_folder(folder) as partial, _Writer(partial) as writer:
     for chunk in _chunks(rows):
       prompts = [row['prompt'] for row in chunk]
-      heads, tails = encoding.prompt_ids(tokenizer, prompts), None
+      heads, tails = lines_lib.prompt_ids(tokenizer, prompts), None
       if with_response:
         responses = [row['response'] for row in chunk]
-        heads, tails = encoding.text_ids(tokenizer, prompts, responses)
-      lines = encoding.join(heads, tails, max_length, overlong)
+        heads, tails = lines_lib.text_ids(tokenizer, prompts, responses)
+      lines = lines_lib.join(heads, tails, max_length, overlong)
       _count(counts, lines.fits, lines.is_cut)
       writer.append(lines, lines.fits)
     total = counts['rows'] + counts['too_long']
@@ -269,7 +270,7 @@ def _write_pairs(
     )
   }
   for chunk in _chunks(rows):
-    chosen, rejected, kept = encoding.pair_lines(
+    chosen, rejected, kept = lines_lib.pair_lines(
       tokenizer, chunk, max_length, overlong
     )
     _count(counts, kept, chosen.is_cut | rejected.is_cut)
@@ -366,7 +367,7 @@ class _Writer:
     )
     self._offsets.append([0])
 
-  def append(self, lines: encoding.Lines, kept: np.ndarray) -> None:
+  def append(self, lines: lines_lib.Lines, kept: np.ndarray) -> None:
     lines = lines.select(np.flatnonzero(kept))
     ends = self._ids.size + np.cumsum(
       [len(ids) for ids in lines.ids], dtype=int

@@ -6,6 +6,7 @@ what language models train on; `preferences` writes the pairs that reward models
 train on. Both write token ids (`data.storage`), which later stages map.
 """
 
+import shutil
 from collections.abc import Callable, Iterable
 
 from warm_jax import errors
@@ -35,32 +36,29 @@ def world(run) -> dict:
       anything is trained.
   """
   chat, rejected = user_files.chat_of(run), user_files.rejects_of(run)
+  folder, splits = run.folder('world'), None
   if run.config.kind == 'policy':
     texts = _prompt_texts(run, chat, rejected)
   elif run.config.kind == 'sft':
     texts = _response_texts(run, chat, rejected)
   else:
-    texts = _texts_of_pairs(run, chat, rejected)
+    texts, splits = _texts_of_pairs(run, chat, rejected)
   rejected.write()
-  made = {}
-  if isinstance(run.config.model, str):
-    tokenizer = toy_world.tokenizer(run)
-  else:
-    tokenizer = tokenizer_lib.train_bpe_tokenizer(
-      (
-        text
-        for _, rows in texts.values()
-        for row in rows()
-        for text in row.values()
-      ),
-      run.config.data.vocab_size,
-      run.folder('world') / 'tokenizer',
-    )
-    made['vocab_size'] = tokenizer.vocab_size
-  written = {}
-  with storage.new_folder(run.folder('world') / ROWS) as partial:
+  # Nothing takes its name before all is well: the config may be mended.
+  made, written = {}, {}
+  with storage.new_folder(folder / ROWS) as partial:
+    if isinstance(run.config.model, str):
+      tokenizer = toy_world.tokenizer(run)
+    else:
+      tokenizer = _make_tokenizer(run, texts, folder / 'tokenizer.tmp')
+      made['vocab_size'] = tokenizer.vocab_size
     for name, (source, rows) in texts.items():
       written[name] = _write(run, partial / name, source, rows(), tokenizer)
+  if made:
+    shutil.rmtree(folder / 'tokenizer', ignore_errors=True)
+    (folder / 'tokenizer.tmp').rename(folder / 'tokenizer')
+  if splits:
+    user_files.save_splits(folder / SPLITS, splits)
   notes = [f'{name} {part["rows"]} rows' for name, part in written.items()]
   notes += [f'vocabulary of {size}' for size in made.values()]
   return made | {
@@ -71,9 +69,24 @@ def world(run) -> dict:
     'read': rejected.counts,
     'rejected': rejected.rejected,
     'summary': '; '.join(
-      [', '.join(notes), *_overlong_notes(written), rejected.summary()]
-    ).rstrip('; '),
+      filter(
+        None,
+        [', '.join(notes), *_overlong_notes(written), rejected.summary()],
+      )
+    ),
   }
+
+
+def _make_tokenizer(run, texts, folder) -> tokenizer_lib.Tokenizer:
+  words = (
+    text
+    for _, rows in texts.values()
+    for row in rows()
+    for text in row.values()
+  )
+  return tokenizer_lib.train_bpe_tokenizer(
+    words, run.config.data.vocab_size, folder
+  )
 
 
 def _write(run, folder, source, rows, tokenizer) -> dict[str, int]:
@@ -120,8 +133,7 @@ def _texts_of_pairs(run, chat, rejected):
       rows = _again(_preferred, splits['train'], chat)
       _require_rows(run, name, len(splits['train']))
       texts[name] = config.data.train, rows
-  user_files.save_splits(run.folder('world') / SPLITS, splits)
-  return texts
+  return texts, splits
 
 
 def _preferred(split, chat) -> Iterable[dict]:

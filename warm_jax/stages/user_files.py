@@ -11,6 +11,7 @@ import array
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -296,7 +297,7 @@ def shared_prompts(splits: dict[str, Split]) -> dict[str, tuple[int, int]]:
 
 def save_splits(path: pathlib.Path, splits: dict[str, Split]) -> None:
   """Writes splits for a later stage."""
-  arrays = {
+  arrays: dict[str, Any] = {
     f'{split}.{name}': np.asarray(value)
     for split, part in splits.items()
     for name, value in vars(part).items()
@@ -307,12 +308,12 @@ def save_splits(path: pathlib.Path, splits: dict[str, Split]) -> None:
 
 def load_splits(path: pathlib.Path) -> dict[str, Split]:
   """Reads what `save_splits` wrote."""
-  found: dict[str, dict] = {}
+  found: dict[str, dict[str, Any]] = {}
   with np.load(path) as arrays:
     for key in arrays:
       split, _, name = key.partition('.')
       found.setdefault(split, {})[name] = arrays[key]
   return {
-    split: Split(**(fields | {'source': str(fields['source'])}))
+    split: Split(str(fields.pop('source')), **fields)
     for split, fields in found.items()
   }
