@@ -88,6 +88,13 @@ def test_pickled_weights_are_refused(tmp_path, cache, name):
       files.resolve(source)
 
 
+def test_an_adapter_is_named_as_such(tmp_path, cache):
+  (tmp_path / 'adapter_config.json').write_text('{}')
+  (tmp_path / 'adapter_model.safetensors').touch()
+  with pytest.raises(errors.UserError, match='holds an adapter'):
+    files.resolve(tmp_path)
+
+
 def test_the_check_comes_before_the_weights(tmp_path, cache):
   def check(config):
     raise errors.UserError(f'not {config["a"]}')

@@ -131,6 +131,24 @@ def test_what_is_not_supported(change, entries, match):
   refused(change(**entries), match)
 
 
+@pytest.mark.parametrize(
+  'entries',
+  [
+    {'model_type': ['llama']},
+    {'architectures': 3},
+    {'architectures': 'LlamaForCausalLM'},
+    {'num_hidden_layers': '2'},
+    {'rms_norm_eps': 'tiny'},
+    {'rope_parameters': 'default'},
+    {'rope_scaling': [1]},
+    {'tie_word_embeddings': 'false'},
+    {'attention_bias': 'false'},
+  ],
+)
+def test_entries_of_a_wrong_kind(change, entries):
+  refused(change(**entries), 'config.json')
+
+
 def test_a_truncated_file_is_refused(change):
   path = change() / 'model.safetensors'
   path.write_bytes(path.read_bytes()[:-7])

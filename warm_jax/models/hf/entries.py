@@ -42,6 +42,14 @@ def get(hf: Json, name: str, default: Any) -> Any:
   return default if value is None else value
 
 
+def flag(hf: Json, name: str, default: bool) -> bool:
+  """An entry that is true or false; "false" in quotes would count as true."""
+  value = get(hf, name, default)
+  if not isinstance(value, bool):
+    raise errors.UserError(f'config.json: {name}={value!r}: expected a boolean')
+  return value
+
+
 def refuse(hf: Json, name: str, *accepted: Any) -> None:
   """Raises unless an entry is absent, null, false or one of those accepted."""
   value = hf.get(name)

@@ -40,6 +40,12 @@ def resolve(
   """
   folder = pathlib.Path(source).expanduser()
   if folder.is_dir():
+    adapter = (folder / 'adapter_config.json').exists()
+    if adapter and not (folder / 'config.json').exists():
+      raise errors.UserError(
+        f'{source} holds an adapter, not a model: merge it into its base '
+        '(merge_and_unload of peft) and save that'
+      )
     if check is not None:
       check(read_json(folder / 'config.json'))
   elif _HUB_ID.fullmatch(str(source)) and not folder.exists():

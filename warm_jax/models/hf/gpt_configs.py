@@ -10,7 +10,7 @@ Json = dict[str, Any]
 
 
 def read_neox(hf: Json) -> config_lib.ModelConfig:
-  bias = bool(entries.get(hf, 'attention_bias', True))
+  bias = entries.flag(hf, 'attention_bias', True)
   return config_lib.ModelConfig(
     vocab_size=entries.need(hf, 'vocab_size'),
     width=entries.need(hf, 'hidden_size'),
@@ -24,11 +24,11 @@ def read_neox(hf: Json) -> config_lib.ModelConfig:
     activation=entries.activation(
       entries.get(hf, 'hidden_act', 'gelu'), 'hidden_act'
     ),
-    parallel_residual=bool(entries.get(hf, 'use_parallel_residual', True)),
+    parallel_residual=entries.flag(hf, 'use_parallel_residual', True),
     qkv_bias=bias,
     attention_out_bias=bias,
     mlp_bias=True,
-    tied_embeddings=bool(entries.get(hf, 'tie_word_embeddings', False)),
+    tied_embeddings=entries.flag(hf, 'tie_word_embeddings', False),
     **rope_configs.read(hf, rotary=0.25),
   )
 
@@ -58,7 +58,7 @@ def read_gpt2(hf: Json) -> config_lib.ModelConfig:
   entries.refuse(hf, 'scale_attn_by_inverse_layer_idx')
   entries.refuse(hf, 'add_cross_attention')
   width = entries.need(hf, 'n_embd', 'hidden_size')
-  scaled = hf.get('scale_attn_weights', True)
+  scaled = entries.flag(hf, 'scale_attn_weights', True)
   activation = entries.get(hf, 'activation_function', 'gelu_new')
   return config_lib.ModelConfig(
     vocab_size=entries.need(hf, 'vocab_size'),
@@ -77,7 +77,7 @@ def read_gpt2(hf: Json) -> config_lib.ModelConfig:
     qkv_bias=True,
     attention_out_bias=True,
     mlp_bias=True,
-    tied_embeddings=bool(entries.get(hf, 'tie_word_embeddings', True)),
+    tied_embeddings=entries.flag(hf, 'tie_word_embeddings', True),
     query_scale=None if scaled else 1.0,
   )
 

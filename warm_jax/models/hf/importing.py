@@ -81,7 +81,12 @@ def inspect(
 
   def check(hf):
     family = _family(hf)
-    found.append((family, family.to_config(hf)))
+    try:
+      found.append((family, family.to_config(hf)))
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as e:
+      raise errors.UserError(
+        f'config.json has an entry of a wrong kind ({e})'
+      ) from e
 
   try:
     folder = files.resolve(source, check)
@@ -177,7 +182,7 @@ def load(
 
 def _family(hf: dict[str, Any]) -> families.Family:
   kind = hf.get('model_type')
-  if kind not in families.FAMILIES:
+  if not isinstance(kind, str) or kind not in families.FAMILIES:
     hint = ''
     if kind == 'gemma3':
       hint = '; of Gemma 3 the text models are supported (gemma3_text)'
@@ -187,7 +192,12 @@ def _family(hf: dict[str, Any]) -> families.Family:
     )
   family = families.FAMILIES[kind]
   known = {family.causal_lm, family.classifier, family.base_model}
-  for name in hf.get('architectures') or ():
+  architectures = hf.get('architectures') or []
+  if not isinstance(architectures, list):
+    raise errors.UserError(
+      f'config.json: architectures={architectures!r}: expected a list'
+    )
+  for name in architectures:
     # Another class may compute something else from the same tensors.
     if name not in known:
       raise errors.UserError(

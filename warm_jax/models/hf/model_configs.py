@@ -64,7 +64,7 @@ def _like_llama(hf: Json, *, kv_heads: int | None = None, **more) -> Json:
     **fields,
     **rope_configs.read(hf),
     'head_dim': hf.get('head_dim'),
-    'tied_embeddings': bool(entries.get(hf, 'tie_word_embeddings', False)),
+    'tied_embeddings': entries.flag(hf, 'tie_word_embeddings', False),
     **more,
   }
 
@@ -79,13 +79,13 @@ def _stored_like_llama(config: config_lib.ModelConfig, **more) -> Json:
 
 
 def _llama(hf: Json) -> config_lib.ModelConfig:
-  bias = bool(entries.get(hf, 'attention_bias', False))
+  bias = entries.flag(hf, 'attention_bias', False)
   return config_lib.ModelConfig(
     **_like_llama(
       hf,
       qkv_bias=bias,
       attention_out_bias=bias,
-      mlp_bias=bool(entries.get(hf, 'mlp_bias', False)),
+      mlp_bias=entries.flag(hf, 'mlp_bias', False),
     )
   )
 
@@ -118,7 +118,7 @@ def _stored_mistral(config: config_lib.ModelConfig) -> Json:
 
 def _qwen(hf: Json, **more) -> config_lib.ModelConfig:
   window = None
-  if entries.get(hf, 'use_sliding_window', False):
+  if entries.flag(hf, 'use_sliding_window', False):
     window = hf.get('sliding_window', 4096)
   if hf.get('layer_types') is not None:
     kinds = _layer_types(hf)
@@ -158,7 +158,7 @@ def _qwen2(hf: Json) -> config_lib.ModelConfig:
 
 
 def _qwen3(hf: Json) -> config_lib.ModelConfig:
-  bias = bool(entries.get(hf, 'attention_bias', False))
+  bias = entries.flag(hf, 'attention_bias', False)
   return _qwen(
     {'head_dim': 128} | hf, qk_norm=True, qkv_bias=bias, attention_out_bias=bias
   )
@@ -185,7 +185,7 @@ def _gemma(hf: Json, *, pattern: int, **more) -> config_lib.ModelConfig:
   """Gemma 2 (`pattern` 2) and 3 (6): every `pattern`-th layer sees all."""
   entries.refuse(hf, 'use_bidirectional_attention')
   activation = entries.get(hf, 'hidden_activation', 'gelu_pytorch_tanh')
-  bias = bool(entries.get(hf, 'attention_bias', False))
+  bias = entries.flag(hf, 'attention_bias', False)
   scalar = float(entries.get(hf, 'query_pre_attn_scalar', 256))
   if hf.get('layer_types') is not None:
     kinds = _layer_types(hf)
@@ -197,7 +197,7 @@ def _gemma(hf: Json, *, pattern: int, **more) -> config_lib.ModelConfig:
   return config_lib.ModelConfig(
     **_shared(hf, activation=activation, kv_heads=4),
     head_dim=entries.get(hf, 'head_dim', 256),
-    tied_embeddings=bool(entries.get(hf, 'tie_word_embeddings', True)),
+    tied_embeddings=entries.flag(hf, 'tie_word_embeddings', True),
     norm_plus_one=True,
     post_norms=True,
     embed_scale=True,

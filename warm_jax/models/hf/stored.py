@@ -104,15 +104,21 @@ class StoredTensors:
     except OSError as e:
       raise errors.UserError(f'cannot read {path}: {e.strerror}') from e
     total = os.fstat(file).st_size
-    size = int.from_bytes(os.pread(file, 8, 0), 'little')
     try:
+      size = int.from_bytes(os.pread(file, 8, 0), 'little')
       if not 0 < size <= total - 8:
         raise ValueError('its header is longer than the file')
       header = json.loads(os.pread(file, size, 8))
       header.pop('__metadata__', None)
-      ends = [entry['data_offsets'][1] for entry in header.values()]
-      if 8 + size + max(ends, default=0) != total:
+      offsets = [entry['data_offsets'] for entry in header.values()]
+      if 8 + size + max((end for _, end in offsets), default=0) != total:
         raise ValueError('it is longer or shorter than its header says')
+      for tensor, entry in header.items():
+        begin, end = entry['data_offsets']
+        if begin < 0 or end - begin != _num_bytes(entry):
+          raise ValueError(f'the bytes of {tensor} are not those of its shape')
+    except OSError as e:
+      raise errors.UserError(f'cannot read {path}: {e.strerror}') from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
       raise errors.UserError(
         f'{path} is not a whole safetensors file ({e}); fetch it again'
@@ -131,6 +137,15 @@ class StoredTensors:
       )
 
 
+def _num_bytes(entry) -> int:
+  """Bytes of a tensor by shape and dtype; unknown dtypes are refused later."""
+  dtype = writer.DTYPES.get(entry['dtype'])
+  if dtype is None:
+    begin, end = entry['data_offsets']
+    return end - begin
+  return math.prod(entry['shape']) * dtype.itemsize
+
+
 def _files(folder: pathlib.Path) -> list[str]:
   """Names of the safetensors files of a model."""
   if not folder.is_dir():
@@ -140,9 +155,19 @@ def _files(folder: pathlib.Path) -> list[str]:
   index = folder / writer.INDEX
   if index.exists():
     try:
-      return sorted({*json.loads(index.read_text())['weight_map'].values()})
-    except (ValueError, KeyError, AttributeError) as e:
-      raise errors.UserError(f'{index} is not an index of shards') from e
+      names = sorted({*json.loads(index.read_text())['weight_map'].values()})
+      # A downloaded index has no business outside its folder.
+      for name in names:
+        inside = pathlib.PurePath(name).name == name
+        if not inside or not name.endswith('.safetensors'):
+          raise ValueError(f'{name!r} is no safetensors file in the folder')
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+      raise errors.UserError(f'{index} is not an index of shards ({e})') from e
+    return names
+  if any(folder.glob('model-*-of-*.safetensors')):
+    raise errors.UserError(
+      f'{folder} holds shards without their {writer.INDEX}; fetch it as well'
+    )
   if any(folder.glob('*.bin')) or any(folder.glob('*.pt')):
     raise errors.UserError(
       f'{folder} holds pickled weights only, which can run code when opened; '
