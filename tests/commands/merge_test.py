@@ -97,9 +97,12 @@ def test_a_work_directory_stands_for_its_members(tmp_path, capsys):
     (['--out=o', '--weights=1;2', 'a', 'b'], "'1;2' is not a list of numbers"),
     (['--out=o', '--lam=x', 'a', 'b'], "invalid float value: 'x'"),
     (['--out=o', '--max_shard_gb=0', 'a', 'b'], 'not a positive number'),
-    (['--out=o', '--method=mean', 'a', 'b'], 'known: uniform'),
-    (['--out=o', 'a'], '1 model to merge'),
-    (['--out=o', 'a', 'b'], 'no config.json in a'),
+    (['--out=o', '--method=mean', '.', '..'], 'known: uniform'),
+    (['--out=o', '.'], '1 model to merge'),
+    (['--out=o', '.', '..'], 'no config.json in .'),
+    (['--out=o', 'a/b', 'c'], 'no folder a/b, and the hub did not give it'),
+    (['--out=o', '/a/b', 'c'], 'no folder /a/b'),
+    (['--out=o', '--method=slerp', '--init=x/y/z', '.'], 'no folder x/y/z'),
   ],
 )
 def test_mistakes_are_one_line(args, words, tmp_path, monkeypatch, capsys):

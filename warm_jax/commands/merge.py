@@ -8,15 +8,15 @@ import sys
 import time
 
 from warm_jax import errors, merge_folders, workdir
-from warm_jax.models.hf import rounding
+from warm_jax.models.hf import files, rounding
 
 HELP = """\
 usage: warm merge --out=FOLDER [options] MODEL MODEL ...
 
 Merges models that were fine-tuned from one checkpoint into one model. A MODEL
-is a Hugging Face folder with safetensors, or a work directory of warm: then all
-its exported members take part. Arithmetic is in float32 and done piece by
-piece, so memory does not depend on the size of the models.
+is a Hugging Face folder (or hub id) with safetensors, or a work directory of
+warm: then all its exported members take part. Arithmetic is in float32 and done
+piece by piece, so memory does not depend on the size of the models.
 
   --out=FOLDER     of the result: weights, config.json, tokenizer, README.md
   --method=        uniform   mean of the weights (WARM; the default)
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     method=given.method,
     weights=given.weights,
     lam=given.lam,
-    init=given.init,
+    init=expand(given.init)[0] if given.init else None,
     group=given.group,
     dtype=given.dtype,
     max_shard_bytes=given.max_shard_gb * 1e9,
@@ -117,12 +117,14 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def expand(name: str) -> list[pathlib.Path]:
-  """The model folders that an argument stands for.
+  """The model folders that an argument stands for: folder, hub id, run.
 
   Raises:
-    UserError: a work directory without exported members.
+    UserError: neither of them, or a work directory without exported members.
   """
   path = pathlib.Path(name).expanduser()
+  if not path.exists():
+    return [files.resolve(name)]
   if not (path / workdir.MARKER).exists():
     return [path]
   found = [p for p in (path / 'export').glob('member_*') if p.is_dir()]
