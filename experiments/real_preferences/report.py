@@ -183,7 +183,7 @@ def accuracy_figure(arms: dict):
         ax.plot(dots, [place] * len(dots), '|', color=color, markersize=9)
     ax.axvline(0.5, color=drawing.FAINT, linewidth=0.8)
     ax.set_yticks(range(len(ROWS)), ROWS[::-1])
-    ax.set_title(f'{SETS[split]}; {arm.split(", ")[1]}', fontsize=9)
+    ax.set_title(f'{SETS[split]}; {arm.split(", ")[1]} arm', fontsize=9)
   return fig
 
 
