@@ -10,7 +10,7 @@ import scipy.special
 
 from experiments.real_preferences import texts
 
-L2 = 3e-3  # of the bag of words; .001 to .01 differ by .01 at most
+L2 = 3e-3  # of the bag of words; .001 to .01 differ by some .01
 RARE = 5  # a word that fewer texts hold has no weight
 
 
