@@ -37,6 +37,7 @@ REQUIRES = [
 
 EXTRAS = {
   'tb': ['tensorboardX>=2.6.5'],
+  'hf': ['datasets>=3'],  # to read hf:FOLDER
   'nb': ['nbclient>=0.10', 'nbformat', 'ipykernel'],
   'test': ['pytest>=8.4', 'pytest-xdist>=3.6'],
   'dev': ['ruff>=0.15', 'pyright'],

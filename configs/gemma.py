@@ -20,10 +20,10 @@ The KL is to the start, with the strength that section's ablation gives for a
 fixed anchor (0.1); WARP's moving anchor is not part of this config.
 
 Hardware, computed and not measured: for Gemma 2 2B, 16 bytes x 2.6e9 = 42 GB a
-member: two members with their activations on one accelerator of 141 GB. More
-members: several runs with other seeds and `--config.reward.members=2`, then
-`warm merge` over the members of all of them. A policy needs 42 GB for itself,
-42 GB for its value model and 10 GB each for the anchor and the reward model.
+member: two members with their activations on one accelerator of 141 GB; more
+need several devices, which this version does not use yet. A policy needs 42 GB
+for itself, 42 GB for its value model and 10 GB each for the anchor and the
+reward model.
 A reward step of 64 pairs is 6 x 2.6e9 x 131,000 tokens = 2 PFLOP a member: 2,000
 steps of two members are 6 hours at 400 TFLOP/s.
 """

@@ -4,10 +4,9 @@
   warm --config=configs/preferences.py --workdir=runs/mine \\
       --config.data.train=train.jsonl.gz --config.data.test=test.jsonl.gz
 
-Rows hold `prompt`, `chosen` and `rejected`; files are JSON lines (.jsonl,
-.jsonl.gz) or prepared TFDS sets (tfds:FOLDER:SPLIT). The chain runs up to
-`merge` and the report: M reward models trained in one program, averaged, and
-compared with single members and the ensemble.
+Files and rows may have any format that configs/reward.py takes, which starts
+from a checkpoint instead. M reward models are trained in one program, averaged,
+compared with single members and the ensemble, and exported as small Llamas.
 """
 
 import ml_collections
@@ -16,7 +15,7 @@ from warm_jax import defaults
 
 
 def get_config():
-  """A model of 0.8 million parameters for a few ten thousand short pairs."""
+  """A model of half a million parameters for a few ten thousand short pairs."""
   config = ml_collections.ConfigDict()
   config.kind = 'files'
   config.seed = 0

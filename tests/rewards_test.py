@@ -178,6 +178,20 @@ def test_score_rows_pads_the_last_batch(rows):
   assert shapes == [(16, T)] * 4
 
 
+def test_score_rows_scores_each_distinct_row_once():
+  ids = np.array([[5, 1], [2, 0], [5, 1], [2, 7], [5, 1]], np.int32)
+  mask = np.array([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1]], bool)
+  seen = []
+
+  def function(_, ids, mask):
+    seen.append(len(ids))
+    return np.stack([ids[:, 0] * 10 + mask.sum(axis=1), -ids[:, 0]])
+
+  got = rewards.score_rows(function, None, ids, mask, 8)
+  assert got.tolist() == [[52, 21, 52, 21, 52], [-5, -2, -5, -2, -5]]
+  assert seen == [2]  # what stands at padding tells no rows apart
+
+
 def test_what_cannot_be_calibrated_is_refused(stacked, rows):
   flat = {'weights': stacked['weights'].at[1].set(0.0)}
   with pytest.raises(errors.UserError, match='member 1'):

@@ -355,8 +355,7 @@ def score_rows(
     scorer: handed through.
     ids: [N, T] int32.
     mask: [N, T] bool.
-    batch_size: rows of every batch. The last batch is filled with copies of
-      the last row, whose scores are dropped.
+    batch_size: rows of every batch; the last one is filled with copies.
 
   Returns:
     [..., N] float32, on the host.
@@ -367,13 +366,18 @@ def score_rows(
       f'rows to score need ids and mask of one shape [N, T] with N >= 1, got '
       f'{ids.shape} and {mask.shape}'
     )
+  # Pairs of one prompt share responses: each distinct row is scored once.
+  _, first, place = np.unique(
+    np.where(mask, ids, -1), axis=0, return_index=True, return_inverse=True
+  )
+  ids, mask = ids[first], mask[first]
   num_rows = len(ids)
   batch_size = min(batch_size, num_rows)
   pieces = []
   for start in range(0, num_rows, batch_size):
     rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
     pieces.append(np.asarray(function(scorer, ids[rows], mask[rows])))
-  return np.concatenate(pieces, axis=-1)[..., :num_rows]
+  return np.concatenate(pieces, axis=-1)[..., place.reshape(-1)]
 
 
 @jax.tree_util.register_dataclass

@@ -151,7 +151,7 @@ def test_values_that_are_missing_in_results():
   card = model_card.render(FACTS | {'metrics': metrics})
   row = tables(card)[1][2]
   assert row == [
-    'pairs from other policies',
+    'out-of-distribution pairs',
     '–',
     '–',
     '–',

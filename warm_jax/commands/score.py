@@ -18,8 +18,9 @@ HELP = """\
 usage: warm score --model=MODEL --data=FILE --out=FILE.jsonl [options]
 
 Writes each row of --data with its rewards: pairs get score_chosen and
-score_rejected, and their accuracy is printed; other rows get score. A row that
-cannot be used keeps its place, with the reason in the field error.
+score_rejected (lists, if a row makes several pairs), and their accuracy is
+printed; other rows get score. A row that cannot be used keeps its place, with
+the reason in the field error.
 
   --model=         a folder or hub id of a reward model (warm's export, or any
                    ...ForSequenceClassification with one label); several with
@@ -29,6 +30,8 @@ cannot be used keeps its place, with the reason in the field error.
                    (also those of RewardBench and of ranked completions), of
                    prompt and completion (or response), messages, or text
   --out=           a new file of JSON lines, one for each row
+  --field=         name of the new fields, if score is taken: with warm_2 they
+                   are warm_2, warm_2_chosen and warm_2_rejected
   --normalise      rewards of mean 0 and deviation 1 on the data that the model
                    was calibrated on, instead of the raw output of the head
   --aggregate=     of several models: mean (default), min, uncertainty; the last
@@ -95,7 +98,7 @@ def main(argv: list[str]) -> int:
       f'--out: {out} is there already; name another file or add --overwrite'
     )
   score, read = _prepare(given)
-  totals = _Totals()
+  totals = _Totals(given.field)
   out.parent.mkdir(parents=True, exist_ok=True)
   partial = out.with_name(out.name + '.tmp')
   try:
@@ -123,6 +126,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   parser = _Parser(prog='warm score', add_help=False, allow_abbrev=False)
   for name in ('model', 'data', 'out'):
     parser.add_argument(f'--{name}')
+  parser.add_argument('--field', default='score')
   parser.add_argument('--normalise', action='store_true')
   parser.add_argument('--overwrite', action='store_true')
   parser.add_argument(
@@ -177,7 +181,7 @@ def _prepare(given):
     )
   # A reward model of another program may be asked for more than its context.
   max_length = min(given.max_length or judge.max_length, judge.max_length)
-  template = given.prompt_template or judge.prompt_template
+  template = given.prompt_template or judge.prompt_template or '{prompt}'
   chat = chat_lib.Chat(judge.tokenizer, template)
   call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
 
@@ -206,7 +210,9 @@ def _prepare(given):
       else:
         row.value[field] = float(value)
 
-  return score, lambda source: _rows(sources.open_rows(source), chat)
+  return score, lambda source: _rows(
+    sources.open_rows(source), chat, given.field
+  )
 
 
 def _padded(lines, part, batch_size: int, judge, max_length: int):
@@ -221,39 +227,50 @@ def _padded(lines, part, batch_size: int, judge, max_length: int):
   return ids, mask
 
 
-def _rows(source, chat) -> Iterator[_Row]:
-  """Rows of a source with the texts to score, or the reason why not."""
+def _rows(source, chat, field: str) -> Iterator[_Row]:
+  """Rows of a source with the texts to score, or the reason why not.
+
+  Raises:
+    UserError: a row has fields of these names already: nothing may be lost.
+  """
   from warm_jax.data import formats
 
+  fields = {field, 'error', *(f'{field}_{side}' for side in PAIR)}
   for row in source:
+    kept = dict(row.value) if isinstance(row.value, dict) else {}
+    if taken := sorted(fields & kept.keys()):
+      raise errors.UserError(
+        f'{row.file}, row {row.number} has a field {taken[0]!r} already, which '
+        'would be lost: rename it, or choose other names with --field'
+      )
     try:
       if isinstance(row.value, formats.BadRow):
         raise row.value
-      yield _Row(dict(row.value), *_texts(row.value, chat, formats))
+      yield _Row(kept, *_texts(row.value, chat, formats, field))
     except formats.BadRow as bad:
-      kept = row.value if isinstance(row.value, dict) else {'row': row.number}
-      yield _Row(dict(kept), [], error=str(bad))
+      yield _Row(kept or {'row': row.number}, [], error=str(bad))
 
 
-def _texts(value: Any, chat, formats):
+def _texts(value: Any, chat, formats, field: str):
   """What of a row is scored: ([(field, prompt, response)], several pairs?)."""
-  fields = value if isinstance(value, dict) else {}
-  if any(fields.get(f) is not None for f in (*PAIR, 'completions')):
+  given = value if isinstance(value, dict) else {}
+  if any(given.get(f) is not None for f in (*PAIR, 'completions')):
     pairs = formats.preference_rows(value, chat)
     texts = [
-      (f'score_{side}', pair['prompt'], pair[side])
+      (f'{field}_{side}', pair['prompt'], pair[side])
       for pair in pairs
       for side in PAIR
     ]
     return texts, len(pairs) > 1
   row = formats.response_row(value, chat)
-  return [('score', row['prompt'], row['response'])], False
+  return [(field, row['prompt'], row['response'])], False
 
 
 class _Totals:
   """What is printed at the end."""
 
-  def __init__(self):
+  def __init__(self, field: str):
+    self.field = field
     self.scored = self.unusable = 0
     self.margins: list[float] = []
     self.first_error = ''
@@ -268,8 +285,9 @@ class _Totals:
       row.value['error'] = row.error
       return
     self.scored += 1
-    if 'score_chosen' in row.value:
-      chosen, rejected = (np.atleast_1d(row.value[f'score_{s}']) for s in PAIR)
+    names = [f'{self.field}_{side}' for side in PAIR]
+    if names[0] in row.value:
+      chosen, rejected = (np.atleast_1d(row.value[name]) for name in names)
       self.margins.extend(chosen - rejected)
 
   def require_some(self, source: str) -> None:

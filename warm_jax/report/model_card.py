@@ -25,9 +25,10 @@ _SOURCES = {
   'train': 'preferences',
   'selection': 'pairs for selection',
   'test': 'held-out pairs',
-  'ood': 'pairs from other policies',
+  'ood': 'out-of-distribution pairs',
   'sft': 'fine-tuning',
-  'prompts': 'prompts',
+  'prompts': 'prompts to train on',
+  'eval_prompts': 'prompts to evaluate on',
 }
 
 
@@ -49,6 +50,9 @@ def render(facts: Mapping[str, Any]) -> str:
       metrics: {split: {'pairs', 'members' (mean), 'ens', 'warm',
         'wa_minus_ens'}}; the last three {'value', 'low', 'high'}.
       recipe: settings of the members' training.
+      notes: further lines on how it was made.
+      has_chat_template: the tokenizer had one of its own; else the chat
+        template is the framing of plain prompts.
       command, versions ({package: version}).
   """
   import jinja2
@@ -74,6 +78,7 @@ def render(facts: Mapping[str, Any]) -> str:
     template=template.replace('\n', '\\n')
     if template and template != '{prompt}'
     else '',
+    own_chat_template=facts.get('has_chat_template', False),
     facts=_facts(facts, data, base),
     tables=[table for table in tables if table],
     settings=json.dumps(facts['recipe'], indent=2, default=list)
@@ -141,7 +146,7 @@ def _facts(facts, data, base) -> list[str]:
     lines.append(f'stored in {facts["dtype"]}')
   if facts.get('seed') is not None:
     lines.append(f'seed: {facts["seed"]}')
-  return lines
+  return [*lines, *(facts.get('notes') or ())]
 
 
 def _members(facts) -> dict[str, Any] | None:

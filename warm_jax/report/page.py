@@ -270,7 +270,7 @@ def _merging(merge) -> dict[str, Any]:
     'title': 'Reward models: averaging weights, averaging scores',
     'text': 'Accuracy is the share of pairs in which the chosen response '
     'scores at least as high as the rejected one. Brackets are 95 % intervals '
-    'over pairs.'
+    'over prompts.'
     + (
       ' On swapped pairs the chosen response is the wrong one. The numbers of the paper are read off its Fig. 4 (two members, 25 % '
       'swapped).'

@@ -42,7 +42,7 @@ SETS = {
   'train_swapped': 'training pairs, labels swapped',
   'train_clean': 'training pairs, labels clean',
   'test': 'held-out pairs',
-  'ood': 'pairs from other policies',
+  'ood': 'out-of-distribution pairs',
 }
 MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'

@@ -52,7 +52,10 @@ def findings(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
           'no difference that these pairs can show',
         )
       )
-    for split, on in (('test', 'held-out pairs'), ('ood', 'other policies')):
+    for split, on in (
+      ('test', 'held-out pairs'),
+      ('ood', 'out-of-distribution pairs'),
+    ):
       if split in table:
         found.append(
           _finding(
@@ -180,7 +183,7 @@ def _members(merge, preferences) -> str:
       text += f' and {palette.percent(mean["train_clean"])} of the clean ones '
       text += f'({_paper("train_clean")})'
     text += '. '
-  places = {'test': 'held-out pairs', 'ood': 'pairs from other policies'}
+  places = {'test': 'held-out pairs', 'ood': 'out-of-distribution pairs'}
   parts = []
   for split, place in places.items():
     if split in mean:
@@ -212,7 +215,7 @@ def _averaging(merge) -> str:
       'train_swapped': 'the fit to swapped labels',
       'train_clean': 'the fit to clean labels',
       'test': 'held-out accuracy',
-      'ood': 'accuracy on pairs from other policies',
+      'ood': 'accuracy on out-of-distribution pairs',
     }.get(split, f'accuracy on {split}')
     x = row['wa_minus_ens']
     between = palette.interval(x['low'], x['high'], 4, palette.signed)

@@ -48,7 +48,6 @@ def reward_models(run) -> dict:
       reward_mean=float(scorer.mean),
       reward_std=float(scorer.std),
       card=model_card.render(reward_facts(run, name)),
-      extra={'prompt_template': run.config.data.prompt_template},
       **_settings(run),
     )
   return {
@@ -108,20 +107,48 @@ def _settings(run) -> dict:
   return {
     'base': base.checkpoint(run) if isinstance(run.config.model, str) else None,
     'dtype': config.dtype,
+    'prompt_template': run.config.data.prompt_template,
     'max_shard_bytes': config.max_shard_gb * 1e9,
   }
 
 
+# What config.data.train and .test are to each kind of run, for the card.
+_DATA = {
+  'sft': {'train': 'sft'},
+  'policy': {'train': 'prompts', 'test': 'eval_prompts'},
+}
+
+
 def language_facts(run, name: str) -> dict:
   """What the model card of a language model says."""
-  return {
+  titles = _DATA.get(run.config.kind, {})
+  facts = {
     'name': name,
     'kind': 'policy',
     'base': _base_name(run),
-    'data': {k: v for k, v in run.config.data.items() if v},
+    'data': {titles.get(k, k): v for k, v in run.config.data.items() if v},
+    'has_chat_template': bool(world.tokenizer(run).hf.chat_template),
+    'dtype': run.config.export.dtype,
+    'seed': run.config.seed,
     'command': run.command,
     'versions': pipeline.versions(),
   }
+  if run.config.kind == 'policy':
+    config = run.config.policy
+    facts['notes'] = [
+      f'trained by REINFORCE against {run.config.reward_model}, '
+      f'{config.steps} steps of {config.batch_size} samples at temperature '
+      f'{config.temperature:g}',
+      f'KL to the start in the reward, coefficient {config.kl_coef:g}',
+    ]
+  elif run.config.kind == 'sft':
+    config = run.config.sft
+    facts['notes'] = [
+      f'batches of {config.batch_size} at a learning rate of '
+      f'{config.learning_rate:g}, loss on '
+      + ('the responses' if config.loss_on == 'response' else 'all tokens')
+    ]
+  return facts
 
 
 def reward_facts(run, name: str) -> dict:
@@ -152,7 +179,6 @@ def reward_facts(run, name: str) -> dict:
   return language_facts(run, name) | {
     'kind': 'reward',
     'rule': RULES.get(name, 'one member, not merged'),
-    'seed': run.config.seed,
     'pairs': pairs['rows'],
     'swapped': pairs['swapped'],
     'members': rows,

@@ -23,7 +23,8 @@ class Judge:
     scorer: callable (ids [B, T], mask [B, T]) -> [B] rewards.
     tokenizer: of the model; all members of an ensemble share it.
     max_length: tokens that the model was made for.
-    prompt_template: how plain prompts were written in its training.
+    prompt_template: how plain prompts were written in its training; '' if it
+      does not say.
     calibrated: whether a mean and a deviation of its scores are known, so that
       `scorer` gives rewards of mean 0 and deviation 1 on the data they were
       measured on.
@@ -96,7 +97,7 @@ def open_judge(
     scorer=scorer,
     tokenizer=tokenizer,
     max_length=first.config.max_length,
-    prompt_template=first.hf_config.get('prompt_template', '{prompt}'),
+    prompt_template=first.hf_config.get('prompt_template', ''),
     calibrated=calibrated,
   )
 

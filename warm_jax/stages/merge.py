@@ -21,7 +21,7 @@ TITLES = {
   'train_swapped': 'training pairs with swapped labels (fit to the swap)',
   'train_clean': 'training pairs with clean labels',
   'test': 'held-out pairs',
-  'ood': 'pairs from other policies',
+  'ood': 'out-of-distribution pairs',
 }
 
 

@@ -132,6 +132,13 @@ def _judge(run, field: str, anchor) -> rewards.RewardScorer:
   judges.require_same_tokenizer(
     world.tokenizer(run), judge.tokenizer, f'config.model and config.{field}'
   )
+  template = run.config.data.prompt_template
+  if judge.prompt_template not in ('', template):
+    raise errors.UserError(
+      f'config.data.prompt_template is {template!r}, but config.{field} was '
+      f'trained with {judge.prompt_template!r}: set '
+      f'--config.data.prompt_template to that, or its prompts look foreign to it'
+    )
   reference = _reference(run, anchor)
   return rewards.calibrate(
     judge.scorer, np.asarray(reference.ids), np.asarray(reference.mask)
