@@ -46,6 +46,30 @@ def tokenizer(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def qwen_tokenizer(tmp_path_factory):
+  """Letters in the class that transformers opens for Qwen, whatever is saved."""
+  import transformers
+
+  letters = 'abcdefghijklmnopqrstuvwxyz'
+  tokens = ['<pad>', '<unk>', '<eos>', 'Ġ', *letters]
+  tokens += [f'Ġ{letter}' for letter in letters]
+  folder = tmp_path_factory.mktemp('qwen')
+  transformers.Qwen2Tokenizer(
+    vocab={token: i for i, token in enumerate(tokens)},
+    merges=[('Ġ', letter) for letter in letters],
+    unk_token='<unk>',
+    eos_token='<eos>',
+    pad_token='<pad>',
+  ).save_pretrained(folder)
+  return tokenizer_lib.load(folder)
+
+
+@pytest.fixture
+def tokenizer_of(tokenizer, qwen_tokenizer):
+  return lambda name: qwen_tokenizer if 'qwen' in name else tokenizer
+
+
+@pytest.fixture(scope='module')
 def scratch():
   """A small reward model of ours: Llama-like."""
   backbone = language_model.init_params(jax.random.key(0), TINY)['backbone']
@@ -81,8 +105,9 @@ def assert_same_trees(a, b):
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('head', ['lm', 'score'])
 def test_export_of_an_import_is_the_file_of_transformers(
-  name, head, tmp_path, tokenizer
+  name, head, tmp_path, tokenizer_of
 ):
+  tokenizer = tokenizer_of(name)
   source = FIXTURES / name / ('reward' if head == 'score' else '')
   checkpoint = importing.inspect(source)
   params = importing.load(checkpoint, head=head)
@@ -113,7 +138,8 @@ def test_export_of_an_import_is_the_file_of_transformers(
 
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('spelling', ['config.json', 'config_v4.json'])
-def test_both_spellings_are_written(name, spelling, tmp_path, tokenizer):
+def test_both_spellings_are_written(name, spelling, tmp_path, tokenizer_of):
+  tokenizer = tokenizer_of(name)
   # What a base wrote in one spelling only, older or newer readers would not
   # find: they fall back to their defaults without a word.
   base = json.loads((FIXTURES / name / spelling).read_text())
@@ -432,3 +458,14 @@ def test_leaves_on_a_device_mesh_and_in_numpy(tmp_path, tokenizer, scratch):
   host = jax.tree.map(np.asarray, scratch)
   exporting.save_reward_model(tmp_path / 'b', host, TINY, tokenizer)
   assert_identical(stored(tmp_path / 'a'), stored(tmp_path / 'b'))
+
+
+def test_a_tokenizer_that_its_users_would_open_otherwise_is_refused(
+  tmp_path, tokenizer
+):
+  base = importing.inspect(FIXTURES / 'qwen2')
+  with pytest.raises(errors.UserError, match='opens this tokenizer as Qwen2'):
+    exporting.save_language_model(
+      tmp_path / 'out', importing.load(base), base.config, tokenizer, base=base
+    )
+  assert not (tmp_path / 'out').exists()

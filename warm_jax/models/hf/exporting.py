@@ -221,6 +221,7 @@ def _save(
       prompt_template,
       padding_side='right' if head == 'score' else None,
     )
+    saved_tokenizer.check(new, tokenizer)
     if card:
       (new / 'README.md').write_text(card, encoding='utf-8')
     with (

@@ -10,10 +10,13 @@ import json
 import pathlib
 from typing import Any
 
+from warm_jax import errors
 from warm_jax.data import chat
 
 # In transformers 5 the same class has a second name, unknown to version 4.
 _CLASS = {'TokenizersBackend': 'PreTrainedTokenizerFast'}
+# What tokenizers of different kinds part differently.
+_PROBES = ('the cat sat on 1234 mats', "It's  two\n\nlines, isn't it?\tYES")
 # How the tokenizer was opened, which is not the next reader's business.
 _OPENING = ('is_local', 'local_files_only', 'backend', 'name_or_path')
 
@@ -52,6 +55,33 @@ def save(
   path.write_text(
     json.dumps(config, indent=2, ensure_ascii=False) + '\n', encoding='utf-8'
   )
+
+
+def check(folder: pathlib.Path, tokenizer: Any) -> None:
+  """Opens what was saved as its users will, and compares ids.
+
+  For some model types transformers takes a tokenizer class of the family,
+  whatever the files say, and says nothing of it.
+
+  Raises:
+    UserError: other ids than in training.
+  """
+  import transformers
+
+  opened = transformers.AutoTokenizer.from_pretrained(
+    str(folder), local_files_only=True, trust_remote_code=False
+  )
+  begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  given = opened(list(_PROBES))['input_ids']
+  for text, ids, got in zip(_PROBES, tokenizer.encode(list(_PROBES)), given):
+    got = got[:-1] if got[-1:] == [tokenizer.eos_id] else got
+    if got != begin + ids:
+      raise errors.UserError(
+        f'{folder.name}: transformers opens this tokenizer as '
+        f'{type(opened).__name__} and makes other ids of {text!r} than the '
+        'model was trained on; give the model the shape of another family, '
+        'or a tokenizer of this one'
+      )
 
 
 def _add_beginning(path: pathlib.Path, tokenizer: Any) -> bool:
