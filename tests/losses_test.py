@@ -236,7 +236,7 @@ def test_other_estimators_in_the_reward_do_not(world, estimator):
 
 
 def test_kl_as_a_loss(world):
-  """k1: zero; k2: the gradient of each token's KL; k3: neither (trap R4)."""
+  """k1: zero; k2: the gradient of each token's KL; k3: neither."""
   table, reference, _ = world
   weights = jnp.exp(_sequence_logps(table))
 

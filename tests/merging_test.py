@@ -90,7 +90,7 @@ def test_weighted():
 
 
 def test_bfloat16_members_are_summed_in_float32():
-  """Ten members near 1: bfloat16 sums lose what they differ by (trap M1)."""
+  """Ten members near 1: bfloat16 sums lose what they differ by."""
   rng = np.random.default_rng(2)
   leaf = jnp.asarray(1 + 1e-2 * rng.normal(size=(10, 500)), jnp.bfloat16)
   merged = merging.uniform({'norm': leaf})['norm']

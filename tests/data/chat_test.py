@@ -52,7 +52,7 @@ def test_the_response_begins_where_its_turn_does(bare):
   assert chat.prompt(TURNS) == prompt
 
 
-def test_a_templated_row_has_one_begin_and_one_end(bare):  # trap P6
+def test_a_templated_row_has_one_begin_and_one_end(bare):
   chat = chat_lib.Chat(with_template(bare, CHATML))
   prompt, response = chat.split(TURNS, ANSWER)
   for apart in (True, False):
@@ -63,7 +63,7 @@ def test_a_templated_row_has_one_begin_and_one_end(bare):  # trap P6
     # One end of the user's turn, one of the answer.
     assert (ids == bare.eos_id).sum() == 2 and ids[-1] == bare.eos_id
     start = pairs.chosen.response_start[0]
-    assert (ids[start:] == bare.eos_id).sum() == 1  # trap P7
+    assert (ids[start:] == bare.eos_id).sum() == 1
     assert bare.decode([ids[start:]])[0].strip() == 'hello again'
 
 
@@ -78,7 +78,7 @@ def test_a_templated_row_has_one_begin_and_one_end(bare):  # trap P6
     "strftime_now('%d %b %Y') %}{%- endif %}{{ date_string }}",
   ],
 )
-def test_rows_do_not_depend_on_the_day(bare, template):  # trap P8
+def test_rows_do_not_depend_on_the_day(bare, template):
   chosen = with_template(bare, template + "{{ messages[0]['content'] }}")
   today = datetime.datetime.now().strftime('%d %b %Y')
   text = chat_lib.Chat(chosen).prompt(TURNS)

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Trap M11: one draw of flips per data set, the same for everybody."""
+"""One draw of flips per data set, the same for everybody."""
 
 import numpy as np
 import pytest

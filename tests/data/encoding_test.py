@@ -24,13 +24,13 @@ def bpe(tmp_path_factory):
   )
 
 
-def test_the_tokenizer_returns_ids_and_mask_only(words):  # trap P9
+def test_the_tokenizer_returns_ids_and_mask_only(words):
   assert set(words.hf(['one two'])) == {'input_ids', 'attention_mask'}
-  assert words.pad_id != words.eos_id  # trap P3
+  assert words.pad_id != words.eos_id
   assert words.vocab_size == len(WORDS) + 4
 
 
-def test_pad_equal_to_eos_is_refused(words, tmp_path):  # trap P3
+def test_pad_equal_to_eos_is_refused(words, tmp_path):
   words.hf.save_pretrained(tmp_path)
   config = (tmp_path / 'tokenizer_config.json').read_text()
   changed = config.replace('"pad_token": "<pad>"', '"pad_token": "<eos>"')
@@ -53,10 +53,10 @@ def test_rows_are_bos_prompt_response_eos_and_padding(words):
   ]  # fmt: skip
   assert sequences.mask[0].tolist() == [True] * 5 + [False] * 3
   assert sequences.response_start[0] == 3 and fits.all()
-  assert (sequences.ids == words.bos_id).sum() == 1  # trap P6: one BOS
+  assert (sequences.ids == words.bos_id).sum() == 1  # one BOS
 
 
-def test_the_border_is_that_of_tokenisation(bpe):  # trap P7
+def test_the_border_is_that_of_tokenisation(bpe):
   prompts = ['hello wor', 'the world is', '']
   responses = ['ld again', ' wide', 'hello']
   sequences, _ = encoding.encode(bpe, prompts, responses, 64)
@@ -75,7 +75,7 @@ def test_text_survives_the_way_there_and_back(bpe, words):
   assert bpe.decode(ids)[0].strip() == 'the world, again — ünïcode'
 
 
-def test_overlong_pairs_are_left_out_and_counted(words):  # trap P5
+def test_overlong_pairs_are_left_out_and_counted(words):
   rows = [
     {'prompt': 'one', 'chosen': 'two', 'rejected': 'three'},
     {'prompt': 'one', 'chosen': 'two ' * 9, 'rejected': 'three'},
@@ -90,7 +90,7 @@ def test_overlong_pairs_are_left_out_and_counted(words):  # trap P5
     assert (side.ids[np.arange(2), last] == words.eos_id).all()
 
 
-def test_cut_responses_keep_their_end(words):  # trap P5
+def test_cut_responses_keep_their_end(words):
   prompts = ['one', 'one', 'one two three one', 'one ' * 5]
   responses = ['two', 'two one two three', 'two', 'two']
   sequences, fits = encoding.encode(
@@ -110,7 +110,7 @@ def test_cut_responses_keep_their_end(words):  # trap P5
   assert not lines.is_cut.any()
 
 
-def test_begin_and_end_that_a_text_has_already_are_not_doubled(bpe):  # trap P6
+def test_begin_and_end_that_a_text_has_already_are_not_doubled(bpe):
   for encoded in (
     encoding.encode(bpe, ['<bos>hello'], [' world<eos>'], 32)[0],
     encoding.encode(bpe, ['hello'], [' world'], 32)[0],

@@ -151,7 +151,7 @@ def test_margins_go_along_with_their_pairs(words, tmp_path):
   assert pairs.select(numbers[0]).margin.shape == (2,)
 
 
-def test_truncation_keeps_the_end_and_is_counted(words, tmp_path):  # trap P5
+def test_truncation_keeps_the_end_and_is_counted(words, tmp_path):
   fits = {'prompt': 'a ', 'chosen': 'b', 'rejected': 'c'}
   rows = [
     fits,

@@ -42,7 +42,7 @@ def save(folder, words, **special):
     (['<s>', '</s>', 'a'], {'unk_token': '<s>', 'bos_token': '<s>'}, 3, 4),
   ],
 )
-def test_the_padding_token(tmp_path, words, special, pad, size):  # trap P3
+def test_the_padding_token(tmp_path, words, special, pad, size):
   save(tmp_path, words, eos_token='</s>', **special)
   found = tokenizer.load_pretrained(tmp_path)
   assert found.pad_id == found.hf.pad_token_id == pad
@@ -60,7 +60,7 @@ def test_a_new_padding_token_survives_saving(tmp_path):
   assert again.hf.pad_token == '<pad>'
 
 
-def test_padding_goes_right_and_inputs_are_ids_and_mask(tmp_path):  # trap P9
+def test_padding_goes_right_and_inputs_are_ids_and_mask(tmp_path):
   save(
     tmp_path,
     ['<pad>', '</s>', 'a'],

@@ -55,7 +55,7 @@ def test_reward_model(out, name, within):
   assert config.pad_token_id == tokenizer.pad_token_id
   assert tokenizer.pad_token_id != tokenizer.eos_token_id
   assert tokenizer.chat_template
-  # Nothing that a model of this kind would not take (trap P9).
+  # Nothing that a model of this kind would not take.
   assert set(tokenizer('a b')) == {'input_ids', 'attention_mask'}
   dtype = EXPORTS['reward'][name]['dtype']
   saved = transformers.AutoConfig.from_pretrained(folder).dtype

@@ -32,8 +32,9 @@ the reason in the field error.
   --out=           a new file of JSON lines, one for each row
   --field=         name of the new fields, if score is taken: with warm_2 they
                    are warm_2, warm_2_chosen and warm_2_rejected
-  --normalise      rewards of mean 0 and deviation 1 on the data that the model
-                   was calibrated on, instead of the raw output of the head
+  --normalise      less the mean and over the deviation that the model (each
+                   member of an ensemble) was exported with, instead of the raw
+                   output of the head
   --aggregate=     of several models: mean (default), min, uncertainty; the last
                    two need --normalise
   --max_length=    tokens; the context of the model unless given
@@ -145,14 +146,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
   for name in ('model', 'data', 'out'):
     if not getattr(given, name):
       parser.error(f'--{name} is missing')
-  if given.prompt_template and '{prompt}' not in given.prompt_template:
+  template = given.prompt_template
+  if template is not None and '{prompt}' not in template:
     parser.error("--prompt_template has no '{prompt}' in it")
-  if given.aggregate != 'mean' and not given.normalise:
-    parser.error(
-      f'--aggregate={given.aggregate} compares members, whose raw scores have '
+  if not given.normalise:
+    _refuse_raw(given.aggregate)
+  return given
+
+
+def _refuse_raw(aggregate: str) -> None:
+  if aggregate in ('min', 'uncertainty'):
+    raise errors.UserError(
+      f'warm score: {aggregate} compares members, whose raw scores have '
       'scales of their own; add --normalise'
     )
-  return given
 
 
 def _prepare(given):
@@ -175,6 +182,7 @@ def _prepare(given):
     )
   scorer = judge.scorer
   if not given.normalise:
+    _refuse_raw(scorer.aggregate)
     shape = scorer.normaliser.mean.shape
     scorer = dataclasses.replace(
       scorer, normaliser=rewards.identity_normaliser(shape)

@@ -21,7 +21,7 @@ from typing import Any
 from warm_jax.data import rejects
 from warm_jax.data import tokenizer as tokenizer_lib
 
-# Templates that write the date would make a reward depend on the day (trap P8):
+# Templates that write the date would make a reward depend on the day:
 # some are handed it, some ask for it.
 # The day is that of the Llama 3 templates' own fixed default.
 PINNED_DATE = datetime.datetime(2024, 7, 26)

@@ -6,15 +6,15 @@ after the end of the response with a remark and an end of its own. Users' prompt
 and responses are tokenised as the one text that they are, so that others get the
 same ids from the whole text; in the toy world, whose texts are words with
 spaces between, they are tokenised apart. The border is kept either way, and
-nothing is decoded and tokenised again later (trap P7). A chat template may have
+nothing is decoded and tokenised again later. A chat template may have
 written the beginning or the end of sequence already: a row holds one of each
-all the same (trap P6).
+all the same.
 
 A row longer than the context is left out ('filter') or its response is cut
-('truncate'). Cut it is at the end, before the end-of-sequence token, which stays
-(trap P5): a prompt begins with what is asked and ends with where the answer
-starts, so nothing can be taken from it. A row whose prompt leaves no room for
-a response is left out either way.
+('truncate'). Cut it is at the end, before the end-of-sequence token, which
+stays: a prompt begins with what is asked and ends with where the answer starts,
+so nothing can be taken from it. A row whose prompt leaves no room for a
+response is left out either way.
 """
 
 import dataclasses

@@ -136,7 +136,7 @@ def load(folder) -> Tokenizer:
 
   Raises:
     UserError: no tokenizer there, no end of sequence or padding token, or
-      both the same token (trap P3).
+      both the same token.
   """
   if not (pathlib.Path(folder) / 'tokenizer_config.json').exists():
     raise errors.UserError(f'tokenizer: no tokenizer_config.json in {folder}')
@@ -182,7 +182,7 @@ def load_pretrained(folder) -> Tokenizer:
     )
   hf = _open(folder)
   hf.padding_side = 'right'
-  # Others, token_type_ids among them, make some models fail (trap P9).
+  # Others, token_type_ids among them, make some models fail.
   hf.model_input_names = ['input_ids', 'attention_mask']
   if hf.pad_token_id is None or hf.pad_token_id == hf.eos_token_id:
     vocabulary = hf.get_vocab()

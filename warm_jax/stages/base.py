@@ -31,12 +31,7 @@ def run(run) -> dict:
   )
   tokenizer.hf.save_pretrained(run.folder('base') / 'tokenizer')
   shape = dataclasses.asdict(checkpoint.config)
-  longest = run.config.data.max_length
-  if longest > checkpoint.config.max_length:
-    raise errors.UserError(
-      f'config.data.max_length is {longest}, but {checkpoint.source} was made '
-      f'for {checkpoint.config.max_length} tokens: lower it'
-    )
+  require_context(run, checkpoint.config.max_length)
   return {
     'source': str(checkpoint.source),
     'folder': str(checkpoint.folder),
@@ -46,6 +41,16 @@ def run(run) -> dict:
     f'{shape["width"]}, {shape["num_layers"]} layers, vocabulary '
     f'{tokenizer.vocab_size}',
   }
+
+
+def require_context(run, context: int) -> None:
+  """Raises a UserError if rows may be longer than the model was made for."""
+  longest = run.config.data.max_length
+  if longest > context:
+    raise errors.UserError(
+      f'config.data.max_length is {longest}, but {run.config.model} was made '
+      f'for {context} tokens: lower it'
+    )
 
 
 def opened(source: str, compute_dtype: str):

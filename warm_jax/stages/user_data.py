@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from warm_jax import errors
 from warm_jax.data import encoding, loader, storage
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.stages import user_files
+from warm_jax.stages import base, user_files
 from warm_jax.stages import world as toy_world
 
 # Folder of a stage that holds its encoded sets.
@@ -35,6 +35,8 @@ def world(run) -> dict:
     UserError: a file that later stages could not use, found here before
       anything is trained.
   """
+  if isinstance(run.config.model, str):
+    base.require_context(run, base.model_config(run).max_length)
   chat, rejected = user_files.chat_of(run), user_files.rejects_of(run)
   folder, splits = run.folder('world'), None
   if run.config.kind == 'policy':

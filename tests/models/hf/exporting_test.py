@@ -277,7 +277,7 @@ def test_the_tokenizer_reloaded(name, tmp_path, tokenizer):
     prompt_template='Q: {prompt} A: ',
   )
   again = transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')
-  # Trap P9: nothing that the model would refuse; and the beginning of sequence
+  # Nothing that the model would refuse; and the beginning of sequence
   # that every row of training had.
   ids = again('w0 w3')
   assert set(ids) == {'input_ids', 'attention_mask'}

@@ -250,7 +250,7 @@ def test_neox_head_under_its_name_in_memory(change):
 
 @pytest.mark.parametrize('eos', [0, [2, 0]])
 def test_scores_read_before_the_end_of_sequence_are_refused(change, eos):
-  """Trap P3: with pad == eos, transformers skips the last token."""
+  """With pad == eos, transformers skips the last token."""
   found = importing.inspect(change('llama/reward', eos_token_id=eos))
   importing.load(found, 'none')
   with pytest.raises(errors.UserError, match='pads with its end-of-sequence'):

@@ -28,7 +28,8 @@ def sharded(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'name', ['../other.safetensors', '/elsewhere/other.safetensors', 'a/b', '..', '']
+  'name',
+  ['../other.safetensors', '/elsewhere/other.safetensors', 'a/b', '..', ''],
 )
 def test_an_index_does_not_lead_out_of_the_folder(sharded, name):
   path = sharded / 'model.safetensors.index.json'

@@ -141,7 +141,7 @@ def load(
 
   Raises:
     UserError: the checkpoint has no such head, or its scores were read at
-      another token than ours are (trap P3: padding is the end of sequence).
+      another token than ours are (padding is the end of sequence).
   """
   wanted = _wanted(checkpoint, head)
   leaves: dict[str, jax.Array] = {}

@@ -3,7 +3,7 @@
 
 Its 8 bits round a weight by up to 1/512 of itself. Fine-tuning often moves
 weights by less: then the rounding is as large as all that was learned and
-averaged (trap M1). So the error is compared with the change, where it is known.
+averaged. So the error is compared with the change, where it is known.
 """
 
 from __future__ import annotations

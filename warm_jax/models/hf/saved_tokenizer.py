@@ -2,7 +2,7 @@
 """Saves a tokenizer so that others get the ids that the model was trained on.
 
 transformers writes the files; what it leaves out or writes for its own version
-only is put right in them: no token_type_ids (trap P9), a class that versions
+only is put right in them: no token_type_ids, a class that versions
 before 5 know, a beginning of sequence where training had one, a chat template.
 """
 
