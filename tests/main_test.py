@@ -299,3 +299,10 @@ def test_compile_cache_is_switched_on_before_jax(workplace, monkeypatch):
     assert warm(*RUN, '--config.runtime.compile_cache=cache') == 0
     assert os.environ['JAX_COMPILATION_CACHE_DIR'] == 'cache'
     assert os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] == '0'
+
+
+def test_an_unknown_command_is_named_with_the_nearest(capsys):
+  assert main.main(['warm', 'scor', '--model=x']) == 2
+  assert (
+    "unknown command 'scor'; did you mean score?" in capsys.readouterr().err
+  )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import main, members, pipeline, rewards
+from warm_jax import errors, main, members, pipeline, rewards
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -221,6 +221,15 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
     'sft', model=str(files / 'model'), **{'data.train': str(responses)}, **small
   )
   pipeline.run(config, sft)
+  exported = tokenizer_lib.load_pretrained(sft / 'export' / 'sft_6').hf
+  turns = [
+    {'role': 'user', 'content': 'what is it'},
+    {'role': 'assistant', 'content': 'clear'},
+  ]
+  # The chat template writes what the run's plain rows were.
+  assert exported.apply_chat_template(turns, tokenize=False) == (
+    f'{exported.bos_token}what is it\nclear{exported.eos_token}'
+  )
   config = config_of(
     'policy',
     model=str(sft / 'export' / 'sft_6'),
@@ -239,6 +248,10 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
       'evaluate.num_prompts': 5,
     },
   )
+  other = config.copy_and_resolve_references()
+  other.data.prompt_template = 'Q: {prompt}'
+  with pytest.raises(errors.UserError, match='was trained with'):
+    pipeline.run(other, tmp_path / 'other')
   results = pipeline.run(config, tmp_path / 'policy')
   rows = results['evaluate']['rows']
   assert [row['step'] for row in rows] == [0, 2, 4]

@@ -123,7 +123,8 @@ def data(**overrides):
       'sft': (),  # files to fine-tune on; empty: what train prefers
       'selection_fraction': 0.1,
       'test_fraction': 0.1,
-      'max_pairs': 0,  # of each split; 0: all
+      # Of each split, drawn before those too long are left out; 0: all.
+      'max_pairs': 0,
       'swapped': 0.0,  # share of training labels to swap, for experiments
       'prompt_template': '{prompt}\n',  # of plain prompts
       'max_length': 512,  # tokens of a prompt with its response

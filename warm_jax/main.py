@@ -181,6 +181,11 @@ def _prescan(argv: list[str]) -> tuple[str, list[str]]:
           f'{arg} stands before --config; put --config first'
         )
       given.append(found.group(2))
+  if not path and argv[1:] and not argv[1].startswith('-'):
+    from warm_jax import config_check
+
+    hint = config_check.nearest(argv[1], COMMANDS)
+    raise errors.UserError(f'unknown command {argv[1]!r}{hint}')
   if not path:
     raise errors.UserError(
       '--config is missing: name a file, such as --config=configs/tiny.py'

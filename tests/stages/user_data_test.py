@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """A user's own files through the stages `world` and `preferences`."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -13,6 +14,7 @@ import pytest
 from warm_jax import errors, pipeline
 from warm_jax import workdir as workdir_lib
 from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.models import config as model_config
 from warm_jax.stages import preferences, user_data, user_files, world
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -218,6 +220,7 @@ TABLE = (
   pipeline.Stage('preferences', user_data.preferences, ('world',)),
 )
 SMALL = {'sft.batch_size': 4, 'data.max_length': 40}
+CONTEXT = 512
 
 
 def start(name, workdir, changes, stages=TABLE[:1]):
@@ -229,14 +232,35 @@ def start(name, workdir, changes, stages=TABLE[:1]):
 
 @pytest.fixture
 def based(tmp_path):
-  """A work directory with the tokenizer of a checkpoint, and its config."""
+  """A work directory after stage `base`, in short, and its config."""
   folder = tmp_path / 'run' / 'base' / 'tokenizer'
   texts = ['what is 1 and 2', 'it is 34567890 or so'] * 20
   made = tokenizer_lib.train_bpe_tokenizer(texts, 280, tmp_path / 'made')
   (tmp_path / 'run').mkdir()
   workdir_lib.prepare(tmp_path / 'run')
   made.hf.save_pretrained(folder)
+  shape = model_config.ModelConfig(
+    vocab_size=made.vocab_size,
+    width=8,
+    num_layers=1,
+    num_heads=1,
+    mlp_width=8,
+    max_length=CONTEXT,
+  )
+  workdir_lib.write_json(
+    folder.parent / 'result.json',
+    {'result': {'shape': dataclasses.asdict(shape)}},
+  )
   return tmp_path / 'run', SMALL | {'model': 'somewhere'}
+
+
+def test_rows_may_not_be_longer_than_the_context(based, tmp_path):
+  """Also where the length was raised after stage `base` had finished."""
+  workdir, changes = based
+  rows = write_lines(tmp_path / 'sft.jsonl', [{'prompt': 'a', 'response': 'b'}])
+  changes = changes | {'data.train': rows, 'data.max_length': CONTEXT + 1}
+  with pytest.raises(errors.UserError, match=f'made for {CONTEXT} tokens'):
+    start('sft', workdir, changes)
 
 
 def write_lines(path, rows):

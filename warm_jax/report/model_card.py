@@ -183,8 +183,8 @@ def _metrics(facts) -> dict[str, Any] | None:
   if not metrics:
     return None
   note = (
-    'ENS averages the scores of all members, WARM their weights (uniformly); '
-    'brackets are 95 % intervals over prompts.'
+    'ENS averages the scores of all members, each normalised first, WARM their '
+    'weights (uniformly); brackets are 95 % intervals over prompts.'
   )
   if 'train_swapped' in metrics:
     note += ' On swapped pairs a low accuracy is good: they were not memorised.'

@@ -176,9 +176,12 @@ def reward_facts(run, name: str) -> dict:
     }
     for split, row in table.items()
   }
-  return language_facts(run, name) | {
-    'kind': 'reward',
-    'rule': RULES.get(name, 'one member, not merged'),
+  facts = language_facts(run, name) | {'kind': 'reward'}
+  if name in RULES:
+    facts['rule'] = RULES[name]
+  else:
+    facts['notes'] = [f'one of {len(rows)} members, not merged']
+  return facts | {
     'pairs': pairs['rows'],
     'swapped': pairs['swapped'],
     'members': rows,

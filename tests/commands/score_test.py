@@ -1,0 +1,189 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""`warm score` on rows of every form, and what it refuses."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from warm_jax import errors
+from warm_jax.commands import score
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
+from warm_jax.models.hf import exporting
+
+pytestmark = pytest.mark.hf
+WORDS = ('one', 'two', 'three', 'four', 'five')
+SHAPE = config_lib.ModelConfig(
+  vocab_size=4 + len(WORDS),
+  width=16,
+  num_layers=1,
+  num_heads=2,
+  mlp_width=32,
+  max_length=16,
+)
+
+
+@pytest.fixture(scope='module')
+def models(tmp_path_factory):
+  """Two reward models, with moments of their own; the prompts end in a space."""
+  folder = tmp_path_factory.mktemp('models')
+  words = tokenizer_lib.make_word_tokenizer(WORDS, folder / 'tokenizer')
+  params = []
+  for m in (0, 1):
+    backbone = language_model.init_params(jax.random.key(m), SHAPE)['backbone']
+    params.append(reward_model.init_params(jax.random.key(9), SHAPE, backbone))
+    exporting.save_reward_model(
+      folder / f'model_{m}',
+      params[m],
+      SHAPE,
+      words,
+      reward_mean=0.5 + m,
+      reward_std=2.0,
+      prompt_template='{prompt} ',
+    )
+  return folder, words, params
+
+
+def by_hand(models, text, member=0):
+  """The raw score of one row, from ids put together here."""
+  _, words, params = models
+  ids = [words.bos_id, *words.encode([text])[0], words.eos_id]
+  batch = np.array([ids], np.int32)
+  return float(
+    reward_model.scores(
+      params[member], SHAPE, batch, np.ones_like(batch, bool)
+    )[0]
+  )
+
+
+def run(models, tmp_path, rows, *flags, model='model_0'):
+  data, out = tmp_path / 'in.jsonl', tmp_path / 'out.jsonl'
+  data.write_text(
+    ''.join(r if isinstance(r, str) else json.dumps(r) + '\n' for r in rows)
+  )
+  names = ','.join(str(models[0] / name) for name in model.split(','))
+  code = score.main(
+    [f'--model={names}', f'--data={data}', f'--out={out}', *flags]
+  )
+  assert code == 0
+  return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_every_form_of_row(models, tmp_path, capsys):
+  pair = {'prompt': 'one two', 'chosen': 'three', 'rejected': 'four five'}
+  rows = [
+    pair | {'id': 7},
+    {'prompt': 'one two', 'completion': 'three'},
+    {
+      'messages': [
+        {'role': 'user', 'content': 'one two'},
+        {'role': 'assistant', 'content': 'three'},
+      ]
+    },
+    {'text': 'one two three'},
+    {
+      'context': 'one',
+      'completions': [
+        {'rank': 0, 'completion': 'two'},
+        {'rank': 1, 'completion': 'three'},
+        {'rank': 2, 'completion': 'four'},
+      ],
+    },
+  ]
+  out = run(models, tmp_path, rows, '--batch_size=2')
+  good, bad = (
+    by_hand(models, t) for t in ('one two three', 'one two four five')
+  )
+  assert out[0] == pytest.approx(
+    pair | {'id': 7, 'score_chosen': good, 'score_rejected': bad}, abs=1e-6
+  )
+  for row in out[1:4]:
+    assert row['score'] == pytest.approx(good, abs=1e-6)
+  ranked = [by_hand(models, f'one {word}') for word in ('two', 'three', 'four')]
+  chosen, rejected = out[4]['score_chosen'], out[4]['score_rejected']
+  np.testing.assert_allclose(chosen, [ranked[0]] * 2 + [ranked[1]], atol=1e-6)
+  np.testing.assert_allclose(rejected, [*ranked[1:], ranked[2]], atol=1e-6)
+  right = (good >= bad) + sum(a >= b for a, b in zip(chosen, rejected))
+  assert f'({right} of 4 pairs' in capsys.readouterr().out
+
+
+def test_bad_rows_keep_their_place_and_say_why(models, tmp_path, capsys):
+  rows = [
+    '[1, 2]\n',
+    '7\n',
+    'no json\n',
+    {'prompt': 'one', 'completion': 'two'},
+    {'prompt': 'one', 'chosen': 'two', 'rejected': ' '.join(['two'] * 20)},
+    {'other': 1},
+  ]
+  out = run(models, tmp_path, rows)
+  assert len(out) == len(rows) and 'score' in out[3]
+  for number in (0, 1, 2, 4, 5):
+    assert out[number]['error'], number
+    assert not any(key.startswith('score') for key in out[number]), number
+  assert out[4]['error'] == 'longer than 16 tokens' and out[5]['other'] == 1
+  assert '1 rows scored; 5 rows without a score' in capsys.readouterr().out
+
+
+def test_fields_of_the_file_are_not_lost(models, tmp_path):
+  rows = [{'prompt': 'one', 'completion': 'two', 'score': 3}]
+  with pytest.raises(
+    errors.UserError, match="row 1 has a field 'score' already"
+  ):
+    run(models, tmp_path, rows)
+  assert not (tmp_path / 'out.jsonl').exists()
+  [row] = run(models, tmp_path, rows, '--field=warm')
+  assert row['score'] == 3
+  assert row['warm'] == pytest.approx(by_hand(models, 'one two'), abs=1e-6)
+
+
+def test_normalised_scores_and_ensembles(models, tmp_path):
+  rows = [{'prompt': 'one', 'completion': 'two'}]
+  raw = [by_hand(models, 'one two', member) for member in (0, 1)]
+  normalised = [(raw[0] - 0.5) / 2, (raw[1] - 1.5) / 2]
+  overwrite = '--overwrite'
+  [one] = run(models, tmp_path, rows, '--normalise')
+  assert one['score'] == pytest.approx(normalised[0], abs=1e-6)
+  both = 'model_0,model_1'
+  [mean] = run(models, tmp_path, rows, overwrite, model=both)
+  assert mean['score'] == pytest.approx(np.mean(raw), abs=1e-6)
+  [least] = run(
+    models,
+    tmp_path,
+    rows,
+    overwrite,
+    '--normalise',
+    '--aggregate=min',
+    model=both,
+  )
+  assert least['score'] == pytest.approx(min(normalised), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+  'flags, message',
+  [
+    (['--aggregate=min'], 'add --normalise'),
+    (['--batch_size=0'], 'not a number of at least 1'),
+    (['--prompt_template='], r"has no '\{prompt\}' in it"),
+    (['--modle=x'], 'unrecognized arguments'),
+  ],
+)
+def test_wrong_flags_are_one_line(models, tmp_path, flags, message):
+  with pytest.raises(errors.UserError, match=message):
+    run(models, tmp_path, [{'prompt': 'one', 'completion': 'two'}], *flags)
+
+
+def test_what_cannot_be_scored_leaves_nothing(models, tmp_path):
+  with pytest.raises(errors.UserError, match='none of its 1 rows'):
+    run(models, tmp_path, [{'prompt': 'one', 'completion': ''}])
+  with pytest.raises(errors.UserError, match='it is empty'):
+    run(models, tmp_path, [])
+  data = str(pathlib.Path(tmp_path) / 'in.jsonl')
+  taken = ['--out=' + data, '--data=' + data, f'--model={models[0]}/model_0']
+  with pytest.raises(errors.UserError, match='is there already'):
+    score.main(taken)
+  assert [p.name for p in tmp_path.iterdir()] == ['in.jsonl']
