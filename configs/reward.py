@@ -40,5 +40,6 @@ def get_config():
   config.reward.learning_rates = (2e-4, 4e-4, 8e-4)
   config.reward.batch_size = 32
   config.merge = defaults.merge()
+  config.merge.num_path_pairs = 400
   config.export = defaults.export(merged=('warm',), include_members=True)
   return config

@@ -40,6 +40,7 @@ from warm_jax.models import reward_model
 
 PyTree = Any
 AGGREGATES = ('single', 'mean', 'min', 'uncertainty')
+CPU_TOKENS = 2_560  # of a batch, see `score_rows`
 
 
 @jax.tree_util.register_dataclass
@@ -355,7 +356,7 @@ def score_rows(
     scorer: handed through.
     ids: [N, T] int32.
     mask: [N, T] bool.
-    batch_size: rows of every batch; the last one is filled with copies.
+    batch_size: rows of every batch, at most; the last is filled with copies.
 
   Returns:
     [..., N] float32, on the host.
@@ -372,6 +373,9 @@ def score_rows(
   )
   ids, mask = ids[first], mask[first]
   num_rows = len(ids)
+  if jax.default_backend() == 'cpu':
+    # Fewer rows, whose attention stays in the cache, are up to twice as fast.
+    batch_size = min(batch_size, max(16, CPU_TOKENS // ids.shape[1]))
   batch_size = min(batch_size, num_rows)
   pieces = []
   for start in range(0, num_rows, batch_size):
