@@ -76,6 +76,8 @@ def files(tmp_path_factory):
   )
   params = language_model.init_params(jax.random.key(0), shape)
   exporting.save_language_model(folder / 'model', params, shape, tokenizer)
+  # A base without a chat template, as most are that were only pretrained.
+  (folder / 'model' / 'chat_template.jinja').unlink()
   write(folder / 'train.jsonl', train)
   write(folder / 'test.jsonl', pairs(40, 1))
   return folder
