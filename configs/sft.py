@@ -10,8 +10,9 @@ last is a policy to go on with (configs/policy.py).
 
 Hardware: as it stands for checkpoints of a few million parameters on a CPU; for
 larger ones `--config.base.compute_dtype=bfloat16`, and a learning rate of 1e-5
-(the default is for tiny bodies). Memory: 16 bytes a parameter, beside
-activations.
+(the default is for tiny bodies). Time: 0.3 s a step of 16 rows of 160 tokens with
+0.26 million parameters on two slow cores, so some minutes. Memory: 16 bytes a
+parameter, beside activations.
 """
 
 import ml_collections
