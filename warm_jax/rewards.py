@@ -187,6 +187,7 @@ def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
 
 
 def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
+  """Leaves raw scores as they are; shape [M], or [] for a single model."""
   return Normaliser(
     mean=jnp.zeros(shape, jnp.float32),
     std=jnp.ones(shape, jnp.float32),

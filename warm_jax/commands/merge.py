@@ -8,6 +8,7 @@ import sys
 import time
 
 from warm_jax import errors, merge_folders, workdir
+from warm_jax.commands import parser as parser_lib
 from warm_jax.models.hf import files, rounding
 
 HELP = """\
@@ -42,13 +43,6 @@ examples: warm merge --out=merged runs/mine
           warm merge --out=soup --method=weighted --weights=.5,.3,.2 a b c
           warm merge --out=policy --method=slerp --init=sft policy_a policy_b
 """
-
-
-class _Parser(argparse.ArgumentParser):
-  """argparse, with errors as a UserError instead of a page and an exit."""
-
-  def error(self, message: str):
-    raise errors.UserError(f'warm merge: {message}; see warm merge --help')
 
 
 def main(argv: list[str]) -> int:
@@ -98,7 +92,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   Raises:
     UserError: an unknown flag or a value that is none.
   """
-  parser = _Parser(prog='warm merge', add_help=False, allow_abbrev=False)
+  parser = parser_lib.Parser('warm merge')
   parser.add_argument('models', nargs='*')
   parser.add_argument('--out')
   parser.add_argument('--method', default='uniform')

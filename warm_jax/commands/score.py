@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from warm_jax import errors
+from warm_jax.commands import parser as parser_lib
 
 HELP = """\
 usage: warm score --model=MODEL --data=FILE --out=FILE.jsonl [options]
@@ -54,13 +55,6 @@ CHUNK = 1_024
 # Lengths are rounded up to this, so that few programs are compiled.
 BUCKET = 32
 PAIR = ('chosen', 'rejected')
-
-
-class _Parser(argparse.ArgumentParser):
-  """argparse, with errors as a UserError instead of a page and an exit."""
-
-  def error(self, message: str):
-    raise errors.UserError(f'warm score: {message}; see warm score --help')
 
 
 @dataclasses.dataclass
@@ -124,7 +118,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   Raises:
     UserError: an unknown flag or a value that is none.
   """
-  parser = _Parser(prog='warm score', add_help=False, allow_abbrev=False)
+  parser = parser_lib.Parser('warm score')
   for name in ('model', 'data', 'out'):
     parser.add_argument(f'--{name}')
   parser.add_argument('--field', default='score')

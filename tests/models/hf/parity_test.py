@@ -109,7 +109,10 @@ def test_other_files_of_the_same_models(name):
 
 @pytest.mark.hf
 @pytest.mark.slow
-@pytest.mark.skipif(not STORIES.exists(), reason='needs shared/models')
+@pytest.mark.skipif(
+  not STORIES.exists(),
+  reason='needs the checkpoint ../shared/models/stories260k',
+)
 def test_a_pretrained_model_tells_its_story():
   """As its README says, with the cache and by computing all anew."""
   params, config = load(STORIES, 'lm')

@@ -10,6 +10,7 @@ Json = dict[str, Any]
 
 
 def read_neox(hf: Json) -> config_lib.ModelConfig:
+  """The model of a GPT-NeoX config.json, in either spelling; UserError if it is not one of ours."""
   bias = entries.flag(hf, 'attention_bias', True)
   return config_lib.ModelConfig(
     vocab_size=entries.need(hf, 'vocab_size'),
@@ -34,6 +35,7 @@ def read_neox(hf: Json) -> config_lib.ModelConfig:
 
 
 def write_neox(config: config_lib.ModelConfig) -> Json:
+  """Entries of config.json that `read_neox` reads back, in both spellings."""
   stored = {
     'vocab_size': config.vocab_size,
     'hidden_size': config.width,
@@ -55,6 +57,7 @@ def write_neox(config: config_lib.ModelConfig) -> Json:
 
 
 def read_gpt2(hf: Json) -> config_lib.ModelConfig:
+  """The model of a GPT-2 config.json; UserError for what it scales otherwise."""
   entries.refuse(hf, 'scale_attn_by_inverse_layer_idx')
   entries.refuse(hf, 'add_cross_attention')
   width = entries.need(hf, 'n_embd', 'hidden_size')
@@ -83,6 +86,7 @@ def read_gpt2(hf: Json) -> config_lib.ModelConfig:
 
 
 def write_gpt2(config: config_lib.ModelConfig) -> Json:
+  """Entries of config.json that `read_gpt2` reads back."""
   activation = entries.STORED_ACTIVATIONS[config.activation]
   if config.activation == 'gelu_tanh':
     activation = 'gelu_new'  # what GPT-2 itself calls it
