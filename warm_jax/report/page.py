@@ -163,7 +163,8 @@ def write(
 
 def _title(records) -> str:
   kind = _config(records).get('kind', '')
-  world = {'toy': 'TinyTLDR', 'files': 'your preferences'}.get(kind, kind)
+  yours = 'your preferences'
+  world = {'toy': 'TinyTLDR', 'files': yours, 'reward': yours}.get(kind, kind)
   return f'WARM on {world}' if world else 'WARM'
 
 
