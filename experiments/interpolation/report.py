@@ -1,0 +1,260 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Claims, tables and figures of the interpolations."""
+
+import pathlib
+
+import numpy as np
+import scipy.stats
+
+from experiments.interpolation import figures, quantities
+from experiments.pool import evidence
+from warm_jax.report import drawing, numbers, palette
+
+GROUPS = ('low rate', 'high rate', 'low rate, first SFT checkpoint')
+DRAWN = ('test', 'ood')
+
+
+def write(out: pathlib.Path, config, results: dict) -> str:
+  """Writes claims.csv, figures and their numbers; returns the text."""
+  found = claims(results)
+  evidence.write_claims(out, [c for part in found.values() for c in part])
+  for split in DRAWN:
+    for what in ('accuracy', 'loss'):
+      rows = quantities.line_rows(results, split, what)
+      numbers.write_csv(out / f'{what}_{split}.csv', rows)
+      drawing.save(figures.lines(rows, what), out / f'{what}_{split}.png')
+    numbers.write_csv(
+      out / f'gain_{split}.csv', quantities.pair_rows(results, split)
+    )
+    drawing.save(figures.gain(results, split), out / f'gain_{split}.png')
+  numbers.write_csv(out / 'kinds.csv', quantities.kind_rows(results))
+  return text(config, results, found)
+
+
+def claims(results) -> dict[str, list[evidence.Claim]]:
+  """The claims by family; written down before any full run."""
+  size = next(iter(results.values()))['texts']
+
+  names = {'order': 'order', 'rate': 'learning rate', 'start': 'Baklava'}
+  first = [
+    evidence.Claim(
+      f'Obs. 1, {names[kind]}: half-way, WA is above the diagonal (ood)',
+      'above (Fig. 3); about +.003 in the panel of the slides, by eye',
+      'above',
+      f'WA − diag, accuracy, {quantities.count(results, kind)} pairs of members '
+      f'a seed, {size["ood"]:,} pairs of texts',
+      quantities.difference(results, kind, 'ood', 'wa', 'diag'),
+    )
+    for kind in quantities.TWO_RUNS
+  ]
+  first.append(
+    evidence.Claim(
+      'Obs. 1 on held-out pairs of the training distribution',
+      '',
+      'above',
+      f'WA − diag, mean of kinds (b) to (d), {size["test"]:,} pairs of texts',
+      quantities.over_kinds(results, 'test', 'wa', 'diag'),
+    )
+  )
+  # The kind whose mean loss is least below the diagonal speaks for all.
+  barrier = np.stack(
+    [
+      quantities.difference(results, k, 'ood', 'wa_loss', 'diag_loss')
+      for k in quantities.TWO_RUNS
+    ]
+  )
+  worst = barrier[int(barrier.mean(axis=1).argmax())]
+  return {
+    'Observation 1, WA is at least the diagonal': first,
+    'Observation 1 in the loss, no barrier': [
+      evidence.Claim(
+        'no loss barrier half-way, in the worst of kinds (b) to (d) (ood)',
+        '',
+        'below',
+        'Bradley-Terry loss of WA − mean of the ends',
+        worst,
+      )
+    ],
+    'Observation 2, WA is about ENS when labels are clean': [
+      evidence.Claim(
+        f'Obs. 2: with clean labels WA and ENS differ by less than '
+        f'{evidence.MARGIN} (ood)',
+        'about equal (Fig. 3); +.0002 in the panel of the slides, by eye',
+        'equal',
+        'WA − ENS, accuracy half-way, mean of kinds (b) to (d)',
+        quantities.over_kinds(results, 'ood', 'wa', 'ens'),
+      )
+    ],
+    'The gain grows with diversity': [
+      evidence.Claim(
+        'Baklava gains more than two steps of one run (ood)',
+        'yes (Fig. 3 a against d)',
+        'above',
+        '(WA − diag) of kind (d) − that of kind (a), same recipes',
+        quantities.gain_over(results, 'start', 'run', 'ood'),
+      ),
+      evidence.Claim(
+        'Baklava gains more than another order alone (ood)',
+        'diversity grows from panel to panel (Fig. 3)',
+        'above',
+        '(WA − diag) of kind (d) − that of kind (b), same recipes',
+        quantities.gain_over(results, 'start', 'order', 'ood'),
+      ),
+    ],
+  }
+
+
+# ---------------------------------------------------------------------------
+# Text
+# ---------------------------------------------------------------------------
+
+
+def text(config, results, found) -> str:
+  """Verdicts, claims and tables as Markdown."""
+  first = next(iter(results.values()))
+  early, last = first['steps']
+  parts = [
+    '\n'.join(f'* {name}: {_verdicts(part)}.' for name, part in found.items()),
+    evidence.claims_table([c for part in found.values() for c in part]),
+  ]
+  for split in quantities.SETS:
+    parts.append(
+      f'Half-way between two members, {palette.set_name(split)} '
+      f'({first["texts"][split]:,} pairs of texts, {len(results)} seeds):'
+    )
+    parts.append(_kinds_table(results, split))
+  parts.append(
+    'Gain of WA over the diagonal, minus that of pairs (b) of the same recipes:'
+  )
+  parts.append(_against_order(results))
+  parts.append(
+    'Does the gain follow the diversity of a pair? Spearman correlation over '
+    'all pairs of a seed, mean over seeds:'
+  )
+  parts.append(_correlations(results))
+  parts.append(
+    f'The members themselves, {config.num_orders} orders of each recipe, after '
+    f'{last} steps (pairs of kind (a): {early} and {last}):'
+  )
+  parts.append(_members_table(results))
+  return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'
+
+
+def _verdicts(part) -> str:
+  verdicts = [claim.verdict for claim in part]
+  if len(verdicts) == 1:
+    return f'**{verdicts[0]}**'
+  counts = [
+    f'{v} in {verdicts.count(v)}'
+    for v in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
+    if v in verdicts
+  ]
+  return f'**{palette.listed(counts)}** of {len(verdicts)} claims'
+
+
+def _cell(sample, digits=3, signed=True) -> str:
+  interval = evidence.over_seeds(sample)
+  return evidence.with_interval(interval, digits, signed)
+
+
+def _kinds_table(results, split) -> str:
+  header = ['kind', 'pairs a seed', 'relative distance', 'disagreement']
+  header += ['mean of the ends', 'WA − diag', 'ENS − diag', 'WA − ENS']
+  header += ['loss: WA − diag', 'loss: WA − ENS']
+  rows = []
+  for kind, name in quantities.KINDS.items():
+    relative = evidence.by_seed(results, 'kinds', kind, 'relative')
+    rows.append(
+      [
+        name,
+        quantities.count(results, kind),
+        palette.number(np.mean(relative), 2),
+        palette.number(
+          quantities.values(results, kind, split, 'disagreement').mean()
+        ),
+        palette.number(quantities.values(results, kind, split, 'diag').mean()),
+        *(
+          _cell(quantities.difference(results, kind, split, *keys), 4)
+          for keys in (
+            *(('wa', 'diag'), ('ens', 'diag'), ('wa', 'ens')),
+            *(('wa_loss', 'diag_loss'), ('wa_loss', 'ens_loss')),
+          )
+        ),
+      ]
+    )
+  return evidence.table(header, rows)
+
+
+def _against_order(results) -> str:
+  rows = [
+    [
+      name,
+      *(
+        _cell(quantities.gain_over(results, kind, 'order', split), 4)
+        for split in quantities.SETS
+      ),
+    ]
+    for kind, name in quantities.KINDS.items()
+    if kind != 'order'
+  ]
+  return evidence.table(
+    ['gain minus that of (b)', *map(palette.set_name, quantities.SETS)], rows
+  )
+
+
+def correlation(first, second) -> float:
+  """Spearman's; 0 where one of the two does not vary."""
+  if np.ptp(first) == 0 or np.ptp(second) == 0:
+    return 0.0
+  return float(scipy.stats.spearmanr(first, second).statistic)
+
+
+def _correlations(results) -> str:
+  rows = []
+  for split in DRAWN:
+    of_pairs = quantities.pair_rows(results, split)
+    for name, kinds in (
+      ('all kinds', set(quantities.KINDS)),
+      ('two runs', set(quantities.KINDS) - {'run'}),
+    ):
+      cells = []
+      for key in ('relative', 'disagreement'):
+        found = []
+        for seed in sorted(results):
+          part = [
+            r for r in of_pairs if r['seed'] == seed and r['kind'] in kinds
+          ]
+          found.append(
+            correlation([r[key] for r in part], [r['gain'] for r in part])
+          )
+        cells.append(_cell(found, 2))
+      rows.append([palette.set_name(split), name, *cells])
+  return evidence.table(
+    ['set', 'pairs', 'with relative distance', 'with disagreement'], rows
+  )
+
+
+def _members_table(results) -> str:
+  rows = []
+  for g, name in enumerate(GROUPS):
+    travelled = evidence.by_seed(results, 'travelled')[:, g]
+    accuracies = [
+      evidence.by_seed(results, 'members', split)[:, g].mean(axis=1)
+      for split in quantities.SETS
+    ]
+    rows.append(
+      [
+        name,
+        palette.number(travelled.mean(), 2),
+        *(_cell(sample, signed=False) for sample in accuracies),
+      ]
+    )
+  starts = evidence.by_seed(results, 'between_starts').mean()
+  rows.append(
+    ['between the two SFT checkpoints', palette.number(starts, 2)]
+    + [palette.NOTHING] * len(quantities.SETS)
+  )
+  return evidence.table(
+    ['recipe', 'distance travelled', *map(palette.set_name, quantities.SETS)],
+    rows,
+  )
