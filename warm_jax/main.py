@@ -54,7 +54,7 @@ def run() -> None:
 def main(argv: list[str]) -> int:
   """Runs the command; argv[0] is its name. Returns the exit code."""
   if argv[1:2] and argv[1] in COMMANDS:
-    return _guarded(
+    return guarded(
       lambda: _run_command(argv[1], argv[2:]), 'nothing was written'
     )
   if any(a in ('--help', '-help', '-h', '--helpfull') for a in argv[1:]):
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
 
     print(f'warm_jax {__version__}')
     return 0
-  return _guarded(
+  return guarded(
     lambda: _run_config(argv),
     'the same command continues from the last checkpoint',
   )
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
 
 def _run_config(argv: list[str]) -> int:
   config, workdir, stage = parse(argv)
-  _prepare_process(config.get('runtime', {}).get('compile_cache', None))
+  prepare_process(config.get('runtime', {}).get('compile_cache', None))
   from warm_jax import pipeline
 
   pipeline.run(
@@ -83,11 +83,11 @@ def _run_config(argv: list[str]) -> int:
 
 
 def _run_command(name: str, arguments: list[str]) -> int:
-  _prepare_process('')
+  prepare_process('')
   return importlib.import_module(COMMANDS[name]).main(arguments) or 0
 
 
-def _guarded(action: Callable[[], int], state: str) -> int:
+def guarded(action: Callable[[], int], state: str) -> int:
   """Runs an action; what ends it early becomes one line and an exit code."""
   # A kill by a scheduler should leave by the same road as Ctrl-C.
   before = signal.signal(signal.SIGTERM, _terminate)
@@ -280,7 +280,7 @@ def _check_tuples(config, before, given) -> None:
     holder[field] = tuple(new)
 
 
-def _prepare_process(cache_folder: str | None) -> None:
+def prepare_process(cache_folder: str | None) -> None:
   """The compilation cache and quiet logs, before anything imports jax."""
   import logging
 

@@ -1,9 +1,12 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Label noise: swapping chosen and rejected, once per data set."""
 
+import dataclasses
+
 import numpy as np
 
 from warm_jax import errors
+from warm_jax.data import encoding
 
 
 def flip_mask(num_rows: int, fraction: float, seed: int) -> np.ndarray:
@@ -47,3 +50,25 @@ def swap_labels(rows: list[dict], flips: np.ndarray) -> list[dict]:
     }
     for row, flip in zip(rows, flips, strict=True)
   ]
+
+
+def swap_encoded(
+  pairs: encoding.Preferences, flips: np.ndarray
+) -> encoding.Preferences:
+  """`swap_labels` of encoded pairs; adds to the swaps that they have."""
+  flips = np.asarray(flips, bool)
+
+  def mixed(first: encoding.Sequences, second: encoding.Sequences):
+    pick = flips[:, None]
+    return encoding.Sequences(
+      np.where(pick, second.ids, first.ids),
+      np.where(pick, second.mask, first.mask),
+      np.where(flips, second.response_start, first.response_start),
+    )
+
+  return dataclasses.replace(
+    pairs,
+    chosen=mixed(pairs.chosen, pairs.rejected),
+    rejected=mixed(pairs.rejected, pairs.chosen),
+    flipped=pairs.flipped ^ flips,
+  )

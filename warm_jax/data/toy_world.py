@@ -307,10 +307,12 @@ def count_words(summary: str) -> int:
   return sum(word != SEPARATOR for word in summary.split())
 
 
-def make_posts(seed: int | str, num_posts: int) -> list[str]:
+def make_posts(
+  seed: int | str, num_posts: int, num_facts: tuple[int, ...] = NUM_FACTS
+) -> list[str]:
   """Draws posts alone."""
   rng = random.Random(seed)
-  return [make_post(rng) for _ in range(num_posts)]
+  return [make_post(rng, num_facts) for _ in range(num_posts)]
 
 
 @dataclasses.dataclass(frozen=True)

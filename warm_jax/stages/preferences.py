@@ -105,7 +105,9 @@ def _policies(run) -> dict[str, list]:
 def _tuned_policy(run, sft_params):
   """A policy tuned on the utility, for out-of-distribution pairs only."""
   settings = run.config.preferences.tuned
-  posts = toy_world.make_posts(f'{run.config.seed}/tuned', 2_000)
+  posts = toy_world.make_posts(
+    f'{run.config.seed}/tuned', 2_000, world.num_facts(run)
+  )
   folder = run.folder('preferences') / 'tuned'
   kept, _ = policy.train(
     sft_params,
@@ -137,7 +139,9 @@ def _pairs(run, split: str, num_pairs: int, kinds) -> list[dict]:
   """
   config, seed = run.config.preferences, run.config.seed
   rng = random.Random(f'{seed}/{split} pairs')
-  posts = toy_world.make_posts(f'{seed}/{split}', int(SPARE * num_pairs))
+  posts = toy_world.make_posts(
+    f'{seed}/{split}', int(SPARE * num_pairs), world.num_facts(run)
+  )
   max_new_tokens = config.max_new_tokens
   prompts = encoding.encode_prompts(
     world.tokenizer(run),

@@ -40,7 +40,7 @@ def control(run) -> dict:
   )
   start = members.member(kept, 0)
   pairs = preferences.read(run, 'control')
-  head = _probe(start, shape, pairs, config.probe_l2)
+  head = fit_head(start, shape, pairs, config.probe_l2)
   hparams = state_lib.make_hparams(
     1,
     learning_rate=config.reward.learning_rate,
@@ -84,7 +84,7 @@ def probe(run) -> dict:
   sft_params = language.sft_checkpoints(run)
   last = members.member(sft_params, members.num_members(sft_params) - 1)
   pairs = preferences.read(run, 'train')
-  head = _probe(last, shape, pairs, run.config.probe.l2)
+  head = fit_head(last, shape, pairs, run.config.probe.l2)
   params = {'backbone': last['backbone'], 'score': {'kernel': head}}
   checkpoint.save_params(run.folder('probe') / 'params', {'kernel': head})
   scorer = rewards.single(params, shape)
@@ -96,7 +96,11 @@ def probe(run) -> dict:
   }
 
 
-def _probe(params, shape, pairs: encoding.Preferences, l2: float):
+def fit_head(
+  params, shape, pairs: encoding.Preferences, l2: float
+) -> np.ndarray:
+  """The head [D] that fits these pairs best on frozen features."""
+
   def score_fn(params, config, ids, mask):
     # Features in the place of scores: [D, B] rows of one batched call.
     return reward_model.features(params, config, ids, mask).T

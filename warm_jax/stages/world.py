@@ -16,8 +16,10 @@ def run(run) -> dict:
   """
   config, folder = run.config.world, run.folder('world')
   seed = run.config.seed
-  easy = (toy_world.PRETRAIN_WRITERS, toy_world.PRETRAIN_NUM_FACTS, True)
-  usual = (toy_world.SFT_WRITERS, toy_world.NUM_FACTS)
+  usual_facts = num_facts(run)
+  easy_facts = tuple(range(1, max(usual_facts) + 1))
+  easy = (toy_world.PRETRAIN_WRITERS, easy_facts, True)
+  usual = (toy_world.SFT_WRITERS, usual_facts)
   recipes = {
     'pretrain': (config.num_pretrain, *easy),
     'control': (config.num_pretrain, *easy),
@@ -41,6 +43,11 @@ def run(run) -> dict:
     'summary': f'writers of the SFT set: gold {described["gold"]:.2f}, '
     f'{described["words"]:.1f} words',
   }
+
+
+def num_facts(run) -> tuple[int, ...]:
+  """How many facts a post of this run may tell."""
+  return tuple(run.config.world.get('num_facts', toy_world.NUM_FACTS))
 
 
 def read(run, split: str) -> list[dict]:

@@ -126,7 +126,15 @@ def init_members(
   }
 
 
-def member_step(state, batch, *, model_config, tx, label_smoothing=0.0):
+def member_step(
+  state,
+  batch,
+  *,
+  model_config,
+  tx,
+  label_smoothing=0.0,
+  score_fn=reward_model.scores,
+):
   """One Bradley-Terry step of ONE member.
 
   Args:
@@ -136,6 +144,8 @@ def member_step(state, batch, *, model_config, tx, label_smoothing=0.0):
     model_config: shape of the model (static).
     tx: optimizer of unit learning rate (static).
     label_smoothing: see `losses.bradley_terry_loss` (static).
+    score_fn: called as `reward_model.scores`; another one may build the weights
+      from the params that are trained (static).
 
   Returns:
     (new state, dict of [] metrics).
@@ -143,7 +153,7 @@ def member_step(state, batch, *, model_config, tx, label_smoothing=0.0):
   rng = jax.random.fold_in(state.rng, state.step)
 
   def loss_fn(params):
-    scores = reward_model.scores(
+    scores = score_fn(
       params,
       model_config,
       batch['ids'],
@@ -166,7 +176,9 @@ def member_step(state, batch, *, model_config, tx, label_smoothing=0.0):
   return state, {'loss': loss, **metrics, 'grad_norm': grad_norm}
 
 
-def make_step(model_config, tx, config, member_map: str):
+def make_step(
+  model_config, tx, config, member_map: str, score_fn=reward_model.scores
+):
   """The jitted step of M members: (state [M, ...], batch [M, ...]) -> same.
 
   The old state is donated. vmap and scan give the same numbers up to the order
@@ -177,6 +189,7 @@ def make_step(model_config, tx, config, member_map: str):
     model_config=model_config,
     tx=tx,
     label_smoothing=config.label_smoothing,
+    score_fn=score_fn,
   )
   return jax.jit(members.map_members(step, member_map), donate_argnums=0)
 
@@ -191,6 +204,7 @@ def train(
   folder: pathlib.Path,
   seed: int,
   runtime,
+  score_fn=reward_model.scores,
 ) -> tuple[PyTree, dict]:
   """Trains M reward models; the last checkpoint counts (WARM remark 2).
 
@@ -200,10 +214,12 @@ def train(
     model_config: shape of the model.
     data: training pairs, labels possibly swapped.
     config: steps, batch_size (pairs), label_smoothing, checkpoint_every,
-      optimizer.
+      optimizer; optionally keep_steps, after which the parameters of all
+      members are written to folder/params_STEP.
     folder: of the stage; resumed from if it holds a checkpoint.
     seed: of the dropout.
     runtime: runtime settings.
+    score_fn: see `member_step`.
 
   Returns:
     params: [M, ...] after the last step.
@@ -217,7 +233,8 @@ def train(
   state = state_lib.init(
     params, tx, jax.random.split(jax.random.key(seed), num_members), hparams
   )
-  step_fn = make_step(model_config, tx, config, runtime.member_map)
+  step_fn = make_step(model_config, tx, config, runtime.member_map, score_fn)
+  keep_steps = config.get('keep_steps', ())
   with checkpoint.Checkpoints(
     folder / 'checkpoints', every_steps=config.checkpoint_every
   ) as checkpoints:
@@ -236,6 +253,9 @@ def train(
       for step, batch in enumerate(batches, start):
         state, metrics = step_fn(state, batch)
         recorder.record(step, metrics)
+        if step + 1 in keep_steps:
+          recorder.flush()  # parameters that have gone bad are not kept
+          checkpoint.save_params(folder / f'params_{step + 1}', state.params)
         if checkpoints.is_due(step + 1):
           recorder.flush()
           checkpoints.save(step + 1, state)

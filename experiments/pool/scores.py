@@ -1,0 +1,181 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Scores of members, merges and ensembles on the sets of pairs, cached.
+
+A score array is [..., 2, N]: chosen, rejected. Scores are computed once for a
+model and a set and kept beside the arm; everything else is arithmetic on them.
+"""
+
+import functools
+import itertools
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import numpy as np
+
+from experiments.pool import arms
+from warm_jax import members, merging, rewards
+from warm_jax.data import encoding
+from warm_jax.evaluation import accuracy
+from warm_jax.models import reward_model
+
+# Reported, in this order; `selection` ranks and chooses and is never reported.
+SETS = ('train_swapped', 'train_clean', 'test', 'ood')
+
+
+def pairs_of(arm: arms.Arm, split: str) -> encoding.Preferences:
+  """The pairs of a set: one of SETS, or 'selection'.
+
+  'train_swapped' and 'train_clean' are random parts of what the arm was trained
+  on, with the labels it was given: accuracy on swapped pairs is agreement with
+  the swap. Without swaps the first is empty.
+  """
+  if not split.startswith('train'):
+    return arm.base.pairs(split)
+  pairs, sizes = arm.training_pairs, arm.base.config.scored
+  if split == 'train_swapped':
+    return pairs.select(np.flatnonzero(pairs.flipped)[: sizes.num_swapped])
+  return pairs.select(np.flatnonzero(~pairs.flipped)[: sizes.num_clean])
+
+
+def sets_of(arm: arms.Arm, selection: bool = False) -> tuple[str, ...]:
+  """The sets that are not empty for this arm."""
+  names = SETS if arm.config.swapped else SETS[1:]
+  return (('selection',) if selection else ()) + names
+
+
+@functools.partial(jax.jit, static_argnames=('shape', 'score_fn'))
+def _scores(params, shape, ids, mask, score_fn):
+  return members.map_members(
+    lambda one: score_fn(one, shape, ids, mask), 'auto'
+  )(params)
+
+
+def score(
+  stack, shape, pairs: encoding.Preferences, score_fn=reward_model.scores
+) -> np.ndarray:
+  """Raw scores of M models, params [M, ...], on pairs: [M, 2, N] float32."""
+  batch = pairs.batch(np.arange(len(pairs)))
+  flat = rewards.score_rows(
+    lambda params, ids, mask: _scores(params, shape, ids, mask, score_fn),
+    stack,
+    batch['ids'],
+    batch['mask'],
+    256,
+  )
+  return flat.reshape(len(flat), 2, len(pairs))
+
+
+def cached(
+  path: pathlib.Path, compute: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+  """Arrays from `path` (.npz), or computed and written there in one piece."""
+  if not path.exists():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.stem}.{os.getpid()}.tmp.npz')
+    np.savez(temporary, **compute())
+    os.replace(temporary, path)
+  with np.load(path) as file:
+    return dict(file)
+
+
+def of_stack(
+  arm: arms.Arm,
+  name: str,
+  make: Callable[[], object],
+  sets: Iterable[str] | None = None,
+) -> dict[str, np.ndarray]:
+  """Scores of models made from an arm: {set: [M, 2, N]}.
+
+  Args:
+    arm: where they belong; the scores are kept beside it under `name`.
+    name: one name, one way to make them.
+    make: () -> params [M, ...]; called only if a score is missing.
+    sets: names of sets; None: all that the arm has, and 'selection'.
+  """
+  stack = functools.cache(make)
+  sets = sets_of(arm, selection=True) if sets is None else tuple(sets)
+  return {
+    split: cached(
+      arm.folder / 'scores' / f'{name}.{split}.npz',
+      lambda split=split: {
+        'scores': score(stack(), arm.base.shape, pairs_of(arm, split))
+      },
+    )['scores']
+    for split in sets
+  }
+
+
+def of_members(arm: arms.Arm, step: int | None = None, sets=None):
+  """Scores of the members, at the end or at a step that was kept."""
+  step = step or arm.config.steps
+  return of_stack(arm, f'members_{step}', lambda: arm.at(step), sets)
+
+
+def of_merges(
+  arm: arms.Arm,
+  name: str,
+  groups: Sequence[Sequence[int]],
+  sets: Iterable[str] | None = None,
+) -> dict[str, np.ndarray]:
+  """Scores of uniform averages of groups of members: {set: [G, 2, N]}.
+
+  Args:
+    arm: the members.
+    name: of this choice of groups.
+    groups: [G] lists of member numbers.
+    sets: see `of_stack`.
+  """
+
+  def make():
+    params = arm.params
+    return members.stack(
+      [
+        merging.uniform(jax.tree.map(lambda x, g=g: x[np.array(g)], params))
+        for g in groups
+      ]
+    )
+
+  return of_stack(arm, name, make, sets)
+
+
+def all_pairs(num_members: int) -> list[tuple[int, int]]:
+  """All M (M - 1) / 2 pairs of members."""
+  return list(itertools.combinations(range(num_members), 2))
+
+
+def ensembles(
+  scores: np.ndarray,
+  groups: Sequence[Sequence[int]],
+  reference: np.ndarray | None = None,
+) -> np.ndarray:
+  """Rewards of mean-score ensembles of groups: [M, 2, N] -> [G, 2, N].
+
+  Args:
+    scores: raw scores of the members.
+    groups: [G] lists of member numbers.
+    reference: [M, 2, K] scores by which the members are brought to one scale
+      (rewards.fit_normaliser); None: raw scores are averaged, as in WARM.
+  """
+  if reference is not None:
+    flat = reference.reshape(len(reference), -1)
+    scores = (scores - flat.mean(1)[:, None, None]) / flat.std(1)[:, None, None]
+  return np.stack(
+    [scores[list(group)].astype(np.float64).mean(axis=0) for group in groups]
+  )
+
+
+def correct(scores: np.ndarray) -> np.ndarray:
+  """[..., 2, N] -> [..., N] bool; a tie is correct (WARM section 2)."""
+  return accuracy.is_correct(scores[..., 0, :], scores[..., 1, :])
+
+
+def accuracies(scores: np.ndarray) -> np.ndarray:
+  """[..., 2, N] -> [...] pairwise accuracy."""
+  return correct(scores).mean(axis=-1)
+
+
+def losses(scores: np.ndarray) -> np.ndarray:
+  """[..., 2, N] -> [...] Bradley-Terry loss."""
+  return accuracy.bradley_terry(scores[..., 0, :], scores[..., 1, :])
