@@ -1,0 +1,124 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Puts what the runs wrote into the READMEs: results, figures, the ledger.
+
+  python -m experiments.pool.ledger [--workdir=FOLDER]
+
+Copies the tables and figures of each finished report to experiments/NAME/
+results, fills the part between the result markers of its README, and rewrites
+the ledger in experiments/README.md from all claims.csv.
+"""
+
+import argparse
+import csv
+import pathlib
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+
+from experiments.pool import evidence
+from warm_jax import errors
+from warm_jax.report import palette
+
+HERE = pathlib.Path(__file__).resolve().parents[1]
+# In the order of the issue: from observations to their reasons.
+NAMES = (
+  'interpolation',
+  'label_corruption',
+  'how_many_members',
+  'linear_probe',
+  'mechanism',
+  'smoothness',
+  'ablations',
+)
+BEGIN, END = '<!-- results -->', '<!-- /results -->'
+
+
+def fill(path: pathlib.Path, text: str) -> None:
+  """Replaces what stands between the markers of a README.
+
+  Raises:
+    UserError: the file has not both markers, in order.
+  """
+  page = path.read_text(encoding='utf-8')
+  head, begin, rest = page.partition(BEGIN)
+  _, end, tail = rest.partition(END)
+  if not begin or not end:
+    raise errors.UserError(f'{path} lacks the markers {BEGIN} and {END}')
+  path.write_text(
+    f'{head}{BEGIN}\n\n{text.strip()}\n\n{END}{tail}', encoding='utf-8'
+  )
+
+
+def take_over(report: pathlib.Path, folder: pathlib.Path) -> None:
+  """Copies a report beside its experiment and shows it in the README."""
+  results = folder / 'results'
+  shutil.rmtree(results, ignore_errors=True)
+  results.mkdir()
+  for path in sorted(report.iterdir()):
+    if path.suffix in ('.csv', '.png'):
+      shutil.copyfile(path, results / path.name)
+  text = (report / 'table.md').read_text(encoding='utf-8')
+  for path in sorted(results.glob('*.png')):
+    title = path.stem.replace('_', ' ')
+    text += f'\n![{title}](results/{path.name})\n'
+  fill(folder / 'README.md', text)
+
+
+def ledger(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
+  """The ledger of all claims as a Markdown table.
+
+  Args:
+    rows: {experiment: rows of its claims.csv}.
+  """
+  lines = []
+  for name, claims in rows.items():
+    for row in claims:
+      value, low, high = (float(row[k]) for k in ('estimate', 'low', 'high'))
+      measured = (
+        f'{palette.signed(value)} '
+        f'{palette.interval(low, high, write=palette.signed)}'
+      )
+      lines.append(
+        (
+          row['claim'],
+          row['paper'] or palette.NOTHING,
+          f'{row["quantity"]}: {measured}, {row["seeds"]} seeds',
+          f'**{row["verdict"]}**',
+          f'[{name}]({name}/README.md)',
+        )
+      )
+  header = ('claim', 'paper', 'here, 95 % interval over seeds', 'verdict', '')
+  return evidence.table(header, lines)
+
+
+def main(argv=None) -> int:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument(
+    '--workdir',
+    type=pathlib.Path,
+    default=HERE.parent / 'runs' / 'observations_full',
+  )
+  args = parser.parse_args(argv)
+  try:
+    for name in NAMES:
+      report = args.workdir / 'reports' / name
+      if (report / 'table.md').exists():
+        take_over(report, HERE / name)
+        print(f'{name}: {report}')
+      else:
+        print(f'{name}: no report in {args.workdir}; left as it is')
+    found = {}
+    for name in NAMES:
+      path = HERE / name / 'results' / 'claims.csv'
+      if path.exists():
+        with path.open(newline='', encoding='utf-8') as file:
+          found[name] = list(csv.DictReader(file))
+    fill(HERE / 'README.md', ledger(found))
+  except errors.UserError as e:
+    print(f'error: {e}', file=sys.stderr)
+    return 2
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,86 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The smoke form of the accuracy experiments, as their user runs them."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments.pool import evidence, ledger
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='session')
+def workdir(tmp_path_factory):
+  """One folder for all, so that worlds and members are made once."""
+  return tmp_path_factory.mktemp('observations')
+
+
+def launch(name, workdir, *flags, **kwargs):
+  command = [sys.executable, '-m', f'experiments.{name}.run']
+  command += ['--config.scale=smoke', f'--workdir={workdir}', *flags]
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
+  return subprocess.run(
+    command, cwd=ROOT, env=environment, text=True, capture_output=True, **kwargs
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ledger.NAMES)
+def test_smoke_form(name, workdir):
+  done = launch(name, workdir)
+  assert done.returncode == 0, done.stderr[-2000:]
+  out = workdir / 'reports' / name
+  text = (out / 'table.md').read_text()
+  assert text in done.stdout
+  with (out / 'claims.csv').open(newline='') as file:
+    claims = list(csv.DictReader(file))
+  seeds = json.loads((out / 'results.json').read_text())['seeds']
+  assert len(seeds) == 2
+  assert claims
+  for claim in claims:
+    assert claim['claim'] in text
+    assert claim['seeds'] == '2'
+    verdicts = (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
+    assert claim['verdict'] in verdicts
+    low, value, high = (
+      float(claim[key]) for key in ('low', 'estimate', 'high')
+    )
+    assert low <= value <= high
+  figures = list(out.glob('*.png'))
+  assert figures
+  assert len(list(out.glob('*.csv'))) >= 2
+  # Again: nothing is computed, and the same is written.
+  again = launch(name, workdir, timeout=60)
+  assert again.returncode == 0, again.stderr[-2000:]
+  assert 'finished earlier' in again.stdout
+  lines = (out / 'table.md').read_text().splitlines()
+  assert lines[:-1] == text.splitlines()[:-1]  # the last tells the time
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path):
+  # One seed alone, as after a stop; then both.
+  one = launch(
+    'interpolation', tmp_path, '--config.seeds=(0,)', '--stage=measure'
+  )
+  assert one.returncode == 0, one.stderr[-2000:]
+  both = launch('interpolation', tmp_path)
+  assert both.returncode == 0, both.stderr[-2000:]
+  assert (tmp_path / 'reports' / 'interpolation' / 'claims.csv').exists()
+  other = launch('interpolation', tmp_path, '--config.arm.batch_size=8')
+  assert other.returncode == 2
+  assert 'arm.batch_size was 16, is now 8' in other.stderr
+  assert 'Traceback' not in other.stderr
+
+
+def test_one_seed_gives_no_interval(tmp_path):
+  done = launch('interpolation', tmp_path, '--config.seeds=(3,)')
+  assert done.returncode == 2
+  assert 'at least two' in done.stderr
+  assert 'Traceback' not in done.stderr
