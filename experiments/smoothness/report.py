@@ -1,0 +1,342 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Claims, tables and figures of small edits and of noise."""
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from experiments.pool import evidence
+from experiments.smoothness import figures
+from warm_jax.report import drawing, numbers, palette
+
+KEEPING = {
+  'other_owner': 'my ↔ our, one sentence of the post',
+  'no_owner': 'my or our left out, one sentence of the post',
+  'fact_unnamed': 'verb left out of the post, fact not in the summary',
+  'order': 'two phrases of the summary change places',
+}
+MATTERING = {
+  'fact_named': 'verb left out of the post, fact in the summary',
+  'no_word': 'word left out of the summary',
+  'other_verb': 'the other verb in the summary',
+}
+METHODS = {
+  'single': 'single, mean of all',
+  'single_best': 'single, best',
+  'ens_2': 'ENS of the best 2',
+  'ens_couples': 'ENS of 2, mean of couples',
+  'ens': 'ENS of all',
+  'warm_2': 'WARM of the best 2',
+  'warm_couples': 'WARM of 2, mean of couples',
+  'warm': 'WARM of all',
+}
+SWAPPED = '0.25'
+REMARK = 'Remark 5, argued'
+
+
+def write(out: pathlib.Path, config, results: Mapping[int, Mapping]) -> str:
+  """Writes claims, figures and their numbers; returns the report."""
+  found = claims(config, results)
+  evidence.write_claims(out, found)
+  rows = change_rows(config, results)
+  numbers.write_csv(out / 'changes.csv', rows)
+  middle = noise_names(config)[1]
+  drawing.save(
+    figures.edits(
+      rows, SWAPPED, KEEPING | {middle: _noise_name(middle)}, MATTERING
+    ),
+    out / 'edits.png',
+  )
+  drawing.save(
+    figures.noise(rows, SWAPPED, noise_names(config)), out / 'noise.png'
+  )
+  return '\n'.join(
+    [sentences(found), evidence.claims_table(found), *_tables(config, results)]
+  )
+
+
+def noise_names(config) -> list[str]:
+  """Cells of noise, the smallest first."""
+  return [f'noise_{size:g}' for size in sorted(config.noise_sizes)]
+
+
+def _noise_name(cell: str) -> str:
+  return f'noise on embeddings, {100 * float(cell.removeprefix("noise_")):g} %'
+
+
+# ---------------------------------------------------------------------------
+# Numbers of each seed
+# ---------------------------------------------------------------------------
+
+
+def of_cell(results, level, split, cell, key, method) -> np.ndarray:
+  """[S] a number of one cell and method."""
+  place = ('levels', level, 'sets', split, 'cells', cell, key, method)
+  return evidence.by_seed(results, *place)
+
+
+def of_set(results, level, split, key, method) -> np.ndarray:
+  """[S] a number of one set and method."""
+  return evidence.by_seed(results, 'levels', level, 'sets', split, key, method)
+
+
+def mean_over(results, level, split, cells, key, method) -> np.ndarray:
+  """[S] mean over cells."""
+  found = [of_cell(results, level, split, cell, key, method) for cell in cells]
+  return np.mean(found, axis=0)
+
+
+def less_by(ours, theirs) -> np.ndarray:
+  """ours / theirs - 1: -0.2 is a fifth less; NaN where theirs is 0."""
+  out = np.full(np.shape(ours), np.nan)
+  return np.divide(ours, theirs, out=out, where=np.not_equal(theirs, 0)) - 1
+
+
+def claims(config, results) -> list[evidence.Claim]:
+  """What Remark 5 leads one to expect; fixed before the runs."""
+  first = next(iter(results.values()))['levels'][SWAPPED]['sets']['ood']
+  size = config.arm.members
+  where = f'ood, {first["pairs"]:,} pairs, M = {size}, 25 % swapped'
+  middle = noise_names(config)[1]
+
+  def change(cell, method):
+    return of_cell(results, SWAPPED, 'ood', cell, 'change', method)
+
+  found = []
+  for cell, words in (
+    ('other_owner', 'a synonym in the post (my ↔ our)'),
+    ('no_owner', 'a word dropped from the post (my, our)'),
+    ('order', 'two phrases of the summary swapped'),
+    (middle, _noise_name(middle)),
+  ):
+    found.append(
+      evidence.Claim(
+        f"WARM's reward moves less than a single model's: {words}",
+        REMARK,
+        'below',
+        f'RMS change / std, WARM over mean of singles, minus 1; {where}',
+        less_by(change(cell, 'warm'), change(cell, 'single')),
+      )
+    )
+  found.append(
+    evidence.Claim(
+      "WARM's reward moves less than the ensemble's",
+      REMARK,
+      'below',
+      'RMS change / std, WARM over ENS, minus 1, mean of the four above; '
+      f'{where}',
+      np.mean(
+        [
+          less_by(change(cell, 'warm'), change(cell, 'ens'))
+          for cell in ('other_owner', 'no_owner', 'order', middle)
+        ],
+        axis=0,
+      ),
+    )
+  )
+
+  def flips(method):
+    return mean_over(results, SWAPPED, 'ood', KEEPING, 'flips', method)
+
+  found.append(
+    evidence.Claim(
+      "Fewer of WARM's preferences flip when the utility stays",
+      REMARK,
+      'below',
+      'share of flips, WARM − mean of singles, mean of four edits that keep '
+      f'the utility; {where}',
+      flips('warm') - flips('single'),
+    )
+  )
+
+  def sensitive(method):
+    return of_set(results, SWAPPED, 'ood', 'sensitivity', method)
+
+  found.append(
+    evidence.Claim(
+      'It is not deafness: edits that matter stand out more',
+      '',
+      'above',
+      'change by edits that matter / by those that do not, WARM over mean of '
+      f'singles, minus 1; {where}',
+      less_by(sensitive('warm'), sensitive('single')),
+    )
+  )
+
+  def agreement(method):
+    return mean_over(results, SWAPPED, 'ood', MATTERING, 'agreement', method)
+
+  found.append(
+    evidence.Claim(
+      "Where the utility changes, WARM's reward follows its sign more often",
+      '',
+      'above',
+      'share of changes of the right sign, WARM − mean of singles, mean of '
+      f'three edits that matter; {where}',
+      agreement('warm') - agreement('single'),
+    )
+  )
+  return found
+
+
+def sentences(found: list[evidence.Claim]) -> str:
+  """One line for each family of claims."""
+  families = (
+    ('WARM moves less than single models under each small edit', found[:4]),
+    ('WARM moves less than the ensemble', found[4:5]),
+    ('Fewer preferences flip', found[5:6]),
+    ('What matters stands out more, and with the right sign', found[6:]),
+  )
+  lines = []
+  for text, part in families:
+    verdicts = [claim.verdict for claim in part]
+    each = [
+      f'{verdicts.count(v)} {v}' if len(part) > 1 else v
+      for v in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
+      if v in verdicts
+    ]
+    lines.append(f'- {text}: **{palette.listed(each)}**.')
+  return '\n'.join(lines) + '\n'
+
+
+# ---------------------------------------------------------------------------
+# Rows of changes.csv, which the figures are drawn from
+# ---------------------------------------------------------------------------
+
+
+def change_rows(config, results) -> list[dict]:
+  """Every level, set, cell and method, with intervals over seeds."""
+  rows = []
+  first = next(iter(results.values()))['levels']
+  for level, of_level in first.items():
+    for split, of_split in of_level['sets'].items():
+      for cell in [*KEEPING, *MATTERING, *noise_names(config)]:
+        for method in METHODS:
+          row = {
+            'level': level,
+            'split': split,
+            'cell': cell,
+            'method': method,
+            'responses': evidence.by_seed(
+              results,
+              'levels',
+              level,
+              'sets',
+              split,
+              'cells',
+              cell,
+              'responses',
+            ).mean(),
+          }
+          keys = [
+            k
+            for k in ('change', 'change_by_margin', 'flips', 'agreement')
+            if k in of_split['cells'][cell]
+          ]
+          for key in keys:
+            values = of_cell(results, level, split, cell, key, method)
+            interval = evidence.over_seeds(values)
+            row |= {
+              key: interval.estimate,
+              f'{key}_low': interval.low,
+              f'{key}_high': interval.high,
+            }
+          rows.append(row)
+  return rows
+
+
+# ---------------------------------------------------------------------------
+# Tables
+# ---------------------------------------------------------------------------
+
+
+def _tables(config, results) -> list[str]:
+  text = []
+  for level, of_level in next(iter(results.values()))['levels'].items():
+    for split in of_level['sets']:
+      name = f'{100 * float(level):.0f} % of the labels swapped'
+      text += [
+        f'### {palette.set_name(split).capitalize()}, {name}\n',
+        *_set(config, results, level, split),
+      ]
+  return text
+
+
+def _set(config, results, level: str, split: str) -> list[str]:
+  def cell(values, digits=3, signed=False):
+    return evidence.with_interval(evidence.over_seeds(values), digits, signed)
+
+  def of(edit, key, method):
+    return of_cell(results, level, split, edit, key, method)
+
+  def over(edit, method, key='change'):
+    return cell(less_by(of(edit, key, 'warm'), of(edit, key, method)), 2, True)
+
+  def count(edit):
+    place = ('levels', level, 'sets', split, 'cells', edit, 'responses')
+    return f'{evidence.by_seed(results, *place).mean():.0f}'
+
+  def mean(cells, key, method):
+    return mean_over(results, level, split, cells, key, method)
+
+  noise = {n: _noise_name(n) for n in noise_names(config)}
+  middle = noise_names(config)[1]
+  groups = {'stays': KEEPING | noise, 'changes': MATTERING}
+  changes, shares = [], []
+  for utility, cells in groups.items():
+    key = 'flips' if utility == 'stays' else 'agreement'
+    for edit, name in cells.items():
+      changes.append(
+        [name, utility, count(edit)]
+        + [cell(of(edit, 'change', m)) for m in ('single', 'ens', 'warm')]
+        + [over(edit, 'single'), over(edit, 'ens')]
+        + [over(edit, 'single', 'change_by_margin')]
+      )
+      words = 'flips' if utility == 'stays' else 'right sign'
+      shares.append(
+        [name, words]
+        + [cell(of(edit, key, m)) for m in ('single', 'ens', 'warm')]
+        + [cell(of(edit, key, 'warm') - of(edit, key, 'single'), 3, True)]
+      )
+  summary = [
+    [
+      name,
+      cell(of_set(results, level, split, 'accuracy', m)),
+      cell(mean(KEEPING, 'change', m)),
+      cell(of(middle, 'change', m)),
+      cell(mean(KEEPING, 'flips', m)),
+      cell(mean(MATTERING, 'change', m)),
+      cell(mean(MATTERING, 'agreement', m)),
+      cell(of_set(results, level, split, 'sensitivity', m), 2),
+    ]
+    for m, name in METHODS.items()
+  ]
+  return [
+    'Root mean square change of the reward over its standard deviation, and '
+    'that of WARM over the others, minus 1 (in the last column both are over '
+    'the root mean square margin of pairs instead).\n',
+    evidence.table(
+      [
+        *('edit', 'utility', 'responses', 'single', 'ENS', 'WARM'),
+        *('WARM / single', 'WARM / ENS', 'WARM / single, by margins'),
+      ],
+      changes,
+    ),
+    'Share of comparisons whose preferred response flips, where the utility '
+    'stays; share of changes with the sign of the change of utility, where it '
+    'changes.\n',
+    evidence.table(
+      ['edit', 'share', 'single', 'ENS', 'WARM', 'WARM − single'], shares
+    ),
+    'All models: accuracy on these pairs, and means over the edits of each '
+    'kind; the last column is the change by edits that matter over the change '
+    'by those that do not.\n',
+    evidence.table(
+      [
+        *('model', 'accuracy', 'change, utility stays', _noise_name(middle)),
+        *('flips', 'change, utility changes', 'right sign', 'ratio'),
+      ],
+      summary,
+    ),
+  ]
