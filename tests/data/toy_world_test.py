@@ -155,3 +155,8 @@ def test_remarks_say_what_phrases_are():
     row['remark'] for row in toy_world.write_rows(0, 50, writers, remarks=True)
   )
   assert not any(row['remark'] for row in toy_world.write_rows(0, 50, writers))
+
+
+def test_posts_of_another_length():
+  posts = toy_world.make_posts(0, 20, num_facts=(4,))
+  assert {len(toy_world.read_facts(post)) for post in posts} == {4}
