@@ -279,8 +279,9 @@ def compare(
     dict of [G]; NaN where there is nothing to count:
       change: root mean square change of the reward, over the standard deviation
         of the model's rewards of all unedited responses.
-      change_by_margin: the same over the root mean square margin of unedited
-        pairs, which no offset of a post enters.
+      margin_change: root mean square change of the margin of a comparison, over
+        the root mean square margin of all unedited pairs; whatever a model adds
+        to all responses of a post drops out.
       flips: share of comparisons whose preferred response changes.
       agreement: with utility_change, share of changes of its sign.
   """
@@ -290,15 +291,17 @@ def compare(
   size = root_mean_square(moved)
   if together:
     count = where.all(axis=0)
-    flips = ((after[:, 0] - after[:, 1] >= 0) != (margin >= 0))[:, count]
+    new, old = (after[:, 0] - after[:, 1])[:, count], margin[:, count]
   else:
     edited = [after[:, 0] - before[:, 1], before[:, 0] - after[:, 1]]
-    flips = (np.stack(edited, 1) >= 0) != (margin[:, None] >= 0)
-    flips = flips[:, where]
+    new = np.stack(edited, axis=1)[:, where]
+    old = np.stack([margin, margin], axis=1)[:, where]
   out = {
     'change': ratio(size, before.reshape(len(before), -1).std(axis=1)),
-    'change_by_margin': ratio(size, root_mean_square(margin)),
-    'flips': _mean(flips),
+    'margin_change': ratio(
+      root_mean_square(new - old), root_mean_square(margin)
+    ),
+    'flips': _mean((new >= 0) != (old >= 0)),
   }
   if utility_change is not None:
     signs = np.sign(utility_change[where])

@@ -231,7 +231,7 @@ def change_rows(config, results) -> list[dict]:
           }
           keys = [
             k
-            for k in ('change', 'change_by_margin', 'flips', 'agreement')
+            for k in ('change', 'margin_change', 'flips', 'agreement')
             if k in of_split['cells'][cell]
           ]
           for key in keys:
@@ -291,7 +291,7 @@ def _set(config, results, level: str, split: str) -> list[str]:
         [name, utility, count(edit)]
         + [cell(of(edit, 'change', m)) for m in ('single', 'ens', 'warm')]
         + [over(edit, 'single'), over(edit, 'ens')]
-        + [over(edit, 'single', 'change_by_margin')]
+        + [over(edit, 'single', 'margin_change')]
       )
       words = 'flips' if utility == 'stays' else 'right sign'
       shares.append(
@@ -314,12 +314,12 @@ def _set(config, results, level: str, split: str) -> list[str]:
   ]
   return [
     'Root mean square change of the reward over its standard deviation, and '
-    'that of WARM over the others, minus 1 (in the last column both are over '
-    'the root mean square margin of pairs instead).\n',
+    'that of WARM over the others, minus 1; in the last column for the change of '
+    'the margin between the two responses, over its root mean square.\n',
     evidence.table(
       [
         *('edit', 'utility', 'responses', 'single', 'ENS', 'WARM'),
-        *('WARM / single', 'WARM / ENS', 'WARM / single, by margins'),
+        *('WARM / single', 'WARM / ENS', 'WARM / single, margins'),
       ],
       changes,
     ),

@@ -124,13 +124,16 @@ def test_compare_by_hand():
   rms = np.sqrt((3**2 + 4**2) / 2)
   np.testing.assert_allclose(found['change'], rms / np.sqrt(1.25))
   # Margins -1 and 3.
-  np.testing.assert_allclose(found['change_by_margin'], rms / np.sqrt(5))
+  np.testing.assert_allclose(found['margin_change'], rms / np.sqrt(5))
   # 3 against 1 where 0 lost; 2 against 3 where 2 won.
   np.testing.assert_allclose(found['flips'], 1)
   np.testing.assert_allclose(found['agreement'], 0.5)
   # Both sides edited: the first pair flips (3 to 1), the second as well.
   both = measure.compare(before, after, np.ones((2, 2), bool), True)
   np.testing.assert_allclose(both['flips'], 1)
+  # Margins of 2 and -1.
+  moved = np.sqrt((3**2 + 4**2) / 2)
+  np.testing.assert_allclose(both['margin_change'], moved / np.sqrt(5))
   one = np.array([[True, True], [True, False]])
   only = measure.compare(before, before, one, True)
   assert only['flips'].tolist() == [0] and only['change'].tolist() == [0]
@@ -146,6 +149,14 @@ def test_change_does_not_depend_on_the_scale_of_a_model():
   )
   for key in first:
     np.testing.assert_allclose(first[key], scaled[key])
+
+
+def test_what_is_added_to_all_responses_of_a_post_moves_no_margin():
+  before = np.random.default_rng(0).normal(size=(1, 2, 30))
+  offset = np.arange(30.0)  # of each post, when edited
+  found = measure.compare(before, before + offset, np.ones((2, 30), bool), True)
+  np.testing.assert_allclose(found['margin_change'], 0, atol=1e-12)
+  assert found['flips'].tolist() == [0] and found['change'] > 1
 
 
 def test_nothing_to_compare_is_not_a_number():
