@@ -314,8 +314,8 @@ def _set(config, results, level: str, split: str) -> list[str]:
   ]
   return [
     'Root mean square change of the reward over its standard deviation, and '
-    'that of WARM over the others, minus 1; in the last column for the change of '
-    'the margin between the two responses, over its root mean square.\n',
+    'that of WARM over the others, minus 1; in the last column for the change '
+    'of the margin between the two responses, over its root mean square.\n',
     evidence.table(
       [
         *('edit', 'utility', 'responses', 'single', 'ENS', 'WARM'),
