@@ -1,0 +1,24 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""One seed: the four ablations, each in a module of its own."""
+
+from experiments.ablations import lora, precision, snapshots, subsets
+from experiments.pool import arms, scores
+
+PARTS = {
+  'precision': precision,
+  'subsets': subsets,
+  'lora': lora,
+  'snapshots': snapshots,
+}
+
+
+def measure(config, workdir) -> dict:
+  """Results of `config.seed`, everything as plain numbers."""
+  base = arms.Base(config, workdir)
+  out: dict = {
+    name: module.measure(base, config) for name, module in PARTS.items()
+  }
+  arm = arms.swapped_arm(base, config.level)
+  return out | {
+    'num_pairs': {s: len(scores.pairs_of(arm, s)) for s in scores.sets_of(arm)}
+  }

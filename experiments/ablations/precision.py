@@ -1,0 +1,266 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Averaging in bfloat16 against float32, and how far members travel.
+
+The model computes in float32 throughout: what differs is how its weights came
+about.
+"""
+
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from experiments.pool import arms, scores
+from warm_jax import members, merging, trees
+
+PyTree = Any
+BF16 = ml_dtypes.bfloat16
+
+
+def rounded(array) -> np.ndarray:
+  """The nearest bfloat16 numbers, as float32."""
+  return np.asarray(array, np.float32).astype(BF16).astype(np.float32)
+
+
+def _exact(leaf: np.ndarray) -> np.ndarray:
+  return leaf.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def _cast(leaf: np.ndarray) -> np.ndarray:
+  return _exact(rounded(leaf))
+
+
+def _stored(leaf: np.ndarray) -> np.ndarray:
+  return rounded(_exact(rounded(leaf)))
+
+
+def _running(leaf: np.ndarray) -> np.ndarray:
+  total = np.zeros(leaf.shape[1:], BF16)
+  for one in leaf.astype(BF16):
+    total = total + one  # numpy rounds every sum of bfloat16 arrays
+  return (total / np.asarray(len(leaf), BF16)).astype(np.float32)
+
+
+def _rounded(leaf: np.ndarray) -> np.ndarray:
+  return rounded(_exact(leaf))
+
+
+# How the average of leaves [M, ...] float32 is formed; each gives float32.
+AVERAGES = {
+  # The reference: float32 members, as `merging.uniform` up to one rounding.
+  'float32': _exact,
+  # Members stored in bfloat16, the rest in float32.
+  'cast': _cast,
+  # torch.stack(members).mean(0) of bfloat16 tensors: torch adds in float32.
+  'stored': _stored,
+  # total += state_dict[key]; total /= M, with all of them bfloat16.
+  'running': _running,
+  # float32 throughout, the result exported in bfloat16.
+  'rounded': _rounded,
+}
+
+
+def average(stacked: PyTree, how: str) -> PyTree:
+  """Uniform average, formed in one of the ways of AVERAGES.
+
+  Args:
+    stacked: leaves [M, ...] float32, added in this order.
+    how: name of the way.
+
+  Returns:
+    Leaves [...] float32, with values that bfloat16 holds unless `how` is
+    'float32' or 'cast'.
+  """
+  return jax.tree.map(
+    lambda leaf: AVERAGES[how](np.asarray(leaf, np.float32)), stacked
+  )
+
+
+def score_error(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
+  """RMS error of scores relative to their std: [..., 2, N] twice -> [...].
+
+  std(found - exact) / std(exact) over texts: an offset that all texts share is
+  no error of a reward.
+  """
+  flat = (*exact.shape[:-2], -1)
+  found = found.astype(np.float64).reshape(flat)
+  exact = exact.astype(np.float64).reshape(flat)
+  return _ratio((found - exact).std(-1), exact.std(-1))
+
+
+def _ratio(part, whole) -> np.ndarray:
+  """part / whole, NaN where there is no whole."""
+  whole = np.where(np.asarray(whole) > 0, whole, np.nan)
+  return np.asarray(part / whole)
+
+
+def ties(found: np.ndarray) -> np.ndarray:
+  """Share of pairs with equal scores: [..., 2, N] -> [...]."""
+  return (found[..., 0, :] == found[..., 1, :]).mean(-1)
+
+
+def _rms(arrays) -> float:
+  """Root mean square over all entries of some arrays."""
+  total = sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays)
+  return (total / sum(a.size for a in arrays)) ** 0.5
+
+
+def kind_of(name: str) -> str:
+  """'head', 'kernels', 'embeddings', 'norms' or 'biases'."""
+  if name.startswith('score/'):
+    return 'head'
+  kinds = {'kernel': 'kernels', 'embedding': 'embeddings', 'scale': 'norms'}
+  return kinds.get(name.rpartition('/')[2], 'biases')
+
+
+def travel(start: PyTree, end: PyTree) -> dict[str, dict[str, float]]:
+  """How far members moved, beside what bfloat16 cannot hold.
+
+  Args:
+    start: leaves [M, ...] float32.
+    end: leaves [M, ...] float32.
+
+  Returns:
+    {kind of leaf, or 'all': {'weights', 'change', 'rounding', 'unmoved'}}:
+    root mean squares of the weights, of their change and of the error of
+    rounding them, and the share of weights with the same bfloat16 value before
+    and after.
+  """
+  before = trees.named_leaves(start)
+  after = trees.named_leaves(end)
+  kinds: dict[str, list] = {}
+  for name in before:
+    pair = np.asarray(before[name]), np.asarray(after[name])
+    for kind in (kind_of(name), 'all'):
+      kinds.setdefault(kind, []).append(pair)
+  return {
+    kind: {
+      'weights': _rms([b for _, b in pairs]),
+      'change': _rms([b - a for a, b in pairs]),
+      'rounding': _rms([b - rounded(b) for _, b in pairs]),
+      'unmoved': sum(int((rounded(a) == rounded(b)).sum()) for a, b in pairs)
+      / sum(a.size for a, _ in pairs),
+    }
+    for kind, pairs in kinds.items()
+  }
+
+
+def weights_error(found: PyTree, exact: PyTree, start: PyTree) -> float:
+  """RMS error of averaged weights relative to the RMS of their change.
+
+  |found - exact| / |exact - start| over all weights.
+
+  Args:
+    found: leaves [...], an average.
+    exact: leaves [...], the float32 average of the same members.
+    start: leaves [...], the float32 average of their starts.
+  """
+  leaves = [
+    list(map(np.asarray, jax.tree.leaves(t))) for t in (found, exact, start)
+  ]
+  error = _rms([f - e for f, e, _ in zip(*leaves)])
+  change = _rms([e - s for _, e, s in zip(*leaves)])
+  return float(_ratio(error, change))
+
+
+def _take(stacked: PyTree, group) -> PyTree:
+  return jax.tree.map(lambda x: np.asarray(x)[np.array(group)], stacked)
+
+
+def measure(base: arms.Base, config) -> dict:
+  """All ways to average, with the best M members by selection."""
+  arm = arms.swapped_arm(base, config.level)
+  on_selection = scores.accuracies(scores.of_members(arm)['selection'])
+  order = np.argsort(-on_selection, kind='stable').tolist()
+  # Two sizes beyond the number of members would be one merge under two names.
+  sizes = sorted({min(size, len(order)) for size in config.sizes})
+  start, end = arm.start, arm.params
+  out: dict[str, Any] = {
+    'sizes': sizes,
+    'members': scores.accuracies(scores.of_members(arm)['test']),
+    'travel': travel(start, end),
+    'by_size': {},
+  }
+  for size in sizes:
+    group = order[:size]
+    stacked = _take(end, group)
+    found = {
+      how: _scored(arm, f'{how}_of_{size}', stacked, how) for how in AVERAGES
+    }
+    before = average(_take(start, group), 'float32')
+    exact = average(stacked, 'float32')
+    out['by_size'][size] = {
+      how: _compared(found[how], found['float32'])
+      | {'weights': weights_error(average(stacked, how), exact, before)}
+      for how in AVERAGES
+    } | {'scores': _compared(_in_bf16(found['float32']), found['float32'])}
+  out['scaled'] = _scaled(arm, config, order[: sizes[-1]], start, end)
+  return out
+
+
+def _scored(arm, name, stacked, how, sets=None) -> dict[str, np.ndarray]:
+  """{set: [2, N]} of one average."""
+  sets = scores.sets_of(arm) if sets is None else sets
+  found = scores.of_stack(
+    arm,
+    f'ablation_{name}',
+    lambda: members.stack([average(stacked, how)]),
+    sets,
+  )
+  return {split: array[0] for split, array in found.items()}
+
+
+def _in_bf16(found):
+  """Scores as a model would give them whose head computes in bfloat16."""
+  return {split: rounded(array) for split, array in found.items()}
+
+
+def _compared(found, exact) -> dict[str, dict]:
+  return {
+    'accuracy': {s: scores.accuracies(x) for s, x in found.items()},
+    'error': {s: score_error(x, exact[s]) for s, x in found.items()},
+    'ties': {s: ties(x) for s, x in found.items()},
+  }
+
+
+def _scaled(arm, config, group, start, end) -> list[dict]:
+  """The same averages if members had travelled less, on held-out pairs.
+
+  Member m becomes start_m + s (end_m - start_m). Its errors are set against
+  what the change did to the scores, since that is what rounding may lose.
+  """
+  start, end = _take(start, group), _take(end, group)
+  before = average(start, 'float32')
+  name = f'of_{len(group)}'
+  base = _scored(arm, f'start_{name}', start, 'float32', ('test',))['test']
+  rows = []
+  for scale in (1.0, *config.travel):
+    stacked = jax.tree.map(
+      np.asarray, end if scale == 1 else merging.lerp(start, end, scale)
+    )
+    exact = average(stacked, 'float32')
+    label = name if scale == 1 else f'{name}_at_{scale:g}'
+    # At full travel these are among the merges above, on all sets.
+    found = {
+      how: _scored(arm, f'{how}_{label}', stacked, how, ('test',))['test']
+      for how in AVERAGES
+    }
+    change = (found['float32'] - base).std()
+    moved = travel(start, stacked)['all']
+    rows.append(
+      {
+        'scale': scale,
+        'relative_change': moved['change'] / moved['weights'],
+        'unmoved': moved['unmoved'],
+        'averages': {
+          how: {
+            'accuracy': scores.accuracies(x),
+            'error': _ratio((x - found['float32']).std(), change),
+            'weights': weights_error(average(stacked, how), exact, before),
+          }
+          for how, x in found.items()
+        },
+      }
+    )
+  return rows
