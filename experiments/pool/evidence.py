@@ -123,7 +123,7 @@ def claims_table(claims: Sequence[Claim]) -> str:
   ]
   lines += [
     f'| {c.claim} | {c.paper or palette.NOTHING} | {c.quantity} | '
-    f'{with_interval(c.interval, signed=True)} | **{c.verdict}** |'
+    f'{with_interval(c.interval, 4, signed=True)} | **{c.verdict}** |'
     for c in claims
   ]
   return '\n'.join(lines) + '\n'

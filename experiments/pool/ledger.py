@@ -75,8 +75,8 @@ def ledger(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
     for row in claims:
       value, low, high = (float(row[k]) for k in ('estimate', 'low', 'high'))
       measured = (
-        f'{palette.signed(value)} '
-        f'{palette.interval(low, high, write=palette.signed)}'
+        f'{palette.signed(value, 4)} '
+        f'{palette.interval(low, high, 4, palette.signed)}'
       )
       lines.append(
         (
