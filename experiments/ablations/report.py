@@ -13,11 +13,9 @@ from warm_jax.report import palette
 
 def write(out: pathlib.Path, config, results: Mapping[int, Mapping]) -> str:
   """Writes figures, their numbers and claims.csv; returns the tables."""
-  families = _claims(config, results)
-  claims = [claim for family in families.values() for claim in family]
+  claims = _claims(config, results)
   evidence.write_claims(out, claims)
   parts = [
-    _verdicts(families),
     evidence.claims_table(claims),
     _sizes(config, results),
     tables.precision(out, results),
@@ -33,7 +31,7 @@ def write(out: pathlib.Path, config, results: Mapping[int, Mapping]) -> str:
 # ---------------------------------------------------------------------------
 
 
-def _claims(config, results) -> dict[str, list[evidence.Claim]]:
+def _claims(config, results) -> list[evidence.Claim]:
   first = next(iter(results.values()))
   largest = first['precision']['sizes'][-1]
   num = first['subsets']['members']
@@ -116,25 +114,7 @@ def _claims(config, results) -> dict[str, list[evidence.Claim]]:
       tuple(np.maximum(*forgotten)),
     )
   )
-  return {
-    'Precision': precision,
-    'Parts of the data': subsets,
-    'LoRA': lora,
-    'One run': runs,
-  }
-
-
-def _verdicts(families) -> str:
-  """One line a family: what was claimed, and what the numbers say."""
-  lines = []
-  for family, claims in families.items():
-    said = '. '.join(
-      f'{c.claim}: **{c.verdict}**, '
-      f'{evidence.with_interval(c.interval, signed=True)}'
-      for c in claims
-    )
-    lines.append(f'* {family}. {said}.\n')
-  return ''.join(lines)
+  return [*precision, *subsets, *lora, *runs]
 
 
 def _sizes(config, results) -> str:

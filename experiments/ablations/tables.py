@@ -136,7 +136,6 @@ def precision(out, results) -> str:
         + ['accuracy, float32', 'running sum − float32'],
         less,
       ),
-      '![errors](precision.png)\n',
     ]
   )
 
@@ -240,7 +239,6 @@ def subsets(out, config, results) -> str:
       'Share of swapped labels fitted, by how many members saw the pair '
       '(pairs: mean of a seed):\n',
       evidence.table(['seen by', 'pairs', *methods.values()], by_count),
-      '![subsets](subsets.png)\n',
     ]
   )
 
@@ -317,7 +315,6 @@ def lora(out, config, results) -> str:
         ],
         geometry,
       ),
-      '![LoRA](lora.png)\n',
     ]
   )
 
@@ -370,6 +367,5 @@ def snapshots(out, config, results) -> str:
       f'a snapshot. Averages of one run are the mean over the {num} runs; WARM '
       f'and ENS cost {num} times their training.\n',
       evidence.table(HEADER, table),
-      '![averages of one run and of several](snapshots.png)\n',
     ]
   )
