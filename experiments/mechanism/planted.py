@@ -135,8 +135,7 @@ def draw_pairs(rng, kind: str, informative, strength, noise, num_pairs: int):
     size = (num_pairs, num_features)
     return jax.lax.dynamic_slice(noise, (start, 0), size)
 
-  signs = jnp.array([1.0, -1.0])[:, None, None]
-  mean = signs * strength * informative  # [2, 1, F]
+  mean = strength * jnp.stack([informative, -informative])[:, None]  # [2, 1, F]
   first = jnp.stack([window(starts[0]), window(starts[1])])
   if kind != 'query_key':
     return mean + first

@@ -1,0 +1,151 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Quantities of a seed, and the claims about them, fixed before the runs."""
+
+import numpy as np
+
+from experiments.pool import evidence
+
+# Networks of planted.py: those with weights of each feature's own in all layers.
+OWN = ('chain_2', 'query_key_2')
+DENSE = ('linear_2', 'relu_2')
+DENSE_DEEP = ('linear_3', 'relu_3')
+# Fixed before the runs: how far from the formula a coefficient may be on
+# average. Between ENS (exponent 1) and the formula for two layers lie .15.
+MARGIN = 0.03
+
+
+def first_start(config) -> str:
+  """The smallest start: the regime that the theory is of."""
+  return f'{config.planted.starts[0]:g}'
+
+
+def of_network(results, name: str, start: str, *path: str) -> np.ndarray:
+  """[S, ...] a result of one planted network."""
+  return evidence.by_seed(results, 'planted', 'networks', name, start, *path)
+
+
+def relative(results, name: str, start: str, size: int, method: str):
+  """[S, levels] response over that to features which all members learned."""
+  values = of_network(results, name, start, 'sizes', str(size), method)
+  return values / values[:, -1:]
+
+
+def off(results, names, start, size, method, minus, levels) -> np.ndarray:
+  """[S] relative response minus another, over networks and levels."""
+  return np.mean(
+    [
+      (
+        relative(results, name, start, size, method)
+        - relative(results, name, start, size, minus)
+      )[:, levels].mean(axis=1)
+      for name in names
+    ],
+    axis=0,
+  )
+
+
+def exponent(results, names, start, method='wa') -> np.ndarray:
+  """[S] mean of the exponents of some networks."""
+  found = [
+    of_network(results, name, start, 'exponents', method) for name in names
+  ]
+  return np.mean(found, axis=0)
+
+
+def all_claims(config, results) -> dict[str, list[evidence.Claim]]:
+  """The claims by family; written down before any full run."""
+  settings, start = config.planted, first_start(config)
+  size = max(settings.sizes)
+  count = settings.per_level * len(settings.levels)
+  planted = slice(0, len(settings.levels))
+  rare = [i for i, p in enumerate(settings.levels) if p <= 0.5]
+  everywhere = (*OWN, 'chain_3', *DENSE, *DENSE_DEEP)
+  sizes = f'M = {size}, {count} features a network and seed'
+
+  def compare(names, method, minus, levels):
+    return off(results, names, start, size, method, minus, levels)
+
+  pairs = int(evidence.by_seed(results, 'swaps', 'pairs')[:, 1].min())
+  members = config.memory.members
+  survival = evidence.by_seed(results, 'swaps', 'wa', 'survival')
+  survival -= evidence.by_seed(results, 'swaps', 'ens', 'survival')
+  return {
+    'The theory in trained networks (planted features)': [
+      evidence.Claim(
+        'ENS responds to a feature with the share of members that learned it',
+        'p',
+        'equal',
+        f'ENS − k/M, {len(everywhere)} networks, {sizes}; margin {MARGIN}',
+        compare(everywhere, 'ens', 'share', planted),
+        MARGIN,
+      ),
+      evidence.Claim(
+        'WA follows p² + p(1 − p)/M at depth 2 where each feature has weights '
+        'of its own in both layers',
+        'p² (M = ∞)',
+        'equal',
+        f'WA − (k/M)², chains and query-key, {sizes}; margin {MARGIN}',
+        compare(OWN, 'wa', 'power', planted),
+        MARGIN,
+      ),
+      evidence.Claim(
+        'WA follows p² + p(1 − p)/M in dense networks of depth 2',
+        'p² (M = ∞)',
+        'equal',
+        f'WA − (k/M)², linear and relu, {sizes}; margin {MARGIN}',
+        compare(DENSE, 'wa', 'power', planted),
+        MARGIN,
+      ),
+      evidence.Claim(
+        'WA damps rare features (p ≤ .5) more than ENS in dense networks of '
+        'depth 2 and 3',
+        'yes: p² < p',
+        'below',
+        f'WA − ENS, over the response to shared features, M = {size}',
+        compare((*DENSE, *DENSE_DEEP), 'wa', 'ens', rare),
+      ),
+      evidence.Claim(
+        'the exponent of WA grows with depth where features have own weights',
+        'p^L (remark 4)',
+        'above',
+        f'exponent of chains of 3 − that of chains of 2, M = {size}',
+        exponent(results, ['chain_3'], start)
+        - exponent(results, ['chain_2'], start),
+      ),
+      evidence.Claim(
+        'the exponent of WA grows with depth in dense networks',
+        'p^L (remark 4)',
+        'above',
+        f'exponent at depth 3 − at depth 2, linear and relu, M = {size}',
+        exponent(results, DENSE_DEEP, start) - exponent(results, DENSE, start),
+      ),
+    ],
+    'Swapped labels in transformers': [
+      evidence.Claim(
+        f'a swap that 1 of {members} members saw survives less in WA than in '
+        'ENS',
+        'WA memorises less (Fig. 4)',
+        'below',
+        f'survival in WA − in ENS, {pairs} pairs of k = 1 a seed',
+        survival[:, 1],
+      ),
+      evidence.Claim(
+        'WA damps rare swaps more than in proportion: exponent above 1',
+        '2 (theory of two layers)',
+        'above',
+        f'exponent a of (k/{members})^a, minus 1',
+        evidence.by_seed(results, 'swaps', 'wa', 'exponent') - 1,
+      ),
+    ],
+    'Cue words in transformers': [
+      evidence.Claim(
+        'WA damps cues that few members learned more than in proportion: '
+        'exponent above 1',
+        '2 (theory of two layers)',
+        'above',
+        f'exponent a of (k/{members})^a, minus 1; {len(config.memory.cues)} '
+        'cues a seed',
+        evidence.by_seed(results, 'cues', 'wa', 'exponent') - 1,
+      )
+    ],
+  }
