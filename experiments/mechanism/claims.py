@@ -3,7 +3,9 @@
 
 import numpy as np
 
+from experiments.mechanism import theory
 from experiments.pool import evidence
+from warm_jax.report import palette
 
 # Networks of planted.py: those with weights of each feature's own in all layers.
 OWN = ('chain_2', 'query_key_2')
@@ -59,6 +61,10 @@ def all_claims(config, results) -> dict[str, list[evidence.Claim]]:
   count = settings.per_level * len(settings.levels)
   planted = slice(0, len(settings.levels))
   rare = [i for i, p in enumerate(settings.levels) if p <= 0.5]
+  # What the formula says of the fourth claim, for depth 2.
+  damped = np.mean(
+    [theory.wa_coefficient(p, size) - p for p in settings.levels if p <= 0.5]
+  )
   everywhere = (*OWN, 'chain_3', *DENSE, *DENSE_DEEP)
   sizes = f'M = {size}, {count} features a network and seed'
 
@@ -99,14 +105,16 @@ def all_claims(config, results) -> dict[str, list[evidence.Claim]]:
       evidence.Claim(
         'WA damps rare features (p ≤ .5) more than ENS in dense networks of '
         'depth 2 and 3',
-        'yes: p² < p',
+        f'p² < p; the formula says {damped:+.2f} at depth 2'.replace(
+          '-', palette.MINUS
+        ),
         'below',
         f'WA − ENS, over the response to shared features, M = {size}',
         compare((*DENSE, *DENSE_DEEP), 'wa', 'ens', rare),
       ),
       evidence.Claim(
         'the exponent of WA grows with depth where features have own weights',
-        'p^L (remark 4)',
+        '+1: p^L (remark 4)',
         'above',
         f'exponent of chains of 3 − that of chains of 2, M = {size}',
         exponent(results, ['chain_3'], start)
@@ -114,7 +122,7 @@ def all_claims(config, results) -> dict[str, list[evidence.Claim]]:
       ),
       evidence.Claim(
         'the exponent of WA grows with depth in dense networks',
-        'p^L (remark 4)',
+        '+1: p^L (remark 4)',
         'above',
         f'exponent at depth 3 − at depth 2, linear and relu, M = {size}',
         exponent(results, DENSE_DEEP, start) - exponent(results, DENSE, start),

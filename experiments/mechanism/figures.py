@@ -86,11 +86,12 @@ def _point(ax, row, x, method, shade=1.0):
 
 
 @drawing.styled
-def exponents(rows: Sequence[Mapping], target: float):
+def exponents(rows: Sequence[Mapping], shares: Sequence[float], target: float):
   """Exponent of averaged weights against the scale of the start.
 
   Args:
     rows: of exponents.csv.
+    shares: k/M of the features, of which the closed form is taken.
     target: response of chains that have learned a feature, for the closed form.
   """
   fig, axes = drawing.panels(1, 2, 3.6)
@@ -102,43 +103,39 @@ def exponents(rows: Sequence[Mapping], target: float):
   rows = [row for row in rows if row['method'] == 'wa' and row['depth'] > 1]
   starts = sorted({row['start'] for row in rows})
   fine = np.geomspace(starts[0], starts[-1], 40)
-  share = np.arange(1, 11) / 10
   for ax, (title, kinds) in zip(axes[0], panels):
-    ax.axhline(1, color=palette.color('ens'), linewidth=1.4)
-    ends = [(starts[-1], 1.0, '', color)]
+    ax.axhline(1, color=palette.color('ens'), linewidth=1.4, label='ENS')
     for depth in (2, 3) if 'chain' in kinds else ():
       closed = [
         theory.fit_exponent(
-          share, theory.chain_response(share, depth, s, target)
+          shares, theory.chain_response(shares, depth, s, target)
         )[0]
         for s in fine
       ]
       ax.plot(fine, closed, color=drawing.FAINT, linewidth=1.2)
-    ends = []
-    for name in NETWORKS:
+    names = [name for name in NETWORKS if name.rsplit('_', 1)[0] in kinds]
+    names = [name for name in names if any(r['network'] == name for r in rows)]
+    for i, name in enumerate(names):
       part = [row for row in rows if row['network'] == name]
       kind = name.rsplit('_', 1)[0]
-      if not part or kind not in kinds:
-        continue
       # Side by side where networks share a start.
-      shift = 1 + 0.06 * (len(ends) - 1)
-      x = [row['start'] * shift for row in part]
-      line = '-' if name.endswith('2') else '--'
-      if kind == 'chain':
-        line = ''  # the closed form is their line
+      x = [row['start'] * 1.08 ** (i - (len(names) - 1) / 2) for row in part]
       ax.plot(
         x,
         [row['value'] for row in part],
-        line,
         color=color,
+        # The closed form is the line of chains.
+        linestyle='none' if kind == 'chain' else '-',
         marker=MARKS[kind],
-        linewidth=1.2,
+        linewidth=1.0,
         markerfacecolor='white' if name.endswith('3') else color,
+        label=NETWORKS[name],
       )
       for at, row in zip(x, part):
         if palette.known(row['value_low']):
-          ax.plot([at, at], [row['value_low'], row['value_high']], color=color)
-      ends.append((part[0]['start'], part[0]['value'], NETWORKS[name], color))
+          ends = [row['value_low'], row['value_high']]
+          ax.plot([at, at], ends, color=color, linewidth=1.2)
+    ax.legend(frameon=False, fontsize=9, loc='upper right')
     ax.set_xscale('log')
     ax.set_xlim(starts[0] / 1.4, starts[-1] * 1.6)
     ax.set_xticks(starts, [f'{s:g}' for s in starts])
@@ -164,27 +161,28 @@ def survival(rows: Sequence[Mapping]):
   titles = {'swaps': 'swapped labels', 'cues': 'cue words'}
   line = np.linspace(0, 1, 101)
   for ax, (what, title) in zip(axes[0], titles.items()):
-    for power, label in ((1, 'k/M'), (2, '(k/M)²')):
+    for power in (1, 2):
       ax.plot(line, line**power, ':', color=drawing.FAINT, linewidth=1.4)
-      ax.text(
-        0.5,
-        0.5**power,
-        label,
-        color=drawing.FAINT,
-        fontsize=9,
-        ha='right' if power == 1 else 'left',
-        va='bottom' if power == 1 else 'top',
-      )
+    ax.text(
+      *(0.98, 0.03, 'dotted: k/M and (k/M)²'),
+      transform=ax.transAxes,
+      color=drawing.FAINT,
+      fontsize=9,
+      ha='right',
+    )
     ends = []
     for method, name in METHODS.items():
       part = [r for r in rows if r['what'] == what and r['method'] == method]
-      x = [row['share'] for row in part]
+      # Side by side, so that both intervals are seen.
+      shift = -0.008 if method == 'ens' else 0.008
+      x = [row['share'] + shift for row in part]
       y = [row['value'] for row in part]
       ax.plot(x, y, color=palette.color(name))
-      for row in part:
-        _point(ax, row, row['share'], name)
-      at = -2  # before the last, where all meet
-      ends.append((x[at], y[at], method.upper(), palette.color(name)))
+      for at, row in zip(x, part):
+        _point(ax, row, at, name)
+      last = -2  # the one before all meet
+      text = method.upper()
+      ends.append((x[last], y[last], text, palette.color(name)))
     known = [e for e in ends if palette.known(e[1]) and math.isfinite(e[1])]
     ax.set_title(title)
     ax.set_xlabel('share k/M of members that learned it')

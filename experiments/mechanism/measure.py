@@ -45,6 +45,7 @@ def planted_features(config) -> dict:
   Returns:
     networks: {name: {start: result of `_network`}}.
     levels: the learnabilities that results go by, 1 for the shared features.
+    shares: [F] k/M of the features.
   """
   settings = config.planted
   levels = (*settings.levels, 1.0)
@@ -60,6 +61,7 @@ def planted_features(config) -> dict:
   )
   return {
     'levels': levels,
+    'shares': informative.mean(axis=0),
     'networks': {
       network.name: {
         f'{start:g}': _network(

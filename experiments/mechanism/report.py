@@ -27,8 +27,10 @@ def write(out: pathlib.Path, config, results: dict) -> str:
     figures.coefficients(coefficients, (*claims.OWN, *claims.DENSE), sizes),
     out / 'coefficients.png',
   )
-  strength = 2 * config.planted.strength
-  drawing.save(figures.exponents(exponents, strength), out / 'exponents.png')
+  drawing.save(
+    figures.exponents(exponents, shares(results), 2 * config.planted.strength),
+    out / 'exponents.png',
+  )
   drawing.save(figures.survival(survival), out / 'survival.png')
   return text(config, results, found)
 
@@ -94,21 +96,24 @@ def coefficient_rows(config, results) -> list[dict]:
   return rows
 
 
+def shares(results) -> np.ndarray:
+  """k/M of all features of all seeds."""
+  return evidence.by_seed(results, 'planted', 'shares').ravel()
+
+
 def exponent_rows(config, results) -> list[dict]:
   """exponents.csv: a of (k/M)^a by network and start."""
-  size = max(config.planted.sizes)
-  share = np.arange(1, size + 1) / size
   networks = next(iter(results.values()))['planted']['networks']
-  rows = []
+  rows, drawn = [], shares(results)
   for name, starts in networks.items():
     kind, depth = name.rsplit('_', 1)
     for start in starts:
       row = {'network': name, 'depth': int(depth), 'start': float(start)}
       if kind == 'chain':
         closed = theory.chain_response(
-          share, int(depth), float(start), 2 * config.planted.strength
+          drawn, int(depth), float(start), 2 * config.planted.strength
         )
-        row['closed_form'] = theory.fit_exponent(share, closed)[0]
+        row['closed_form'] = theory.fit_exponent(drawn, closed)[0]
       for method in ('wa', 'wa_bag', 'ens'):
         sample = claims.of_network(results, name, start, 'exponents', method)
         rows.append(
