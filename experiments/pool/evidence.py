@@ -63,6 +63,9 @@ class Claim:
     quantity: what was measured, with its set and sizes.
     values: [S] one number a seed.
     margin: of 'equal'.
+    added: True if it was written down after numbers had been seen, on the
+      demand of a reviewer; tables say so.
+    note: what the bare verdict would hide, in a few words.
   """
 
   claim: str
@@ -71,6 +74,8 @@ class Claim:
   quantity: str
   values: tuple[float, ...]
   margin: float = MARGIN
+  added: bool = False
+  note: str = ''
 
   def __post_init__(self):
     if self.kind not in ('above', 'below', 'equal'):
@@ -98,6 +103,18 @@ class Claim:
       inside, outside = low > 0, high < 0
     return HOLDS if inside else FAILS if outside else OPEN
 
+  @property
+  def remark(self) -> str:
+    """What goes with the verdict; '' if it says it all."""
+    parts = []
+    low, high = self.interval.low, self.interval.high
+    if self.kind == 'equal' and self.verdict == HOLDS and not low <= 0 <= high:
+      side = 'below' if high < 0 else 'above'
+      parts.append(f'within {self.margin:g}, yet all of it {side} 0')
+    parts += [self.note] if self.note else []
+    parts += ['added after the runs'] if self.added else []
+    return '; '.join(parts)
+
   def row(self) -> dict:
     """One row of claims.csv."""
     interval = self.interval
@@ -111,6 +128,7 @@ class Claim:
       'high': interval.high,
       'seeds': len(self.values),
       'verdict': self.verdict,
+      'remark': self.remark,
     }
 
 
@@ -123,7 +141,8 @@ def claims_table(claims: Sequence[Claim]) -> str:
   ]
   lines += [
     f'| {c.claim} | {c.paper or palette.NOTHING} | {c.quantity} | '
-    f'{with_interval(c.interval, 4, signed=True)} | **{c.verdict}** |'
+    f'{with_interval(c.interval, 4, signed=True)} | **{c.verdict}**'
+    + (f' ({c.remark}) |' if c.remark else ' |')
     for c in claims
   ]
   return '\n'.join(lines) + '\n'

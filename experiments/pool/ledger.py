@@ -20,7 +20,7 @@ from warm_jax import errors
 from warm_jax.report import palette
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
-# In the order of the issue: from observations to their reasons.
+# From observations to their reasons.
 NAMES = (
   'interpolation',
   'label_corruption',
@@ -83,7 +83,8 @@ def ledger(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
           row['claim'],
           row['paper'] or palette.NOTHING,
           f'{row["quantity"]}: {measured}, {row["seeds"]} seeds',
-          f'**{row["verdict"]}**',
+          f'**{row["verdict"]}**'
+          + (f' ({row["remark"]})' if row.get('remark') else ''),
           f'[{name}]({name}/README.md)',
         )
       )
