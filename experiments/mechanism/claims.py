@@ -61,15 +61,17 @@ def all_claims(config, results) -> dict[str, list[evidence.Claim]]:
   count = settings.per_level * len(settings.levels)
   planted = slice(0, len(settings.levels))
   rare = [i for i, p in enumerate(settings.levels) if p <= 0.5]
+
+  def compare(names, method, minus, levels):
+    return off(results, names, start, size, method, minus, levels)
+
   # What the formula says of the fourth claim, for depth 2.
   damped = np.mean(
     [theory.wa_coefficient(p, size) - p for p in settings.levels if p <= 0.5]
   )
+  in_dense = compare((*DENSE, *DENSE_DEEP), 'wa', 'ens', rare)
   everywhere = (*OWN, 'chain_3', *DENSE, *DENSE_DEEP)
   sizes = f'M = {size}, {count} features a network and seed'
-
-  def compare(names, method, minus, levels):
-    return off(results, names, start, size, method, minus, levels)
 
   pairs = int(evidence.by_seed(results, 'swaps', 'pairs')[:, 1].min())
   members = config.memory.members
@@ -110,7 +112,9 @@ def all_claims(config, results) -> dict[str, list[evidence.Claim]]:
         ),
         'below',
         f'WA − ENS, over the response to shared features, M = {size}',
-        compare((*DENSE, *DENSE_DEEP), 'wa', 'ens', rare),
+        in_dense,
+        note=f'{palette.percent(in_dense.mean() / damped)} of what the formula '
+        'says',
       ),
       evidence.Claim(
         'the exponent of WA grows with depth where features have own weights',

@@ -171,7 +171,8 @@ def text(config, results, found) -> str:
     f'cue, probed on {_least(results, "responses")} held-out responses):',
     _cues_table(results),
     'Exponents in the transformers, and what WA keeps of what all members '
-    'learned, relative to ENS:',
+    'learned, relative to ENS. The last column is what it keeps of the margins '
+    'of pairs that nobody saw swapped: a common scale of all rewards:',
     _memory_table(results),
   ]
   return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'
@@ -313,7 +314,13 @@ def _memory_table(results) -> str:
       for who in ('ens', 'wa')
     ]
     kept = _cell(evidence.by_seed(results, what, 'kept_by_all'))
-    rows.append([name, *exponents, kept])
-  return evidence.table(
-    ['', 'exponent, ENS', 'exponent, WA', 'kept by WA / by ENS at k = M'], rows
-  )
+    margins = [
+      evidence.by_seed(results, 'swaps', who, 'margin')[:, 0]
+      for who in ('wa', 'ens')
+    ]
+    scale = (
+      _cell(margins[0] / margins[1]) if what == 'swaps' else palette.NOTHING
+    )
+    rows.append([name, *exponents, kept, scale])
+  header = ['', 'exponent, ENS', 'exponent, WA', 'kept by WA / by ENS at k = M']
+  return evidence.table([*header, 'the same of other margins, k = 0'], rows)
