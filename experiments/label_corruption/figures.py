@@ -117,17 +117,19 @@ def paths(results: Mapping):
 
 
 @drawing.styled
-def controls(bars: Mapping[str, Mapping[str, tuple]]):
-  """Accuracy of WARM, ENS and what one would do without.
+def controls(bars: Mapping[str, Mapping[str, tuple]], reference: str):
+  """Accuracy of ENS and of what one would do without, minus that of WARM.
 
-  Every seed a dot, a bar the 95 % interval over seeds.
+  Every seed a dot, a bar the 95 % interval over seeds. Differences, because
+  worlds differ in level more than methods do.
   """
   shown = ('test', 'ood')
-  names = list(bars['test'])
+  names = [name for name in bars['test'] if name != reference]
   fig, axes = drawing.panels(1, 2, 0.34 * len(names) + 0.9)
   for ax, split in zip(axes[0], shown):
     for y, name in enumerate(names):
       key, values = bars[split][name]
+      values = np.asarray(values) - bars[split][reference][1]
       color = palette.color('single') if key not in ('ens', 'warm') else None
       color = color or palette.color(key)
       interval = evidence.over_seeds(values)
@@ -141,8 +143,9 @@ def controls(bars: Mapping[str, Mapping[str, tuple]]):
       )
       ax.plot(values, [y] * len(values), 'o', color=color, ms=3, alpha=0.6)
       ax.plot(interval.estimate, y, 'D', color=color, ms=6.5)
+    ax.axvline(0, color=drawing.INK, linewidth=1)
     ax.set_title(palette.set_name(split))
-    ax.set_xlabel('accuracy')
+    ax.set_xlabel(f'accuracy minus {reference}')
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.set_yticks(range(len(names)), names if ax is axes[0, 0] else [])
     ax.grid(False, axis='y')

@@ -5,13 +5,27 @@ import jax
 import numpy as np
 
 from experiments.pool import arms, scores, settings
-from warm_jax import members, merging
+from warm_jax import errors, members, merging
 from warm_jax.evaluation import interpolation
 from warm_jax.training import state as state_lib
 
 
 def measure(config, workdir) -> dict:
-  """Results of `config.seed`, everything as plain numbers."""
+  """Results of `config.seed`, everything as plain numbers.
+
+  Raises:
+    UserError: settings that do not go together.
+  """
+  if config.control_level not in config.levels:
+    raise errors.UserError(
+      f'config.control_level is {config.control_level}: it must be one of '
+      f'config.levels={tuple(config.levels)}'
+    )
+  if len(config.sizes) < 2 or max(config.sizes) > config.arm.members:
+    raise errors.UserError(
+      f'config.sizes is {tuple(config.sizes)}: give at least two sizes, none '
+      f'above config.arm.members={config.arm.members}'
+    )
   base = arms.Base(config, workdir)
   levels = {}
   for level in config.levels:

@@ -49,6 +49,7 @@ def run(argv: list[str], file: str) -> int:
 
 def _run(argv, file: pathlib.Path) -> int:
   name = file.parent.name
+  argv = joined(argv)
   scale = 'full'
   for arg in argv[1:]:
     found = re.fullmatch(r'--?config\.scale=(.*)', arg)
@@ -60,6 +61,8 @@ def _run(argv, file: pathlib.Path) -> int:
   main.prepare_process(config.runtime.compile_cache)
   workdir = pathlib.Path(workdir).expanduser().resolve()
   seeds = tuple(config.seeds)
+  if len(set(seeds)) < len(seeds):
+    raise errors.UserError(f'config.seeds is {seeds}: name each seed once')
   if len(seeds) < 2 and stage is None:
     raise errors.UserError(
       f'config.seeds is {seeds}: an interval over seeds needs at least two'
@@ -70,7 +73,6 @@ def _run(argv, file: pathlib.Path) -> int:
     for seed in seeds:
       _measure(config, workdir, name, seed)
     return 0
-  began = time.monotonic()
   num_workers = _num_workers(config.runtime.workers, len(seeds))
   if num_workers > 1:
     _measure_apart(argv, file, seeds, num_workers)
@@ -80,7 +82,7 @@ def _run(argv, file: pathlib.Path) -> int:
   report = importlib.import_module(f'experiments.{name}.report')
   text = report.write(out, config, {s: r['result'] for s, r in records.items()})
   seconds = {s: r['seconds'] for s, r in records.items()}
-  text += '\n' + _time_line(workdir, seconds, time.monotonic() - began)
+  text += '\n' + _time_line(workdir, seconds, num_workers)
   (out / 'table.md').write_text(text, encoding='utf-8')
   workdir_lib.write_json(
     out / 'results.json',
@@ -90,6 +92,17 @@ def _run(argv, file: pathlib.Path) -> int:
   print(text)
   print(f'written to {out}')
   return 0
+
+
+def joined(argv: list[str]) -> list[str]:
+  """The command line with every `--flag value` as `--flag=value`."""
+  out = argv[:1]
+  for arg in argv[1:]:
+    if out[1:] and re.match(r'--?[^=]+$', out[-1]) and not arg.startswith('-'):
+      out[-1] += f'={arg}'
+    else:
+      out.append(arg)
+  return out
 
 
 def _measure(config, workdir, name: str, seed: int) -> Mapping:
@@ -180,15 +193,16 @@ def _measure_apart(argv, file: pathlib.Path, seeds, num_workers: int) -> None:
       process.wait()
 
 
-def _time_line(workdir, seconds: Mapping[int, float], wall: float) -> str:
+def _time_line(workdir, seconds: Mapping[int, float], num_workers: int) -> str:
   """What it took: of this experiment, and of the members it rests on."""
   total = 0.0
   for path in workdir.glob('seed_*/*/**/result.json'):
     if 'results' not in path.relative_to(workdir).parts:
       total += workdir_lib.read_json(path)['seconds']
-  clock = workdir_lib.clock
+  clock, mine = workdir_lib.clock, sum(seconds.values())
   return (
-    f'Time: {clock(sum(seconds.values()))} of one core in this experiment, '
-    f'training of arms that it was the first to need included; worlds and '
-    f'members of all experiments so far {clock(total)}.\n'
+    f'Time: {clock(mine)} of one core, so about {clock(mine / num_workers)} '
+    f'with {num_workers} seeds at once; the training of arms that this '
+    'experiment was the first to need is part of it. Worlds and members of all '
+    f'experiments so far: {clock(total)} of one core.\n'
   )

@@ -39,14 +39,24 @@ def fill(path: pathlib.Path, text: str) -> None:
   Raises:
     UserError: the file has not both markers, in order.
   """
-  page = path.read_text(encoding='utf-8')
+  head, tail = around(path)
+  path.write_text(
+    f'{head}{BEGIN}\n\n{text.strip()}\n\n{END}{tail}', encoding='utf-8'
+  )
+
+
+def around(path: pathlib.Path) -> tuple[str, str]:
+  """What stands before and after the markers of a README.
+
+  Raises:
+    UserError: there is no such file, or it has not both markers, in order.
+  """
+  page = path.read_text(encoding='utf-8') if path.exists() else ''
   head, begin, rest = page.partition(BEGIN)
   _, end, tail = rest.partition(END)
   if not begin or not end:
     raise errors.UserError(f'{path} lacks the markers {BEGIN} and {END}')
-  path.write_text(
-    f'{head}{BEGIN}\n\n{text.strip()}\n\n{END}{tail}', encoding='utf-8'
-  )
+  return head, tail
 
 
 def take_over(report: pathlib.Path, folder: pathlib.Path) -> None:
@@ -101,6 +111,8 @@ def main(argv=None) -> int:
   )
   args = parser.parse_args(argv)
   try:
+    for name in ('.', *NAMES):  # before anything is replaced
+      around(HERE / name / 'README.md')
     for name in NAMES:
       report = args.workdir / 'reports' / name
       if (report / 'table.md').exists():

@@ -6,7 +6,9 @@ model and a set and kept beside the arm; everything else is arithmetic on them.
 """
 
 import functools
+import hashlib
 import itertools
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import numpy as np
 
-from experiments.pool import arms
-from warm_jax import members, merging, rewards
+from experiments.pool import arms, settings
+from warm_jax import config_check, members, merging, rewards, workdir
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import reward_model
@@ -68,16 +70,45 @@ def score(
 
 
 def cached(
-  path: pathlib.Path, compute: Callable[[], dict[str, np.ndarray]]
+  path: pathlib.Path,
+  compute: Callable[[], dict[str, np.ndarray]],
+  fingerprint: str = '',
 ) -> dict[str, np.ndarray]:
-  """Arrays from `path` (.npz), or computed and written there in one piece."""
-  if not path.exists():
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.stem}.{os.getpid()}.tmp.npz')
-    np.savez(temporary, **compute())
-    os.replace(temporary, path)
-  with np.load(path) as file:
-    return dict(file)
+  """Arrays from `path` (.npz), or computed and written there in one piece.
+
+  Args:
+    path: of the file.
+    compute: makes the arrays.
+    fingerprint: of what they depend on; a file with another one is replaced.
+  """
+  if path.exists():
+    with np.load(path) as file:
+      arrays = dict(file)
+    if str(arrays.pop('fingerprint', fingerprint)) == fingerprint:
+      return arrays
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'{path.stem}.{os.getpid()}.tmp.npz')
+  arrays = compute()
+  np.savez(temporary, fingerprint=np.array(fingerprint), **arrays)
+  os.replace(temporary, path)
+  return arrays
+
+
+def _fingerprint(pairs: encoding.Preferences, key) -> str:
+  """Of the rows that are scored, and of how the models were made."""
+  batch = pairs.batch(np.arange(len(pairs)))
+  digest = hashlib.blake2b(digest_size=16)
+  for array in (*batch.values(), pairs.flipped):
+    digest.update(np.ascontiguousarray(array).tobytes())
+  digest.update(json.dumps(workdir.jsonable(key), sort_keys=True).encode())
+  return digest.hexdigest()
+
+
+def _own_settings(config) -> dict:
+  """Fields that the experiment has added to those of the shared world."""
+  shared = settings.get_config(config.scale)
+  plain = config_check.plain(config)
+  return {k: v for k, v in plain.items() if k not in shared}
 
 
 def of_stack(
@@ -85,6 +116,7 @@ def of_stack(
   name: str,
   make: Callable[[], object],
   sets: Iterable[str] | None = None,
+  key=None,
 ) -> dict[str, np.ndarray]:
   """Scores of models made from an arm: {set: [M, 2, N]}.
 
@@ -93,24 +125,27 @@ def of_stack(
     name: one name, one way to make them.
     make: () -> params [M, ...]; called only if a score is missing.
     sets: names of sets; None: all that the arm has, and 'selection'.
+    key: what the making depends on, beside the arm; None: all settings that
+      the experiment has added. With another key it is scored anew.
   """
+  key = _own_settings(arm.base.config) if key is None else key
   stack = functools.cache(make)
   sets = sets_of(arm, selection=True) if sets is None else tuple(sets)
-  return {
-    split: cached(
+  out = {}
+  for split in sets:
+    pairs = pairs_of(arm, split)
+    out[split] = cached(
       arm.folder / 'scores' / f'{name}.{split}.npz',
-      lambda split=split: {
-        'scores': score(stack(), arm.base.shape, pairs_of(arm, split))
-      },
+      lambda pairs=pairs: {'scores': score(stack(), arm.base.shape, pairs)},
+      _fingerprint(pairs, key),
     )['scores']
-    for split in sets
-  }
+  return out
 
 
 def of_members(arm: arms.Arm, step: int | None = None, sets=None):
   """Scores of the members, at the end or at a step that was kept."""
   step = step or arm.config.steps
-  return of_stack(arm, f'members_{step}', lambda: arm.at(step), sets)
+  return of_stack(arm, f'members_{step}', lambda: arm.at(step), sets, key=step)
 
 
 def of_merges(
@@ -137,7 +172,8 @@ def of_merges(
       ]
     )
 
-  return of_stack(arm, name, make, sets)
+  key = [[int(m) for m in group] for group in groups]
+  return of_stack(arm, name, make, sets, key=key)
 
 
 def all_pairs(num_members: int) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.pool import evidence, ledger, scores, settings
+from experiments.pool import evidence, launch, ledger, scores, settings
 from warm_jax import errors, members, merging
 from warm_jax.data import corruption, encoding
 from warm_jax.models import config as config_lib
@@ -134,6 +134,56 @@ def test_merges_are_scored_once_and_kept(tmp_path):
   arm.params = None  # nothing is computed again
   again = scores.of_merges(arm, 'test_groups', groups, ['test'])['test']
   np.testing.assert_array_equal(found, again)
+
+
+def test_scores_of_something_else_are_not_taken(tmp_path):
+  path, calls = tmp_path / 'scores.npz', []
+
+  def compute():
+    calls.append(1)
+    return {'scores': np.array([float(len(calls))])}
+
+  for fingerprint, wanted in (('a', 1.0), ('a', 1.0), ('b', 2.0), ('a', 3.0)):
+    found = scores.cached(path, compute, fingerprint)
+    assert found.keys() == {'scores'}
+    assert found['scores'].tolist() == [wanted]
+
+
+def test_fingerprints_tell_rows_and_settings_apart():
+  pairs = make_pairs(5)
+  base = scores._fingerprint(pairs, {'a': 1})
+  assert base == scores._fingerprint(make_pairs(5), {'a': 1})
+  assert base != scores._fingerprint(pairs, {'a': 2})
+  assert base != scores._fingerprint(make_pairs(4), {'a': 1})
+  flips = np.array([True, False, False, False, False])
+  swapped = corruption.swap_encoded(pairs, flips)
+  assert base != scores._fingerprint(swapped, {'a': 1})
+  config = settings.get_config('smoke')
+  assert scores._own_settings(config) == {}
+  config.mine = 3
+  assert scores._own_settings(config) == {'mine': 3}
+
+
+def test_flags_of_both_forms():
+  given = ['run', '--config.scale', 'smoke', '--workdir=a b', '--stage', 'x']
+  wanted = ['run', '--config.scale=smoke', '--workdir=a b', '--stage=x']
+  assert launch.joined(given) == wanted
+  assert launch.joined(['run', '--help', '--a', '-1']) == [
+    'run',
+    '--help',
+    '--a',
+    '-1',
+  ]
+
+
+def test_remarks_say_what_a_verdict_hides():
+  def remark(values, **kwargs):
+    return evidence.Claim('c', '', 'equal', 'q', values, **kwargs).remark
+
+  assert remark((-0.005, -0.0051)) == 'within 0.01, yet all of it below 0'
+  assert remark((0.005, 0.0051)) == 'within 0.01, yet all of it above 0'
+  assert remark((-0.0001, 0.0001)) == ''
+  assert remark((0.0, 0.0), added=True, note='n') == 'n; added after the runs'
 
 
 def test_swapping_encoded_pairs_is_swapping_their_labels():
