@@ -154,7 +154,7 @@ def lora_hparams(arm: arms.Arm, num: int, rates, init_index: int):
 def measure(base: arms.Base, config) -> dict:
   """Both kinds of LoRA members against those whose weights are all trained."""
   whole = arms.swapped_arm(base, config.level)
-  num = min(config.lora_members, whole.config.members)
+  num = config.lora_members
   sets = scores.sets_of(whole)
   of_whole = {
     s: x[:num] for s, x in scores.of_members(whole, sets=sets).items()

@@ -3,6 +3,7 @@
 
 from experiments.ablations import lora, precision, snapshots, subsets
 from experiments.pool import arms, scores
+from warm_jax import errors
 
 PARTS = {
   'precision': precision,
@@ -14,6 +15,7 @@ PARTS = {
 
 def measure(config, workdir) -> dict:
   """Results of `config.seed`, everything as plain numbers."""
+  check(config)
   base = arms.Base(config, workdir)
   out: dict = {
     name: module.measure(base, config) for name, module in PARTS.items()
@@ -22,3 +24,15 @@ def measure(config, workdir) -> dict:
   return out | {
     'num_pairs': {s: len(scores.pairs_of(arm, s)) for s in scores.sets_of(arm)}
   }
+
+
+def check(config) -> None:
+  """Raises UserError for more members than there are."""
+  most = config.arm.members
+  for name in ('sizes', 'subset_members', 'lora_members', 'swa_members'):
+    found = config[name] if name == 'sizes' else (config[name],)
+    if min(found) < 2 or max(found) > most:
+      raise errors.UserError(
+        f'config.{name} is {config[name]}; set it to 2 up to '
+        f'config.arm.members, {most}'
+      )

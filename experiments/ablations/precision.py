@@ -173,8 +173,7 @@ def measure(base: arms.Base, config) -> dict:
   arm = arms.swapped_arm(base, config.level)
   on_selection = scores.accuracies(scores.of_members(arm)['selection'])
   order = np.argsort(-on_selection, kind='stable').tolist()
-  # Two sizes beyond the number of members would be one merge under two names.
-  sizes = sorted({min(size, len(order)) for size in config.sizes})
+  sizes = sorted(set(config.sizes))
   start, end = arm.start, arm.params
   out: dict[str, Any] = {
     'sizes': sizes,

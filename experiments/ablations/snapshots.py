@@ -42,7 +42,7 @@ def ema_weights(num: int, decay: float) -> np.ndarray:
 def measure(base: arms.Base, config) -> dict:
   """Each schedule: last checkpoints, their averages in time and over members."""
   shared = arms.swapped_arm(base, config.level)
-  num = min(config.swa_members, shared.config.members)
+  num = config.swa_members
   steps = shared.config.steps
   kept = snapshot_steps(steps, config.swa_every, config.swa_fraction)
   weights = {

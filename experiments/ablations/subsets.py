@@ -57,7 +57,7 @@ def disagreement(found: np.ndarray) -> float:
 def measure(base: arms.Base, config) -> dict:
   """Members on parts against the same members on all pairs."""
   whole = arms.swapped_arm(base, config.level)
-  num = min(config.subset_members, whole.config.members)
+  num = config.subset_members
   pairs = base.training_pairs(config.level)
   parts = draw_parts(pairs, num, config.subset_fraction, base.config.seed + 11)
   arm = arms.train(

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from experiments.pool import arms, scores
-from warm_jax import members, merging
+from warm_jax import errors, members, merging
 
 ORDERS = (
   'best_first',
@@ -29,6 +29,7 @@ RANKINGS = {'selection': REPORTED, 'ood': ('ood',)}
 
 def measure(config, workdir) -> dict:
   """Results of `config.seed`, everything as plain numbers."""
+  check(config)
   base = arms.Base(config, workdir)
   return {
     'levels': {
@@ -36,6 +37,23 @@ def measure(config, workdir) -> dict:
       for level in config.levels
     }
   }
+
+
+def check(config) -> None:
+  """Raises UserError for sizes that cannot be merged or compared."""
+  most = config.arm.members
+  for name in ('few', 'many', 'bias_sizes'):
+    found = np.atleast_1d(config[name])
+    if found.min() < 1 or found.max() > most:
+      raise errors.UserError(
+        f'config.{name} is {config[name]}; set it to 1 up to '
+        f'config.arm.members, {most}'
+      )
+  if config.few not in config.bias_sizes:
+    raise errors.UserError(
+      f'config.bias_sizes is {config.bias_sizes} and lacks config.few, '
+      f'{config.few}, which a claim is about; add it'
+    )
 
 
 class Merges:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.pool import arms, scores
-from warm_jax import merging
+from warm_jax import errors, merging
 from warm_jax.data import loader
 from warm_jax.evaluation import accuracy, interpolation
 from warm_jax.training import state as state_lib
@@ -27,6 +27,7 @@ HALF = (0.0, 0.5, 1.0)
 
 def measure(config, workdir) -> dict:
   """Results of `config.seed`, everything as plain numbers."""
+  check(config)
   base = arms.Base(config, workdir)
   arm = train(base, config)
   count = arm.config.members
@@ -99,6 +100,25 @@ def measure(config, workdir) -> dict:
       np.linalg.norm(start[FIRST * config.num_orders] - start[0])
     ),
   }
+
+
+def check(config) -> None:
+  """Raises UserError where settings leave a kind or the half-way point out."""
+  for name, least in (
+    ('num_orders', 2),
+    ('num_pairs', 1),
+    ('num_path_pairs', 1),
+    ('num_lambdas', 3),
+  ):
+    if config[name] < least:
+      raise errors.UserError(
+        f'config.{name} is {config[name]}; set it to {least} or more'
+      )
+  if config.num_lambdas % 2 == 0:
+    raise errors.UserError(
+      f'config.num_lambdas is {config.num_lambdas}, and no lambda is 1/2; '
+      'set it to an odd number'
+    )
 
 
 # ---------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import numpy as np
 
 from experiments.pool import evidence
 
-# In the order of WARM Fig. 3, of growing diversity.
+# In the order of WARM Fig. 3; here (c) is the most diverse, not (d).
 PANELS = {
   'run': '(a) one run, two steps',
   'order': '(b) data order',
@@ -36,6 +36,13 @@ def difference(results, kind, split, first, second) -> np.ndarray:
 def over_kinds(results, split, first, second) -> np.ndarray:
   """[S] the same, averaged over the three kinds of two runs."""
   return np.mean(
+    [difference(results, k, split, first, second) for k in TWO_RUNS], axis=0
+  )
+
+
+def worst_kind(results, split, first, second) -> np.ndarray:
+  """[S] the largest difference among the three kinds, in each seed."""
+  return np.max(
     [difference(results, k, split, first, second) for k in TWO_RUNS], axis=0
   )
 

@@ -5,16 +5,19 @@ import jax
 import numpy as np
 
 from experiments.pool import arms, scores
-from warm_jax import members, merging
+from warm_jax import errors, members, merging
 from warm_jax.evaluation import interpolation
 from warm_jax.training import state as state_lib
 
 # As config.arm.head: fitted and shared, random and shared, random for each.
 HEADS = ('probe', 'random', 'random_each')
+# Levels that the claims are about.
+CLAIMED = ('0.25', '0.00')
 
 
 def measure(config, workdir) -> dict:
   """Results of `config.seed`, everything as plain numbers."""
+  check(config)
   base = arms.Base(config, workdir)
   levels = {}
   for level in config.levels:
@@ -25,6 +28,31 @@ def measure(config, workdir) -> dict:
       for head in HEADS
     }
   return {'levels': levels}
+
+
+def check(config) -> None:
+  """Raises UserError for settings that the claims cannot do with."""
+  levels = [f'{level:.2f}' for level in config.levels]
+  missing = [
+    name
+    for name in (*CLAIMED, f'{config.path_level:.2f}')
+    if name not in levels
+  ]
+  if missing:
+    raise errors.UserError(
+      f'config.levels is {config.levels} and lacks {missing[0]}, which claims '
+      'or the figure of paths need; add it'
+    )
+  if config.num_lambdas < 3 or config.num_lambdas % 2 == 0:
+    raise errors.UserError(
+      f'config.num_lambdas is {config.num_lambdas}, and no lambda inside is '
+      '1/2; set it to an odd number, 3 or more'
+    )
+  if not 2 <= config.num_members <= config.arm.members:
+    raise errors.UserError(
+      f'config.num_members is {config.num_members}; set it to 2 up to '
+      f'config.arm.members, {config.arm.members}'
+    )
 
 
 def _trained(base: arms.Base, config, head: str, level: float) -> arms.Arm:

@@ -32,10 +32,10 @@ def edits(
   keeping: Mapping[str, str],
   mattering: Mapping[str, str],
 ):
-  """Change of the reward under each edit, one panel a set.
+  """Change of the margin under each edit, one panel a set.
 
   Args:
-    rows: level, split, cell, method, change, change_low, change_high.
+    rows: level, split, cell, method, margin_change with _low, _high.
     level: share of swapped labels, as in the rows.
     keeping: names of the cells that keep the utility.
     mattering: names of those that change it.
@@ -54,14 +54,14 @@ def edits(
       y = [places[cell] + 0.22 * (k - 1) for cell in cells]
       ax.hlines(
         y,
-        [found[c]['change_low'] for c in cells],
-        [found[c]['change_high'] for c in cells],
+        [found[c]['margin_change_low'] for c in cells],
+        [found[c]['margin_change_high'] for c in cells],
         color=color,
         linewidth=3.5,
         alpha=0.35,
       )
       handles += ax.plot(
-        [found[c]['change'] for c in cells],
+        [found[c]['margin_change'] for c in cells],
         y,
         palette.marker(method),
         color=color,
@@ -78,7 +78,7 @@ def edits(
     ax.set_xlim(left=0)
     ax.grid(False, axis='y')
     ax.spines['left'].set_visible(False)
-    ax.set_xlabel('change of the reward / std')
+    ax.set_xlabel('change of the margin / its RMS')
   for text, place in (
     ('utility stays', border - 0.08),
     ('utility changes', border + 0.08),
@@ -107,16 +107,16 @@ def _wrapped(name: str, width: int = 24) -> str:
 
 @drawing.styled
 def noise(rows: Sequence[Mapping], level: str, cells: Sequence[str]):
-  """Change of the reward, and flips, against the size of the noise (ood).
+  """Change of the margin, and flips, against the size of the noise (ood).
 
   Args:
-    rows: level, split, cell, method, and change and flips with _low, _high.
+    rows: level, split, cell, method, margin_change, flips with _low, _high.
     level: share of swapped labels, as in the rows.
     cells: those of noise, the smallest first.
   """
   shown = ('single', 'ens_2', 'ens', 'warm_2', 'warm')
   quantities = {
-    'change': 'change of the reward / std',
+    'margin_change': 'change of the margin / its RMS',
     'flips': 'share of preferences that flip',
   }
   x = [float(cell.removeprefix('noise_')) for cell in cells]

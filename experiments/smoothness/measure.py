@@ -3,7 +3,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +10,13 @@ import numpy as np
 
 from experiments.pool import arms, scores
 from experiments.smoothness import edits
-from warm_jax import members, merging
+from warm_jax import errors, members, merging
 from warm_jax.data import encoding
 from warm_jax.models import reward_model
 from warm_jax.stages import preferences, world
 
 SETS = ('test', 'ood')
+CLAIMED = '0.25'  # the level that the claims are about
 # Cells: an edit, and the responses whose utility it keeps or changes. A post
 # that loses a verb loses a fact, which matters to a summary that names it.
 KEEPING = {
@@ -34,6 +34,7 @@ MATTERING = {
 
 def measure(config, workdir) -> dict:
   """Results of `config.seed`, everything as plain numbers."""
+  check(config)
   base = arms.Base(config, workdir)
   return {
     'levels': {
@@ -41,6 +42,25 @@ def measure(config, workdir) -> dict:
       for level in config.levels
     }
   }
+
+
+def check(config) -> None:
+  """Raises UserError for settings that the claims cannot do with."""
+  if CLAIMED not in [f'{level:.2f}' for level in config.levels]:
+    raise errors.UserError(
+      f'config.levels is {config.levels} and lacks {CLAIMED}, which the claims '
+      'are about; add it'
+    )
+  if len(set(config.noise_sizes)) < 2:
+    raise errors.UserError(
+      f'config.noise_sizes is {config.noise_sizes}; name two sizes or more, the '
+      'claims are about the second smallest'
+    )
+  if min(config.num_pairs, config.noise_draws) < 1:
+    raise errors.UserError(
+      f'config.num_pairs is {config.num_pairs} and config.noise_draws '
+      f'{config.noise_draws}; set both to 1 or more'
+    )
 
 
 def _level(arm: arms.Arm, config) -> dict:
@@ -176,7 +196,6 @@ def _set(arm, config, split: str, models: Models, stack) -> dict:
       m: float(scores.accuracies(x).mean()) for m, x in before.items()
     },
     'cells': {name: _public(cell) for name, cell in cells.items()},
-    'sensitivity': sensitivity(cells),
   }
 
 
@@ -323,26 +342,6 @@ def ratio(a, b):
   """a / b, NaN where b is 0."""
   a, b = np.broadcast_arrays(np.float64(a), np.float64(b))
   return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)
-
-
-def sensitivity(cells: Mapping[str, Mapping]) -> dict[str, float]:
-  """{method: change by edits that matter over change by those that do not}.
-
-  Means over the cells of each kind, of each model; mean over models.
-  """
-
-  def mean(method, names: Sequence[str]):
-    changes = [
-      cells[n]['change'][method] for n in names if cells[n]['responses']
-    ]
-    return np.mean(changes, axis=0) if changes else np.nan
-
-  return {
-    method: float(
-      np.mean(ratio(mean(method, [*MATTERING]), mean(method, [*KEEPING])))
-    )
-    for method in cells['order']['change']
-  }
 
 
 def _mean_of_draws(drawn: list[dict]) -> dict:

@@ -13,14 +13,17 @@ from warm_jax.report import drawing, numbers, palette
 KEEPING = {
   'other_owner': 'my ↔ our, one sentence of the post',
   'no_owner': 'my or our left out, one sentence of the post',
-  'fact_unnamed': 'verb left out of the post, fact not in the summary',
+  'fact_unnamed': 'verb left out of the post, fact in neither summary',
   'order': 'two phrases of the summary change places',
 }
+# Edits of the summary alone. Training fixes a reward up to an amount for each
+# post, so what an edited post does to a single reward says nothing: its
+# measure is the margin, where both responses have the same post.
 MATTERING = {
-  'fact_named': 'verb left out of the post, fact in the summary',
   'no_word': 'word left out of the summary',
   'other_verb': 'the other verb in the summary',
 }
+OF_POST = ('other_owner', 'no_owner', 'fact_unnamed')
 METHODS = {
   'single': 'single, mean of all',
   'single_best': 'single, best',
@@ -32,6 +35,7 @@ METHODS = {
   'warm': 'WARM of all',
 }
 SWAPPED = '0.25'
+CHANGE = 'margin_change'  # what is compared wherever edits are
 REMARK = 'Remark 5, argued'
 
 
@@ -87,6 +91,15 @@ def mean_over(results, level, split, cells, key, method) -> np.ndarray:
   return np.mean(found, axis=0)
 
 
+def sensitivity(results, level, split, method) -> np.ndarray:
+  """[S] change by edits that matter over change by those that do not."""
+  matters, does_not = (
+    mean_over(results, level, split, cells, CHANGE, method)
+    for cells in (MATTERING, KEEPING)
+  )
+  return less_by(matters, does_not) + 1
+
+
 def less_by(ours, theirs) -> np.ndarray:
   """ours / theirs - 1: -0.2 is a fifth less; NaN where theirs is 0."""
   out = np.full(np.shape(ours), np.nan)
@@ -97,11 +110,11 @@ def claims(config, results) -> list[evidence.Claim]:
   """What Remark 5 leads one to expect; fixed before the runs."""
   first = next(iter(results.values()))['levels'][SWAPPED]['sets']['ood']
   size = config.arm.members
-  where = f'ood, {first["pairs"]:,} pairs, M = {size}, 25 % swapped'
+  where = f'ood, {first["pairs"]:,} pairs of texts, M = {size}, 25 % swapped'
   middle = noise_names(config)[1]
 
   def change(cell, method):
-    return of_cell(results, SWAPPED, 'ood', cell, 'change', method)
+    return of_cell(results, SWAPPED, 'ood', cell, CHANGE, method)
 
   found = []
   for cell, words in (
@@ -112,20 +125,20 @@ def claims(config, results) -> list[evidence.Claim]:
   ):
     found.append(
       evidence.Claim(
-        f"WARM's reward moves less than a single model's: {words}",
+        f"WARM's margins move less than a single model's: {words}",
         REMARK,
         'below',
-        f'RMS change / std, WARM over mean of singles, minus 1; {where}',
+        'RMS change of the margin / RMS margin, WARM over mean of singles, '
+        f'minus 1; {where}',
         less_by(change(cell, 'warm'), change(cell, 'single')),
       )
     )
   found.append(
     evidence.Claim(
-      "WARM's reward moves less than the ensemble's",
+      "WARM's margins move less than the ensemble's",
       REMARK,
       'below',
-      'RMS change / std, WARM over ENS, minus 1, mean of the four above; '
-      f'{where}',
+      f'the same, WARM over ENS, minus 1, mean of the four above; {where}',
       np.mean(
         [
           less_by(change(cell, 'warm'), change(cell, 'ens'))
@@ -150,17 +163,16 @@ def claims(config, results) -> list[evidence.Claim]:
     )
   )
 
-  def sensitive(method):
-    return of_set(results, SWAPPED, 'ood', 'sensitivity', method)
-
   found.append(
     evidence.Claim(
       'It is not deafness: edits that matter stand out more',
       '',
       'above',
-      'change by edits that matter / by those that do not, WARM over mean of '
-      f'singles, minus 1; {where}',
-      less_by(sensitive('warm'), sensitive('single')),
+      'change of the margin by two edits that matter / by the four that do '
+      f'not, WARM over singles, minus 1; {where}',
+      less_by(
+        *(sensitivity(results, SWAPPED, 'ood', m) for m in ('warm', 'single'))
+      ),
     )
   )
 
@@ -173,7 +185,7 @@ def claims(config, results) -> list[evidence.Claim]:
       '',
       'above',
       'share of changes of the right sign, WARM − mean of singles, mean of '
-      f'three edits that matter; {where}',
+      f'two edits of the summary that matter; {where}',
       agreement('warm') - agreement('single'),
     )
   )
@@ -218,7 +230,7 @@ def change_rows(config, results) -> list[dict]:
             'split': split,
             'cell': cell,
             'method': method,
-            'responses': evidence.by_seed(
+            'comparisons': evidence.by_seed(
               results,
               'levels',
               level,
@@ -226,7 +238,7 @@ def change_rows(config, results) -> list[dict]:
               split,
               'cells',
               cell,
-              'responses',
+              'comparisons',
             ).mean(),
           }
           keys = [
@@ -270,11 +282,11 @@ def _set(config, results, level: str, split: str) -> list[str]:
   def of(edit, key, method):
     return of_cell(results, level, split, edit, key, method)
 
-  def over(edit, method, key='change'):
+  def over(edit, method, key=CHANGE):
     return cell(less_by(of(edit, key, 'warm'), of(edit, key, method)), 2, True)
 
   def count(edit):
-    place = ('levels', level, 'sets', split, 'cells', edit, 'responses')
+    place = ('levels', level, 'sets', split, 'cells', edit, 'comparisons')
     return f'{evidence.by_seed(results, *place).mean():.0f}'
 
   def mean(cells, key, method):
@@ -289,9 +301,11 @@ def _set(config, results, level: str, split: str) -> list[str]:
     for edit, name in cells.items():
       changes.append(
         [name, utility, count(edit)]
-        + [cell(of(edit, 'change', m)) for m in ('single', 'ens', 'warm')]
+        + [cell(of(edit, CHANGE, m)) for m in ('single', 'ens', 'warm')]
         + [over(edit, 'single'), over(edit, 'ens')]
-        + [over(edit, 'single', 'margin_change')]
+        + [
+          palette.NOTHING if edit in OF_POST else over(edit, 'single', 'change')
+        ]
       )
       words = 'flips' if utility == 'stays' else 'right sign'
       shares.append(
@@ -303,23 +317,24 @@ def _set(config, results, level: str, split: str) -> list[str]:
     [
       name,
       cell(of_set(results, level, split, 'accuracy', m)),
-      cell(mean(KEEPING, 'change', m)),
-      cell(of(middle, 'change', m)),
+      cell(mean(KEEPING, CHANGE, m)),
+      cell(of(middle, CHANGE, m)),
       cell(mean(KEEPING, 'flips', m)),
-      cell(mean(MATTERING, 'change', m)),
+      cell(mean(MATTERING, CHANGE, m)),
       cell(mean(MATTERING, 'agreement', m)),
-      cell(of_set(results, level, split, 'sensitivity', m), 2),
+      cell(sensitivity(results, level, split, m), 2),
     ]
     for m, name in METHODS.items()
   ]
   return [
-    'Root mean square change of the reward over its standard deviation, and '
-    'that of WARM over the others, minus 1; in the last column for the change '
-    'of the margin between the two responses, over its root mean square.\n',
+    'Root mean square change of the margin between two responses over the root '
+    'mean square margin, and that of WARM over the others, minus 1; in the last '
+    'column for the change of the reward over its standard deviation, where '
+    'the post stays as it was.\n',
     evidence.table(
       [
-        *('edit', 'utility', 'responses', 'single', 'ENS', 'WARM'),
-        *('WARM / single', 'WARM / ENS', 'WARM / single, margins'),
+        *('edit', 'utility', 'comparisons', 'single', 'ENS', 'WARM'),
+        *('WARM / single', 'WARM / ENS', 'WARM / single, reward'),
       ],
       changes,
     ),

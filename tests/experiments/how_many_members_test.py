@@ -9,7 +9,7 @@ import pytest
 
 from experiments.how_many_members import measure, quantities, report, run
 from experiments.pool import scores
-from warm_jax import merging
+from warm_jax import errors, merging
 
 
 def test_ranking_keeps_the_order_of_equals():
@@ -219,3 +219,21 @@ def test_curves_of_a_smoke_config_are_long_enough():
     total = config.arm.members
     assert config.few in config.bias_sizes
     assert config.few < config.many <= total >= max(config.bias_sizes)
+
+
+@pytest.mark.parametrize(
+  'name, value',
+  [
+    ('few', 0),
+    ('many', 11),
+    ('bias_sizes', (1, 2, 11)),
+    ('bias_sizes', (1, 6)),
+  ],
+)
+def test_settings_that_cannot_be(name, value):
+  config = run.get_config('full')
+  measure.check(config)
+  measure.check(run.get_config('smoke'))
+  config[name] = value
+  with pytest.raises(errors.UserError, match=rf'config\.{name} is'):
+    measure.check(config)

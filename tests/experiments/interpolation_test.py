@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.interpolation import measure, quantities, report, run
+from warm_jax import errors
 from warm_jax.data import loader
 
 ORDERS = 4
@@ -166,8 +167,8 @@ def test_claims_read_the_right_numbers():
   values = [c.values[0] for part in found.values() for c in part]
   expected = [
     *(0.01, -0.02, 0.03, 0.02 / 3),  # Obs. 1 of each kind, and their mean
-    0.02,  # the worst barrier is that of 'rate'
-    0.02 / 3 + 0.05,  # WA minus ENS
+    *(0.02, 0.02),  # the worst barrier is that of 'rate', on either set
+    *(0.02 / 3 + 0.05, 0.06, 0.03, 0.08),  # WA minus ENS, mean and each kind
     *(0.01, 0.02),  # Baklava minus one run, minus order
   ]
   np.testing.assert_allclose(values, expected, atol=1e-12)
@@ -177,9 +178,16 @@ def test_claims_read_the_right_numbers():
   ]
 
 
+def test_the_worst_kind_is_that_of_each_seed():
+  results = _results({'order': [0.01], 'rate': [-0.02]}, seeds=(0,))
+  results |= _results({'order': [-0.03], 'start': [0.05]}, seeds=(1,))
+  found = quantities.worst_kind(results, 'ood', 'wa_loss', 'diag_loss')
+  np.testing.assert_allclose(found, [0.02, 0.03])
+
+
 def test_report_of_members_that_are_all_alike(tmp_path):
   text = report.write(tmp_path, run.get_config('smoke'), _results({}))
-  assert text.count('| **') == 8
+  assert text.count('| **') == 12
   for name in ('accuracy', 'loss', 'gain'):
     for split in ('test', 'ood'):
       assert (tmp_path / f'{name}_{split}.png').stat().st_size > 10_000
@@ -189,3 +197,21 @@ def test_report_of_members_that_are_all_alike(tmp_path):
 def test_correlation_without_variation_is_zero():
   assert report.correlation([1, 1, 1], [1, 2, 3]) == 0.0
   assert report.correlation([1, 2, 3], [2, 4, 9]) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+  'name, value',
+  [
+    ('num_orders', 1),
+    ('num_pairs', 0),
+    ('num_lambdas', 1),
+    ('num_lambdas', 4),
+  ],
+)
+def test_settings_that_cannot_be(name, value):
+  config = run.get_config('full')
+  measure.check(config)
+  measure.check(run.get_config('smoke'))
+  config[name] = value
+  with pytest.raises(errors.UserError, match=rf'config\.{name} is'):
+    measure.check(config)

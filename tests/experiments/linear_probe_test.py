@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from experiments.linear_probe import measure, report
+from experiments.linear_probe import measure, report, run
+from warm_jax import errors
 
 
 def test_distances_of_vectors_drawn_by_hand():
@@ -83,3 +84,51 @@ def test_wa_minus_ens_is_a_mean_within_each_seed():
   np.testing.assert_allclose(report.wa_minus_ens(*place), [-0.05] * 2)
   normalised = report.wa_minus_ens(*place, normalised=True)
   np.testing.assert_allclose(normalised, [0.2] * 2)
+
+
+def test_heads_are_compared_by_what_wa_loses_to_ens():
+  travelled = {'backbone': {'distance': [1.0]}}
+  levels = {
+    level: {
+      head: {
+        'num_pairs': 1,
+        'travelled': travelled,
+        'sets': dict.fromkeys(
+          ('test', 'ood'),
+          {'texts': 9, 'wa_2': [wa], 'ens_2': [0.5], 'barrier': [0.0]},
+        ),
+      }
+      for head, wa in (
+        ('probe', 0.5 + shift),
+        ('random', 0.5),
+        ('random_each', 0.4),
+      )
+    }
+    for level, shift in (('0.00', -0.02), ('0.25', 0.03))
+  }
+  config = run.get_config('full')
+  found = report.claims(config, {0: {'levels': levels}, 1: {'levels': levels}})
+  added = [claim for claim in found if claim.added]
+  # On clean labels WA loses with either head, by .1 and by .02.
+  np.testing.assert_allclose(
+    [c.values for c in added], [[-0.08] * 2, [-0.13] * 2]
+  )
+  assert 'on 1 of its 45 pairs' in found[4].remark
+
+
+@pytest.mark.parametrize(
+  'name, value',
+  [
+    ('levels', (0.25, 0.4)),
+    ('levels', (0.0,)),
+    ('num_lambdas', 4),
+    ('num_members', 11),
+  ],
+)
+def test_settings_that_cannot_be(name, value):
+  config = run.get_config('full')
+  measure.check(config)
+  measure.check(run.get_config('smoke'))
+  config[name] = value
+  with pytest.raises(errors.UserError, match=rf'config\.{name} is'):
+    measure.check(config)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.pool import scores
-from experiments.smoothness import edits, measure
-from warm_jax import members
+from experiments.smoothness import edits, measure, report, run
+from warm_jax import errors, members
 from warm_jax.data import encoding, toy_world
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
@@ -211,3 +211,79 @@ def test_noise_is_added_to_the_embedding_of_each_token():
   expected = scores.score(moved, shape, pairs)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
   assert np.abs(found - plain).max() > 0.01
+
+
+def _results(config, margin_change):
+  """Made-up results; margin_change(cell, method, seed) is given."""
+  noise = report.noise_names(config)
+
+  def cell(name, seed):
+    out = {'responses': 7, 'comparisons': 7} | {
+      key: dict.fromkeys(report.METHODS, 0.25)
+      # What an amount for each post would do to rewards must not count.
+      for key in ('change', 'flips', 'agreement')
+    }
+    moved = {m: margin_change(name, m, seed) for m in report.METHODS}
+    return out | {'margin_change': moved}
+
+  def of_set(seed):
+    return {
+      'pairs': 20,
+      'accuracy': dict.fromkeys(report.METHODS, 0.5),
+      'cells': {
+        name: cell(name, seed)
+        for name in (*measure.KEEPING, *measure.MATTERING, *noise)
+      },
+    }
+
+  return {
+    seed: {
+      'levels': {
+        level: {'sets': {s: of_set(seed) for s in measure.SETS}}
+        for level in ('0.25', '0.00')
+      }
+    }
+    for seed in (0, 1)
+  }
+
+
+def test_claims_and_tables_are_about_margins(tmp_path):
+  config = run.get_config('full')
+
+  def moved(cell, method, seed):
+    size = {'single': 1.0, 'ens': 0.8, 'warm': 0.5}.get(method, 0.7)
+    size *= 1 + 0.1 * seed
+    if cell == 'fact_named':  # a post edited where it matters: left out
+      return 99.0
+    return 2 * size**0.5 if cell in report.MATTERING else size
+
+  results = _results(config, moved)
+  found = report.claims(config, results)
+  np.testing.assert_allclose([c.values for c in found[:4]], -0.5)
+  np.testing.assert_allclose(found[4].values, 0.5 / 0.8 - 1)
+  # Ratios: 2 / sqrt(size), so that half the size is sqrt(2) times the ratio.
+  ratio = report.sensitivity(results, '0.25', 'ood', 'warm')
+  np.testing.assert_allclose(ratio, [2 / 0.5**0.5, 2 / 0.55**0.5])
+  np.testing.assert_allclose(found[6].values, 2**0.5 - 1)
+  text = report.write(tmp_path, config, results)
+  assert text.count('| **') == 8
+  assert 'fact_named' not in (tmp_path / 'changes.csv').read_text()
+  for name in ('edits', 'noise'):
+    assert (tmp_path / f'{name}.png').stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+  'name, value',
+  [
+    ('levels', (0.0, 0.1)),
+    ('noise_sizes', (0.1,)),
+    ('num_pairs', 0),
+  ],
+)
+def test_settings_that_cannot_be(name, value):
+  config = run.get_config('full')
+  measure.check(config)
+  measure.check(run.get_config('smoke'))
+  config[name] = value
+  with pytest.raises(errors.UserError, match=rf'config\.{name} is'):
+    measure.check(config)
