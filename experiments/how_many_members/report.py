@@ -151,7 +151,7 @@ def text(config, results, found) -> str:
   """Verdicts, claims and tables as Markdown."""
   size = _texts(results)
   parts = [
-    '\n'.join(f'* {name}: {_verdicts(part)}.' for name, part in found.items()),
+    evidence.families(found),
     evidence.claims_table([c for part in found.values() for c in part]),
   ]
   for level in quantities.levels(results):
@@ -160,7 +160,7 @@ def text(config, results, found) -> str:
         f'{_swapped(level)}, {palette.set_name(split)} ({size[split]:,} pairs '
         f'of texts), ranked on the selection split ({size["selection"]:,}); '
         f'differences are of best to worst; mean member '
-        f'{_cell(quantities.mean_member(results, level, split), signed=False)}:'
+        f'{evidence.cell(quantities.mean_member(results, level, split), signed=False)}:'
       )
       parts.append(_sizes_table(results, level, split))
   parts += [
@@ -176,23 +176,6 @@ def text(config, results, found) -> str:
     _members_table(results),
   ]
   return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'
-
-
-def _verdicts(part) -> str:
-  verdicts = [claim.verdict for claim in part]
-  if len(verdicts) == 1:
-    return f'**{verdicts[0]}**'
-  counts = [
-    f'{v} in {verdicts.count(v)}'
-    for v in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
-    if v in verdicts
-  ]
-  return f'**{palette.listed(counts)}** of {len(verdicts)} claims'
-
-
-def _cell(sample, digits=3, signed=True) -> str:
-  interval = evidence.over_seeds(sample)
-  return evidence.with_interval(interval, digits, signed)
 
 
 def _sizes_table(results, level, split) -> str:
@@ -212,9 +195,9 @@ def _sizes_table(results, level, split) -> str:
         *(palette.number(curve[:, i].mean()) for curve in curves),
         palette.number(ens[:, i].mean()),
         palette.number(greedy[:, i].mean()),
-        _cell(warm - alone),
-        _cell(warm - curves[0][:, 0]),
-        _cell(warm - ens[:, i], 4),
+        evidence.cell(warm - alone),
+        evidence.cell(warm - curves[0][:, 0]),
+        evidence.cell(warm - ens[:, i], 4),
       ]
     )
   header = ['M', *(f'WARM, {name}' for name in quantities.ORDERS.values())]
@@ -236,7 +219,7 @@ def _greedy_table(results) -> str:
         greedy = quantities.greedy(results, level, split, order)
         curve = quantities.curve(results, level, split, order=order)
         cells.append(palette.number(greedy.mean()))
-        cells.append(_cell(greedy - curve[:, -1], 4))
+        cells.append(evidence.cell(greedy - curve[:, -1], 4))
       kept = palette.number(np.mean(chosen), 1)
       rows.append([_swapped(level), name, kept, *cells])
   header = ['labels', 'order', 'members kept']
@@ -256,8 +239,8 @@ def _bias_table(config, results) -> str:
         [
           _swapped(level),
           m,
-          _cell(peeking[:, m - 1], 4),
-          _cell(halves[:, sizes.index(m)], 4)
+          evidence.cell(peeking[:, m - 1], 4),
+          evidence.cell(halves[:, sizes.index(m)], 4)
           if m in sizes
           else palette.NOTHING,
         ]
@@ -294,7 +277,9 @@ def _members_table(results) -> str:
               found.max(axis=1).mean(),
             )
           ),
-          _cell([correlation(a, b) for a, b in zip(on_selection, found)], 2),
+          evidence.cell(
+            [correlation(a, b) for a, b in zip(on_selection, found)], 2
+          ),
         ]
       )
   return evidence.table(

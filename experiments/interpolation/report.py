@@ -125,7 +125,7 @@ def text(config, results, found) -> str:
   first = next(iter(results.values()))
   early, last = first['steps']
   parts = [
-    '\n'.join(f'* {name}: {_verdicts(part)}.' for name, part in found.items()),
+    evidence.families(found),
     evidence.claims_table([c for part in found.values() for c in part]),
   ]
   for split in quantities.SETS:
@@ -151,23 +151,6 @@ def text(config, results, found) -> str:
   return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'
 
 
-def _verdicts(part) -> str:
-  verdicts = [claim.verdict for claim in part]
-  if len(verdicts) == 1:
-    return f'**{verdicts[0]}**'
-  counts = [
-    f'{v} in {verdicts.count(v)}'
-    for v in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
-    if v in verdicts
-  ]
-  return f'**{palette.listed(counts)}** of {len(verdicts)} claims'
-
-
-def _cell(sample, digits=3, signed=True) -> str:
-  interval = evidence.over_seeds(sample)
-  return evidence.with_interval(interval, digits, signed)
-
-
 def _kinds_table(results, split) -> str:
   header = ['kind', 'pairs a seed', 'relative distance', 'disagreement']
   header += ['mean of the ends', 'WA − diag', 'ENS − diag', 'WA − ENS']
@@ -185,7 +168,7 @@ def _kinds_table(results, split) -> str:
         ),
         palette.number(quantities.values(results, kind, split, 'diag').mean()),
         *(
-          _cell(quantities.difference(results, kind, split, *keys), 4)
+          evidence.cell(quantities.difference(results, kind, split, *keys), 4)
           for keys in (
             *(('wa', 'diag'), ('ens', 'diag'), ('wa', 'ens')),
             *(('wa_loss', 'diag_loss'), ('wa_loss', 'ens_loss')),
@@ -201,7 +184,7 @@ def _against_order(results) -> str:
     [
       name,
       *(
-        _cell(quantities.gain_over(results, kind, 'order', split), 4)
+        evidence.cell(quantities.gain_over(results, kind, 'order', split), 4)
         for split in quantities.SETS
       ),
     ]
@@ -238,7 +221,7 @@ def _correlations(results) -> str:
           found.append(
             correlation([r[key] for r in part], [r['gain'] for r in part])
           )
-        cells.append(_cell(found, 2))
+        cells.append(evidence.cell(found, 2))
       rows.append([palette.set_name(split), name, *cells])
   return evidence.table(
     ['set', 'pairs', 'with relative distance', 'with disagreement'], rows
@@ -257,7 +240,7 @@ def _members_table(results) -> str:
       [
         name,
         palette.number(travelled.mean(), 2),
-        *(_cell(sample, signed=False) for sample in accuracies),
+        *(evidence.cell(sample, signed=False) for sample in accuracies),
       ]
     )
   starts = evidence.by_seed(results, 'between_starts').mean()

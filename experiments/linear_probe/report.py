@@ -48,7 +48,7 @@ def write(out: pathlib.Path, config, results: Mapping[int, Mapping]) -> str:
     drawing.save(figure, out / f'{name}.png')
   return '\n'.join(
     [
-      sentences(found),
+      evidence.families(by_family(found)),
       evidence.claims_table(found),
       *_tables(config, results),
     ]
@@ -165,26 +165,16 @@ def claims(config, results) -> list[evidence.Claim]:
   return found
 
 
-def sentences(found: list[evidence.Claim]) -> str:
-  """One line for each family of claims."""
-  families = (
-    ('Without the probe WA loses to ENS out of distribution', found[:4]),
-    ('With the probe WA beats ENS there', found[4:5]),
-    ('Random heads travel further', found[5:6]),
-    ('The probed head has the smaller barrier', found[6:7]),
-    ('WA is better with the probe than without', found[7:8]),
-    ('WA stands better against ENS with the probe', found[8:]),
-  )
-  lines = []
-  for text, part in families:
-    verdicts = [claim.verdict for claim in part]
-    each = [
-      f'{verdicts.count(v)} {v}' if len(part) > 1 else v
-      for v in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
-      if v in verdicts
-    ]
-    lines.append(f'- {text}: **{palette.listed(each)}**.')
-  return '\n'.join(lines) + '\n'
+def by_family(found: list[evidence.Claim]) -> dict:
+  """The claims by family, as `claims` lists them."""
+  return {
+    'Without the probe WA loses to ENS out of distribution': found[:4],
+    'With the probe WA beats ENS there': found[4:5],
+    'Random heads travel further': found[5:6],
+    'The probed head has the smaller barrier': found[6:7],
+    'WA is better with the probe than without': found[7:8],
+    'WA stands better against ENS with the probe': found[8:],
+  }
 
 
 # ---------------------------------------------------------------------------

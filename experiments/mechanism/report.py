@@ -148,7 +148,7 @@ def text(config, results, found) -> str:
   """Verdicts, claims and tables as Markdown."""
   start, size = claims.first_start(config), max(config.planted.sizes)
   parts = [
-    '\n'.join(f'* {name}: {_verdicts(part)}.' for name, part in found.items()),
+    evidence.families(found),
     evidence.claims_table([c for part in found.values() for c in part]),
     'Closed form, and in brackets the mean of '
     f'{len(results) * config.simulated_trials:,} draws of the model:',
@@ -182,21 +182,8 @@ def _least(results, key) -> int:
   return int(evidence.by_seed(results, 'cues', key).min())
 
 
-def _verdicts(part) -> str:
-  verdicts = [claim.verdict for claim in part]
-  if len(verdicts) == 1:
-    return f'**{verdicts[0]}**'
-  counts = [
-    f'{verdicts.count(v)} {v}'
-    for v in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
-    if v in verdicts
-  ]
-  return f'of {len(verdicts)} claims, **{palette.listed(counts)}**'
-
-
 def _cell(sample, digits=2, signed=False) -> str:
-  interval = evidence.over_seeds(sample)
-  return evidence.with_interval(interval, digits, signed)
+  return evidence.cell(sample, digits, signed)
 
 
 def _theory_table(results) -> str:

@@ -148,6 +148,21 @@ def claims_table(claims: Sequence[Claim]) -> str:
   return '\n'.join(lines) + '\n'
 
 
+def families(groups: Mapping[str, Sequence[Claim]]) -> str:
+  """One line for each family of claims: how many hold, do not, are open."""
+  lines = []
+  for name, claims in groups.items():
+    verdicts = [claim.verdict for claim in claims]
+    counts = palette.listed(
+      f'{v} in {verdicts.count(v)}' if len(verdicts) > 1 else v
+      for v in (HOLDS, FAILS, OPEN)
+      if v in verdicts
+    )
+    of = f' of {len(verdicts)}' if len(verdicts) > 1 else ''
+    lines.append(f'* {name}: **{counts}**{of}.')
+  return '\n'.join(lines) + '\n'
+
+
 def write_claims(out: pathlib.Path, claims: Sequence[Claim]) -> None:
   """Writes claims.csv, what the ledger of all experiments is made from."""
   numbers.write_csv(out / 'claims.csv', [claim.row() for claim in claims])
@@ -160,6 +175,11 @@ def with_interval(
   write = palette.signed if signed else palette.number
   ends = palette.interval(interval.low, interval.high, digits, write)
   return f'{write(interval.estimate, digits)} {ends}'
+
+
+def cell(values: Sequence[float], digits: int = 3, signed: bool = True) -> str:
+  """A mean over seeds with its interval, for a table: [S] -> text."""
+  return with_interval(over_seeds(values), digits, signed)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -56,7 +56,11 @@ def write(out: pathlib.Path, config, results: Mapping[int, Mapping]) -> str:
     figures.noise(rows, SWAPPED, noise_names(config)), out / 'noise.png'
   )
   return '\n'.join(
-    [sentences(found), evidence.claims_table(found), *_tables(config, results)]
+    [
+      evidence.families(by_family(found)),
+      evidence.claims_table(found),
+      *_tables(config, results),
+    ]
   )
 
 
@@ -192,24 +196,14 @@ def claims(config, results) -> list[evidence.Claim]:
   return found
 
 
-def sentences(found: list[evidence.Claim]) -> str:
-  """One line for each family of claims."""
-  families = (
-    ('WARM moves less than single models under each small edit', found[:4]),
-    ('WARM moves less than the ensemble', found[4:5]),
-    ('Fewer preferences flip', found[5:6]),
-    ('What matters stands out more, and with the right sign', found[6:]),
-  )
-  lines = []
-  for text, part in families:
-    verdicts = [claim.verdict for claim in part]
-    each = [
-      f'{verdicts.count(v)} {v}' if len(part) > 1 else v
-      for v in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
-      if v in verdicts
-    ]
-    lines.append(f'- {text}: **{palette.listed(each)}**.')
-  return '\n'.join(lines) + '\n'
+def by_family(found: list[evidence.Claim]) -> dict:
+  """The claims by family, as `claims` lists them."""
+  return {
+    'WARM moves less than single models under each small edit': found[:4],
+    'WARM moves less than the ensemble': found[4:5],
+    'Fewer preferences flip': found[5:6],
+    'What matters stands out more, and with the right sign': found[6:],
+  }
 
 
 # ---------------------------------------------------------------------------

@@ -88,6 +88,16 @@ def test_verdicts(kind, values, wanted):
   assert wanted in evidence.claims_table([claim])
 
 
+def test_families_count_their_verdicts():
+  held = evidence.Claim('c', '', 'above', 'q', (1.0, 1.1))
+  left = evidence.Claim('c', '', 'above', 'q', (1.0, -1.0))
+  text = evidence.families({'a': [held, left, held], 'b': [left]})
+  assert text == (
+    '* a: **holds in 2 and undecided in 1** of 3.\n* b: **undecided**.\n'
+  )
+  assert evidence.cell((0.5, 0.5)) == '+0.500 [+0.500,\u00a0+0.500]'
+
+
 def test_values_are_taken_in_the_order_of_seeds():
   results = {3: {'a': {'b': [3.0]}}, 1: {'a': {'b': [1.0]}}}
   assert evidence.by_seed(results, 'a', 'b').tolist() == [[1.0], [3.0]]
