@@ -156,11 +156,12 @@ def text(config, results, found) -> str:
   ]
   for level in quantities.levels(results):
     for split in quantities.SETS:
+      mean = quantities.mean_member(results, level, split)
       parts.append(
         f'{_swapped(level)}, {palette.set_name(split)} ({size[split]:,} pairs '
         f'of texts), ranked on the selection split ({size["selection"]:,}); '
         f'differences are of best to worst; mean member '
-        f'{evidence.cell(quantities.mean_member(results, level, split), signed=False)}:'
+        f'{evidence.cell(mean, signed=False)}:'
       )
       parts.append(_sizes_table(results, level, split))
   parts += [
