@@ -3,6 +3,7 @@
 
 import csv
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -51,7 +52,11 @@ def test_smoke_form(name, workdir):
     low, value, high = (
       float(claim[key]) for key in ('low', 'estimate', 'high')
     )
-    assert low <= value <= high
+    # Untrained models write nothing that some edits could change.
+    if math.isnan(value):
+      assert claim['verdict'] == evidence.OPEN
+    else:
+      assert low <= value <= high
   figures = list(out.glob('*.png'))
   assert figures
   assert len(list(out.glob('*.csv'))) >= 2
