@@ -211,20 +211,22 @@ def _correlations(results) -> str:
       ('all kinds', set(quantities.KINDS)),
       ('two runs', set(quantities.KINDS) - {'run'}),
     ):
-      cells = []
-      for key in ('relative', 'disagreement'):
-        found = []
-        for seed in sorted(results):
-          part = [
-            r for r in of_pairs if r['seed'] == seed and r['kind'] in kinds
-          ]
-          found.append(
-            correlation([r[key] for r in part], [r['gain'] for r in part])
-          )
-        cells.append(evidence.cell(found, 2))
-      rows.append([palette.set_name(split), name, *cells])
+      for method, gain in (('WA', 'gain'), ('ENS', 'ens_gain')):
+        cells = []
+        for key in ('relative', 'disagreement'):
+          found = []
+          for seed in sorted(results):
+            part = [
+              r for r in of_pairs if r['seed'] == seed and r['kind'] in kinds
+            ]
+            found.append(
+              correlation([r[key] for r in part], [r[gain] for r in part])
+            )
+          cells.append(evidence.cell(found, 2))
+        rows.append([palette.set_name(split), name, method, *cells])
   return evidence.table(
-    ['set', 'pairs', 'with relative distance', 'with disagreement'], rows
+    ['set', 'pairs', 'gain of', 'with relative distance', 'with disagreement'],
+    rows,
   )
 
 

@@ -67,6 +67,8 @@ def write(out: pathlib.Path, config, results: Results) -> str:
       f'**Controls at {100 * config.control_level:.0f} % swapped labels**\n',
       _control_table(config, results),
       _smoothing_table(config, results),
+      f'WARM of {config.sizes[-1]} minus that last row, held-out: '
+      f'{evidence.cell(_over_each(config, results))}.\n',
     ]
   )
 
@@ -143,6 +145,12 @@ def _control(config, results, control: str, split: str) -> np.ndarray:
     level = f'{config.control_level:.2f}'
     return evidence.by_seed(results, 'levels', level, 'sets', split, 'frozen')
   return evidence.by_seed(results, 'controls', control, split)
+
+
+def _over_each(config, results) -> np.ndarray:
+  """[S] WARM of all minus the mean member, each stopped at its best step."""
+  warm = _warm(config, results, f'{config.control_level:.2f}', 'test', -1)
+  return warm - evidence.by_seed(results, 'controls', 'early_each', 'test')
 
 
 def _percent(level: str) -> str:

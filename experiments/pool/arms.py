@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from experiments.pool import settings as settings_lib
 from warm_jax import members, pipeline
 from warm_jax.data import corruption, encoding
 from warm_jax.models import reward_model
@@ -150,10 +151,7 @@ def train(
   config.arm.update(overrides)
   if 'steps' in overrides and 'keep_steps' not in overrides:
     count = len(base.config.arm.keep_steps)
-    steps = overrides['steps']
-    config.arm.keep_steps = tuple(
-      sorted({-(-steps * i // count) for i in range(1, count + 1)})
-    )
+    config.arm.keep_steps = settings_lib.snapshots(overrides['steps'], count)
   assert config.arm.keep_steps[-1] == config.arm.steps
   if hparams is not None:
     config.arm.members = len(hparams.data_seed)
@@ -197,15 +195,14 @@ def train(
   return Arm(base, name, folder / 'train', settings, result['hparams'])
 
 
-def swapped_arm(base: Base, level: float, **overrides) -> Arm:
+def swapped_arm(base: Base, level: float) -> Arm:
   """The arm that most experiments share: diverse members, some labels swapped.
 
   Args:
     base: the world.
     level: share of swapped labels.
-    **overrides: as `train`, for an arm that differs; give it another name.
   """
-  return train(base, f'swapped_{level:.2f}', swapped=level, **overrides)
+  return train(base, f'swapped_{level:.2f}', swapped=level)
 
 
 def draw_hparams(base: Base, settings) -> state_lib.MemberHParams:

@@ -84,7 +84,7 @@ def cached(
   if path.exists():
     with np.load(path) as file:
       arrays = dict(file)
-    if str(arrays.pop('fingerprint', fingerprint)) == fingerprint:
+    if str(arrays.pop('fingerprint', '')) == fingerprint:
       return arrays
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'{path.stem}.{os.getpid()}.tmp.npz')
