@@ -127,7 +127,14 @@ RULES: tuple[Rule, ...] = (
   _rule('*.label_smoothing', _between(0, 0.5, open_high=True)),
   _rule('*fraction *fractions *_probability', _between(0, 1)),
   _rule('*.temperature *_temperature', _at_least(0, is_open=True)),
-  _rule('*.kl_coef *_coef', _at_least(0)),
+  _rule('*.kl_coef *.kl_coefs *_coef *.max_kl', _at_least(0)),
+  _rule('warp.anchor', _one_of('ema', 'init', 'sft')),
+  _rule('*.anchor', _one_of('sft', 'ema')),
+  _rule('warp.merge', _one_of('slerp', 'lerp')),
+  _rule('warp.group', _one_of('tensor', 'layer', 'model')),
+  _rule('*.iterations', _whole(1)),
+  _rule('*.etas', _at_least(0)),
+  _rule('*.mu', _between(0, 1, open_low=True)),
 )
 
 
@@ -180,6 +187,8 @@ def _conflicts(config: Mapping[str, Any]):
           f'{here}steps={steps}'
         )
     warmup = section.get('optimizer', {}).get('warmup_steps', 0)
+    if isinstance(steps, list):  # one for each iteration
+      steps = min(steps, default=None)
     if steps is not None and warmup > steps:
       yield (
         f'{here}optimizer.warmup_steps is {warmup}: it must not exceed '

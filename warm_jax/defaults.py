@@ -71,6 +71,11 @@ def policy(steps: int, eval_every: int):
       'temperature': 0.9,
       'max_new_tokens': 16,
       'kl_coef': 0.02,
+      # The SFT policy, or 'ema': the policy's own moving average (WARP), which
+      # bounds nothing, so set max_kl with it.
+      'anchor': 'sft',
+      'mu': 0.01,  # step of that average
+      'max_kl': 0.0,  # nats a sequence where a policy stops; 0: nowhere
       'missing_eos_penalty': 1.0,
       'learning_rate': 2e-4,
       'value_learning_rate': 1e-3,

@@ -24,6 +24,7 @@ from warm_jax import defaults, members, rewards, sampling
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, value_model
+from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
@@ -109,7 +110,8 @@ def member_state(params, value=None, *, kl_coef, tx=RECORDING, dropout=0.0):
   return policy.PolicyState(
     policy=train_state(params),
     value=None if value is None else train_state(value),
-    kl_coef=jnp.float32(kl_coef),
+    anchor=members.member(anchor_lib.make(params, 1, kl_coef=kl_coef), 0),
+    is_active=jnp.array(True),
   )
 
 
@@ -429,8 +431,9 @@ def run(
   config.optimizer.warmup_steps = 0
   runtime = defaults.runtime()
   runtime.update({'member_map': member_map, 'progress': False})
+  start = loop_params() if params is None else params
   return policy.train(
-    loop_params() if params is None else params,
+    start,
     scorers,
     LOOP_MODEL,
     make_prompts(),
@@ -439,7 +442,9 @@ def run(
     folder=folder,
     seed=3,
     runtime=runtime,
-    kl_coefs=kl_coefs or [config.kl_coef] * len(scorers),
+    anchors=anchor_lib.make(
+      start, len(scorers), kl_coef=kl_coefs or config.kl_coef
+    ),
   )
 
 
@@ -463,6 +468,7 @@ def test_kept_steps_start_and_anchor(tmp_path):
     'objective/scores',
     'objective/kl',
     'completions/mean_length',
+    'stopped_at',
   }
 
 

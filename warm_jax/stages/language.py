@@ -4,9 +4,10 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, sampling
+from warm_jax import losses, members, sampling
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -157,6 +158,40 @@ def _logps(params, shape, ids, mask, temperature):
   return language_model.token_logps(
     params, shape, ids, mask, temperature=temperature
   )
+
+
+@functools.partial(jax.jit, static_argnames='shape')
+def _kl_of_steps(params, anchor, shape, ids, mask, response, temperature):
+  def logits(params):
+    hidden = language_model.hidden_states(params, shape, ids, mask)
+    return language_model.logits(params, shape, hidden) / temperature
+
+  # The logits that drew token t stand one position earlier.
+  drawn = jnp.pad(response[:, 1:], ((0, 0), (0, 1)))
+  return losses.kl_of_steps(logits(params), logits(anchor), drawn)
+
+
+def kl_of_steps(params, anchor, shape, samples, temperature) -> np.ndarray:
+  """KL of a policy to the anchor along its own samples, [N] nats a sequence.
+
+  See `losses.kl_of_steps`: the mean is that of `sequence_kl`, the noise is not.
+  """
+  response = np.asarray(
+    sampling.response_mask(samples.mask, samples.response_start)
+  )
+  parts = [
+    _kl_of_steps(
+      params,
+      anchor,
+      shape,
+      samples.ids[rows],
+      samples.mask[rows],
+      response[rows],
+      temperature,
+    )
+    for rows in loader.eval_batches(len(response), 256)
+  ]
+  return np.concatenate(parts)[: len(response)].astype(np.float64)
 
 
 def sequence_kl(anchor, shape, samples, temperature) -> np.ndarray:

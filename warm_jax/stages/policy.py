@@ -9,6 +9,7 @@ from warm_jax import members, rewards
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import overoptimization, trajectories, win_rate
 from warm_jax.stages import language, scorers, world
+from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
 
 
@@ -34,7 +35,7 @@ def train(run) -> dict:
     folder=run.folder('policy'),
     seed=run.config.seed + 6,
     runtime=run.config.runtime,
-    kl_coefs=[config.kl_coef] * len(config.rewards),
+    anchors=anchor_lib.of_config(sft_params, len(config.rewards), config),
   )
   kls = ', '.join(
     f'{name} KL {kl:.1f}'

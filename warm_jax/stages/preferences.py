@@ -16,6 +16,7 @@ import numpy as np
 from warm_jax import members, rewards
 from warm_jax.data import corruption, encoding, sources, toy_world
 from warm_jax.stages import language, user_data, world
+from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
 
 NAME = 'tiny_tldr_preferences'
@@ -124,7 +125,7 @@ def _tuned_policy(run, sft_params):
     folder=folder,
     seed=run.config.seed + 3,
     runtime=run.config.runtime,
-    kl_coefs=[settings.kl_coef],
+    anchors=anchor_lib.of_config(sft_params, 1, settings),
   )
   return members.member(
     checkpoint.load_params(folder / f'params_{kept[-1]}'), 0

@@ -15,6 +15,7 @@ import numpy as np
 
 from warm_jax import errors, members, rewards
 from warm_jax.stages import judges, language, scorers, user_data, world
+from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
 
 # Column of the evaluation: config field that names the judge.
@@ -43,7 +44,7 @@ def train(run) -> dict:
     folder=run.folder('policy'),
     seed=run.config.seed + 6,
     runtime=run.config.runtime,
-    kl_coefs=[config.kl_coef],
+    anchors=anchor_lib.of_config(anchor, 1, config),
   )
   kl, score = result['objective/kl'][0], result['objective/scores'][0]
   return {

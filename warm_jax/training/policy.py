@@ -1,15 +1,17 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""REINFORCE with the KL to the SFT anchor inside the reward, P policies at once.
+"""REINFORCE with the KL to an anchor inside the reward, P policies at once.
 
 The policies that a single reward model, an ensemble and a merged model train
 are members of one stack: the same prompts, the same sampling keys, the same
-reward scale, one loop. Only the scorer differs.
+reward scale, one loop. Only the scorer differs. Policies that are to be
+averaged (WARP) are members likewise: there the order of the prompts differs.
 
-    R = score - missing_eos_penalty * [no end] - kl_coef * log pi/pi_sft (x, y)
+    R = score - missing_eos_penalty * [no end] - kl_coef * log pi/pi_anchor(x, y)
     L_policy = -sum_t log pi(a_t | x_t) * stopgrad(R - baseline_t)
     L_value  =  sum_t (R - V(x_t))^2            (RLAIF App. A.3, WARM App. B.4)
 
-The log-ratio is summed over the tokens of the response (k1: unbiased and
+The anchor is fixed (the SFT policy), or the policy's own moving average, see
+`anchor`. The log-ratio is summed over the tokens of the response (k1: unbiased and
 signed; the only one of the usual estimators whose use in the reward gives the
 gradient of the KL). Logits are divided by the sampling temperature for policy
 and anchor alike, so both are the distributions that were sampled from. There
@@ -30,6 +32,7 @@ from warm_jax import losses, members, sampling
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, value_model
+from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, optimizer
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
@@ -46,12 +49,14 @@ class PolicyState:
   Attributes:
     policy: TrainState of the policy.
     value: TrainState of the value model; None with leave-one-out.
-    kl_coef: [] float32, strength of the KL penalty.
+    anchor: what the KL is taken to, and how strongly.
+    is_active: [] bool; False once the policy has gone too far to go on.
   """
 
   policy: state_lib.TrainState
   value: state_lib.TrainState | None
-  kl_coef: jax.Array
+  anchor: anchor_lib.Anchor
+  is_active: jax.Array
 
 
 def member_sample(state, prompts, *, model_config, settings):
@@ -96,7 +101,7 @@ def member_step(
     samples: sampling.Samples with ids [B, T]; with leave-one-out the samples
       of one prompt are adjacent.
     scores: [B] rewards of the scorer, before KL and penalty.
-    anchor_params: LM params the KL is taken to.
+    anchor_params: LM params of a fixed anchor.
     model_config: shape of policy, anchor and value model (static).
     tx: optimizer of unit learning rate, for policy and value (static).
     temperature: of the sampling (static).
@@ -109,7 +114,11 @@ def member_step(
   ids, mask = samples.ids, samples.mask
   response = sampling.response_mask(mask, samples.response_start)
   anchor_logps = language_model.token_logps(
-    anchor_params, model_config, ids, mask, temperature=temperature
+    anchor_lib.params(state.anchor, anchor_params),
+    model_config,
+    ids,
+    mask,
+    temperature=temperature,
   )
 
   def value_loss_fn(params, returns):
@@ -124,7 +133,9 @@ def member_step(
     )
     kl = losses.kl_k1(jax.lax.stop_gradient(logps), anchor_logps, response)
     penalty = missing_eos_penalty * (1.0 - samples.ended.astype(jnp.float32))
-    rewards = losses.kl_shaped_rewards(scores - penalty, kl, state.kl_coef)
+    rewards = losses.kl_shaped_rewards(
+      scores - penalty, kl, state.anchor.kl_coef
+    )
     if state.value is None:
       advantages = losses.leave_one_out_advantages(rewards, num_samples)
       fit = None
@@ -162,7 +173,26 @@ def member_step(
   if fit is not None:
     metrics['value/loss'], value_grads = fit
     value, metrics['value/grad_norm'] = optimizer.update(tx, value_grads, value)
-  return dataclasses.replace(state, policy=policy, value=value), metrics
+  state = dataclasses.replace(
+    state,
+    policy=policy,
+    value=value,
+    anchor=anchor_lib.update(state.anchor, policy.params),
+  )
+  return state, metrics
+
+
+def member_kl(samples, ref_params, model_config, temperature):
+  """Mean KL of ONE policy to a reference, on samples it just made: [] nats."""
+  ref_logps = language_model.token_logps(
+    ref_params,
+    model_config,
+    samples.ids,
+    samples.mask,
+    temperature=temperature,
+  )
+  response = sampling.response_mask(samples.mask, samples.response_start)
+  return jnp.mean(losses.kl_k1(samples.logps, ref_logps, response))
 
 
 def sample_settings(tokenizer, config) -> tuple:
@@ -176,7 +206,17 @@ def sample_settings(tokenizer, config) -> tuple:
 
 
 def score_each(scorers: Sequence[Callable], samples) -> jax.Array:
-  """Rewards of stacked samples, policy p judged by scorer p: [P, B]."""
+  """Rewards of stacked samples, policy p judged by scorer p: [P, B].
+
+  A single scorer judges them all, in one call.
+  """
+  if len(scorers) == 1:
+    num_policies, batch, _ = samples.ids.shape
+    flat = scorers[0](
+      samples.ids.reshape(num_policies * batch, -1),
+      samples.mask.reshape(num_policies * batch, -1),
+    )
+    return flat.reshape(num_policies, batch)
   return jnp.stack(
     [
       scorer(samples.ids[p], samples.mask[p])
@@ -186,7 +226,7 @@ def score_each(scorers: Sequence[Callable], samples) -> jax.Array:
 
 
 def train(
-  sft_params: PyTree,
+  start_params: PyTree,
   scorers: Sequence[Callable],
   model_config: config_lib.ModelConfig,
   prompts: encoding.Sequences,
@@ -196,83 +236,83 @@ def train(
   folder: pathlib.Path,
   seed: int,
   runtime,
-  kl_coefs: Sequence[float],
+  anchors: anchor_lib.Anchor,
+  anchor_params: PyTree | None = None,
+  ref_params: PyTree | None = None,
+  orders: Sequence[int] | None = None,
 ) -> tuple[list[int], dict]:
-  """Trains P policies, one per scorer, and keeps them along the way.
+  """Trains P policies and keeps them along the way.
+
+  With `config.max_kl` above 0 a policy whose KL to the reference reaches it is
+  left as it is from then on, and the loop ends with the last of them. The KL is
+  looked at every `eval_every` steps, as the mean over that step's samples.
 
   Args:
-    sft_params: LM params; start of every policy and value model, and anchor of
-      the KL.
-    scorers: P callables (ids, mask) -> [B], pytrees usable inside jit.
+    start_params: LM params; start of every policy and value model.
+    scorers: P callables (ids, mask) -> [B], pytrees usable inside jit; or one
+      for all.
     model_config: shape of the policies.
     prompts: training prompts.
     tokenizer: gives the eos and pad ids.
     config: steps, batch_size (rows, i.e. prompts * samples_per_prompt),
-      samples_per_prompt, baseline, temperature, max_new_tokens,
+      samples_per_prompt, baseline, temperature, max_new_tokens, max_kl,
       missing_eos_penalty, learning_rate, value_learning_rate, eval_every,
       checkpoint_every, optimizer.
     folder: of the stage; resumed from if it holds a checkpoint. Policies are
-      kept in `params_{step}`, leaves [P, ...].
-    seed: of prompts and sampling, the same for every policy.
+      kept in `params_{step}`, leaves [P, ...], their averages, if there are
+      any, in `ema_{step}`.
+    seed: of prompts and sampling.
     runtime: runtime settings.
-    kl_coefs: [P] strength of the KL of each policy.
+    anchors: of P policies, from `anchor.make`.
+    anchor_params: LM params of fixed anchors; None: start_params.
+    ref_params: LM params that `max_kl` is measured from; None: start_params.
+    orders: [P] numbers; policies of equal number meet the same prompts in the
+      same order and draw with the same keys. None: all are equal, and differ
+      by their scorers and anchors alone.
 
   Returns:
-    steps: at which policies were kept, 0 (the SFT model) first.
-    result: dict of mean metrics of the last 20 steps per policy.
+    steps: at which policies were kept, 0 (the start) first.
+    result: dict of mean metrics of the last 20 steps per policy, and
+      'stopped_at', [P] updates that each policy has made.
 
   Raises:
     NonFiniteError: a metric of a policy became NaN or infinite.
   """
-  num_policies = len(scorers)
+  num_policies = members.num_members(anchors)
+  orders = [0] * num_policies if orders is None else list(orders)
+  assert len(orders) == num_policies and len(scorers) in (1, num_policies)
+  anchor_params = start_params if anchor_params is None else anchor_params
+  ref_params = start_params if ref_params is None else ref_params
   tx = optimizer.make(config.optimizer, config.steps)
-  # Equal keys for all: the policies differ by their reward and nothing else.
-  keys = jnp.broadcast_to(jax.random.key(seed), (num_policies,))
+  seeds = [seed if n == 0 else loader.order_seed(seed, n) for n in orders]
+  keys = jnp.stack([jax.random.key(s) for s in seeds])
 
   def stacked_state(params, learning_rate):
     hparams = state_lib.make_hparams(num_policies, learning_rate=learning_rate)
     stack = members.broadcast(params, num_policies)
     return state_lib.init(stack, tx, keys, hparams)
 
-  use_value = config.baseline == 'value'
   value = None
-  if use_value:
+  if config.baseline == 'value':
     value_params = value_model.init_params(
-      jax.random.key(seed), model_config, sft_params['backbone']
+      jax.random.key(seed), model_config, start_params['backbone']
     )
     value = stacked_state(value_params, config.value_learning_rate)
   state = PolicyState(
-    policy=stacked_state(sft_params, config.learning_rate),
+    policy=stacked_state(start_params, config.learning_rate),
     value=value,
-    kl_coef=jnp.array(kl_coefs, jnp.float32),
+    anchor=jax.tree.map(jnp.copy, anchors),
+    is_active=jnp.ones(num_policies, bool),
   )
-  settings = sample_settings(tokenizer, config)
   per_prompt = config.samples_per_prompt
-  sample_fn = jax.jit(
-    members.map_members(
-      functools.partial(
-        member_sample, model_config=model_config, settings=settings
-      ),
-      runtime.member_map,
-    )
-  )
-  score_fn = jax.jit(score_each)
-  step = functools.partial(
-    member_step,
-    model_config=model_config,
-    tx=tx,
-    temperature=config.temperature,
-    missing_eos_penalty=config.missing_eos_penalty,
-    num_samples=per_prompt,
+  sample_fn, score_fn, kl_fn, update_fn = _programs(
+    model_config, tx, tokenizer, config, runtime.member_map
   )
 
-  @functools.partial(jax.jit, donate_argnums=0)
-  def update_fn(state, samples, scores, anchor_params):
-    def one_member(*member):
-      return step(*member, anchor_params)
-
-    update = members.map_members(one_member, runtime.member_map)
-    return update(state, samples, scores)
+  def keep(step, state):
+    checkpoint.save_params(folder / f'params_{step}', state.policy.params)
+    if state.anchor.ema is not None:
+      checkpoint.save_params(folder / f'ema_{step}', state.anchor.ema)
 
   # The last policy is always kept, whatever the interval.
   kept = sorted({*range(0, config.steps, config.eval_every), config.steps})
@@ -281,36 +321,86 @@ def train(
   ) as checkpoints:
     state, start = checkpoints.restore_latest(state) or (state, 0)
     if start == 0:
-      checkpoint.save_params(folder / 'params_0', state.policy.params)
+      keep(0, state)
     with recorder_lib.Recorder(
       folder, start, config.steps, runtime, state.policy.hparams
     ) as recorder:
       batches = loader.index_batches(
         len(prompts),
-        [seed],
+        seeds,
         config.batch_size // per_prompt,
         start,
         config.steps,
       )
       for index, rows in enumerate(batches, start):
-        part = prompts.take(np.repeat(rows[0], per_prompt))
+        parts = [prompts.take(np.repeat(row, per_prompt)) for row in rows]
         batch = {
-          'ids': np.stack([part.ids] * num_policies),
-          'mask': np.stack([part.mask] * num_policies),
+          'ids': np.stack([part.ids for part in parts]),
+          'mask': np.stack([part.mask for part in parts]),
         }
         samples = sample_fn(state, batch)
+        if config.max_kl and index in kept and index > 0:
+          is_near = kl_fn(samples, ref_params) < config.max_kl
+          state = dataclasses.replace(
+            state, is_active=state.is_active & is_near
+          )
+          if not np.any(state.is_active):
+            kept = [step for step in kept if step <= index]
+            break
         scores = score_fn(scorers, samples)
-        state, metrics = update_fn(state, samples, scores, sft_params)
+        state, metrics = update_fn(state, samples, scores, anchor_params)
         recorder.record(index, metrics)
         if index + 1 in kept:
           recorder.flush()  # parameters that have gone bad are not kept
-          checkpoint.save_params(
-            folder / f'params_{index + 1}', state.policy.params
-          )
+          keep(index + 1, state)
         if checkpoints.is_due(index + 1):
           recorder.flush()
           checkpoints.save(index + 1, state)
       result = recorder.finish(
         ('objective/scores', 'objective/kl', 'completions/mean_length')
       )
-  return kept, result
+  return kept, result | {'stopped_at': np.asarray(state.policy.step).tolist()}
+
+
+def _programs(model_config, tx, tokenizer, config, member_map):
+  """The compiled parts of a step, over all members.
+
+  Returns:
+    sample(state, prompts), score(scorers, samples), kl(samples, ref_params)
+    [P], update(state, samples, scores, anchor_params).
+  """
+  sample = functools.partial(
+    member_sample,
+    model_config=model_config,
+    settings=sample_settings(tokenizer, config),
+  )
+  step = functools.partial(
+    member_step,
+    model_config=model_config,
+    tx=tx,
+    temperature=config.temperature,
+    missing_eos_penalty=config.missing_eos_penalty,
+    num_samples=config.samples_per_prompt,
+  )
+
+  @jax.jit
+  def kl_fn(samples, ref_params):
+    def one_member(samples):
+      return member_kl(samples, ref_params, model_config, config.temperature)
+
+    return members.map_members(one_member, member_map)(samples)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def update_fn(state, samples, scores, anchor_params):
+    def one_member(old, samples, scores):
+      new, metrics = step(old, samples, scores, anchor_params)
+      if config.max_kl:
+        new = jax.tree.map(
+          lambda n, o: jnp.where(old.is_active, n, o), new, old
+        )
+      return new, metrics
+
+    return members.map_members(one_member, member_map)(state, samples, scores)
+
+  sample_fn = jax.jit(members.map_members(sample, member_map))
+  return sample_fn, jax.jit(score_each), kl_fn, update_fn

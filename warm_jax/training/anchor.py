@@ -1,0 +1,139 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""What the KL of a policy is taken to: fixed weights, or its own past.
+
+With a moving anchor the penalty holds back the speed of a policy and not its
+distance, so it relaxes as training goes on (WARP, arXiv 2406.16768, stage 1):
+
+  ema <- (1 - mu) ema + mu params        after each update, ema = init at first
+
+The mean lag is (1 - mu) / mu steps and nothing bounds the KL to the SFT policy,
+so a run with this anchor wants a limit (`max_kl`). The average may be kept
+beside a fixed anchor as well: it is a policy of its own, often a better one.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warm_jax import errors, members, merging
+
+PyTree = Any
+KINDS = ('fixed', 'ema')
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Anchor:
+  """The leash of one policy; P of them: leaves [P, ...].
+
+  Attributes:
+    kl_coef: [] float32, strength of the KL penalty (papers: alpha, beta).
+    mu: [] float32, step of the moving average.
+    is_ema: [] bool, whether the average is what the KL is taken to.
+    ema: the average, as the policy's params; None if nobody asked for it.
+  """
+
+  kl_coef: jax.Array
+  mu: jax.Array
+  is_ema: jax.Array
+  ema: PyTree | None
+
+
+def make(
+  start_params: PyTree,
+  num_policies: int,
+  *,
+  kl_coef: float | Sequence[float],
+  kind: str | Sequence[str] = 'fixed',
+  mu: float | Sequence[float] = 0.0,
+) -> Anchor:
+  """Anchors of P policies that start from the same weights.
+
+  Args:
+    start_params: LM params of one policy, where every average starts.
+    num_policies: P.
+    kl_coef: of all, or one for each.
+    kind: 'fixed' or 'ema', of all or one for each.
+    mu: of all, or one for each; 0 everywhere: no average is kept.
+
+  Returns:
+    Anchor with leaves [P, ...].
+
+  Raises:
+    UserError: an unknown kind, mu outside [0, 1], a moving anchor whose mu is
+      0, or a list of another length than P.
+  """
+
+  def spread(name, value):
+    values = np.atleast_1d(np.asarray(value))
+    if values.shape not in ((1,), (num_policies,)):
+      raise errors.UserError(
+        f'{name} has {len(values)} values for {num_policies} policies'
+      )
+    return np.broadcast_to(values, (num_policies,))
+
+  kinds, mus = spread('anchor', kind), spread('mu', mu).astype(np.float32)
+  for i, (name, rate) in enumerate(zip(kinds, mus)):
+    if name not in KINDS:
+      raise errors.UserError(
+        f'anchor of policy {i} is {str(name)!r}; known: {", ".join(KINDS)}'
+      )
+    if not 0.0 <= rate <= 1.0 or (name == 'ema' and rate == 0.0):
+      raise errors.UserError(
+        f'mu of policy {i} is {rate:g}: it must be in [0, 1], and above 0 with '
+        "anchor 'ema'"
+      )
+  ema = None
+  if mus.any():
+    # float32 whatever the policy is: a step of 1 % is below half a bfloat16
+    # ulp. A copy: the state is donated, the caller's weights are not.
+    ema = jax.tree.map(
+      lambda x: jnp.array(x, jnp.float32),
+      members.broadcast(start_params, num_policies),
+    )
+  return Anchor(
+    kl_coef=jnp.array(spread('kl_coef', kl_coef), jnp.float32),
+    mu=jnp.array(mus),
+    is_ema=jnp.array(kinds == 'ema'),
+    ema=ema,
+  )
+
+
+def of_config(start_params: PyTree, num_policies: int, config) -> Anchor:
+  """P equal anchors, as the fields kl_coef, anchor ('sft', 'ema') and mu say."""
+  is_ema = config.anchor == 'ema'
+  return make(
+    start_params,
+    num_policies,
+    kl_coef=config.kl_coef,
+    kind='ema' if is_ema else 'fixed',
+    mu=config.mu if is_ema else 0.0,
+  )
+
+
+def params(anchor: Anchor, fixed: PyTree) -> PyTree:
+  """LM params that the KL of ONE policy is taken to.
+
+  Args:
+    anchor: of one policy.
+    fixed: LM params that do not move.
+  """
+  if anchor.ema is None:
+    return fixed
+  return jax.tree.map(
+    lambda moving, still: jnp.where(anchor.is_ema, moving, still),
+    anchor.ema,
+    fixed,
+  )
+
+
+def update(anchor: Anchor, policy_params: PyTree) -> Anchor:
+  """One step of the average of ONE policy, after the policy's own step."""
+  if anchor.ema is None:
+    return anchor
+  ema = merging.ema_update(anchor.ema, policy_params, anchor.mu)
+  return dataclasses.replace(anchor, ema=ema)

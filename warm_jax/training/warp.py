@@ -1,0 +1,213 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""WARP: policies trained apart, averaged on a sphere, moved back, and again.
+
+  init_1 = sft
+  theta_m = REINFORCE from init_i with the KL to its own average     m = 1 .. M
+  merged_i = init_i + fold of the task vectors theta_m - init_i      (SLERP)
+  init_{i+1} = (1 - eta_i) init_i + eta_i merged_i                   (LITI)
+
+Source: arXiv 2406.16768, Alg. 1. The M policies are the members of one stack
+(`policy.train`); what follows is arithmetic of their weights. Merged are the
+policies themselves, not their averages. The front that the paper returns is
+`merging.liti(sft, merged_I, eta)` for eta from 0 to 1, and beyond.
+
+Each iteration has a folder:
+
+  params_STEP, ema_STEP, metrics.csv, checkpoints/   see `policy.train`
+  init, members, merged, next    [..], [M, ...], [..], [..]; next is init_{i+1}
+  result.json                    written last: what is there is not done again
+
+# Deviation: Adam's moments and the value model start afresh in each iteration,
+# and the baseline is a value model or leave-one-out; the paper tells neither.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from warm_jax import errors, geometry, members, merging, workdir
+from warm_jax.data import encoding, loader
+from warm_jax.models import config as config_lib
+from warm_jax.training import anchor as anchor_lib
+from warm_jax.training import checkpoint, policy
+
+PyTree = Any
+MERGES = ('slerp', 'lerp')
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+  """What one iteration is run with.
+
+  Attributes:
+    number: 1, 2, ...
+    steps: updates of each policy.
+    kl_coef: strength of the KL to the anchor.
+    eta: share of the merged policy in the next init.
+  """
+
+  number: int
+  steps: int
+  kl_coef: float
+  eta: float
+
+
+def schedule(config) -> list[Iteration]:
+  """Reads steps, kl_coefs and etas, one entry an iteration.
+
+  Each is a number or a tuple; the last entry holds for all that follow.
+  """
+
+  def at(values, i):
+    values = values if isinstance(values, (tuple, list)) else (values,)
+    return values[min(i, len(values) - 1)]
+
+  return [
+    Iteration(
+      number=i + 1,
+      steps=int(at(config.steps, i)),
+      kl_coef=float(at(config.kl_coefs, i)),
+      eta=float(at(config.etas, i)),
+    )
+    for i in range(config.iterations)
+  ]
+
+
+def merge(init: PyTree, stacked: PyTree, how: str, group: str) -> PyTree:
+  """M policies into one: 'slerp' of task vectors or 'lerp', their mean.
+
+  Args:
+    init: leaves [...], where all of them started.
+    stacked: leaves [M, ...].
+    how: one of MERGES.
+    group: what shares an angle, see `merging.group_of`.
+  """
+  if how == 'slerp':
+    return merging.slerp_fold(init, stacked, group)
+  if how == 'lerp':
+    return merging.uniform(stacked)
+  raise errors.UserError(f'merge is {how!r}; known: {", ".join(MERGES)}')
+
+
+def train(
+  sft_params: PyTree,
+  scorer: Callable,
+  model_config: config_lib.ModelConfig,
+  prompts: encoding.Sequences,
+  tokenizer,
+  config,
+  *,
+  folder: pathlib.Path,
+  seed: int,
+  runtime,
+) -> list[dict]:
+  """Runs all iterations, or those that are left.
+
+  Args:
+    sft_params: LM params, the first init; `max_kl` is measured from it.
+    scorer: (ids, mask) -> [B], the reward of all policies.
+    model_config: shape of the policies.
+    prompts: training prompts; each policy meets them in an order of its own.
+    tokenizer: gives the eos and pad ids.
+    config: fields of `policy.train`, and iterations, members, steps, kl_coefs,
+      etas (see `schedule`), anchor ('ema', 'init' or 'sft'), mu, merge, group.
+    folder: of the stage.
+    seed: of prompts and sampling.
+    runtime: runtime settings.
+
+  Returns:
+    One record an iteration, as in its result.json: the settings, 'kept_steps',
+    'stopped_at' [M], 'train' (means of the last 20 steps) and 'geometry',
+    {group: norms [M + 1] and cosines [M + 1, M + 1]} of the task vectors, the
+    merged policy's last.
+
+  Raises:
+    NonFiniteError: a metric of a policy became NaN or infinite.
+  """
+  init, records = sft_params, []
+  for iteration in schedule(config):
+    where = folder / f'iteration_{iteration.number}'
+    record = workdir.read_json(where / 'result.json')
+    if record is None:
+      record = _iterate(
+        iteration,
+        init,
+        sft_params,
+        scorer,
+        model_config,
+        prompts,
+        tokenizer,
+        config,
+        folder=where,
+        seed=loader.order_seed(seed, 'iteration', iteration.number),
+        runtime=runtime,
+      )
+      workdir.write_json(where / 'result.json', workdir.jsonable(record))
+    records.append(record)
+    init = jax.tree.map(jnp.asarray, checkpoint.load_params(where / 'next'))
+  return records
+
+
+def _iterate(
+  iteration,
+  init,
+  sft_params,
+  scorer,
+  model_config,
+  prompts,
+  tokenizer,
+  config,
+  *,
+  folder,
+  seed,
+  runtime,
+) -> dict:
+  """One iteration: trains M policies, merges them, moves back."""
+  checkpoint.save_params(folder / 'init', init)
+  settings = ml_collections.ConfigDict(config.to_dict())
+  settings.steps = iteration.steps
+  is_ema = config.anchor == 'ema'
+  kept, result = policy.train(
+    init,
+    [scorer],
+    model_config,
+    prompts,
+    tokenizer,
+    settings,
+    folder=folder,
+    seed=seed,
+    runtime=runtime,
+    anchors=anchor_lib.make(
+      init,
+      config.members,
+      kl_coef=iteration.kl_coef,
+      kind='ema' if is_ema else 'fixed',
+      mu=config.mu if is_ema else 0.0,
+    ),
+    anchor_params=sft_params if config.anchor == 'sft' else init,
+    ref_params=sft_params,
+    orders=range(config.members),
+  )
+  # From disk, so that a relaunch goes on from the same numbers.
+  stack = jax.tree.map(
+    jnp.asarray, checkpoint.load_params(folder / f'params_{kept[-1]}')
+  )
+  merged = merge(init, stack, config.merge, config.group)
+  checkpoint.save_params(folder / 'members', stack)
+  checkpoint.save_params(folder / 'merged', merged)
+  checkpoint.save_params(
+    folder / 'next', merging.liti(init, merged, iteration.eta)
+  )
+  everyone = members.stack([*members.unstack(stack), merged])
+  return {
+    **dataclasses.asdict(iteration),
+    'kept_steps': kept,
+    'stopped_at': result.pop('stopped_at'),
+    'train': result,
+    'geometry': geometry.norms_and_cosines(everyone, init, config.group),
+  }
