@@ -45,7 +45,7 @@ def norms_and_cosines(
       continue
     vectors = trees.upcast(leaf)
     if init is not None:
-      vectors = vectors - trees.upcast(init[name])
+      vectors = vectors - trees.upcast(init[name])[None]
     gram = np.asarray(_gram(vectors.reshape(num_members, -1)), np.float64)
     key = merging.group_of(name, group)
     grams[key] = grams.get(key, 0.0) + gram
@@ -55,7 +55,7 @@ def norms_and_cosines(
 @jax.jit
 def _gram(vectors):
   """[M, N] -> [M, M]; not a matmul: accelerators run those in less."""
-  return jax.lax.map(lambda one: jnp.sum(one * vectors, axis=1), vectors)
+  return jax.lax.map(lambda one: jnp.sum(one[None] * vectors, axis=1), vectors)
 
 
 def _described(gram: np.ndarray) -> dict[str, np.ndarray]:
