@@ -169,8 +169,9 @@ def _iterate(
 ) -> dict:
   """One iteration: trains M policies, merges them, moves back."""
   checkpoint.save_params(folder / 'init', init)
-  settings = ml_collections.ConfigDict(config.to_dict())
-  settings.steps = iteration.steps
+  settings = ml_collections.ConfigDict(
+    config.to_dict() | {'steps': iteration.steps}
+  )
   is_ema = config.anchor == 'ema'
   kept, result = policy.train(
     init,

@@ -1,0 +1,211 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The policies of one seed, each set trained once and found again.
+
+Under --workdir/seed_S: `base` (world to merged reward model) and `runs`, whose
+stages are the sets of this file.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from warm_jax import members, pipeline
+from warm_jax.data import encoding, loader
+from warm_jax.stages import language, panel, world
+from warm_jax.training import anchor, checkpoint, policy, warp
+
+PyTree = Any
+BASE_STAGES = (
+  *('world', 'pretrain', 'sft', 'preferences', 'control', 'probe'),
+  *('reward', 'merge'),
+)
+# Sections that any policy depends on.
+BASE_SECTIONS = (
+  *('world', 'data', 'model', 'pretrain', 'sft', 'preferences', 'probe'),
+  *('reward', 'merge', 'control', 'rl', 'beta', 'mu'),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seed:
+  """One seed's world, judges and policies.
+
+  Attributes:
+    config: of the experiment, `seed` set.
+    root: folder of the seed.
+    base: pipeline.Run of the world and the reward models.
+  """
+
+  config: Any
+  root: pathlib.Path
+  base: pipeline.Run
+
+  @functools.cached_property
+  def panel(self) -> panel.Panel:
+    """The judges; the proxy is the merged reward model."""
+    return panel.assemble(
+      self.base,
+      'warm',
+      max_new_tokens=self.config.rl.max_new_tokens,
+      temperature=self.config.rl.temperature,
+      **self.config.judged.to_dict(),
+    )
+
+  @functools.cached_property
+  def prompts(self) -> encoding.Sequences:
+    """Posts that policies are trained on."""
+    return encoding.encode_prompts(
+      world.tokenizer(self.base),
+      [row['prompt'] for row in world.read(self.base, 'prompts')],
+      language.prompt_length(self.base, self.config.rl.max_new_tokens),
+      'world split prompts',
+    )
+
+  @property
+  def folder(self) -> pathlib.Path:
+    """Of the sets of policies."""
+    return self.root / 'runs'
+
+  def params(self, *names) -> PyTree:
+    """Params of a set, on the device: params('anchors', 'params_30')."""
+    stored = checkpoint.load_params(self.folder.joinpath(*names))
+    return jax.tree.map(jnp.asarray, stored)
+
+
+def open_seed(config, workdir: pathlib.Path) -> Seed:
+  """Makes the world, the reward models and the judges of a seed."""
+  root = pathlib.Path(workdir) / f'seed_{config.seed}'
+  table = [s for s in pipeline.TOY if s.name in BASE_STAGES]
+  pipeline.run(config, root / 'base', stages=table)
+  return Seed(config, root, pipeline.Run(config, root / 'base'))
+
+
+def anchor_specs(config) -> dict[str, tuple[str, float, float]]:
+  """Policies of P1 to P3: {name: (kind, beta, mu)}.
+
+  The average is kept beside every one of them (P2).
+  """
+  wanted, mu = config.anchors, config.mu
+  specs = {f'sft_{beta:g}': ('fixed', beta, mu) for beta in wanted.sft_betas}
+  return specs | {
+    'ema': ('ema', config.beta, mu),
+    'ema_half_mu': ('ema', config.beta, wanted.half_mu),
+    'ema_double_beta': ('ema', wanted.double_beta, mu),
+  }
+
+
+def _train(seed: Seed, name: str, steps: int, *, rng: int, **how) -> dict:
+  kept, result = policy.train(
+    seed.panel.sft,
+    [seed.panel.proxy],
+    language.model_config(seed.base),
+    seed.prompts,
+    world.tokenizer(seed.base),
+    ml_collections.ConfigDict(seed.config.rl.to_dict() | {'steps': steps}),
+    folder=seed.folder / name,
+    seed=rng,
+    runtime=seed.config.runtime,
+    **how,
+  )
+  return {'kept_steps': kept, 'train': result}
+
+
+def train_anchors(seed: Seed, run) -> dict:
+  """One policy for each anchor: the same prompts, the same keys."""
+  kinds, betas, mus = zip(*anchor_specs(seed.config).values())
+  return _train(
+    seed,
+    'anchors',
+    seed.config.anchors.steps,
+    rng=seed.config.seed + 6,
+    anchors=anchor.make(
+      seed.panel.sft, len(kinds), kl_coef=betas, kind=kinds, mu=mus
+    ),
+  )
+
+
+def train_warp(seed: Seed, run) -> dict:
+  """WARP: iterations of two policies."""
+  config, wanted = seed.config, seed.config.iterations
+  settings = ml_collections.ConfigDict(
+    config.rl.to_dict()
+    | {
+      'iterations': len(wanted.steps),
+      'members': 2,
+      'steps': wanted.steps,
+      'kl_coefs': config.beta,
+      'etas': wanted.eta,
+      'anchor': 'ema',
+      'mu': config.mu,
+      'merge': 'slerp',
+      'group': wanted.group,
+    }
+  )
+  records = warp.train(
+    seed.panel.sft,
+    seed.panel.proxy,
+    language.model_config(seed.base),
+    seed.prompts,
+    world.tokenizer(seed.base),
+    settings,
+    folder=seed.folder / 'warp',
+    seed=config.seed + 6,
+    runtime=config.runtime,
+  )
+  return {'iterations': records}
+
+
+def train_more(seed: Seed, run) -> dict:
+  """More members of the first iteration: other orders, the same recipe."""
+  orders = range(2, seed.config.members)
+  return _train(
+    seed,
+    'more',
+    seed.config.iterations.steps[0],
+    rng=loader.order_seed(seed.config.seed + 6, 'iteration', 1),
+    anchors=anchor.make(
+      seed.panel.sft,
+      len(orders),
+      kl_coef=seed.config.beta,
+      kind='ema',
+      mu=seed.config.mu,
+    ),
+    orders=orders,
+  )
+
+
+def train_matched(seed: Seed, run) -> dict:
+  """Plain REINFORCE with as many updates as all of WARP took."""
+  wanted = seed.config.iterations
+  return _train(
+    seed,
+    'matched',
+    2 * sum(wanted.steps),
+    rng=seed.config.seed + 6,
+    anchors=anchor.make(
+      seed.panel.sft, len(wanted.matched_betas), kl_coef=wanted.matched_betas
+    ),
+  )
+
+
+def first_iteration(seed: Seed, step: int, what: str = 'params') -> PyTree:
+  """The M policies of the first iteration at a kept step: [M, ...]."""
+  parts = (
+    seed.params('warp', 'iteration_1', f'{what}_{step}'),
+    seed.params('more', f'{what}_{step}'),
+  )
+  return members.stack([m for part in parts for m in members.unstack(part)])
+
+
+# name, function, sections of its own
+SETS = (
+  ('anchors', train_anchors, ('anchors',)),
+  ('warp', train_warp, ('iterations',)),
+  ('more', train_more, ('iterations', 'members')),
+  ('matched', train_matched, ('iterations',)),
+)
