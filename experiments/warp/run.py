@@ -70,7 +70,8 @@ def get_config(scale: str = ''):
 
   # What all policies share. Rates, beta and mu were chosen on seed 1000, which
   # no table uses, for runs that get to where gold falls; before any merge.
-  config.rl = defaults.policy(steps=1, eval_every=30 if full else 2)
+  config.rl = defaults.policy(steps=0, eval_every=30 if full else 2)
+  del config.rl.steps  # each set has its own
   config.rl.update(
     batch_size=64 if full else 8,
     samples_per_prompt=4 if full else 2,
