@@ -318,6 +318,102 @@ def test_k3_keeps_its_digits_near_one():
   np.testing.assert_allclose(k3, np.float64(d) ** 2 / 2, rtol=2e-3)
 
 
+_kl_of_steps = jax.jit(losses.kl_of_steps)
+
+
+def _steps_kl(table, reference):
+  """kl_of_steps of every sequence, [15]."""
+  return _kl_of_steps(table[STATE], reference[STATE], jnp.asarray(MASK))
+
+
+def test_kl_of_steps_has_the_exact_mean_and_less_variance(world):
+  table, reference, _ = world
+  p = np.exp(np.asarray(_sequence_logps(table), np.float64))
+  steps = np.asarray(_steps_kl(table, reference), np.float64)
+  k1, k3 = (
+    np.asarray(f(_logps(table), _logps(reference), jnp.asarray(MASK)))
+    for f in (losses.kl_k1, losses.kl_k3)
+  )
+  exact = _exact_kl(table, reference)
+  np.testing.assert_allclose(p @ steps, exact, rtol=1e-6)
+  np.testing.assert_allclose(p @ steps, p @ k1, rtol=1e-6)
+
+  def variance(x):
+    return p @ (x - p @ x) ** 2
+
+  assert variance(steps) < 0.5 * min(variance(k1), variance(k3))
+  assert (k1 < 0).any() and (steps > 0).all()
+
+
+def test_kl_of_steps_against_float64():
+  rng = _rng(7)
+  logits, ref = 3 * rng.normal(size=(2, 4, 6, 9))
+  mask = rng.random((4, 6)) < 0.6
+  steps = scipy.special.rel_entr(
+    scipy.special.softmax(logits, axis=-1), scipy.special.softmax(ref, axis=-1)
+  ).sum(axis=-1)
+  args = jnp.asarray(logits), jnp.asarray(ref), jnp.asarray(mask)
+  got = _kl_of_steps(*args)
+  assert got.shape == (4,) and got.dtype == jnp.float32
+  np.testing.assert_allclose(got, (steps * mask).sum(axis=1), rtol=1e-5)
+  # An offset of all logits is none of the distributions.
+  moved = _kl_of_steps(args[0] + 5, args[1] - 3, args[2])
+  np.testing.assert_allclose(moved, got, rtol=1e-4)
+  np.testing.assert_array_equal(_kl_of_steps(*[args[0]] * 2, args[2]), 0)
+
+
+def test_kl_of_steps_by_hand():
+  # p = (3/4, 1/4) against q = (1/2, 1/2), and two steps that are not counted.
+  logits = jnp.log(jnp.array([[[3.0, 1.0], [1.0, 3.0], [9.0, 1.0]]]))
+  ref = jnp.zeros((1, 3, 2))
+  once = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+  for mask, count in (([1, 0, 0], 1), ([1, 1, 0], 2), ([0, 0, 0], 0)):
+    got = _kl_of_steps(logits, ref, jnp.array([mask], bool))
+    np.testing.assert_allclose(got, [count * once], rtol=1e-6)
+
+
+@pytest.mark.parametrize('junk', [np.nan, np.inf, -np.inf])
+def test_masked_logits_reach_neither_kl_of_steps_nor_its_gradient(junk):
+  logits, ref = _rng(8).normal(size=(2, 2, 3, 4)).astype(np.float32)
+  mask = np.array([[True, True, False], [False, True, False]])
+  clean = _kl_of_steps(logits, ref, jnp.asarray(mask))
+  for x in (logits, ref):
+    x[~mask] = junk
+
+  def total(logits, ref):
+    kl = _kl_of_steps(logits, ref, jnp.asarray(mask))
+    return jnp.sum(kl), kl
+
+  grads, got = jax.grad(total, argnums=(0, 1), has_aux=True)(logits, ref)
+  np.testing.assert_array_equal(got, clean)
+  for grad in grads:
+    assert np.isfinite(grad).all()
+    np.testing.assert_array_equal(grad[~mask], 0)
+
+
+def test_kl_of_steps_is_never_negative():
+  rng = _rng(9)
+  logits = rng.normal(size=(300, 1, 50)).astype(np.float32)
+  # So near that rounding is larger than the KL.
+  ref = (logits + 1e-5 * rng.normal(size=logits.shape)).astype(np.float32)
+  kl = _kl_of_steps(logits, ref, jnp.ones((300, 1), bool))
+  assert (kl >= 0).all() and kl.max() < 1e-5
+  # Far apart it is large, not infinite.
+  far = jnp.zeros((1, 1, 3)).at[0, 0, 0].set(1e4)
+  kl = _kl_of_steps(far, far[..., ::-1], jnp.ones((1, 1), bool))
+  np.testing.assert_allclose(kl, [1e4])
+
+
+def test_kl_of_steps_of_half_precision_is_float32():
+  logits, ref = _rng(10).normal(size=(2, 2, 3, 5))
+  half = [jnp.asarray(x, jnp.bfloat16) for x in (logits, ref)]
+  mask = jnp.ones((2, 3), bool)
+  got = _kl_of_steps(*half, mask)
+  assert got.dtype == jnp.float32
+  expected = _kl_of_steps(*[x.astype(jnp.float32) for x in half], mask)
+  np.testing.assert_array_equal(got, expected)
+
+
 # --- advantages and surrogates ----------------------------------------------
 
 

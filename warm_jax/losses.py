@@ -229,10 +229,15 @@ def kl_of_steps(
     [B] float32, in nats a sequence.
   """
   chex.assert_rank([logits, ref_logits, mask], [3, 3, 2])
-  logps = jax.nn.log_softmax(_float32(logits), axis=-1)
-  ref_logps = jax.nn.log_softmax(_float32(ref_logits), axis=-1)
+  chex.assert_equal_shape([logits, ref_logits])
+
+  def log_softmax(x):
+    return jax.nn.log_softmax(jnp.where(mask[:, :, None], _float32(x), 0.0))
+
+  logps, ref_logps = log_softmax(logits), log_softmax(ref_logits)
   steps = jnp.sum(jnp.exp(logps) * (logps - ref_logps), axis=-1)
-  return masked_sum(steps, mask, axis=1)
+  # Rounding leaves some below zero where the two are nearly equal.
+  return masked_sum(jnp.maximum(steps, 0.0), mask, axis=1)
 
 
 # ---------------------------------------------------------------------------

@@ -1,0 +1,204 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The KL of a policy along its own samples, against chains that can be summed.
+
+In the chains the next token depends on the last one only, so every step's KL,
+and the expectation over all responses, is a short sum in numpy.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from warm_jax.data import encoding
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model
+from warm_jax.stages import language
+
+PAD, EOS, V, R = 0, 1, 6, 4
+SETTINGS = (('max_new_tokens', R), ('eos_id', EOS), ('pad_id', PAD))
+CHAIN = config_lib.ModelConfig(
+  vocab_size=V,
+  width=V,
+  num_layers=1,
+  num_heads=1,
+  head_dim=2,
+  mlp_width=2,
+  max_length=12,
+  tied_embeddings=False,
+  norm_eps=1e-12,
+)
+MODEL = config_lib.ModelConfig(
+  vocab_size=V,
+  width=16,
+  num_layers=2,
+  num_heads=2,
+  mlp_width=24,
+  max_length=12,
+)
+TEMPERATURES = (1.0, 0.7)
+
+
+def _table(seed):
+  """Next logits by last token, [V, V]; the padding is never drawn."""
+  table = np.random.default_rng(seed).normal(size=(V, V))
+  table[:, PAD] = -30.0
+  return table
+
+
+def _chain(table):
+  """Params of a model with these next logits: no layer, a one-hot embedding."""
+  params = language_model.init_params(jax.random.key(0), CHAIN)
+  params = jax.tree.map(jnp.zeros_like, params)
+  params['backbone']['embed']['embedding'] = jnp.eye(V)
+  # The norm of a unit vector has the entry sqrt(V).
+  params['backbone']['final_norm']['scale'] = jnp.full((V,), V**-0.5)
+  params['lm_head']['kernel'] = jnp.asarray(table, jnp.float32)
+  return params
+
+
+def _model(seed):
+  params = language_model.init_params(jax.random.key(seed), MODEL)
+  # Sharper logits than a fresh model has.
+  return jax.tree.map(lambda x: 2 * x if x.ndim > 1 else x, params)
+
+
+def _prompts(num):
+  """Prompts of 1, 2, 3, 1, ... tokens, right-padded."""
+  rng = np.random.default_rng(0)
+  mask = np.arange(3)[None, :] <= (np.arange(num) % 3)[:, None]
+  ids = np.where(mask, rng.integers(2, V, (num, 3)), PAD).astype(np.int32)
+  return encoding.Sequences(ids, mask, mask.sum(axis=1).astype(np.int32))
+
+
+def _samples(params, shape, num, temperature, seed=1):
+  return language.sample_rows(
+    params, shape, SETTINGS, jax.random.key(seed), _prompts(num), temperature
+  )
+
+
+def _step_kls(table, anchor, temperature):
+  """KL of the next token after each last token, [V], float64."""
+  p = scipy.special.softmax(table / temperature, axis=1)
+  q = scipy.special.softmax(anchor / temperature, axis=1)
+  return scipy.special.rel_entr(p, q).sum(axis=1), p
+
+
+@functools.cache
+def _chains(temperature):
+  """policy and anchor tables, their params, 600 samples of the policy."""
+  tables = _table(1), _table(2)
+  policy, anchor = (_chain(table) for table in tables)
+  samples = _samples(policy, CHAIN, 600, temperature)
+  return *tables, policy, anchor, samples
+
+
+@pytest.mark.parametrize('temperature', TEMPERATURES)
+def test_each_step_is_judged_where_its_token_was_drawn(temperature):
+  table, anchor_table, policy, anchor, samples = _chains(temperature)
+  after, _ = _step_kls(table, anchor_table, temperature)
+  expected, lengths = [], set()
+  for ids, mask, start in zip(
+    samples.ids, samples.mask, samples.response_start
+  ):
+    end = int(mask.sum())
+    lengths.add((int(start), end - int(start)))
+    # The token at t was drawn after that at t - 1; the first one after the
+    # prompt; nothing was drawn after the end.
+    expected.append(sum(after[ids[t - 1]] for t in range(start, end)))
+  assert len(lengths) == 3 * R  # every length of prompt and response
+  got = language.kl_of_steps(policy, anchor, CHAIN, samples, temperature)
+  assert got.shape == (600,) and got.dtype == np.float64
+  np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('temperature', TEMPERATURES)
+def test_the_mean_is_the_exact_kl_and_that_of_the_log_ratio(temperature):
+  table, anchor_table, policy, anchor, samples = _chains(temperature)
+  after, p = _step_kls(table, anchor_table, temperature)
+  # Sum over all responses of a prompt, by the token before each step.
+  exact = []
+  prompts = _prompts(600)
+  for ids, mask in zip(prompts.ids, prompts.mask):
+    last = np.zeros(V)
+    last[ids[mask.sum() - 1]] = 1
+    total = 0.0
+    for _ in range(R):
+      total += last @ after
+      last = last @ p
+      last[EOS] = 0  # nothing follows
+    exact.append(total)
+  steps = language.kl_of_steps(policy, anchor, CHAIN, samples, temperature)
+  ratios = language.sequence_kl(anchor, CHAIN, samples, temperature)
+  for x in (steps, ratios):
+    error = x - exact
+    assert abs(error.mean()) < 4 * error.std() / np.sqrt(600)
+  # Both have that mean, one of them with far less noise.
+  assert np.std(steps - exact) < 0.6 * np.std(ratios - exact)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _logits(params, shape, ids):
+  mask = jnp.ones(ids.shape, bool)
+  hidden = language_model.hidden_states(params, shape, ids, mask)
+  return language_model.logits(params, shape, hidden)
+
+
+def test_against_each_row_alone_without_padding():
+  policy, anchor = _model(3), _model(4)
+  samples = _samples(policy, MODEL, 24, 0.8)
+  expected = []
+  for ids, mask, start in zip(
+    samples.ids, samples.mask, samples.response_start
+  ):
+    row = ids[None, : mask.sum()]
+    # Row t - 1: the distribution that the token at t was drawn from.
+    drawn = slice(int(start) - 1, -1)
+    p, q = (
+      scipy.special.softmax(
+        np.asarray(_logits(params, MODEL, row), np.float64)[0, drawn] / 0.8,
+        axis=-1,
+      )
+      for params in (policy, anchor)
+    )
+    expected.append(scipy.special.rel_entr(p, q).sum())
+  got = language.kl_of_steps(policy, anchor, MODEL, samples, 0.8)
+  np.testing.assert_allclose(got, expected, rtol=1e-4)
+  assert got.min() > 0.01
+
+
+def test_a_model_agrees_with_its_sampled_log_ratios():
+  policy, anchor = _model(3), _model(4)
+  samples = _samples(policy, MODEL, 2000, 0.8)
+  steps = language.kl_of_steps(policy, anchor, MODEL, samples, 0.8)
+  ratios = language.sequence_kl(anchor, MODEL, samples, 0.8)
+  difference = steps - ratios
+  assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(2000)
+  assert (steps >= 0).all() and (ratios < 0).any()
+  assert steps.var() < ratios.var()
+
+
+def test_a_policy_has_no_kl_to_itself():
+  policy = _model(3)
+  samples = _samples(policy, MODEL, 24, 0.8)
+  got = language.kl_of_steps(policy, policy, MODEL, samples, 0.8)
+  np.testing.assert_array_equal(got, 0)
+
+
+def test_padding_prompts_and_other_rows_do_not_count():
+  table, anchor_table, policy, anchor, samples = _chains(1.0)
+  expected = language.kl_of_steps(policy, anchor, CHAIN, samples, 1.0)
+  index = np.arange(samples.ids.shape[1])[None, :]
+  # All of the prompt but its last token, which the response is drawn after.
+  early = index < np.asarray(samples.response_start)[:, None] - 1
+  ids = np.where(early, 5, np.where(samples.mask, samples.ids, 3))
+  changed = dataclasses.replace(samples, ids=ids)
+  got = language.kl_of_steps(policy, anchor, CHAIN, changed, 1.0)
+  np.testing.assert_allclose(got, expected, rtol=1e-6)
+  few = jax.tree.map(lambda x: x[-5:], samples)
+  got = language.kl_of_steps(policy, anchor, CHAIN, few, 1.0)
+  np.testing.assert_allclose(got, expected[-5:], rtol=1e-6)
