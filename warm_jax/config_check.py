@@ -87,6 +87,7 @@ SCORERS = (
 NOT_EMPTY = (
   *('*_rates', '*.keep_steps', '*.sft_checkpoints'),
   *('policy.rewards', 'best_of_n.scorers'),
+  *('warp.steps', 'warp.kl_coefs', 'warp.etas', 'fronts.etas'),
 )
 
 RULES: tuple[Rule, ...] = (
@@ -101,7 +102,7 @@ RULES: tuple[Rule, ...] = (
   _rule('seed *.seed *_seed *_seeds', _whole(0)),
   _rule('*.loss_on', _one_of('all', 'response')),
   _rule('*.baseline', _one_of('value', 'leave_one_out')),
-  _rule('*.rewards *.scorers', _one_of(*SCORERS)),
+  _rule('*.rewards *.scorers warp.reward', _one_of(*SCORERS)),
   _rule('*.swapped', _between(0, 1)),
   _rule('export.dtype *.compute_dtype', _one_of('float32', 'bfloat16')),
   _rule('export.merged', _one_of('warm', 'weighted', 'greedy')),

@@ -85,6 +85,32 @@ def policy(steps: int, eval_every: int):
   )
 
 
+def warp(iterations: int, steps, kl_coefs, eval_every: int):
+  """Settings of WARP: those of its REINFORCE runs, and of what is around them.
+
+  steps, kl_coefs and etas have one entry an iteration; the last one holds for
+  all that follow.
+  """
+  config = policy(steps=steps, eval_every=eval_every)
+  del config.kl_coef
+  config.update(
+    {
+      'iterations': iterations,
+      'members': 2,
+      'kl_coefs': kl_coefs,
+      'etas': (0.3,),  # share of the merged policy in the next init
+      # 'ema': each policy's own average; 'init' of the iteration; 'sft'.
+      'anchor': 'ema',
+      'max_kl': 12.0,
+      'merge': 'slerp',  # of task vectors; or 'lerp'
+      'group': 'layer',  # what shares an angle: 'tensor', 'layer', 'model'
+      'baseline': 'leave_one_out',
+      'samples_per_prompt': 4,
+    }
+  )
+  return config
+
+
 def reward(members: int, steps: int):
   """Settings of M reward models."""
   return ml_collections.ConfigDict(

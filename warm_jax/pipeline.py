@@ -76,6 +76,15 @@ TOY = (
   _report('evaluate', 'best_of_n'),
 )
 
+# The same reward models, climbed by WARP and by plain REINFORCE.
+WARP = (
+  *TOY[: [stage.name for stage in TOY].index('best_of_n')],
+  _stage('warp', 'warp:train', 'merge'),
+  _stage('reinforce', 'warp:reinforce', 'merge', also=('warp',)),
+  _stage('fronts', 'fronts:run', 'warp', 'reinforce', 'control'),
+  _report('fronts'),
+)
+
 # From SFT checkpoints and preference files to a merged model others can load.
 _REWARD_MODELS = (
   _stage('preferences', 'user_data:preferences', 'sft'),
@@ -116,6 +125,13 @@ POLICY = (
   _stage('evaluate', 'user_policy:evaluate', 'policy', also=('control_model',)),
   _stage('export', 'export:policies', 'policy'),
 )
+WARP_POLICY = (
+  _BASE,
+  _WORLD,
+  _stage('warp', 'user_warp:train', 'world', also=('reward_model',)),
+  _stage('evaluate', 'user_warp:evaluate', 'warp', also=('control_model',)),
+  _stage('export', 'export:warp_policies', 'warp'),
+)
 
 STAGES = {
   'toy': TOY,
@@ -123,6 +139,8 @@ STAGES = {
   'reward': REWARD,
   'sft': SFT,
   'policy': POLICY,
+  'warp': WARP,
+  'warp_policy': WARP_POLICY,
 }
 
 

@@ -81,7 +81,7 @@ def sft_checkpoints(run):
 
 
 def _encoded(run, split: str):
-  if run.config.kind != 'toy':
+  if run.config.kind not in world.KINDS:
     return user_data.responses(run, split)
   return encoding.encode_responses(
     world.tokenizer(run),

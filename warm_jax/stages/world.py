@@ -5,6 +5,8 @@ from warm_jax.data import sources, toy_world
 from warm_jax.data import tokenizer as tokenizer_lib
 
 NAME = 'tiny_tldr'
+# Kinds of runs that live in the embedded world and not on a user's files.
+KINDS = ('toy', 'warp')
 
 
 def run(run) -> dict:

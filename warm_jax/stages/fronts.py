@@ -1,0 +1,341 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stage `fronts`: reward against KL of everything that WARP made on its way.
+
+Judged are the members of each iteration and their averages at every kept step,
+both merges of each iteration, the lines from its init and from the SFT policy
+through its merge, and the two policies of plain RL along their paths.
+
+Of each set of policies one number is told per judge, the mean over budgets of
+KL of what can be had within the budget:
+
+  proxy, control, gold   the policy is chosen by that judge itself (by gold:
+                         an oracle, which nobody has)
+  gold_by_proxy          gold of the policy that the proxy chooses
+
+# Deviation: the paper draws its fronts and gives no number.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from warm_jax import members, merging
+from warm_jax.data import toy_world
+from warm_jax.evaluation import fronts, intervals
+from warm_jax.report import numbers
+from warm_jax.stages import panel as panel_lib
+from warm_jax.stages import warp as warp_stage
+from warm_jax.training import checkpoint, warp
+
+PyTree = Any
+JUDGES = ('proxy', 'control', 'gold')
+BASELINE = 'sft_anchor'
+SFT = 'sft'
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+  """A policy to be judged.
+
+  Attributes:
+    params: which weights these are; equal names are judged once.
+    make: loads or computes them.
+    labels: run ('sft', 'warp_1', ..., or a control), what ('policy', 'ema',
+      'slerp', 'lerp', 'to_init', 'to_sft'), and member, step, eta where they
+      apply.
+  """
+
+  params: str
+  make: Callable[[], PyTree]
+  labels: dict[str, Any]
+
+
+def run(run) -> dict:
+  """Judges all candidates; writes rows.csv and values.npz ([rows, prompts])."""
+  config, settings = run.config.warp, run.config.fronts
+  panel = panel_lib.assemble(
+    run,
+    config.reward,
+    num_prompts=settings.num_prompts,
+    num_samples=settings.num_samples,
+    max_new_tokens=config.max_new_tokens,
+    temperature=config.temperature,
+  )
+  judged, rows, texts = {}, [], {}
+  for candidate in candidates(run, panel.sft):
+    name = candidate.params
+    if name not in judged:
+      judged[name], texts[name] = panel_lib.judge(panel, candidate.make())
+    rows.append(candidate.labels | {'params': name} | _means(judged[name]))
+  columns = next(iter(judged.values())).keys()
+  values = {
+    key: np.stack([judged[row['params']][key] for row in rows])
+    for key in columns
+  }
+  folder = run.folder('fronts')
+  np.savez(folder / 'values.npz', **values)
+  numbers.write_csv(folder / 'rows.csv', rows)
+  found = compare(
+    series(rows),
+    values,
+    max_kl=settings.max_kl,
+    resamples=settings.num_bootstrap,
+  )
+  return {
+    'rows': rows,
+    'fronts': found,
+    'max_kl': settings.max_kl,
+    'reward': config.reward,
+    'iterations': config.iterations,
+    'merge': config.merge,
+    'prompts': len(panel.posts),
+    'updates': warp_stage.num_updates(config),
+    'samples': _examples(run, panel, texts, judged),
+    'summary': summary(found, config.iterations, settings.max_kl),
+  }
+
+
+def _means(values) -> dict[str, float]:
+  row = {}
+  for key, x in values.items():
+    row[key] = float(x.mean())
+    row[f'{key}_stderr'] = float(x.std() / len(x) ** 0.5)
+  return row
+
+
+# ---------------------------------------------------------------------------
+# Who is judged
+# ---------------------------------------------------------------------------
+
+
+def candidates(run, sft: PyTree) -> Iterator[Candidate]:
+  """The SFT policy, then WARP iteration by iteration, then the controls."""
+  yield Candidate(SFT, lambda: sft, {'run': SFT, 'what': 'policy'})
+  for record in run.result('warp')['iterations']:
+    yield from _of_iteration(run, record, sft)
+  result = run.result('reinforce')
+  yield from _paths(
+    run.folder('reinforce'),
+    result['kept_steps'],
+    [
+      (name, {}, steps)
+      for name, steps in zip(warp_stage.CONTROLS, result['stopped_at'])
+    ],
+    SFT,
+  )
+
+
+def _of_iteration(run, record, sft: PyTree) -> Iterator[Candidate]:
+  config, number = run.config.warp, record['number']
+  label, folder = f'warp_{number}', run.folder('warp') / f'iteration_{number}'
+  at_init = SFT if number == 1 else f'init_{number}'
+  yield from _paths(
+    folder,
+    record['kept_steps'],
+    [(label, {'member': m}, n) for m, n in enumerate(record['stopped_at'])],
+    at_init,
+  )
+  init, stack = _load(folder / 'init'), _load(folder / 'members')
+  for how in warp.MERGES:
+    yield Candidate(
+      f'merged_{number}' if how == config.merge else f'{how}_{number}',
+      functools.partial(warp.merge, init, stack, how, config.group),
+      {'run': label, 'what': how},
+    )
+  merged = _load(folder / 'merged')
+  for what, origin in (('to_init', init), ('to_sft', sft)):
+    start = at_init if what == 'to_init' else SFT
+    for eta in sorted({*run.config.fronts.etas, record['eta']}):
+      # In the first iteration both lines are one.
+      name = f'from_{start}_{number}_{eta:g}'
+      if what == 'to_init' and eta == record['eta']:
+        name = f'init_{number + 1}'
+      yield Candidate(
+        {0.0: start, 1.0: f'merged_{number}'}.get(eta, name),
+        functools.partial(merging.liti, origin, merged, eta),
+        {'run': label, 'what': what, 'eta': eta},
+      )
+
+
+def _paths(folder, kept, policies, init: str) -> Iterator[Candidate]:
+  """Each policy of a stack, and its average, as long as it was trained.
+
+  policies: (label of the run, more labels, updates made), in the order of the
+  stack.
+  """
+  for p, (label, more, last) in enumerate(policies):
+    for what, file in (('policy', 'params'), ('ema', 'ema')):
+      for step in kept:
+        path = folder / f'{file}_{step}'
+        if step > last or not path.exists():
+          continue
+        yield Candidate(
+          init if step == 0 else f'{label}/{file}_{step}/{p}',
+          functools.partial(_member, path, p),
+          {'run': label, 'what': what} | more | {'step': step},
+        )
+
+
+def _member(path, p: int) -> PyTree:
+  return members.member(_load(path), p)
+
+
+def _load(path) -> PyTree:
+  return jax.tree.map(jnp.asarray, checkpoint.load_params(path))
+
+
+# ---------------------------------------------------------------------------
+# One number for each set of policies
+# ---------------------------------------------------------------------------
+
+
+def series(rows) -> dict[str, list[int]]:
+  """Rows of each set that gets a number; the SFT policy is in all of them.
+
+  The fronts of WARP are the lines from SFT through the merge of an iteration:
+  what the paper returns, and comparable from one iteration to the next.
+  """
+  found = {}
+  for i, row in enumerate(rows):
+    label, what = row['run'], row['what']
+    is_warp = label.startswith('warp_')
+    if is_warp and what == 'to_sft':
+      found.setdefault(label, []).append(i)
+    elif what in ('policy', 'ema') and label != SFT:
+      name = 'members' if is_warp else label
+      name += '_ema' if what == 'ema' else ''
+      found.setdefault(name, []).append(i)
+  sft = next(i for i, row in enumerate(rows) if row['run'] == SFT)
+  return {name: [sft, *index] for name, index in found.items()}
+
+
+def compare(
+  sets, values, *, max_kl: float, resamples: int, seed: int = 0
+) -> dict[str, dict[str, float]]:
+  """The numbers of every set, and their differences to plain REINFORCE.
+
+  Args:
+    sets: from `series`; the first row of each is the SFT policy.
+    values: 'kl' and the judges, each [rows, prompts].
+    max_kl: largest budget.
+    resamples: of the bootstrap over prompts, the same for all sets.
+    seed: of the bootstrap.
+
+  Returns:
+    set -> points, largest_kl, and for each judge and for gold_by_proxy the
+    number with its interval, and difference_JUDGE to BASELINE, paired.
+  """
+  weights = intervals.resampling_weights(values['kl'].shape[1], resamples, seed)
+  paths = {  # the whole sample first, then the resamples: [1 + R, rows]
+    key: np.concatenate(
+      [
+        values[key].mean(axis=1)[None],
+        intervals.resampled_means(values[key], weights),
+      ]
+    )
+    for key in ('kl', *JUDGES)
+  }
+  means = {}
+  for name, index in sets.items():
+    at = {key: x[:, index] for key, x in paths.items()}
+    means[name] = {
+      judge: fronts.mean_best(
+        at['kl'], at[judge], max_kl, ref_reward=at[judge][:, 0]
+      )
+      for judge in JUDGES
+    }
+    means[name]['gold_by_proxy'] = mean_chosen(
+      at['kl'], at['proxy'], at['gold'], max_kl
+    )
+  out = {}
+  for name, index in sets.items():
+    out[name] = {
+      'points': len(index),
+      'largest_kl': float(paths['kl'][0, index].max()),
+    }
+    for judge, x in means[name].items():
+      difference = x - means[BASELINE][judge]
+      for prefix, y in ((judge, x), (f'difference_{judge}', difference)):
+        interval = intervals.percentile_interval(y[0], y[1:])
+        out[name] |= interval.as_dict(prefix)
+  return out
+
+
+def mean_chosen(
+  kl: np.ndarray, chooser: np.ndarray, value: np.ndarray, max_kl: float
+) -> np.ndarray:
+  """Mean, over budgets of KL, of the value of the policy chosen within it.
+
+  Chosen is the policy with KL <= budget whose `chooser` is highest; with
+  chooser = value this is `fronts.mean_best`.
+
+  Args:
+    kl: [..., S] nats; one policy (SFT) at 0.
+    chooser: [..., S].
+    value: [..., S].
+    max_kl: budgets are uniform in [0, max_kl].
+
+  Returns:
+    [...] in units of the value.
+  """
+  order = np.argsort(kl, axis=-1, kind='stable')
+  kl, chooser, value = (
+    np.take_along_axis(x, order, axis=-1) for x in (kl, chooser, value)
+  )
+  is_best = chooser >= np.maximum.accumulate(chooser, axis=-1)
+  place = np.where(is_best, np.arange(kl.shape[-1]), 0)
+  chosen = np.take_along_axis(
+    value, np.maximum.accumulate(place, axis=-1), axis=-1
+  )
+  starts = np.clip(kl, 0.0, max_kl)
+  starts[..., 0] = 0.0
+  widths = np.diff(starts, axis=-1, append=max_kl)
+  return (chosen * widths).sum(axis=-1) / max_kl
+
+
+def summary(found, iterations: int, max_kl: float) -> str:
+  """What came out, against plain REINFORCE, whichever way."""
+  last = found[f'warp_{iterations}']
+  parts = []
+  for judge in ('proxy', 'gold'):
+    low, high = (last[f'difference_{judge}_{end}'] for end in ('low', 'high'))
+    verdict = 'above' if low > 0 else 'below' if high < 0 else 'undecided'
+    parts.append(
+      f'{judge} {last[judge]:.2f} with WARP, {found[BASELINE][judge]:.2f} with '
+      f'REINFORCE ({last[f"difference_{judge}"]:+.2f} [{low:+.2f}, {high:+.2f}] '
+      f'{verdict})'
+    )
+  return f'best within KL up to {max_kl:g}, on average: {"; ".join(parts)}'
+
+
+def _examples(run, panel, texts, judged, count: int = 6) -> list[dict]:
+  """Posts with the first response of SFT, of each merge, of the controls."""
+  config, result = run.config.warp, run.result('reinforce')
+  shown = {SFT: SFT}
+  shown |= {
+    f'warp_{i + 1}': f'merged_{i + 1}' for i in range(config.iterations)
+  }
+  for p, (name, last) in enumerate(
+    zip(warp_stage.CONTROLS, result['stopped_at'])
+  ):
+    shown[name] = f'{name}/params_{last}/{p}'
+  examples = []
+  for i, post in enumerate(panel.posts[:count]):
+    summaries = []
+    for name, params in shown.items():
+      text = texts[params][i * panel.num_samples]
+      summaries.append(
+        {
+          'policy': name,
+          'text': text,
+          'gold': float(toy_world.gold_utility(post, text)),
+          'kl': float(judged[params]['kl'].mean()),
+        }
+      )
+    examples.append({'post': post, 'summaries': summaries})
+  return examples

@@ -1,0 +1,112 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stages `warp` and `reinforce`: WARP, and plain RL of the same cost beside it."""
+
+import ml_collections
+
+from warm_jax import errors
+from warm_jax.data import encoding
+from warm_jax.stages import language, panel, scorers, world
+from warm_jax.training import anchor as anchor_lib
+from warm_jax.training import policy, warp
+
+# The two policies of stage `reinforce`, in the order of their stack, and what
+# the KL in their reward is taken to.
+CONTROLS = {'sft_anchor': 'fixed', 'ema_anchor': 'ema'}
+
+
+def train(run) -> dict:
+  """Runs WARP against the reward `config.warp.reward`; see `training.warp`."""
+  config = run.config.warp
+  records = warp.train(
+    panel.sft_policy(run),
+    scorers.build(run, (config.reward,))[config.reward],
+    language.model_config(run),
+    _prompts(run),
+    world.tokenizer(run),
+    config,
+    folder=run.folder('warp'),
+    seed=run.config.seed + 6,
+    runtime=run.config.runtime,
+  )
+  return {'iterations': records, 'summary': summary(records)}
+
+
+def summary(records) -> str:
+  """Where the members of the last iteration ended."""
+  last = records[-1]
+  stopped = [n for n in last['stopped_at'] if n < last['steps']]
+  members = ', '.join(
+    f'score {score:.2f} (KL to anchor {kl:.1f})'
+    for score, kl in zip(
+      last['train']['objective/scores'], last['train']['objective/kl']
+    )
+  )
+  text = f'{len(records)} iterations, members of the last: {members}'
+  return text + (f'; {len(stopped)} stopped at max_kl' if stopped else '')
+
+
+def num_updates(config) -> int:
+  """Updates that all members of all iterations make together."""
+  return config.members * sum(i.steps for i in warp.schedule(config))
+
+
+def reinforce(run) -> dict:
+  """Trains two policies from SFT, each with as many updates as WARP has.
+
+  Both in one stack: the same prompts and keys. One has its KL to the SFT policy
+  with `config.reinforce.kl_coef`, the other to its own average with the
+  coefficient of the first iteration. The averages of both are kept.
+  """
+  config = run.config.warp
+  if not config.mu:
+    raise errors.UserError(
+      'config.warp.mu is 0, but the control with a moving anchor needs it above '
+      '0; to switch that anchor off in WARP set config.warp.anchor'
+    )
+  settings = ml_collections.ConfigDict(
+    config.to_dict()
+    | {
+      'steps': num_updates(config),
+      'eval_every': run.config.reinforce.eval_every,
+    }
+  )
+  sft = panel.sft_policy(run)
+  first = warp.schedule(config)[0]
+  kept, result = policy.train(
+    sft,
+    [scorers.build(run, (config.reward,))[config.reward]],
+    language.model_config(run),
+    _prompts(run),
+    world.tokenizer(run),
+    settings,
+    folder=run.folder('reinforce'),
+    seed=run.config.seed + 6,
+    runtime=run.config.runtime,
+    anchors=anchor_lib.make(
+      sft,
+      len(CONTROLS),
+      kl_coef=[run.config.reinforce.kl_coef, first.kl_coef],
+      kind=list(CONTROLS.values()),
+      mu=config.mu,
+    ),
+  )
+  stopped = result.pop('stopped_at')
+  scores = ', '.join(
+    f'{name} {score:.2f} after {steps} steps'
+    for name, score, steps in zip(CONTROLS, result['objective/scores'], stopped)
+  )
+  return {
+    'kept_steps': kept,
+    'stopped_at': stopped,
+    'train': result,
+    'summary': f'scores: {scores}',
+  }
+
+
+def _prompts(run) -> encoding.Sequences:
+  return encoding.encode_prompts(
+    world.tokenizer(run),
+    [row['prompt'] for row in world.read(run, 'prompts')],
+    language.prompt_length(run, run.config.warp.max_new_tokens),
+    'world split prompts',
+  )
