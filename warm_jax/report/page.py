@@ -14,12 +14,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from warm_jax import errors
-from warm_jax.report import drawing, figures, numbers, palette, story, tables
+from warm_jax.report import (
+  drawing,
+  figures,
+  numbers,
+  palette,
+  story,
+  tables,
+  warp,
+)
 
 # The order of a run; what is not there is left out of the page.
 STAGES = (
   *('world', 'pretrain', 'sft', 'preferences', 'control', 'probe', 'reward'),
-  *('merge', 'best_of_n', 'policy', 'evaluate'),
+  *('merge', 'best_of_n', 'policy', 'evaluate', 'warp', 'reinforce', 'fronts'),
 )
 TEMPLATE = pathlib.Path(__file__).parent / 'page.html.j2'
 
@@ -140,7 +148,8 @@ def write(
     findings=found,
     paragraphs=told,
     sections=sections,
-    examples=tables.samples(results.get('evaluate', {})),
+    examples=tables.samples(results.get('evaluate', {}))
+    or warp.samples(results.get('fronts', {})),
     stages=tables.stages(records),
     members=tables.members(results['merge'], results.get('reward', {})),
     config=json.dumps(_config(records), indent=2),
@@ -149,6 +158,7 @@ def write(
     colors=palette.COLORS,
     other_color=palette.OTHER_COLOR,
     has_policies='evaluate' in results or 'best_of_n' in results,
+    warp=warp if 'fronts' in results else None,
   )
   temporary = folder / 'index.html.tmp'
   temporary.write_text(html)
@@ -164,6 +174,8 @@ def write(
 def _title(records) -> str:
   kind = _config(records).get('kind', '')
   yours = 'your preferences'
+  if kind == 'warp':
+    return 'WARP on TinyTLDR'
   world = {'toy': 'TinyTLDR', 'files': yours, 'reward': yours}.get(kind, kind)
   return f'WARM on {world}' if world else 'WARM'
 
@@ -208,6 +220,10 @@ def _sections(results) -> list[dict[str, Any]]:
   if results.get('evaluate'):
     curves = results.get('best_of_n', {}).get('curves')
     sections.append(_policies(results['evaluate'], curves))
+  if results.get('fronts'):
+    section = warp.section(results['fronts'], results['warp'])
+    plots = [Plot(**plot) for plot in section['plots']]
+    sections.append(section | {'plots': plots})
   return sections
 
 

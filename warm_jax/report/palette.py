@@ -22,6 +22,10 @@ COLORS = {
   'control': '#AA4499',
   'sft': '#777777',
 }
+# Plain RL is warm, the iterations of WARP go from light to dark.
+COLORS |= {'sft_anchor': '#D55E00', 'ema_anchor': '#E69F00'}
+_ITERATIONS = ('#56B4E9', '#0072B2', '#332288', '#882255', '#CC6677')
+COLORS |= {f'warp_{i}': color for i, color in enumerate(_ITERATIONS, 1)}
 OTHER_COLOR = '#444444'
 MARKERS = {'single': 'o', 'second': 'v', 'ens': 's', 'warm': 'D', 'sft': 'P'}
 NAMES = {
@@ -37,6 +41,14 @@ NAMES = {
   'greedy': 'WARM, greedy soup',
   'control': 'control',
   'sft': 'SFT',
+}
+NAMES |= {
+  'sft_anchor': 'REINFORCE, SFT anchor',
+  'ema_anchor': 'REINFORCE, EMA anchor',
+  'sft_anchor_ema': 'its averaged weights, SFT anchor',
+  'ema_anchor_ema': 'its averaged weights, EMA anchor',
+  'members': 'members of WARP',
+  'members_ema': 'their averaged weights',
 }
 SETS = {
   'train_swapped': 'training pairs, labels swapped',
@@ -66,6 +78,8 @@ def dashes(method: str) -> str:
 
 def name(method: str) -> str:
   """How a method is called on the page; unknown ones keep their name."""
+  if method.startswith('warp_'):
+    return NAMES.get(method, f'WARP, iteration {method.removeprefix("warp_")}')
   return NAMES.get(method, method)
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from warm_jax.report import palette, story_policies, tables
+from warm_jax.report import palette, story_policies, tables, warp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,8 @@ def findings(results: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     results: stage -> result; stages that did not run are missing.
   """
   found = []
+  if results.get('fronts'):
+    found += [Finding(**f) for f in warp.findings(results['fronts'])]
   merge = results.get('merge', {})
   table = merge.get('table', {})
   if num_members(merge) > 1:
@@ -142,6 +144,8 @@ def paragraphs(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
   """A few sentences for each part of the run that there is."""
   merge = results.get('merge', {})
   told = []
+  if results.get('fronts'):
+    told += warp.paragraphs(results['fronts'], results['warp'])
   if merge:
     told.append(_members(merge, results.get('preferences', {})))
     told.append(_averaging(merge))

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, pipeline, rewards
+from warm_jax import members, merging, pipeline, rewards
 from warm_jax.models.hf import exporting
 from warm_jax.report import model_card
 from warm_jax.stages import base, language, scorers, world
@@ -83,6 +83,22 @@ def policies(run) -> dict:
   return _save_language_models(run, params)
 
 
+def warp_policies(run) -> dict:
+  """Writes the last merged policy, and points between it and the start.
+
+  merged, and eta_X for every X of `export.etas`: (1 - X) start + X merged, the
+  front that WARP returns.
+  """
+  last = run.result('warp')['iterations'][-1]['number']
+  merged = checkpoint.load_params(
+    run.folder('warp') / f'iteration_{last}' / 'merged'
+  )
+  start, params = base.language_params(run), {'merged': merged}
+  for eta in run.config.export.etas:
+    params[f'eta_{eta:g}'] = merging.liti(start, merged, eta)
+  return _save_language_models(run, params)
+
+
 def _save_language_models(run, models) -> dict:
   written = {
     name: exporting.save_language_model(
@@ -116,6 +132,12 @@ def _settings(run) -> dict:
 _DATA = {
   'sft': {'train': 'sft'},
   'policy': {'train': 'prompts', 'test': 'eval_prompts'},
+  'warp_policy': {'train': 'prompts', 'test': 'eval_prompts'},
+}
+_ANCHORS = {
+  'ema': "each run's own moving average",
+  'init': 'the init of the iteration',
+  'sft': 'the start',
 }
 
 
@@ -140,6 +162,19 @@ def language_facts(run, name: str) -> dict:
       f'{config.steps} steps of {config.batch_size} samples at temperature '
       f'{config.temperature:g}',
       f'KL to the start in the reward, coefficient {config.kl_coef:g}',
+    ]
+  elif run.config.kind == 'warp_policy':
+    config = run.config.warp
+    facts['notes'] = [
+      f'made by WARP (arXiv 2406.16768) against {run.config.reward_model}: '
+      f'{config.iterations} iterations of {config.members} REINFORCE runs, '
+      f'steps {_listed(config.steps)}, {config.batch_size} samples each at '
+      f'temperature {config.temperature:g}, merged by {config.merge}',
+      f'KL to {_ANCHORS[config.anchor]} in the reward, coefficient '
+      f'{_listed(config.kl_coefs)}',
+      'weights of the last merge'
+      if name == 'merged'
+      else f'weights (1 - {name[4:]}) start + {name[4:]} merged',
     ]
   elif run.config.kind == 'sft':
     config = run.config.sft
@@ -188,6 +223,11 @@ def reward_facts(run, name: str) -> dict:
     'metrics': metrics,
     'recipe': run.config.reward.to_dict(),
   }
+
+
+def _listed(values) -> str:
+  values = values if isinstance(values, (tuple, list)) else (values,)
+  return ', '.join(f'{value:g}' for value in values)
 
 
 def _base_name(run) -> str:

@@ -18,6 +18,8 @@ from warm_jax.stages import world as toy_world
 # Folder of a stage that holds its encoded sets.
 ROWS, PAIRS = 'rows', 'pairs'
 SPLITS = 'splits.npz'
+# Kinds of runs that train policies on prompts, and where their settings are.
+RL_SECTIONS = {'policy': 'policy', 'warp_policy': 'warp'}
 
 
 def world(run) -> dict:
@@ -28,8 +30,8 @@ def world(run) -> dict:
   their labels prefer take its place (WARM trains its SFT model on the preferred
   summaries): of training pairs only, after the split by prompt and the swaps.
   Kind `files` trains its tokenizer on these texts. Kind `sft`: `data.train` is a
-  file of responses. Kind `policy`: `data.train` and `data.test` are files of
-  prompts.
+  file of responses. Kinds `policy` and `warp_policy`: `data.train` and
+  `data.test` are files of prompts.
 
   Raises:
     UserError: a file that later stages could not use, found here before
@@ -39,7 +41,7 @@ def world(run) -> dict:
     base.require_context(run, base.model_config(run).max_length)
   chat, rejected = user_files.chat_of(run), user_files.rejects_of(run)
   folder, splits = run.folder('world'), None
-  if run.config.kind == 'policy':
+  if run.config.kind in RL_SECTIONS:
     texts = _prompt_texts(run, chat, rejected)
   elif run.config.kind == 'sft':
     texts = _response_texts(run, chat, rejected)
@@ -93,8 +95,8 @@ def _make_tokenizer(run, texts, folder) -> tokenizer_lib.Tokenizer:
 
 def _write(run, folder, source, rows, tokenizer) -> dict[str, int]:
   config = run.config.data
-  if run.config.kind == 'policy':
-    room = config.max_length - run.config.policy.max_new_tokens
+  if run.config.kind in RL_SECTIONS:
+    room = config.max_length - rl_settings(run).max_new_tokens
     return storage.write_prompts(folder, rows, tokenizer, room, source)
   return storage.write_responses(
     folder, rows, tokenizer, config.max_length, source, config.overlong
@@ -243,8 +245,13 @@ def _overlong_notes(written: dict[str, dict]) -> list[str]:
 # ---------------------------------------------------------------------------
 
 
+def rl_settings(run):
+  """The section of the config that holds the settings of the RL."""
+  return run.config[RL_SECTIONS[run.config.kind]]
+
+
 def prompts(run, split: str) -> storage.StoredSequences:
-  """Encoded prompts of a run of kind `policy`, in a random order.
+  """Encoded prompts of a run that trains policies, in a random order.
 
   Args:
     run: of the pipeline.

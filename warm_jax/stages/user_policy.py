@@ -26,17 +26,10 @@ COLUMNS = ('proxy', 'control', 'kl', 'length', 'ended')
 def train(run) -> dict:
   """Trains the policy of `config.model` against `config.reward_model`."""
   config = run.config.policy
-  anchor = language.start_params(run)
-  prompts = user_data.prompts(run, 'train')
-  if len(prompts) < config.batch_size // config.samples_per_prompt:
-    raise errors.UserError(
-      f'data.train gives {len(prompts)} prompts that fit, fewer than one batch '
-      f'of policy.batch_size={config.batch_size}: give more or lower it'
-    )
-  scorer = _judge(run, 'reward_model', anchor)
+  anchor, prompts = language.start_params(run), training_prompts(run)
   kept, result = policy.train(
     anchor,
-    [scorer],
+    [judge(run, 'reward_model', anchor)],
     language.model_config(run),
     prompts,
     world.tokenizer(run),
@@ -56,23 +49,55 @@ def train(run) -> dict:
 
 def evaluate(run) -> dict:
   """Samples every kept policy on held-out prompts; writes samples.jsonl."""
-  config, shape = run.config.policy, language.model_config(run)
+
+  def policies():
+    for step in run.result('policy')['kept_steps']:
+      stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
+      yield {'step': int(step)}, members.member(stack, 0)
+
+  return evaluate_each(run, policies())
+
+
+def training_prompts(run):
+  """Encoded prompts of `data.train`.
+
+  Raises:
+    UserError: fewer than one batch takes.
+  """
+  config, prompts = user_data.rl_settings(run), user_data.prompts(run, 'train')
+  if len(prompts) < config.batch_size // config.samples_per_prompt:
+    section = user_data.RL_SECTIONS[run.config.kind]
+    raise errors.UserError(
+      f'data.train gives {len(prompts)} prompts that fit, fewer than one batch '
+      f'of {section}.batch_size={config.batch_size}: give more or lower it'
+    )
+  return prompts
+
+
+def evaluate_each(run, policies) -> dict:
+  """Samples policies on held-out prompts; writes evaluate/samples.jsonl.
+
+  Args:
+    run: of the pipeline.
+    policies: (labels, LM params) of each, the start first; the labels begin
+      its row and its samples.
+  """
+  config, shape = user_data.rl_settings(run), language.model_config(run)
   prompts = user_data.prompts(run, 'test')
   prompts = prompts.take(
     np.arange(len(prompts))[: run.config.evaluate.num_prompts]
   )
   anchor = language.start_params(run)
   scored_by = {
-    name: _judge(run, field, anchor)
+    name: judge(run, field, anchor)
     for name, field in JUDGES.items()
     if run.config[field]
   }
   texts_of_prompts = world.tokenizer(run).decode(prompts.ids, prompts.mask)
   rows, records = [], []
-  for step in run.result('policy')['kept_steps']:
-    stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
+  for labels, params in policies:
     samples = language.sample_rows(
-      _on_device(members.member(stack, 0)),
+      _on_device(params),
       shape,
       language.sample_settings(run, config.max_new_tokens),
       jax.random.key(run.config.seed + 8),
@@ -90,7 +115,7 @@ def evaluate(run) -> dict:
     )
     values['length'] = samples.mask.sum(axis=1) - samples.response_start
     values['ended'] = np.asarray(samples.ended)
-    row = {'step': int(step)}
+    row = dict(labels)
     for key in COLUMNS:
       if key in values:
         value = np.asarray(values[key], np.float64)
@@ -99,7 +124,8 @@ def evaluate(run) -> dict:
     rows.append(row)
     for i, text in enumerate(language.responses_text(run, samples)):
       records.append(
-        {'step': int(step), 'prompt': texts_of_prompts[i], 'response': text}
+        labels
+        | {'prompt': texts_of_prompts[i], 'response': text}
         | {key: float(value[i]) for key, value in values.items()}
       )
   path = run.folder('evaluate') / 'samples.jsonl'
@@ -113,7 +139,7 @@ def evaluate(run) -> dict:
   }
 
 
-def _judge(run, field: str, anchor) -> rewards.RewardScorer:
+def judge(run, field: str, anchor) -> rewards.RewardScorer:
   """A reward model, on the scale of the anchor's own samples.
 
   Mean 0 and deviation 1 over them whatever the model, so that `kl_coef` means
@@ -125,30 +151,30 @@ def _judge(run, field: str, anchor) -> rewards.RewardScorer:
       f'config.{field} is empty: name an exported reward model, several with '
       f'commas between, or a finished work directory (--config.{field}=PATH)'
     )
-  judge = judges.open_judge(
+  opened = judges.open_judge(
     source,
-    aggregate=run.config.policy.aggregate,
+    aggregate=user_data.rl_settings(run).aggregate,
     member_map=run.config.runtime.member_map,
   )
   judges.require_same_tokenizer(
-    world.tokenizer(run), judge.tokenizer, f'config.model and config.{field}'
+    world.tokenizer(run), opened.tokenizer, f'config.model and config.{field}'
   )
   template = run.config.data.prompt_template
-  if judge.prompt_template not in ('', template):
+  if opened.prompt_template not in ('', template):
     raise errors.UserError(
       f'config.data.prompt_template is {template!r}, but config.{field} was '
-      f'trained with {judge.prompt_template!r}: set '
+      f'trained with {opened.prompt_template!r}: set '
       f'--config.data.prompt_template to that, or its prompts look foreign to it'
     )
   reference = _reference(run, anchor)
   return rewards.calibrate(
-    judge.scorer, np.asarray(reference.ids), np.asarray(reference.mask)
+    opened.scorer, np.asarray(reference.ids), np.asarray(reference.mask)
   )
 
 
 def _reference(run, anchor):
   """Samples of the anchor on some of the training prompts."""
-  config = run.config.policy
+  config = user_data.rl_settings(run)
   prompts = user_data.prompts(run, 'train')
   count = min(len(prompts), config.num_reference)
   return language.sample_rows(

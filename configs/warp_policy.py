@@ -1,0 +1,54 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Your policy by WARP against your (merged) reward model.
+
+  warm --config=configs/warp_policy.py --workdir=runs/warp_policy \\
+      --config.model=runs/sft/export/sft_300 \\
+      --config.reward_model=runs/mine/export/warm \\
+      --config.data.train=prompts.jsonl
+
+`reward_model`, `control_model` and the files are as in configs/policy.py. In
+each iteration `warp.members` policies are trained apart, averaged, and moved
+back; what comes out is runs/warp_policy/export/merged and, between it and your
+checkpoint, export/eta_X for every X of `export.etas`: less X, less reward, less
+KL. runs/warp_policy/evaluate/samples.jsonl has samples of the start, of each
+merge and of those points, result.json beside it their reward, KL and length.
+
+Hardware: as configs/policy.py, with `warp.members` policies in memory: 16 bytes
+a parameter for each and 4 for its moving average, 8 for anchor and start, and 4
+for each reward model. For checkpoints of more than a few million parameters
+learning rates near 1e-6 to 1e-5 (the paper: 1e-6, batch 128, 9,000 to 5,000
+steps an iteration, 5 iterations, mu 0.01).
+"""
+
+import ml_collections
+
+from warm_jax import defaults
+
+
+def get_config():
+  """Two iterations of two policies, a hundred steps of 64 samples each."""
+  config = ml_collections.ConfigDict()
+  config.kind = 'warp_policy'
+  config.seed = 0
+  config.runtime = defaults.runtime()
+  config.model = ''
+  config.reward_model = ''
+  config.control_model = ''
+  config.base = defaults.base()
+  config.data = defaults.data()
+  config.world = ml_collections.ConfigDict()
+  config.warp = defaults.warp(
+    iterations=2, steps=(100,), kl_coefs=(0.1,), eval_every=25
+  )
+  config.warp.update(
+    {
+      'max_new_tokens': 64,
+      'aggregate': 'mean',  # of several reward models; 'min', 'uncertainty'
+      'num_reference': 256,  # samples that fix the scale of the reward
+    }
+  )
+  config.evaluate = ml_collections.ConfigDict(
+    {'num_prompts': 128, 'etas': (0.1, 0.3, 0.5, 0.7)}
+  )
+  config.export = defaults.export(etas=(0.3, 0.5, 0.7))
+  return config

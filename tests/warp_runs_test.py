@@ -1,0 +1,312 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""A whole run of WARP at nano size: finished, killed, continued, and told."""
+
+import csv
+import importlib.util
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from warm_jax import config_check, merging, pipeline
+from warm_jax.evaluation import fronts as fronts_lib
+from warm_jax.stages import fronts
+from warm_jax.training import checkpoint, warp
+
+ROOT = pathlib.Path(__file__).parents[1]
+STAGES = [stage.name for stage in pipeline.WARP]
+slow = pytest.mark.slow
+
+
+def load_config(arg='nano', **changes):
+  path = ROOT / 'configs' / 'warp.py'
+  spec = importlib.util.spec_from_file_location('config_of_warp', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(arg)
+  config.update_from_flattened_dict({'runtime.progress': False} | changes)
+  return config.lock()
+
+
+# ---------------------------------------------------------------------------
+# Without a run
+# ---------------------------------------------------------------------------
+
+
+def test_nano_is_the_run_made_small():
+  usual, nano = (
+    config_check.flatten(config_check.plain(load_config(arg)))
+    for arg in ('', 'nano')
+  )
+  assert usual.keys() == nano.keys()
+  config_check.validate(load_config('nano'))
+  for name in ('world.num_pretrain', 'model.width', 'pretrain.steps'):
+    assert nano[name] < usual[name]
+  with pytest.raises(ValueError, match="'nona'; known: nano"):
+    load_config('nona')
+
+
+def test_number_of_the_policy_that_another_judge_chooses():
+  """By hand: within KL 0-1 the start, 1-3 the second, from 3 on the third."""
+  kl = np.array([0.0, 1.0, 3.0, 4.0])
+  proxy = np.array([0.0, 1.0, 2.0, 1.5])
+  gold = np.array([5.0, 6.0, 1.0, 9.0])
+  got = fronts.mean_chosen(kl, proxy, gold, 5.0)
+  np.testing.assert_allclose(got, (5.0 + 2 * 6.0 + 2 * 1.0) / 5.0)
+  # Beyond the largest budget nothing counts.
+  np.testing.assert_allclose(
+    fronts.mean_chosen(kl, proxy, gold, 2.0), (5.0 + 6.0) / 2.0
+  )
+
+
+def test_choosing_by_the_value_itself_is_the_usual_number():
+  rng = np.random.default_rng(0)
+  kl = np.concatenate([np.zeros((6, 1)), rng.uniform(0, 9, (6, 12))], axis=1)
+  reward = rng.normal(size=kl.shape)
+  np.testing.assert_allclose(
+    fronts.mean_chosen(kl, reward, reward, 7.0),
+    fronts_lib.mean_best(kl, reward, 7.0, ref_reward=reward[:, 0]),
+    rtol=1e-12,
+  )
+
+
+def test_sets_hold_the_sft_policy_and_their_own():
+  rows = [
+    {'run': 'sft', 'what': 'policy'},
+    {'run': 'warp_1', 'what': 'policy'},
+    {'run': 'warp_1', 'what': 'ema'},
+    {'run': 'warp_1', 'what': 'slerp'},
+    {'run': 'warp_1', 'what': 'to_init'},
+    {'run': 'warp_1', 'what': 'to_sft'},
+    {'run': 'sft_anchor', 'what': 'policy'},
+    {'run': 'sft_anchor', 'what': 'ema'},
+  ]
+  assert fronts.series(rows) == {
+    'members': [0, 1],
+    'members_ema': [0, 2],
+    'warp_1': [0, 5],
+    'sft_anchor': [0, 6],
+    'sft_anchor_ema': [0, 7],
+  }
+
+
+def test_differences_are_paired_and_have_their_sign():
+  """Equal sets differ by exactly 0; a better one by what it is better."""
+  rng = np.random.default_rng(1)
+  noise = rng.normal(size=40)
+  values = {
+    'kl': np.stack([0 * noise, 0 * noise + 1, 0 * noise + 1]),
+    **{j: np.stack([noise, noise + 1, noise + 1.5]) for j in fronts.JUDGES},
+  }
+  found = fronts.compare(
+    {'sft_anchor': [0, 1], 'same': [0, 1], 'warp_1': [0, 2]},
+    values,
+    max_kl=2.0,
+    resamples=50,
+  )
+  for judge in (*fronts.JUDGES, 'gold_by_proxy'):
+    assert found['same'][f'difference_{judge}_high'] == 0.0
+    # Half of the budgets reach the policy that is 0.5 better.
+    for end in ('', '_low', '_high'):
+      np.testing.assert_allclose(
+        found['warp_1'][f'difference_{judge}{end}'], 0.25
+      )
+  text = fronts.summary(found, 1, 2.0)
+  assert '+0.25 [+0.25, +0.25] above' in text
+
+
+# ---------------------------------------------------------------------------
+# One finished run
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A finished nano run; tests copy from it and leave it alone."""
+  folder = tmp_path_factory.mktemp('warp') / 'run'
+  pipeline.run(load_config(), folder)
+  return folder
+
+
+def result(folder, stage):
+  return json.loads((folder / stage / 'result.json').read_text())['result']
+
+
+@slow
+def test_all_stages_finish_and_a_second_launch_does_nothing(finished, capsys):
+  for name in STAGES:
+    assert result(finished, name)['summary'], name
+  pipeline.run(load_config(), finished)
+  assert capsys.readouterr().out.count('finished earlier') == len(STAGES)
+  page = (finished / 'report' / 'index.html').read_text()
+  assert 'WARP on TinyTLDR' in page
+  for name in ('warp_fronts', 'warp_paths', 'warp_shape', 'warp_geometry'):
+    assert f'id="{name}"' in page
+    assert (finished / 'report' / 'figures' / f'{name}.csv').stat().st_size
+
+
+@slow
+def test_rows_hold_every_policy_once(finished):
+  found = result(finished, 'fronts')
+  rows = found['rows']
+  etas = load_config().fronts.etas
+  for number, steps in ((1, [0, 2, 4, 6]), (2, [0, 2, 4])):
+    here = [row for row in rows if row['run'] == f'warp_{number}']
+    for what, member in itertools.product(('policy', 'ema'), (0, 1)):
+      path = [
+        r['step']
+        for r in here
+        if (r['what'], r.get('member')) == (what, member)
+      ]
+      assert path == steps
+    for what in ('to_init', 'to_sft'):
+      assert [r['eta'] for r in here if r['what'] == what] == sorted(etas)
+    (slerp,) = (r for r in here if r['what'] == 'slerp')
+    for row in here:  # the merge is the end of both lines
+      if row.get('eta') == 1.0:
+        assert row['params'] == slerp['params'] and row['kl'] == slerp['kl']
+  for name in ('sft_anchor', 'ema_anchor'):
+    path = [r for r in rows if r['run'] == name and r['what'] == 'policy']
+    # As many updates as two members of 6 and of 4 steps.
+    assert [row['step'] for row in path] == [0, 5, 10, 15, 20]
+  start = [r for r in rows if r.get('step') == 0 and r['run'] != 'warp_2']
+  assert {row['params'] for row in start} == {'sft'}
+  assert rows[0]['kl'] == 0.0
+  with (finished / 'fronts' / 'rows.csv').open() as file:
+    assert [float(r['gold']) for r in csv.DictReader(file)] == [
+      r['gold'] for r in rows
+    ]
+  values = np.load(finished / 'fronts' / 'values.npz')
+  np.testing.assert_allclose(
+    values['proxy'].mean(axis=1), [r['proxy'] for r in rows]
+  )
+  assert values['similarity'].shape == (len(rows), 12)
+
+
+@slow
+def test_next_init_is_on_the_line(finished):
+  """Iteration 2 begins at init + 0.3 (merge - init), which is SFT's line."""
+  first = finished / 'warp' / 'iteration_1'
+  start = checkpoint.load_params(first / 'init')
+  merged = checkpoint.load_params(first / 'merged')
+  expected = jax.tree.map(lambda a, b: a + 0.3 * (b - a), start, merged)
+  second = checkpoint.load_params(finished / 'warp' / 'iteration_2' / 'init')
+  chex.assert_trees_all_close(second, expected, atol=1e-6)
+  stack = checkpoint.load_params(first / 'members')
+  chex.assert_trees_all_close(
+    merged, merging.slerp_fold(start, stack, 'layer'), atol=1e-6
+  )
+  chex.assert_trees_all_close(
+    warp.merge(start, stack, 'lerp', 'layer'), merging.uniform(stack)
+  )
+
+
+@slow
+def test_another_reward_another_merge_another_anchor(finished, tmp_path):
+  config = load_config(
+    **{
+      'warp.reward': 'ens',
+      'warp.merge': 'lerp',
+      'warp.anchor': 'sft',
+      'warp.members': 3,
+      'warp.iterations': 1,
+    }
+  )
+  copy_until(finished, tmp_path, 'warp')
+  results = pipeline.run(config, tmp_path)
+  assert results['fronts']['updates'] == 18
+  assert (tmp_path / 'report' / 'index.html').exists()
+
+
+# ---------------------------------------------------------------------------
+# Interruption
+# ---------------------------------------------------------------------------
+
+LONG = ('--config.warp.steps=(60,50)', '--config.warp.checkpoint_every=7')
+
+
+def copy_until(source, folder, stage):
+  folder.mkdir(exist_ok=True)
+  shutil.copy(source / 'warm_jax.json', folder)
+  for name in STAGES[: STAGES.index(stage)]:
+    shutil.copytree(source / name, folder / name)
+  return folder
+
+
+def launch(folder):
+  """`warm --stage=warp` in a process of its own."""
+  command = [sys.executable, '-m', 'warm_jax.main']
+  command += ['--config=configs/warp.py:nano', f'--workdir={folder}']
+  command += ['--stage=warp', '--config.runtime.progress=False', *LONG]
+  return subprocess.Popen(
+    command,
+    cwd=ROOT,
+    env=os.environ | {'JAX_DEFAULT_MATMUL_PRECISION': 'highest'},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def stop_in(folder, iteration, number, rows):
+  """Launches and sends a signal once an iteration has so many rows."""
+  process = launch(folder)
+  metrics = folder / 'warp' / f'iteration_{iteration}' / 'metrics.jsonl'
+  deadline = time.time() + 300
+  try:
+    while process.poll() is None and time.time() < deadline:
+      if metrics.exists() and metrics.read_bytes().count(b'\n') > rows:
+        process.send_signal(number)
+        break
+      time.sleep(0.002)
+    out, _ = process.communicate(timeout=120)
+  finally:
+    process.kill()
+  return process.returncode, out
+
+
+@slow
+def test_killed_in_each_iteration_it_goes_on_to_the_same_bits(
+  finished, tmp_path
+):
+  undisturbed = copy_until(finished, tmp_path / 'a', 'warp')
+  killed = copy_until(finished, tmp_path / 'b', 'warp')
+  process = launch(undisturbed)
+  out, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, out
+
+  code, out = stop_in(killed, 1, signal.SIGKILL, 20)
+  assert code == -signal.SIGKILL, out
+  first = killed / 'warp' / 'iteration_1'
+  assert not (first / 'result.json').exists()
+  code, out = stop_in(killed, 2, signal.SIGINT, 20)
+  assert code == 130, out
+  assert (first / 'result.json').exists()
+  assert not (killed / 'warp' / 'iteration_2' / 'result.json').exists()
+  process = launch(killed)
+  out, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, out
+
+  assert result(killed, 'warp') == result(undisturbed, 'warp')
+  for iteration in ('iteration_1', 'iteration_2'):
+    mine, other = (f / 'warp' / iteration for f in (killed, undisturbed))
+    names = {p.name for p in other.iterdir()} - {'checkpoints'}
+    assert {p.name for p in mine.iterdir()} - {'checkpoints'} == names
+    for name in names:
+      if name.endswith(('.jsonl', '.csv', '.json')):
+        assert (mine / name).read_text() == (other / name).read_text(), name
+      else:
+        chex.assert_trees_all_equal(
+          checkpoint.load_params(mine / name),
+          checkpoint.load_params(other / name),
+        )

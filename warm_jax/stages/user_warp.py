@@ -1,0 +1,45 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Stages `warp` and `evaluate` of a run on a user's own checkpoints."""
+
+import jax
+import jax.numpy as jnp
+
+from warm_jax import merging
+from warm_jax.stages import language, user_policy, world
+from warm_jax.stages import warp as warp_stage
+from warm_jax.training import checkpoint, warp
+
+
+def train(run) -> dict:
+  """Runs WARP from `config.model` against `config.reward_model`."""
+  start = language.start_params(run)
+  prompts = user_policy.training_prompts(run)
+  records = warp.train(
+    start,
+    user_policy.judge(run, 'reward_model', start),
+    language.model_config(run),
+    prompts,
+    world.tokenizer(run),
+    run.config.warp,
+    folder=run.folder('warp'),
+    seed=run.config.seed + 6,
+    runtime=run.config.runtime,
+  )
+  return {'iterations': records, 'summary': warp_stage.summary(records)}
+
+
+def evaluate(run) -> dict:
+  """Samples the start, each merge, and the line from the start to the last."""
+  start = language.start_params(run)
+
+  def policies():
+    yield {'policy': 'start'}, start
+    for record in run.result('warp')['iterations']:
+      folder = run.folder('warp') / f'iteration_{record["number"]}'
+      merged = checkpoint.load_params(folder / 'merged')
+      yield {'policy': f'merged_{record["number"]}'}, merged
+    merged = jax.tree.map(jnp.asarray, merged)
+    for eta in run.config.evaluate.etas:
+      yield {'policy': f'eta_{eta:g}'}, merging.liti(start, merged, eta)
+
+  return user_policy.evaluate_each(run, policies())
