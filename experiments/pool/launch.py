@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 MEASURE = 'measure'
 
 
-def run(argv: list[str], file: str) -> int:
+def run(argv: list[str], file: str, shared: str = 'observations') -> int:
   """Runs an experiment. Returns the exit code.
 
   The folder of run.py also holds measure.py, with measure(config, workdir) ->
@@ -40,14 +40,16 @@ def run(argv: list[str], file: str) -> int:
   Args:
     argv: command line, argv[0] is the program.
     file: run.py of the experiment; its `get_config(scale)` gives the settings.
+    shared: name of the default work directory, runs/SHARED_SCALE; experiments
+      of one world have one.
   """
   return main.guarded(
-    lambda: _run(argv, pathlib.Path(file).resolve()),
+    lambda: _run(argv, pathlib.Path(file).resolve(), shared),
     'the same command continues where it stopped',
   )
 
 
-def _run(argv, file: pathlib.Path) -> int:
+def _run(argv, file: pathlib.Path, shared: str) -> int:
   name = file.parent.name
   argv = joined(argv)
   scale = 'full'
@@ -55,7 +57,7 @@ def _run(argv, file: pathlib.Path) -> int:
     found = re.fullmatch(r'--?config\.scale=(.*)', arg)
     scale = found.group(1) if found else scale
   if not any(re.match(r'--?workdir(=|$)', arg) for arg in argv[1:]):
-    argv = [*argv, f'--workdir={ROOT / "runs" / f"observations_{scale}"}']
+    argv = [*argv, f'--workdir={ROOT / "runs" / f"{shared}_{scale}"}']
   argv = [argv[0], f'--config={file}:{scale}', *argv[1:]]
   config, workdir, stage = main.parse(argv)
   main.prepare_process(config.runtime.compile_cache)
@@ -198,7 +200,8 @@ def _time_line(workdir, seconds: Mapping[int, float], num_workers: int) -> str:
   total = 0.0
   for path in workdir.glob('seed_*/*/**/result.json'):
     if 'results' not in path.relative_to(workdir).parts:
-      total += workdir_lib.read_json(path)['seconds']
+      # Loops inside a stage write results of their own, which have no time.
+      total += workdir_lib.read_json(path).get('seconds', 0.0)
   clock, mine = workdir_lib.clock, sum(seconds.values())
   return (
     f'Time: {clock(mine)} of one core, so about {clock(mine / num_workers)} '

@@ -97,7 +97,7 @@ def get_config(scale: str = ''):
   config.merging = {
     'lambdas': (0.25, 0.5, 0.75),
     'lengths': (60, 120, 180, 240) if full else (2, 4),
-    'etas': (0.1, 0.2, 0.3, 0.5, 0.7, 1.0) if full else (0.3, 1.0),
+    'etas': (0.1, 0.2, 0.3, 0.5, 0.7, 1.0) if full else (0.5, 1.0),
     'beyond': (1.25, 1.5, 2.0),
     'averaged': (150, 180, 210, 240) if full else (2, 4),
     'num_orders': 4 if full else 2,
@@ -119,4 +119,4 @@ def get_config(scale: str = ''):
 
 
 if __name__ == '__main__':
-  sys.exit(launch.run(sys.argv, __file__))
+  sys.exit(launch.run(sys.argv, __file__, shared='warp'))

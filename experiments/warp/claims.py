@@ -1,0 +1,33 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The claims of WARP's paper, one by one, and the controls it lacks.
+
+Written down before any full run. Rewards are in standard deviations of the
+proxy over samples of the SFT policy; gold is the utility of the toy world. Two
+curves are compared on average over the KLs that both of them reach.
+"""
+
+from collections.abc import Callable
+
+from experiments.pool import evidence
+from experiments.warp import quantities as q
+
+# Rewards closer than this are called equal, and KLs than that. Fixed before.
+SAME_REWARD, SAME_KL = 0.02, 0.1
+NOT_IN_PAPER = 'not measured there: no gold reward'
+OVER_KL = 'mean over the common KLs'
+
+
+class Family(list):
+  """Claims about one thing, made from functions of one seed's result."""
+
+  def __init__(self, results):
+    super().__init__()
+    self._results = results
+
+  def add(
+    self, claim, paper, kind, quantity, function: Callable, margin=SAME_REWARD
+  ):
+    values = tuple(q.each(self._results, function))
+    self.append(
+      evidence.Claim(claim, paper, kind, quantity, values, margin=margin)
+    )

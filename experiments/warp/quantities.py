@@ -1,0 +1,182 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""From points of one seed to the numbers that claims are about.
+
+A curve is a dict of arrays [S], one entry a point, the SFT policy first: of one
+policy along its training, or of the line from SFT to some weights.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from warm_jax.evaluation import trajectories
+
+GRID = 401
+VALUES = ('proxy', 'gold', 'control')
+Curve = dict[str, np.ndarray]
+
+
+def curve(result: Mapping, named: Mapping[str, Mapping]) -> Curve:
+  """A curve from {step or eta: point}, in their order, after the SFT policy."""
+  keys = sorted(named, key=float)
+  points = [result['judge_anchors']['sft'], *(named[key] for key in keys)]
+  columns = {name: np.array([p[name] for p in points]) for name in points[0]}
+  return columns | {'at': np.array([0.0, *map(float, keys)])}
+
+
+def value_at(line: Curve, value: str, kls: np.ndarray) -> np.ndarray:
+  """A curve read at KLs [K], where it first gets there; NaN beyond its end.
+
+  Between two points it is taken as linear in the root of the KL: near the SFT
+  policy the reward grows with the distance moved, the KL with its square (Gao
+  et al. 2022 plot against the root for this reason). Linear in the KL would
+  cut off more of a curve the further its points lie apart.
+  """
+  shape = (len(kls), len(line['kl']))
+  return trajectories.value_at_kl(
+    np.broadcast_to(np.sqrt(np.maximum(line['kl'], 0.0)), shape),
+    np.broadcast_to(line[value], shape),
+    np.sqrt(kls),
+  )
+
+
+def mean_to(line: Curve, value: str, stop: float) -> float:
+  """Mean of a value over the KLs from 0 to `stop`."""
+  grid = np.linspace(0.0, stop, GRID)
+  return float(np.trapezoid(value_at(line, value, grid), grid) / stop)
+
+
+def above(a: Curve, b: Curve, value: str) -> float:
+  """How far a lies above b, on average over the KLs that both reach."""
+  stop = min(a['kl'].max(), b['kl'].max())
+  return mean_to(a, value, stop) - mean_to(b, value, stop)
+
+
+def best_within(line: Curve, value: str, budget: float) -> float:
+  """Mean over budgets of KL, 0 to `budget`, of the best value within each.
+
+  The hypervolume under the curve, per nat and above 0: a curve that ends early
+  keeps its best value, one that comes down again does too.
+  """
+  grid = np.linspace(0.0, budget, GRID)
+  kl, y = line['kl'], line[value]
+  best = np.fmax.accumulate(np.fmax(value_at(line, value, grid), y[0]))
+  # What lies before a later, lower return to a KL is covered by the maximum.
+  best = np.fmax.accumulate(np.fmax(at, y[0]))
+  for x, high in zip(kl, y):
+    best = np.where(grid >= x, np.maximum(best, high), best)
+  return float(np.trapezoid(best, grid) / budget)
+
+
+def mean_above(lines, others, value: str) -> float:
+  """Mean over pairs of curves of `above`."""
+  return float(np.mean([above(a, b, value) for a, b in zip(lines, others)]))
+
+
+def anchors(result, what: str = 'live') -> dict[str, Curve]:
+  """Paths of P1 to P3 by policy; what: 'live' or 'ema'."""
+  return {k: curve(result, v) for k, v in result['judge_anchors'][what].items()}
+
+
+def members(result, what: str = 'live') -> list[Curve]:
+  """Paths of the M policies of the first iteration."""
+  return [curve(result, v) for v in result['judge_members'][what]]
+
+
+def fronts(result, *path: str) -> list[Curve]:
+  """Lines from SFT of judge_fronts, such as ('slerp', '2') or ('single',)."""
+  found = result['judge_fronts']
+  for key in path:
+    found = found[key]
+  return [curve(result, named) for named in found]
+
+
+def lengths(result) -> dict[int, Curve]:
+  """Lines from SFT to the SLERP of two, by the length of their training."""
+  named = result['judge_fronts']['lengths']
+  return {int(k): curve(result, named[k]) for k in sorted(named, key=int)}
+
+
+def iterations(result, to: str = 'to_sft') -> list[Curve]:
+  """Lines from SFT to the merged policy of each iteration."""
+  return [curve(result, named) for named in result['judge_iterations'][to]]
+
+
+def matched(result) -> dict[str, Curve]:
+  """Paths of plain REINFORCE with WARP's number of updates."""
+  return {k: curve(result, v) for k, v in result['judge_matched'].items()}
+
+
+def at(line: Curve, value: str, where: float) -> float:
+  """Value of the point of a curve at a step or eta."""
+  (i,) = np.flatnonzero(np.isclose(line['at'], where))
+  return float(line[value][i])
+
+
+def between(
+  result, way: str, steps: int, value: str, lam: float = 0.5
+) -> np.ndarray:
+  """[pairs, 3] first end, what lies between, second end (P4)."""
+  rows = []
+  ends = members(result)
+  for pair, (i, j) in zip(
+    result['judge_lambdas'][way][str(steps)], ((0, 1), (2, 3))
+  ):
+    rows.append(
+      [
+        at(ends[i], value, steps),
+        pair[f'{lam:g}'][value],
+        at(ends[j], value, steps),
+      ]
+    )
+  return np.array(rows)
+
+
+def gain(result, way: str, steps: int, value: str) -> float:
+  """Half-way point minus the mean of its ends, mean over pairs."""
+  rows = between(result, way, steps, value)
+  return float((rows[:, 1] - rows[:, [0, 2]].mean(axis=1)).mean())
+
+
+def cosines(result, what: str, steps: int, layers: bool = True) -> np.ndarray:
+  """[groups] mean cosine of pairs of members, of 'task' vectors or 'whole'.
+
+  Args:
+    result: of one seed.
+    what: 'task' or 'whole'.
+    steps: length of the training.
+    layers: transformer layers alone, as the paper; else all groups.
+  """
+  rows = []
+  for name, found in result['judge_lambdas'][what][str(steps)].items():
+    if 'layers_' in name or not layers:
+      matrix = np.array(found['cosines'], np.float64)
+      rows.append(matrix[np.triu_indices(len(matrix), 1)].mean())
+  return np.array(rows)
+
+
+def norm_ratio(result, what: str, steps: int) -> float:
+  """Largest over smallest norm of the members, mean over layers."""
+  ratios = [
+    max(found['norms']) / min(found['norms'])
+    for name, found in result['judge_lambdas'][what][str(steps)].items()
+    if 'layers_' in name
+  ]
+  return float(np.mean(ratios))
+
+
+def each(results: Mapping[int, Mapping], function: Callable) -> list[float]:
+  """A number of every seed, in the order of seeds."""
+  return [float(function(results[seed])) for seed in sorted(results)]
+
+
+def mean_curve(curves: list[Curve]) -> Curve:
+  """Point by point mean of curves of equal length, for figures."""
+  return {
+    key: np.mean([line[key] for line in curves], axis=0) for key in curves[0]
+  }
+
+
+def over_seeds(results, function: Callable) -> Curve:
+  """Mean over seeds of function(result), a curve."""
+  return mean_curve([function(results[seed]) for seed in sorted(results)])
