@@ -62,7 +62,6 @@ def best_within(line: Curve, value: str, budget: float) -> float:
   kl, y = line['kl'], line[value]
   best = np.fmax.accumulate(np.fmax(value_at(line, value, grid), y[0]))
   # What lies before a later, lower return to a KL is covered by the maximum.
-  best = np.fmax.accumulate(np.fmax(at, y[0]))
   for x, high in zip(kl, y):
     best = np.where(grid >= x, np.maximum(best, high), best)
   return float(np.trapezoid(best, grid) / budget)
