@@ -134,7 +134,7 @@ def train(
     where = folder / f'iteration_{iteration.number}'
     record = workdir.read_json(where / 'result.json')
     if record is None:
-      record = _iterate(
+      result = _iterate(
         iteration,
         init,
         sft_params,
@@ -147,7 +147,8 @@ def train(
         seed=loader.order_seed(seed, 'iteration', iteration.number),
         runtime=runtime,
       )
-      workdir.write_json(where / 'result.json', workdir.jsonable(record))
+      record = workdir.jsonable(result)  # as a relaunch will read it
+      workdir.write_json(where / 'result.json', record)
     records.append(record)
     init = jax.tree.map(jnp.asarray, checkpoint.load_params(where / 'next'))
   return records
