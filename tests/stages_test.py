@@ -92,6 +92,7 @@ def test_no_code_that_trains_or_merges_reads_the_gold_utility():
       package / 'stages' / 'reward.py',
       package / 'stages' / 'merge.py',
       package / 'stages' / 'scorers.py',
+      package / 'stages' / 'warp.py',
       package / 'merging.py',
     ]
   }

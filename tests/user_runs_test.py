@@ -269,3 +269,53 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
     jax.tree.map(lambda a, b: float(jnp.abs(a - b[0]).max()), start, kept)
   )
   assert max(moved) > 0
+
+
+def test_warp_run_exports_the_line_from_the_start_to_the_merge(
+  reward_run, files, tmp_path
+):
+  config = config_of(
+    'warp_policy',
+    model=str(files / 'model'),
+    reward_model=str(reward_run / 'export' / 'warm'),
+    **{
+      'data.train': str(files / 'train.jsonl'),
+      'data.test': str(files / 'test.jsonl'),
+      'data.max_length': 48,
+      'warp.steps': (4, 2),
+      'warp.eval_every': 2,
+      'warp.batch_size': 8,
+      'warp.max_new_tokens': 8,
+      'warp.checkpoint_every': 2,
+      'warp.num_reference': 16,
+      'warp.learning_rate': 1e-3,
+      'warp.optimizer.warmup_steps': 1,
+      'evaluate.num_prompts': 5,
+      'evaluate.etas': (0.5,),
+      'export.etas': (0.3,),
+    },
+  )
+  results = pipeline.run(config, tmp_path)
+  rows = {row['policy']: row for row in results['evaluate']['rows']}
+  assert list(rows) == ['start', 'merged_1', 'merged_2', 'eta_0.5']
+  assert rows['start']['kl'] == pytest.approx(0.0, abs=1e-5)
+  samples = (tmp_path / 'evaluate' / 'samples.jsonl').read_text().splitlines()
+  assert len(samples) == 4 * 5
+  assert {'policy', 'prompt', 'response', 'proxy', 'kl'} <= set(
+    json.loads(samples[0])
+  )
+  assert results['export']['folders'] == ['eta_0.3', 'merged']
+  merged, point = (
+    importing.load(importing.inspect(tmp_path / 'export' / name), head='lm')
+    for name in ('merged', 'eta_0.3')
+  )
+  kept = checkpoint.load_params(tmp_path / 'warp' / 'iteration_2' / 'merged')
+  chex.assert_trees_all_equal(merged, jax.tree.map(jnp.asarray, kept))
+  start = importing.load(importing.inspect(files / 'model'), head='lm')
+  chex.assert_trees_all_close(
+    point,
+    jax.tree.map(lambda a, b: a + 0.3 * (b - a), start, merged),
+    atol=1e-6,
+  )
+  card = (tmp_path / 'export' / 'eta_0.3' / 'README.md').read_text()
+  assert '2406.16768' in card and '(1 - 0.3) start + 0.3 merged' in card

@@ -7,7 +7,7 @@ from warm_jax.report import drawing, palette
 
 CONTROLS = ('sft_anchor', 'ema_anchor')
 _JUDGES = {
-  'proxy': 'the reward that was climbed (SFT deviations)',
+  'proxy': 'climbed reward (SFT deviations)',
   'gold': 'gold (utility)',
 }
 
@@ -279,7 +279,10 @@ def _named(rows) -> list[tuple]:
   ]
   return [
     *named,
-    *((palette.name(r), {'color': palette.color(r)}) for r in runs(rows)),
+    *(
+      (f'iteration {run[5:]}', {'color': palette.color(run)})
+      for run in runs(rows)
+    ),
   ]
 
 
