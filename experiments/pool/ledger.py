@@ -3,7 +3,8 @@
 
   python -m experiments.pool.ledger [--workdir=FOLDER]
 
-Copies the tables and figures of each finished report to experiments/NAME/
+Reports are looked for in the work directories where the experiments leave them
+by themselves; FOLDER is one to look for all of them in. Copies the tables and figures of each finished report to experiments/NAME/
 results, fills the part between the result markers of its README, and rewrites
 the ledger in experiments/README.md from all claims.csv.
 """
@@ -20,16 +21,18 @@ from warm_jax import errors
 from warm_jax.report import palette
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
-# From observations to their reasons.
-NAMES = (
-  'interpolation',
-  'label_corruption',
-  'how_many_members',
-  'linear_probe',
-  'mechanism',
-  'smoothness',
-  'ablations',
-)
+# From observations to their reasons, then policies; each with the work directory
+# that it shares, runs/SHARED_full.
+NAMES = {
+  'interpolation': 'observations',
+  'label_corruption': 'observations',
+  'how_many_members': 'observations',
+  'linear_probe': 'observations',
+  'mechanism': 'observations',
+  'smoothness': 'observations',
+  'ablations': 'observations',
+  'warp': 'warp',
+}
 BEGIN, END = '<!-- results -->', '<!-- /results -->'
 
 
@@ -104,22 +107,19 @@ def ledger(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
 
 def main(argv=None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument(
-    '--workdir',
-    type=pathlib.Path,
-    default=HERE.parent / 'runs' / 'observations_full',
-  )
+  parser.add_argument('--workdir', type=pathlib.Path)
   args = parser.parse_args(argv)
   try:
     for name in ('.', *NAMES):  # before anything is replaced
       around(HERE / name / 'README.md')
-    for name in NAMES:
-      report = args.workdir / 'reports' / name
+    for name, shared in NAMES.items():
+      workdir = args.workdir or HERE.parent / 'runs' / f'{shared}_full'
+      report = workdir / 'reports' / name
       if (report / 'table.md').exists():
         take_over(report, HERE / name)
         print(f'{name}: {report}')
       else:
-        print(f'{name}: no report in {args.workdir}; left as it is')
+        print(f'{name}: no report in {workdir}; left as it is')
     found = {}
     for name in NAMES:
       path = HERE / name / 'results' / 'claims.csv'

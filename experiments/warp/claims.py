@@ -15,6 +15,7 @@ from experiments.warp import quantities as q
 SAME_REWARD, SAME_KL = 0.02, 0.1
 NOT_IN_PAPER = 'not measured there: no gold reward'
 OVER_KL = 'mean over the common KLs'
+AT_END = 'at the KL of the last point of the latter'
 
 
 class Family(list):

@@ -216,8 +216,8 @@ def many(add_to, config):
     lambda r: end('lerp', most, 'kl')(r) - end('lerp', '2', 'kl')(r),
   )
   add_to.add(
-    'and no more reward',
-    'not higher (Fig. 10a)',
+    'and about as much reward',
+    'the KL falls, not the reward (Fig. 10a)',
     'equal',
     f'proxy of LERP of {most} − of 2',
     lambda r: end('lerp', most, 'proxy')(r) - end('lerp', '2', 'proxy')(r),
@@ -228,6 +228,18 @@ def many(add_to, config):
     'above',
     f'proxy of SLERP − of LERP, both of {most}',
     lambda r: end('slerp', most, 'proxy')(r) - end('lerp', most, 'proxy')(r),
+  )
+
+  def slerp_above_lerp(result):
+    return q.above(q.fronts(result, 'slerp', '2')[0], q.drawn(result), 'proxy')
+
+  add_to.add(
+    'at equal KL SLERP is LERP, drawn out beyond η = 1',
+    'SLERP wins at high KL (Fig. 10a); LERP not drawn out',
+    'equal',
+    f'proxy of SLERP of 2 − LERP of 2 at η up to '
+    f'{config.merging.beyond[-1]:g}, {claims.OVER_KL}',
+    slerp_above_lerp,
   )
   add_to.add(
     'the order of folding matters little',

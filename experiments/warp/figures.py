@@ -227,15 +227,13 @@ def beyond(config, results):
     ('lerp', '#0072B2', '--'),
     ('single', '#D55E00', ':'),
   ):
-
-    def whole(result, way=way):
-      path = ('single',) if way == 'single' else (way, '2')
-      near = q.fronts(result, *path)[0]
-      far = q.curve(result, result['judge_fronts']['beyond'][way])
-      return {key: np.concatenate([near[key], far[key][1:]]) for key in near}
-
     label = {'slerp': 'SLERP of 2', 'lerp': 'LERP of 2', 'single': 'one'}[way]
-    named = {label: (q.over_seeds(results, whole), _style(color, dash))}
+    named = {
+      label: (
+        q.over_seeds(results, lambda r, w=way: q.drawn(r, w)),
+        _style(color, dash),
+      )
+    }
     for ax, value in zip(axes[0], ('proxy', 'gold', 'kl')):
       _draw([ax], [value], named, 'at')
       ax.set_xlabel('η')

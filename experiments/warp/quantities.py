@@ -16,10 +16,16 @@ VALUES = ('proxy', 'gold', 'control')
 Curve = dict[str, np.ndarray]
 
 
-def curve(result: Mapping, named: Mapping[str, Mapping]) -> Curve:
-  """A curve from {step or eta: point}, in their order, after the SFT policy."""
+def curve(
+  result: Mapping, named: Mapping[str, Mapping], start: Mapping | None = None
+) -> Curve:
+  """A curve from {step or eta: point}, in their order.
+
+  Before them comes the start: the SFT policy, unless another point is given.
+  """
   keys = sorted(named, key=float)
-  points = [result['judge_anchors']['sft'], *(named[key] for key in keys)]
+  start = result['judge_anchors']['sft'] if start is None else start
+  points = [start, *(named[key] for key in keys)]
   columns = {name: np.array([p[name] for p in points]) for name in points[0]}
   return columns | {'at': np.array([0.0, *map(float, keys)])}
 
@@ -50,6 +56,29 @@ def above(a: Curve, b: Curve, value: str) -> float:
   """How far a lies above b, on average over the KLs that both reach."""
   stop = min(a['kl'].max(), b['kl'].max())
   return mean_to(a, value, stop) - mean_to(b, value, stop)
+
+
+def ahead_at_end(a: Curve, b: Curve, value: str) -> float:
+  """How far a lies above the last point of b, at the KL of that point.
+
+  `above` reads a curve where it first gets to a KL. A policy that is held at
+  some KL, as by a fixed anchor, goes on to learn there, and nearly all that it
+  has learned in the end would be left out. If a ends before, its last point
+  counts: it costs less.
+  """
+  stop = min(a['kl'].max(), b['kl'][-1])
+  (reached,) = value_at(a, value, np.array([stop]))
+  return float(reached - b[value][-1])
+
+
+def only_at(line: Curve, like: Curve) -> Curve:
+  """The points of a curve at the steps or etas of another.
+
+  What is read between points depends on how far apart they lie, so curves that
+  are compared should have equally many.
+  """
+  kept = [np.isclose(like['at'], where).any() for where in line['at']]
+  return {key: column[np.array(kept)] for key, column in line.items()}
 
 
 def best_within(line: Curve, value: str, budget: float) -> float:
@@ -90,6 +119,17 @@ def fronts(result, *path: str) -> list[Curve]:
   return [curve(result, named) for named in found]
 
 
+def drawn(result, way: str = 'lerp') -> Curve:
+  """The line from SFT to the first pair's merge ('single': to one), and beyond.
+
+  Orthogonal task vectors of one norm have SLERP = LERP at eta = sqrt 2.
+  """
+  path = ('single',) if way == 'single' else (way, '2')
+  near = fronts(result, *path)[0]
+  far = curve(result, result['judge_fronts']['beyond'][way])
+  return {key: np.concatenate([near[key], far[key][1:]]) for key in near}
+
+
 def lengths(result) -> dict[int, Curve]:
   """Lines from SFT to the SLERP of two, by the length of their training."""
   named = result['judge_fronts']['lengths']
@@ -97,8 +137,17 @@ def lengths(result) -> dict[int, Curve]:
 
 
 def iterations(result, to: str = 'to_sft') -> list[Curve]:
-  """Lines from SFT to the merged policy of each iteration."""
-  return [curve(result, named) for named in result['judge_iterations'][to]]
+  """Lines to the merged policy of each iteration.
+
+  Args:
+    result: of one seed.
+    to: 'to_sft' or 'to_init', where the lines begin.
+  """
+  found = result['judge_iterations']
+  starts = found['inits'] if to == 'to_init' else [None] * len(found[to])
+  return [
+    curve(result, named, start) for named, start in zip(found[to], starts)
+  ]
 
 
 def matched(result) -> dict[str, Curve]:
@@ -170,7 +219,11 @@ def each(results: Mapping[int, Mapping], function: Callable) -> list[float]:
 
 
 def mean_curve(curves: list[Curve]) -> Curve:
-  """Point by point mean of curves of equal length, for figures."""
+  """Point by point mean of curves of equal length, for figures.
+
+  The KLs are averaged as well: it is a mean over policies of one step or eta,
+  not over those of one KL. Claims compare curves first and average then.
+  """
   return {
     key: np.mean([line[key] for line in curves], axis=0) for key in curves[0]
   }

@@ -2,27 +2,49 @@
 """The smoke form of the accuracy experiments, as their user runs them."""
 
 import csv
+import inspect
 import json
 import math
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
 import pytest
 
-from experiments.pool import evidence, ledger
+from experiments.pool import evidence, launch, ledger
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.parametrize('name, shared', ledger.NAMES.items())
+def test_the_ledger_looks_where_the_experiment_writes(
+  name, shared, monkeypatch
+):
+  given = inspect.signature(launch.run)
+  found = {}
+
+  def record(*args, **kwargs):
+    call = given.bind(*args, **kwargs)
+    call.apply_defaults()
+    found.update(call.arguments)
+    return 0
+
+  monkeypatch.setattr(launch, 'run', record)
+  with pytest.raises(SystemExit):
+    runpy.run_module(f'experiments.{name}.run', run_name='__main__')
+  assert found['shared'] == shared
+
+
 @pytest.fixture(scope='session')
-def workdir(tmp_path_factory):
-  """One folder for all, so that worlds and members are made once."""
-  return tmp_path_factory.mktemp('observations')
+def workdirs(tmp_path_factory):
+  """A folder for each world, so that worlds and members are made once."""
+  shared = sorted(set(ledger.NAMES.values()))
+  return {name: tmp_path_factory.mktemp(name) for name in shared}
 
 
-def launch(name, workdir, *flags, **kwargs):
+def start(name, workdir, *flags, **kwargs):
   command = [sys.executable, '-m', f'experiments.{name}.run']
   command += ['--config.scale=smoke', f'--workdir={workdir}', *flags]
   environment = os.environ | {'PYTHONPATH': str(ROOT)}
@@ -33,8 +55,9 @@ def launch(name, workdir, *flags, **kwargs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ledger.NAMES)
-def test_smoke_form(name, workdir):
-  done = launch(name, workdir)
+def test_smoke_form(name, workdirs):
+  workdir = workdirs[ledger.NAMES[name]]
+  done = start(name, workdir)
   assert done.returncode == 0, done.stderr[-2000:]
   out = workdir / 'reports' / name
   text = (out / 'table.md').read_text()
@@ -61,7 +84,7 @@ def test_smoke_form(name, workdir):
   assert figures
   assert len(list(out.glob('*.csv'))) >= 2
   # Again: nothing is computed, and the same is written.
-  again = launch(name, workdir, timeout=60)
+  again = start(name, workdir, timeout=60)
   assert again.returncode == 0, again.stderr[-2000:]
   assert 'finished earlier' in again.stdout
   lines = (out / 'table.md').read_text().splitlines()
@@ -71,21 +94,21 @@ def test_smoke_form(name, workdir):
 @pytest.mark.slow
 def test_a_stopped_run_goes_on_and_other_settings_are_refused(tmp_path):
   # One seed alone, as after a stop; then both.
-  one = launch(
+  one = start(
     'interpolation', tmp_path, '--config.seeds=(0,)', '--stage=measure'
   )
   assert one.returncode == 0, one.stderr[-2000:]
-  both = launch('interpolation', tmp_path)
+  both = start('interpolation', tmp_path)
   assert both.returncode == 0, both.stderr[-2000:]
   assert (tmp_path / 'reports' / 'interpolation' / 'claims.csv').exists()
-  other = launch('interpolation', tmp_path, '--config.arm.batch_size=8')
+  other = start('interpolation', tmp_path, '--config.arm.batch_size=8')
   assert other.returncode == 2
   assert 'arm.batch_size was 16, is now 8' in other.stderr
   assert 'Traceback' not in other.stderr
 
 
 def test_one_seed_gives_no_interval(tmp_path):
-  done = launch('interpolation', tmp_path, '--config.seeds=(3,)')
+  done = start('interpolation', tmp_path, '--config.seeds=(3,)')
   assert done.returncode == 2
   assert 'at least two' in done.stderr
   assert 'Traceback' not in done.stderr
