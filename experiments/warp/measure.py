@@ -24,8 +24,18 @@ PAIRS = ((0, 1), (2, 3))
 
 
 def measure(config, workdir) -> dict:
-  """{set or part: its result}, see the functions below."""
+  """{'usual' | 'noisy': {part: its result}}, see the functions below."""
   seed = runs.open_seed(config, workdir)
+  usual = _measured(seed, runs.SETS, PARTS)
+  # The anchors are compared once.
+  rest = [[row for row in table if 'anchors' not in row[0]] for table in TABLES]
+  noisy = _measured(runs.noisy(seed), *rest)
+  noisy['judge_anchors'] = {'sft': usual['judge_anchors']['sft']}
+  return {'usual': usual, 'noisy': noisy}
+
+
+def _measured(seed: runs.Seed, sets, parts) -> dict[str, Any]:
+  """Trains the sets of policies and judges them; {part: its result}."""
   table = [
     pipeline.Stage(
       name,
@@ -33,15 +43,16 @@ def measure(config, workdir) -> dict:
       (),
       (*runs.BASE_SECTIONS, *own),
     )
-    for name, function, own in runs.SETS
+    for name, function, own in sets
   ]
-  for name, function, needs, own in PARTS:
-    stage = pipeline.Stage(
+  table += [
+    pipeline.Stage(
       name, functools.partial(function, seed), needs, ('judged', *own)
     )
-    table.append(stage)
-  results = pipeline.run(config, seed.folder, stages=table)
-  return {name: results[name] for name, *_ in PARTS} | {
+    for name, function, needs, own in parts
+  ]
+  results = pipeline.run(seed.config, seed.folder, stages=table)
+  return {name: results[name] for name, *_ in parts} | {
     'geometry_of_iterations': [
       record['geometry'] for record in results['warp']['iterations']
     ]
@@ -267,3 +278,4 @@ PARTS = (
   ('judge_iterations', judge_iterations, ('warp',), ('merging',)),
   ('judge_matched', judge_matched, ('matched',), ('anchors',)),
 )
+TABLES = (runs.SETS, PARTS)

@@ -1,8 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The policies of one seed, each set trained once and found again.
 
-Under --workdir/seed_S: `base` (world to merged reward model) and `runs`, whose
-stages are the sets of this file.
+Under --workdir/seed_S: `base` (world to merged reward model), and `runs` and
+`noisy`, whose stages are the sets of this file.
 """
 
 import dataclasses
@@ -39,11 +39,13 @@ class Seed:
     config: of the experiment, `seed` set.
     root: folder of the seed.
     base: pipeline.Run of the world and the reward models.
+    name: folder of the policies, in that of the seed.
   """
 
   config: Any
   root: pathlib.Path
   base: pipeline.Run
+  name: str = 'runs'
 
   @functools.cached_property
   def panel(self) -> panel.Panel:
@@ -69,7 +71,7 @@ class Seed:
   @property
   def folder(self) -> pathlib.Path:
     """Of the sets of policies."""
-    return self.root / 'runs'
+    return self.root / self.name
 
   def params(self, *names) -> PyTree:
     """Params of a set, on the device: params('anchors', 'params_30')."""
@@ -83,6 +85,15 @@ def open_seed(config, workdir: pathlib.Path) -> Seed:
   table = [s for s in pipeline.TOY if s.name in BASE_STAGES]
   pipeline.run(config, root / 'base', stages=table)
   return Seed(config, root, pipeline.Run(config, root / 'base'))
+
+
+def noisy(seed: Seed) -> Seed:
+  """The same world, with policies that are trained on smaller batches."""
+  config = ml_collections.ConfigDict(seed.config.to_dict())
+  wanted = config.noisy
+  config.rl.batch_size = wanted.batch_size
+  config.merging.update(lengths=wanted.lengths, etas=wanted.etas)
+  return Seed(config, seed.root, seed.base, 'noisy')
 
 
 def anchor_specs(config) -> dict[str, tuple[str, float, float]]:
