@@ -1,7 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The claims of WARP's paper, one by one, and the controls it lacks.
 
-Written down before any full run. Rewards are in standard deviations of the
+Written down before any full run, but for those that say so. Rewards are in standard deviations of the
 proxy over samples of the SFT policy; gold is the utility of the toy world. Two
 curves are compared on average over the KLs that both of them reach.
 """
@@ -19,16 +19,32 @@ AT_END = 'at the KL of the last point of the latter'
 
 
 class Family(list):
-  """Claims about one thing, made from functions of one seed's result."""
+  """Claims about one thing, made from functions of one seed's result.
 
-  def __init__(self, results):
+  Args:
+    results: {seed: result}.
+    prefix: of every claim, such as 'noisy: '.
+    added: whether the claims were added after numbers had been seen.
+  """
+
+  def __init__(self, results, prefix: str = '', added: bool = False):
     super().__init__()
     self._results = results
+    self._prefix = prefix
+    self._added = added
 
   def add(
     self, claim, paper, kind, quantity, function: Callable, margin=SAME_REWARD
   ):
     values = tuple(q.each(self._results, function))
     self.append(
-      evidence.Claim(claim, paper, kind, quantity, values, margin=margin)
+      evidence.Claim(
+        self._prefix + claim,
+        paper,
+        kind,
+        quantity,
+        values,
+        margin=margin,
+        added=self._added,
+      )
     )

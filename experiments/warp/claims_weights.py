@@ -272,3 +272,66 @@ def beyond(add_to, config):
           point(a, value)(r) - point(b, value)(r)
         ),
       )
+
+
+def reasons(add_to, config):
+  """Why task vectors are not orthogonal; of (usual, noisy) results."""
+  last = config.merging.lengths[-1]
+  few = config.noisy.batch_size
+  add = add_to.add
+  add(
+    'noise takes task vectors apart',
+    'cosine near 0 (Fig. 11)',
+    'below',
+    f'cosine of task vectors, batches of {few} − of {config.rl.batch_size}',
+    lambda r: (
+      q.cosines(r[1], 'task', last).mean()
+      - q.cosines(r[0], 'task', last).mean()
+    ),
+  )
+  add(
+    'with noise SLERP gains more reward',
+    '',
+    'above',
+    f'proxy of SLERP − mean of its ends, λ = 0.5, step {last}, difference',
+    lambda r: (
+      q.gain(r[1], 'slerp', last, 'proxy')
+      - q.gain(r[0], 'slerp', last, 'proxy')
+    ),
+  )
+  most = str(config.members)
+  for value in ('proxy', 'gold'):
+    add(
+      f'{most} noisy runs merged are better than one run with batches as large '
+      f'as {config.rl.batch_size // few} of theirs ({value})',
+      '',
+      'above',
+      f'{value}, line to SLERP of {most} noisy − line to one of batch '
+      f'{config.rl.batch_size}, {claims.OVER_KL}',
+      lambda r, value=value: np.mean(
+        [
+          q.above(q.fronts(r[1], 'slerp', most)[0], one, value)
+          for one in q.fronts(r[0], 'single')
+        ]
+      ),
+    )
+  beta = config.iterations.matched_betas[-1]
+  total = 2 * sum(config.iterations.steps)
+  early = config.anchors.steps
+  for value, kind, margin in (
+    ('proxy', 'above', claims.SAME_REWARD),
+    ('kl', 'equal', claims.SAME_KL),
+  ):
+    name = 'reward' if value == 'proxy' else 'KL'
+    words = 'goes on rising' if value == 'proxy' else 'stays where it is'
+    add(
+      f'under a fixed anchor the {name} {words}',
+      '',
+      kind,
+      f'{value}, SFT anchor, β = {beta:g}, step {total:,} − step {early}',
+      lambda r, value=value: (
+        q.at(q.matched(r[0])[f'sft_{beta:g}'], value, total)
+        - q.at(q.matched(r[0])[f'sft_{beta:g}'], value, early)
+      ),
+      margin=margin,
+    )

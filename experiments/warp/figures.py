@@ -280,6 +280,64 @@ def texts(config, results):
   return fig
 
 
+@drawing.styled
+def noise(config, usual, noisy):
+  """What small batches change: angles, and what lies between two policies."""
+  fig, axes = drawing.panels(2, 2, 3.0)
+  few, many = config.noisy.batch_size, config.rl.batch_size
+  regimes = {
+    f'batches of {many}': (usual, '#0072B2', config.merging.lengths),
+    f'batches of {few}': (noisy, '#D55E00', config.noisy.lengths),
+  }
+  for label, (results, color, lengths) in regimes.items():
+    cosines = [
+      np.mean([q.cosines(r, 'task', steps).mean() for r in results.values()])
+      for steps in lengths
+    ]
+    axes[0][0].plot(lengths, cosines, 'o-', color=color, label=label)
+    for way, dash in (('slerp', '-'), ('lerp', '--')):
+      for ax, value in ((axes[0][1], 'proxy'), (axes[1][0], 'kl')):
+        gains = [
+          np.mean([q.gain(r, way, steps, value) for r in results.values()])
+          for steps in lengths
+        ]
+        ax.plot(
+          lengths,
+          gains,
+          dash,
+          marker='o',
+          color=color,
+          label=f'{way.upper()}, {label}',
+        )
+  axes[0][0].set_title('cosine of task vectors')
+  axes[0][1].set_title('proxy, half-way − ends')
+  axes[1][0].set_title('KL, half-way − ends')
+  for ax in (axes[0][0], axes[0][1], axes[1][0]):
+    ax.axhline(0, color=drawing.FAINT, linewidth=1)
+    ax.set_xlabel('step')
+  most = str(config.members)
+  named = {
+    f'line to one, batch {many}': (
+      q.over_seeds(usual, lambda r: q.mean_curve(q.fronts(r, 'single'))),
+      _style('#0072B2'),
+    ),
+    f'line to one, batch {few}': (
+      q.over_seeds(noisy, lambda r: q.mean_curve(q.fronts(r, 'single'))),
+      _style('#fdae6b'),
+    ),
+  }
+  for m, color in (('2', '#f16913'), (most, '#7f2704')):
+    named[f'SLERP of {m}, batch {few}'] = (
+      q.over_seeds(noisy, lambda r, m=m: q.mean_curve(q.fronts(r, 'slerp', m))),
+      _style(color),
+    )
+  _draw([axes[1][1]], ['proxy'], named)
+  axes[1][1].legend(frameon=False, fontsize=7.5)
+  axes[0][1].legend(frameon=False, fontsize=7.5)
+  axes[0][0].legend(frameon=False, fontsize=7.5)
+  return fig
+
+
 # file name, function; all take (config, results)
 ALL = {
   'p1_p3_anchors': anchors,

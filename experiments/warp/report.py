@@ -4,6 +4,7 @@
 import pathlib
 from collections.abc import Iterator
 
+import ml_collections
 import numpy as np
 
 from experiments.pool import evidence
@@ -16,13 +17,33 @@ COLUMNS = ('kl', *q.VALUES, 'length', 'similarity')
 
 def write(out: pathlib.Path, config, results: dict) -> str:
   """Writes claims.csv, curves.csv, geometry.csv, figures; returns the text."""
-  families = families_of(config, results)
+  usual, noisy = (
+    {seed: result[regime] for seed, result in results.items()}
+    for regime in ('usual', 'noisy')
+  )
+  families = families_of(config, usual) | reasons_of(config, usual, noisy)
   evidence.write_claims(out, [c for part in families.values() for c in part])
-  numbers.write_csv(out / 'curves.csv', list(_curve_rows(config, results)))
-  numbers.write_csv(out / 'geometry.csv', list(_geometry_rows(results)))
+  regimes = {'usual': usual, 'noisy': noisy}
+  numbers.write_csv(
+    out / 'curves.csv',
+    [
+      {'regime': regime, **row}
+      for regime, part in regimes.items()
+      for row in _curve_rows(config, part)
+    ],
+  )
+  numbers.write_csv(
+    out / 'geometry.csv',
+    [
+      {'regime': regime, **row}
+      for regime, part in regimes.items()
+      for row in _geometry_rows(part)
+    ],
+  )
   for name, draw in figures.ALL.items():
-    drawing.save(draw(config, results), out / f'{name}.png')
-  return _text(config, results, families)
+    drawing.save(draw(config, usual), out / f'{name}.png')
+  drawing.save(figures.noise(config, usual, noisy), out / 'noise.png')
+  return _text(config, regimes, families)
 
 
 def families_of(config, results) -> dict[str, list[evidence.Claim]]:
@@ -48,10 +69,43 @@ def families_of(config, results) -> dict[str, list[evidence.Claim]]:
   return out
 
 
-def methods(config) -> dict:
+def reasons_of(config, usual, noisy) -> dict[str, list[evidence.Claim]]:
+  """The same claims where gradients are noisy, and what differs: {family: ..}.
+
+  Args:
+    config: of the experiment.
+    usual: {seed: result}, batches of config.rl.
+    noisy: {seed: result}, batches of config.noisy.
+  """
+  made = {
+    'P4, noisy': claims_weights.lambdas,
+    'P5, noisy': claims_weights.angles,
+    'P7, noisy': claims_weights.lines,
+    'P8, noisy': claims_weights.many,
+    'P10, noisy': claims_runs.iterations,
+  }
+  config = ml_collections.ConfigDict(config.to_dict())
+  config.merging.lengths = config.noisy.lengths
+  out = {}
+  for name, function in made.items():
+    family = claims.Family(noisy, 'noisy: ', added=True)
+    function(family, config)
+    out[name] = list(family)
+  both = {seed: (usual[seed], noisy[seed]) for seed in usual}
+  family = claims.Family(both, added=True)
+  claims_weights.reasons(family, config)
+  out['Reasons'] = list(family)
+  return out
+
+
+def methods(config, with_anchors: bool) -> dict:
   """Every curve by name: function of one seed's result -> its curves.
 
   More than one where several policies, or pairs of them, went the same way.
+
+  Args:
+    config: of the experiment.
+    with_anchors: whether the anchors of P1 to P3 were tried.
   """
   made = {}
   fixed = {
@@ -62,7 +116,8 @@ def methods(config) -> dict:
     'ema_half_mu': 'EMA anchor, half μ',
     'ema_double_beta': 'EMA anchor, twice β',
   }
-  for what, words in (('live', ''), ('ema', ', averaged weights')):
+  tried = (('live', ''), ('ema', ', averaged weights')) if with_anchors else ()
+  for what, words in tried:
     for name, label in (fixed | moving).items():
       made[f'REINFORCE, {label}{words}'] = lambda r, n=name, w=what: [
         q.anchors(r, w)[n]
@@ -87,9 +142,13 @@ def methods(config) -> dict:
   return made
 
 
+def _first(results):
+  return next(iter(results.values()))
+
+
 def _curve_rows(config, results) -> Iterator[dict]:
   """All points of all curves, seed by seed."""
-  made = methods(config)
+  made = methods(config, 'live' in _first(results)['judge_anchors'])
   for i in range(1, len(config.iterations.steps)):  # the first's init is SFT
     made[f'WARP, iteration {i + 1}, line to its init'] = lambda r, i=i: [
       q.iterations(r, 'to_init')[i]
@@ -129,8 +188,8 @@ def _geometry_rows(results) -> Iterator[dict]:
           }
 
 
-def _text(config, results, families) -> str:
-  seeds = len(results)
+def _text(config, regimes, families) -> str:
+  seeds = len(regimes['usual'])
   parts = ['How many claims of each family:\n', evidence.families(families)]
   for name, part in families.items():
     parts += [f'### {name}\n', evidence.claims_table(part)]
@@ -143,9 +202,13 @@ def _text(config, results, families) -> str:
     'line. Where there are several such curves in a seed, their mean. 95 % '
     'intervals over '
     f'{seeds} seeds.\n',
-    _numbers_table(config, results),
+    _numbers_table(config, regimes['usual']),
+    f'With batches of {config.noisy.batch_size}:\n',
+    _numbers_table(config, regimes['noisy']),
     '### At the ends\n',
-    _ends_table(config, results),
+    _ends_table(config, regimes['usual']),
+    f'With batches of {config.noisy.batch_size}:\n',
+    _ends_table(config, regimes['noisy']),
   ]
   return '\n'.join(parts)
 
@@ -155,7 +218,8 @@ BUDGETS = (1.0, 3.0)
 
 def _numbers_table(config, results) -> str:
   rows = []
-  for name, function in methods(config).items():
+  with_anchors = 'live' in _first(results)['judge_anchors']
+  for name, function in methods(config, with_anchors).items():
     row = [name]
     for value in ('proxy', 'gold'):
       for budget in BUDGETS:
@@ -186,7 +250,7 @@ def _ends_table(config, results) -> str:
     ]
     return [name, *(palette.number(mean, 2) for mean in means)]
 
-  made = methods(config)
+  made = methods(config, 'live' in _first(results)['judge_anchors'])
   rows = [row('SFT', next(iter(made.values())), 0)]
   rows += [row(name, function, -1) for name, function in made.items()]
   return evidence.table(
