@@ -90,6 +90,7 @@ def test_sets_hold_the_sft_policy_and_their_own():
     {'run': 'warp_1', 'what': 'to_sft'},
     {'run': 'sft_anchor', 'what': 'policy'},
     {'run': 'sft_anchor', 'what': 'ema'},
+    {'run': 'sft_anchor', 'what': 'to_sft'},
   ]
   assert fronts.series(rows) == {
     'members': [0, 1],
@@ -97,6 +98,7 @@ def test_sets_hold_the_sft_policy_and_their_own():
     'warp_1': [0, 5],
     'sft_anchor': [0, 6],
     'sft_anchor_ema': [0, 7],
+    'sft_anchor_line': [0, 8],
   }
 
 
@@ -179,6 +181,8 @@ def test_rows_hold_every_policy_once(finished):
     path = [r for r in rows if r['run'] == name and r['what'] == 'policy']
     # As many updates as two members of 6 and of 4 steps.
     assert [row['step'] for row in path] == [0, 5, 10, 15, 20]
+    line = [r for r in rows if r['run'] == name and r['what'] == 'to_sft']
+    assert [r['kl'] for r in line if r['eta'] == 1.0] == [path[-1]['kl']]
   start = [r for r in rows if r.get('step') == 0 and r['run'] != 'warp_2']
   assert {row['params'] for row in start} == {'sft'}
   assert rows[0]['kl'] == 0.0
@@ -232,7 +236,7 @@ def test_another_reward_another_merge_another_anchor(finished, tmp_path):
 # Interruption
 # ---------------------------------------------------------------------------
 
-LONG = ('--config.warp.steps=(60,50)', '--config.warp.checkpoint_every=7')
+LONG = ('--config.warp.steps=(40,30)', '--config.warp.checkpoint_every=7')
 
 
 def copy_until(source, folder, stage):
@@ -262,7 +266,7 @@ def stop_in(folder, iteration, number, rows):
   """Launches and sends a signal once an iteration has so many rows."""
   process = launch(folder)
   metrics = folder / 'warp' / f'iteration_{iteration}' / 'metrics.jsonl'
-  deadline = time.time() + 300
+  deadline = time.time() + 900
   try:
     while process.poll() is None and time.time() < deadline:
       if metrics.exists() and metrics.read_bytes().count(b'\n') > rows:
@@ -282,19 +286,19 @@ def test_killed_in_each_iteration_it_goes_on_to_the_same_bits(
   undisturbed = copy_until(finished, tmp_path / 'a', 'warp')
   killed = copy_until(finished, tmp_path / 'b', 'warp')
   process = launch(undisturbed)
-  out, _ = process.communicate(timeout=300)
+  out, _ = process.communicate(timeout=900)
   assert process.returncode == 0, out
 
-  code, out = stop_in(killed, 1, signal.SIGKILL, 20)
+  code, out = stop_in(killed, 1, signal.SIGKILL, 15)
   assert code == -signal.SIGKILL, out
   first = killed / 'warp' / 'iteration_1'
   assert not (first / 'result.json').exists()
-  code, out = stop_in(killed, 2, signal.SIGINT, 20)
+  code, out = stop_in(killed, 2, signal.SIGINT, 10)
   assert code == 130, out
   assert (first / 'result.json').exists()
   assert not (killed / 'warp' / 'iteration_2' / 'result.json').exists()
   process = launch(killed)
-  out, _ = process.communicate(timeout=300)
+  out, _ = process.communicate(timeout=900)
   assert process.returncode == 0, out
 
   assert result(killed, 'warp') == result(undisturbed, 'warp')

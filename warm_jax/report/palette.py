@@ -47,6 +47,8 @@ NAMES |= {
   'ema_anchor': 'REINFORCE, EMA anchor',
   'sft_anchor_ema': 'its averaged weights, SFT anchor',
   'ema_anchor_ema': 'its averaged weights, EMA anchor',
+  'sft_anchor_line': 'line from SFT to its end, SFT anchor',
+  'ema_anchor_line': 'line from SFT to its end, EMA anchor',
   'members': 'members of WARP',
   'members_ema': 'their averaged weights',
 }

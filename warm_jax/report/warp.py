@@ -353,7 +353,9 @@ def section(result, trained) -> dict[str, Any]:
     'every set); below it the 95 % interval over prompts, and below that the '
     'difference to plain REINFORCE with the SFT anchor on the same prompts. A '
     'maximum over noisy points lies a little too high, the more so the more '
-    'points there are, which favours the long paths.',
+    'points there are, which favours the long paths; a path has no points '
+    'between the steps that were kept, which favours the lines. Lines to the '
+    'end of plain REINFORCE are what LITI gives without WARP.',
     'tables': [table(result)],
     'plots': plots,
   }

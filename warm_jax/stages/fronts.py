@@ -128,6 +128,18 @@ def candidates(run, sft: PyTree) -> Iterator[Candidate]:
     ],
     SFT,
   )
+  # The line from SFT to where each of them ended: LITI without WARP.
+  for p, (name, last) in enumerate(
+    zip(warp_stage.CONTROLS, result['stopped_at'])
+  ):
+    path = run.folder('reinforce') / f'params_{last}'
+    yield from _line(
+      sft,
+      _member(path, p),
+      run.config.fronts.etas,
+      {'run': name, 'what': 'to_sft'},
+      names={0.0: SFT, 1.0: f'{name}/params_{last}/{p}'},
+    )
 
 
 def _of_iteration(run, record, sft: PyTree) -> Iterator[Candidate]:
@@ -148,18 +160,36 @@ def _of_iteration(run, record, sft: PyTree) -> Iterator[Candidate]:
       {'run': label, 'what': how},
     )
   merged = _load(folder / 'merged')
-  for what, origin in (('to_init', init), ('to_sft', sft)):
-    start = at_init if what == 'to_init' else SFT
-    for eta in sorted({*run.config.fronts.etas, record['eta']}):
-      # In the first iteration both lines are one.
-      name = f'from_{start}_{number}_{eta:g}'
-      if what == 'to_init' and eta == record['eta']:
-        name = f'init_{number + 1}'
-      yield Candidate(
-        {0.0: start, 1.0: f'merged_{number}'}.get(eta, name),
-        functools.partial(merging.liti, origin, merged, eta),
-        {'run': label, 'what': what, 'eta': eta},
-      )
+  etas = sorted({*run.config.fronts.etas, record['eta']})
+  ends = {1.0: f'merged_{number}'}
+  next_init = {record['eta']: f'init_{number + 1}'}
+  yield from _line(
+    init,
+    merged,
+    etas,
+    {'run': label, 'what': 'to_init'},
+    names=next_init | {0.0: at_init} | ends,
+  )
+  known = {}
+  if number == 1:  # both lines are one
+    known = {eta: f'{label}/to_init_{eta:g}' for eta in etas} | next_init
+  yield from _line(
+    sft,
+    merged,
+    etas,
+    {'run': label, 'what': 'to_sft'},
+    names=known | {0.0: SFT} | ends,
+  )
+
+
+def _line(start: PyTree, end: PyTree, etas, labels, names):
+  """Candidates (1 - eta) start + eta end; `names` are of those known before."""
+  for eta in etas:
+    yield Candidate(
+      names.get(eta, f'{labels["run"]}/{labels["what"]}_{eta:g}'),
+      functools.partial(merging.liti, start, end, eta),
+      labels | {'eta': eta},
+    )
 
 
 def _paths(folder, kept, policies, init: str) -> Iterator[Candidate]:
@@ -204,8 +234,9 @@ def series(rows) -> dict[str, list[int]]:
   for i, row in enumerate(rows):
     label, what = row['run'], row['what']
     is_warp = label.startswith('warp_')
-    if is_warp and what == 'to_sft':
-      found.setdefault(label, []).append(i)
+    if what == 'to_sft':
+      name = label if is_warp else f'{label}_line'
+      found.setdefault(name, []).append(i)
     elif what in ('policy', 'ema') and label != SFT:
       name = 'members' if is_warp else label
       name += '_ema' if what == 'ema' else ''
