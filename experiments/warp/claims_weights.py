@@ -310,14 +310,18 @@ def reasons(add_to, config):
       f'{config.rl.batch_size}, {claims.OVER_KL}',
       lambda r, value=value: np.mean(
         [
-          q.above(q.fronts(r[1], 'slerp', most)[0], one, value)
+          # The noisy lines are judged at fewer etas.
+          q.above(line, q.only_at(one, line), value)
+          for line in q.fronts(r[1], 'slerp', most)
           for one in q.fronts(r[0], 'single')
         ]
       ),
     )
   beta = config.iterations.matched_betas[-1]
   total = 2 * sum(config.iterations.steps)
+  # Of the steps that are judged: every so many from the start.
   early = config.anchors.steps
+  early -= early % config.iterations.matched_every
   for value, kind, margin in (
     ('proxy', 'above', claims.SAME_REWARD),
     ('kl', 'equal', claims.SAME_KL),

@@ -1,0 +1,439 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""What experiments/warp computes with."""
+
+import csv
+import importlib.util
+import pathlib
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.pool import evidence
+from experiments.warp import figures, measure, quantities, report, run, runs
+from warm_jax import members
+from warm_jax.data import loader
+from warm_jax.report import drawing
+from warm_jax.stages import language, world
+from warm_jax.training import checkpoint, policy
+
+_SPEC = importlib.util.spec_from_file_location(
+  'warp_fakes', pathlib.Path(__file__).with_name('warp_fakes.py')
+)
+fakes = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(fakes)
+
+
+def line(kl, proxy, at=None):
+  kl, proxy = np.array(kl, float), np.array(proxy, float)
+  at = np.arange(len(kl), dtype=float) if at is None else np.array(at, float)
+  return {'kl': kl, 'proxy': proxy, 'at': at}
+
+
+def root(slope, stop, points, start=0.0):
+  kl = np.linspace(0.0, stop, points)
+  return line(kl, start + slope * np.sqrt(kl))
+
+
+# ---------------------------------------------------------------------------
+# Curves
+# ---------------------------------------------------------------------------
+
+
+def test_a_curve_is_in_order_and_begins_with_sft_or_its_start():
+  result = {'judge_anchors': {'sft': {'kl': 0.0, 'proxy': 1.0}}}
+  named = {
+    '100': {'kl': 3.0, 'proxy': 4.0},
+    '20': {'kl': 1.0, 'proxy': 2.0},
+  }
+  found = quantities.curve(result, named)
+  assert found['at'].tolist() == [0.0, 20.0, 100.0]
+  assert found['kl'].tolist() == [0.0, 1.0, 3.0]
+  assert found['proxy'].tolist() == [1.0, 2.0, 4.0]
+  start = {'kl': 0.5, 'proxy': -1.0}
+  found = quantities.curve(result, named, start)
+  assert found['kl'].tolist() == [0.5, 1.0, 3.0]
+
+
+@pytest.mark.parametrize('points', [2, 3, 9])
+def test_mean_of_a_root_is_exact_however_few_points(points):
+  # integral of 3 sqrt x from 0 to X, over X: 2 sqrt X
+  curve = root(3.0, 4.0, points)
+  for stop in (1.0, 4.0):
+    found = quantities.mean_to(curve, 'proxy', stop)
+    assert found == pytest.approx(2 * stop**0.5, rel=1e-4)
+
+
+def test_above_by_hand():
+  low, high = root(1.0, 4.0, 5), root(1.0, 9.0, 4, start=0.25)
+  assert quantities.above(high, low, 'proxy') == pytest.approx(0.25)
+  assert quantities.above(low, high, 'proxy') == pytest.approx(-0.25)
+  # Common KLs end at 4: mean of (2 - 1) sqrt x up to there.
+  steep = root(2.0, 9.0, 7)
+  assert quantities.above(steep, low, 'proxy') == pytest.approx(4 / 3, rel=1e-4)
+  assert quantities.mean_above([high, steep], [low, steep], 'proxy') == (
+    pytest.approx(0.125)
+  )
+
+
+def test_a_policy_that_is_held_is_compared_where_it_ends():
+  # At KL 1 it learns from .5 to 1.5; the other has 1 there, and 2 at KL 4.
+  held = line([0.0, 1.0, 0.9, 1.0], [0.0, 0.5, 1.0, 1.5])
+  free = root(1.0, 4.0, 5)
+  assert quantities.above(free, held, 'proxy') > 0  # blind to what came last
+  assert quantities.ahead_at_end(free, held, 'proxy') == pytest.approx(-0.5)
+  # One that ends before counts with its last point.
+  short = root(1.0, 0.25, 3)
+  assert quantities.ahead_at_end(short, held, 'proxy') == pytest.approx(-1.0)
+  assert quantities.ahead_at_end(free, root(1.0, 2.0, 3), 'proxy') == (
+    pytest.approx(0.0)
+  )
+
+
+def test_only_at_keeps_the_start_and_the_steps_of_the_other():
+  long = line(range(7), range(7), at=[0, 30, 60, 90, 120, 150, 170])
+  short = line(range(4), range(4), at=[0, 60, 120, 170])
+  found = quantities.only_at(long, short)
+  assert found['at'].tolist() == [0.0, 60.0, 120.0, 170.0]
+  assert found['kl'].tolist() == [0.0, 2.0, 4.0, 6.0]
+
+
+def brute_best(curve, budget, grid=20_000):
+  """Best value within each budget of the path that is drawn, point by point."""
+  share = np.linspace(0.0, 1.0, 400)[:, None]
+  roots, y = np.sqrt(curve['kl']), curve['proxy']
+  kl = ((1 - share) * roots[:-1] + share * roots[1:]).T.ravel() ** 2
+  value = ((1 - share) * y[:-1] + share * y[1:]).T.ravel()
+  order = np.argsort(kl, kind='stable')
+  best = np.maximum.accumulate(value[order])
+  budgets = (np.arange(grid) + 0.5) / grid * budget
+  last = np.searchsorted(kl[order], budgets, side='right') - 1
+  return best[last].mean()
+
+
+@pytest.mark.parametrize(
+  'kl, proxy',
+  [
+    ([0, 1, 2, 3], [0, 2, 1, 3]),  # down and up again
+    ([0, 1, 4], [1, 0.5, 0.2]),  # never above the start
+    ([0, 1.5], [0, 2]),  # ends before the budget
+    ([0, 2, 1.2, 2.5, 2.6], [0, 1, 1.5, 1.2, 1.6]),  # comes back in KL
+    ([0, 5, 9], [0, 4, 5]),  # goes beyond the budget
+  ],
+)
+def test_best_within_against_every_point_of_the_path(kl, proxy):
+  curve = line(kl, proxy)
+  found = quantities.best_within(curve, 'proxy', 3.0)
+  assert found == pytest.approx(brute_best(curve, 3.0), abs=5e-3)
+
+
+def test_at_is_a_point_and_no_other():
+  curve = line([0, 1, 2], [3, 4, 5], at=[0.0, 0.3, 1.0])
+  assert quantities.at(curve, 'proxy', 1.0) == 5.0
+  assert quantities.at(curve, 'kl', 0.3) == 1.0
+  with pytest.raises(ValueError):
+    quantities.at(curve, 'kl', 0.5)
+
+
+# ---------------------------------------------------------------------------
+# Results made by hand
+# ---------------------------------------------------------------------------
+
+
+def test_between_and_gain_take_the_right_members():
+  sft = {'proxy': 0.0, 'kl': 0.0}
+  ends = [{'60': {'proxy': float(p), 'kl': 1.0}} for p in (1, 3, 10, 30, 500)]
+  middles = [{'0.5': {'proxy': 5.0}}, {'0.5': {'proxy': 26.0}}]
+  result = {
+    'judge_anchors': {'sft': sft},
+    'judge_members': {'live': ends},
+    'judge_lambdas': {'slerp': {'60': middles}},
+  }
+  found = quantities.between(result, 'slerp', 60, 'proxy')
+  assert found.tolist() == [[1.0, 5.0, 3.0], [10.0, 26.0, 30.0]]
+  # 5 - 2 and 26 - 20
+  assert quantities.gain(result, 'slerp', 60, 'proxy') == 4.5
+  assert measure.PAIRS == ((0, 1), (2, 3))
+
+
+def test_angles_and_norms_by_hand():
+  groups = {
+    'embed': {'norms': [1, 9, 1], 'cosines': np.ones((3, 3)).tolist()},
+    'backbone/layers_0': {
+      'norms': [1.0, 2.0, 1.5],
+      'cosines': [[1, 0.1, 0.2], [0.1, 1, 0.6], [0.2, 0.6, 1]],
+    },
+    'backbone/layers_1': {
+      'norms': [2.0, 2.0, 2.0],
+      'cosines': [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    },
+  }
+  result = {'judge_lambdas': {'task': {'60': groups}}}
+  found = quantities.cosines(result, 'task', 60)
+  np.testing.assert_allclose(found, [0.3, 0.0])
+  assert quantities.cosines(result, 'task', 60, layers=False)[0] == 1.0
+  assert quantities.norm_ratio(result, 'task', 60) == pytest.approx(1.5)
+
+
+def test_lines_to_the_init_begin_there():
+  config = run.get_config('full')
+  result = fakes.result(config, 0)
+  for to, starts in (
+    ('to_sft', [result['judge_anchors']['sft']] * 4),
+    ('to_init', result['judge_iterations']['inits']),
+  ):
+    found = quantities.iterations(result, to)
+    assert [x['kl'][0] for x in found] == [start['kl'] for start in starts]
+
+
+# ---------------------------------------------------------------------------
+# What is measured
+# ---------------------------------------------------------------------------
+
+
+class FakeSeed:
+  """A seed whose policies are one layer of three weights, never trained."""
+
+  def __init__(self, config):
+    self.config = config
+    sft = self.tree(jnp.zeros)
+    self.panel = types.SimpleNamespace(sft=sft)
+
+  @staticmethod
+  def tree(make):
+    return {'backbone': {'embed': {'table': make(2)}, 'layers_0': make(3)}}
+
+  def params(self, *names):
+    leading = {'anchors': (len(runs.anchor_specs(self.config)),)}
+    if names[-1] in ('init', 'merged'):
+      shape = ()
+    elif names[0] == 'warp':
+      shape = (2,)
+    elif names[0] == 'more':
+      shape = (self.config.members - 2,)
+    else:
+      betas = self.config.iterations.matched_betas
+      shape = leading.get(names[0], (len(betas),))
+    rng = np.random.default_rng(len('/'.join(names)))
+    return self.tree(
+      lambda size: jnp.array(rng.normal(size=(*shape, size)), jnp.float32)
+    )
+
+  def result(self, name):
+    every, wanted = self.config.rl.eval_every, self.config.iterations
+
+    def kept(last):
+      return sorted({*range(0, last, every), last})
+
+    if name == 'warp':
+      return {
+        'iterations': [
+          {'number': i, 'kept_steps': kept(steps)}
+          for i, steps in enumerate(wanted.steps, 1)
+        ]
+      }
+    last = {
+      'anchors': self.config.anchors.steps,
+      'more': wanted.steps[0],
+      'matched': 2 * sum(wanted.steps),
+    }
+    return {'kept_steps': kept(last[name])}
+
+
+def outline(tree):
+  """Names and lengths of a nested result, numbers left out."""
+  if isinstance(tree, dict):
+    return {key: outline(value) for key, value in tree.items()}
+  return [outline(x) for x in tree] if isinstance(tree, list) else None
+
+
+@pytest.mark.parametrize('scale', ['full', 'smoke'])
+def test_fakes_are_built_like_what_is_measured(scale, monkeypatch):
+  config = run.get_config(scale)
+  monkeypatch.setattr(
+    measure, 'point', lambda seed, params: fakes.point(0.0, 0.0)
+  )
+  first = types.SimpleNamespace(  # what is merged does not matter here
+    slerp=lambda init, a, b, lam, group: a,
+    lerp=lambda a, b, lam: a,
+    liti=lambda init, end, eta: end,
+    slerp_fold=lambda init, stack, group: members.member(stack, 0),
+    uniform=lambda stack: members.member(stack, 0),
+  )
+  monkeypatch.setattr(measure, 'merging', first)
+  seed = FakeSeed(config)
+  found = {name: function(seed, seed) for name, function, *_ in measure.PARTS}
+  made = fakes.result(config, 0)
+  del made['geometry_of_iterations']
+  assert outline(found) == outline(made)
+
+
+def test_members_of_the_first_iteration_are_in_the_order_of_their_orders(
+  tmp_path,
+):
+  for folder, numbers in (('warp/iteration_1', (0, 1)), ('more', (2, 3, 4))):
+    for what, shift in (('params', 0.0), ('ema', 10.0)):
+      stack = {'w': jnp.array(numbers, jnp.float32)[:, None] + shift}
+      checkpoint.save_params(tmp_path / 'runs' / folder / f'{what}_60', stack)
+  seed = runs.Seed(None, tmp_path, None)
+  found = runs.first_iteration(seed, 60)
+  np.testing.assert_array_equal(found['w'][:, 0], [0, 1, 2, 3, 4])
+  found = runs.first_iteration(seed, 60, 'ema')
+  np.testing.assert_array_equal(found['w'][:, 0], [10, 11, 12, 13, 14])
+
+
+def test_more_members_differ_from_the_first_two_by_their_orders_alone(
+  monkeypatch, tmp_path
+):
+  config = run.get_config('smoke')
+  config.seed = 7
+  sft = {'w': jnp.zeros(2)}
+  seed = types.SimpleNamespace(
+    config=config,
+    folder=tmp_path,
+    panel=types.SimpleNamespace(sft=sft, proxy='proxy'),
+    prompts='prompts',
+    base=None,
+  )
+  monkeypatch.setattr(language, 'model_config', lambda run: 'shape')
+  monkeypatch.setattr(world, 'tokenizer', lambda run: 'tokenizer')
+  calls = []
+
+  class Enough(Exception):
+    pass
+
+  def record(*args, **kwargs):
+    calls.append((args, kwargs))
+    raise Enough
+
+  monkeypatch.setattr(policy, 'train', record)
+  for train in (runs.train_warp, runs.train_more):
+    with pytest.raises(Enough):
+      train(seed, None)
+  (first, how), (more, how_more) = calls
+  assert [*how['orders'], *how_more['orders']] == [0, 1, 2, 3, 4]
+  assert (
+    how['seed'] == how_more['seed'] == loader.order_seed(13, 'iteration', 1)
+  )
+  for i in (0, 1, 2, 3, 4):  # sft, proxy, shape, prompts, tokenizer
+    assert str(first[i]) == str(more[i])
+  for one, other in ((how['anchors'], how_more['anchors']),):
+    for field in ('kl_coef', 'mu', 'is_ema'):
+      assert getattr(one, field)[0] == getattr(other, field)[0]
+    assert bool(one.is_ema.all()) and bool(other.is_ema.all())
+  # The recipe: what either has of its own is not read by policy.train.
+  mine, own = first[5].to_dict(), more[5].to_dict()
+  rest = set(own) - {'kl_coef', 'anchor', 'mu'}  # told by the anchors
+  assert {k: mine[k] for k in rest} == {k: own[k] for k in rest}
+  # The fixed anchor is not in use; KL limits would be measured from the same.
+  assert how['ref_params'] is sft
+  assert how_more.get('ref_params') is None and more[0] is sft
+
+
+# ---------------------------------------------------------------------------
+# Claims
+# ---------------------------------------------------------------------------
+
+
+def usual_and_noisy(config, seeds=(0, 1), **flipped):
+  """{seed: what measure.measure returns}."""
+  noisy = runs.noisy(runs.Seed(config, pathlib.Path(), None)).config
+  results = {}
+  for seed in seeds:
+    results[seed] = {
+      'usual': fakes.result(config, seed, **flipped),
+      'noisy': fakes.result(noisy, seed, **flipped),
+    }
+    one = results[seed]
+    one['noisy']['judge_anchors'] = {
+      'sft': one['usual']['judge_anchors']['sft']
+    }
+  return results
+
+
+def families(**flipped):
+  config = run.get_config('full')
+  results = {s: fakes.result(config, s, **flipped) for s in (0, 1)}
+  return report.families_of(config, results)
+
+
+def others(found, verdict):
+  """Claims of another verdict, by family."""
+  return {
+    name: [f'{c.claim}: {c.interval}' for c in part if c.verdict != verdict]
+    for name, part in found.items()
+    if any(c.verdict != verdict for c in part)
+  }
+
+
+def test_in_a_world_like_the_papers_every_claim_holds():
+  found = families()
+  assert not others(found, evidence.HOLDS)
+  said = [claim.claim for part in found.values() for claim in part]
+  assert len(set(said)) == len(said)
+
+
+def test_in_a_world_turned_round_none_does():
+  flipped = dict.fromkeys(fakes.KNOBS, -1)
+  assert not others(families(**flipped), evidence.FAILS)
+
+
+# What is turned round, and {family: how many of its claims hear of it}.
+TURNED = {
+  'anchor': {'P1': 15},
+  'averages': {'P2': 10},
+  'strength': {'P3': 6},
+  'slerp': {'P4': 5},
+  'lerp': {'P4': 3},
+  'angles': {'P5': 3},
+  'whole': {'P6': 2},
+  'lines': {'P7': 6},
+  'many': {'P8': 8},
+  'stretched': {'P8': 1},
+  'beyond': {'P9': 4},
+  'iterations': {'P10': 7},
+  'matched': {'P10': 8},
+  'texts': {'Length and likeness': 6},
+}
+
+
+@pytest.mark.parametrize('knob', TURNED)
+def test_each_part_of_the_world_is_heard_of_by_its_own_claims(knob):
+  found = others(families(**{knob: -1}), evidence.HOLDS)
+  counts = {name.partition(',')[0]: len(part) for name, part in found.items()}
+  assert counts == TURNED[knob]
+
+
+def test_the_shape_of_lines_is_read_off_their_middle():
+  found = others(families(bend=-1), evidence.HOLDS)
+  text = str(found['P7, lines back to SFT'])
+  assert 'the KL is convex' in text and 'the reward is concave' in text
+
+
+# ---------------------------------------------------------------------------
+# Report
+# ---------------------------------------------------------------------------
+
+
+def test_report(tmp_path, monkeypatch):
+  monkeypatch.setattr(drawing, 'DPI', 40)
+  config = run.get_config('full')
+  results = usual_and_noisy(config)
+  text = report.write(tmp_path, config, results)
+  with (tmp_path / 'claims.csv').open(newline='', encoding='utf-8') as file:
+    claims = list(csv.DictReader(file))
+  said = [claim['claim'] for claim in claims]
+  assert len(set(said)) == len(said)
+  assert all(f'| {claim} |' in text for claim in said)
+  assert 'nan' not in text
+  pictures = {path.stem for path in tmp_path.glob('*.png')}
+  assert pictures >= set(figures.ALL)
+  assert all(p.stat().st_size > 2_000 for p in tmp_path.glob('*.png'))
+  with (tmp_path / 'curves.csv').open(newline='', encoding='utf-8') as file:
+    rows = list(csv.DictReader(file))
+  # Each begins with SFT, or with the init of a later iteration.
+  starts = [row for row in rows if float(row['step_or_eta']) == 0.0]
+  for row in starts:
+    assert (float(row['kl']) == 0.0) == ('its init' not in row['curve'])
+  assert (tmp_path / 'geometry.csv').stat().st_size > 100
