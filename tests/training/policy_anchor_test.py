@@ -1,0 +1,627 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""What the KL is taken to, who meets which prompts, and where policies stop.
+
+Gradients against exact expectations over a tiny vocabulary, as in
+policy_test.py. In the loop all policies of a stack have settings of their own,
+and what it did is worked out again in numpy from what it kept at each step.
+"""
+
+import functools
+import itertools
+import json
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from warm_jax import defaults, errors, members, rewards, sampling
+from warm_jax.data import encoding
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, value_model
+from warm_jax.training import anchor as anchor_lib
+from warm_jax.training import checkpoint, policy
+from warm_jax.training import recorder as recorder_lib
+from warm_jax.training import state as state_lib
+
+PAD, BOS, EOS, A, B = range(5)
+MODEL = config_lib.ModelConfig(
+  vocab_size=5,
+  width=16,
+  num_layers=1,
+  num_heads=2,
+  mlp_width=24,
+  max_length=8,
+)
+TOKENIZER = types.SimpleNamespace(eos_id=EOS, pad_id=PAD)
+TEMPERATURE = 0.9
+
+
+def lm_params(seed, scale=1.6):
+  """Random parameters, scaled so that the distribution is not near uniform."""
+  params = language_model.init_params(jax.random.key(seed), MODEL)
+  return jax.tree.map(lambda x: scale * x if x.ndim > 1 else x, params)
+
+
+@jax.jit
+def sequence_logps(params, ids, mask, start):
+  """[B] log-probabilities of whole responses at the sampling temperature."""
+  logps = language_model.token_logps(
+    params, MODEL, ids, mask, temperature=TEMPERATURE
+  )
+  response = sampling.response_mask(mask, start)
+  return jnp.sum(jnp.where(response, logps, 0.0), axis=1)
+
+
+# ---------------------------------------------------------------------------
+# One step
+# ---------------------------------------------------------------------------
+
+# Keeps the gradients as its state and moves nothing.
+RECORDING = optax.GradientTransformation(
+  lambda params: jax.tree.map(jnp.zeros_like, params),
+  lambda grads, state, params=None: (
+    jax.tree.map(jnp.zeros_like, grads),
+    grads,
+  ),
+)
+
+
+def all_samples(prompt):
+  """Every response of at most two tokens: EOS at once, or two tokens."""
+  responses = [[EOS]] + [
+    [first, second]
+    for first, second in itertools.product(range(5), range(5))
+    if first != EOS
+  ]
+  rows = [[*prompt, *response] for response in responses]
+  length = len(prompt) + 2
+  ids = np.array([row + [PAD] * (length - len(row)) for row in rows], np.int32)
+  mask = np.array([np.arange(length) < len(row) for row in rows])
+  return sampling.Samples(
+    ids=jnp.array(ids),
+    mask=jnp.array(mask),
+    response_start=jnp.full(len(rows), len(prompt), jnp.int32),
+    logps=jnp.zeros(ids.shape, jnp.float32),
+    ended=jnp.array([EOS in response for response in responses]),
+  )
+
+
+@pytest.mark.parametrize('kind', ['ema', 'fixed'])
+def test_expected_gradient_is_exact(kind):
+  """The KL is to the average, or to the fixed weights with one kept beside."""
+  params, ema, fixed = lm_params(0), lm_params(1), lm_params(4)
+  kl_coef = 0.4
+  anchor = anchor_lib.make(ema, 1, kl_coef=kl_coef, kind=kind, mu=0.25)
+  value = value_model.init_params(
+    jax.random.key(2), MODEL, lm_params(2)['backbone']
+  )
+
+  def train_state(params):
+    return state_lib.TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state=RECORDING.init(params),
+      rng=jax.random.key(0),
+      hparams=members.member(state_lib.make_hparams(1, learning_rate=0.1), 0),
+    )
+
+  state = policy.PolicyState(
+    policy=train_state(params),
+    value=train_state(value),
+    anchor=members.member(anchor, 0),
+    is_active=jnp.array(True),
+  )
+  step = functools.partial(
+    policy.member_step,
+    model_config=MODEL,
+    tx=RECORDING,
+    temperature=TEMPERATURE,
+    missing_eos_penalty=0.0,
+    num_samples=1,
+  )
+  samples = all_samples([BOS, B, A])
+  scores = jax.random.normal(jax.random.key(3), samples.ended.shape)
+
+  @jax.jit
+  def mean_gradient(probability):
+    def one(samples, score):
+      single = jax.tree.map(lambda x: x[None], samples)
+      new, _ = step(state, single, score[None], fixed)
+      return new.policy.opt_state, new.anchor.ema
+
+    grads, moved = jax.vmap(one)(samples, scores)
+    grads = jax.tree.map(lambda g: jnp.tensordot(probability, g, 1), grads)
+    return grads, jax.tree.map(lambda x: x[0], moved)
+
+  @jax.jit
+  @functools.partial(jax.grad, has_aux=True)
+  def exact(params, anchor):
+    """-(E[score] - kl_coef KL(policy || anchor)) over all responses."""
+    place = samples.ids, samples.mask, samples.response_start
+    logps = sequence_logps(params, *place)
+    probability = jnp.exp(logps)
+    kl = jnp.sum(probability * (logps - sequence_logps(anchor, *place)))
+    return kl_coef * kl - jnp.sum(probability * scores), (probability, kl)
+
+  right, wrong = (ema, fixed) if kind == 'ema' else (fixed, ema)
+  expected, (probability, kl) = exact(params, right)
+  assert abs(float(probability.sum()) - 1.0) < 1e-6 and float(kl) > 0.05
+  actual, moved = mean_gradient(probability)
+
+  def error(expected):
+    """The worst leaf, as a fraction of its largest entry: sums of both signs."""
+    return max(
+      float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-3))
+      for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected))
+    )
+
+  assert error(expected) < 3e-5
+  assert error(exact(params, wrong)[0]) > 0.05  # would be seen
+  chex.assert_trees_all_close(
+    moved,
+    jax.tree.map(lambda e, p: 0.75 * e + 0.25 * p, ema, params),
+    atol=1e-7,
+  )
+
+
+@pytest.mark.parametrize(
+  'settings, match',
+  [
+    ({'kind': 'ema'}, 'mu of policy 0 is 0'),
+    ({'kind': 'mean'}, "anchor of policy 0 is 'mean'"),
+    ({'mu': (0.1, 1.5)}, 'mu of policy 1 is 1.5'),
+    ({'mu': (0.1, 0.1, 0.1)}, 'mu has 3 values for 2 policies'),
+    ({'kl_coef': (0.1, 0.2, 0.3)}, 'kl_coef has 3 values for 2 policies'),
+    ({'kind': ('ema', 'fixed'), 'mu': (0.0, 0.1)}, 'mu of policy 0 is 0'),
+  ],
+)
+def test_bad_anchors_are_refused(settings, match):
+  with pytest.raises(errors.UserError, match=match):
+    anchor_lib.make({'w': jnp.ones(3)}, 2, **({'kl_coef': 0.1} | settings))
+
+
+# ---------------------------------------------------------------------------
+# The whole loop
+# ---------------------------------------------------------------------------
+
+PROMPT = 3  # tokens of every prompt, so that a row shows where it ends
+
+
+def count_token(ids, mask):
+  return ((ids == A) & mask)[:, PROMPT:].sum(axis=1).astype(np.float32)
+
+
+RULE = rewards.HostScorer(count_token)
+
+
+def make_prompts(num=16):
+  ids = np.full((num, PROMPT), BOS, np.int32)
+  ids[:, 1] = np.where(np.arange(num) % 2, A, B)
+  ids[:, 2] = np.where(np.arange(num) // 2 % 2, A, B)
+  mask = np.ones(ids.shape, bool)
+  return encoding.Sequences(ids, mask, mask.sum(axis=1).astype(np.int32))
+
+
+@functools.cache
+def start_params():
+  return language_model.init_params(jax.random.key(1), MODEL)
+
+
+def run(
+  folder, kl_coef, kind='fixed', mu=0.0, scorers=(RULE,), given=None, **over
+):
+  """Trains as many policies as kl_coef has entries; `given` goes to train."""
+  config = defaults.policy(steps=3, eval_every=1)
+  config.update(
+    {
+      'batch_size': 8,
+      'max_new_tokens': 4,
+      'temperature': TEMPERATURE,
+      'checkpoint_every': 0,
+      'learning_rate': 3e-2,
+      'baseline': 'leave_one_out',
+      'samples_per_prompt': 2,
+    }
+    | over
+  )
+  config.optimizer.warmup_steps = 0
+  runtime = defaults.runtime()
+  runtime.update({'member_map': 'scan', 'progress': False})
+  start = start_params()
+  anchors = anchor_lib.make(
+    start, len(kl_coef), kl_coef=kl_coef, kind=kind, mu=mu
+  )
+  before = jax.tree.map(np.array, anchors)
+  done = policy.train(
+    start,
+    scorers,
+    MODEL,
+    make_prompts(),
+    TOKENIZER,
+    config,
+    folder=folder,
+    seed=3,
+    runtime=runtime,
+    anchors=anchors,
+    **(given or {}),
+  )
+  # What is donated must not be the caller's.
+  chex.assert_trees_all_equal(jax.tree.map(np.asarray, anchors), before)
+  return done
+
+
+def params_at(folder, step, name='params'):
+  return checkpoint.load_params(folder / f'{name}_{step}')
+
+
+def metrics_of(folder, name):
+  """[steps, P]."""
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  columns = [c for c in rows[0] if c.rsplit('/member_', 1)[0] == name]
+  return np.array([[row[c] for c in columns] for row in rows])
+
+
+def recording(seen):
+  """The rule, which keeps the rows that it is shown."""
+
+  def rule(ids, mask):
+    seen.append((ids.copy(), mask.copy()))
+    return count_token(ids, mask)
+
+  return rewards.HostScorer(rule)
+
+
+def assert_equal_files(one, other, steps, names=('params', 'ema')):
+  for step, name in itertools.product(steps, names):
+    chex.assert_trees_all_equal(
+      params_at(one, step, name), params_at(other, step, name)
+    )
+
+
+# Six policies in one stack: two of the same settings, one that differs by its
+# order, one whose average is itself, one with a fixed anchor and an average
+# beside it, and one that is held by nothing.
+KINDS = ('ema', 'ema', 'ema', 'ema', 'fixed', 'fixed')
+MUS = np.float32([0.2, 0.2, 0.2, 1.0, 0.3, 0.0])
+KL_COEFS = (0.3, 0.3, 0.3, 0.3, 2.0, 0.0)
+ORDERS = (0, 0, 4, 0, 0, 7)
+
+
+@pytest.fixture(scope='module')
+def six(tmp_path_factory):
+  """The run, the fixed anchor (not the start) and all rows it was scored on."""
+  folder, seen, fixed = tmp_path_factory.mktemp('six'), [], lm_params(5)
+  steps, result = run(
+    folder,
+    KL_COEFS,
+    KINDS,
+    MUS,
+    scorers=(recording(seen),),
+    given={'orders': ORDERS, 'anchor_params': fixed},
+  )
+  assert steps == [0, 1, 2, 3] and result['stopped_at'] == [3] * 6
+  assert len(seen) == 3
+  seen = [[x.reshape(6, 8, -1) for x in pair] for pair in seen]
+  return types.SimpleNamespace(folder=folder, seen=seen, fixed=fixed)
+
+
+def test_average_follows_the_new_weights(six):
+  """ema_{t+1} = (1 - mu) ema_t + mu theta_{t+1}, each member its own."""
+  start = jax.tree.map(np.asarray, start_params())
+  for name in ('params', 'ema'):
+    for one in members.unstack(params_at(six.folder, 0, name)):
+      chex.assert_trees_all_equal(one, start)
+  ema = params_at(six.folder, 0, 'ema')
+  for step in (1, 2, 3):
+    theta, kept = (params_at(six.folder, step, n) for n in ('params', 'ema'))
+
+    def move(e, t):
+      mu = MUS.astype(np.float64).reshape(-1, *[1] * (t.ndim - 1))
+      return (1 - mu) * e.astype(np.float64) + mu * t.astype(np.float64)
+
+    ema = jax.tree.map(move, ema, theta)
+    chex.assert_trees_all_close(
+      kept, jax.tree.map(np.float32, ema), atol=2e-7, rtol=2e-7
+    )
+    # The policies do move, and a shifted average would be seen.
+    late = jax.tree.map(lambda a, b: np.abs(a - b).max(), kept, theta)
+    assert max(jax.tree.leaves(late)) > 1e-2
+    chex.assert_trees_all_equal(
+      members.member(kept, 3), members.member(theta, 3)
+    )
+    chex.assert_trees_all_equal(members.member(kept, 5), start)
+
+
+def test_kl_of_each_step_is_to_its_anchor(six):
+  """From the rows that were scored and the weights that were kept."""
+  reported = metrics_of(six.folder, 'objective/kl')
+  scores = metrics_of(six.folder, 'objective/scores')
+  shaped = metrics_of(six.folder, 'objective/rlhf_reward')
+  start = jnp.full(8, PROMPT)
+  for step, (ids, mask) in enumerate(six.seen):
+    theta, ema = (params_at(six.folder, step, n) for n in ('params', 'ema'))
+    ended = ((ids == EOS) & mask)[..., PROMPT:].any(axis=-1)
+    for p, kind in enumerate(KINDS):
+      place = ids[p], mask[p], start
+      anchor = members.member(ema, p) if kind == 'ema' else six.fixed
+      logps = sequence_logps(members.member(theta, p), *place)
+      kl = float(np.mean(logps - sequence_logps(anchor, *place)))
+      assert reported[step, p] == pytest.approx(kl, abs=2e-5), (step, p)
+      reward = scores[step, p] - (1 - ended[p]).mean() - KL_COEFS[p] * kl
+      assert shaped[step, p] == pytest.approx(reward, abs=1e-4), (step, p)
+  assert np.abs(reported[0, :4]).max() < 1e-5  # all start where they are
+  assert np.abs(reported[:, 3]).max() < 1e-5  # mu = 1: the KL to itself
+  assert np.abs(reported[1:, :3]).min() > 1e-4
+  assert abs(reported[0, 4]) > 0.05  # the fixed anchor is not the start
+
+
+def test_orders(six):
+  """Equal numbers meet the same prompts and draw alike; others do not."""
+  for step, (ids, _) in enumerate(six.seen):
+    prompts = ids[..., :PROMPT]
+    for same in (1, 3, 4):
+      np.testing.assert_array_equal(prompts[0], prompts[same])
+    np.testing.assert_array_equal(prompts[:, ::2], prompts[:, 1::2])
+    if step == 0:
+      for same in (1, 3, 4):
+        np.testing.assert_array_equal(ids[0], ids[same])
+  assert any((ids[0] != ids[2])[..., :PROMPT].any() for ids, _ in six.seen)
+  assert any((ids[2] != ids[5])[..., :PROMPT].any() for ids, _ in six.seen)
+  last, ema = (params_at(six.folder, 3, name) for name in ('params', 'ema'))
+  for tree in (last, ema):
+    # 0 and 1 have equal settings and order; all others are their own.
+    chex.assert_trees_all_equal(*(members.member(tree, p) for p in (0, 1)))
+  for p, q in itertools.combinations((0, 2, 3, 4, 5), 2):
+    apart = jax.tree.map(lambda x, p=p, q=q: np.abs(x[p] - x[q]).max(), last)
+    assert max(jax.tree.leaves(apart)) > 1e-3, (p, q)
+
+
+def test_prompts_of_an_order_are_those_of_its_number(six, tmp_path):
+  """Not of its place in the stack, nor of its neighbours.
+
+  In a stack of other policies, at other places: equal to the bit.
+  """
+  seen = []
+  places = [5, 2, 0]
+  run(
+    tmp_path,
+    [KL_COEFS[p] for p in places],
+    [KINDS[p] for p in places],
+    MUS[places],
+    scorers=(recording(seen),),
+    given={
+      'orders': [ORDERS[p] for p in places],
+      'anchor_params': six.fixed,
+    },
+  )
+  for (ids, _), (expected, _) in zip(seen, six.seen, strict=True):
+    np.testing.assert_array_equal(ids.reshape(3, 8, -1), expected[places])
+  for step, name in itertools.product((1, 2, 3), ('params', 'ema')):
+    chex.assert_trees_all_equal(
+      params_at(tmp_path, step, name),
+      jax.tree.map(lambda x: x[places], params_at(six.folder, step, name)),
+    )
+
+
+def test_alone_or_among_others(six, tmp_path):
+  """P = 1 is the same training; the program is another, so nearly."""
+  p, seen = 2, []
+  run(
+    tmp_path,
+    [KL_COEFS[p]],
+    KINDS[p],
+    MUS[p],
+    scorers=(recording(seen),),
+    given={'orders': [ORDERS[p]]},
+  )
+  for (ids, _), (expected, _) in zip(seen, six.seen, strict=True):
+    np.testing.assert_array_equal(ids, expected[p])
+  for step, name in itertools.product((1, 2, 3), ('params', 'ema')):
+    chex.assert_trees_all_close(
+      params_at(tmp_path, step, name),
+      jax.tree.map(lambda x: x[p : p + 1], params_at(six.folder, step, name)),
+      atol=2e-6,
+    )
+
+
+def test_one_scorer_for_all_equals_one_each(six, tmp_path):
+  run(
+    tmp_path,
+    KL_COEFS,
+    KINDS,
+    MUS,
+    scorers=[RULE] * 6,
+    given={'orders': ORDERS, 'anchor_params': six.fixed},
+  )
+  assert_equal_files(tmp_path, six.folder, (1, 2, 3))
+  expected = (six.folder / 'metrics.jsonl').read_text()
+  assert (tmp_path / 'metrics.jsonl').read_text() == expected
+
+
+def test_nothing_that_was_given_is_changed(six):
+  """Start and fixed anchor (M5); `run` looks at the anchors."""
+  start = jax.tree.map(np.asarray, start_params())
+  chex.assert_trees_all_equal(
+    start, members.member(params_at(six.folder, 0), 0)
+  )
+  chex.assert_trees_all_equal(six.fixed, lm_params(5))
+
+
+# --- stopping ---------------------------------------------------------------
+
+# The first is free, the second held tightly, the third in between; what the
+# limit stops is worked out from a run without one.
+FAR = {
+  'kl_coef': (0.0, 30.0, 0.3),
+  'kind': 'ema',
+  'mu': 0.05,
+  'steps': 8,
+  'eval_every': 2,
+  'checkpoint_every': 2,
+  'learning_rate': 6e-3,
+  'given': {'orders': (0, 1, 2)},
+}
+
+
+@pytest.fixture(scope='module')
+def far(tmp_path_factory):
+  """Without a limit; and the KL to the start when it will be looked at."""
+  folder, seen = tmp_path_factory.mktemp('far'), []
+  run(folder, scorers=(recording(seen),), **FAR)
+  kls = []
+  for step in (2, 4, 6):
+    ids, mask = (x.reshape(3, 8, -1) for x in seen[step])
+    for p, theta in enumerate(members.unstack(params_at(folder, step))):
+      place = ids[p], mask[p], jnp.full(8, PROMPT)
+      ratio = sequence_logps(theta, *place)
+      ratio = ratio - sequence_logps(start_params(), *place)
+      kls.append(float(np.mean(ratio)))
+  return types.SimpleNamespace(folder=folder, kls=np.reshape(kls, (3, 3)))
+
+
+def stops(kls, limit):
+  """[P] where each stops: the first of steps 2, 4, 6 at or above the limit."""
+  return [
+    next((2 * i + 2 for i, kl in enumerate(column) if kl >= limit), 8)
+    for column in kls.T
+  ]
+
+
+def limit_where(kls, is_wanted):
+  """The limit farthest from any KL of those that stop them as wanted."""
+  values = np.sort(kls.ravel())
+  limits = [
+    (high - low, (high + low) / 2)
+    for low, high in itertools.pairwise(values)
+    if is_wanted(stops(kls, (high + low) / 2))
+  ]
+  assert limits and max(limits)[0] > 1e-3, kls  # else change the rates of FAR
+  return max(limits)[1]
+
+
+def one_stops(found):
+  """Early enough to be resumed from, while another goes on to the end."""
+  return min(found) == 2 and max(found) == 8
+
+
+def all_stop(found):
+  return max(found) < 8 and len(set(found)) > 1
+
+
+@pytest.fixture(scope='module')
+def limited(far, tmp_path_factory):
+  """With a limit that stops some policies and not others."""
+  folder = tmp_path_factory.mktemp('limited')
+  limit = limit_where(far.kls, one_stops)
+  done = run(folder, max_kl=limit, **FAR)
+  return types.SimpleNamespace(folder=folder, limit=limit, done=done)
+
+
+def test_a_policy_stops_at_its_own_kl(far, limited):
+  """It stays as it was kept there; its neighbours go their way."""
+  steps, result = limited.done
+  at = stops(far.kls, limited.limit)
+  assert steps == [0, 2, 4, 6, 8]
+  assert result['stopped_at'] == at
+  for name, step in itertools.product(('params', 'ema'), steps):
+    stack = params_at(limited.folder, step, name)
+    for p in range(3):
+      # As without a limit, up to where it stopped.
+      free = params_at(far.folder, min(step, at[p]), name)
+      chex.assert_trees_all_equal(
+        members.member(stack, p), members.member(free, p)
+      )
+  rows = (limited.folder / 'metrics.csv').read_text().splitlines()
+  assert len(rows) == 1 + 8
+
+
+def test_the_loop_ends_with_the_last(far, tmp_path):
+  limit = limit_where(far.kls, all_stop)
+  at = stops(far.kls, limit)
+  done = steps, result = run(tmp_path, max_kl=limit, **FAR)
+  assert steps == list(range(0, max(at) + 1, 2))
+  assert result['stopped_at'] == at
+  kept = {f'{n}_{step}' for n in ('params', 'ema') for step in steps}
+  found = {p.name for p in tmp_path.iterdir() if p.name[-1].isdigit()}
+  assert found == kept
+  last = params_at(tmp_path, steps[-1])
+  for p in range(3):
+    chex.assert_trees_all_equal(
+      members.member(last, p), members.member(params_at(far.folder, at[p]), p)
+    )
+  # A relaunch, before anyone has written down that it is done.
+  before = (tmp_path / 'metrics.csv').read_text()
+  assert run(tmp_path, max_kl=limit, **FAR) == done
+  assert (tmp_path / 'metrics.csv').read_text() == before
+  chex.assert_trees_all_equal(params_at(tmp_path, steps[-1]), last)
+  assert {p.name for p in tmp_path.iterdir() if p.name[-1].isdigit()} == kept
+
+
+def test_the_limit_is_measured_from_the_reference(tmp_path):
+  """Whatever the anchor: far from it at once, and so stopped at once."""
+  far_away = lm_params(6, scale=3.0)
+  steps, result = run(
+    tmp_path,
+    (0.1, 0.1),
+    'ema',
+    0.5,
+    max_kl=1.0,
+    learning_rate=1e-4,
+    given={'ref_params': far_away},
+  )
+  assert steps == [0, 1] and result['stopped_at'] == [1, 1]
+  assert np.abs(metrics_of(tmp_path, 'objective/kl')).max() < 0.1
+
+
+# Before the first stops (its checkpoint is of step 0), when its checkpoint
+# does not know yet that it will, and when it does.
+@pytest.mark.slow
+@pytest.mark.parametrize('killed_at, saved', [(1, []), (3, [2]), (5, [2, 4])])
+def test_resume_equals_uninterrupted(
+  limited, tmp_path, monkeypatch, killed_at, saved
+):
+  """With moving anchors, and policies that have stopped (R16)."""
+  record = recorder_lib.Recorder.record
+
+  def killing(self, step, metrics):
+    record(self, step, metrics)
+    if step == killed_at:
+      raise KeyboardInterrupt
+
+  with monkeypatch.context() as patches:
+    patches.setattr(recorder_lib.Recorder, 'record', killing)
+    with pytest.raises(KeyboardInterrupt):
+      run(tmp_path, max_kl=limited.limit, **FAR)
+  with checkpoint.Checkpoints(tmp_path / 'checkpoints') as checkpoints:
+    assert checkpoints.steps == saved
+  assert run(tmp_path, max_kl=limited.limit, **FAR) == limited.done
+  assert_equal_files(tmp_path, limited.folder, (0, 2, 4, 6, 8))
+  for name in ('metrics.jsonl', 'metrics.csv'):
+    expected = (limited.folder / name).read_text()
+    assert (tmp_path / name).read_text() == expected
+
+
+def test_nan_names_the_member(tmp_path):
+  """And nothing that it has spoilt is kept."""
+  calls = []
+
+  def failing(ids, mask):
+    calls.append(ids.shape)
+    score = count_token(ids, mask)
+    return score * np.nan if len(calls) == 2 else score
+
+  with pytest.raises(errors.NonFiniteError, match='step 1: .* for member 1'):
+    run(
+      tmp_path,
+      (0.1, 0.1, 0.1),
+      'ema',
+      0.1,
+      scorers=(RULE, rewards.HostScorer(failing), RULE),
+    )
+  found = sorted(p.name for p in tmp_path.iterdir() if p.name[-1].isdigit())
+  assert found == ['ema_0', 'ema_1', 'params_0', 'params_1']
