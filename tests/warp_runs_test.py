@@ -293,8 +293,8 @@ def test_killed_in_each_iteration_it_goes_on_to_the_same_bits(
   assert code == -signal.SIGKILL, out
   first = killed / 'warp' / 'iteration_1'
   assert not (first / 'result.json').exists()
-  code, out = stop_in(killed, 2, signal.SIGINT, 10)
-  assert code == 130, out
+  code, out = stop_in(killed, 2, signal.SIGTERM, 10)
+  assert code == 143, out
   assert (first / 'result.json').exists()
   assert not (killed / 'warp' / 'iteration_2' / 'result.json').exists()
   process = launch(killed)
