@@ -103,7 +103,7 @@ def get_config(arg: str = ''):
   config.preferences = ml_collections.ConfigDict(
     {
       # A reward that is worth climbing: no swapped labels.
-      'num_train': 4_000,
+      'num_train': 6_000,
       'num_selection': 1_000,
       'num_test': 1_000,
       'num_ood': 1_000,
@@ -138,20 +138,20 @@ def get_config(arg: str = ''):
     }
   )
   config.probe = ml_collections.ConfigDict({'l2': 1e-3})
-  config.reward = defaults.reward(members=3, steps=600)
+  config.reward = defaults.reward(members=3, steps=900)
   config.reward.update({'batch_size': 32, 'learning_rates': (1e-3, 2e-3)})
   config.merge = defaults.merge()
   config.merge.update({'num_lambdas': 3, 'num_path_pairs': 500})
   config.merge.num_train_pairs = 500
 
   config.warp = defaults.warp(
-    iterations=3, steps=(120, 90, 90), kl_coefs=(0.1,), eval_every=15
+    iterations=3, steps=(150, 120, 90), kl_coefs=(0.3,), eval_every=15
   )
   config.warp.update(
     {
       'reward': 'warm',  # any name of stages/scorers.py
       'mu': 0.05,
-      'max_kl': 12.0,
+      'max_kl': 8.0,
       'learning_rate': 3e-4,
       'max_new_tokens': 13,
     }
@@ -169,7 +169,7 @@ def get_config(arg: str = ''):
       'num_prompts': 256,
       'num_samples': 2,  # of each prompt; their likeness needs two
       'etas': (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3),
-      'max_kl': 10.0,  # a front's number is its mean up to this KL
+      'max_kl': 3.0,  # a front's number is its mean up to this KL
       'num_bootstrap': 1000,
     }
   )
