@@ -1,9 +1,10 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The claims of WARP's paper, one by one, and the controls it lacks.
 
-Written down before any full run, but for those that say so. Rewards are in standard deviations of the
-proxy over samples of the SFT policy; gold is the utility of the toy world. Two
-curves are compared on average over the KLs that both of them reach.
+Written down before the full runs, but for those that say so. Rewards are in
+standard deviations of the proxy over samples of the SFT policy; gold is the
+utility of the toy world. Two curves are compared on average over the KLs that
+both of them reach, and where the second one ends.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,14 @@ class Family(list):
     self._added = added
 
   def add(
-    self, claim, paper, kind, quantity, function: Callable, margin=SAME_REWARD
+    self,
+    claim,
+    paper,
+    kind,
+    quantity,
+    function: Callable,
+    margin=SAME_REWARD,
+    added=False,
   ):
     values = tuple(q.each(self._results, function))
     self.append(
@@ -45,6 +53,6 @@ class Family(list):
         quantity,
         values,
         margin=margin,
-        added=self._added,
+        added=added or self._added,
       )
     )

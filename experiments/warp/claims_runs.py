@@ -159,6 +159,17 @@ def iterations(add_to, config):
           q.iterations(r)[-1], q.matched(r)[name], value
         ),
       )
+      add_to.add(
+        f'and than the line from SFT to that REINFORCE, β = {beta:g} ({value})',
+        'no such control',
+        'above',
+        f'{value}, last line to SFT − line to REINFORCE of {total:,} updates, '
+        f'{claims.OVER_KL}',
+        lambda r, name=f'sft_{beta:g}', value=value: q.above(
+          q.iterations(r)[-1], q.matched_lines(r)[name], value
+        ),
+        added=True,
+      )
 
 
 def texts(add_to, config):

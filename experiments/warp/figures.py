@@ -251,6 +251,10 @@ def iterations(config, results):
   for beta, color in zip(config.iterations.matched_betas, FIXED[1:]):
     line = q.over_seeds(results, lambda r, n=f'sft_{beta:g}': q.matched(r)[n])
     named[f'REINFORCE, β {beta:g}'] = (line, _style(color, ':', 's'))
+    line = q.over_seeds(
+      results, lambda r, n=f'sft_{beta:g}': q.matched_lines(r)[n]
+    )
+    named[f'line to it, β {beta:g}'] = (line, _style(color, '-.', ''))
   for i, color in zip(range(len(config.iterations.steps)), FOUR):
     line = q.over_seeds(results, lambda r, i=i: q.iterations(r)[i])
     named[f'WARP, iteration {i + 1}'] = (line, _style(color))

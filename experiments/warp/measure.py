@@ -269,6 +269,17 @@ def judge_matched(seed: runs.Seed, run) -> dict:
   }
 
 
+def judge_matched_lines(seed: runs.Seed, run) -> dict:
+  """{policy: {eta: point}} on the lines from SFT to the ends of those."""
+  last = run.result('matched')['kept_steps'][-1]
+  ends = members.unstack(seed.params('matched', f'params_{last}'))
+  etas = seed.config.merging.etas
+  return {
+    f'sft_{beta:g}': line(seed, seed.panel.sft, end, etas)
+    for beta, end in zip(seed.config.iterations.matched_betas, ends)
+  }
+
+
 # name, function, sets it judges, sections of its own
 PARTS = (
   ('judge_anchors', judge_anchors, ('anchors',), ()),
@@ -277,5 +288,6 @@ PARTS = (
   ('judge_fronts', judge_fronts, ('warp', 'more'), ('merging',)),
   ('judge_iterations', judge_iterations, ('warp',), ('merging',)),
   ('judge_matched', judge_matched, ('matched',), ('anchors',)),
+  ('judge_matched_lines', judge_matched_lines, ('matched',), ('merging',)),
 )
 TABLES = (runs.SETS, PARTS)

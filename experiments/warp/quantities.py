@@ -155,6 +155,12 @@ def matched(result) -> dict[str, Curve]:
   return {k: curve(result, v) for k, v in result['judge_matched'].items()}
 
 
+def matched_lines(result) -> dict[str, Curve]:
+  """Lines from SFT to where those ended."""
+  named = result['judge_matched_lines']
+  return {k: curve(result, v) for k, v in named.items()}
+
+
 def at(line: Curve, value: str, where: float) -> float:
   """Value of the point of a curve at a step or eta."""
   (i,) = np.flatnonzero(np.isclose(line['at'], where))

@@ -126,6 +126,9 @@ def methods(config, with_anchors: bool) -> dict:
     made[f"REINFORCE of WARP's updates, SFT anchor, β {beta:g}"] = (
       lambda r, n=f'sft_{beta:g}': [q.matched(r)[n]]
     )
+    made[f'line to that REINFORCE, β {beta:g}'] = lambda r, n=f'sft_{beta:g}': [
+      q.matched_lines(r)[n]
+    ]
   made['line to one policy'] = lambda r: q.fronts(r, 'single')
   made['line to the mean of its checkpoints'] = lambda r: q.fronts(
     r, 'averaged'

@@ -112,7 +112,7 @@ def get_config(scale: str = ''):
   # P4 to P10 once more, with gradients eight times as noisy. Added when the
   # first seed had shown task vectors far from orthogonal: is noise the reason?
   config.noisy = {
-    'batch_size': 8 if full else 4,
+    'batch_size': 8,  # the usual one of the smoke form, and its programs
     'lengths': (60, 240) if full else (2, 4),
     'etas': (0.1, 0.3, 0.5, 0.7, 1.0) if full else (0.5, 1.0),
   }

@@ -221,5 +221,9 @@ def result(config, seed: int, **flipped: int) -> dict:
     'judge_fronts': fronts,
     'judge_iterations': iterations,
     'judge_matched': matched,
+    'judge_matched_lines': {
+      f'sft_{beta:g}': to_end(2.0, best - step['matched'])
+      for beta in config.iterations.matched_betas
+    },
     'geometry_of_iterations': [],
   }

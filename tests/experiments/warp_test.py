@@ -393,7 +393,7 @@ TURNED = {
   'stretched': {'P8': 1},
   'beyond': {'P9': 4},
   'iterations': {'P10': 7},
-  'matched': {'P10': 8},
+  'matched': {'P10': 12},
   'texts': {'Length and likeness': 6},
 }
 
