@@ -408,6 +408,7 @@ def test_prompts_of_an_order_are_those_of_its_number(six, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_alone_or_among_others(six, tmp_path):
   """P = 1 is the same training; the program is another, so nearly."""
   p, seen = 2, []
@@ -540,6 +541,7 @@ def test_a_policy_stops_at_its_own_kl(far, limited):
   assert len(rows) == 1 + 8
 
 
+@pytest.mark.slow
 def test_the_loop_ends_with_the_last(far, tmp_path):
   limit = limit_where(far.kls, all_stop)
   at = stops(far.kls, limit)
@@ -562,6 +564,7 @@ def test_the_loop_ends_with_the_last(far, tmp_path):
   assert {p.name for p in tmp_path.iterdir() if p.name[-1].isdigit()} == kept
 
 
+@pytest.mark.slow
 def test_the_limit_is_measured_from_the_reference(tmp_path):
   """Whatever the anchor: far from it at once, and so stopped at once."""
   far_away = lm_params(6, scale=3.0)
