@@ -297,7 +297,7 @@ def test_warp_run_exports_the_line_from_the_start_to_the_merge(
   )
   results = pipeline.run(config, tmp_path)
   rows = {row['policy']: row for row in results['evaluate']['rows']}
-  assert list(rows) == ['start', 'merged_1', 'merged_2', 'eta_0.5']
+  assert list(rows) == ['start', 'merged_1', 'eta_0.5', 'merged_2']
   assert rows['start']['kl'] == pytest.approx(0.0, abs=1e-5)
   samples = (tmp_path / 'evaluate' / 'samples.jsonl').read_text().splitlines()
   assert len(samples) == 4 * 5

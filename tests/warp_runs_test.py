@@ -111,7 +111,7 @@ def test_differences_are_paired_and_have_their_sign():
     **{j: np.stack([noise, noise + 1, noise + 1.5]) for j in fronts.JUDGES},
   }
   found = fronts.compare(
-    {'sft_anchor': [0, 1], 'same': [0, 1], 'warp_1': [0, 2]},
+    {'sft_anchor_line': [0, 1], 'same': [0, 1], 'warp_1': [0, 2]},
     values,
     max_kl=2.0,
     resamples=50,

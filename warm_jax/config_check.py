@@ -129,6 +129,7 @@ RULES: tuple[Rule, ...] = (
   _rule('*fraction *fractions *_probability', _between(0, 1)),
   _rule('*.temperature *_temperature', _at_least(0, is_open=True)),
   _rule('*.kl_coef *.kl_coefs *_coef *.max_kl', _at_least(0)),
+  _rule('fronts.max_kl', _at_least(0, is_open=True)),
   _rule('warp.anchor', _one_of('ema', 'init', 'sft')),
   _rule('*.anchor', _one_of('sft', 'ema')),
   _rule('warp.merge', _one_of('slerp', 'lerp')),
@@ -213,6 +214,14 @@ def _conflicts(config: Mapping[str, Any]):
       yield (
         f'{here}max_new_tokens is {new_tokens}: it leaves no room for a prompt '
         f'in config.data.max_length={context}'
+      )
+  warp = config.get('warp', {})
+  for field in ('steps', 'kl_coefs', 'etas'):
+    values = warp.get(field)
+    if isinstance(values, list) and len(values) > warp['iterations']:
+      yield (
+        f'config.warp.{field} has {len(values)} entries: '
+        f'config.warp.iterations is {warp["iterations"]}'
       )
   kept = config.get('sft', {}).get('keep_steps')
   starts = config.get('reward', {}).get('sft_checkpoints')

@@ -75,7 +75,9 @@ def policy(steps: int, eval_every: int):
       # bounds nothing, so set max_kl with it.
       'anchor': 'sft',
       'mu': 0.01,  # step of that average
-      'max_kl': 0.0,  # nats a sequence where a policy stops; 0: nowhere
+      # Nats a sequence from the start where a policy stops, looked at every
+      # eval_every steps; 0: nowhere.
+      'max_kl': 0.0,
       'missing_eos_penalty': 1.0,
       'learning_rate': 2e-4,
       'value_learning_rate': 1e-3,

@@ -85,7 +85,7 @@ def angles(add_to, config):
     'equal',
     f'1 − cosine of weights, {here}',
     lambda r: 1.0 - q.cosines(r, 'whole', last).mean(),
-    margin=0.01,
+    margin=0.001,
   )
   add_to.add(
     'task vectors have about equal norms',

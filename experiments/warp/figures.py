@@ -42,6 +42,8 @@ def _draw(axes, values, named, x='kl'):
     for label, (line, style) in named.items():
       ax.plot(line[x], line[value], label=label, markersize=3.5, **style)
     _axes(ax, x, value)
+    if x == 'kl':  # the scale on which curves are read between their points
+      drawing.kl_axis(ax, max(line['kl'].max() for line, _ in named.values()))
 
 
 def _style(color, dash='-', mark='o'):
@@ -90,9 +92,7 @@ def averages(config, results):
   fig, axes = drawing.panels(1, 2, 3.3)
   labels, colors = _anchor_styles(config)
   named = {}
-  for name in ('sft_0.03', 'sft_0.1', 'ema'):
-    if name not in labels:
-      continue
+  for name in (*list(labels)[1:3], 'ema'):
     for what, dash in (('live', '-'), ('ema', '--')):
       line = q.over_seeds(results, lambda r, n=name, w=what: q.anchors(r, w)[n])
       words = labels[name] + (', averaged' if what == 'ema' else '')

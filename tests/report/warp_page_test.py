@@ -66,6 +66,8 @@ def fake_fronts(gain=0.5, gold_gain=0.5, iterations=2, prompts=60, seed=0):
     for what in ('policy', 'ema'):
       for step in (0, 20, 40, 60):
         add(run, what, step / 10, step=step)
+    for eta in ETAS:
+      add(run, 'to_sft', 6.0 * eta, eta=eta)
   values = {k: np.stack(x) for k, x in values.items()}
   found = fronts.compare(fronts.series(rows), values, max_kl=5.0, resamples=50)
   shown = ('sft', 'warp_1', f'warp_{iterations}', 'sft_anchor')
@@ -78,6 +80,7 @@ def fake_fronts(gain=0.5, gold_gain=0.5, iterations=2, prompts=60, seed=0):
     'merge': 'slerp',
     'prompts': prompts,
     'updates': 80,
+    'stopped_at': {'sft_anchor': 80, 'ema_anchor': 60},
     'samples': [
       {
         'post': 'my dog vanished . tldr :',

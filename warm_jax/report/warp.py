@@ -6,7 +6,7 @@ from typing import Any
 
 from warm_jax.report import palette, tables, warp_figures
 
-BASELINE = 'sft_anchor'
+BASELINE = 'sft_anchor_line'  # as stages.fronts.BASELINE
 NUMBERS = {
   'proxy': 'reward that was climbed',
   'control': 'control reward',
@@ -22,7 +22,8 @@ SAMPLES = (
   'of the merge of each iteration, and of each plain run at its last step.'
 )
 NOTE = (
-  'Gold is the utility of the toy world, in its own units; no policy was trained '
+  'Differences are to plain REINFORCE with the SFT anchor read as WARP is read, '
+  'on the line from the SFT policy to where it ended. Gold is the utility of the toy world, in its own units; no policy was trained '
   'on it. Where gold chooses a policy within a budget of KL, that is an oracle, '
   'and it is said so.'
 )
@@ -117,7 +118,7 @@ def paragraphs(result: Mapping[str, Any], warp: Mapping[str, Any]) -> list[str]:
     warp: of the stage `warp`.
   """
   told = [_ran(result, warp), _by_iteration(result), _verdict(result)]
-  return [*told, _averages(result), _merges(result)]
+  return [*told, _merges(result)]
 
 
 def _ran(result, warp) -> str:
@@ -136,8 +137,13 @@ def _ran(result, warp) -> str:
   if stopped:
     text += (
       f'{palette.counted(stopped)} of the {count * len(records)} members '
-      'reached the limit of KL and stopped there.'
+      'reached the limit of KL and stopped there. '
     )
+  for name, steps in result['stopped_at'].items():
+    if steps < result['updates']:
+      text += (
+        f'{palette.name(name)} reached it after {steps:,} updates and stopped. '
+      )
   return text.strip()
 
 
@@ -156,14 +162,15 @@ def _by_iteration(result) -> str:
     f'The best reward that can be had within a budget of KL, on average over '
     f'budgets up to {limit}, is after each iteration: '
     f'{_numbers_of(result, "proxy")}; gold where that reward chooses: '
-    f'{_numbers_of(result, "gold_by_proxy")}. Plain REINFORCE has '
+    f'{_numbers_of(result, "gold_by_proxy")}. The line to plain REINFORCE has '
   )
   parts = [
     f'{palette.number(row["proxy"], 2)} and gold '
     f'{palette.number(row["gold_by_proxy"], 2)} with the '
-    f'{"SFT" if name == BASELINE else "moving"} anchor'
+    f'{"SFT" if name.startswith("sft_anchor") else "moving"} anchor'
     for name, row in result['fronts'].items()
-    if name in warp_figures.CONTROLS
+    if name.removesuffix('_line') in warp_figures.CONTROLS
+    and name.endswith('_line')
   ]
   return f'{text}{palette.listed(parts)}.'
 
@@ -188,22 +195,6 @@ def _verdict(result) -> str:
     )
   oracle = found['gold']
   return f'{text}If gold itself could choose, WARP would be {words[oracle]}.'
-
-
-def _averages(result) -> str:
-  row = result['fronts'].get(f'{BASELINE}_ema')
-  if not row:
-    return ''
-  parts = []
-  for key, what in (('proxy', 'reward'), ('gold', 'gold')):
-    ends = [row[f'difference_{key}{e}'] for e in ('', '_low', '_high')]
-    between = palette.interval(*ends[1:], 2, palette.signed)
-    undecided = ', undecided' if side(ends) == 'undecided' else ''
-    parts.append(f'{what} {palette.signed(ends[0], 2)} {between}{undecided}')
-  return (
-    'The moving average of the weights of plain REINFORCE (SFT anchor), against '
-    f'the weights themselves: {palette.listed(parts)}.'
-  )
 
 
 def _merges(result) -> str:
@@ -337,7 +328,7 @@ def section(result, trained) -> dict[str, Any]:
         caption='Task vectors (weights minus those of the init of the iteration), for '
         'each group of weights that shares an angle. Left the angle between '
         'members, mean over pairs; the stroke is a right angle. Right their '
-        'lengths before merging (dots) and after: SLERP keeps them, the mean of '
+        'lengths before merging (dots) and after: SLERP nearly keeps them, the mean of '
         'M orthogonal ones is shorter by 1/√M.'
         + (' Merged here is the mean.' if result['merge'] == 'lerp' else ''),
         draw=lambda: warp_figures.geometry(trained['iterations']),
@@ -351,7 +342,7 @@ def section(result, trained) -> dict[str, Any]:
     'text': 'Of each set of policies, the mean over budgets of KL from 0 to '
     f'{limit} of the best one within the budget (the SFT policy, at KL 0, is in '
     'every set); below it the 95 % interval over prompts, and below that the '
-    'difference to plain REINFORCE with the SFT anchor on the same prompts. A '
+    'difference to the line to plain REINFORCE, SFT anchor, on the same prompts. A '
     'maximum over noisy points lies a little too high, the more so the more '
     'points there are, which favours the long paths; a path has no points '
     'between the steps that were kept, which favours the lines. Lines to the '

@@ -141,6 +141,17 @@ _ANCHORS = {
 }
 
 
+def _anchor(config) -> str:
+  ema = f' (mu {config.mu:g})' if config.anchor == 'ema' else ''
+  return _ANCHORS[config.anchor] + ema
+
+
+def _limit(config) -> list[str]:
+  if not config.max_kl:
+    return []
+  return [f'a run stops at a KL of {config.max_kl:g} to the start']
+
+
 def language_facts(run, name: str) -> dict:
   """What the model card of a language model says."""
   titles = _DATA.get(run.config.kind, {})
@@ -161,7 +172,8 @@ def language_facts(run, name: str) -> dict:
       f'trained by REINFORCE against {run.config.reward_model}, '
       f'{config.steps} steps of {config.batch_size} samples at temperature '
       f'{config.temperature:g}',
-      f'KL to the start in the reward, coefficient {config.kl_coef:g}',
+      f'KL to {_anchor(config)} in the reward, coefficient {config.kl_coef:g}',
+      *_limit(config),
     ]
   elif run.config.kind == 'warp_policy':
     config = run.config.warp
@@ -169,9 +181,11 @@ def language_facts(run, name: str) -> dict:
       f'made by WARP (arXiv 2406.16768) against {run.config.reward_model}: '
       f'{config.iterations} iterations of {config.members} REINFORCE runs, '
       f'steps {_listed(config.steps)}, {config.batch_size} samples each at '
-      f'temperature {config.temperature:g}, merged by {config.merge}',
-      f'KL to {_ANCHORS[config.anchor]} in the reward, coefficient '
+      f'temperature {config.temperature:g}, merged by {config.merge} with one '
+      f'angle for each {config.group}, moved back to eta {_listed(config.etas)}',
+      f'KL to {_anchor(config)} in the reward, coefficient '
       f'{_listed(config.kl_coefs)}',
+      *_limit(config),
       'weights of the last merge'
       if name == 'merged'
       else f'weights (1 - {name[4:]}) start + {name[4:]} merged',

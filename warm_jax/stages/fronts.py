@@ -3,7 +3,8 @@
 
 Judged are the members of each iteration and their averages at every kept step,
 both merges of each iteration, the lines from its init and from the SFT policy
-through its merge, and the two policies of plain RL along their paths.
+through its merge, the two policies of plain RL along their paths, and the lines
+from the SFT policy to where those ended.
 
 Of each set of policies one number is told per judge, the mean over budgets of
 KL of what can be had within the budget:
@@ -34,7 +35,9 @@ from warm_jax.training import checkpoint, warp
 
 PyTree = Any
 JUDGES = ('proxy', 'control', 'gold')
-BASELINE = 'sft_anchor'
+# Plain REINFORCE read as WARP is, on as many points of a line from SFT: the
+# number is a staircase, and a path has few steps where the KL is low.
+BASELINE = 'sft_anchor_line'
 SFT = 'sft'
 
 
@@ -95,6 +98,9 @@ def run(run) -> dict:
     'merge': config.merge,
     'prompts': len(panel.posts),
     'updates': warp_stage.num_updates(config),
+    'stopped_at': dict(
+      zip(warp_stage.CONTROLS, run.result('reinforce')['stopped_at'])
+    ),
     'samples': _examples(run, panel, texts, judged),
     'summary': summary(found, config.iterations, settings.max_kl),
   }
@@ -136,7 +142,7 @@ def candidates(run, sft: PyTree) -> Iterator[Candidate]:
     yield from _line(
       sft,
       _member(path, p),
-      run.config.fronts.etas,
+      _etas(run),
       {'run': name, 'what': 'to_sft'},
       names={0.0: SFT, 1.0: f'{name}/params_{last}/{p}'},
     )
@@ -160,7 +166,7 @@ def _of_iteration(run, record, sft: PyTree) -> Iterator[Candidate]:
       {'run': label, 'what': how},
     )
   merged = _load(folder / 'merged')
-  etas = sorted({*run.config.fronts.etas, record['eta']})
+  etas = sorted({*_etas(run), record['eta']})
   ends = {1.0: f'merged_{number}'}
   next_init = {record['eta']: f'init_{number + 1}'}
   yield from _line(
@@ -180,6 +186,11 @@ def _of_iteration(run, record, sft: PyTree) -> Iterator[Candidate]:
     {'run': label, 'what': 'to_sft'},
     names=known | {0.0: SFT} | ends,
   )
+
+
+def _etas(run) -> list[float]:
+  """Where lines are judged; their ends always are."""
+  return sorted({0.0, 1.0, *run.config.fronts.etas})
 
 
 def _line(start: PyTree, end: PyTree, etas, labels, names):
@@ -215,6 +226,7 @@ def _member(path, p: int) -> PyTree:
   return members.member(_load(path), p)
 
 
+@functools.lru_cache(maxsize=2)  # the members of a stack come one by one
 def _load(path) -> PyTree:
   return jax.tree.map(jnp.asarray, checkpoint.load_params(path))
 

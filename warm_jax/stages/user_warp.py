@@ -29,17 +29,20 @@ def train(run) -> dict:
 
 
 def evaluate(run) -> dict:
-  """Samples the start, each merge, and the line from the start to the last."""
+  """Samples the start, each merge but the last, and the line to that one."""
   start = language.start_params(run)
+
+  def merged(number):
+    folder = run.folder('warp') / f'iteration_{number}'
+    return jax.tree.map(jnp.asarray, checkpoint.load_params(folder / 'merged'))
 
   def policies():
     yield {'policy': 'start'}, start
-    for record in run.result('warp')['iterations']:
-      folder = run.folder('warp') / f'iteration_{record["number"]}'
-      merged = checkpoint.load_params(folder / 'merged')
-      yield {'policy': f'merged_{record["number"]}'}, merged
-    merged = jax.tree.map(jnp.asarray, merged)
+    for number in range(1, run.config.warp.iterations):
+      yield {'policy': f'merged_{number}'}, merged(number)
+    last = merged(run.config.warp.iterations)
     for eta in run.config.evaluate.etas:
-      yield {'policy': f'eta_{eta:g}'}, merging.liti(start, merged, eta)
+      yield {'policy': f'eta_{eta:g}'}, merging.liti(start, last, eta)
+    yield {'policy': f'merged_{run.config.warp.iterations}'}, last
 
   return user_policy.evaluate_each(run, policies())

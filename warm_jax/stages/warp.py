@@ -1,9 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Stages `warp` and `reinforce`: WARP, and plain RL of the same cost beside it."""
+"""Stages `warp` and `reinforce`: WARP, and plain RL of the same cost."""
 
 import ml_collections
 
-from warm_jax import errors
 from warm_jax.data import encoding
 from warm_jax.stages import language, panel, scorers, world
 from warm_jax.training import anchor as anchor_lib
@@ -58,11 +57,6 @@ def reinforce(run) -> dict:
   coefficient of the first iteration. The averages of both are kept.
   """
   config = run.config.warp
-  if not config.mu:
-    raise errors.UserError(
-      'config.warp.mu is 0, but the control with a moving anchor needs it above '
-      '0; to switch that anchor off in WARP set config.warp.anchor'
-    )
   settings = ml_collections.ConfigDict(
     config.to_dict()
     | {

@@ -9,7 +9,7 @@ Adafactor, which the papers use with rates of 1e-5 to 1e-4, is refused: optax's
 version adds weight decay after the learning rate (the identity above breaks),
 and it factors nothing below 128 columns, so that small models would silently
 run another algorithm under its name.
-# Deviation: Adam or AdamW where WARM and WARP say Adafactor.
+# Deviation: Adam or AdamW where WARM says Adafactor (WARP: Adam).
 """
 
 import dataclasses

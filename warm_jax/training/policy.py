@@ -340,7 +340,8 @@ def train(
         }
         samples = sample_fn(state, batch)
         if config.max_kl and index in kept and index > 0:
-          is_near = kl_fn(samples, ref_params) < config.max_kl
+          # Not `<`: a NaN goes on to where it is named, and raises.
+          is_near = ~(kl_fn(samples, ref_params) >= config.max_kl)
           state = dataclasses.replace(
             state, is_active=state.is_active & is_near
           )

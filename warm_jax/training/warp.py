@@ -123,7 +123,7 @@ def train(
   Returns:
     One record an iteration, as in its result.json: the settings, 'kept_steps',
     'stopped_at' [M], 'train' (means of the last 20 steps) and 'geometry',
-    {group: norms [M + 1] and cosines [M + 1, M + 1]} of the task vectors, the
+    {layer: norms [M + 1] and cosines [M + 1, M + 1]} of the task vectors, the
     merged policy's last.
 
   Raises:
@@ -211,5 +211,5 @@ def _iterate(
     'kept_steps': kept,
     'stopped_at': result.pop('stopped_at'),
     'train': result,
-    'geometry': geometry.norms_and_cosines(everyone, init, config.group),
+    'geometry': geometry.norms_and_cosines(everyone, init, 'layer'),
   }
