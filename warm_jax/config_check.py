@@ -190,7 +190,7 @@ def _conflicts(config: Mapping[str, Any]):
         )
     warmup = section.get('optimizer', {}).get('warmup_steps', 0)
     if isinstance(steps, list):  # one for each iteration
-      steps = min(steps, default=None)
+      steps = min(steps[: section.get('iterations')], default=None)
     if steps is not None and warmup > steps:
       yield (
         f'{here}optimizer.warmup_steps is {warmup}: it must not exceed '
@@ -214,14 +214,6 @@ def _conflicts(config: Mapping[str, Any]):
       yield (
         f'{here}max_new_tokens is {new_tokens}: it leaves no room for a prompt '
         f'in config.data.max_length={context}'
-      )
-  warp = config.get('warp', {})
-  for field in ('steps', 'kl_coefs', 'etas'):
-    values = warp.get(field)
-    if isinstance(values, list) and len(values) > warp['iterations']:
-      yield (
-        f'config.warp.{field} has {len(values)} entries: '
-        f'config.warp.iterations is {warp["iterations"]}'
       )
   kept = config.get('sft', {}).get('keep_steps')
   starts = config.get('reward', {}).get('sft_checkpoints')

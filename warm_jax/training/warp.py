@@ -60,7 +60,8 @@ class Iteration:
 def schedule(config) -> list[Iteration]:
   """Reads steps, kl_coefs and etas, one entry an iteration.
 
-  Each is a number or a tuple; the last entry holds for all that follow.
+  Each is a number or a tuple; the last entry holds for all that follow, and
+  entries beyond `iterations` are not used.
   """
 
   def at(values, i):
