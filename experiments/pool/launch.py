@@ -205,7 +205,8 @@ def _time_line(workdir, seconds: Mapping[int, float], num_workers: int) -> str:
   clock, mine = workdir_lib.clock, sum(seconds.values())
   return (
     f'Time: {clock(mine)} of one core, so about {clock(mine / num_workers)} '
-    f'with {num_workers} seeds at once; the training of arms that this '
-    'experiment was the first to need is part of it. Worlds and members of all '
-    f'experiments so far: {clock(total)} of one core.\n'
+    f'with {num_workers} seeds at once, for what had not been left finished by '
+    'other launches; training that this experiment was the first to need is part '
+    'of it. All that is kept in the work directory, of this experiment and of '
+    f'those that share it: {clock(total)} of one core.\n'
   )
