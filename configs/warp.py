@@ -6,7 +6,8 @@
 Reward models are trained and merged as in tiny.py (smaller, on clean labels);
 then three iterations of WARP climb the merged one, and plain REINFORCE makes as
 many updates in one go, once with the KL to the SFT policy and once with the KL
-to its own moving average. Meant for six to nine minutes on two CPU cores.
+to its own moving average. It took eleven minutes of processor time on two slow
+cores, so six to ten minutes.
 `--config.warp.reward=single` takes another reward.
 
 `--config=configs/warp.py:nano` is the same at a size that proves nothing but

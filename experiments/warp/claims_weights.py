@@ -339,3 +339,38 @@ def reasons(add_to, config):
       ),
       margin=margin,
     )
+
+
+def anchors_of_iterations(add_to, config):
+  """What keeps WARP below plain REINFORCE: its anchor, or moving back?"""
+  control = f'sft_{config.fixed.beta:g}'
+  back, on = (f'eta_{eta:g}' for eta in config.fixed.etas)
+  same = f'SFT anchor, β = {config.fixed.beta:g}'
+  for value in ('proxy', 'gold'):
+    for words, kind, a, b in (
+      (
+        f'WARP is better with the fixed anchor of the control ({same})',
+        'above',
+        lambda r: q.fixed(r)[back],
+        lambda r: q.iterations(r)[-1],
+      ),
+      (
+        'and better still without moving back (η = 1)',
+        'above',
+        lambda r: q.fixed(r)[on],
+        lambda r: q.fixed(r)[back],
+      ),
+      (
+        'then it is above the line to plain REINFORCE of as many updates',
+        'above',
+        lambda r: q.fixed(r)[on],
+        lambda r: q.matched_lines(r)[control],
+      ),
+    ):
+      add_to.add(
+        f'{words} ({value})',
+        '',
+        kind,
+        f'{value} of the last lines to SFT, {claims.OVER_KL}',
+        lambda r, a=a, b=b, value=value: q.above(a(r), b(r), value),
+      )

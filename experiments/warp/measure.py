@@ -27,8 +27,10 @@ def measure(config, workdir) -> dict:
   """{'usual' | 'noisy': {part: its result}}, see the functions below."""
   seed = runs.open_seed(config, workdir)
   usual = _measured(seed, runs.SETS, PARTS)
-  # The anchors are compared once.
-  rest = [[row for row in table if 'anchors' not in row[0]] for table in TABLES]
+  # Anchors are compared once.
+  rest = [
+    [row for row in table if row[0] not in USUAL_ONLY] for table in TABLES
+  ]
   noisy = _measured(runs.noisy(seed), *rest)
   noisy['judge_anchors'] = {'sft': usual['judge_anchors']['sft']}
   return {'usual': usual, 'noisy': noisy}
@@ -280,6 +282,20 @@ def judge_matched_lines(seed: runs.Seed, run) -> dict:
   }
 
 
+def judge_fixed(seed: runs.Seed, run) -> dict:
+  """{'eta_X': {eta: point}} on the lines to the last merges of set `fixed`."""
+  last = len(seed.config.iterations.steps)
+  return {
+    name: line(
+      seed,
+      seed.panel.sft,
+      seed.params('fixed', name, f'iteration_{last}', 'merged'),
+      seed.config.merging.etas,
+    )
+    for name in (f'eta_{eta:g}' for eta in seed.config.fixed.etas)
+  }
+
+
 # name, function, sets it judges, sections of its own
 PARTS = (
   ('judge_anchors', judge_anchors, ('anchors',), ()),
@@ -289,5 +305,7 @@ PARTS = (
   ('judge_iterations', judge_iterations, ('warp',), ('merging',)),
   ('judge_matched', judge_matched, ('matched',), ('anchors',)),
   ('judge_matched_lines', judge_matched_lines, ('matched',), ('merging',)),
+  ('judge_fixed', judge_fixed, ('fixed',), ('merging',)),
 )
 TABLES = (runs.SETS, PARTS)
+USUAL_ONLY = ('anchors', 'judge_anchors', 'fixed', 'judge_fixed')

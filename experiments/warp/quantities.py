@@ -161,6 +161,12 @@ def matched_lines(result) -> dict[str, Curve]:
   return {k: curve(result, v) for k, v in named.items()}
 
 
+def fixed(result) -> dict[str, Curve]:
+  """Lines from SFT to the last merge of WARP with a fixed anchor, by eta."""
+  named = result['judge_fixed']
+  return {k: curve(result, v) for k, v in named.items()}
+
+
 def at(line: Curve, value: str, where: float) -> float:
   """Value of the point of a curve at a step or eta."""
   (i,) = np.flatnonzero(np.isclose(line['at'], where))

@@ -94,7 +94,10 @@ def reasons_of(config, usual, noisy) -> dict[str, list[evidence.Claim]]:
   both = {seed: (usual[seed], noisy[seed]) for seed in usual}
   family = claims.Family(both, added=True)
   claims_weights.reasons(family, config)
-  out['Reasons'] = list(family)
+  out['Reasons: noise'] = list(family)
+  family = claims.Family(usual, added=True)
+  claims_weights.anchors_of_iterations(family, config)
+  out['Reasons: iterations'] = list(family)
   return out
 
 
@@ -138,6 +141,10 @@ def methods(config, with_anchors: bool) -> dict:
       made[f'line to {way.upper()} of {m}'] = lambda r, w=way, m=m: q.fronts(
         r, w, str(m)
       )
+  for eta in config.fixed.etas if with_anchors else ():
+    made[f'WARP with SFT anchor, β {config.fixed.beta:g}, η {eta:g}'] = (
+      lambda r, n=f'eta_{eta:g}': [q.fixed(r)[n]]
+    )
   for i in range(len(config.iterations.steps)):
     made[f'WARP, iteration {i + 1}, line to SFT'] = lambda r, i=i: [
       q.iterations(r)[i]

@@ -116,6 +116,9 @@ def get_config(scale: str = ''):
     'lengths': (60, 240) if full else (2, 4),
     'etas': (0.1, 0.3, 0.5, 0.7, 1.0) if full else (0.5, 1.0),
   }
+  # P10 with the anchor of the control instead of a moving one, with eta of
+  # WARP and with 1 (no moving back). Added when the control was above WARP.
+  config.fixed = {'beta': 0.1, 'etas': (0.3, 1.0)}
   config.judged = {
     'num_prompts': 384 if full else 12,
     'num_samples': 2,

@@ -140,8 +140,15 @@ def train_anchors(seed: Seed, run) -> dict:
   )
 
 
-def train_warp(seed: Seed, run) -> dict:
-  """WARP: iterations of two policies."""
+def train_warp(
+  seed: Seed,
+  run,
+  name: str = 'warp',
+  anchor: str = 'ema',
+  beta: float | None = None,
+  eta: float | None = None,
+) -> dict:
+  """WARP: iterations of two policies; anchor, beta and eta may be others."""
   config, wanted = seed.config, seed.config.iterations
   settings = ml_collections.ConfigDict(
     config.rl.to_dict()
@@ -149,9 +156,9 @@ def train_warp(seed: Seed, run) -> dict:
       'iterations': len(wanted.steps),
       'members': 2,
       'steps': wanted.steps,
-      'kl_coefs': config.beta,
-      'etas': wanted.eta,
-      'anchor': 'ema',
+      'kl_coefs': config.beta if beta is None else beta,
+      'etas': wanted.eta if eta is None else eta,
+      'anchor': anchor,
       'mu': config.mu,
       'merge': 'slerp',
       'group': wanted.group,
@@ -164,7 +171,7 @@ def train_warp(seed: Seed, run) -> dict:
     seed.prompts,
     world.tokenizer(seed.base),
     settings,
-    folder=seed.folder / 'warp',
+    folder=seed.folder / name,
     seed=config.seed + 6,
     runtime=config.runtime,
   )
@@ -213,10 +220,22 @@ def first_iteration(seed: Seed, step: int, what: str = 'params') -> PyTree:
   return members.stack([m for part in parts for m in members.unstack(part)])
 
 
+def train_fixed(seed: Seed, run) -> dict:
+  """WARP with a fixed anchor, once for each eta: {'eta_X': records}."""
+  wanted = seed.config.fixed
+  return {
+    f'eta_{eta:g}': train_warp(
+      seed, run, f'fixed/eta_{eta:g}', 'sft', wanted.beta, eta
+    )
+    for eta in wanted.etas
+  }
+
+
 # name, function, sections of its own
 SETS = (
   ('anchors', train_anchors, ('anchors',)),
   ('warp', train_warp, ('iterations',)),
   ('more', train_more, ('iterations', 'members')),
   ('matched', train_matched, ('iterations',)),
+  ('fixed', train_fixed, ('iterations', 'fixed')),
 )

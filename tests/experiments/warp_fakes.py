@@ -221,6 +221,10 @@ def result(config, seed: int, **flipped: int) -> dict:
     'judge_fronts': fronts,
     'judge_iterations': iterations,
     'judge_matched': matched,
+    'judge_fixed': {
+      f'eta_{eta:g}': to_end(2.0, best + i * STEP * luck)
+      for i, eta in enumerate(config.fixed.etas, 1)
+    },
     'judge_matched_lines': {
       f'sft_{beta:g}': to_end(2.0, best - step['matched'])
       for beta in config.iterations.matched_betas
