@@ -142,7 +142,8 @@ def _ran(result, warp) -> str:
   for name, steps in result['stopped_at'].items():
     if steps < result['updates']:
       text += (
-        f'{palette.name(name)} reached it after {steps:,} updates and stopped. '
+        f'{palette.name(name)} reached the limit of KL after {steps:,} updates '
+        'and stopped. '
       )
   return text.strip()
 
