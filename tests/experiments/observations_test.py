@@ -32,6 +32,8 @@ def test_the_ledger_looks_where_the_experiment_writes(
     return 0
 
   monkeypatch.setattr(launch, 'run', record)
+  # Run as a program it must not be there already, as other tests leave it.
+  monkeypatch.delitem(sys.modules, f'experiments.{name}.run', raising=False)
   with pytest.raises(SystemExit):
     runpy.run_module(f'experiments.{name}.run', run_name='__main__')
   assert found['shared'] == shared
