@@ -69,6 +69,7 @@ def run(run) -> dict:
     max_new_tokens=config.max_new_tokens,
     temperature=config.temperature,
   )
+  _load.cache_clear()  # of another run under the same path, in this process
   judged, rows, texts = {}, [], {}
   for candidate in candidates(run, panel.sft):
     name = candidate.params
