@@ -190,6 +190,31 @@ def read_json(path: pathlib.Path) -> Any:
     ) from e
 
 
+# What libraries write in C++ know as text alone.
+DISK_TROUBLE = {
+  errno.ENOSPC: ('No space left on device',),
+  errno.EDQUOT: ('Disk quota exceeded',),
+  errno.EROFS: ('Read-only file system',),
+  errno.EACCES: ('Permission denied', 'PERMISSION_DENIED'),
+  errno.EFBIG: ('File too large',),
+}
+
+
+def disk_trouble(error: BaseException | None) -> str:
+  """Why the disk refused to be written to, or '' for an error of another kind.
+
+  Looks at the error and at those that it was raised from.
+  """
+  while error is not None:
+    for number, texts in DISK_TROUBLE.items():
+      if getattr(error, 'errno', None) == number:
+        return os.strerror(number)
+      if any(text in str(error) for text in texts):
+        return os.strerror(number)
+    error = error.__cause__ or error.__context__
+  return ''
+
+
 def clock(seconds: float) -> str:
   """'4.2s', '37s', '3m 05s' or '1h 02m'."""
   if seconds < 9.95:

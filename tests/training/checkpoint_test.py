@@ -2,7 +2,10 @@
 """Resume equals the uninterrupted run to the bit; damage is named."""
 
 import dataclasses
+import pathlib
 import shutil
+import signal
+import threading
 
 import chex
 import jax
@@ -11,7 +14,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from warm_jax import errors
+from warm_jax import errors, interruption
 from warm_jax.training import checkpoint, optimizer
 from warm_jax.training import state as state_lib
 
@@ -159,6 +162,166 @@ def test_remains_of_a_killed_save_do_no_harm(tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == ['1', '2']
 
 
+def test_killed_before_its_digests_it_does_not_count(tmp_path):
+  with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+    ckpt.save(1, {'w': jnp.ones(2)})
+    ckpt.save(2, {'w': jnp.ones(2)})
+  (tmp_path / '2' / 'digests.json').unlink()
+  with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+    assert ckpt.restore_latest({'w': jnp.zeros(2)})[1] == 1
+
+
+# ---------------------------------------------------------------------------
+# Damage
+# ---------------------------------------------------------------------------
+
+
+def flip(path: pathlib.Path):
+  """One bit in the middle."""
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 16
+  path.write_bytes(data)
+
+
+def cut(path: pathlib.Path):
+  path.write_bytes(path.read_bytes()[:-2])
+
+
+@pytest.fixture(scope='module')
+def two_saves(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('checkpoints')
+  with checkpoint.Checkpoints(folder, every_steps=1) as ckpt:
+    for step in (1, 2):
+      ckpt.save(step, {'w': jnp.full(4, step), 'v': jnp.full(3, 2.0 * step)})
+  return folder
+
+
+def test_every_damaged_file_of_a_checkpoint_is_found(two_saves, tmp_path):
+  files = [p for p in (two_saves / '2').rglob('*') if p.is_file()]
+  files = [p.relative_to(two_saves) for p in files if p.stat().st_size]
+  assert len(files) > 5
+  for name in files:
+    for harm in (flip, cut, pathlib.Path.unlink):
+      folder = tmp_path / 'copy'
+      shutil.copytree(two_saves, folder)
+      harm(folder / name)
+      assert checkpoint.digests.damage(folder / '2'), name
+      assert not checkpoint.digests.damage(folder / '1')
+      shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize('harm', [flip, cut, pathlib.Path.unlink])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+  two_saves, tmp_path, capsys, harm
+):
+  folder = tmp_path / 'copy'
+  shutil.copytree(two_saves, folder)
+  # The file with the arrays: Orbax alone might read other numbers from it.
+  data = max((folder / '2').rglob('d/*'), key=lambda p: p.stat().st_size)
+  harm(data)
+  template = {'w': jnp.zeros(4, int), 'v': jnp.zeros(3)}
+  with checkpoint.Checkpoints(folder, every_steps=1) as ckpt:
+    state, step = ckpt.restore_latest(template)
+    assert step == 1
+    np.testing.assert_array_equal(state['v'], [2, 2, 2])
+    err = capsys.readouterr().err
+    assert err.count('\n') == 1 and f'{folder}/2 is damaged' in err
+    assert ckpt.save(2, state)  # its place is free
+  with checkpoint.Checkpoints(folder, every_steps=1) as ckpt:
+    assert ckpt.steps == [1, 2]
+    for step in ('1', '2'):
+      flip(folder / step / '_CHECKPOINT_METADATA')
+    with pytest.raises(errors.UserError, match='no whole one; delete') as e:
+      ckpt.restore_latest(template)
+  assert str(folder) in str(e.value) and '\n' not in str(e.value)
+
+
+# ---------------------------------------------------------------------------
+# Signals
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def handlers():
+  """Handlers as `main` sets them, whatever the shell of the tests ignores."""
+  ours = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: interruption.stop_at_once,
+  }
+  before = {number: signal.signal(number, h) for number, h in ours.items()}
+  yield
+  assert {number: signal.getsignal(number) for number in ours} == ours
+  for number, handler in before.items():
+    signal.signal(number, handler)
+
+
+def loop(folder, numbers=(), at=5, begin=0):
+  """Ten steps of counting; sends the signals in the step `at`."""
+  with checkpoint.Checkpoints(folder, every_steps=4) as ckpt:
+    state, start = ckpt.restore_latest({'w': jnp.zeros(2)}) or (
+      {'w': jnp.zeros(2)},
+      0,
+    )
+    assert start == begin
+    for step in range(start, 10):
+      if step == at:
+        for number in numbers:
+          signal.raise_signal(number)
+      state = {'w': state['w'] + 1}
+      if ckpt.is_due(step + 1):
+        ckpt.save(step + 1, state)
+  return state['w']
+
+
+@pytest.mark.parametrize(
+  'number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_saves_within_the_step(handlers, tmp_path, number, code):
+  with pytest.raises(interruption.Stop) as stop:
+    loop(tmp_path / 'stage' / 'checkpoints', [number])
+  assert stop.value.exit_code == code
+  assert stop.value.saved == 'step 6 of stage'
+  # Step 6 is not a multiple of 4.
+  got = loop(tmp_path / 'stage' / 'checkpoints', begin=6)
+  np.testing.assert_array_equal(got, [10, 10])
+
+
+@pytest.mark.parametrize('first', [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(handlers, tmp_path, first):
+  with pytest.raises(KeyboardInterrupt) as stop:
+    loop(tmp_path, [first, signal.SIGINT])
+  assert not isinstance(stop.value, interruption.Stop)
+  with checkpoint.Checkpoints(tmp_path) as ckpt:
+    assert ckpt.steps == [4]
+
+
+def test_a_signal_after_the_last_step_is_not_lost(handlers, tmp_path):
+  with pytest.raises(interruption.Stop) as stop:
+    with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+      ckpt.save(1, {'w': jnp.ones(1)})
+      signal.raise_signal(signal.SIGTERM)
+  assert stop.value.exit_code == 143 and not stop.value.saved
+  assert interruption.received() is None
+
+
+def test_a_signal_while_reading_stops_before_the_first_step(handlers, tmp_path):
+  with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+    ckpt.save(1, {'w': jnp.ones(2)})
+  with pytest.raises(interruption.Stop):
+    with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+      signal.raise_signal(signal.SIGTERM)
+      ckpt.restore_latest({'w': jnp.ones(2)})
+      pytest.fail('it went on')
+
+
+def test_in_another_thread_signals_are_left_alone(handlers, tmp_path):
+  done = []
+  thread = threading.Thread(target=lambda: done.append(loop(tmp_path)))
+  thread.start()
+  thread.join()
+  np.testing.assert_array_equal(done[0], [10, 10])
+
+
 def test_another_structure_is_named(tmp_path):
   with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
     ckpt.save(1, {'a': jnp.ones((3, 2)), 'old': jnp.ones(1)})
@@ -194,5 +357,5 @@ def test_missing_and_damaged_params(tmp_path):
   path = tmp_path / 'params'
   checkpoint.save_params(path, {'w': jnp.ones(3)})
   shutil.rmtree(path / 'state')
-  with pytest.raises(errors.UserError, match='cannot read .*params'):
+  with pytest.raises(errors.UserError, match='params is damaged .* is missing'):
     checkpoint.load_params(path)

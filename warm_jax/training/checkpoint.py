@@ -2,19 +2,24 @@
 """Checkpoints of a running loop, and parameter files between stages.
 
 Both are Orbax folders, written under a temporary name and renamed when whole,
-so a kill at any moment leaves the previous one. `Checkpoints` is written while
-the loop goes on and resumes to the bit; `save_params` waits.
+so a kill at any moment leaves the previous one, and both hold the digests of
+their files. `Checkpoints` is written while the loop goes on and resumes to the
+bit; `save_params` waits.
 """
 
+import concurrent.futures
+import contextlib
 import pathlib
 import shutil
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors
+from warm_jax import errors, interruption, workdir
+from warm_jax.training import digests
 
 PyTree = Any
 
@@ -66,6 +71,10 @@ class Checkpoints:
   The state is any pytree: a TrainState [M, ...], or a dict that also holds the
   data position as Python ints. Use it in a `with`, or call `close`, which waits
   for the save under way.
+
+  In the `with`, SIGTERM and Ctrl-C let the step under way end; then that step
+  is due, and `save` writes it and raises `interruption.Stop`. A loop that asks
+  at every step needs no line for it.
   """
 
   def __init__(
@@ -76,16 +85,32 @@ class Checkpoints:
     Args:
       folder: the loop's own; remains of killed saves are removed.
       every_steps: `save` writes at multiples of it; 0 writes only when forced.
-      keep: how many of the latest to keep.
+      keep: how many of the latest to keep; two at least, as the newest may turn
+        out to be damaged.
     """
     self._folder = pathlib.Path(folder).absolute()
     self._every_steps = every_steps
+    self._keep = max(2, keep)
+    self._stack = contextlib.ExitStack()
+    # One thread, so that saves come one after the other.
+    self._thread = concurrent.futures.ThreadPoolExecutor(1)
+    self._saving: concurrent.futures.Future | None = None
+    self._asked = (-1, False)
+    if self._folder.is_dir():
+      # Orbax was done with it, `digests` was not: the process was killed.
+      for path in self._folder.iterdir():
+        if path.name.isdecimal() and not digests.exist(path):
+          shutil.rmtree(path)
+    self._open()
+
+  def _open(self) -> None:
     training = _ocp().training
     self._checkpointer = training.Checkpointer(
       str(self._folder),
-      preservation_policy=training.preservation_policies.LatestN(keep),
+      preservation_policy=training.preservation_policies.LatestN(self._keep),
       cleanup_tmp_directories=True,
     )
+    self._steps = [c.step for c in self._checkpointer.checkpoints]
 
   def is_due(self, step: int) -> bool:
     """Whether `save` would write this step unforced.
@@ -93,28 +118,67 @@ class Checkpoints:
     A loop that reads its metrics late should read them first: rows lost in a
     kill are not rewritten, and a state gone NaN must not become the checkpoint.
     """
-    return self._every_steps > 0 and step % self._every_steps == 0
+    on_schedule = self._every_steps > 0 and step % self._every_steps == 0
+    return on_schedule or self._stops_at(step)
 
   def save(self, step: int, state: PyTree, *, force: bool = False) -> bool:
     """Writes `state` as of `step` updates; returns before it is on disk.
 
-    The state is captured at the call: the next step may donate it.
+    The state is copied to the host in the call: the next step may donate it.
+    All else, some 0.2 s of bookkeeping at any size, is done in a thread.
 
     Returns:
       Whether the step was due (or forced) and not yet saved.
+
+    Raises:
+      interruption.Stop: a signal came; what was due is on disk.
+      UserError: the disk is full or read-only (of the save before this one, at
+        the latest in `wait` or `close`).
     """
-    if not (force or self.is_due(step)) or step in self.steps:
-      return False
-    self._checkpointer.save_async(step, state, force=True)
-    return True
+    is_new = (force or self.is_due(step)) and step not in self._steps
+    if is_new:
+      self.wait()  # for the one before
+      self._steps.append(step)
+      self._saving = self._start(step, state)
+    if self._stops_at(step):
+      self.wait()
+      where = f'step {step} of {self._folder.parent.name}'
+      raise interruption.Stop(interruption.received() or 15, where)
+    return is_new
+
+  def _start(self, step, state) -> concurrent.futures.Future:
+    if jax.process_count() == 1:
+      copied = jax.tree.map(_on_host, state)
+      return self._thread.submit(self._write, step, copied)
+    # Orbax has its processes meet, which must happen in the same order in all.
+    response = self._checkpointer.save_async(step, state, force=True)
+    return self._thread.submit(self._finish, step, response.result)
+
+  def _write(self, step, state) -> None:
+    self._checkpointer.save(step, state, force=True)
+    digests.write(self._folder / str(step))
+
+  def _finish(self, step, wait) -> None:
+    wait()
+    if jax.process_index() == 0:
+      digests.write(self._folder / str(step))
+
+  def _stops_at(self, step: int) -> bool:
+    # Asked once a step: a signal between two questions counts for the next.
+    if self._asked[0] != step:
+      self._asked = (step, interruption.agreed(step))
+    return self._asked[1]
 
   @property
   def steps(self) -> list[int]:
     """The steps at hand, the newest last (with one still being written)."""
-    return [c.step for c in self._checkpointer.checkpoints]
+    return self._steps[-self._keep :]
 
   def restore_latest(self, template: PyTree) -> tuple[PyTree, int] | None:
     """Loads the newest checkpoint into the structure of `template`.
+
+    One that is damaged is removed, with a line that says so, if there is an
+    older one that is not.
 
     Args:
       template: arrays or `ShapeDtypeStruct`s as `jax.eval_shape` gives them;
@@ -125,14 +189,19 @@ class Checkpoints:
       (state, step), or None if nothing was saved.
 
     Raises:
-      UserError: the stored tree has other leaves or shapes, or is unreadable.
+      UserError: the stored tree has other leaves or shapes, or all that there
+        is is damaged.
+      interruption.Stop: a signal came; nothing has been done yet.
     """
-    latest = self._checkpointer.latest
-    if latest is None:
+    self.wait()
+    if interruption.received() and jax.process_count() == 1:
+      raise interruption.Stop(interruption.received())
+    step = self._latest_sound_step()
+    if step is None:
       return None
-    where = self._folder / str(latest.step)
+    where = self._folder / str(step)
     try:
-      stored = self._checkpointer.metadata(latest.step).metadata
+      stored = self._checkpointer.metadata(step).metadata
       if stored is None:  # what Orbax answers for a damaged folder, at times
         raise ValueError('no metadata')
     except Exception as e:  # and many kinds of exception at others
@@ -145,26 +214,89 @@ class Checkpoints:
         + f'; delete {self._folder} to start this stage afresh'
       )
     try:
-      state = self._checkpointer.load(
-        latest.step, jax.tree.map(_on_device, template)
-      )
+      state = self._checkpointer.load(step, jax.tree.map(_on_device, template))
     except Exception as e:
       raise errors.UserError(_unreadable(where, e)) from e
-    return state, latest.step
+    return state, step
+
+  def _latest_sound_step(self) -> int | None:
+    damaged = {}
+    for step in reversed(self._steps):
+      damaged[step] = digests.damage(self._folder / str(step))
+      if not damaged[step]:
+        break
+    else:
+      if not damaged:
+        return None
+      where = self._folder / str(self._steps[-1])
+      raise errors.UserError(
+        f'checkpoint {where} is damaged ({damaged[self._steps[-1]]}) and there '
+        f'is no whole one; delete {self._folder} to start this stage afresh'
+      )
+    for bad in list(damaged)[:-1]:
+      where = self._folder / str(bad)
+      print(
+        f'warm: checkpoint {where} is damaged ({damaged[bad]}); it is removed, '
+        f'and step {step} taken instead',
+        file=sys.stderr,
+        flush=True,
+      )
+      shutil.rmtree(where)
+    if len(damaged) > 1:
+      self._checkpointer.close()
+      self._open()
+    return step
 
   def wait(self) -> None:
-    """Returns when the save under way is on disk."""
-    self._checkpointer.wait()
+    """Returns when the save under way is on disk.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    if self._saving is None:
+      return
+    try:
+      self._saving.result()
+    except Exception as e:
+      self._saving = None
+      raise _cannot_write(self._folder, e) from e
+    self._saving = None
 
   def close(self) -> None:
     """Waits for the save under way and lets the folder go."""
-    self._checkpointer.close()
+    try:
+      self.wait()
+    finally:
+      self._thread.shutdown()
+      self._checkpointer.close()
 
   def __enter__(self):
+    self._stack.enter_context(interruption.deferred())
     return self
 
   def __exit__(self, *exc):
-    self.close()
+    # Left in this order: a signal while waiting is still deferred.
+    self._stack.callback(self.close)
+    return self._stack.__exit__(*exc)
+
+
+def _on_host(leaf):
+  """A copy that donation cannot reach."""
+  if not isinstance(leaf, jax.Array):
+    return leaf
+  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    return jnp.copy(leaf)
+  return np.array(leaf)
+
+
+def _cannot_write(path: pathlib.Path, error: Exception) -> Exception:
+  """The error to raise: one line if it is the disk's fault."""
+  reason = workdir.disk_trouble(error)
+  if not reason:
+    return error
+  return errors.UserError(
+    f'cannot write {path}: {reason}; mend that, and the same command continues'
+  )
 
 
 def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
@@ -175,6 +307,7 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
   Raises:
     NonFiniteError: a leaf holds NaN or infinity; names it. Metrics describe
       the state before an update, so the very last one is caught here.
+    UserError: the disk is full or read-only.
   """
   for name, leaf in _named(tree).items():
     if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
@@ -183,11 +316,20 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
         'rate of that stage'
       )
   path = pathlib.Path(path).absolute()
-  path.parent.mkdir(parents=True, exist_ok=True)
-  _ocp().save(str(path), tree, overwrite=True)
-  # Leftovers of killed saves of this very path.
-  for leftover in path.parent.glob(f'{path.name}.orbax-checkpoint-tmp*'):
-    shutil.rmtree(leftover, ignore_errors=True)
+  unfinished = path.with_name(f'.{path.name}.unfinished')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Orbax names what it has not finished after where it is to be.
+    for leftover in path.parent.glob(f'{unfinished.name}*'):
+      shutil.rmtree(leftover)
+    _ocp().save(str(unfinished), tree)
+    digests.write(unfinished)
+    if path.exists():
+      shutil.rmtree(path)
+    unfinished.rename(path)
+  except Exception as e:
+    shutil.rmtree(unfinished, ignore_errors=True)
+    raise _cannot_write(path, e) from e
 
 
 def load_params(path: str | pathlib.Path) -> PyTree:
@@ -197,7 +339,8 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     Nested dict of numpy arrays; floats of any width come as float32.
 
   Raises:
-    UserError: nothing there, or unreadable.
+    UserError: nothing there, unreadable, or other bytes than were written (of
+      folders without digests, as they once were, Orbax is the only judge).
   """
   ocp = _ocp()
   path = pathlib.Path(path).absolute()
@@ -205,6 +348,9 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     raise errors.UserError(
       f'no parameters at {path}; run the stage that writes them first'
     )
+
+  if digests.exist(path) and (damage := digests.damage(path)):
+    raise errors.UserError(f'{path} is damaged ({damage}); {_remedy(path)}')
 
   def template(meta):
     floating = jnp.issubdtype(meta.dtype, np.floating)
@@ -219,11 +365,20 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     raise errors.UserError(_unreadable(path, e)) from e
 
 
+def _remedy(path: pathlib.Path) -> str:
+  """What to delete: the whole stage, as a finished one is not run again.
+
+  Those after it may stay: what is made anew has the same bits.
+  """
+  stages = [p for p in path.parents if (p / 'config.json').exists()]
+  folder = stages[0] if stages else path
+  return f'delete the folder {folder} and run the same command again'
+
+
 def _unreadable(path: pathlib.Path, error: Exception) -> str:
   reason = str(error).strip().split('\n')[0]
-  return (
-    f'cannot read {path} ({type(error).__name__}: {reason}); '
-    'delete that folder and run its stage again'
+  return f'cannot read {path} ({type(error).__name__}: {reason}); ' + _remedy(
+    path
   )
 
 
