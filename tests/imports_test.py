@@ -14,6 +14,7 @@ FILES = sorted(ROOT.rglob('*.py'))
 # A module may import its own floor and those below. Folders count as a whole.
 FLOORS = [
   {'errors', '__init__', 'compile_cache', 'trees', 'defaults', 'workdir'},
+  {'processes', 'interruption'},
   {'models', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},
   {'members', 'sharding', 'sampling', 'rewards'},
   {'training', 'evaluation', 'report'},

@@ -83,17 +83,21 @@ def test_one_member():
   np.testing.assert_array_equal(out, np.full((1, 2), 2.0))
 
 
-def test_auto_loops_on_cpu_but_not_on_a_mesh():
+def test_auto_loops_on_cpu_but_not_over_several_devices():
   add = members.map_members(lambda x: {'y': x + 1.0}, 'auto')
-  if jax.default_backend() == 'cpu':
-    assert 'scan' in str(jax.make_jaxpr(add)(jnp.ones((2, 3))))
-  mesh = jax.make_mesh(
-    (1,), ('member',), axis_types=(jax.sharding.AxisType.Auto,)
-  )
-  with jax.set_mesh(mesh):
-    assert 'scan' not in str(jax.make_jaxpr(add)(jnp.ones((2, 3))))
-    out = jax.jit(add)(jnp.ones((2, 3)))
-  np.testing.assert_array_equal(out['y'], np.full((2, 3), 2.0))
+
+  def loops(num_members):
+    return 'scan' in str(jax.make_jaxpr(add)(jnp.ones((num_members, 3))))
+
+  on_cpu = jax.default_backend() == 'cpu'
+  assert loops(2) == on_cpu
+  auto = (jax.sharding.AxisType.Auto,)
+  mesh = jax.sharding.AbstractMesh((2,), ('member',), axis_types=auto)
+  with jax.sharding.use_abstract_mesh(mesh):
+    assert not loops(2)
+    assert loops(3) == on_cpu  # does not divide: not spread
+    with pytest.raises(errors.UserError, match='over 2 devices'):
+      members.map_members(lambda x: x, 'scan')(jnp.ones((2, 3)))
 
 
 def test_unknown_mode():

@@ -12,10 +12,13 @@ import contextlib
 import signal
 import threading
 
+from warm_jax import processes
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _depth = 0  # of `deferred` blocks under way
 _received: int | None = None  # the first signal since the outermost one began
+_asked = 0  # times that `agreed` was asked
 
 
 class Stop(KeyboardInterrupt):
@@ -56,7 +59,9 @@ def deferred():
   if not _depth:
     _received = None
     if threading.current_thread() is threading.main_thread():
-      for number in SIGNALS:
+      # Of several processes jax hears SIGTERM, and tells the others.
+      numbers = SIGNALS if processes.count() == 1 else SIGNALS[:1]
+      for number in numbers:
         # None: set by C code, and could not be put back.
         if signal.getsignal(number) not in (signal.SIG_IGN, None):
           before[number] = signal.getsignal(number)
@@ -65,6 +70,8 @@ def deferred():
     global _received
     if _received is None:
       _received = signum
+      if processes.count() > 1:
+        signal.raise_signal(signal.SIGTERM)
       return
     # From here on it is as if this block had never been.
     for number, handler in before.items():
@@ -98,5 +105,25 @@ def agreed(step: int) -> bool:
   with several this is where they agree on one; a process alone goes by its
   own flag.
   """
-  del step  # the same in one process
+  global _received, _asked
+  del step  # loops begin at 0 again; the protocol wants a number that grows
+  if processes.count() > 1:
+    from jax.experimental import multihost_utils
+
+    _asked += 1
+    if multihost_utils.reached_preemption_sync_point(_asked):
+      _received = _received or signal.SIGTERM
+      return True
+    return False
   return received() is not None
+
+
+def stop_between_stages() -> None:
+  """Raises `Stop` if a signal reached a run of several processes meanwhile.
+
+  There SIGTERM is heard by jax, which tells all processes; where no loop asks
+  `agreed`, this does.
+  """
+  if processes.count() > 1:
+    with deferred():
+      agreed(0)

@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from warm_jax import errors, interruption
+from warm_jax import errors, interruption, processes
 from warm_jax import workdir as workdir_lib
 
 USAGE = """\
@@ -35,7 +35,12 @@ usage: warm --config=FILE.py[:ARG] --workdir=FOLDER [--stage=NAME] [--config.a.b
 Ctrl-C or SIGTERM in a training loop lets the step under way end, saves and stops;
 a second one stops at once. Nothing is lost in either case, nor by kill -9.
 
-exit codes: 0 done; 2 a mistake, in one line; 130 Ctrl-C; 143 SIGTERM; 1 a defect
+Several processes (hosts) run the same command, each with its number:
+  --coordinator=HOST:PORT --num_processes=N --process_id=K
+  --coordinator=auto    where jax can tell: SLURM, Open MPI, GKE, Cloud TPU
+
+exit codes: 0 done; 2 a mistake, in one line; 75 another process is gone, run all
+again; 130 Ctrl-C; 143 SIGTERM; 1 a defect
 
 stages ({kinds}):
 {stages}
@@ -70,15 +75,23 @@ def main(argv: list[str]) -> int:
 
     print(f'warm_jax {__version__}')
     return 0
-  return guarded(
-    lambda: _run_config(argv),
-    'the same command continues from the last checkpoint',
+  state = 'the same command continues from the last checkpoint'
+  try:
+    others, argv = processes.take_flags(argv)
+  except errors.UserError as e:
+    return _fail(str(e), 2)
+  if others is None:
+    return guarded(lambda: _run_config(argv), state)
+  return processes.supervise(
+    lambda: guarded(lambda: _run_config(argv, others), state), others
   )
 
 
-def _run_config(argv: list[str]) -> int:
+def _run_config(argv: list[str], others=None) -> int:
   config, workdir, stage = parse(argv)
   prepare_process(config.get('runtime', {}).get('compile_cache', None))
+  if others is not None:
+    processes.start(others)
   from warm_jax import pipeline
 
   pipeline.run(
@@ -112,6 +125,11 @@ def guarded(action: Callable[[], int], state: str) -> int:
       raise
     what = f'cannot write {e.filename or "a file"}: {e.strerror}'
     return _fail(f'{what}; mend that, and run the same command again', 2)
+  except Exception as e:
+    line = processes.lost(e)
+    if line is None:
+      raise
+    return _fail(line, processes.LOST_EXIT_CODE)
   finally:
     signal.signal(signal.SIGTERM, before)
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from warm_jax import errors
+from warm_jax import errors, sharding
 
 PyTree = Any
 
@@ -24,8 +24,8 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
   'vmap' computes the members together; 'scan' one after another, in one
   compiled loop. Results agree up to the order of float additions. 'auto' takes
   'scan' on CPU, where a batched matmul is slower than a loop over plain ones,
-  and 'vmap' elsewhere or whenever a mesh with the axis 'member' is set: a loop
-  over a sharded axis would bring every member to every device.
+  and 'vmap' elsewhere or where the members lie on several devices: a loop over
+  a sharded axis would bring every member to every device.
 
   Args:
     fn: function of positional arguments, each a tree of arrays.
@@ -36,7 +36,8 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
     [M, ...].
 
   Raises:
-    UserError: unknown mode.
+    UserError: unknown mode; when called, 'scan' over members that lie on
+      several devices.
   """
   if mode not in MODES:
     raise errors.UserError(
@@ -45,13 +46,17 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
 
   def mapped(*args):
     # Read when called, not when built: the mesh is set around the call.
-    on_mesh = 'member' in jax.sharding.get_abstract_mesh().axis_names
-    use_scan = mode == 'scan' or (
-      mode == 'auto' and not on_mesh and jax.default_backend() == 'cpu'
-    )
-    if use_scan:
+    axis = sharding.member_axis(num_members(args))
+    if axis and mode == 'scan':
+      raise errors.UserError(
+        "runtime.member_map is 'scan', but runtime.mesh spreads the members "
+        f"over {sharding.size('member')} devices: take 'auto' or 'vmap', or a "
+        'mesh with member=1'
+      )
+    if mode == 'scan' or (
+      mode == 'auto' and not axis and jax.default_backend() == 'cpu'
+    ):
       return jax.lax.map(lambda one: fn(*one), args)
-    axis = 'member' if on_mesh else None
     return jax.vmap(fn, spmd_axis_name=axis)(*args)
 
   return mapped

@@ -16,6 +16,7 @@ display, how members are mapped) belongs to no stage: it may change freely.
 Nothing here imports jax: a finished work directory answers at once.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -25,7 +26,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from warm_jax import config_check, errors
+from warm_jax import config_check, errors, interruption, processes
 from warm_jax import workdir as workdir_lib
 
 # Sections that any stage may depend on, wherever the config has them.
@@ -43,26 +44,35 @@ class Stage:
       of that dict, a short text, is printed.
     needs: names of the stages whose results it reads.
     sections: top-level config fields it depends on, beside those of `needs`.
+    on_host: it has no work for the devices; of several processes the first
+      does it while the others wait. Other stages run in all of them, with the
+      mesh of `config.runtime.mesh` set.
   """
 
   name: str
   function: str | Callable[['Run'], Mapping[str, Any]]
   needs: tuple[str, ...] = ()
   sections: tuple[str, ...] = ()
+  on_host: bool = False
 
 
-def _stage(name, function, *needs, also=()):
-  return Stage(name, f'warm_jax.stages.{function}', needs, (name, *also))
+def _stage(name, function, *needs, also=(), on_host=False):
+  return Stage(
+    name, f'warm_jax.stages.{function}', needs, (name, *also), on_host
+  )
+
+
+_host_stage = functools.partial(_stage, on_host=True)
 
 
 def _report(*needs):
   # It has no settings, so no section of its own.
-  return Stage('report', 'warm_jax.stages.report:run', needs)
+  return Stage('report', 'warm_jax.stages.report:run', needs, on_host=True)
 
 
 # The embedded world: it can make everything, and knows the true utility.
 TOY = (
-  _stage('world', 'world:run'),
+  _host_stage('world', 'world:run'),
   _stage('pretrain', 'language:pretrain', 'world', also=('data', 'model')),
   _stage('sft', 'language:supervised', 'pretrain'),
   _stage('preferences', 'preferences:run', 'sft'),
@@ -87,25 +97,25 @@ WARP = (
 
 # From SFT checkpoints and preference files to a merged model others can load.
 _REWARD_MODELS = (
-  _stage('preferences', 'user_data:preferences', 'sft'),
+  _host_stage('preferences', 'user_data:preferences', 'sft'),
   _stage('probe', 'reward:probe', 'preferences'),
   _stage('reward', 'reward:train', 'probe'),
   _stage('merge', 'merge:run', 'reward'),
-  _stage('export', 'export:reward_models', 'merge'),
+  _host_stage('export', 'export:reward_models', 'merge'),
   _report('export'),
 )
 
 # A user's own preference files, with a small model trained from scratch.
 FILES = (
-  _stage('world', 'user_data:world', also=('data',)),
+  _host_stage('world', 'user_data:world', also=('data',)),
   _stage('pretrain', 'language:pretrain', 'world', also=('model',)),
   _stage('sft', 'language:supervised', 'pretrain'),
   *_REWARD_MODELS,
 )
 
 # The same from a Hugging Face checkpoint, the value of `config.model`.
-_BASE = _stage('base', 'base:run', also=('model',))
-_WORLD = _stage('world', 'user_data:world', 'base', also=('data',))
+_BASE = _host_stage('base', 'base:run', also=('model',))
+_WORLD = _host_stage('world', 'user_data:world', 'base', also=('data',))
 REWARD = (
   _BASE,
   _WORLD,
@@ -116,21 +126,21 @@ SFT = (
   _BASE,
   _WORLD,
   _stage('sft', 'language:supervised', 'world'),
-  _stage('export', 'export:language_models', 'sft'),
+  _host_stage('export', 'export:language_models', 'sft'),
 )
 POLICY = (
   _BASE,
   _WORLD,
   _stage('policy', 'user_policy:train', 'world', also=('reward_model',)),
   _stage('evaluate', 'user_policy:evaluate', 'policy', also=('control_model',)),
-  _stage('export', 'export:policies', 'policy'),
+  _host_stage('export', 'export:policies', 'policy'),
 )
 WARP_POLICY = (
   _BASE,
   _WORLD,
   _stage('warp', 'user_warp:train', 'world', also=('reward_model',)),
   _stage('evaluate', 'user_warp:evaluate', 'warp', also=('control_model',)),
-  _stage('export', 'export:warp_policies', 'warp'),
+  _host_stage('export', 'export:warp_policies', 'warp'),
 )
 
 STAGES = {
@@ -222,13 +232,20 @@ def run(
   for name in table:
     relevant_config(config, table, name)  # raises before anything is written
   chosen = list(table) if stage is None else [stage]
-  run_ = Run(config, workdir_lib.prepare(workdir), command)
-  with workdir_lib.lock(run_.workdir):
-    involved = chosen if stage is None else [*_upstream(table, stage), stage]
-    _refuse_other_config(run_, table, involved)
-    for name in involved:
-      if name not in chosen:
-        run_.result(name)  # raises, naming the command, if it is not there
+  involved = chosen if stage is None else [*_upstream(table, stage), stage]
+  run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
+  with contextlib.ExitStack() as held:
+
+    def begin():
+      workdir_lib.prepare(run_.workdir)
+      held.enter_context(workdir_lib.lock(run_.workdir))
+      _refuse_other_config(run_, table, involved)
+      for name in involved:
+        if name not in chosen:
+          run_.result(name)  # raises, naming the command, if it is not there
+
+    processes.on_first(begin)
+    processes.require_shared(run_.workdir)
     results = {}
     for name in chosen:
       label = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12}'
@@ -306,18 +323,47 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
 
 def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   folder = run_.folder(stage.name)
-  record = workdir_lib.read_json(folder / 'result.json')
-  if record is not None:
+  path = folder / 'result.json'
+  if processes.on_first(path.exists):
+    record = workdir_lib.read_json(path)
     took = workdir_lib.clock(record['seconds'])
     summary = record['result'].get('summary', '')
     _say(f'{label} finished earlier in {took}  {summary}')
     return record['result']
+  interruption.stop_between_stages()
   relevant = relevant_config(run_.config, table, stage.name)
-  workdir_lib.write_json(folder / 'config.json', relevant)
-  with workdir_lib.Attempt(folder) as attempt:
+
+  def work():
     # A round trip through JSON, so that the first launch returns what later
     # ones read.
-    result = workdir_lib.jsonable(_load(stage.function)(run_) or {})
+    return workdir_lib.jsonable(_load(stage.function)(run_) or {})
+
+  attempt = workdir_lib.Attempt(folder)
+  if stage.on_host:
+
+    def alone():
+      workdir_lib.write_json(folder / 'config.json', relevant)
+      with attempt:
+        result = work()
+      _finish(stage, relevant, attempt, folder, result)
+
+    processes.on_first(alone)
+  else:
+    if processes.is_first():
+      workdir_lib.write_json(folder / 'config.json', relevant)
+    with attempt if processes.is_first() else contextlib.nullcontext():
+      with _mesh(run_.config):
+        result = work()
+    processes.on_first(
+      lambda: _finish(stage, relevant, attempt, folder, result)
+    )
+  record = workdir_lib.read_json(path)
+  took = workdir_lib.clock(record['seconds'])
+  _say(f'{label} {took:>7}  {record["result"].get("summary", "")}')
+  return record['result']
+
+
+def _finish(stage, relevant, attempt, folder, result) -> None:
   record = {
     'stage': stage.name,
     'config': relevant,
@@ -329,9 +375,18 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   }
   workdir_lib.write_json(folder / 'result.json', record)
   attempt.forget()
-  took = workdir_lib.clock(attempt.seconds)
-  _say(f'{label} {took:>7}  {result.get("summary", "")}')
-  return result
+
+
+def _mesh(config):
+  """The mesh of `config.runtime.mesh`, set; nothing for one device."""
+  sizes = tuple(config.get('runtime', {}).get('mesh', (1, 1, 1)))
+  if sizes == (1, 1, 1) and processes.count() == 1:
+    return contextlib.nullcontext()
+  import jax
+
+  from warm_jax import sharding
+
+  return jax.set_mesh(sharding.make_mesh(sizes))
 
 
 def _load(function) -> Callable[[Run], Mapping[str, Any]]:
@@ -359,4 +414,5 @@ def versions() -> dict[str, str]:
 
 
 def _say(line: str) -> None:
-  print(line.rstrip(), flush=True)
+  if processes.is_first():
+    print(line.rstrip(), flush=True)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, interruption, workdir
+from warm_jax import errors, interruption, processes, sharding, workdir
 from warm_jax.training import digests
 
 PyTree = Any
@@ -96,12 +96,15 @@ class Checkpoints:
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._saving: concurrent.futures.Future | None = None
     self._asked = (-1, False)
+    processes.on_first(self._remove_unfinished)
+    self._open()
+
+  def _remove_unfinished(self) -> None:
     if self._folder.is_dir():
       # Orbax was done with it, `digests` was not: the process was killed.
       for path in self._folder.iterdir():
         if path.name.isdecimal() and not digests.exist(path):
           shutil.rmtree(path)
-    self._open()
 
   def _open(self) -> None:
     training = _ocp().training
@@ -147,7 +150,7 @@ class Checkpoints:
     return is_new
 
   def _start(self, step, state) -> concurrent.futures.Future:
-    if jax.process_count() == 1:
+    if processes.is_alone():
       copied = jax.tree.map(_on_host, state)
       return self._thread.submit(self._write, step, copied)
     # Orbax has its processes meet, which must happen in the same order in all.
@@ -160,7 +163,7 @@ class Checkpoints:
 
   def _finish(self, step, wait) -> None:
     wait()
-    if jax.process_index() == 0:
+    if processes.is_first():
       digests.write(self._folder / str(step))
 
   def _stops_at(self, step: int) -> bool:
@@ -194,9 +197,14 @@ class Checkpoints:
       interruption.Stop: a signal came; nothing has been done yet.
     """
     self.wait()
-    if interruption.received() and jax.process_count() == 1:
+    if interruption.received() and processes.is_alone():
       raise interruption.Stop(interruption.received())
-    step = self._latest_sound_step()
+    before = len(self._steps)
+    step = processes.on_first(self._latest_sound_step)
+    self._steps = [s for s in self._steps if step is not None and s <= step]
+    if len(self._steps) < before:
+      self._checkpointer.close()
+      self._open()
     if step is None:
       return None
     where = self._folder / str(step)
@@ -242,9 +250,6 @@ class Checkpoints:
         flush=True,
       )
       shutil.rmtree(where)
-    if len(damaged) > 1:
-      self._checkpointer.close()
-      self._open()
     return step
 
   def wait(self) -> None:
@@ -310,26 +315,55 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
     UserError: the disk is full or read-only.
   """
   for name, leaf in _named(tree).items():
-    if np.issubdtype(leaf.dtype, np.floating) and not np.isfinite(leaf).all():
+    if not _is_finite(leaf):
       raise errors.NonFiniteError(
         f'{name} is not finite, so {path} is not written; lower the learning '
         'rate of that stage'
       )
   path = pathlib.Path(path).absolute()
   unfinished = path.with_name(f'.{path.name}.unfinished')
-  try:
+
+  def begin():
     path.parent.mkdir(parents=True, exist_ok=True)
     # Orbax names what it has not finished after where it is to be.
     for leftover in path.parent.glob(f'{unfinished.name}*'):
       shutil.rmtree(leftover)
-    _ocp().save(str(unfinished), tree)
+
+  def finish():
     digests.write(unfinished)
     if path.exists():
       shutil.rmtree(path)
     unfinished.rename(path)
+
+  try:
+    processes.on_first(begin)
+    with _alone():
+      _ocp().save(str(unfinished), tree)
+    processes.on_first(finish)
   except Exception as e:
-    shutil.rmtree(unfinished, ignore_errors=True)
+    if processes.is_first():
+      shutil.rmtree(unfinished, ignore_errors=True)
     raise _cannot_write(path, e) from e
+
+
+def _is_finite(leaf) -> bool:
+  if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    return True
+  if isinstance(leaf, jax.Array):  # where it lies, on many hosts perhaps
+    return bool(sharding.to_host(jnp.isfinite(leaf).all()))
+  return bool(np.isfinite(leaf).all())
+
+
+def _alone():
+  """Orbax waits for all processes, unless told that they do other things."""
+  if processes.count() == 1 or not processes.is_alone():
+    return contextlib.nullcontext()
+  ocp = _ocp()
+  return ocp.Context(
+    multiprocessing_options=ocp.options.MultiprocessingOptions(
+      primary_host=0, active_processes={0}
+    )
+  )
 
 
 def load_params(path: str | pathlib.Path) -> PyTree:
@@ -357,10 +391,11 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     return np.empty(meta.shape, np.float32 if floating else meta.dtype)
 
   try:
-    stored = ocp.metadata(str(path)).metadata
-    if stored is None:
-      raise ValueError('no metadata')
-    return ocp.load(str(path), jax.tree.map(template, stored))
+    with _alone():
+      stored = ocp.metadata(str(path)).metadata
+      if stored is None:
+        raise ValueError('no metadata')
+      return ocp.load(str(path), jax.tree.map(template, stored))
   except Exception as e:
     raise errors.UserError(_unreadable(path, e)) from e
 

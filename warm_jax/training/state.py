@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from warm_jax import errors
+from warm_jax import errors, sharding
 
 PyTree = Any
 
@@ -102,7 +102,9 @@ def init(
   """The state of M members at step 0.
 
   Params, keys and hyperparameters are copied: training donates the state, and
-  a donated array that the caller still holds would be deleted under him.
+  a donated array that the caller still holds would be deleted under him. On a
+  mesh the moments are created where their parameters lie; left to the compiler
+  they would be held whole by every device.
 
   Args:
     params: leaves [M, ...].
@@ -113,11 +115,14 @@ def init(
   Returns:
     TrainState with leaves [M, ...].
   """
-  params, rng, hparams = jax.tree.map(jnp.copy, (params, rng, hparams))
+  start = sharding.put((params, rng, hparams), 1)
+  params, rng, hparams = jax.tree.map(jnp.copy, start)
   return TrainState(
-    step=jnp.zeros(rng.shape, jnp.int32),
+    step=sharding.put(jnp.zeros(rng.shape, jnp.int32), 1),
     params=params,
-    opt_state=jax.jit(jax.vmap(tx.init))(params),
+    opt_state=jax.jit(
+      lambda params: sharding.constrain(jax.vmap(tx.init)(params), 1)
+    )(params),
     rng=rng,
     hparams=hparams,
   )
