@@ -3,7 +3,7 @@
 # unchanged. Another interpreter: make demo PYTHON=/path/to/python3
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo test test-fast lint types format clean help oracles oracles-env
+.PHONY: demo test test-fast faults lint types format clean help oracles oracles-env
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,6 +21,7 @@ help:
 	@echo 'make demo       install into $(VENV), run the tiny chain, report in runs/tiny/report/index.html'
 	@echo 'make test       install into $(VENV), run all tests (ARGS="-k name" chooses)'
 	@echo 'make test-fast  the tests not marked slow'
+	@echo 'make faults     kill -9 at random moments, full disks and the like, for an hour or so (tests/faults/README.md; ARGS="--kills=20")'
 	@echo 'make lint       ruff check and ruff format --check;  make types: pyright;  make format: rewrite'
 	@echo 'make oracles    transformers, TRL, mergekit and RewardBench on our exports, each in its own environment (tests/oracles/README.md)'
 	@echo 'make clean      remove the environments and caches (runs/ stays)'
@@ -33,6 +34,9 @@ test: $(VENV)/.installed-test
 
 test-fast: $(VENV)/.installed-test
 	@$(PYTEST) -n $(WORKERS) -m 'not slow' $(ARGS)
+
+faults: $(VENV)/.installed-test
+	@$(BIN)/python tests/faults/kills.py --workdir=runs/faults $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .

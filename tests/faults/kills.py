@@ -1,0 +1,344 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Kills the command again and again; what it makes must be what it would make.
+
+  python tests/faults/kills.py --workdir=runs/faults --kills=200
+
+One undisturbed run first. Then runs of the same chain in which each launch but
+the last is ended by SIGKILL: at a random moment of a stage, while a file is
+being written there, between two stages, or before the first one. A run goes on
+until it is finished and is compared with the undisturbed one bit by bit (see
+`compare`). The stage with too few kills in this run is the next target, so they
+spread over all.
+
+It may be stopped at any time and goes on with the same --workdir: the counts
+are in faults.json, one line a kill in kills.jsonl. All that is random comes
+from --seed and the number of the kill. Exit code 1: something is wrong, and the
+folder of that run is left as it is.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
+
+import compare  # noqa: E402
+
+from warm_jax import pipeline, workdir  # noqa: E402
+
+# Shares of the kinds of moments.
+KINDS = {'any': 0.5, 'writing': 0.34, 'between': 0.08, 'starting': 0.08}
+# What is not whole yet has such a name.
+UNFINISHED = ('.tmp', '.unfinished', '.orbax-checkpoint-tmp', '.incomplete')
+
+
+class Failure(Exception):
+  """What must not happen."""
+
+
+def main():
+  args = arguments()
+  folder = pathlib.Path(args.workdir).resolve()
+  folder.mkdir(parents=True, exist_ok=True)
+  state = workdir.read_json(folder / 'faults.json') or {
+    'seed': args.seed,
+    'config': args.config,
+    'runs_compared': 0,
+    'compared_files': 0,
+    'kills': {},
+    'kinds': {},
+    'while_writing': 0,
+    'run': 1,
+    'in_run': {},
+    'durations': {},
+  }
+  if (state['seed'], state['config']) != (args.seed, args.config):
+    sys.exit(f'{folder} was begun with another --seed or --config')
+  harness = Harness(folder, state, args)
+  try:
+    harness.work()
+  except Failure as e:
+    print(f'FAILED: {e}')
+    sys.exit(1)
+  finally:
+    print(harness.report())
+
+
+def arguments():
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--workdir', required=True, help='of all runs and counts')
+  parser.add_argument('--kills', type=int, default=200, help='in all, so far')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--config', default='configs/nano.py')
+  parser.add_argument('--per_stage', type=int, default=5, help='kills in a run')
+  parser.add_argument('--minutes', type=float, default=1e9, help='then stop')
+  parser.add_argument(
+    '--term', type=float, default=0.0, help='share of SIGTERM'
+  )
+  return parser.parse_args()
+
+
+def total(state) -> int:
+  return sum(state['kills'].values())
+
+
+class Harness:
+  """The runs in one folder. Its state is a dict, written after each kill."""
+
+  def __init__(self, folder: pathlib.Path, state: dict, args):
+    self.folder, self.state, self.args = folder, state, args
+    self.end = time.monotonic() + 60 * args.minutes
+    kind = self._config_kind()
+    self.stages = [s.name for s in pipeline.STAGES[kind]]
+
+  def _config_kind(self) -> str:
+    code = (
+      'import sys; from warm_jax import main; '
+      'print(main.parse(sys.argv)[0].kind)'
+    )
+    command = [sys.executable, '-c', code, *self._flags(self.folder / 'x')]
+    done = subprocess.run(
+      command, cwd=ROOT, env=self._env(), capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+  def _env(self):
+    keep = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
+    return keep | {'PYTHONPATH': str(ROOT)}
+
+  def _flags(self, where):
+    return [
+      f'--config={self.args.config}',
+      f'--workdir={where}',
+      '--config.runtime.progress=False',
+      f'--config.runtime.compile_cache={self.folder / "cache"}',
+    ]
+
+  def _launch(self, where: pathlib.Path) -> subprocess.Popen:
+    with (self.folder / 'log.txt').open('w') as log:
+      return subprocess.Popen(
+        [sys.executable, '-m', 'warm_jax.main', *self._flags(where)],
+        cwd=ROOT,
+        env=self._env(),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
+
+  def _log(self) -> str:
+    return (self.folder / 'log.txt').read_text()
+
+  def _save(self):
+    workdir.write_json(self.folder / 'faults.json', self.state)
+
+  def work(self):
+    reference = self.folder / 'undisturbed'
+    self._finish(reference)
+    for stage in self.stages:
+      record = workdir.read_json(reference / stage / 'result.json')
+      # Compilation was in it, and will be read from the cache from now on.
+      self.state['durations'].setdefault(stage, record['seconds'] / 2)
+    while time.monotonic() < self.end:
+      where = self.folder / f'run_{self.state["run"]}'
+      is_enough = total(self.state) >= self.args.kills
+      if is_enough and not where.exists():
+        break
+      if is_enough or not self._one_kill(where):
+        self._finish(where)
+        self._compare(where, reference)
+
+  def _finish(self, where):
+    """Lets a launch come to its end."""
+    process = self._launch(where)
+    try:
+      code = process.wait(timeout=3600)
+    finally:
+      kill_group(process, signal.SIGKILL)
+    if code != 0:
+      raise Failure(f'exit code {code} of {where}: {self._log()[-3000:]}')
+
+  def _compare(self, where, reference):
+    lines = compare.differences(where, reference)
+    if lines:
+      raise Failure(f'{len(lines)} differences:\n' + '\n'.join(lines[:40]))
+    self.state['runs_compared'] += 1
+    self.state['compared_files'] = compare.count(reference)
+    self.state['run'] += 1
+    self.state['in_run'] = {}
+    self._save()
+    shutil.rmtree(where)
+
+  def _one_kill(self, where: pathlib.Path) -> bool:
+    """A launch that is killed; False if no stage of this run is short of one."""
+    in_run = collections.Counter(self.state['in_run'])
+    left = [s for s in self.stages if not (where / s / 'result.json').exists()]
+    target = next((s for s in left if in_run[s] < self.args.per_stage), None)
+    if target is None:
+      return False
+    number = total(self.state)
+    rng = random.Random(f'{self.args.seed}/{number}')
+    kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+    sent = signal.SIGTERM if rng.random() < self.args.term else signal.SIGKILL
+    watch = Watch(where, self.stages)
+    process = self._launch(where)
+    try:
+      self._wait_for(kind, target, rng, watch, process)
+      fell, unfinished = watch.now()
+      is_running = process.poll() is None
+      kill_group(process, sent)
+      code = process.wait(timeout=120)
+    finally:
+      kill_group(process, signal.SIGKILL)
+    if not is_running:
+      if code != 0:
+        raise Failure(f'exit code {code} of {where}: {self._log()[-3000:]}')
+      return True  # it came to its end first: no kill
+    text = self._log()
+    if 'Traceback' in text and sent == signal.SIGKILL:
+      raise Failure(f'a traceback in {where}: {text[-3000:]}')
+    if sent == signal.SIGTERM and (code != 143 or 'Traceback' in text):
+      raise Failure(f'exit code {code} after SIGTERM: {text[-3000:]}')
+    self._count(number, where, kind, target, fell, unfinished, sent)
+    return True
+
+  def _wait_for(self, kind, target, rng, watch, process):
+    """Returns at the moment to kill at, or when the process has ended."""
+    limit = time.monotonic() + 1800
+
+    def until(reached):
+      while process.poll() is None and not reached():
+        if time.monotonic() > limit:
+          raise Failure(f'nothing for half an hour: {self._log()[-3000:]}')
+        time.sleep(0.003)
+
+    if kind == 'starting':
+      time.sleep(rng.uniform(0.0, 4.0))
+      return
+    until(lambda: watch.has_begun(target))
+    began = time.monotonic()
+    if kind == 'between':
+      until(lambda: watch.is_finished(target))
+      self.state['durations'][target] = time.monotonic() - began
+      time.sleep(rng.uniform(0.0, 0.05))
+      return
+    duration = self.state['durations'][target]
+    delay = rng.uniform(0.0, 1.1 * duration)
+    if kind == 'writing':
+      seen, wanted = set(), rng.randint(1, 5)
+
+      def reached():
+        new = set(watch.unfinished(target))
+        is_new = not new <= seen
+        seen.update(new)
+        late = time.monotonic() - began > 3 * duration
+        return late or (is_new and len(seen) >= wanted)
+
+      until(reached)
+      time.sleep(rng.choice((0.0, rng.uniform(0.0, 0.03))))
+      return
+    until(lambda: time.monotonic() - began > delay)
+
+  def _count(self, number, where, kind, target, fell, unfinished, sent):
+    for table, key in (
+      (self.state['kills'], fell),
+      (self.state['in_run'], fell),
+      (self.state['kinds'], kind),
+    ):
+      table[key] = table.get(key, 0) + 1
+    self.state['while_writing'] += bool(unfinished)
+    if fell not in self.stages:  # so that a run comes to its end
+      in_run = self.state['in_run']
+      in_run[target] = in_run.get(target, 0) + 1
+    self._save()
+    line = {
+      'number': number + 1,
+      'run': where.name,
+      'kind': kind,
+      'stage': fell,
+      'unfinished': unfinished[:3],
+      'signal': sent.name,
+      'time': time.strftime('%H:%M:%S'),
+    }
+    with (self.folder / 'kills.jsonl').open('a') as file:
+      file.write(json.dumps(line) + '\n')
+    print(json.dumps(line), flush=True)
+
+  def report(self) -> str:
+    state = self.state
+    names = [*self.stages, *(k for k in state['kills'] if k not in self.stages)]
+    rows = [f'  {name:<12} {state["kills"].get(name, 0):4d}' for name in names]
+    return '\n'.join(
+      [
+        f'{total(state)} kills, {state["while_writing"]} of them while a file '
+        f'was unfinished; {state["runs_compared"]} finished runs equal the '
+        f'undisturbed one in all {state["compared_files"]} files and folders',
+        *rows,
+        f'  kinds: {state["kinds"]}',
+      ]
+    )
+
+
+class Watch:
+  """What a launch is doing, from outside: by the files of the stages."""
+
+  def __init__(self, where: pathlib.Path, stages: list[str]):
+    self._where, self._stages = where, stages
+    self._before = {s: self._attempt(s) for s in stages}
+    self._done = {s for s in stages if self.is_finished(s)}
+
+  def _attempt(self, stage):
+    try:
+      status = (self._where / stage / 'attempt.json').stat()
+    except OSError:
+      return None
+    return status.st_ino, status.st_mtime_ns
+
+  def has_begun(self, stage) -> bool:
+    """In this launch."""
+    now = self._attempt(stage)
+    return (now and now != self._before[stage]) or self.is_finished(stage)
+
+  def is_finished(self, stage) -> bool:
+    return (self._where / stage / 'result.json').exists()
+
+  def unfinished(self, stage) -> list[str]:
+    """Names of what is being written."""
+    found = []
+    for root, folders, files in os.walk(self._where / stage):
+      for name in [*folders, *files]:
+        if any(mark in name for mark in UNFINISHED):
+          found.append(f'{root}/{name}')
+      here = os.path.basename(root)
+      if here.isdecimal() and 'digests.json' not in files:
+        found.append(f'{root} has no digests.json')
+    return [f.removeprefix(str(self._where)) for f in found]
+
+  def now(self) -> tuple[str, list[str]]:
+    """The stage at work ('starting', 'between' for none), what is unfinished."""
+    begun = [s for s in self._stages if self.has_begun(s)]
+    working = [s for s in begun if not self.is_finished(s)]
+    if working:
+      return working[-1], self.unfinished(working[-1])
+    is_new = any(self.is_finished(s) and s not in self._done for s in begun)
+    return ('between' if is_new else 'starting'), []
+
+
+def kill_group(process: subprocess.Popen, number: signal.Signals) -> None:
+  """Signals it and all that it has started."""
+  try:
+    os.killpg(process.pid, number)
+  except ProcessLookupError:
+    pass
+
+
+if __name__ == '__main__':
+  main()
