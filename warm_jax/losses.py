@@ -147,11 +147,18 @@ def language_model_loss(
   """
   chex.assert_rank([logps, loss_mask], 2)
   loss = -masked_mean(logps, loss_mask)
+  return loss, language_model_metrics(loss, jnp.sum(_float32(loss_mask)))
+
+
+def language_model_metrics(
+  loss: jax.Array, num_tokens: jax.Array
+) -> dict[str, jax.Array]:
+  """The metrics of `language_model_loss`, from a loss put together elsewhere."""
   metrics = {
-    'num_tokens': jnp.sum(_float32(loss_mask)),
+    'num_tokens': _float32(num_tokens),
     'perplexity': jnp.exp(jnp.minimum(loss, MAX_LOG_RATIO)),
   }
-  return loss, jax.lax.stop_gradient(metrics)
+  return jax.lax.stop_gradient(metrics)
 
 
 # ---------------------------------------------------------------------------
