@@ -140,6 +140,18 @@ def test_keeps_the_latest_and_any_pytree(tmp_path):
   np.testing.assert_array_equal(got['w'], [4, 4, 4])
 
 
+def test_parameters_are_written_while_a_save_is_under_way(tmp_path):
+  """Orbax mixes up two threads that save at once."""
+  with checkpoint.Checkpoints(tmp_path / 'checkpoints', every_steps=1) as ckpt:
+    for step in range(1, 5):
+      ckpt.save(step, {'w': jnp.full(3, step)})
+      checkpoint.save_params(tmp_path / f'{step}', {'v': jnp.full(2, step)})
+      got = checkpoint.load_params(tmp_path / f'{step}')
+      np.testing.assert_array_equal(got['v'], [step, step])
+    got, _ = ckpt.restore_latest({'w': jnp.zeros(3, int)})
+  np.testing.assert_array_equal(got['w'], [4, 4, 4])
+
+
 def test_forced_and_repeated_saves(tmp_path):
   with checkpoint.Checkpoints(tmp_path, every_steps=0) as ckpt:
     assert not ckpt.is_due(5)

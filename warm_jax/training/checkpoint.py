@@ -12,6 +12,7 @@ import contextlib
 import pathlib
 import shutil
 import sys
+import threading
 from typing import Any
 
 import jax
@@ -22,6 +23,10 @@ from warm_jax import errors, interruption, processes, sharding, workdir
 from warm_jax.training import digests
 
 PyTree = Any
+
+# Orbax numbers its operations in one counter of the process: of two threads
+# that save at once, one would take the other's folder for its own.
+_one_at_a_time = threading.Lock()
 
 
 def _ocp():
@@ -158,7 +163,8 @@ class Checkpoints:
     return self._thread.submit(self._finish, step, response.result)
 
   def _write(self, step, state) -> None:
-    self._checkpointer.save(step, state, force=True)
+    with _one_at_a_time:
+      self._checkpointer.save(step, state, force=True)
     digests.write(self._folder / str(step))
 
   def _finish(self, step, wait) -> None:
@@ -337,7 +343,7 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
 
   try:
     processes.on_first(begin)
-    with _alone():
+    with _one_at_a_time, _alone():
       _ocp().save(str(unfinished), tree)
     processes.on_first(finish)
   except Exception as e:
@@ -391,7 +397,7 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     return np.empty(meta.shape, np.float32 if floating else meta.dtype)
 
   try:
-    with _alone():
+    with _one_at_a_time, _alone():
       stored = ocp.metadata(str(path)).metadata
       if stored is None:
         raise ValueError('no metadata')
