@@ -18,6 +18,7 @@ folder of that run is left as it is.
 
 import argparse
 import collections
+import functools
 import json
 import os
 import pathlib
@@ -56,6 +57,7 @@ def main():
     'compared_files': 0,
     'kills': {},
     'kinds': {},
+    'commits': {},
     'while_writing': 0,
     'run': 1,
     'in_run': {},
@@ -85,6 +87,14 @@ def arguments():
     '--term', type=float, default=0.0, help='share of SIGTERM'
   )
   return parser.parse_args()
+
+
+@functools.cache
+def commit() -> str:
+  """What is being tested, as git calls it."""
+  command = ['git', 'describe', '--always', '--dirty', '--abbrev=9']
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  return done.stdout.strip() or 'unknown'
 
 
 def total(state) -> int:
@@ -252,6 +262,7 @@ class Harness:
       (self.state['kills'], fell),
       (self.state['in_run'], fell),
       (self.state['kinds'], kind),
+      (self.state['commits'], commit()),
     ):
       table[key] = table.get(key, 0) + 1
     self.state['while_writing'] += bool(unfinished)
@@ -283,6 +294,7 @@ class Harness:
         f'undisturbed one in all {state["compared_files"]} files and folders',
         *rows,
         f'  kinds: {state["kinds"]}',
+        f'  commits: {state["commits"]}',
       ]
     )
 
