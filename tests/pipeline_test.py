@@ -112,12 +112,15 @@ def test_interrupted_stage_is_continued_and_its_time_kept(chain, tmp_path):
 
 
 def test_killed_attempt_lasted_until_its_last_file(tmp_path):
-  attempt = {'seconds': 5.0, 'peak_memory_gb': 0.1, 'began': 1000.0}
+  attempt = {'seconds': 5.0, 'peak_memory_gb': 0.1, 'is_running': True}
   (tmp_path / 'attempt.json').write_text(json.dumps(attempt))
   (tmp_path / 'metrics.jsonl').write_text('')
   os.utime(tmp_path / 'attempt.json', (1000, 1000))
   os.utime(tmp_path / 'metrics.jsonl', (1030, 1030))
   assert workdir.Attempt(tmp_path).seconds == pytest.approx(35.0)
+  # The clock was set back.
+  os.utime(tmp_path / 'attempt.json', (5000, 5000))
+  assert workdir.Attempt(tmp_path).seconds == pytest.approx(5.0)
 
 
 def test_other_config_is_refused_by_name(chain, tmp_path):

@@ -80,7 +80,9 @@ class Attempt:
   """Time and memory of one stage, over all attempts at it.
 
   `seconds` and `peak_memory_gb` count earlier, interrupted attempts too. One
-  that was killed outright is taken to have lasted until its last written file.
+  that was killed outright is taken to have lasted from when its attempt.json
+  was written until its last file was: one clock, that of the disk. Should it
+  have been set meanwhile these seconds are wrong, and nothing else is.
   """
 
   def __init__(self, folder: pathlib.Path):
@@ -89,13 +91,14 @@ class Attempt:
     before = read_json(self._path) or {}
     self.seconds = float(before.get('seconds', 0.0))
     self.peak_memory_gb = float(before.get('peak_memory_gb', 0.0))
-    if 'began' in before:
-      self.seconds += max(0.0, _last_change(folder) - before['began'])
+    if before.get('is_running'):
+      began = self._path.stat().st_mtime
+      self.seconds += max(0.0, _last_change(folder) - began)
 
   def __enter__(self):
     self._start = time.monotonic()
     _restart_peak_memory()
-    write_json(self._path, self._totals() | {'began': time.time()})
+    write_json(self._path, self._totals() | {'is_running': True})
     return self
 
   def __exit__(self, *exc):

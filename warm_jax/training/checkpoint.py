@@ -343,7 +343,7 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
 
   try:
     processes.on_first(begin)
-    with _one_at_a_time, _alone():
+    with _orbax():
       _ocp().save(str(unfinished), tree)
     processes.on_first(finish)
   except Exception as e:
@@ -358,6 +358,16 @@ def _is_finite(leaf) -> bool:
   if isinstance(leaf, jax.Array):  # where it lies, on many hosts perhaps
     return bool(sharding.to_host(jnp.isfinite(leaf).all()))
   return bool(np.isfinite(leaf).all())
+
+
+def _orbax() -> contextlib.ExitStack:
+  """Orbax for one thread, and without the signals, which it logs at length."""
+  stack = contextlib.ExitStack()
+  if processes.count() == 1:  # several stop between stages
+    stack.enter_context(interruption.deferred())
+  stack.enter_context(_one_at_a_time)
+  stack.enter_context(_alone())
+  return stack
 
 
 def _alone():
@@ -397,7 +407,7 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     return np.empty(meta.shape, np.float32 if floating else meta.dtype)
 
   try:
-    with _one_at_a_time, _alone():
+    with _orbax():
       stored = ocp.metadata(str(path)).metadata
       if stored is None:
         raise ValueError('no metadata')
