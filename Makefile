@@ -37,6 +37,7 @@ test-fast: $(VENV)/.installed-test
 
 faults: $(VENV)/.installed-test
 	@$(BIN)/python tests/faults/kills.py --workdir=runs/faults $(ARGS)
+	@$(BIN)/python tests/faults/disks.py --workdir=runs/faults
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .
