@@ -2,9 +2,12 @@
 """Resume equals the uninterrupted run to the bit; damage is named."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 
 import chex
@@ -246,6 +249,64 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     with pytest.raises(errors.UserError, match='no whole one; delete') as e:
       ckpt.restore_latest(template)
   assert str(folder) in str(e.value) and '\n' not in str(e.value)
+
+
+# ---------------------------------------------------------------------------
+# Other devices
+# ---------------------------------------------------------------------------
+
+ON_EIGHT = """
+import sys
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from warm_jax.training import checkpoint
+
+mesh = jax.make_mesh((4, 2), ('member', 'model'))
+
+def template(shape, dtype, *spec):
+  sharding = NamedSharding(mesh, PartitionSpec(*spec))
+  return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+with checkpoint.Checkpoints(sys.argv[1], every_steps=1) as ckpt:
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
+  state, step = ckpt.restore_latest({
+    'w': template((4, 6), np.float32, 'member', 'model'),
+    'keys': template(keys.shape, keys.dtype, 'member'), 'next': 0})
+  assert len(state['w'].sharding.device_set) == 8 and step == 1
+  assert state['w'].sharding.spec == PartitionSpec('member', 'model')
+  double = jax.jit(lambda s: s | {'w': 2 * s['w']}, donate_argnums=0)
+  ckpt.save(2, double(state) | {'next': 9})
+"""
+
+
+def test_restores_onto_eight_devices_and_back(tmp_path):
+  w = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+  state = {
+    'w': jnp.asarray(w),
+    'keys': jax.random.split(jax.random.key(3), 4),
+    'next': 7,
+  }
+  with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+    ckpt.save(1, state)
+  done = subprocess.run(
+    [sys.executable, '-c', ON_EIGHT, str(tmp_path)],
+    env=os.environ
+    | {
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+      'PYTHONPATH': str(pathlib.Path(checkpoint.__file__).parents[2]),
+    },
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
+    got, step = ckpt.restore_latest(state)
+  assert step == 2 and got['next'] == 9
+  np.testing.assert_array_equal(got['w'], 2 * w)
+  np.testing.assert_array_equal(
+    jax.random.key_data(got['keys']), jax.random.key_data(state['keys'])
+  )
 
 
 # ---------------------------------------------------------------------------
