@@ -306,6 +306,7 @@ class Watch:
     self._where, self._stages = where, stages
     self._before = {s: self._attempt(s) for s in stages}
     self._done = {s for s in stages if self.is_finished(s)}
+    self._found = {k for s in stages for _, k in self._all_unfinished(s)}
 
   def _attempt(self, stage):
     try:
@@ -323,16 +324,25 @@ class Watch:
     return (self._where / stage / 'result.json').exists()
 
   def unfinished(self, stage) -> list[str]:
-    """Names of what is being written."""
-    found = []
+    """Names of what this launch is writing; what it found there aside."""
+    return [
+      str(path.relative_to(self._where))
+      for path, key in self._all_unfinished(stage)
+      if key not in self._found
+    ]
+
+  def _all_unfinished(self, stage):
     for root, folders, files in os.walk(self._where / stage):
-      for name in [*folders, *files]:
-        if any(mark in name for mark in UNFINISHED):
-          found.append(f'{root}/{name}')
-      here = os.path.basename(root)
-      if here.isdecimal() and 'digests.json' not in files:
-        found.append(f'{root} has no digests.json')
-    return [f.removeprefix(str(self._where)) for f in found]
+      paths = [pathlib.Path(root, name) for name in [*folders, *files]]
+      paths = [p for p in paths if any(m in p.name for m in UNFINISHED)]
+      here = pathlib.Path(root)
+      if here.name.isdecimal() and 'digests.json' not in files:
+        paths.append(here)
+      for path in paths:
+        try:
+          yield path, (path, path.stat().st_ino)
+        except OSError:
+          pass
 
   def now(self) -> tuple[str, list[str]]:
     """The stage at work ('starting', 'between' for none), what is unfinished."""
