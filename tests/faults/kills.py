@@ -65,6 +65,8 @@ def main():
   }
   if (state['seed'], state['config']) != (args.seed, args.config):
     sys.exit(f'{folder} was begun with another --seed or --config')
+  # So that the launch under way does not outlive this one.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   harness = Harness(folder, state, args)
   try:
     harness.work()
