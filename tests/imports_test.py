@@ -14,9 +14,9 @@ FILES = sorted(ROOT.rglob('*.py'))
 # A module may import its own floor and those below. Folders count as a whole.
 FLOORS = [
   {'errors', '__init__', 'compile_cache', 'trees', 'defaults', 'workdir'},
-  {'processes', 'interruption'},
+  {'processes', 'interruption', 'sharding'},
   {'models', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},
-  {'members', 'sharding', 'sampling', 'rewards'},
+  {'members', 'sampling', 'rewards'},
   {'training', 'evaluation', 'report'},
   {'stages'},
   {'config_check'},

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from warm_jax import errors
+from warm_jax import errors, slices
 from warm_jax.models import config as model_config
 
 
@@ -78,6 +78,11 @@ _HOLDS_PROMPT = (
   "a text with '{prompt}' in it, once",
 )
 
+_MESH_AXIS = (
+  (lambda v: _number(v) and (v == -1 or (v == int(v) and v >= 1))),
+  'whole numbers of at least 1, or one -1',
+)
+
 # Names of stages.scorers.MEANING, which imports jax; a test compares them.
 SCORERS = (
   *('single', 'second', 'ens', 'ens_2', 'min', 'uncertainty'),
@@ -99,6 +104,7 @@ RULES: tuple[Rule, ...] = (
   _rule('*.optimizer.weight_decay *.optimizer.clip_norm', _at_least(0)),
   _rule('*.optimizer.warmup_steps', _whole(0)),
   _rule('runtime.member_map', _one_of('auto', 'vmap', 'scan')),
+  _rule('runtime.mesh', _MESH_AXIS),
   _rule('seed *.seed *_seed *_seeds', _whole(0)),
   _rule('*.loss_on', _one_of('all', 'response')),
   _rule('*.baseline', _one_of('value', 'leave_one_out')),
@@ -117,6 +123,8 @@ RULES: tuple[Rule, ...] = (
   _rule('*.eval_every *.keep_steps *.samples_per_prompt', _whole(1)),
   _rule('*.sft_checkpoints', _whole(0)),
   _rule('*.kl_targets *.sharpness *_penalty *.l2 *_l2', _at_least(0)),
+  _rule('reward.on_nonfinite', _one_of('stop', 'drop_member')),
+  _rule('reward.max_loss', _at_least(0)),
   _rule('*.members *.num_samples *.batch_size *_batch_size', _whole(1)),
   _rule('*.max_new_tokens *.max_length *.max_*_length', _whole(1)),
   _rule('*.every_steps *_every_steps *.log_every', _whole(0)),
@@ -215,6 +223,18 @@ def _conflicts(config: Mapping[str, Any]):
         f'{here}max_new_tokens is {new_tokens}: it leaves no room for a prompt '
         f'in config.data.max_length={context}'
       )
+  reward = config.get('reward', {})
+  if reward.get('member_slice'):
+    try:
+      end = slices.of_config(config)[1]
+    except errors.UserError as e:
+      yield str(e)
+    else:
+      if end > reward['members']:
+        yield (
+          f'config.{slices.FIELD} is {reward["member_slice"]!r}: there are '
+          f'config.reward.members={reward["members"]}, numbered from 0'
+        )
   kept = config.get('sft', {}).get('keep_steps')
   starts = config.get('reward', {}).get('sft_checkpoints')
   if kept and starts and max(starts) >= len(kept):

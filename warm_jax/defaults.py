@@ -51,6 +51,9 @@ def runtime():
     {
       # 'vmap', 'scan' or 'auto' (scan on CPU, vmap on accelerators).
       'member_map': 'auto',
+      # Devices along (member, data, model); one may be -1, what is left. All 1
+      # is one device. See `warm_jax.sharding`.
+      'mesh': (1, 1, 1),
       # Folder of compiled programs; '' is the user's cache folder.
       'compile_cache': '',
       'progress': True,
@@ -118,6 +121,16 @@ def reward(members: int, steps: int):
   return ml_collections.ConfigDict(
     {
       'members': members,
+      # Some of them in a job of its own: '0:3', which is what the command line
+      # makes of --config.reward.members=0:3; see `warm merge`.
+      'member_slice': '',
+      # What happens where the numbers of a member go bad: 'stop', or
+      # 'drop_member', and the others go on.
+      'on_nonfinite': 'stop',
+      # A loss above it is bad too; 0: none is. It is .69 at chance; 100 nats
+      # say that the wrong side leads by 100 in an average pair of the batch,
+      # which no data or margins in use ask for: the member has diverged.
+      'max_loss': 100.0,
       'steps': steps,
       'batch_size': 64,  # pairs
       'learning_rates': (5e-4, 1e-3, 2e-3),

@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, members
+from warm_jax import errors, members, sharding
 from warm_jax.models import reward_model
 
 PyTree = Any
@@ -377,11 +377,12 @@ def score_rows(
   if jax.default_backend() == 'cpu':
     # Fewer rows, whose attention stays in the cache, are up to twice as fast.
     batch_size = min(batch_size, max(16, CPU_TOKENS // ids.shape[1]))
-  batch_size = min(batch_size, num_rows)
+  batch_size = sharding.whole_rows(min(batch_size, num_rows))
   pieces = []
   for start in range(0, num_rows, batch_size):
     rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
-    pieces.append(np.asarray(function(scorer, ids[rows], mask[rows])))
+    part = sharding.put_rows((ids[rows], mask[rows]))
+    pieces.append(sharding.to_host(function(scorer, *part)))
   return np.concatenate(pieces, axis=-1)[..., place.reshape(-1)]
 
 

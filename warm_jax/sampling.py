@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from warm_jax import errors
+from warm_jax import errors, sharding
 from warm_jax.models import config as config_lib
 from warm_jax.models import kv_cache, language_model, reward_model
 
@@ -103,6 +103,7 @@ def sample(
       f'eos_id and pad_id are both {eos_id}; they must differ, or the end of '
       'a response cannot be told from padding.'
     )
+  params = sharding.gathered(params)  # once, not for every token
   batch, prompt_length = prompt_ids.shape
   prompt_mask = prompt_mask.astype(bool)
   rows = jnp.arange(batch)

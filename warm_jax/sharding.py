@@ -5,7 +5,7 @@ A stack of M models has its first axis on `member`: members never exchange
 anything until they are averaged. Rows of a batch are on `data`. Kernels are cut
 along `model` (tensor parallel: columns, then rows, Shoeybi et al. 2019) and
 their other side along `data`, so that masters and moments are held once (ZeRO,
-Rajbhandari et al. 2020). What has no member axis to be cut along, a single
+Rajbhandari et al. 2020); models gather that side before they compute. What has no member axis to be cut along, a single
 model or a stack that does not divide, has its rows on `member` and `data`.
 
 The mesh is set once, around a stage, with `jax.set_mesh`; the functions here
@@ -36,12 +36,15 @@ AXES = ('member', 'data', 'model')
 # another axis of the leaf takes it, `data` wherever it does not divide.
 RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   (
-    r'(query|key|value|up|gate)/kernel',
+    r'(attention/(query|key|value)|mlp/(up|gate))/kernel',
     (P('data', 'model'), P(None, 'model')),
   ),
-  (r'(out|down)/kernel', (P('model', 'data'), P('model', None))),
-  (r'(query|key|value|up|gate)/bias', (P('model'),)),
-  (r'(out|down)/bias', (P(None),)),
+  (
+    r'(attention/out|mlp/down)/kernel',
+    (P('model', 'data'), P('model', None)),
+  ),
+  (r'(attention/(query|key|value)|mlp/(up|gate))/bias', (P('model'),)),
+  (r'(attention/out|mlp/down)/bias', (P(None),)),
   # Vocabularies are often odd numbers: then the width is cut.
   (
     r'(embed|pos_embed)/embedding',
@@ -212,6 +215,44 @@ def constrain(tree: PyTree, num_leading: int = 0) -> PyTree:
   )
 
 
+def gathered(tree: PyTree, num_leading: int = 0) -> PyTree:
+  """Inside jit: parameters whole along `data`, for the arithmetic of a model.
+
+  Said, not left to the compiler, which would rather cut the activations. The
+  gradient of this is a reduction to where the masters lie.
+  """
+  if not is_on():
+    return tree
+
+  def without_data(entry):
+    axes = (entry,) if isinstance(entry, str) else (entry or ())
+    kept = tuple(axis for axis in axes if axis != 'data')
+    return kept or None
+
+  return jax.tree.map(
+    lambda leaf, s: jax.lax.with_sharding_constraint(
+      leaf, P(*map(without_data, s))
+    ),
+    tree,
+    specs(tree, num_leading),
+  )
+
+
+def constrain_rows(tree: PyTree) -> PyTree:
+  """Inside jit: rows [B, ...] of one model lie on all devices that share rows.
+
+  Rows that do not divide are left to the compiler.
+  """
+  devices = size(*row_axes())
+
+  def one(leaf):
+    if devices == 1 or leaf.shape[0] % devices:
+      return leaf
+    return jax.lax.with_sharding_constraint(leaf, P(row_axes()))
+
+  return jax.tree.map(one, tree)
+
+
 def born(fn: Callable[..., PyTree], num_leading: int = 0) -> Callable:
   """`fn`, whose result is created where the table has it, never whole.
 
@@ -342,18 +383,32 @@ def whole_rows(num_rows: int) -> int:
 
 
 def to_host(tree: PyTree) -> PyTree:
-  """Device arrays as numpy, whole on every process."""
+  """Device arrays as numpy, whole on every process.
+
+  Of several processes each holds a part: what is missing is gathered, in one
+  program for the whole tree.
+  """
+  leaves, structure = jax.tree.flatten(tree)
+  partial = [
+    i
+    for i, leaf in enumerate(leaves)
+    if isinstance(leaf, jax.Array)
+    and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+  ]
+  if partial:
+    everywhere = NamedSharding(leaves[partial[0]].sharding.mesh, P())
+    gathered = jax.jit(lambda *xs: xs, out_shardings=everywhere)(
+      *(leaves[i] for i in partial)
+    )
+    for i, leaf in zip(partial, gathered):
+      leaves[i] = leaf
 
   def one(leaf):
-    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-      return np.asarray(leaf)
-    if leaf.is_fully_replicated:
-      return np.asarray(leaf.addressable_data(0))
-    from jax.experimental import multihost_utils
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+      leaf = leaf.addressable_data(0)
+    return np.asarray(leaf)
 
-    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-
-  return jax.tree.map(one, tree)
+  return jax.tree.unflatten(structure, [one(leaf) for leaf in leaves])
 
 
 def _place(leaf, sharding: NamedSharding) -> jax.Array:

@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from warm_jax import sharding
 from warm_jax.models import config as config_lib
 from warm_jax.models import layers, transformer
 
@@ -73,7 +74,7 @@ def hidden_states(
   chex.assert_rank([ids, mask], 2)
   chex.assert_equal_shape([ids, mask])
   hidden, new_cache = transformer.Backbone(config).apply(
-    {'params': params['backbone']},
+    {'params': sharding.gathered(params['backbone'])},
     ids,
     mask.astype(bool),
     dropout_rate=dropout_rate,
@@ -100,9 +101,11 @@ def logits(
     [..., V] float32.
   """
   if config.tied_embeddings:
-    kernel = params['backbone']['embed']['embedding'].T
+    table = {'embed': params['backbone']['embed']}
+    kernel = sharding.gathered(table)['embed']['embedding'].T
   else:
-    kernel = params['lm_head']['kernel']
+    head = {'lm_head': params['lm_head']}
+    kernel = sharding.gathered(head)['lm_head']['kernel']
   # Two dimensions for the sake of the backward pass, see `layers.Dense`.
   out = jnp.matmul(
     hidden.reshape(-1, config.width).astype(config.compute_dtype),

@@ -21,11 +21,9 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, merging
+from warm_jax import members, merging, sharding
 from warm_jax.data import toy_world
 from warm_jax.evaluation import fronts, intervals
 from warm_jax.report import numbers
@@ -229,7 +227,7 @@ def _member(path, p: int) -> PyTree:
 
 @functools.lru_cache(maxsize=2)  # the members of a stack come one by one
 def _load(path) -> PyTree:
-  return jax.tree.map(jnp.asarray, checkpoint.load_params(path))
+  return sharding.put(checkpoint.load_params(path))
 
 
 # ---------------------------------------------------------------------------

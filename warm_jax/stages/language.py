@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import losses, members, sampling
+from warm_jax import losses, members, sampling, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -32,7 +32,7 @@ def pretrain(run) -> dict:
   shape = model_config(run)
   rng = jax.random.fold_in(jax.random.key(run.config.seed), 1)
   kept, result = sft.train(
-    language_model.init_params(rng, shape),
+    sharding.born(lambda rng: language_model.init_params(rng, shape))(rng),
     shape,
     _encoded(run, 'pretrain'),
     run.config.pretrain,
@@ -137,11 +137,12 @@ def sample_rows(
     sampling.Samples with N rows, on the host.
   """
   parts = []
+  batch_size = sharding.whole_rows(batch_size)
   for k, rows in enumerate(loader.eval_batches(len(prompts), batch_size)):
     part, key = prompts.take(rows), jax.random.fold_in(rng, k)
-    parts.append(
-      _sample(params, shape, settings, key, part.ids, part.mask, temperature)
-    )
+    ids, mask = sharding.put_rows((part.ids, part.mask))
+    samples = _sample(params, shape, settings, key, ids, mask, temperature)
+    parts.append(sharding.to_host(samples))
   return jax.tree.map(
     lambda *leaves: np.concatenate(leaves)[: len(prompts)], *parts
   )
@@ -179,18 +180,13 @@ def kl_of_steps(params, anchor, shape, samples, temperature) -> np.ndarray:
   response = np.asarray(
     sampling.response_mask(samples.mask, samples.response_start)
   )
-  parts = [
-    _kl_of_steps(
-      params,
-      anchor,
-      shape,
-      samples.ids[rows],
-      samples.mask[rows],
-      response[rows],
-      temperature,
+  parts = []
+  for rows in loader.eval_batches(len(response), sharding.whole_rows(256)):
+    part = (samples.ids[rows], samples.mask[rows], response[rows])
+    part = sharding.put_rows(part)
+    parts.append(
+      sharding.to_host(_kl_of_steps(params, anchor, shape, *part, temperature))
     )
-    for rows in loader.eval_batches(len(response), 256)
-  ]
   return np.concatenate(parts)[: len(response)].astype(np.float64)
 
 
@@ -202,5 +198,5 @@ def sequence_kl(anchor, shape, samples, temperature) -> np.ndarray:
   """
   response = sampling.response_mask(samples.mask, samples.response_start)
   anchor_logps = _logps(anchor, shape, samples.ids, samples.mask, temperature)
-  ratio = samples.logps - np.asarray(anchor_logps)
+  ratio = samples.logps - sharding.to_host(anchor_logps)
   return np.where(response, ratio, 0.0).sum(axis=1)

@@ -5,10 +5,9 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, rewards
+from warm_jax import members, rewards, sharding
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import diversity
 from warm_jax.stages import language, scorers, world
@@ -88,7 +87,7 @@ def sft_policy(run) -> PyTree:
   """LM params of the last SFT checkpoint, on the device."""
   sft = language.sft_checkpoints(run)
   last = members.member(sft, members.num_members(sft) - 1)
-  return jax.tree.map(jnp.asarray, last)
+  return sharding.put(last)
 
 
 def judge(

@@ -2,10 +2,9 @@
 """Stages `policy` and `evaluate`: RL against each reward, judged by gold."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, rewards
+from warm_jax import members, rewards, sharding
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import overoptimization, trajectories, win_rate
 from warm_jax.stages import language, scorers, world
@@ -17,7 +16,7 @@ def train(run) -> dict:
   """Trains one policy per reward, all in one stack."""
   config = run.config.policy
   sft = language.sft_checkpoints(run)
-  sft_params = _on_device(members.member(sft, members.num_members(sft) - 1))
+  sft_params = sharding.put(members.member(sft, members.num_members(sft) - 1))
   prompts = encoding.encode_prompts(
     world.tokenizer(run),
     [row['prompt'] for row in world.read(run, 'prompts')],
@@ -115,7 +114,7 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
   judges = scorers.build(run, (*config.rewards, 'control'))
   settings = language.sample_settings(run, config.max_new_tokens)
   sft = language.sft_checkpoints(run)
-  anchor = _on_device(members.member(sft, members.num_members(sft) - 1))
+  anchor = sharding.put(members.member(sft, members.num_members(sft) - 1))
   values = {k: [] for k in ('proxy', 'control', 'gold', 'kl', 'length')}
   texts = []
   for step in steps:
@@ -203,7 +202,3 @@ def _examples(posts, texts, steps, names, best, values, count=6) -> list[dict]:
       }
     )
   return out
-
-
-def _on_device(params):
-  return jax.tree.map(jnp.asarray, params)

@@ -10,10 +10,9 @@ control model that took no part, and samples to read.
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, members, rewards
+from warm_jax import errors, members, rewards, sharding
 from warm_jax.stages import judges, language, scorers, user_data, world
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
@@ -97,7 +96,7 @@ def evaluate_each(run, policies) -> dict:
   rows, records = [], []
   for labels, params in policies:
     samples = language.sample_rows(
-      _on_device(params),
+      sharding.put(params),
       shape,
       language.sample_settings(run, config.max_new_tokens),
       jax.random.key(run.config.seed + 8),
@@ -185,7 +184,3 @@ def _reference(run, anchor):
     prompts.take(np.arange(count)),
     config.temperature,
   )
-
-
-def _on_device(params):
-  return jax.tree.map(jnp.asarray, params)

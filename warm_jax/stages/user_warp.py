@@ -1,10 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stages `warp` and `evaluate` of a run on a user's own checkpoints."""
 
-import jax
-import jax.numpy as jnp
-
-from warm_jax import merging
+from warm_jax import merging, sharding
 from warm_jax.stages import language, user_policy, world
 from warm_jax.stages import warp as warp_stage
 from warm_jax.training import checkpoint, warp
@@ -34,7 +31,7 @@ def evaluate(run) -> dict:
 
   def merged(number):
     folder = run.folder('warp') / f'iteration_{number}'
-    return jax.tree.map(jnp.asarray, checkpoint.load_params(folder / 'merged'))
+    return sharding.put(checkpoint.load_params(folder / 'merged'))
 
   def policies():
     yield {'policy': 'start'}, start

@@ -28,17 +28,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import losses, members, sampling
+from warm_jax import losses, members, sampling, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, value_model
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, optimizer
+from warm_jax.training import micro_batches as micro_lib
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 
 PyTree = Any
 BASELINES = ('value', 'leave_one_out')
+# Means over the tokens of all responses; the other metrics are over rows.
+TOKEN_METRICS = (
+  'policy/sampling_ratio',
+  'objective/kl_per_token',
+  'objective/entropy',
+)
 
 
 @jax.tree_util.register_dataclass
@@ -93,6 +100,7 @@ def member_step(
   temperature,
   missing_eos_penalty,
   num_samples,
+  micro_batches=1,
 ):
   """One REINFORCE step of ONE policy on samples it just made.
 
@@ -107,9 +115,69 @@ def member_step(
     temperature: of the sampling (static).
     missing_eos_penalty: taken off the reward of a response that did not end.
     num_samples: samples per prompt for leave-one-out.
+    micro_batches: parts that the batch is computed in, see `micro_batches`
+      (static); the samples of one prompt stay together.
 
   Returns:
     (new state, dict of [] metrics).
+  """
+
+  def of_part(part, index=None):
+    del index
+    return _gradients(
+      state,
+      *part,
+      anchor_params,
+      model_config=model_config,
+      temperature=temperature,
+      missing_eos_penalty=missing_eos_penalty,
+      num_samples=num_samples,
+    )
+
+  if micro_batches == 1:
+    out = of_part((samples, scores))
+  else:
+    parts = micro_lib.split((samples, scores), micro_batches, group=num_samples)
+    part_mask = sampling.response_mask(
+      parts[0].mask.reshape(samples.mask.shape),
+      parts[0].response_start.reshape(-1),
+    )
+    num_tokens = jnp.sum(part_mask.reshape(micro_batches, -1), axis=1)
+    counts = {'row': jnp.ones(micro_batches), 'token': num_tokens}
+    out = micro_lib.mean(of_part, parts, counts)
+  grads, value_grads, metrics = out['row']
+  metrics = metrics | out['token']
+  policy, metrics['policy/grad_norm'] = optimizer.update(
+    tx, grads, state.policy
+  )
+  value = state.value
+  if value is not None:
+    value, metrics['value/grad_norm'] = optimizer.update(tx, value_grads, value)
+  state = dataclasses.replace(
+    state,
+    policy=policy,
+    value=value,
+    anchor=anchor_lib.update(state.anchor, policy.params),
+  )
+  return state, metrics
+
+
+def _gradients(
+  state,
+  samples,
+  scores,
+  anchor_params,
+  *,
+  model_config,
+  temperature,
+  missing_eos_penalty,
+  num_samples,
+):
+  """Gradients and metrics of ONE policy on some rows; see `member_step`.
+
+  Returns:
+    {'row': (grads, value_grads or None, metrics), 'token': metrics}, what is a
+    mean over rows and what over tokens of the responses.
   """
   ids, mask = samples.ids, samples.mask
   response = sampling.response_mask(mask, samples.response_start)
@@ -166,20 +234,11 @@ def member_step(
   (_, (metrics, fit)), grads = jax.value_and_grad(policy_loss_fn, has_aux=True)(
     state.policy.params
   )
-  policy, metrics['policy/grad_norm'] = optimizer.update(
-    tx, grads, state.policy
-  )
-  value = state.value
+  value_grads = None
   if fit is not None:
     metrics['value/loss'], value_grads = fit
-    value, metrics['value/grad_norm'] = optimizer.update(tx, value_grads, value)
-  state = dataclasses.replace(
-    state,
-    policy=policy,
-    value=value,
-    anchor=anchor_lib.update(state.anchor, policy.params),
-  )
-  return state, metrics
+  per_token = {name: metrics.pop(name) for name in TOKEN_METRICS}
+  return {'row': (grads, value_grads, metrics), 'token': per_token}
 
 
 def member_kl(samples, ref_params, model_config, temperature):
@@ -219,7 +278,7 @@ def score_each(scorers: Sequence[Callable], samples) -> jax.Array:
     return flat.reshape(num_policies, batch)
   return jnp.stack(
     [
-      scorer(samples.ids[p], samples.mask[p])
+      scorer(*sharding.constrain_rows((samples.ids[p], samples.mask[p])))
       for p, scorer in enumerate(scorers)
     ]
   )
@@ -289,8 +348,8 @@ def train(
 
   def stacked_state(params, learning_rate):
     hparams = state_lib.make_hparams(num_policies, learning_rate=learning_rate)
-    stack = members.broadcast(params, num_policies)
-    return state_lib.init(stack, tx, keys, hparams)
+    stack = sharding.born(lambda p: members.broadcast(p, num_policies), 1)
+    return state_lib.init(stack(params), tx, keys, hparams)
 
   value = None
   if config.baseline == 'value':
@@ -301,13 +360,18 @@ def train(
   state = PolicyState(
     policy=stacked_state(start_params, config.learning_rate),
     value=value,
-    anchor=jax.tree.map(jnp.copy, anchors),
-    is_active=jnp.ones(num_policies, bool),
+    anchor=jax.tree.map(jnp.copy, sharding.put(anchors, 1)),
+    is_active=sharding.put(jnp.ones(num_policies, bool), 1),
   )
   per_prompt = config.samples_per_prompt
   sample_fn, score_fn, kl_fn, update_fn = _programs(
     model_config, tx, tokenizer, config, runtime.member_map
   )
+
+  @sharding.spread
+  def read(rows):
+    part = prompts.take(rows)
+    return {'ids': part.ids, 'mask': part.mask}
 
   def keep(step, state):
     checkpoint.save_params(folder / f'params_{step}', state.policy.params)
@@ -333,19 +397,14 @@ def train(
         config.steps,
       )
       for index, rows in enumerate(batches, start):
-        parts = [prompts.take(np.repeat(row, per_prompt)) for row in rows]
-        batch = {
-          'ids': np.stack([part.ids for part in parts]),
-          'mask': np.stack([part.mask for part in parts]),
-        }
-        samples = sample_fn(state, batch)
+        samples = sample_fn(state, read(np.repeat(rows, per_prompt, axis=1)))
         if config.max_kl and index in kept and index > 0:
           # Not `<`: a NaN goes on to where it is named, and raises.
           is_near = ~(kl_fn(samples, ref_params) >= config.max_kl)
           state = dataclasses.replace(
             state, is_active=state.is_active & is_near
           )
-          if not np.any(state.is_active):
+          if not np.any(sharding.to_host(state.is_active)):
             kept = [step for step in kept if step <= index]
             break
         scores = score_fn(scorers, samples)
@@ -360,7 +419,8 @@ def train(
       result = recorder.finish(
         ('objective/scores', 'objective/kl', 'completions/mean_length')
       )
-  return kept, result | {'stopped_at': np.asarray(state.policy.step).tolist()}
+  stopped_at = sharding.to_host(state.policy.step).tolist()
+  return kept, result | {'stopped_at': stopped_at}
 
 
 def _programs(model_config, tx, tokenizer, config, member_map):
@@ -382,6 +442,7 @@ def _programs(model_config, tx, tokenizer, config, member_map):
     temperature=config.temperature,
     missing_eos_penalty=config.missing_eos_penalty,
     num_samples=config.samples_per_prompt,
+    micro_batches=config.get('micro_batches', 1),
   )
 
   @jax.jit
@@ -401,7 +462,9 @@ def _programs(model_config, tx, tokenizer, config, member_map):
         )
       return new, metrics
 
-    return members.map_members(one_member, member_map)(state, samples, scores)
+    mapped = members.map_members(one_member, member_map)
+    state, metrics = mapped(state, samples, scores)
+    return sharding.constrain(state, 1), metrics
 
   sample_fn = jax.jit(members.map_members(sample, member_map))
   return sample_fn, jax.jit(score_each), kl_fn, update_fn

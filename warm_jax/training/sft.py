@@ -10,20 +10,22 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import losses, members
+from warm_jax import losses, members, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 from warm_jax.training import checkpoint, optimizer
+from warm_jax.training import micro_batches as micro_lib
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 
 PyTree = Any
 
 
-def member_step(state, batch, *, model_config, tx):
+def member_step(state, batch, *, model_config, tx, micro_batches=1):
   """One next-token step of ONE member.
 
   loss = -sum_t w_t log p(x_t | x_<t) / sum_t w_t, w = loss_mask, over the batch.
@@ -33,13 +35,16 @@ def member_step(state, batch, *, model_config, tx):
     batch: dict of ids [B, T] int32, mask [B, T] bool, loss_mask [B, T] bool.
     model_config: shape of the model (static).
     tx: optimizer of unit learning rate (static).
+    micro_batches: parts that the batch is computed in, see `micro_batches`
+      (static). The sums run over the whole batch before they are divided. With
+      dropout the parts draw masks of their own.
 
   Returns:
     (new state, dict of [] metrics).
   """
   rng = jax.random.fold_in(state.rng, state.step)
 
-  def loss_fn(params):
+  def loss_fn(params, batch, rng):
     logps = language_model.token_logps(
       params,
       model_config,
@@ -50,9 +55,20 @@ def member_step(state, batch, *, model_config, tx):
     )
     return losses.language_model_loss(logps, batch['loss_mask'])
 
-  (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-    state.params
-  )
+  value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+  if micro_batches == 1:
+    (loss, metrics), grads = value_and_grad(state.params, batch, rng)
+  else:
+    parts = micro_lib.split(batch, micro_batches)
+
+    def of_part(part, index):
+      out = value_and_grad(state.params, part, jax.random.fold_in(rng, index))
+      (loss, _), grads = out
+      return loss, grads
+
+    num_tokens = jnp.sum(parts['loss_mask'], axis=(1, 2))
+    loss, grads = micro_lib.mean(of_part, parts, num_tokens)
+    metrics = losses.language_model_metrics(loss, jnp.sum(num_tokens))
   state, grad_norm = optimizer.update(tx, grads, state)
   return state, {'loss': loss, **metrics, 'grad_norm': grad_norm}
 
@@ -75,7 +91,7 @@ def train(
     data: rows of prompt and response.
     config: steps, batch_size, learning_rate, dropout_rate, keep_steps (tuple
       of step numbers, the last one is `steps`), loss_on ('all' tokens or
-      'response'), checkpoint_every, optimizer.
+      'response'), checkpoint_every, optimizer; optionally micro_batches.
     folder: of the stage; resumed from if it holds a checkpoint.
     seed: of the data order and the dropout.
     runtime: runtime settings (member_map, progress, ...).
@@ -90,19 +106,21 @@ def train(
   tx = optimizer.make(config.optimizer, config.steps)
   # One model is M = 1 through the same code path as many.
   state = state_lib.init(
-    members.broadcast(params, 1),
+    sharding.born(lambda p: members.broadcast(p, 1), 1)(params),
     tx,
     jax.random.split(jax.random.key(seed), 1),
     state_lib.make_hparams(
       1, learning_rate=config.learning_rate, dropout_rate=config.dropout_rate
     ),
   )
-  step_fn = jax.jit(
-    members.map_members(
-      functools.partial(member_step, model_config=model_config, tx=tx),
-      runtime.member_map,
+  step_fn = members.jit_step(
+    functools.partial(
+      member_step,
+      model_config=model_config,
+      tx=tx,
+      micro_batches=config.get('micro_batches', 1),
     ),
-    donate_argnums=0,
+    runtime.member_map,
   )
   position = np.arange(data.length)
 
@@ -123,7 +141,12 @@ def train(
       folder, start, config.steps, runtime, state.hparams
     ) as recorder:
       batches = loader.batches(
-        gather, len(data), [seed], config.batch_size, start, config.steps
+        sharding.spread(gather),
+        len(data),
+        [seed],
+        config.batch_size,
+        start,
+        config.steps,
       )
       for step, batch in enumerate(batches, start):
         state, metrics = step_fn(state, batch)

@@ -26,11 +26,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 
-from warm_jax import errors, geometry, members, merging, workdir
+from warm_jax import errors, geometry, members, merging, sharding, workdir
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.training import anchor as anchor_lib
@@ -151,7 +149,7 @@ def train(
       record = workdir.jsonable(result)  # as a relaunch will read it
       workdir.write_json(where / 'result.json', record)
     records.append(record)
-    init = jax.tree.map(jnp.asarray, checkpoint.load_params(where / 'next'))
+    init = sharding.put(checkpoint.load_params(where / 'next'))
   return records
 
 
@@ -197,9 +195,7 @@ def _iterate(
     orders=range(config.members),
   )
   # From disk, so that a relaunch goes on from the same numbers.
-  stack = jax.tree.map(
-    jnp.asarray, checkpoint.load_params(folder / f'params_{kept[-1]}')
-  )
+  stack = sharding.put(checkpoint.load_params(folder / f'params_{kept[-1]}'), 1)
   merged = merge(init, stack, config.merge, config.group)
   checkpoint.save_params(folder / 'members', stack)
   checkpoint.save_params(folder / 'merged', merged)
