@@ -1,13 +1,15 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The backbone: token ids to final hidden states."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from warm_jax import errors
 from warm_jax.models import config as config_lib
-from warm_jax.models import layers
+from warm_jax.models import layers, rematerialise
 
 
 def _maybe_dropout(x, rate, rng):
@@ -50,6 +52,14 @@ class Block(nn.Module):
     if c.post_norms:
       y = norm('post_mlp_norm', y)
     return attended + _maybe_dropout(y, rate, rngs[1]), cache
+
+
+def _apply_block(config, params, x, table, visible, rate, rng, only):
+  """One layer without a cache, as a function of all that it depends on."""
+  block = Block(config)
+  return block.apply(
+    {'params': params}, x, table, visible, rate, rng, only=only
+  )[0]
 
 
 class Embed(nn.Module):
@@ -131,21 +141,19 @@ class Backbone(nn.Module):
     x = _maybe_dropout(x, dropout_rate, rngs[0]).astype(c.compute_dtype)
 
     # Unrolled: on CPU a scan over layers is several times slower backward.
-    block = nn.remat(Block) if c.remat and cache is None else Block
     caches = []
     for i, kind in enumerate(c.layer_types):
       layer_cache = None if cache is None else (cache['k'][i], cache['v'][i])
-      x, layer_cache = block(c, name=f'layers_{i}')(
-        x,
-        tables[kind],
-        visible[kind],
-        dropout_rate,
-        rngs[i + 1],
-        layer_cache,
-        start,
-        # Earlier layers need all positions as keys and values of the next.
-        only if i == c.num_layers - 1 else None,
-      )
+      inputs = (x, tables[kind], visible[kind], dropout_rate, rngs[i + 1])
+      # Earlier layers need all positions as keys and values of the next.
+      wanted = only if i == c.num_layers - 1 else None
+      if c.remat and cache is None and not self.is_initializing():
+        again = rematerialise.rematerialise(functools.partial(_apply_block, c))
+        x = again(self.variables['params'][f'layers_{i}'], *inputs, wanted)
+      else:
+        x, layer_cache = Block(c, name=f'layers_{i}')(
+          *inputs, layer_cache, start, wanted
+        )
       caches.append(layer_cache)
     x = x.astype(jnp.float32)
     x = layers.Norm(c.norm, c.norm_eps, c.norm_plus_one, name='final_norm')(x)
