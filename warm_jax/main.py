@@ -146,11 +146,14 @@ def parse(argv: list[str]):
   from absl import flags
   from ml_collections import config_flags
 
-  from warm_jax import config_check
+  from warm_jax import config_check, slices
 
-  path, given = _prescan(argv)
+  path, _ = _prescan(argv)
   config = _load_config(path)
   fields = config_check.flatten(config)
+  if slices.FIELD in fields:
+    argv = slices.rewrite_flags(argv)
+  _, given = _prescan(argv)
   for name in given:
     if name not in fields:
       if any(f.startswith(name + '.') for f in fields):

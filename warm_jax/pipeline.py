@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from warm_jax import config_check, errors, interruption, processes
+from warm_jax import config_check, errors, interruption, processes, slices
 from warm_jax import workdir as workdir_lib
 
 # Sections that any stage may depend on, wherever the config has them.
@@ -224,6 +224,9 @@ def run(
   """
   config_check.validate(config)
   table = {s.name: s for s in (stages or stages_of(config))}
+  part = slices.of_config(config)
+  if part:
+    table = _until_reward(table, stage)
   if stage is not None and stage not in table:
     raise errors.UserError(
       f'unknown stage {stage!r}{config_check.nearest(stage, table)}; '
@@ -232,7 +235,7 @@ def run(
   for name in table:
     relevant_config(config, table, name)  # raises before anything is written
   chosen = list(table) if stage is None else [stage]
-  involved = chosen if stage is None else [*_upstream(table, stage), stage]
+  involved = chosen if stage is None else [*upstream(table, stage), stage]
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
   with contextlib.ExitStack() as held:
 
@@ -240,6 +243,7 @@ def run(
       workdir_lib.prepare(run_.workdir)
       held.enter_context(workdir_lib.lock(run_.workdir))
       _refuse_other_config(run_, table, involved)
+      slices.record_config(run_.workdir, config)
       for name in involved:
         if name not in chosen:
           run_.result(name)  # raises, naming the command, if it is not there
@@ -250,13 +254,15 @@ def run(
     for name in chosen:
       label = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12}'
       results[name] = _run_stage(run_, table, table[name], label)
+  if 'reward' in results and part:
+    _say(slices.next_step(run_.workdir, part, config.reward.members))
   return results
 
 
 def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
   """The part of the config that stage `name` depends on, as plain JSON."""
   sections = set()
-  for stage in [*_upstream(table, name), name]:
+  for stage in [*upstream(table, name), name]:
     sections.update(table[stage].sections)
   plain = config_check.plain(config)
   missing = sorted(sections - plain.keys())
@@ -269,7 +275,7 @@ def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
   }
 
 
-def _upstream(table: Mapping[str, Stage], name: str) -> list[str]:
+def upstream(table: Mapping[str, Stage], name: str) -> list[str]:
   """All that `name` needs, directly or not, in the order of the table."""
   found, todo = set(), [name]
   while todo:
@@ -278,6 +284,21 @@ def _upstream(table: Mapping[str, Stage], name: str) -> list[str]:
         found.add(need)
         todo.append(need)
   return [s for s in table if s in found]
+
+
+def _until_reward(table, stage: str | None) -> dict[str, Stage]:
+  """What a slice of the members runs: `reward`, and what that needs."""
+  if 'reward' not in table:
+    raise errors.UserError(
+      f'config.{slices.FIELD} is set, but these stages train no reward models'
+    )
+  kept = [*upstream(table, 'reward'), 'reward']
+  if stage in table and stage not in kept:
+    raise errors.UserError(
+      f'stage {stage} is not run for a slice of the members, only '
+      f'{", ".join(kept)}; join the slices first: warm merge --help'
+    )
+  return {name: table[name] for name in kept}
 
 
 def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
@@ -309,7 +330,7 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
     name
     for name in table
     if (run_.workdir / name).is_dir()
-    and {name, *_upstream(table, name)} & set(stale)
+    and {name, *upstream(table, name)} & set(stale)
   ]
   changes = '; '.join(
     f'{field} was {old}, is now {new}' for field, (old, new) in fields.items()

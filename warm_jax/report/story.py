@@ -148,6 +148,7 @@ def paragraphs(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     told += warp.paragraphs(results['fronts'], results['warp'])
   if merge:
     told.append(_members(merge, results.get('preferences', {})))
+    told.append(_left_out(merge.get('left_out', ())))
     told.append(_averaging(merge))
     told.append(_line(merge.get('interpolation', {})))
   # With one member all methods are the same model, told of once.
@@ -198,6 +199,26 @@ def _members(merge, preferences) -> str:
   if parts:
     text += f'Accuracy{average}: {palette.listed(parts)}.'
   return text.strip()
+
+
+def _left_out(records) -> str:
+  """Members that training dropped, and why."""
+  parts = []
+  for record in records:
+    value = record['value']
+    value = palette.number(value) if isinstance(value, float) else value
+    rate = record['hparams'].get('learning_rate')
+    given = f', at a learning rate of {rate:.2g}' if rate is not None else ''
+    parts.append(
+      f'member {record["member"]} ({record["metric"]} {value} at step '
+      f'{record["step"]}{given})'
+    )
+  if not parts:
+    return ''
+  return (
+    f'Numbers went bad in training, so these take no part: '
+    f'{palette.listed(parts)}.'
+  )
 
 
 def _paper(split: str) -> str:

@@ -154,16 +154,31 @@ def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
   columns += [Cell(palette.set_name(s)) for s in sets]
   columns += [Cell(title) for title, _ in settings.values()]
   columns.append(Cell('share in the weighted merge'))
+  numbers = merge.get('members', range(len(merge['order'])))
   rows = []
   for rank, m in enumerate(merge['order']):
     chosen = ' (in the soup)' if m in merge.get('greedy_members', ()) else ''
     rows.append(
       [
-        Cell(f'{m}{chosen}', method={0: 'single', 1: 'second'}.get(rank, '')),
+        Cell(
+          f'{numbers[m]}{chosen}',
+          method={0: 'single', 1: 'second'}.get(rank, ''),
+        ),
         Cell(palette.number(merge['selection_accuracy'][m])),
         *(Cell(palette.number(merge['table'][s]['members'][m])) for s in sets),
         *(Cell(f.format(hparams[k][m])) for k, (_, f) in settings.items()),
         Cell(palette.number(merge['weights'][m], 2)),
+      ]
+    )
+  for gone in merge.get('left_out', ()):
+    given = gone['hparams']
+    why = f'left out: {gone["metric"]} {gone["value"]} at step {gone["step"]}'
+    rows.append(
+      [
+        Cell(str(gone['member']), why, faint=True),
+        *[Cell(palette.NOTHING, faint=True)] * (1 + len(sets)),
+        *(Cell(f.format(given[k])) for k, (_, f) in settings.items()),
+        Cell(palette.NOTHING, faint=True),
       ]
     )
   return Table(columns, rows)

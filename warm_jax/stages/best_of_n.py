@@ -7,7 +7,7 @@ import numpy as np
 from warm_jax import members, rewards, sampling
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import best_of_n, intervals
-from warm_jax.stages import language, scorers, world
+from warm_jax.stages import language, reward, scorers, world
 from warm_jax.training import checkpoint
 
 
@@ -54,6 +54,7 @@ def run(run) -> dict:
     'temperature': config.temperature,
     'prompts': len(posts),
     'samples': config.num_samples,
+    'left_out': reward.left_out(run),  # of the members behind the scorers
     'curves': curves,
     'gain_over_single': _against(scores, judged['gold'], config),
     'last_minus_peak': _last_minus_peak(scores, judged['gold'], config),

@@ -8,7 +8,7 @@ import numpy as np
 from warm_jax import members, merging, pipeline, rewards
 from warm_jax.models.hf import exporting
 from warm_jax.report import model_card
-from warm_jax.stages import base, language, scorers, world
+from warm_jax.stages import base, language, reward, scorers, world
 from warm_jax.training import checkpoint
 
 RULES = {
@@ -28,14 +28,14 @@ def reward_models(run) -> dict:
   """
   config, shape = run.config.export, language.model_config(run)
   reference = scorers.reference_batch(run)
-  stack = checkpoint.load_params(run.folder('reward') / 'params')
+  stack, numbers = reward.trained(run)
   models = {
     name: checkpoint.load_params(run.folder('merge') / name)
     for name in config.merged
   }
   if config.include_members:
-    for m in range(members.num_members(stack)):
-      models[f'member_{m}'] = members.member(stack, m)
+    for row, number in enumerate(numbers):
+      models[f'member_{number}'] = members.member(stack, row)
   written = {}
   for name, params in models.items():
     params = jax.tree.map(jnp.asarray, params)
@@ -53,12 +53,9 @@ def reward_models(run) -> dict:
   return {
     'folders': sorted(written),
     'written': written,
+    'left_out': reward.left_out(run),
     'summary': f'{", ".join(config.merged)}'
-    + (
-      f' and {members.num_members(stack)} members'
-      if config.include_members
-      else ''
-    )
+    + (f' and {len(numbers)} members' if config.include_members else '')
     + f' in {run.folder("export")}',
   }
 
@@ -205,9 +202,10 @@ def reward_facts(run, name: str) -> dict:
   trained, merged = run.result('reward'), run.result('merge')
   pairs = run.result('preferences')
   hparams, table = trained['hparams'], merged['table']
+  numbers = merged.get('members', range(len(merged['order'])))
   rows = [
     {
-      'member': m,
+      'member': number,
       'learning_rate': hparams['learning_rate'][m],
       'dropout_rate': hparams['dropout_rate'][m],
       'sft_checkpoint': hparams['init_index'][m],
@@ -215,7 +213,7 @@ def reward_facts(run, name: str) -> dict:
       'selection_accuracy': merged['selection_accuracy'][m],
       **{split: row['members'][m] for split, row in table.items()},
     }
-    for m in range(len(merged['order']))
+    for m, number in enumerate(numbers)
   ]
   metrics = {
     split: {
@@ -230,6 +228,8 @@ def reward_facts(run, name: str) -> dict:
     facts['rule'] = RULES[name]
   else:
     facts['notes'] = [f'one of {len(rows)} members, not merged']
+  lines = reward.left_out_lines(reward.left_out(run))
+  facts['notes'] = [*facts.get('notes', ()), *lines]
   return facts | {
     'pairs': pairs['rows'],
     'swapped': pairs['swapped'],

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, merging, rewards
+from warm_jax import members, merging, rewards, sharding
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy, interpolation, intervals
 from warm_jax.models import reward_model
-from warm_jax.stages import language, preferences
+from warm_jax.stages import language, preferences, reward
 from warm_jax.training import checkpoint
 
 TITLES = {
@@ -29,10 +29,9 @@ def run(run) -> dict:
   """Ranks, averages and evaluates the members of stage `reward`."""
   config = run.config.merge
   shape = language.model_config(run)
-  stack = jax.tree.map(
-    jnp.asarray, checkpoint.load_params(run.folder('reward') / 'params')
-  )
-  num_members = members.num_members(stack)
+  stack, numbers = reward.trained(run)
+  stack = sharding.put(stack, 1)
+  num_members = len(numbers)
 
   sets = _sets(run)
   rows = {name: part.batch(np.arange(len(part))) for name, part in sets.items()}
@@ -111,15 +110,20 @@ def run(run) -> dict:
       'weighted': _accuracy(scores(merged['weighted'], name)),
       'greedy': _accuracy(scores(merged['greedy'], name)),
     }
+  dropped = reward.left_out(run)
   return {
+    # Lists by member, and numbers in `order`, `greedy_members` and `pair`, go
+    # by the rows of the stack: row k is member members[k] of the run.
+    'members': numbers,
+    'left_out': dropped,
     'order': order,
     'selection_accuracy': on_selection,
-    'weights': np.asarray(weights).tolist(),
+    'weights': sharding.to_host(weights).tolist(),
     'greedy_members': [int(m) for m in greedy_members],
     'table': table,
     'by_size': by_size,
     'interpolation': _interpolation(run, stack, order, sets, shape),
-    'summary': _summary(table),
+    'summary': '; '.join([_summary(table), *reward.left_out_lines(dropped)]),
   }
 
 

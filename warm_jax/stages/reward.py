@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from warm_jax import members, rewards
+from warm_jax import members, rewards, sharding, slices
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import language_model, reward_model
 from warm_jax.stages import language, preferences, world
-from warm_jax.training import checkpoint, reward, sft
+from warm_jax.training import checkpoint, health, reward, sft
 from warm_jax.training import state as state_lib
 
 
@@ -119,7 +119,11 @@ def fit_head(
 
 
 def train(run) -> dict:
-  """Trains M reward models from the SFT checkpoints, in one program."""
+  """Trains M reward models from the SFT checkpoints, in one program.
+
+  Or a slice of them, see `slices`: what differs between members is drawn for
+  all M then, too.
+  """
   config = run.config.reward
   backbones = language.sft_checkpoints(run)['backbone']
   head = checkpoint.load_params(run.folder('probe') / 'params')['kernel']
@@ -129,6 +133,10 @@ def train(run) -> dict:
   hparams = reward.draw_hparams(
     config, members.num_members(backbones), run.config.seed + 1000
   )
+  part, numbers = slices.of_config(run.config), None
+  if part:
+    numbers = list(range(*part))
+    hparams = jax.tree.map(lambda x: x[np.array(numbers)], hparams)
   params, result = reward.train(
     reward.init_members(backbones, jnp.asarray(head), hparams),
     hparams,
@@ -138,14 +146,79 @@ def train(run) -> dict:
     folder=run.folder('reward'),
     seed=run.config.seed + 4,
     runtime=run.config.runtime,
+    numbers=numbers,
   )
-  checkpoint.save_params(run.folder('reward') / 'params', params)
+  if params is not None:
+    checkpoint.save_params(run.folder('reward') / 'params', params)
+  given = numbers or range(config.members)
+  rows = [row for row, m in enumerate(given) if m in result['members']]
   described = {
-    name: np.asarray(value).tolist() for name, value in vars(hparams).items()
+    name: np.asarray(value)[rows].tolist()
+    for name, value in vars(hparams).items()
   }
-  fitted = float(np.mean(result['accuracy']))
+  if not part:
+    return summed_up(described, result)
+  return summed_up(described, result, f'members {part[0]}:{part[1]}') | {
+    'computed': _computed(run.config.runtime)
+  }
+
+
+def _computed(runtime) -> dict:
+  """What may tell the last digits of slices apart, beside versions."""
+  in_turn = runtime.member_map == 'scan' or (  # see `members.map_members`
+    runtime.member_map == 'auto'
+    and jax.default_backend() == 'cpu'
+    and sharding.size('member') == 1
+  )
   return {
-    'hparams': described,
-    'train': result,
-    'summary': f'{config.members} members, training accuracy {fitted:.3f}',
+    'members': 'scan' if in_turn else 'vmap',
+    'mesh': list(runtime.get('mesh', (1, 1, 1))),
+    'device': jax.devices()[0].device_kind,
   }
+
+
+def summed_up(hparams: dict, result: dict, part: str = '') -> dict:
+  """The result of the stage.
+
+  Args:
+    hparams: {name: [K]} of the members kept.
+    result: of `reward.train`, or of several with their lists joined.
+    part: which of all members, in words.
+  """
+  result = dict(result)
+  numbers, dropped = result.pop('members'), result.pop('dropped')
+  total = len(numbers) + len(dropped)
+  who = part or f'{total} members'
+  if dropped:
+    who = f'{len(numbers)} of {who}'
+  fitted = f'{np.mean(result["accuracy"]):.3f}' if numbers else 'of none'
+  return {
+    'members': numbers,
+    'dropped': dropped,
+    'hparams': hparams,
+    'train': result,
+    'summary': '; '.join(
+      [f'{who}, training accuracy {fitted}', *left_out_lines(dropped)]
+    ),
+  }
+
+
+def left_out_lines(dropped) -> list[str]:
+  """One clause for each member that was dropped, for summaries."""
+  return [f'left out: {health.described(record)}' for record in dropped]
+
+
+def trained(run) -> tuple[dict, list[int]]:
+  """What the stage made: params [K, ...] on the host, numbers of the members.
+
+  Row k of all that later stages write is member `numbers[k]`.
+  """
+  stack = checkpoint.load_params(run.folder('reward') / 'params')
+  count = members.num_members(stack)
+  # Runs of earlier versions, which dropped none, do not name them.
+  return stack, run.result('reward').get('members', list(range(count)))
+
+
+def left_out(run) -> list[dict]:
+  """Records of the members that the stage dropped, see `health.records`."""
+  return run.result('reward').get('dropped', [])

@@ -4,12 +4,11 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, merging, rewards
-from warm_jax.stages import language, preferences
-from warm_jax.training import checkpoint
+from warm_jax import errors, members, merging, rewards, sharding
+from warm_jax.stages import language, preferences, reward
+from warm_jax.training import checkpoint, health
 
 # What each name means; a digit at the end says how many of the best members.
 MEANING = {
@@ -35,6 +34,7 @@ def build(run, names) -> dict[str, rewards.RewardScorer]:
 
   Raises:
     KeyError: an unknown name; configs are checked before.
+    UserError: `member_3` was left out, or there never was one.
   """
   made = {name: _make(run, name) for name in names}
   batch = reference_batch(run)
@@ -54,32 +54,36 @@ def _make(run, name: str) -> rewards.RewardScorer:
   if name == 'control':
     params = checkpoint.load_params(run.folder('control') / 'params')
     shape = language.model_config(run, run.config.control.model)
-    return rewards.single(_on_device(params), shape)
+    return rewards.single(sharding.put(params), shape)
   shape = language.model_config(run)
   mode = run.config.runtime.member_map
-  stack = _on_device(checkpoint.load_params(run.folder('reward') / 'params'))
+  stack, numbers = reward.trained(run)
+  stack = sharding.put(stack, 1)
   order = run.result('merge')['order']
   best_two = jax.tree.map(lambda x: x[np.array(order[:2])], stack)
   if name in ('warm', 'greedy', 'weighted'):
     params = checkpoint.load_params(run.folder('merge') / name)
-    return rewards.single(_on_device(params), shape)
+    return rewards.single(sharding.put(params), shape)
   if name in ('single', 'second'):
     # With one member there is no second one: it takes its place.
     place = 0 if name == 'single' else min(1, len(order) - 1)
     return rewards.single(members.member(stack, order[place]), shape)
   if name.startswith('member_'):
     number = int(name.removeprefix('member_'))
-    return rewards.single(members.member(stack, number), shape)
+    if number not in numbers:
+      gone = [r for r in reward.left_out(run) if r['member'] == number]
+      reason = f': {health.described(gone[0])} was left out' if gone else ''
+      raise errors.UserError(
+        f'there is no scorer {name}{reason}; the members are '
+        f'{", ".join(map(str, numbers))}'
+      )
+    return rewards.single(members.member(stack, numbers.index(number)), shape)
   if name == 'warm_2':
     return rewards.single(merging.uniform(best_two), shape)
   if name == 'ens_2':
     return rewards.ensemble(best_two, shape, 'mean', mode=mode)
   aggregate = {'ens': 'mean'}.get(name, name)
   return rewards.ensemble(stack, shape, aggregate, mode=mode)
-
-
-def _on_device(params):
-  return jax.tree.map(jnp.asarray, params)
 
 
 @functools.partial(jax.jit)

@@ -15,20 +15,28 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from warm_jax import errors
+from warm_jax import errors, sharding
+from warm_jax.training import health as health_lib
 
 
-def flatten(values: Mapping[str, Any]) -> dict[str, float]:
+def flatten(
+  values: Mapping[str, Any], numbers: Sequence[int] | None = None
+) -> dict[str, float | None]:
   """Spreads member arrays: {'loss': [M]} -> {'loss/member_0': ..., ...}.
 
   Values are scalars or [M] arrays, on any device; M = 1 keeps the suffix, so
-  that a reader needs one rule. Whole numbers stay whole.
+  that a reader needs one rule. Whole numbers stay whole; NaN and infinities,
+  unknown to JSON, become None.
+
+  Args:
+    values: by name.
+    numbers: [M] of the members; None: 0 to M - 1.
 
   Raises:
     ValueError: an array of two axes or more.
@@ -46,8 +54,13 @@ def flatten(values: Mapping[str, Any]) -> dict[str, float]:
     if array.ndim == 0:
       out[name] = array.item()
     else:
-      out |= {f'{name}/member_{i}': v for i, v in enumerate(array.tolist())}
-  return out
+      members = range(len(array)) if numbers is None else numbers
+      cells = zip(members, array.tolist(), strict=True)
+      out |= {f'{name}/member_{i}': v for i, v in cells}
+  return {
+    k: None if isinstance(v, float) and not math.isfinite(v) else v
+    for k, v in out.items()
+  }
 
 
 class MetricsWriter:
@@ -63,6 +76,7 @@ class MetricsWriter:
     *,
     start_step: int = 0,
     tensorboard: bool = False,
+    numbers: Sequence[int] | None = None,
   ):
     """Opens the files of `folder` and keeps their rows below `start_step`.
 
@@ -70,7 +84,9 @@ class MetricsWriter:
       folder: created if need be.
       start_step: the first step that will be written (again) now.
       tensorboard: also write event files, if tensorboardX is installed.
+      numbers: [M] of the members, as in `flatten`.
     """
+    self._numbers = numbers
     self._folder = pathlib.Path(folder)
     self._folder.mkdir(parents=True, exist_ok=True)
     self._jsonl_path = self._folder / 'metrics.jsonl'
@@ -86,7 +102,7 @@ class MetricsWriter:
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Adds a row: `step` and the values, [M] arrays spread by `flatten`."""
-    row = {'step': int(step)} | flatten(values)
+    row = {'step': int(step)} | flatten(values, self._numbers)
     self._rows.append(row)
     self._jsonl.write(_line(row))
     self._jsonl.flush()
@@ -100,11 +116,11 @@ class MetricsWriter:
       self._csv.flush()
     if self._tensorboard:
       for name, value in row.items():
-        if name != 'step':
+        if name != 'step' and value is not None:
           self._tensorboard.add_scalar(name, value, step)
 
   @property
-  def rows(self) -> list[dict[str, float]]:
+  def rows(self) -> list[dict[str, float | None]]:
     """All rows so far, those of earlier attempts included; not to be changed."""
     return self._rows
 
@@ -135,16 +151,33 @@ class LaggedMetrics:
 
   Reading at once would wait for the device at each step. So `push` hands over
   the values of the previous call, and `flush` those of the last.
+
+  Where the metrics have an entry 'health', the step itself has taken care of
+  members gone bad: nothing is raised, and each is told of in one line.
   """
 
-  def __init__(self, stage: str, hparams: Any = None):
+  def __init__(
+    self,
+    stage: str,
+    hparams: Any = None,
+    *,
+    numbers: Sequence[int] | None = None,
+    max_loss: float = 0.0,
+    health: health_lib.Health | None = None,
+  ):
     """Names what an error should name.
 
     Args:
       stage: name of the stage.
       hparams: optional dataclass of [M] arrays, quoted for the bad member.
+      numbers: [M] of the members; None: 0 to M - 1.
+      max_loss: a finite 'loss' above it raises too; 0: none does.
+      health: of the state the loop begins with, leaves [M], if it has one.
     """
     self._stage = stage
+    self._numbers = numbers
+    self._max_loss = max_loss
+    self._health = health and sharding.to_host(health)
     # Copied to the host now: the loop donates its state.
     self._hparams = jax.tree.map(np.array, vars(hparams)) if hparams else {}
     self._pending: tuple[int, Any] | None = None
@@ -159,7 +192,8 @@ class LaggedMetrics:
       device_metrics: {name: [] or [M]}.
 
     Raises:
-      NonFiniteError: a value of the previous step is NaN or infinite.
+      NonFiniteError: a value of the previous step is NaN or infinite, or a
+        loss exploded.
     """
     done, self._pending = self._pending, (step, device_metrics)
     return self._read(done)
@@ -173,28 +207,75 @@ class LaggedMetrics:
     if entry is None:
       return None
     step, values = entry
-    values = {k: np.asarray(v) for k, v in jax.device_get(dict(values)).items()}
-    for name, value in values.items():
-      finite = np.isfinite(value.astype(np.float64))
-      if not finite.all():
-        raise errors.NonFiniteError(self._describe(step, name, value, finite))
+    values = sharding.to_host(dict(values))
+    health = values.pop('health', None)
+    if health is not None:
+      before, self._health = self._health, health
+      if before is not None and not before.is_active.any():
+        return None  # there is nobody left to write of
+      self._tell_dropped(step, values)
+      return step, values
+    # The loss tells most, so it is looked at first.
+    for name, value in sorted(
+      values.items(), key=lambda item: item[0] != 'loss'
+    ):
+      wide = value.astype(np.float64)
+      good = np.isfinite(wide)
+      if name == 'loss' and self._max_loss:
+        good &= wide <= self._max_loss
+      if not good.all():
+        raise errors.NonFiniteError(self._describe(step, name, value, good))
     return step, values
 
-  def _describe(self, step, name, value, finite):
+  @property
+  def health(self) -> health_lib.Health | None:
+    """Health as of the last values read, leaves [M] on the host."""
+    return self._health
+
+  def dropped(self, names: Iterable[str]) -> list[dict[str, Any]]:
+    """See `health.records`; names: of the metrics."""
+    if self._health is None:
+      return []
+    numbers = self._numbers or range(len(self._health.is_active))
+    return health_lib.records(self._health, list(names), numbers, self._hparams)
+
+  def _tell_dropped(self, step, names) -> None:
+    for record in self.dropped(names):
+      if record['step'] == step:
+        print(
+          f'{self._stage}: {health_lib.described(record)} is dropped; it stays '
+          'as it was before that step',
+          file=sys.stderr,
+          flush=True,
+        )
+
+  def _describe(self, step, name, value, good):
     text = f'stage {self._stage}, step {step}: {name} is '
-    if not finite.ndim:
-      return f'{text}{value}; lower the learning rate or look at the data'
-    bad = np.flatnonzero(~finite)
-    i = bad[0]
-    text += f'{value[i]} for member {i}'
-    if len(bad) > 1:
-      text += f' (and members {", ".join(map(str, bad[1:]))})'
+    if not good.ndim:
+      return (
+        f'{text}{value}{self._excess(value)}; lower the learning rate or look '
+        'at the data'
+      )
+    rows = np.flatnonzero(~good)
+    numbers = [
+      int(r if self._numbers is None else self._numbers[r]) for r in rows
+    ]
+    i = rows[0]
+    text += f'{value[i]} for member {numbers[0]}'
+    if len(rows) > 1:
+      text += f' (and members {", ".join(map(str, numbers[1:]))})'
+    text += self._excess(value[i])
     settings = ', '.join(
       f'{k}={v[i]:.4g}' for k, v in self._hparams.items() if np.ndim(v) == 1
     )
     if settings:
       text += f' with {settings}'
     return f'{text}; lower its learning rate or look at the data'
+
+  def _excess(self, value) -> str:
+    if not np.isfinite(value):
+      return ''
+    return f', above max_loss={self._max_loss:g}'
 
 
 class _Bar:
@@ -260,12 +341,7 @@ def _clock(seconds: float) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
-  # JSON has no NaN: null keeps the line readable for every parser.
-  clean = {
-    k: None if isinstance(v, float) and not math.isfinite(v) else v
-    for k, v in row.items()
-  }
-  return json.dumps(clean) + '\n'
+  return json.dumps(row) + '\n'
 
 
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -274,10 +350,9 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
   if path.exists():
     for line in path.read_text().splitlines():
       try:
-        row = json.loads(line)
+        rows.append(json.loads(line))
       except json.JSONDecodeError:
         break
-      rows.append({k: math.nan if v is None else v for k, v in row.items()})
   return rows
 
 

@@ -8,6 +8,7 @@ section 3). The step below is written for one member and mapped once.
 
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,11 +17,13 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 
-from warm_jax import errors, losses, members
+from warm_jax import errors, losses, members, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import reward_model
 from warm_jax.training import checkpoint, optimizer
+from warm_jax.training import health as health_lib
+from warm_jax.training import micro_batches as micro_lib
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 
@@ -134,6 +137,7 @@ def member_step(
   tx,
   label_smoothing=0.0,
   score_fn=reward_model.scores,
+  micro_batches=1,
 ):
   """One Bradley-Terry step of ONE member.
 
@@ -146,13 +150,16 @@ def member_step(
     label_smoothing: see `losses.bradley_terry_loss` (static).
     score_fn: called as `reward_model.scores`; another one may build the weights
       from the params that are trained (static).
+    micro_batches: parts that the batch is computed in, see `micro_batches`
+      (static); a pair stays together. With dropout the parts draw masks of
+      their own.
 
   Returns:
     (new state, dict of [] metrics).
   """
   rng = jax.random.fold_in(state.rng, state.step)
 
-  def loss_fn(params):
+  def loss_fn(params, batch, rng):
     scores = score_fn(
       params,
       model_config,
@@ -169,9 +176,22 @@ def member_step(
       label_smoothing=label_smoothing,
     )
 
-  (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-    state.params
-  )
+  value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+  if micro_batches == 1:
+    (loss, metrics), grads = value_and_grad(state.params, batch, rng)
+  else:
+
+    def of_part(part, index):
+      return value_and_grad(state.params, part, jax.random.fold_in(rng, index))
+
+    margin = {k: v for k, v in batch.items() if k == 'margin'}
+    rows = {k: v for k, v in batch.items() if k != 'margin'}
+    parts = micro_lib.split(rows, micro_batches, blocks=2)
+    parts |= micro_lib.split(margin, micro_batches)
+    # All parts hold equally many pairs, and everything is a mean over pairs.
+    (loss, metrics), grads = micro_lib.mean(
+      of_part, parts, jnp.ones(micro_batches)
+    )
   state, grad_norm = optimizer.update(tx, grads, state)
   return state, {'loss': loss, **metrics, 'grad_norm': grad_norm}
 
@@ -182,7 +202,8 @@ def make_step(
   """The jitted step of M members: (state [M, ...], batch [M, ...]) -> same.
 
   The old state is donated. vmap and scan give the same numbers up to the order
-  of floating-point sums.
+  of floating-point sums. Where members are dropped (`drops_members`) the state
+  is a `health.WatchedState`, and the metrics have an entry 'health'.
   """
   step = functools.partial(
     member_step,
@@ -190,8 +211,16 @@ def make_step(
     tx=tx,
     label_smoothing=config.label_smoothing,
     score_fn=score_fn,
+    micro_batches=config.get('micro_batches', 1),
   )
-  return jax.jit(members.map_members(step, member_map), donate_argnums=0)
+  if drops_members(config):
+    step = health_lib.watched(step, config.get('max_loss', 0.0))
+  return members.jit_step(step, member_map)
+
+
+def drops_members(config) -> bool:
+  """Whether the others go on where the numbers of one member go bad."""
+  return config.get('on_nonfinite', 'stop') == 'drop_member'
 
 
 def train(
@@ -205,8 +234,12 @@ def train(
   seed: int,
   runtime,
   score_fn=reward_model.scores,
-) -> tuple[PyTree, dict]:
+  numbers: Sequence[int] | None = None,
+) -> tuple[PyTree | None, dict]:
   """Trains M reward models; the last checkpoint counts (WARM remark 2).
+
+  A member whose numbers go bad stops the run (config.on_nonfinite 'stop'), or
+  is left out of all that is returned while the others go on ('drop_member').
 
   Args:
     params: starting points [M, ...]; left untouched.
@@ -214,25 +247,39 @@ def train(
     model_config: shape of the model.
     data: training pairs, labels possibly swapped.
     config: steps, batch_size (pairs), label_smoothing, checkpoint_every,
-      optimizer; optionally keep_steps, after which the parameters of all
-      members are written to folder/params_STEP.
+      optimizer; optionally micro_batches, and keep_steps, after which the parameters of all
+      members are written to folder/params_STEP (those dropped, as they were
+      left), on_nonfinite and max_loss.
     folder: of the stage; resumed from if it holds a checkpoint.
     seed: of the dropout.
     runtime: runtime settings.
     score_fn: see `member_step`.
+    numbers: [M] numbers of these members, if they are some of config.members:
+      each gets the key that it has among all. None: they are all there are.
 
   Returns:
-    params: [M, ...] after the last step.
-    result: dict of final training loss and accuracy per member.
+    params: [K, ...] after the last step, of the K members kept; None if a part
+      of all members has none left.
+    result: dict of final training loss, accuracy and margin per member kept;
+      'members', their numbers; 'dropped', see `health.records`.
 
   Raises:
-    NonFiniteError: a member's loss or gradient became NaN or infinite.
+    NonFiniteError: a member's loss or gradient became NaN or infinite; or those
+      of all members, if such are dropped.
   """
   num_members = members.num_members(params)
-  tx = optimizer.make(config.optimizer, config.steps)
-  state = state_lib.init(
-    params, tx, jax.random.split(jax.random.key(seed), num_members), hparams
+  is_part = numbers is not None and len(numbers) < config.members
+  keys = jax.random.split(
+    jax.random.key(seed), num_members if numbers is None else config.members
   )
+  if numbers is None:
+    numbers = range(num_members)
+  else:
+    keys = keys[np.asarray(numbers)]
+  tx = optimizer.make(config.optimizer, config.steps)
+  state = state_lib.init(params, tx, keys, hparams)
+  if drops_members(config):
+    state = health_lib.init(state)
   step_fn = make_step(model_config, tx, config, runtime.member_map, score_fn)
   keep_steps = config.get('keep_steps', ())
   with checkpoint.Checkpoints(
@@ -240,10 +287,17 @@ def train(
   ) as checkpoints:
     state, start = checkpoints.restore_latest(state) or (state, 0)
     with recorder_lib.Recorder(
-      folder, start, config.steps, runtime, hparams
+      folder,
+      start,
+      config.steps,
+      runtime,
+      hparams,
+      numbers=numbers,
+      max_loss=config.get('max_loss', 0.0),
+      health=getattr(state, 'health', None),
     ) as recorder:
       batches = loader.batches(
-        data.training_batch,
+        sharding.spread(data.training_batch),
         len(data),
         np.asarray(hparams.data_seed),
         config.batch_size,
@@ -251,13 +305,41 @@ def train(
         config.steps,
       )
       for step, batch in enumerate(batches, start):
+        if recorder.num_active == 0:
+          break
         state, metrics = step_fn(state, batch)
         recorder.record(step, metrics)
         if step + 1 in keep_steps:
           recorder.flush()  # parameters that have gone bad are not kept
-          checkpoint.save_params(folder / f'params_{step + 1}', state.params)
+          checkpoint.save_params(
+            folder / f'params_{step + 1}', _train_state(state).params
+          )
         if checkpoints.is_due(step + 1):
           recorder.flush()
           checkpoints.save(step + 1, state)
       result = recorder.finish(('loss', 'accuracy', 'margin'))
-  return state.params, result
+      dropped = recorder.dropped
+  return _kept(_train_state(state).params, result, numbers, dropped, is_part)
+
+
+def _train_state(state) -> state_lib.TrainState:
+  return getattr(state, 'train', state)
+
+
+def _kept(params, result, numbers, dropped, is_part):
+  """Parameters and results of the members that are left."""
+  gone = {record['member'] for record in dropped}
+  rows = [row for row, number in enumerate(numbers) if number not in gone]
+  result = {name: [values[r] for r in rows] for name, values in result.items()}
+  result |= {'members': [numbers[r] for r in rows], 'dropped': dropped}
+  if not gone:
+    return params, result
+  if rows:
+    return jax.tree.map(lambda x: x[np.array(rows)], params), result
+  if is_part:  # members that are trained elsewhere may be left
+    return None, result
+  described = '; '.join(map(health_lib.described, dropped))
+  raise errors.NonFiniteError(
+    f'all members went bad, so none is left: {described}; lower their learning '
+    'rates or look at the data'
+  )
