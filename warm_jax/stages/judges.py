@@ -93,11 +93,17 @@ def open_judge(
       mean, std = mean[0], std[0]
     normaliser = dataclasses.replace(scorer.normaliser, mean=mean, std=std)
     scorer = dataclasses.replace(scorer, normaliser=normaliser)
+  template = first.hf_config.get('prompt_template') or ''
+  if template and not (isinstance(template, str) and '{prompt}' in template):
+    raise errors.UserError(
+      f'{first.source}: config.json: prompt_template={template!r} has no '
+      "'{prompt}' in it, so every prompt would be lost; correct or remove it"
+    )
   return Judge(
     scorer=scorer,
     tokenizer=tokenizer,
     max_length=first.config.max_length,
-    prompt_template=first.hf_config.get('prompt_template', ''),
+    prompt_template=template,
     calibrated=calibrated,
   )
 
@@ -113,8 +119,9 @@ def _of_workdir(folder: pathlib.Path, name: str) -> Judge:
     json.loads(json.dumps(record['config'])) | {'runtime': defaults.runtime()}
   )
   run = pipeline.Run(config, folder)
-  count = len(run.result('merge')['order'])
-  known = [*scorers.MEANING, *(f'member_{m}' for m in range(count))]
+  merged = run.result('merge')
+  numbers = merged.get('members', range(len(merged['order'])))
+  known = [*scorers.MEANING, *(f'member_{m}' for m in numbers)]
   if name not in known or name == 'control':
     raise errors.UserError(
       f'{folder} has no scorer {name!r}; there are: {", ".join(known)}'
