@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The command line: one line and exit code 2 for each kind of mistake."""
 
+import errno
 import os
 import pathlib
 import signal
@@ -173,6 +174,25 @@ def test_stage_errors_are_one_line(workplace, monkeypatch, capsys):
   assert warm(*RUN) == 2
   err = capsys.readouterr().err
   assert err == 'warm: error: stage reward, step 3: loss is nan\n'
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    OSError(errno.ENOSPC, 'No space left on device', 'run/x'),
+    RuntimeError('write() failed: No space left on device; writing run/x'),
+  ],
+)
+def test_a_full_disk_is_one_line(workplace, monkeypatch, capsys, error):
+  def fails(run):
+    raise error
+
+  table = (pipeline.Stage('reward', fails),)
+  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  assert warm(*RUN) == 2
+  err = capsys.readouterr().err
+  assert 'No space left on device; mend that, and run the same' in err
+  assert err.startswith('warm: error: cannot write ') and err.count('\n') == 1
 
 
 def test_defects_keep_their_traceback(workplace, monkeypatch):

@@ -120,16 +120,14 @@ def guarded(action: Callable[[], int], state: str) -> int:
     code = getattr(e, 'exit_code', 130)
     word = 'terminated' if code == 143 else 'interrupted'
     return _fail(f'{word}; {state}', code, 'warm')
-  except OSError as e:
-    if e.errno not in workdir_lib.DISK_TROUBLE:
-      raise
-    what = f'cannot write {e.filename or "a file"}: {e.strerror}'
-    return _fail(f'{what}; mend that, and run the same command again', 2)
   except Exception as e:
-    line = processes.lost(e)
-    if line is None:
+    if line := processes.lost(e):
+      return _fail(line, processes.LOST_EXIT_CODE)
+    # Of any class: some libraries write in C++.
+    if not (reason := workdir_lib.disk_trouble(e)):
       raise
-    return _fail(line, processes.LOST_EXIT_CODE)
+    what = f'cannot write {getattr(e, "filename", None) or "a file"}: {reason}'
+    return _fail(f'{what}; mend that, and run the same command again', 2)
   finally:
     signal.signal(signal.SIGTERM, before)
 

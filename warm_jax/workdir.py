@@ -194,11 +194,11 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 # What libraries write in C++ know as text alone.
-DISK_TROUBLE = {
+_DISK_TROUBLE = {
   errno.ENOSPC: ('No space left on device',),
   errno.EDQUOT: ('Disk quota exceeded',),
   errno.EROFS: ('Read-only file system',),
-  errno.EACCES: ('Permission denied', 'PERMISSION_DENIED'),
+  errno.EACCES: (),  # others than disks say so, too
   errno.EFBIG: ('File too large',),
 }
 
@@ -209,7 +209,7 @@ def disk_trouble(error: BaseException | None) -> str:
   Looks at the error and at those that it was raised from.
   """
   while error is not None:
-    for number, texts in DISK_TROUBLE.items():
+    for number, texts in _DISK_TROUBLE.items():
       if getattr(error, 'errno', None) == number:
         return os.strerror(number)
       if any(text in str(error) for text in texts):
