@@ -1,12 +1,38 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Errors a user can mend: one clear line each, no traceback."""
 
+_MOST = 2_000  # characters of a message
+
+
+def one_line(text: str, most: int) -> str:
+  """A text that quotes what strangers wrote, fit for a terminal and a log.
+
+  Line breaks become spaces, halves of characters and control characters their
+  escapes, and of a long text the middle is left out.
+
+  Args:
+    text: any.
+    most: characters that are kept.
+  """
+  if len(text) > most:
+    text = f'{text[: most * 3 // 4]} ... {text[-most // 4 :]}'
+  if text.isprintable():
+    return text
+  return ''.join(
+    c if c.isprintable() else ' ' if c.isspace() else repr(c)[1:-1]
+    for c in text
+  )
+
 
 class UserError(Exception):
   """What is wrong, where (file, row, field), and how to mend it, in one line.
 
-  The command `warm` prints the line and exits with code 2.
+  The command `warm` prints the line and exits with code 2. Messages quote names
+  out of files that anyone may have written: see `one_line`.
   """
+
+  def __init__(self, message: str = ''):
+    super().__init__(one_line(str(message), _MOST))
 
 
 class NonFiniteError(UserError):

@@ -1,8 +1,11 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """`warm score` on rows of every form, and what it refuses."""
 
+import datetime
+import decimal
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -187,3 +190,53 @@ def test_what_cannot_be_scored_leaves_nothing(models, tmp_path):
   with pytest.raises(errors.UserError, match='is there already'):
     score.main(taken)
   assert [p.name for p in tmp_path.iterdir()] == ['in.jsonl']
+
+
+def test_tables_hold_what_json_does_not(models, tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  row = {
+    'text': 'one two',
+    'day': datetime.datetime(2024, 7, 26, 1, 2, 3),
+    'price': decimal.Decimal('1.10'),
+    'utf8': b'one',
+    'raw': b'\xff\x00',
+  }
+  parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / 'in.parquet')
+  out = tmp_path / 'out.jsonl'
+  model = models[0] / 'model_0'
+  data = tmp_path / 'in.parquet'
+  assert not score.main([f'--model={model}', f'--data={data}', f'--out={out}'])
+  written = json.loads(out.read_text())
+  assert written.pop('score') == pytest.approx(by_hand(models, 'one two'))
+  assert written == {
+    'text': 'one two',
+    'day': '2024-07-26T01:02:03',
+    'price': '1.10',
+    'utf8': 'one',
+    'raw': '/wA=',
+  }
+
+
+def test_reasons_fit_any_terminal(models, tmp_path, capsys):
+  """The first reason is printed, and quotes names of fields."""
+  rows = [{'\ud800\x1b[31m\n': 1}, {'prompt': 'one', 'completion': 'two'}]
+  run(models, tmp_path, rows)
+  told = capsys.readouterr().out
+  told.encode()
+  assert '\\ud800\\x1b[31m ' in told and told.count('\n') == 1
+
+
+@pytest.mark.parametrize('template', ['Q:', 7, ['{prompt}']])
+def test_a_template_without_the_prompt_in_the_models_config(
+  models, tmp_path, template
+):
+  folder = tmp_path / 'model'
+  shutil.copytree(models[0] / 'model_0', folder)
+  config = json.loads((folder / 'config.json').read_text())
+  config['prompt_template'] = template
+  (folder / 'config.json').write_text(json.dumps(config))
+  rows = [{'prompt': 'one', 'completion': 'two'}]
+  with pytest.raises(errors.UserError, match='config.json: prompt_template='):
+    run(models, tmp_path, rows, model=str(folder))

@@ -348,3 +348,38 @@ def test_bad_responses_and_prompts(convert, row, reason):
 def test_unknown_formats_name_their_fields(convert):
   with pytest.raises(rejects.UnknownFormat, match='its fields: answer, quest'):
     convert({'question': 'a', 'answer': 'b', 'note': None}, PLAIN)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'reason'),
+  [
+    ({'margin': 10**400}, "'margin' is 1000"),
+    ({'margin': 1e39}, 'no number of 32 bits'),  # infinite once it is stored
+    ({'margin': float('nan')}, "'margin' is nan"),
+    ({'chosen': ['a'] * 101, 'rejected': ['b'] * 100}, 'makes 10100 pairs'),
+    ({'prompt': [turn('us\ud800', 'why?')]}, "the role of turn 1 of 'prompt'"),
+    ({'chosen': 'x' * (2**20 + 1)}, "'chosen' has 1048577 characters"),
+  ],
+)
+def test_hostile_values(changes, reason):
+  row = {'prompt': 'why?', 'chosen': 'so', 'rejected': 'no'} | changes
+  with pytest.raises(rejects.BadRow) as caught:
+    formats.preference_rows(row, PLAIN)
+  assert reason in str(caught.value)
+
+
+def test_completions_that_make_millions_of_pairs():
+  ranked = [{'rank': i, 'completion': str(i)} for i in range(142)]
+  row = {'context': 'why?', 'completions': ranked}
+  with pytest.raises(rejects.BadRow, match='it makes 10011 pairs'):
+    formats.preference_rows(row, PLAIN)
+  row['completions'] = ranked[:-1]
+  assert len(formats.preference_rows(row, PLAIN)) == 141 * 140 // 2
+
+
+def test_what_looks_like_a_template_is_text():
+  told = '{{ 7 * 7 }} {prompt} {% raw %} {0.__class__} %s'
+  row = {'prompt': told, 'chosen': told + 'a', 'rejected': told + 'b'}
+  [pair] = formats.preference_rows(row, FRAMED)
+  assert pair['prompt'] == f'Q: {told}\nA:'
+  assert (pair['chosen'], pair['rejected']) == (told + 'a', told + 'b')

@@ -89,3 +89,22 @@ def test_too_many_stop_the_run(tmp_path, limit, values, message):
 def test_as_many_as_the_limit_are_let_through(tmp_path):
   collector = rejects.Rejects(tmp_path / 'r.jsonl', 0.25)
   assert read(collector, [1, -1, 2, 3]) == [1, 2, 3]
+
+
+def test_a_source_read_as_two_things_counts_twice(tmp_path):
+  rejected = rejects.Rejects(tmp_path / 'rejected.jsonl', 1.0)
+
+  def refuse(value):
+    raise rejects.BadRow('no')
+
+  def rows():
+    yield rejects.SourceRow('a', 1, 'good')
+    yield rejects.SourceRow('a', 2, 'bad')
+
+  for what in ('pairs', 'texts'):
+    list(
+      rejected.read(
+        'a', rows(), lambda v: v if v == 'good' else refuse(v), what
+      )
+    )
+  assert rejected.counts == {'a': 4} and rejected.rejected == {'a': 2}

@@ -3,6 +3,7 @@
 
 import gzip
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -262,3 +263,83 @@ def test_datasets_folders_are_read(tmp_path):
   ):
     with pytest.raises(errors.UserError, match=message):
       opened(source)
+
+
+# ---------------------------------------------------------------------------
+# Hostile files (found by tests/fuzz)
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('line', 'reason'),
+  [
+    (b'{"chosen": "a", "chosen": "b"}', "the field 'chosen' is there twice"),
+    (b'{"a": [{"b": 1, "b": 2}]}', "the field 'b' is there twice"),
+    ('{"a": "\u4e2d"}'.encode('utf-16-le'), 'not JSON'),  # json reads it
+    (b'{"a": ' + b'[' * 150 + b']' * 150 + b'}', 'nested deeper than 100'),
+    (b'{"a": ' + b'[' * 10**6 + b'}', 'nested deeper than 100'),
+    (b'{"a": "' + b'x' * 90 + b'"}', 'the line is longer'),
+  ],
+)
+def test_hostile_lines_are_refused_one_by_one(
+  tmp_path, monkeypatch, line, reason
+):
+  if reason.startswith('the line'):
+    monkeypatch.setattr(sources, 'MAX_LINE', 64)
+  path = tmp_path / 'mine.jsonl'
+  path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 2}')
+  first, bad, last = opened(path)
+  assert (first.value, last.value, last.number) == ({'a': 1}, {'a': 2}, 3)
+  assert isinstance(bad.value, rejects.BadRow)
+  assert reason in str(bad.value)
+
+
+def test_depth_and_length_that_are_allowed(tmp_path, monkeypatch):
+  deep = b'[' * 100 + b']' * 100
+  monkeypatch.setattr(sources, 'MAX_LINE', len(deep))
+  (tmp_path / 'mine.jsonl').write_bytes(deep + b'\n')
+  [row] = opened(tmp_path / 'mine.jsonl')
+  assert isinstance(row.value, list)
+
+
+def test_a_folder_among_the_files_of_a_pattern(tmp_path):
+  (tmp_path / 'a.jsonl').mkdir()
+  with pytest.raises(errors.UserError, match='cannot read .*a.jsonl: Is a dir'):
+    opened(tmp_path / '*.jsonl')
+
+
+def test_rows_of_a_table_that_python_cannot_hold(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  raw = pyarrow.array([b'good', b'\xff', b'too'])
+  column = pyarrow.Array.from_buffers(pyarrow.string(), 3, raw.buffers())
+  days = pyarrow.array([0, 1, 2**62]).cast(pyarrow.timestamp('us'))
+  path = tmp_path / 'mine.parquet'
+  parquet.write_table(pyarrow.table({'a': column, 'day': days}), path)
+  good, text, day = (row.value for row in opened(path))
+  assert good['a'] == 'good'
+  for bad in (text, day):
+    assert isinstance(bad, rejects.BadRow) and 'not readable' in str(bad)
+
+
+def test_columns_of_one_name(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  table = pyarrow.Table.from_arrays([pyarrow.array(['x'])] * 2, ['a', 'a'])
+  parquet.write_table(table, tmp_path / 'mine.parquet')
+  with pytest.raises(errors.UserError, match="two columns 'a'"):
+    opened(tmp_path / 'mine.parquet')
+
+
+def test_a_damaged_tfds_set_is_one_line(tmp_path):
+  folder = sources.write_tfds({'train': ROWS}, 'tiny_rows', tmp_path)
+  [path] = pathlib.Path(folder).glob('*.array_record*')
+  whole = path.read_bytes()
+  path.write_bytes(whole[:1_000])
+  with pytest.raises(errors.UserError, match='damaged after row 0'):
+    opened(f'tfds:{folder}:train')
+  (pathlib.Path(folder) / 'dataset_info.json').write_text('{"name": [')
+  with pytest.raises(errors.UserError, match='not a readable set'):
+    opened(f'tfds:{folder}:train')

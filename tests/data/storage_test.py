@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from warm_jax import errors
-from warm_jax.data import encoding, storage, tokenizer
+from warm_jax.data import encoding, lines, storage, tokenizer
 
 WORDS = tuple('abcdefgh')
 
@@ -20,7 +20,7 @@ def words(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
   """Sets of a few rows take several chunks."""
-  monkeypatch.setattr(storage, 'CHUNK', 7)
+  monkeypatch.setattr(lines, 'CHUNK', 7)
 
 
 def text(rng, most=6):

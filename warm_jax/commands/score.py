@@ -2,8 +2,8 @@
 """`warm score`: the rows of a file with their rewards."""
 
 import argparse
+import base64
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
@@ -21,7 +21,8 @@ usage: warm score --model=MODEL --data=FILE --out=FILE.jsonl [options]
 Writes each row of --data with its rewards: pairs get score_chosen and
 score_rejected (lists, if a row makes several pairs), and their accuracy is
 printed; other rows get score. A row that cannot be used keeps its place, with
-the reason in the field error.
+the reason in the field error. Dates and decimals of tables become text, and
+bytes that are none base64.
 
   --model=         a folder or hub id of a reward model (warm's export, or any
                    ...ForSequenceClassification with one label); several with
@@ -50,8 +51,6 @@ the reason in the field error.
 example: warm score --model=runs/mine/export/warm --data=test.jsonl \\
              --out=scored.jsonl
 """
-# Rows that are read, sorted by length and written at a time.
-CHUNK = 1_024
 # Lengths are rounded up to this, so that few programs are compiled.
 BUCKET = 32
 PAIR = ('chosen', 'rejected')
@@ -98,12 +97,11 @@ def main(argv: list[str]) -> int:
   partial = out.with_name(out.name + '.tmp')
   try:
     with partial.open('w', encoding='utf-8') as file:
-      rows = read(given.data)
-      while chunk := list(itertools.islice(rows, CHUNK)):
+      for chunk in read(given.data):
         score(chunk)
         for row in chunk:
           totals.add(row)
-          file.write(json.dumps(row.value) + '\n')
+          file.write(json.dumps(row.value, default=_as_json) + '\n')
     totals.require_some(given.data)
     os.replace(partial, out)
   finally:
@@ -212,8 +210,10 @@ def _prepare(given):
       else:
         row.value[field] = float(value)
 
-  return score, lambda source: _rows(
-    sources.open_rows(source), chat, given.field
+  # Rows that are read, sorted by length and written at a time.
+  return score, lambda source: lines_lib.chunks(
+    _rows(sources.open_rows(source), chat, given.field),
+    lambda row: sum(len(p) + len(r) for _, p, r in row.texts),
   )
 
 
@@ -314,6 +314,16 @@ class _Totals:
         f'({self.first_error}, ...)'
       )
     return '; '.join(parts)
+
+
+def _as_json(value):
+  """What tables hold and JSON has no form for: as text."""
+  if isinstance(value, bytes):
+    try:
+      return value.decode()
+    except UnicodeDecodeError:
+      return base64.b64encode(value).decode()
+  return value.isoformat() if hasattr(value, 'isoformat') else str(value)
 
 
 def _count(text: str) -> int:

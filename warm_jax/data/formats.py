@@ -15,13 +15,18 @@ same as an absent field.
 """
 
 import itertools
-import math
 from typing import Any
+
+import numpy as np
 
 from warm_jax.data import chat as chat_lib
 from warm_jax.data import rejects
 
 BadRow = rejects.BadRow
+
+MOST_PAIRS = 10_000  # of one row; lists of a thousand texts make a million
+MOST_CHARACTERS = 2**20  # of one text; tokenising takes 200 bytes for each
+_LARGEST = float(np.finfo(np.float32).max)
 
 PREFERENCES = (
   'prompt + chosen + rejected; chosen + rejected with a common beginning; '
@@ -132,6 +137,7 @@ def _chosen_and_rejected(row: dict, chat: chat_lib.Chat):
       raise BadRow(f'{field!r} is missing')
   chosen, rejected, prompt = row['chosen'], row['rejected'], row.get('prompt')
   if _is_texts(chosen) and _is_texts(rejected):
+    _check_number(len(chosen) * len(rejected))
     sides = itertools.product(chosen, rejected)
   else:
     sides = [(chosen, rejected)]
@@ -238,6 +244,7 @@ def _ranked(row: dict, chat: chat_lib.Chat):
   given = _unzipped(row['completions'])
   if not isinstance(given, list) or not all(isinstance(c, dict) for c in given):
     raise BadRow("'completions' is not a list of {rank, completion}")
+  _check_number(len(given) * (len(given) - 1) // 2)
   ranked = []
   for number, one in enumerate(given, 1):
     rank = one.get('rank')
@@ -257,14 +264,19 @@ def _ranked(row: dict, chat: chat_lib.Chat):
       yield better[1], better[2], worse[2]
 
 
+def _check_number(pairs: int) -> None:
+  if pairs > MOST_PAIRS:
+    raise BadRow(f'it makes {pairs} pairs, more than {MOST_PAIRS}')
+
+
 def _margin(row: dict) -> float | None:
   margin = row.get('margin')
   if margin is None:
     return None
   if isinstance(margin, bool) or not isinstance(margin, (int, float)):
     raise BadRow(f"'margin' is {_kind(margin)}, not a number")
-  if not math.isfinite(margin):
-    raise BadRow(f"'margin' is {margin}")
+  if not abs(margin) <= _LARGEST:  # nor NaN
+    raise BadRow(f"'margin' is {margin}, no number of 32 bits")
   return float(margin)
 
 
@@ -326,6 +338,7 @@ def _messages(value, field: str) -> list[dict]:
         raise BadRow(f'{where} has no text as its {key}')
     if turn.get('tool_calls'):
       raise BadRow(f'{where} calls tools, which is not supported')
+    _text(turn['role'], f'the role of {where}')
     _text(turn['content'], where)
     turns.append({'role': turn['role'], 'content': turn['content']})
   return turns
@@ -355,6 +368,10 @@ def _is_texts(value) -> bool:
 def _text(value, field: str) -> str:
   if not isinstance(value, str):
     raise BadRow(f'{field!r} is {_kind(value)}, not text')
+  if len(value) > MOST_CHARACTERS:
+    raise BadRow(
+      f'{field!r} has {len(value)} characters, more than {MOST_CHARACTERS}'
+    )
   try:
     value.encode()
   except UnicodeEncodeError:  # JSON can spell half a character: "\ud800"

@@ -18,10 +18,17 @@ response is left out either way.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from warm_jax.data import tokenizer as tokenizer_lib
+
+# Rows that are tokenised at a time, and the most characters in them: it takes
+# some 200 bytes for each.
+CHUNK = 1_024
+CHUNK_CHARACTERS = 2**22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +55,25 @@ class Lines:
       self.fits[rows],
       self.is_cut[rows],
     )
+
+
+def chunks(rows: Iterable, characters: Callable[[Any], int]) -> Iterator[list]:
+  """Lists of rows to be tokenised at a time.
+
+  Args:
+    rows: any.
+    characters: of a row.
+  """
+  chunk, total = [], 0
+  for row in rows:
+    size = characters(row)
+    if chunk and (len(chunk) == CHUNK or total + size > CHUNK_CHARACTERS):
+      yield chunk
+      chunk, total = [], 0
+    chunk.append(row)
+    total += size
+  if chunk:
+    yield chunk
 
 
 def prompt_ids(

@@ -13,10 +13,14 @@ from warm_jax import errors
 # So many rows at the start of a file, all unusable, are enough to judge it.
 FIRST_ROWS = 100
 EXAMPLES = 3
+_MOST = 300  # characters of a reason
 
 
 class BadRow(Exception):
-  """A row that cannot be used; the text says why."""
+  """A row that cannot be used; the text says why, in one short line."""
+
+  def __init__(self, reason: str):
+    super().__init__(errors.one_line(reason, _MOST))
 
 
 class UnknownFormat(BadRow):
@@ -54,8 +58,11 @@ class Rejects:
 
   @property
   def counts(self) -> dict[str, int]:
-    """{source: number of its rows}."""
-    return {source: num for (source, _), num in self._counts.items()}
+    """{source: number of its rows}, twice if it was read as two things."""
+    out = dict.fromkeys((source for source, _ in self._counts), 0)
+    for (source, _), num in self._counts.items():
+      out[source] += num
+    return out
 
   @property
   def rejected(self) -> dict[str, int]:

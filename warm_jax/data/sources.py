@@ -27,6 +27,9 @@ from warm_jax.data import rejects
 PREFERENCE_FIELDS = ('prompt', 'chosen', 'rejected')
 RESPONSE_FIELDS = ('prompt', 'response')
 BLOCK = 512  # rows that are read at a time
+MAX_LINE = 2**25  # bytes; a file without line breaks must not fill the memory
+MAX_DEPTH = 100  # of lists and objects in one another
+_TOO_DEEP = f'nested deeper than {MAX_DEPTH} levels'
 
 
 def open_rows(source: str) -> Iterator[rejects.SourceRow]:
@@ -114,39 +117,108 @@ def _paths(source: str) -> list[pathlib.Path]:
 def _jsonl_rows(path: pathlib.Path) -> Iterator[rejects.SourceRow]:
   opener = gzip.open if path.suffix == '.gz' else open
   number = 0
-  with opener(path, 'rb') as lines:
-    try:
-      for line in lines:
+  try:
+    with opener(path, 'rb') as lines:
+      while line := lines.readline(MAX_LINE + 1):
         number += 1
-        if line.strip():
+        if len(line) > MAX_LINE and not line.endswith(b'\n'):
+          _skip_line(lines)
+          told = f'the line is longer than {MAX_LINE >> 20} MB'
+          yield rejects.SourceRow(str(path), number, rejects.BadRow(told))
+        elif line.strip():
           yield rejects.SourceRow(str(path), number, _parsed(line))
-    except (OSError, EOFError, zlib.error) as error:
-      raise errors.UserError(
-        f'{path}, after row {number}: the file is damaged ({error})'
-      ) from error
+  except (OSError, EOFError, zlib.error) as error:
+    raise errors.UserError(
+      f'{path}, after row {number}: the file is damaged ({error})'
+      if number or isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error))
+      else f'cannot read {path}: {error.strerror or error}'
+    ) from error
+
+
+def _skip_line(lines) -> None:
+  while more := lines.readline(BLOCK << 10):
+    if more.endswith(b'\n'):
+      return
 
 
 def _parsed(line: bytes):
+  """The value of a line, or the `BadRow` that says what is wrong with it."""
   try:
-    return json.loads(line)
-  except (ValueError, RecursionError) as error:
+    # Left to itself json would take UTF-16 too, which lines are not cut for.
+    value = json.loads(line.decode('utf-8-sig'), object_pairs_hook=_object)
+  except rejects.BadRow as bad:
+    return bad
+  except RecursionError:
+    return rejects.BadRow(_TOO_DEEP)
+  except ValueError as error:
     told = 'not UTF-8' if isinstance(error, UnicodeError) else 'not JSON'
     return rejects.BadRow(f'{told} ({error})')
+  brackets = line.count(b'[') + line.count(b'{')
+  if brackets > MAX_DEPTH and _is_deep(value):
+    return rejects.BadRow(_TOO_DEEP)
+  return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict:
+  """A JSON object; json would keep the last of fields of one name."""
+  value = dict(pairs)
+  if len(value) < len(pairs):
+    names = [name for name, _ in pairs]
+    twice = next(name for name in names if names.count(name) > 1)
+    raise rejects.BadRow(f'the field {twice!r} is there twice')
+  return value
+
+
+def _is_deep(value) -> bool:
+  """Whether lists and objects stand in one another beyond MAX_DEPTH.
+
+  What can just be read could fail later, where fewer calls are left.
+  """
+  level = [value]
+  for _ in range(MAX_DEPTH + 1):
+    nested = (v.values() if isinstance(v, dict) else v for v in level)
+    level = [x for v in nested for x in v if isinstance(x, (dict, list))]
+    if not level:
+      return False
+  return True
 
 
 def _parquet_rows(path: pathlib.Path) -> Iterator[dict]:
-  import pyarrow
   from pyarrow import parquet
 
+  number = 0
   try:
     with parquet.ParquetFile(path) as file:
+      names = file.schema_arrow.names
+      if twice := [n for i, n in enumerate(names) if n in names[:i]]:
+        raise errors.UserError(
+          f'{path} has two columns {twice[0]!r}, of which one would be lost: '
+          'rename one'
+        )
       for batch in file.iter_batches(batch_size=BLOCK):
-        yield from batch.to_pylist()
-  except (pyarrow.ArrowException, OSError) as error:
-    told = ' '.join(str(error).split())
+        yield from _table_rows(batch)
+        number += len(batch)
+  except errors.UserError:
+    raise
+  # Of a damaged file pyarrow raises its own errors, Python's and of the system.
+  except Exception as error:
     raise errors.UserError(
-      f'{path}: not a readable parquet file ({told})'
-    ) from (error)
+      f'{path}: not a readable parquet file, after row {number} ({error})'
+    ) from error
+
+
+def _table_rows(batch) -> list:
+  """Rows of a table; a `rejects.BadRow` for each that Python cannot hold."""
+  # Text that is not UTF-8, days before the year 1, fields of one name: the
+  # errors have no type in common.
+  try:
+    return batch.to_pylist()
+  except Exception as error:
+    if len(batch) == 1:
+      return [rejects.BadRow(f'not readable ({error})')]
+  return [
+    row for i in range(len(batch)) for row in _table_rows(batch[i : i + 1])
+  ]
 
 
 def _tfds_rows(source: str) -> Iterator:
@@ -162,11 +234,17 @@ def _tfds_rows(source: str) -> Iterator:
       'holds dataset_info.json'
     )
   name, split, data_dir = match.groups()
-  opened: Any = _tfds_builder(source, name, data_dir)
-  if split.split('[')[0] not in opened.info.splits:
+  try:
+    opened: Any = _tfds_builder(source, name, data_dir)
+    known = sorted(opened.info.splits)
+  except errors.UserError:
+    raise
+  except Exception as error:  # what damaged files make TFDS raise
     raise errors.UserError(
-      f'{source}: no split {split!r}; there are {sorted(opened.info.splits)}'
-    )
+      f'{source}: not a readable set of TFDS ({error})'
+    ) from error
+  if split.split('[')[0] not in known:
+    raise errors.UserError(f'{source}: no split {split!r}; there are {known}')
   try:
     data = opened.as_data_source(split)
   except (NotImplementedError, ImportError) as error:
@@ -177,7 +255,13 @@ def _tfds_rows(source: str) -> Iterator:
   # Read in blocks: array_record seeks once a block, ten times faster.
   blocks: Any = grain.MapDataset.source(data).batch(BLOCK, batch_fn=list)
   for i in range(len(blocks)):
-    yield from map(_decoded, blocks[i])
+    try:
+      rows = [_decoded(row) for row in blocks[i]]
+    except Exception as error:  # array_record's, protobuf's and TFDS's own
+      raise errors.UserError(
+        f'{source}: damaged after row {i * BLOCK} ({error})'
+      ) from error
+    yield from rows
 
 
 def _tfds_builder(source: str, name: str, data_dir: str | None):
@@ -226,7 +310,15 @@ def _hf_rows(source: str) -> Iterator[dict]:
     data = data[split]
   elif split:
     raise errors.UserError(f'{source}: this folder holds no splits')
-  yield from data
+  rows = iter(data)
+  for number in range(len(data)):
+    try:
+      row = next(rows)
+    except Exception as error:  # of the library, of pyarrow or of a decoder
+      raise errors.UserError(
+        f'{source}: damaged after row {number} ({error})'
+      ) from error
+    yield row
 
 
 def _decoded(value):

@@ -15,7 +15,6 @@ may be larger than that. Folders appear when they are complete.
 
 import contextlib
 import dataclasses
-import itertools
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator
@@ -25,8 +24,6 @@ import numpy as np
 from warm_jax.data import encoding
 from warm_jax.data import lines as lines_lib
 from warm_jax.data import tokenizer as tokenizer_lib
-
-CHUNK = 1_024  # rows that are tokenised at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,9 +286,10 @@ def _write_pairs(
 
 
 def _chunks(rows: Iterable[dict]) -> Iterator[list[dict]]:
-  rows = iter(rows)
-  while chunk := list(itertools.islice(rows, CHUNK)):
-    yield chunk
+  def characters(row):
+    return sum(len(text) for text in row.values() if isinstance(text, str))
+
+  return lines_lib.chunks(rows, characters)
 
 
 def _count(counts, kept, is_cut) -> None:

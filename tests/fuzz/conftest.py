@@ -1,0 +1,97 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Limits and sizes of the fuzz.
+
+WARM_FUZZ_TIMES multiplies the number of cases, WARM_FUZZ_SEED chooses others.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import tempfile
+
+import numpy as np
+import pytest
+
+GROWTH = 2**30  # bytes of address space that one case may take at most
+SECONDS = 20.0  # that one case may take, on a machine busy with other things
+
+
+@dataclasses.dataclass
+class Fuzz:
+  """What a fuzz test works with.
+
+  Attributes:
+    rng: draws the cases.
+    times: how many times the usual number of cases.
+    folder: empty, in memory where the system has such a place.
+    seen: (kind, outcome) -> number of cases.
+  """
+
+  rng: np.random.Generator
+  times: int
+  folder: pathlib.Path
+  seen: collections.Counter = dataclasses.field(
+    default_factory=collections.Counter
+  )
+
+  @contextlib.contextmanager
+  def limits(self, seconds: float = SECONDS, growth: int = GROWTH):
+    """A block that may neither hang nor take unbounded memory."""
+    with _memory(growth), _time(seconds):
+      yield
+
+  def report(self) -> None:
+    """Prints the outcomes by kind, with `pytest -s` or after a failure."""
+    kinds = sorted({kind for kind, _ in self.seen})
+    for kind in kinds:
+      counts = {o: n for (k, o), n in sorted(self.seen.items()) if k == kind}
+      print(f'{kind:24}', ', '.join(f'{n} {o}' for o, n in counts.items()))
+
+
+@pytest.fixture
+def fuzz():
+  seed = int(os.environ.get('WARM_FUZZ_SEED', '0'))
+  times = int(os.environ.get('WARM_FUZZ_TIMES', '1'))
+  memory = pathlib.Path('/dev/shm')
+  place = str(memory) if os.access(memory, os.W_OK) else None
+  folder = pathlib.Path(tempfile.mkdtemp(prefix='warm_fuzz_', dir=place))
+  made = Fuzz(np.random.default_rng(seed), times, folder)
+  yield made
+  shutil.rmtree(folder, ignore_errors=True)
+  made.report()
+
+
+@contextlib.contextmanager
+def _memory(growth: int):
+  """Allocations beyond what is mapped now and `growth` fail at once."""
+  try:
+    pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
+  except OSError:  # not on Linux
+    yield
+    return
+  before, most = resource.getrlimit(resource.RLIMIT_AS)
+  limit = pages * resource.getpagesize() + growth
+  resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_AS, (before, most))
+
+
+@contextlib.contextmanager
+def _time(seconds: float):
+  def late(signum, frame):
+    raise AssertionError(f'took longer than {seconds} s')
+
+  before = signal.signal(signal.SIGALRM, late)
+  signal.setitimer(signal.ITIMER_REAL, seconds)
+  try:
+    yield
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)

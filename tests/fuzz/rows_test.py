@@ -1,0 +1,348 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Preference files that are broken in every way we could think of.
+
+Of each file every row is accounted for: kept as it stands there, or refused and
+named. A refusal of the whole file is one line. Nothing else may happen.
+"""
+
+import collections
+import contextlib
+import gzip
+import importlib.util
+import json
+import math
+import operator
+import pathlib
+import types
+
+import jax
+import ml_collections
+import pytest
+
+from warm_jax import errors
+from warm_jax.commands import score
+from warm_jax.data import chat as chat_lib
+from warm_jax.data import rejects, sources, storage
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
+from warm_jax.models.hf import exporting
+from warm_jax.stages import user_files
+
+pytestmark = [pytest.mark.slow, pytest.mark.hf]
+
+_SPEC = importlib.util.spec_from_file_location(
+  'row_mutations', pathlib.Path(__file__).with_name('row_mutations.py')
+)
+mutations = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(mutations)
+
+ROWS = 1_000  # of a file
+CHAT = chat_lib.Chat()
+
+
+@pytest.fixture(scope='module')
+def tokenizer(tmp_path_factory):
+  words = ['ask yes no non www', 'hi there long words', '{{ 7 * 7 }}']
+  folder = tmp_path_factory.mktemp('tokenizer')
+  return tokenizer_lib.train_bpe_tokenizer(words, 300, folder)
+
+
+@pytest.fixture(scope='module')
+def model(tokenizer, tmp_path_factory):
+  shape = config_lib.ModelConfig(
+    vocab_size=tokenizer.vocab_size,
+    width=16,
+    num_layers=1,
+    num_heads=2,
+    mlp_width=16,
+    max_length=64,
+  )
+  backbone = language_model.init_params(jax.random.key(0), shape)['backbone']
+  params = reward_model.init_params(jax.random.key(1), shape, backbone)
+  folder = tmp_path_factory.mktemp('models') / 'model'
+  exporting.save_reward_model(folder, params, shape, tokenizer)
+  return folder
+
+
+def write(path, lines) -> None:
+  data = b'\n'.join(line.data for line in lines) + b'\n'
+  path.write_bytes(gzip.compress(data, 1) if path.suffix == '.gz' else data)
+
+
+def a_run(folder, source, max_rejected=1.0):
+  """What `split_pairs` needs of a run; the other splits are good files."""
+  rows = [mutations.good_row(RNG, i).value for i in range(3)]
+  good = folder / 'good.jsonl'
+  good.write_text('\n'.join(map(json.dumps, rows)))
+  names = dict.fromkeys(('selection', 'test', 'ood'), str(good))
+  data = {'train': str(source), 'max_pairs': 0, 'swapped': 0.0} | names
+  config = ml_collections.ConfigDict({'data': data, 'seed': 1})
+  rejected = rejects.Rejects(folder / 'rejected.jsonl', max_rejected)
+  return types.SimpleNamespace(config=config), rejected
+
+
+class _First:
+  """Stands for a generator where nothing random matters."""
+
+  def integers(self, low, high=None):
+    return low if high is not None else 0
+
+
+RNG = _First()
+
+
+# ---------------------------------------------------------------------------
+# Rows of mixed kinds, as a run reads them
+# ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('suffix', ['jsonl', 'jsonl.gz'])
+def test_every_row_is_kept_as_it_is_or_refused(fuzz, tokenizer, suffix):
+  path = fuzz.folder / f'rows.{suffix}'
+  for _ in range(4 * fuzz.times):
+    lines = mutations.lines(fuzz.rng, ROWS)
+    write(path, lines)
+    with fuzz.limits():
+      kept, refused = read(fuzz, path, lines)
+      check(fuzz, lines, kept, refused)
+      check_stored(fuzz, tokenizer, path, kept)
+    check_limit(fuzz, path, len(lines), len(refused))
+  check_kinds(fuzz)
+
+
+def test_large_rows(fuzz, tokenizer):
+  path = fuzz.folder / 'rows.jsonl'
+  for kind in mutations.LARGE:
+    lines = [
+      mutations.line(fuzz.rng, name, i)
+      for i, name in enumerate(('good', kind, 'good'))
+    ]
+    write(path, lines)
+    with fuzz.limits():
+      kept, refused = read(fuzz, path, lines)
+      check(fuzz, lines, kept, refused)
+      check_stored(fuzz, tokenizer, path, kept)
+
+
+def read(fuzz, path, lines):
+  """{line number: pairs kept} and {line number: reason}."""
+  run, rejected = a_run(fuzz.folder, path)
+  splits = user_files.split_pairs(run, CHAT, rejected)
+  kept = collections.defaultdict(list)
+  for row in user_files.pairs(splits['train'], CHAT):
+    kept[row['row']].append((row['prompt'], row['chosen'], row['rejected']))
+  refused = {
+    number: reason
+    for file, number, reason in rejected.rows
+    if file == str(path)
+  }
+  assert rejected.counts[str(path)] == len(lines)
+  assert rejected.rejected[str(path)] == len(refused)
+  # Each of them is named once in the file, in lines that can be read again.
+  rejected.write()
+  text = rejected.path.read_text() if refused else ''
+  named = [json.loads(line) for line in text.splitlines()]
+  assert [row['row'] for row in named] == sorted(refused)
+  rejected.summary().encode()
+  return kept, refused
+
+
+def check(fuzz, lines, kept, refused):
+  assert sorted([*kept, *refused]) == list(range(1, len(lines) + 1))
+  for number, line in enumerate(lines, 1):
+    outcome = 'kept' if number in kept else 'refused'
+    fuzz.seen[line.kind, outcome] += 1
+    told = f'{line.kind}: {line.data[:300]!r} {refused.get(number)}'
+    assert line.verdict in (outcome, 'either'), told
+    if outcome == 'refused':
+      reason = refused[number]
+      assert reason.isprintable() and 0 < len(reason) < 500, told
+    elif line.verdict == 'kept':
+      assert kept[number] == line.pairs, told
+    else:
+      given = texts(json.loads(line.data.decode()))
+      for _, *sides in kept[number]:
+        for side in sides:
+          assert any(side in text for text in given), told
+
+
+def texts(value) -> list[str]:
+  if isinstance(value, str):
+    return [value]
+  if isinstance(value, dict):
+    value = list(value.values())
+  return sum(map(texts, value), []) if isinstance(value, list) else []
+
+
+def check_stored(fuzz, tokenizer, path, kept):
+  """On disk there is what was kept, token for token."""
+  run, rejected = a_run(fuzz.folder, path)
+  split = user_files.split_pairs(run, CHAT, rejected)['train']
+  rows = user_files.pairs(split, CHAT)
+  folder = fuzz.folder / 'pairs'
+  counts = storage.write_preferences(folder, rows, tokenizer, 3_000, 'rows')
+  assert counts['rows'] + counts['too_long'] == sum(map(len, kept.values()))
+  stored = storage.open_preferences(folder, tokenizer.pad_id)
+  assert len(stored) == counts['rows']
+  given = collections.Counter(
+    (number, packed(prompt + chosen), packed(prompt + rejected))
+    for number, pairs in kept.items()
+    for prompt, chosen, rejected in pairs
+  )
+  sides = [
+    [
+      side.flat[side.offsets[i] : side.offsets[i + 1]].tolist()
+      for i in range(len(side))
+    ]
+    for side in (stored.chosen, stored.rejected)
+  ]
+  found = collections.Counter(
+    (int(number), *(packed(tokenizer.hf.decode(ids[1:-1])) for ids in both))
+    for number, *both in zip(stored.rows, *sides)
+  )
+  assert not found - given
+  assert sum((given - found).values()) == counts['too_long']
+
+
+def packed(text: str) -> str:
+  """Without spaces: the tokenizer puts one before a text."""
+  return ''.join(text.split())
+
+
+def check_limit(fuzz, path, count, num_refused):
+  """One row more than is allowed stops the run; all of them are named."""
+  source = fuzz.folder / 'rejected.jsonl'
+  for more, stops in ((-0.5, True), (0.5, False)):
+    source.unlink(missing_ok=True)
+    run, rejected = a_run(fuzz.folder, path, (num_refused + more) / count)
+    told = f'{num_refused} of {count} rows cannot be used'
+    with refusal(told) if stops else contextlib.nullcontext():
+      user_files.split_pairs(run, CHAT, rejected)
+    if stops:
+      assert len(source.read_text().splitlines()) == num_refused
+
+
+@contextlib.contextmanager
+def refusal(match: str = ''):
+  with pytest.raises(errors.UserError, match=match) as caught:
+    yield
+  check_message(caught.value)
+
+
+def check_message(error: errors.UserError) -> None:
+  text = str(error)
+  assert text.isprintable() and 20 < len(text) < 2_500, text[:3_000]
+
+
+def check_kinds(fuzz):
+  """No kind went another way than it has to, and both ways were gone."""
+  for kind, (verdict, _) in mutations.ALL.items():
+    kept, refused = (fuzz.seen[kind, way] for way in ('kept', 'refused'))
+    expected = {
+      'kept': kept and not refused,
+      'refused': refused and not kept,
+      'either': kept and refused,
+    }
+    assert expected[verdict], (kind, kept, refused)
+
+
+# ---------------------------------------------------------------------------
+# `warm score`
+# ---------------------------------------------------------------------------
+
+
+def test_scores_of_every_row(fuzz, model):
+  data, out = fuzz.folder / 'rows.jsonl', fuzz.folder / 'scores.jsonl'
+  flags = [f'--model={model}', f'--data={data}', f'--out={out}', '--overwrite']
+  for _ in range(2 * fuzz.times):
+    lines = mutations.lines(fuzz.rng, ROWS)
+    write(data, lines)
+    with fuzz.limits(60, 2**32):
+      assert score.main(flags) == 0
+    written = out.read_text().splitlines()
+    assert len(written) == len(lines)
+    for number, (line, text) in enumerate(zip(lines, written), 1):
+      check_score(fuzz, number, line, json.loads(text))
+  assert sorted(fuzz.folder.iterdir()) == [data, out]
+
+
+def check_score(fuzz, number, line, row):
+  told = f'{line.kind}: {line.data[:300]!r} {row}'
+  scores = {name: row.pop(name) for name in list(row) if 'score' in name}
+  error = row.pop('error', None)
+  fuzz.seen[line.kind, 'error' if error else 'score'] += 1
+  assert bool(error) != bool(scores), told
+  for value in scores.values():
+    for number_ in value if isinstance(value, list) else [value]:
+      assert math.isfinite(number_), told
+  if line.verdict == 'refused' and line.kind not in ('lacking',):
+    assert error, told
+  if line.verdict == 'kept':
+    too_long = error is not None and error.startswith('longer than')
+    assert too_long or len(scores) == 2, told
+  if row == {'row': number}:
+    assert error, told
+  else:
+    given = json.loads(line.data.decode('utf-8-sig'))
+    assert json.dumps(row) == json.dumps(given), told
+
+
+# ---------------------------------------------------------------------------
+# Damaged archives and tables
+# ---------------------------------------------------------------------------
+
+
+def damaged(rng, data: bytes) -> bytes:
+  data = bytearray(data)
+  way = rng.integers(3)
+  if way == 0:
+    return bytes(data[: rng.integers(len(data))])
+  for _ in range(rng.integers(1, 9)):
+    at = rng.integers(len(data))
+    data[at : at + way] = rng.bytes(way)
+  return bytes(data)
+
+
+@pytest.mark.parametrize('kind', ['jsonl.gz', 'parquet', 'array_record'])
+def test_damaged_files(fuzz, kind):
+  rows = [
+    {'prompt': f'p{i}', 'chosen': f'a{i}' * 9, 'rejected': f'b{i}' * 9}
+    for i in range(20)
+  ]
+  path, source = fuzz.folder / f'rows.{kind}', str(fuzz.folder / f'rows.{kind}')
+  if kind == 'parquet':
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+  elif kind == 'array_record':
+    made = pathlib.Path(
+      sources.write_tfds({'train': rows}, 'rows', fuzz.folder)
+    )
+    [path] = made.glob('*.array_record*')
+    source = f'tfds:{made}:train'
+  else:
+    path.write_bytes(gzip.compress('\n'.join(map(json.dumps, rows)).encode()))
+  before = path.read_bytes()
+  for number in range(150 * fuzz.times):
+    path.write_bytes(damaged(fuzz.rng, before) if number else before)
+    rejected = rejects.Rejects(fuzz.folder / 'rejected.jsonl', 1.0)
+    # Threads of array_record reserve gigabytes that they do not use.
+    with fuzz.limits(growth=2**37 if kind == 'array_record' else 2**30):
+      try:
+        opened = sources.open_rows(source)
+        found = list(rejected.read(source, opened, dict))
+      except errors.UserError as error:
+        assert number, error
+        check_message(error)
+        fuzz.seen[kind, 'refused'] += 1
+        continue
+    fuzz.seen[kind, 'kept'] += 1
+    num_refused = rejected.rejected[source]
+    assert len(found) + num_refused == rejected.counts[source]
+    # Only archives hold a sum by which damage inside a text is known.
+    if kind == 'jsonl.gz' or not number:
+      key = operator.itemgetter('prompt')
+      assert sorted((row for _, row in found), key=key) == sorted(rows, key=key)
+  assert fuzz.seen[kind, 'refused'] and fuzz.seen[kind, 'kept']
