@@ -14,13 +14,14 @@ FILES = sorted(ROOT.rglob('*.py'))
 # A module may import its own floor and those below. Folders count as a whole.
 FLOORS = [
   {'errors', '__init__', 'compile_cache', 'trees', 'defaults', 'workdir'},
-  {'processes', 'interruption', 'sharding'},
+  {'processes', 'interruption', 'sharding', 'slices'},
   {'models', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},
   {'members', 'sampling', 'rewards'},
   {'training', 'evaluation', 'report'},
   {'stages'},
   {'config_check'},
   {'pipeline'},
+  {'joining', 'slice_differences'},
   {'commands'},
   {'main'},
 ]

@@ -6,8 +6,6 @@ members, their metrics and their results are put side by side. What comes out is
 what one run of all members leaves, and its command goes on with the rest.
 """
 
-import dataclasses
-import filecmp
 import json
 import os
 import pathlib
@@ -19,31 +17,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from warm_jax import config_check, errors, pipeline, slices
+from warm_jax import config_check, errors, pipeline, slice_differences, slices
 from warm_jax import workdir as workdir_lib
-
-# Start points of slices further apart than this, relative to their norm, are
-# not the noise of other hardware: averaging needs one start (WARM, section 3).
-MAX_DISTANCE = 1e-3
-
-
-@dataclasses.dataclass(frozen=True)
-class Slice:
-  """A finished work directory of some members.
-
-  Attributes:
-    folder: the work directory.
-    config: all its settings, sequences as tuples.
-    first: number of its first member.
-    end: one past the last.
-    record: content of reward/result.json.
-  """
-
-  folder: pathlib.Path
-  config: dict[str, Any]
-  first: int
-  end: int
-  record: dict[str, Any]
 
 
 def is_slice(folder: pathlib.Path) -> bool:
@@ -84,7 +59,7 @@ def run(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
   pipeline.run(config, out, command=shlex.join(['warm', 'merge', *names]))
 
 
-def read(folder: pathlib.Path) -> Slice:
+def read(folder: pathlib.Path) -> slices.Slice:
   """Opens the work directory of one slice.
 
   Raises:
@@ -104,10 +79,10 @@ def read(folder: pathlib.Path) -> Slice:
       f'members {first}:{end} are not trained yet in {folder}: launch its '
       'command again, and join when it has ended'
     )
-  return Slice(folder, config, first, end, record)
+  return slices.Slice(folder, config, first, end, record)
 
 
-def _require_one_config(parts: Sequence[Slice]) -> None:
+def _require_one_config(parts: Sequence[slices.Slice]) -> None:
   """All settings must agree but the slice and how fast things are computed."""
 
   def settings(part):
@@ -127,7 +102,7 @@ def _require_one_config(parts: Sequence[Slice]) -> None:
       )
 
 
-def _require_all_members(parts: Sequence[Slice]) -> None:
+def _require_all_members(parts: Sequence[slices.Slice]) -> None:
   total, owner = parts[0].config['reward']['members'], {}
   for part in parts:
     for member in range(part.first, part.end):
@@ -153,7 +128,7 @@ def _require_all_members(parts: Sequence[Slice]) -> None:
     )
 
 
-def _config(parts: Sequence[Slice]) -> ml_collections.ConfigDict:
+def _config(parts: Sequence[slices.Slice]) -> ml_collections.ConfigDict:
   """The config of the joint run."""
   config = ml_collections.ConfigDict(parts[0].config)
   config.reward.member_slice = ''
@@ -181,7 +156,7 @@ def _is_joined(out: pathlib.Path, sources: list[str]) -> bool:
 
 def _join(parts, config, out: pathlib.Path, sources) -> list[str]:
   """Writes the joined work directory, whole or not at all; returns notes."""
-  notes = _differences(parts)
+  notes = slice_differences.notes(parts)
   joined = _result(parts)
   table = {s.name: s for s in pipeline.stages_of(config)}
   shared = [name for name in pipeline.upstream(table, 'reward')]
@@ -220,7 +195,7 @@ def _join(parts, config, out: pathlib.Path, sources) -> list[str]:
       'result': joined,
     }
     workdir_lib.write_json(folder / 'result.json', record)
-    slices.record_config(partial, config)
+    slices.record_config(partial, config_check.plain(config))
     # The file that makes it a work directory comes last, the name after it.
     shutil.copy(parts[0].folder / workdir_lib.MARKER, partial)
     os.rename(partial, out)
@@ -228,122 +203,11 @@ def _join(parts, config, out: pathlib.Path, sources) -> list[str]:
 
 
 # ---------------------------------------------------------------------------
-# What the slices have in common
-# ---------------------------------------------------------------------------
-
-
-def _differences(parts: Sequence[Slice]) -> list[str]:
-  """Why the join may differ from one run in its last digits, one clause each.
-
-  Raises:
-    UserError: the members have no common start, or learned from other pairs.
-  """
-  notes, first = [], parts[0]
-  for other in parts[1:]:
-    versions = config_check.differences(
-      first.record['versions'], other.record['versions']
-    )
-    for name, (a, b) in versions.items():
-      notes.append(f'{name} was {b} in {other.folder}, {a} in {first.folder}')
-    apart = [
-      distance
-      for name in ('sft', 'probe')
-      if (distance := _distance(first, other, name)) is not None
-    ]
-    if any(not distance <= MAX_DISTANCE for distance in apart):
-      raise errors.UserError(
-        f'{other.folder} starts elsewhere than {first.folder}: its SFT '
-        f'checkpoints or head are {max(apart):.2g} of their norm away; members '
-        'must share a start to be averaged, so copy the stages before reward '
-        'from one work directory to the others'
-      )
-    if apart:
-      notes.append(
-        f'the SFT checkpoints or the head of {other.folder} are '
-        f'{max(apart):.2g} of their norm away from those of {first.folder} '
-        '(other hardware or versions)'
-      )
-    changed = _changed_pairs(first.folder, other.folder)
-    if changed and not apart:
-      raise errors.UserError(
-        f'{other.folder} learned from other pairs than {first.folder}: '
-        f'{changed} differs, though the start is the same; were data files '
-        'changed in between?'
-      )
-    if changed:
-      notes.append(f'the pairs of {other.folder} differ too ({changed})')
-  ways = {
-    json.dumps(part.record['result'].get('computed', {}), sort_keys=True): part
-    for part in parts
-  }
-  if len(ways) > 1:
-    described = '; '.join(f'{w} in {p.folder}' for w, p in ways.items())
-    notes.append(f'slices were computed in different ways: {described}')
-  if any(
-    part.record['result'].get('computed', {}).get('members') == 'vmap'
-    for part in parts
-  ):
-    notes.append(
-      'members were computed together (vmap), where the order of sums may '
-      'depend on how many they are: expect the joint run up to rounding; '
-      'runtime.member_map=scan gives it to the bit'
-    )
-  return notes
-
-
-def _distance(first: Slice, other: Slice, stage: str) -> float | None:
-  """Relative distance of what two slices started from; None: not a bit."""
-  from warm_jax.training import checkpoint
-
-  trees = [
-    _flat(checkpoint.load_params(part.folder / stage / 'params'))
-    for part in (first, other)
-  ]
-  a, b = trees
-  if a.keys() != b.keys() or any(a[k].shape != b[k].shape for k in a):
-    return np.inf
-  if all(np.array_equal(a[k], b[k]) for k in a):
-    return None
-  apart = sum(np.sum((a[k] - b[k]) ** 2, dtype=np.float64) for k in a)
-  norm = sum(np.sum(a[k] ** 2, dtype=np.float64) for k in a)
-  return float(np.sqrt(apart / norm))
-
-
-def _flat(tree, prefix='') -> dict[str, np.ndarray]:
-  if not isinstance(tree, dict):
-    return {prefix: np.asarray(tree)}
-  out = {}
-  for key, value in tree.items():
-    out |= _flat(value, f'{prefix}/{key}')
-  return out
-
-
-def _changed_pairs(first: pathlib.Path, other: pathlib.Path) -> str:
-  """The first file of labelled pairs that differs; '' if none does."""
-
-  def files(folder):
-    root = folder / 'preferences'
-    return {
-      str(path.relative_to(root)): path
-      for pattern in ('*.npy', '*record-*')  # of users' pairs; of TFDS
-      for path in root.rglob(pattern)
-    }
-
-  a, b = files(first), files(other)
-  for name in sorted(a.keys() | b.keys()):
-    if name not in a or name not in b:
-      return name
-    if not filecmp.cmp(a[name], b[name], shallow=False):
-      return name
-  return ''
-
-
-# ---------------------------------------------------------------------------
 # Side by side
 # ---------------------------------------------------------------------------
 
 
-def _result(parts: Sequence[Slice]) -> dict[str, Any]:
+def _result(parts: Sequence[slices.Slice]) -> dict[str, Any]:
   """Result of the stage, as one run of all members has it.
 
   Raises:
@@ -383,7 +247,7 @@ def _result(parts: Sequence[Slice]) -> dict[str, Any]:
   )
 
 
-def _write_params(parts: Sequence[Slice], folder: pathlib.Path) -> None:
+def _write_params(parts: Sequence[slices.Slice], folder: pathlib.Path) -> None:
   import jax
   import jax.numpy as jnp
 
@@ -400,7 +264,7 @@ def _write_params(parts: Sequence[Slice], folder: pathlib.Path) -> None:
   checkpoint.save_params(folder / 'params', stack)
 
 
-def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
+def _write_metrics(parts: Sequence[slices.Slice], folder: pathlib.Path) -> None:
   """metrics.jsonl and .csv with the columns of all members, metric by metric."""
   from warm_jax.training import metrics
 

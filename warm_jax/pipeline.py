@@ -219,14 +219,11 @@ def run(
     {stage: its result} of all that was run or found finished.
 
   Raises:
-    UserError: bad values, an unusable workdir, another launch at work in it, a
-      config that differs from that on disk, a missing result.
+    UserError: bad values, a workdir in use, with other settings, unusable.
   """
   config_check.validate(config)
   table = {s.name: s for s in (stages or stages_of(config))}
-  part = slices.of_config(config)
-  if part:
-    table = _until_reward(table, stage)
+  table = slices.until_reward(table, upstream, config, stage)
   if stage is not None and stage not in table:
     raise errors.UserError(
       f'unknown stage {stage!r}{config_check.nearest(stage, table)}; '
@@ -243,7 +240,7 @@ def run(
       workdir_lib.prepare(run_.workdir)
       held.enter_context(workdir_lib.lock(run_.workdir))
       _refuse_other_config(run_, table, involved)
-      slices.record_config(run_.workdir, config)
+      slices.record_config(run_.workdir, config_check.plain(config))
       for name in involved:
         if name not in chosen:
           run_.result(name)  # raises, naming the command, if it is not there
@@ -254,8 +251,8 @@ def run(
     for name in chosen:
       label = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12}'
       results[name] = _run_stage(run_, table, table[name], label)
-  if 'reward' in results and part:
-    _say(slices.next_step(run_.workdir, part, config.reward.members))
+  if 'reward' in results:
+    _say(slices.next_step(run_.workdir, config))
   return results
 
 
@@ -284,21 +281,6 @@ def upstream(table: Mapping[str, Stage], name: str) -> list[str]:
         found.add(need)
         todo.append(need)
   return [s for s in table if s in found]
-
-
-def _until_reward(table, stage: str | None) -> dict[str, Stage]:
-  """What a slice of the members runs: `reward`, and what that needs."""
-  if 'reward' not in table:
-    raise errors.UserError(
-      f'config.{slices.FIELD} is set, but these stages train no reward models'
-    )
-  kept = [*upstream(table, 'reward'), 'reward']
-  if stage in table and stage not in kept:
-    raise errors.UserError(
-      f'stage {stage} is not run for a slice of the members, only '
-      f'{", ".join(kept)}; join the slices first: warm merge --help'
-    )
-  return {name: table[name] for name in kept}
 
 
 def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
@@ -347,10 +329,9 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   path = folder / 'result.json'
   if processes.on_first(path.exists):
     record = workdir_lib.read_json(path)
-    took = workdir_lib.clock(record['seconds'])
-    summary = record['result'].get('summary', '')
-    _say(f'{label} finished earlier in {took}  {summary}')
-    return record['result']
+    took, result = workdir_lib.clock(record['seconds']), record['result']
+    _say(f'{label} finished earlier in {took}  {result.get("summary", "")}')
+    return result
   interruption.stop_between_stages()
   relevant = relevant_config(run_.config, table, stage.name)
 
@@ -379,9 +360,9 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
       lambda: _finish(stage, relevant, attempt, folder, result)
     )
   record = workdir_lib.read_json(path)
-  took = workdir_lib.clock(record['seconds'])
-  _say(f'{label} {took:>7}  {record["result"].get("summary", "")}')
-  return record['result']
+  took, result = workdir_lib.clock(record['seconds']), record['result']
+  _say(f'{label} {took:>7}  {result.get("summary", "")}')
+  return result
 
 
 def _finish(stage, relevant, attempt, folder, result) -> None:
@@ -435,5 +416,5 @@ def versions() -> dict[str, str]:
 
 
 def _say(line: str) -> None:
-  if processes.is_first():
+  if line and processes.is_first():
     print(line.rstrip(), flush=True)

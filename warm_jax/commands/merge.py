@@ -7,12 +7,13 @@ import re
 import sys
 import time
 
-from warm_jax import errors, merge_folders, workdir
+from warm_jax import errors, joining, merge_folders, workdir
 from warm_jax.commands import parser as parser_lib
 from warm_jax.models.hf import files, rounding
 
 HELP = """\
 usage: warm merge --out=FOLDER [options] MODEL MODEL ...
+       warm merge --out=NEW_WORKDIR SLICE SLICE ...
 
 Merges models that were fine-tuned from one checkpoint into one model. A MODEL
 is a Hugging Face folder (or hub id) with safetensors, or a work directory of
@@ -39,9 +40,16 @@ shapes of all tensors; the score head of a reward model is merged with the rest.
 reward_mean and reward_std belong to each member and are left out of the result.
 Weights that sum to 1 within .001 are divided by their sum, others refused.
 
+A SLICE is a work directory in which some members of a run were trained, by
+`warm ... --config.reward.members=0:3` (members 0, 1, 2; each job with a work
+directory of its own, all else the same). Once all members are, in any order,
+their slices are joined into NEW_WORKDIR, where the remaining stages run: the
+result is that of one run of all members. The same command again continues.
+
 examples: warm merge --out=merged runs/mine
           warm merge --out=soup --method=weighted --weights=.5,.3,.2 a b c
           warm merge --out=policy --method=slerp --init=sft policy_a policy_b
+          warm merge --out=runs/all runs/part_0 runs/part_1 runs/part_2
 """
 
 
@@ -58,6 +66,11 @@ def main(argv: list[str]) -> int:
     print(HELP, end='')
     return 0
   given = parse(argv)
+  folders = [pathlib.Path(name).expanduser() for name in given.models]
+  if any(map(joining.is_slice, folders)):
+    _refuse_options(given)
+    joining.run(folders, pathlib.Path(given.out).expanduser())
+    return 0
   began = time.monotonic()
   facts = merge_folders.merge(
     [f for name in given.models for f in expand(name)],
@@ -108,6 +121,17 @@ def parse(argv: list[str]) -> argparse.Namespace:
   if not given.out:
     parser.error('--out is missing: name a new folder')
   return given
+
+
+def _refuse_options(given: argparse.Namespace) -> None:
+  """Slices are joined, not averaged: how, the config of their run says."""
+  usual = parse(['--out=x', 'x'])
+  for name, value in vars(given).items():
+    if name not in ('models', 'out') and value != getattr(usual, name):
+      raise errors.UserError(
+        f'--{name} does not go with slices of a run: they are joined, and what '
+        'follows is in the config of that run'
+      )
 
 
 def expand(name: str) -> list[pathlib.Path]:
