@@ -320,9 +320,16 @@ def prepare_process(cache_folder: str | None) -> None:
     for name, value in compile_cache.environment(cache_folder).items():
       os.environ.setdefault(name, value)
   os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
-  # What users need to know reaches them as a UserError.
-  absl_logging.set_verbosity(absl_logging.ERROR)
+  # What users need to know reaches them as a UserError. Orbax logs whatever it
+  # raises, several times over, and leaves coroutines to a loop that is closed.
+  absl_logging.set_verbosity(absl_logging.FATAL)
+  sys.unraisablehook = _say_unless_closed
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+
+
+def _say_unless_closed(unraisable) -> None:
+  if str(unraisable.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(unraisable)
 
 
 def _command(argv: list[str], without: str) -> str:

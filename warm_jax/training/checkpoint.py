@@ -279,7 +279,10 @@ class Checkpoints:
       self.wait()
     finally:
       self._thread.shutdown()
-      self._checkpointer.close()
+      try:
+        self._checkpointer.close()  # tells of the same failure once more
+      except Exception as e:
+        raise _cannot_write(self._folder, e) from e
 
   def __enter__(self):
     self._stack.enter_context(interruption.deferred())
@@ -329,11 +332,14 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
   path = pathlib.Path(path).absolute()
   unfinished = path.with_name(f'.{path.name}.unfinished')
 
-  def begin():
-    path.parent.mkdir(parents=True, exist_ok=True)
+  def clear():
     # Orbax names what it has not finished after where it is to be.
     for leftover in path.parent.glob(f'{unfinished.name}*'):
-      shutil.rmtree(leftover)
+      shutil.rmtree(leftover, ignore_errors=True)
+
+  def begin():
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear()
 
   def finish():
     digests.write(unfinished)
@@ -348,7 +354,7 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
     processes.on_first(finish)
   except Exception as e:
     if processes.is_first():
-      shutil.rmtree(unfinished, ignore_errors=True)
+      clear()
     raise _cannot_write(path, e) from e
 
 
