@@ -251,6 +251,34 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
   assert str(folder) in str(e.value) and '\n' not in str(e.value)
 
 
+@pytest.fixture
+def small_files():
+  """No file may grow beyond 20 kB: a stand-in for a disk that is full."""
+  import resource
+
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+  yield
+  resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_what_cannot_be_written_is_one_line(tmp_path, small_files):
+  big = {'w': np.random.default_rng(0).normal(size=20_000)}
+  stage = tmp_path / 'stage'
+  with pytest.raises(errors.UserError, match='cannot write .*: File too large'):
+    checkpoint.save_params(stage / 'params', big)
+  assert not list(stage.iterdir())
+  checkpoint.save_params(stage / 'params', {'w': big['w'][:10]})
+  with pytest.raises(errors.UserError, match='cannot write .*: File too large'):
+    with checkpoint.Checkpoints(stage / 'checkpoints', every_steps=1) as ckpt:
+      ckpt.save(1, {'w': big['w'][:10]})
+      ckpt.save(2, big)
+      ckpt.wait()
+  with checkpoint.Checkpoints(stage / 'checkpoints', every_steps=1) as ckpt:
+    assert ckpt.restore_latest({'w': np.zeros(10)})[1] == 1
+
+
 # ---------------------------------------------------------------------------
 # Other devices
 # ---------------------------------------------------------------------------
