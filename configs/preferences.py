@@ -33,6 +33,7 @@ def get_config():
     {
       'steps': 1_000,
       'batch_size': 32,
+      'micro_batches': 1,
       'learning_rate': 2e-3,
       'dropout_rate': 0.0,
       'keep_steps': (1_000,),

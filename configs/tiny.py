@@ -40,6 +40,7 @@ def get_config(arg: str = ''):
     {
       'steps': 1_500,
       'batch_size': 32,
+      'micro_batches': 1,
       'learning_rate': 3e-3,
       'dropout_rate': 0.0,
       'keep_steps': (1_500,),
@@ -52,6 +53,7 @@ def get_config(arg: str = ''):
     {
       'steps': 200,
       'batch_size': 64,
+      'micro_batches': 1,
       'learning_rate': 1e-3,
       'dropout_rate': 0.0,
       # Baklava: reward models start from these (papers: 8k, 10k, 12k of 12k).
@@ -86,6 +88,7 @@ def get_config(arg: str = ''):
         {
           'steps': 600,
           'batch_size': 32,
+          'micro_batches': 1,
           'learning_rate': 2e-3,
           'dropout_rate': 0.0,
           'keep_steps': (600,),
@@ -98,6 +101,7 @@ def get_config(arg: str = ''):
         {
           'steps': 300,
           'batch_size': 64,
+          'micro_batches': 1,
           'learning_rate': 1e-3,
           'dropout_rate': 0.0,
           'label_smoothing': 0.0,

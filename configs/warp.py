@@ -129,6 +129,7 @@ def get_config(arg: str = ''):
         {
           'steps': 600,
           'batch_size': 32,
+          'micro_batches': 1,
           'learning_rate': 2e-3,
           'dropout_rate': 0.05,
           'label_smoothing': 0.0,
@@ -184,6 +185,7 @@ def _language(steps: int, learning_rate: float):
     {
       'steps': steps,
       'batch_size': 32,
+      'micro_batches': 1,
       'learning_rate': learning_rate,
       'dropout_rate': 0.0,
       'keep_steps': (steps,),

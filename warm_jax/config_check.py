@@ -105,6 +105,8 @@ RULES: tuple[Rule, ...] = (
   _rule('*.optimizer.warmup_steps', _whole(0)),
   _rule('runtime.member_map', _one_of('auto', 'vmap', 'scan')),
   _rule('runtime.mesh', _MESH_AXIS),
+  _rule('runtime.memory_gb', _at_least(0)),
+  _rule('*.micro_batches', _whole(1)),
   _rule('seed *.seed *_seed *_seeds', _whole(0)),
   _rule('*.loss_on', _one_of('all', 'response')),
   _rule('*.baseline', _one_of('value', 'leave_one_out')),
@@ -186,6 +188,12 @@ def validate(config, rules: Iterable[Rule] = RULES) -> None:
 
 def _conflicts(config: Mapping[str, Any]):
   """Fields that do not go together, one clause each."""
+  mesh = config.get('runtime', {}).get('mesh')
+  if mesh is not None and (len(mesh) != 3 or mesh.count(-1) > 1):
+    yield (
+      f'config.runtime.mesh is {tuple(mesh)!r}: it must be three numbers of '
+      'devices, along member, data and model, of which one may be -1'
+    )
   for path, section in _sections(config):
     here = f'config.{path}.'
     steps = section.get('steps')
@@ -216,6 +224,14 @@ def _conflicts(config: Mapping[str, Any]):
           f"{here}baseline is 'leave_one_out': it needs "
           f'{here}samples_per_prompt of at least 2'
         )
+    parts = section.get('micro_batches', 1)
+    units = section.get('batch_size', parts) // (per_prompt or 1)
+    if units % parts:
+      what = 'prompts' if per_prompt else 'rows'
+      yield (
+        f'{here}micro_batches is {parts}: it must divide the {units} {what} '
+        f'of {here}batch_size'
+      )
     context = config.get('data', {}).get('max_length')
     new_tokens = section.get('max_new_tokens')
     if context and new_tokens and new_tokens >= context:

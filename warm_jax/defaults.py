@@ -41,6 +41,8 @@ def model(width: int, num_layers: int, num_heads: int):
       'position': 'rotary',
       # Wavelengths that fit some 40 tokens.
       'rope_theta': 100.0,
+      'compute_dtype': 'float32',  # 'bfloat16' on accelerators
+      'remat': False,  # recompute layers backward: less memory, more time
     }
   )
 
@@ -56,6 +58,9 @@ def runtime():
       'mesh': (1, 1, 1),
       # Folder of compiled programs; '' is the user's cache folder.
       'compile_cache': '',
+      # GB of a device that a run may take; 0: what the device says it has. A
+      # training step that needs more by estimate is refused before it starts.
+      'memory_gb': 0.0,
       'progress': True,
       'tensorboard': False,
     }
@@ -69,6 +74,7 @@ def policy(steps: int, eval_every: int):
       'steps': steps,
       'eval_every': eval_every,
       'batch_size': 64,
+      'micro_batches': 1,  # parts of a batch, one at a time: less memory
       'samples_per_prompt': 1,
       'baseline': 'value',  # or 'leave_one_out', with samples_per_prompt >= 2
       'temperature': 0.9,
@@ -133,6 +139,7 @@ def reward(members: int, steps: int):
       'max_loss': 100.0,
       'steps': steps,
       'batch_size': 64,  # pairs
+      'micro_batches': 1,  # parts of a batch, one at a time: less memory
       'learning_rates': (5e-4, 1e-3, 2e-3),
       'dropout_rates': (0.05, 0.1),
       'sft_checkpoints': (0, 1, 2),
@@ -199,6 +206,7 @@ def sft(steps: int, keep_steps: tuple[int, ...]):
       'enabled': True,
       'steps': steps,
       'batch_size': 32,
+      'micro_batches': 1,  # parts of a batch, one at a time: less memory
       'learning_rate': 5e-4,
       'dropout_rate': 0.05,
       'keep_steps': keep_steps,

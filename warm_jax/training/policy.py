@@ -33,7 +33,7 @@ from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, value_model
 from warm_jax.training import anchor as anchor_lib
-from warm_jax.training import checkpoint, optimizer
+from warm_jax.training import checkpoint, memory_limit, optimizer
 from warm_jax.training import micro_batches as micro_lib
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
@@ -336,6 +336,7 @@ def train(
 
   Raises:
     NonFiniteError: a metric of a policy became NaN or infinite.
+    UserError: a step cannot fit in memory, see `memory_limit.check`.
   """
   num_policies = members.num_members(anchors)
   orders = [0] * num_policies if orders is None else list(orders)
@@ -351,11 +352,28 @@ def train(
     stack = sharding.born(lambda p: members.broadcast(p, num_policies), 1)
     return state_lib.init(stack(params), tx, keys, hparams)
 
-  value = None
+  value_params = None
   if config.baseline == 'value':
     value_params = value_model.init_params(
       jax.random.key(seed), model_config, start_params['backbone']
     )
+  memory_limit.check(
+    memory_limit.policy_step(
+      start_params,
+      value_params,
+      anchors,
+      model_config,
+      tx,
+      config,
+      prompts.length + config.max_new_tokens,
+      num_policies,
+      runtime.member_map,
+    ),
+    folder.name,
+    runtime,
+  )
+  value = None
+  if value_params is not None:
     value = stacked_state(value_params, config.value_learning_rate)
   state = PolicyState(
     policy=stacked_state(start_params, config.learning_rate),

@@ -21,7 +21,7 @@ from warm_jax import errors, losses, members, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import reward_model
-from warm_jax.training import checkpoint, optimizer
+from warm_jax.training import checkpoint, memory_limit, optimizer
 from warm_jax.training import health as health_lib
 from warm_jax.training import micro_batches as micro_lib
 from warm_jax.training import recorder as recorder_lib
@@ -266,6 +266,7 @@ def train(
   Raises:
     NonFiniteError: a member's loss or gradient became NaN or infinite; or those
       of all members, if such are dropped.
+    UserError: a step cannot fit in memory, see `memory_limit.check`.
   """
   num_members = members.num_members(params)
   is_part = numbers is not None and len(numbers) < config.members
@@ -277,6 +278,18 @@ def train(
   else:
     keys = keys[np.asarray(numbers)]
   tx = optimizer.make(config.optimizer, config.steps)
+  memory_limit.check(
+    memory_limit.reward_step(
+      params,
+      model_config,
+      tx,
+      config,
+      data.chosen.length,
+      runtime.member_map,
+    ),
+    folder.name,
+    runtime,
+  )
   state = state_lib.init(params, tx, keys, hparams)
   if drops_members(config):
     state = health_lib.init(state)

@@ -17,7 +17,7 @@ from warm_jax import losses, members, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.training import checkpoint, optimizer
+from warm_jax.training import checkpoint, memory_limit, optimizer
 from warm_jax.training import micro_batches as micro_lib
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
@@ -102,8 +102,16 @@ def train(
 
   Raises:
     NonFiniteError: the loss or the gradient became NaN or infinite.
+    UserError: a step cannot fit in memory, see `memory_limit.check`.
   """
   tx = optimizer.make(config.optimizer, config.steps)
+  memory_limit.check(
+    memory_limit.language_step(
+      params, model_config, tx, config, data.length, runtime.member_map
+    ),
+    folder.name,
+    runtime,
+  )
   # One model is M = 1 through the same code path as many.
   state = state_lib.init(
     sharding.born(lambda p: members.broadcast(p, 1), 1)(params),
