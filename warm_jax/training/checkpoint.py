@@ -12,62 +12,16 @@ import contextlib
 import pathlib
 import shutil
 import sys
-import threading
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, interruption, processes, sharding, workdir
-from warm_jax.training import digests
+from warm_jax import errors, interruption, processes, sharding
+from warm_jax.training import digests, on_disk
 
 PyTree = Any
-
-# Orbax numbers its operations in one counter of the process: of two threads
-# that save at once, one would take the other's folder for its own.
-_one_at_a_time = threading.Lock()
-
-
-def _ocp():
-  # Orbax costs 0.4 s of import, and a relaunch of finished stages needs none.
-  from orbax.checkpoint import v1 as ocp
-
-  return ocp
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return {
-    jax.tree_util.keystr(k, simple=True, separator='/'): v for k, v in leaves
-  }
-
-
-def _shape(leaf) -> tuple[int, ...]:
-  if hasattr(leaf, 'dtype') and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    # A typed key is stored as its integers.
-    return jax.eval_shape(jax.random.key_data, leaf).shape
-  return tuple(getattr(leaf, 'shape', ()))
-
-
-def _differences(stored: PyTree, template: PyTree) -> list[str]:
-  """What keeps `stored` from filling `template`, one entry a leaf."""
-  stored, template = _named(stored), _named(template)
-  out = [f'{k} is missing' for k in template if k not in stored]
-  out += [f'{k} is not expected' for k in stored if k not in template]
-  for name in stored.keys() & template.keys():
-    have, want = _shape(stored[name]), _shape(template[name])
-    if have != want:
-      out.append(f'{name} has shape {list(have)}, expected {list(want)}')
-  return sorted(out)
-
-
-def _on_device(leaf):
-  """Says where an abstract leaf goes, or Orbax warns and guesses."""
-  if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-  return leaf
 
 
 class Checkpoints:
@@ -112,7 +66,7 @@ class Checkpoints:
           shutil.rmtree(path)
 
   def _open(self) -> None:
-    training = _ocp().training
+    training = on_disk.ocp().training
     self._checkpointer = training.Checkpointer(
       str(self._folder),
       preservation_policy=training.preservation_policies.LatestN(self._keep),
@@ -156,14 +110,15 @@ class Checkpoints:
 
   def _start(self, step, state) -> concurrent.futures.Future:
     if processes.is_alone():
-      copied = jax.tree.map(_on_host, state)
+      copied = jax.tree.map(on_disk.on_host, state)
       return self._thread.submit(self._write, step, copied)
     # Orbax has its processes meet, which must happen in the same order in all.
     response = self._checkpointer.save_async(step, state, force=True)
+    assert response is not None  # as it was forced
     return self._thread.submit(self._finish, step, response.result)
 
   def _write(self, step, state) -> None:
-    with _one_at_a_time:
+    with on_disk.one_at_a_time:
       self._checkpointer.save(step, state, force=True)
     digests.write(self._folder / str(step))
 
@@ -203,8 +158,9 @@ class Checkpoints:
       interruption.Stop: a signal came; nothing has been done yet.
     """
     self.wait()
-    if interruption.received() and processes.is_alone():
-      raise interruption.Stop(interruption.received())
+    signum = interruption.received()
+    if signum and processes.is_alone():
+      raise interruption.Stop(signum)
     before = len(self._steps)
     step = processes.on_first(self._latest_sound_step)
     self._steps = [s for s in self._steps if step is not None and s <= step]
@@ -220,15 +176,17 @@ class Checkpoints:
         raise ValueError('no metadata')
     except Exception as e:  # and many kinds of exception at others
       raise errors.UserError(_unreadable(where, e)) from e
-    different = _differences(stored, template)
+    different = on_disk.differences(stored, template)
     if different:
       raise errors.UserError(
         f'checkpoint {where} does not fit this run: '
-        + _shortened(different)
+        + on_disk.shortened(different)
         + f'; delete {self._folder} to start this stage afresh'
       )
     try:
-      state = self._checkpointer.load(step, jax.tree.map(_on_device, template))
+      state = self._checkpointer.load(
+        step, jax.tree.map(on_disk.on_device, template)
+      )
     except Exception as e:
       raise errors.UserError(_unreadable(where, e)) from e
     return state, step
@@ -270,7 +228,7 @@ class Checkpoints:
       self._saving.result()
     except Exception as e:
       self._saving = None
-      raise _cannot_write(self._folder, e) from e
+      raise on_disk.cannot_write(self._folder, e) from e
     self._saving = None
 
   def close(self) -> None:
@@ -282,7 +240,7 @@ class Checkpoints:
       try:
         self._checkpointer.close()  # tells of the same failure once more
       except Exception as e:
-        raise _cannot_write(self._folder, e) from e
+        raise on_disk.cannot_write(self._folder, e) from e
 
   def __enter__(self):
     self._stack.enter_context(interruption.deferred())
@@ -292,25 +250,6 @@ class Checkpoints:
     # Left in this order: a signal while waiting is still deferred.
     self._stack.callback(self.close)
     return self._stack.__exit__(*exc)
-
-
-def _on_host(leaf):
-  """A copy that donation cannot reach."""
-  if not isinstance(leaf, jax.Array):
-    return leaf
-  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    return jnp.copy(leaf)
-  return np.array(leaf)
-
-
-def _cannot_write(path: pathlib.Path, error: Exception) -> Exception:
-  """The error to raise: one line if it is the disk's fault."""
-  reason = workdir.disk_trouble(error)
-  if not reason:
-    return error
-  return errors.UserError(
-    f'cannot write {path}: {reason}; mend that, and the same command continues'
-  )
 
 
 def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
@@ -323,7 +262,7 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
       the state before an update, so the very last one is caught here.
     UserError: the disk is full or read-only.
   """
-  for name, leaf in _named(tree).items():
+  for name, leaf in on_disk.named(tree).items():
     if not _is_finite(leaf):
       raise errors.NonFiniteError(
         f'{name} is not finite, so {path} is not written; lower the learning '
@@ -349,13 +288,13 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
 
   try:
     processes.on_first(begin)
-    with _orbax():
-      _ocp().save(str(unfinished), tree)
+    with on_disk.undisturbed():
+      on_disk.ocp().save(str(unfinished), tree)
     processes.on_first(finish)
   except Exception as e:
     if processes.is_first():
       clear()
-    raise _cannot_write(path, e) from e
+    raise on_disk.cannot_write(path, e) from e
 
 
 def _is_finite(leaf) -> bool:
@@ -364,28 +303,6 @@ def _is_finite(leaf) -> bool:
   if isinstance(leaf, jax.Array):  # where it lies, on many hosts perhaps
     return bool(sharding.to_host(jnp.isfinite(leaf).all()))
   return bool(np.isfinite(leaf).all())
-
-
-def _orbax() -> contextlib.ExitStack:
-  """Orbax for one thread, and without the signals, which it logs at length."""
-  stack = contextlib.ExitStack()
-  if processes.count() == 1:  # several stop between stages
-    stack.enter_context(interruption.deferred())
-  stack.enter_context(_one_at_a_time)
-  stack.enter_context(_alone())
-  return stack
-
-
-def _alone():
-  """Orbax waits for all processes, unless told that they do other things."""
-  if processes.count() == 1 or not processes.is_alone():
-    return contextlib.nullcontext()
-  ocp = _ocp()
-  return ocp.Context(
-    multiprocessing_options=ocp.options.MultiprocessingOptions(
-      primary_host=0, active_processes={0}
-    )
-  )
 
 
 def load_params(path: str | pathlib.Path) -> PyTree:
@@ -398,7 +315,7 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     UserError: nothing there, unreadable, or other bytes than were written (of
       folders without digests, as they once were, Orbax is the only judge).
   """
-  ocp = _ocp()
+  ocp = on_disk.ocp()
   path = pathlib.Path(path).absolute()
   if not path.exists():
     raise errors.UserError(
@@ -413,7 +330,7 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     return np.empty(meta.shape, np.float32 if floating else meta.dtype)
 
   try:
-    with _orbax():
+    with on_disk.undisturbed():
       stored = ocp.metadata(str(path)).metadata
       if stored is None:
         raise ValueError('no metadata')
@@ -437,8 +354,3 @@ def _unreadable(path: pathlib.Path, error: Exception) -> str:
   return f'cannot read {path} ({type(error).__name__}: {reason}); ' + _remedy(
     path
   )
-
-
-def _shortened(items: list[str], most: int = 4) -> str:
-  more = [f'and {len(items) - most} more'] if len(items) > most else []
-  return ', '.join(items[:most] + more)
