@@ -110,7 +110,7 @@ class Checkpoints:
 
   def _start(self, step, state) -> concurrent.futures.Future:
     if processes.is_alone():
-      copied = jax.tree.map(on_disk.on_host, state)
+      copied = on_disk.on_host(state)
       return self._thread.submit(self._write, step, copied)
     # Orbax has its processes meet, which must happen in the same order in all.
     response = self._checkpointer.save_async(step, state, force=True)

@@ -84,13 +84,23 @@ def on_device(leaf):
   return leaf
 
 
-def on_host(leaf):
-  """A copy that donation cannot reach."""
-  if not isinstance(leaf, jax.Array):
-    return leaf
-  if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-    return jnp.copy(leaf)
-  return np.array(leaf)
+def on_host(tree: PyTree) -> PyTree:
+  """A copy that donation cannot reach; of keys, one on the device."""
+
+  def is_plain(leaf):
+    return isinstance(leaf, jax.Array) and not jnp.issubdtype(
+      leaf.dtype, jax.dtypes.prng_key
+    )
+
+  def copied(leaf):
+    if is_plain(leaf):
+      return np.array(leaf)
+    return jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf
+
+  for leaf in jax.tree.leaves(tree):
+    if is_plain(leaf):
+      leaf.copy_to_host_async()  # all at once, not one after the other
+  return jax.tree.map(copied, tree)
 
 
 def cannot_write(path: pathlib.Path, error: Exception) -> Exception:
