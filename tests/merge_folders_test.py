@@ -589,3 +589,68 @@ def test_starts_without_jax():
     [sys.executable, '-c', code], env=environment, text=True
   )
   assert shown == '[]\n'
+
+
+# ---------------------------------------------------------------------------
+# Hostile folders (found by tests/fuzz)
+# ---------------------------------------------------------------------------
+
+
+def refused(folders, tmp_path, words):
+  with pytest.raises(errors.UserError, match=words) as caught:
+    merge_folders.merge(folders, tmp_path / 'out')
+  assert str(caught.value).isprintable()
+  assert not list(tmp_path.glob('*out*')) + list(tmp_path.glob('.*'))
+
+
+@pytest.mark.parametrize(
+  'config, words',
+  [
+    ({'architectures': 7}, 'expected a list of names'),
+    ({'architectures': [['x']]}, 'expected a list of names'),
+    ({'model_type': ['llama'], 'a\x1b\ud800': 1}, 'cannot merge'),
+    ({'model_type': 'llama', 'num_hidden_layers': 10**9}, 'cannot merge'),
+  ],
+)
+def test_configs_that_describe_nothing(tmp_path, config, words):
+  folders = [
+    save(tmp_path / name, weights(1), CONFIG | config | {'x': i})
+    for i, name in enumerate('ab')
+  ]
+  refused(folders, tmp_path, words)
+
+
+@pytest.mark.parametrize(
+  'name', ['generation_config.json', 'merges.txt', 'tokenizer.json']
+)
+def test_files_elsewhere_are_not_copied(tmp_path, name):
+  folders = [save(tmp_path / n, weights(1)) for n in 'ab']
+  secret = tmp_path / 'secret'
+  secret.write_text('{}')
+  (folders[0] / name).unlink(missing_ok=True)
+  (folders[0] / name).symlink_to(secret)
+  refused(folders, tmp_path, 'leads out of its folder')
+
+
+def test_tokenizers_that_are_none(tmp_path):
+  texts = [{'version': str(i), 'model': ['x']} for i in (1, 2)]
+  folders = [save(tmp_path / n, weights(1), tokenizer=texts[0]) for n in 'ab']
+  start = save(tmp_path / 'start', weights(0), tokenizer=texts[1])
+  with pytest.raises(errors.UserError, match='describes no tokenizer'):
+    merge_folders.merge(folders, tmp_path / 'out', method='slerp', init=start)
+
+
+def test_an_index_without_tensors(tmp_path):
+  folders = [save(tmp_path / n, weights(1)) for n in 'ab']
+  (folders[0] / 'model.safetensors').unlink()
+  index = folders[0] / 'model.safetensors.index.json'
+  index.write_text('{"weight_map": {}}')
+  refused(folders, tmp_path, 'it names no tensor')
+
+
+def test_names_that_are_no_characters(tmp_path):
+  """They end up in README.md."""
+  config = CONFIG | {'architectures': ['\ud800']}
+  folders = [save(tmp_path / n, weights(1), config) for n in 'ab']
+  merge_folders.merge(folders, tmp_path / 'out')
+  assert '\\ud800' in (tmp_path / 'out' / 'README.md').read_text()

@@ -131,7 +131,9 @@ def merge(
       recipe |= {'init': str(init), 'group': group}
     if method == 'lerp' or (method == 'slerp' and len(folders) == 2):
       recipe['lam'] = 0.5 if lam is None else lam
-    (new / 'README.md').write_text(_card(folders, recipe, facts, config))
+    card = _card(folders, recipe, facts, config)
+    # Names of folders and classes may hold what is no character.
+    (new / 'README.md').write_bytes(card.encode(errors='backslashreplace'))
   return facts
 
 

@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
+from warm_jax import errors
 from warm_jax.data import chat as chat_lib
 from warm_jax.data import encoding, rejects, tokenizer
 from warm_jax.data import lines as lines_lib
@@ -158,3 +159,30 @@ def test_ids_of_a_conversation_are_those_of_the_whole_text(bare):
   length = len(head) + len(tail)
   np.testing.assert_array_equal(head + tail, whole[:length])
   assert chosen.hf.decode(whole[length:]).strip() == ''
+
+
+# Hostile templates (found by tests/fuzz).
+
+
+@pytest.mark.parametrize('template', [7, ['x'], {'other': 'x', 'another': 'y'}])
+def test_templates_that_are_no_text(bare, template):
+  with pytest.raises(errors.UserError, match='tokenizer: .*chat.template'):
+    chat_lib.Chat(with_template(bare, template))
+
+
+@pytest.mark.parametrize(
+  'template',
+  [
+    '{{ messages.__class__.__mro__ }}',
+    '{{ cycler.__init__.__globals__ }}',
+    "{% include '/etc/hostname' %}",
+    '{% for m in messages %}',
+    '{% for i in range(10**9) %}x{% endfor %}',
+    "{{ raise_exception('\ud800') }}",
+  ],
+)
+def test_templates_reach_nothing_outside(bare, template):
+  chat = chat_lib.Chat(with_template(bare, template))
+  with pytest.raises(rejects.BadRow, match='the chat template refuses') as bad:
+    chat.prompt(TURNS)
+  assert str(bad.value).isprintable()

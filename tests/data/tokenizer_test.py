@@ -112,7 +112,7 @@ def test_no_end_of_sequence_is_named(tmp_path):
 def test_a_damaged_file_is_one_line(tmp_path):
   save(tmp_path, ['</s>', 'a'], eos_token='</s>')
   (tmp_path / 'tokenizer.json').write_text('{"version":')
-  with pytest.raises(errors.UserError, match='cannot open') as e:
+  with pytest.raises(errors.UserError, match='cannot read') as e:
     tokenizer.load_pretrained(tmp_path)
   assert '\n' not in str(e.value)
 
@@ -130,3 +130,53 @@ def test_code_of_a_checkpoint_is_not_run(tmp_path):
   with pytest.raises(errors.UserError, match='cannot open'):
     tokenizer.load_pretrained(tmp_path)
   assert not mark.exists()
+
+
+# Hostile folders (found by tests/fuzz).
+
+
+def change_json(path, **entries):
+  path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+@pytest.mark.parametrize('number', [2**32 - 1, 2**24, -1, 1.5])
+def test_ids_that_no_embedding_has(tmp_path, number):
+  save(tmp_path, ['<pad>', '</s>', 'a'], eos_token='</s>')
+  path = tmp_path / 'tokenizer.json'
+  model = json.loads(path.read_text())['model']
+  change_json(path, model=model | {'vocab': model['vocab'] | {'a': number}})
+  with pytest.raises(errors.UserError, match="gives 'a' the id"):
+    tokenizer.load_pretrained(tmp_path)
+
+
+def test_files_elsewhere_are_not_opened(tmp_path):
+  folder, away = tmp_path / 'model', tmp_path / 'away'
+  for place in (folder, away):
+    save(place, ['<pad>', '</s>', 'a'], eos_token='</s>')
+  (away / 'tokenizer.json').rename(away / 'tokenizer.0.1.json')
+  names = ['../away/tokenizer.0.1.json']
+  change_json(folder / 'tokenizer_config.json', fast_tokenizer_files=names)
+  with pytest.raises(errors.UserError, match='fast_tokenizer_files'):
+    tokenizer.load_pretrained(folder)
+  change_json(folder / 'tokenizer_config.json', fast_tokenizer_files=[])
+  (folder / 'chat_template.jinja').symlink_to(away / 'tokenizer_config.json')
+  with pytest.raises(errors.UserError, match='leads out of its folder'):
+    tokenizer.load_pretrained(folder)
+
+
+@pytest.mark.parametrize('field', ['model', 'pre_tokenizer', 'added_tokens'])
+def test_parts_that_are_none(tmp_path, field):
+  """Whatever the libraries raise for it, panics included."""
+  save(tmp_path, ['<pad>', '</s>', 'a'], eos_token='</s>')
+  change_json(tmp_path / 'tokenizer.json', **{field: {'type': 'x'}})
+  with pytest.raises(errors.UserError, match='cannot open'):
+    tokenizer.load_pretrained(tmp_path)
+
+
+def test_no_vocabulary_at_all(tmp_path):
+  save(tmp_path, ['<pad>', '</s>', 'a'], eos_token='</s>')
+  path = tmp_path / 'tokenizer.json'
+  model = json.loads(path.read_text())['model'] | {'vocab': []}
+  change_json(path, model=model)
+  with pytest.raises(errors.UserError, match='cannot open'):
+    tokenizer.load_pretrained(tmp_path)

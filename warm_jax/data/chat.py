@@ -18,6 +18,7 @@ import datetime
 import json
 from typing import Any
 
+from warm_jax import errors
 from warm_jax.data import rejects
 from warm_jax.data import tokenizer as tokenizer_lib
 
@@ -46,7 +47,7 @@ class Chat:
     self._hf: Any = tokenizer.hf if tokenizer else None
     self._template: str | None = None
     if self._hf is not None and self._hf.chat_template:
-      self._template = _pinned(self._hf.get_chat_template())
+      self._template = _pinned(_template_of(self._hf))
     self.prompt_template = prompt_template
 
   def frame(self, prompt: str) -> str:
@@ -120,6 +121,19 @@ class Chat:
       else self.response(message['content']) + '\n'
       for message in messages
     )
+
+
+def _template_of(hf) -> str:
+  try:
+    template = hf.get_chat_template()
+  except ValueError as error:  # several, none of them the default
+    raise errors.UserError(f'tokenizer: {error}') from error
+  if not isinstance(template, str):
+    raise errors.UserError(
+      f'tokenizer: chat_template is {template!r}, not text; correct it in '
+      'tokenizer_config.json'
+    )
+  return template
 
 
 def _pinned(template: str) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import glob
 import gzip
 import io
-import json
 import pathlib
 import re
 import shutil
@@ -21,15 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from warm_jax import errors
+from warm_jax import errors, strict_json
 from warm_jax.data import rejects
 
 PREFERENCE_FIELDS = ('prompt', 'chosen', 'rejected')
 RESPONSE_FIELDS = ('prompt', 'response')
 BLOCK = 512  # rows that are read at a time
 MAX_LINE = 2**25  # bytes; a file without line breaks must not fill the memory
-MAX_DEPTH = 100  # of lists and objects in one another
-_TOO_DEEP = f'nested deeper than {MAX_DEPTH} levels'
 
 
 def open_rows(source: str) -> Iterator[rejects.SourceRow]:
@@ -144,43 +141,10 @@ def _skip_line(lines) -> None:
 def _parsed(line: bytes):
   """The value of a line, or the `BadRow` that says what is wrong with it."""
   try:
-    # Left to itself json would take UTF-16 too, which lines are not cut for.
-    value = json.loads(line.decode('utf-8-sig'), object_pairs_hook=_object)
-  except rejects.BadRow as bad:
-    return bad
-  except RecursionError:
-    return rejects.BadRow(_TOO_DEEP)
+    return strict_json.loads(line)
   except ValueError as error:
     told = 'not UTF-8' if isinstance(error, UnicodeError) else 'not JSON'
     return rejects.BadRow(f'{told} ({error})')
-  brackets = line.count(b'[') + line.count(b'{')
-  if brackets > MAX_DEPTH and _is_deep(value):
-    return rejects.BadRow(_TOO_DEEP)
-  return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict:
-  """A JSON object; json would keep the last of fields of one name."""
-  value = dict(pairs)
-  if len(value) < len(pairs):
-    names = [name for name, _ in pairs]
-    twice = next(name for name in names if names.count(name) > 1)
-    raise rejects.BadRow(f'the field {twice!r} is there twice')
-  return value
-
-
-def _is_deep(value) -> bool:
-  """Whether lists and objects stand in one another beyond MAX_DEPTH.
-
-  What can just be read could fail later, where fewer calls are left.
-  """
-  level = [value]
-  for _ in range(MAX_DEPTH + 1):
-    nested = (v.values() if isinstance(v, dict) else v for v in level)
-    level = [x for v in nested for x in v if isinstance(x, (dict, list))]
-    if not level:
-      return False
-  return True
 
 
 def _parquet_rows(path: pathlib.Path) -> Iterator[dict]:

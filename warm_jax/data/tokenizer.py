@@ -11,7 +11,9 @@ import pathlib
 from typing import Any
 
 from warm_jax import errors
+from warm_jax.models.hf import files
 
+_MOST_TOKENS = 2**24
 PAD, BOS, EOS, UNK = '<pad>', '<bos>', '<eos>', '<unk>'
 
 # Tokens that families keep for padding, whether or not they declare it.
@@ -180,6 +182,19 @@ def load_pretrained(folder) -> Tokenizer:
       f'tokenizer: no {_TOKENIZER_FILES[0]} in {folder}; copy the tokenizer '
       'files of the model there'
     )
+  _check_files(path)
+  try:
+    return _prepared(folder)
+  except errors.UserError:
+    raise
+  except BaseException as e:
+    # A panic in the library tokenizers is no Exception.
+    if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
+      raise
+    raise errors.UserError(_told(folder, e)) from e
+
+
+def _prepared(folder) -> Tokenizer:
   hf = _open(folder)
   hf.padding_side = 'right'
   # Others, token_type_ids among them, make some models fail.
@@ -200,6 +215,41 @@ def load_pretrained(folder) -> Tokenizer:
   )
 
 
+def _check_files(folder: pathlib.Path) -> None:
+  """Refuses files that transformers would open without looking.
+
+  Raises:
+    UserError: no plain file, a link out of the folder, no JSON, the name of a
+      file elsewhere, an id that no embedding has a row for.
+  """
+  for path in sorted(folder.iterdir()):
+    if path.suffix in ('.json', '.jinja', '.model', '.txt'):
+      files.check_file(path, files.MAX_JSON)
+  templates = folder / 'additional_chat_templates'
+  if templates.is_symlink():
+    raise errors.UserError(f'{templates} is a link; copy the folder there')
+  for path in sorted(templates.glob('*.jinja')):
+    files.check_file(path, files.MAX_JSON)
+  if (folder / 'tokenizer_config.json').exists():
+    config = files.read_json(folder / 'tokenizer_config.json')
+    names = config.get('fast_tokenizer_files')
+    for name in names if isinstance(names, list) else ():
+      if pathlib.PurePath(str(name)).name != name:
+        raise errors.UserError(
+          f'tokenizer: {folder}: tokenizer_config.json names {name!r}, which is '
+          'no file in the folder; remove the entry fast_tokenizer_files'
+        )
+  if (folder / 'tokenizer.json').exists():
+    model = files.read_json(folder / 'tokenizer.json').get('model')
+    vocab = model.get('vocab') if isinstance(model, dict) else None
+    for token, number in vocab.items() if isinstance(vocab, dict) else ():
+      if type(number) is not int or not 0 <= number < _MOST_TOKENS:
+        raise errors.UserError(
+          f'tokenizer: {folder}: tokenizer.json gives {token!r} the id '
+          f'{number!r}; fetch it again'
+        )
+
+
 def _open(folder):
   """The transformers tokenizer of a folder, which must have an end token."""
   import transformers
@@ -211,13 +261,17 @@ def _open(folder):
   # Its errors for damaged files, missing converters and remote code have no
   # type in common.
   except Exception as e:
-    reason = str(e).strip().split('\n')[0] or type(e).__name__
-    raise errors.UserError(f'tokenizer: cannot open {folder}: {reason}') from e
-  if hf.eos_token_id is None:
+    raise errors.UserError(_told(folder, e)) from e
+  if not isinstance(hf.eos_token_id, int):
     raise errors.UserError(
       f'tokenizer: {folder} names no eos_token; set it in tokenizer_config.json'
     )
   return hf
+
+
+def _told(folder, error: BaseException) -> str:
+  reason = str(error).strip().split('\n')[0] or type(error).__name__
+  return f'tokenizer: cannot open {folder}: {reason}'
 
 
 def _reduced(hf) -> Tokenizer:

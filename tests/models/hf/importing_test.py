@@ -396,3 +396,63 @@ def test_one_tensor_is_in_memory_at_a_time(monkeypatch):
   monkeypatch.setattr(jax, 'block_until_ready', logged_ready)
   importing.load(checkpoint)
   assert log == ['read', 'ready'] * 20
+
+
+# ------------------------------------- hostile folders (found by tests/fuzz)
+
+
+@pytest.mark.parametrize(
+  ('name', 'entries', 'match'),
+  [
+    ('llama', {'num_hidden_layers': 10**9}, 'expected at most 1000'),
+    ('qwen2', {'num_hidden_layers': 10**12}, 'expected at most 1000'),
+    ('gpt2', {'n_layer': 10**30}, 'expected at most 1000'),
+    ('llama', {'vocab_size': 2**62}, 'expected at most 16777216'),
+    ('llama', {'head_dim': 2**40}, 'expected at most 16777216'),
+    ('llama', {'rms_norm_eps': 10**400}, 'config.json'),
+    ('llama', {'rms_norm_eps': float('inf')}, 'norm_eps=inf is too large'),
+    ('llama', {'rope_parameters': {'rope_theta': 1e300}}, 'rope_theta=1e.300 '),
+    ('mistral', {'sliding_window': 2**62}, 'sliding_window=.* is too large'),
+    ('llama', {'architectures': [['LlamaModel']]}, 'an entry of a wrong kind'),
+    ('llama', {'reward_mean': 10**400}, 'expected a number'),
+    ('llama', {'reward_std': True}, 'expected a number and a positive'),
+    ('llama', {'reward_std': 1e-60}, 'expected a number and a positive'),
+  ],
+)
+def test_sizes_are_refused_before_anything_has_them(
+  change, name, entries, match
+):
+  refused(change(name, **entries), match)
+
+
+@pytest.mark.parametrize(
+  ('text', 'match'),
+  [
+    ('[' * 10**5, 'nested deeper than 100'),
+    ('{"model_type": "gpt2", "model_type": "llama"}', 'is there twice'),
+    (b'\xff{}', 'cannot read'),
+  ],
+)
+def test_configs_of_more_than_one_meaning(change, text, match):
+  folder = change()
+  data = text if isinstance(text, bytes) else text.encode()
+  (folder / 'config.json').write_bytes(data)
+  refused(folder, match)
+
+
+def test_a_config_that_is_a_pipe_or_leads_elsewhere(change, tmp_path):
+  folder = change()
+  (folder / 'config.json').rename(tmp_path / 'config.json')
+  (folder / 'config.json').symlink_to(tmp_path / 'config.json')
+  refused(folder, 'leads out of its folder')
+  (folder / 'config.json').unlink()
+  os.mkfifo(folder / 'config.json')
+  refused(folder, 'no plain file')
+
+
+def test_a_tokenizer_of_another_model_makes_no_rows(change):
+  found = importing.inspect(change())
+  rows = found.config.vocab_size
+  assert importing.fit(found, rows + 1).config.vocab_size == rows + 1
+  with pytest.raises(errors.UserError, match='ids up to 99999'):
+    importing.fit(found, 100_000)

@@ -2,6 +2,7 @@
 """Damaged and hostile files: one line each, never other numbers."""
 
 import json
+import os
 import pathlib
 import shutil
 import struct
@@ -85,3 +86,152 @@ def test_a_tensor_whose_bytes_are_not_its_own(tmp_path, offsets):
   content = struct.pack('<Q', len(text)) + text + data[8 + size :]
   (tmp_path / 'model.safetensors').write_bytes(content)
   refused(tmp_path, f'the bytes of {NORM}')
+
+
+# ------------------------------------- hostile folders (found by tests/fuzz)
+
+
+def rewrite(tmp_path, change, extra=b''):
+  """llama's file with another header, `extra` before its tensors."""
+  data = (FIXTURES / 'llama' / 'model.safetensors').read_bytes()
+  (size,) = struct.unpack('<Q', data[:8])
+  header = change(json.loads(data[8 : 8 + size]))
+  text = header if isinstance(header, bytes) else json.dumps(header).encode()
+  content = struct.pack('<Q', len(text)) + text + extra + data[8 + size :]
+  (tmp_path / 'model.safetensors').write_bytes(content)
+
+
+def shifted(header):
+  for name, entry in header.items():
+    if name != '__metadata__':
+      entry['data_offsets'] = [n + 8 for n in entry['data_offsets']]
+  return header
+
+
+def test_bytes_that_are_no_tensors(tmp_path):
+  rewrite(tmp_path, shifted, b'x' * 8)
+  refused(tmp_path, 'do not follow those before')
+
+
+def test_bytes_of_two_tensors(tmp_path):
+  names = [f'model.layers.{i}.input_layernorm.weight' for i in (0, 1)]
+
+  def share(header):
+    header[names[0]] = header[names[1]]
+    return header
+
+  rewrite(tmp_path, share)
+  refused(tmp_path, 'do not follow those before')
+
+
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('shape', [-1, -16]),  # their product is the right one
+    ('shape', [16.0]),
+    ('shape', [True, 16]),
+    ('shape', [1] * 99 + [16]),
+    ('shape', [0, 2**70]),
+    ('data_offsets', [0.0, 64.0]),
+    ('data_offsets', [10**400, 10**400 + 64]),
+  ],
+)
+def test_sizes_that_pass_for_numbers(tmp_path, field, value):
+  def change(header):
+    header[NORM][field] = value
+    return header
+
+  rewrite(tmp_path, change)
+  refused(tmp_path, 'is not a whole safetensors file')
+
+
+def test_a_tensor_twice(tmp_path):
+  def twice(header):
+    more = f', "{NORM}": {json.dumps(header[NORM])}}}'
+    return json.dumps(header)[:-1].encode() + more.encode()
+
+  rewrite(tmp_path, twice)
+  refused(tmp_path, 'is there twice')
+
+
+def test_a_bottomless_header(tmp_path):
+  rewrite(tmp_path, lambda header: b'[' * 10**5)
+  refused(tmp_path, 'nested deeper than 100')
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path):
+  path = tmp_path / 'model.safetensors'
+  path.write_bytes(struct.pack('<Q', 2**31) + b'{}')
+  os.truncate(path, 3 * 2**30)  # takes no place on the disk
+  refused(tmp_path, 'its header has 2147483648 bytes')
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / 'model.safetensors')
+  refused(tmp_path, 'no plain file')
+
+
+def test_links_lead_nowhere_else(tmp_path):
+  """But to the blobs of the hub's cache, and within the folder."""
+  source = FIXTURES / 'llama' / 'model.safetensors'
+  away, folder = tmp_path / 'away', tmp_path / 'model'
+  for place in (away, folder):
+    place.mkdir()
+  (folder / 'model.safetensors').symlink_to(shutil.copy(source, away))
+  refused(folder, 'a link that leads out of its folder')
+  (folder / 'model.safetensors').unlink()
+  (folder / 'model.safetensors').symlink_to('other')
+  shutil.copy(source, folder / 'other')
+  linked = tmp_path / 'linked'
+  linked.symlink_to(folder)
+  cached = tmp_path / 'models--a--b' / 'snapshots' / 'main'
+  cached.mkdir(parents=True)
+  blobs = tmp_path / 'models--a--b' / 'blobs'
+  blobs.mkdir()
+  shutil.copy(source, blobs / 'c0ffee')
+  (cached / 'model.safetensors').symlink_to('../../blobs/c0ffee')
+  for good in (folder, linked, cached):
+    with stored.StoredTensors(good) as tensors:
+      assert NORM in tensors.tensors
+
+
+def test_a_tensor_in_two_shards(sharded):
+  paths = sorted(sharded.glob('model-*.safetensors'))
+  index = sharded / 'model.safetensors.index.json'
+  names = json.loads(index.read_text())['weight_map']
+  first = next(n for n, f in names.items() if f == paths[0].name)
+  data = paths[1].read_bytes()
+  (size,) = struct.unpack('<Q', data[:8])
+  header = json.loads(data[8 : 8 + size])
+  old = next(n for n in header if n != '__metadata__')
+  header[first] = header.pop(old)
+  text = json.dumps(header).encode()
+  paths[1].write_bytes(struct.pack('<Q', len(text)) + text + data[8 + size :])
+  refused(sharded, f'both hold {first}')
+
+
+def test_an_index_that_names_other_shards(sharded):
+  index = sharded / 'model.safetensors.index.json'
+  value = json.loads(index.read_text())
+  names = value['weight_map']
+  first, *_ = names
+  names[first] = next(f for f in names.values() if f != names[first])
+  index.write_text(json.dumps(value))
+  refused(sharded, f'does not hold {first}')
+
+
+@pytest.mark.parametrize('name', ['a\0.safetensors', '\ud800.safetensors'])
+def test_names_that_no_file_can_have(sharded, name):
+  index = sharded / 'model.safetensors.index.json'
+  value = json.loads(index.read_text())
+  first, *_ = value['weight_map']
+  value['weight_map'][first] = name
+  index.write_text(json.dumps(value))
+  refused(sharded, 'cannot read')
+
+
+def test_an_index_that_is_a_folder(sharded):
+  index = sharded / 'model.safetensors.index.json'
+  index.unlink()
+  index.mkdir()
+  refused(sharded, 'no plain file')

@@ -7,12 +7,13 @@ and saving leave behind in config.json may differ.
 """
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warm_jax import errors
-from warm_jax.models.hf import stored
+from warm_jax.models.hf import files, stored
 
 # Beside any field of dropout: members differ in it on purpose.
 _HARMLESS = {
@@ -65,6 +66,11 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     raise errors.UserError(
       f'no config.json in {folder}; name the folder of a Hugging Face model'
     )
+  names = config.get('architectures') or []
+  if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+    raise errors.UserError(
+      f'{folder}: config.json: architectures={names!r}: expected a list of names'
+    )
   return config
 
 
@@ -114,11 +120,15 @@ def _differing(a: dict, b: dict, identity: Sequence[str]) -> list[str]:
     return fields
   from warm_jax.models.hf import families  # jax: only when it is needed
 
-  family = families.FAMILIES.get(a.get('model_type', ''))
   try:
+    family = families.FAMILIES.get(a.get('model_type', ''))
     if family is None or family.to_config(a) != family.to_config(b):
       return fields
-  except errors.UserError:  # a model that we cannot describe
+  # A model that we cannot describe, or entries of a wrong kind.
+  except (
+    *(errors.UserError, TypeError, ValueError, AttributeError),
+    ArithmeticError,
+  ):
     return fields
   return [
     f for f in fields if f in identity and None not in (a.get(f), b.get(f))
@@ -143,6 +153,10 @@ def check_tokenizers(
   Raises:
     UserError: names the file or the field that differs.
   """
+  for folder in [*folders, *([start] if start else [])]:
+    for name in (*TOKENIZER_FILES, 'generation_config.json'):
+      if os.path.lexists(folder / name):
+        files.check_file(folder / name, files.MAX_JSON)
   having = [f for f in folders if _has_tokenizer(f)]
   for folder in having[1:]:
     different = _tokenizer_difference(having[0], folder)
@@ -161,11 +175,17 @@ def check_tokenizers(
 
 
 def _vocabulary(folder: pathlib.Path) -> Any:
-  model = (_json(folder / 'tokenizer.json') or {}).get('model') or {}
-  merges = [
-    m if isinstance(m, str) else ' '.join(m) for m in model.get('merges') or ()
-  ]
-  return model.get('vocab'), merges
+  try:
+    model = (_json(folder / 'tokenizer.json') or {}).get('model') or {}
+    merges = [
+      m if isinstance(m, str) else ' '.join(m)
+      for m in model.get('merges') or ()
+    ]
+    return model.get('vocab'), merges
+  except (TypeError, AttributeError) as e:
+    raise errors.UserError(
+      f'{folder / "tokenizer.json"} describes no tokenizer ({e})'
+    ) from e
 
 
 def _has_tokenizer(folder: pathlib.Path) -> bool:
@@ -198,7 +218,9 @@ def _tokenizer_difference(a: pathlib.Path, b: pathlib.Path) -> str:
 
 def _chat_template(folder: pathlib.Path, config: Mapping) -> Any:
   path = folder / 'chat_template.jinja'
-  return path.read_text() if path.exists() else config.get('chat_template')
+  if path.exists():
+    return path.read_bytes().decode(errors='backslashreplace')
+  return config.get('chat_template')
 
 
 def _content(token: Any) -> Any:
@@ -257,12 +279,4 @@ def _short(value: Any) -> str:
 
 
 def _json(path: pathlib.Path) -> dict[str, Any] | None:
-  try:
-    value = json.loads(path.read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    return None
-  except (OSError, ValueError) as e:
-    raise errors.UserError(f'cannot read {path}: {e}') from e
-  if not isinstance(value, dict):
-    raise errors.UserError(f'{path} is not a JSON object')
-  return value
+  return files.read_json(path) if path.exists() else None

@@ -28,18 +28,40 @@ STORED_ACTIVATIONS = {
 }
 
 
+# Far beyond all models; larger numbers are damage, or meant to do some.
+_MOST = {
+  'num_hidden_layers': 1_000,
+  'n_layer': 1_000,
+  'max_position_embeddings': 2**31 - 1,
+  'n_positions': 2**31 - 1,
+  'n_ctx': 2**31 - 1,
+  'original_max_position_embeddings': 2**31 - 1,
+}
+_MOST_ELSE = 2**24
+
+
 def need(hf: Json, *names: str) -> Any:
   """The first of several spellings of an entry without a default."""
   for name in names:
     if hf.get(name) is not None:
-      return hf[name]
+      return _bounded(hf[name], name)
   raise errors.UserError(f'config.json has no {names[0]}')
 
 
 def get(hf: Json, name: str, default: Any) -> Any:
   """An entry; null counts as absent."""
   value = hf.get(name)
-  return default if value is None else value
+  return default if value is None else _bounded(value, name)
+
+
+def _bounded(value: Any, name: str) -> Any:
+  """Refuses a size before anything of that size is made."""
+  most = _MOST.get(name, _MOST_ELSE)
+  if isinstance(value, int) and value > most:
+    raise errors.UserError(
+      f'config.json: {name}={value}: expected at most {most}'
+    )
+  return value
 
 
 def flag(hf: Json, name: str, default: bool) -> bool:

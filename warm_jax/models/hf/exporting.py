@@ -21,7 +21,7 @@ import numpy as np
 
 from warm_jax import __version__, errors
 from warm_jax.models import config as config_lib
-from warm_jax.models.hf import families, saved_tokenizer, writer
+from warm_jax.models.hf import families, files, saved_tokenizer, writer
 from warm_jax.models.hf import rounding as rounding_lib
 
 PyTree = Any
@@ -256,10 +256,10 @@ def _save(
 def is_export(folder: str | pathlib.Path) -> bool:
   """Whether warm_jax wrote the folder, so that it may be replaced."""
   try:
-    text = (pathlib.Path(folder) / 'config.json').read_text(encoding='utf-8')
-    return 'warm_jax_version' in json.loads(text)
-  except (OSError, ValueError, TypeError):
+    config = files.read_json(pathlib.Path(folder) / 'config.json')
+  except errors.UserError:
     return False
+  return 'warm_jax_version' in config
 
 
 # --------------------------------------------------------------------- weights
@@ -373,7 +373,7 @@ def _generation(base, stored_config) -> dict[str, Any]:
   if hasattr(base, 'folder'):
     path = base.folder / 'generation_config.json'
     if path.exists():
-      found = json.loads(path.read_text(encoding='utf-8'))
+      found = files.read_json(path)
   for key in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
     if stored_config.get(key) is not None:
       found[key] = stored_config[key]

@@ -32,6 +32,9 @@ _EMBEDDING, _LM_HEAD = 'backbone/embed/embedding', 'lm_head/kernel'
 # its files keep the family's name, other writers may not.
 _NEW_LM_HEAD = 'lm_head.weight'
 _PIECE = 2**22  # entries that are compared at a time
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).tiny)
+_MOST_NEW = 1_024  # rows that an embedding may lack
 _SHOWN = 8  # names in an error message
 
 
@@ -80,13 +83,15 @@ def inspect(
   found: list[tuple[families.Family, config_lib.ModelConfig]] = []
 
   def check(hf):
-    family = _family(hf)
     try:
-      found.append((family, family.to_config(hf)))
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as e:
+      family = _family(hf)
+      config = family.to_config(hf)
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as e:
       raise errors.UserError(
         f'config.json has an entry of a wrong kind ({e})'
       ) from e
+    _check_numbers(config)
+    found.append((family, config))
 
   try:
     folder = files.resolve(source, check)
@@ -119,9 +124,18 @@ def fit(checkpoint: Checkpoint, vocab_size: int) -> Checkpoint:
 
   For a tokenizer that has got a padding token. `load` fills new rows with the
   mean row; files often have rows to spare, and then nothing changes.
+
+  Raises:
+    UserError: far more tokens than rows, so the tokenizer is of another model.
   """
-  if vocab_size <= checkpoint.config.vocab_size:
+  rows = checkpoint.config.vocab_size
+  if vocab_size <= rows:
     return checkpoint
+  if vocab_size > rows + _MOST_NEW:
+    raise errors.UserError(
+      f'{checkpoint.source}: its tokenizer has ids up to {vocab_size - 1}, its '
+      f'embedding {rows} rows: they do not belong together, fetch both again'
+    )
   config = dataclasses.replace(checkpoint.config, vocab_size=vocab_size)
   return dataclasses.replace(checkpoint, config=config)
 
@@ -303,14 +317,25 @@ def _check_tied(tensors, embedding: str, head: str) -> None:
       )
 
 
+def _check_numbers(config: config_lib.ModelConfig) -> None:
+  """Raises for numbers that pass for a model's and cannot be computed with."""
+  for name, value in vars(config).items():
+    if isinstance(value, bool) or not isinstance(value, int | float):
+      continue
+    if not abs(value) <= (2**31 - 1 if isinstance(value, int) else _LARGEST):
+      raise errors.UserError(
+        f'config.json: {name}={value} is too large to compute with'
+      )
+
+
 def _statistics(hf: dict[str, Any]) -> tuple[float, float]:
   """Mean and standard deviation of the scores, under either pair of names."""
   mean = hf.get('reward_mean', hf.get('mean', 0.0))
   std = hf.get('reward_std', hf.get('std', 1.0))
   numbers = all(
-    isinstance(x, int | float) and np.isfinite(x) for x in (mean, std)
+    type(x) in (int, float) and abs(x) <= _LARGEST for x in (mean, std)
   )
-  if not numbers or std <= 0:
+  if not numbers or std < _SMALLEST:
     raise errors.UserError(
       f'config.json: reward_mean={mean!r} and reward_std={std!r}: expected a '
       'number and a positive number'

@@ -63,7 +63,7 @@ def _like_llama(hf: Json, *, kv_heads: int | None = None, **more) -> Json:
   return {
     **fields,
     **rope_configs.read(hf),
-    'head_dim': hf.get('head_dim'),
+    'head_dim': entries.get(hf, 'head_dim', None),
     'tied_embeddings': entries.flag(hf, 'tie_word_embeddings', False),
     **more,
   }

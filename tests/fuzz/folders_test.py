@@ -1,0 +1,180 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Model folders that are broken in every way we could think of.
+
+Each is opened with the weights it has or refused in one line; nothing is read
+or written elsewhere, nothing runs, and no result is left behind by a refusal.
+"""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from warm_jax import errors, merge_folders
+from warm_jax.commands import score
+from warm_jax.data import chat
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
+from warm_jax.models.hf import exporting, importing
+from warm_jax.stages import judges
+
+pytestmark = [pytest.mark.slow, pytest.mark.hf]
+
+_SPEC = importlib.util.spec_from_file_location(
+  'folder_mutations', pathlib.Path(__file__).with_name('folder_mutations.py')
+)
+mutations = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(mutations)
+
+FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
+FAMILIES = ('gemma2', 'gemma3_text', 'gpt2', 'gpt_neox', 'llama3', 'mistral')
+FAMILIES += ('qwen2', 'qwen3')
+FOLDERS = {'single': 340, 'sharded': 220, 'config': 260, 'tokenizer': 220}
+
+
+@pytest.fixture(scope='module')
+def good(tmp_path_factory):
+  """{'single', 'sharded', 'twin'}: reward models; and what they hold."""
+  folder = tmp_path_factory.mktemp('models')
+  texts = ['hello world', 'this is text']
+  tokenizer = tokenizer_lib.train_bpe_tokenizer(texts, 280, folder / 'words')
+  shape = config_lib.ModelConfig(
+    vocab_size=tokenizer.vocab_size,
+    width=16,
+    num_layers=1,
+    num_heads=2,
+    mlp_width=24,
+    max_length=64,
+  )
+  backbone = language_model.init_params(jax.random.key(0), shape)['backbone']
+  params = reward_model.init_params(jax.random.key(1), shape, backbone)
+  for name, size in (('single', 1e9), ('sharded', 8_000), ('twin', 1e9)):
+    exporting.save_reward_model(
+      *(folder / name, params, shape, tokenizer), max_shard_bytes=size
+    )
+  return folder, params
+
+
+def prepare(fuzz, good, group, number):
+  """A fresh folder to be changed, and files beside it that would fit."""
+  folder, away = fuzz.folder / 'model', fuzz.folder / 'outside'
+  for old in fuzz.folder.iterdir():
+    shutil.rmtree(old) if old.is_dir() else old.unlink()
+  source = good[0] / ('sharded' if group == 'sharded' else 'single')
+  if group == 'config' and number % 3:
+    source = FIXTURES / FAMILIES[number % len(FAMILIES)] / 'reward'
+  shutil.copytree(source, folder)
+  shutil.copytree(source, away)
+  if group == 'tokenizer':
+    (away / 'tokenizer.0.1.json').write_text('not to be read')
+  return folder
+
+
+def attempt(fuzz, action):
+  """What an action returns, or None and its one line."""
+  try:
+    with fuzz.limits():
+      return action(), ''
+  except errors.UserError as error:
+    text = str(error)
+    assert text.isprintable() and 20 < len(text) < 2_500, text[:3_000]
+    return None, text
+
+
+def contents(folder):
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def opened(folder):
+  return importing.load(importing.inspect(folder), 'score')
+
+
+def merged(folder, twin, out):
+  merge_folders.merge([folder, twin], out)
+  return importing.inspect(out)
+
+
+def judged(folder):
+  judge = judges.open_judge(str(folder))
+  turns = [{'role': 'user', 'content': 'hi'}]
+  try:
+    chat.Chat(judge.tokenizer).prompt(turns)
+  except chat.rejects.BadRow as bad:
+    assert str(bad).isprintable()
+    raise errors.UserError(f'refused row by row: {bad}') from bad
+  return judge
+
+
+@pytest.mark.parametrize('group', list(FOLDERS))
+def test_folders_are_opened_as_they_are_or_refused(fuzz, good, group):
+  kinds = mutations.GROUPS[group]
+  out = fuzz.folder / 'out'
+  for number in range(FOLDERS[group] * fuzz.times):
+    kind = list(kinds)[number % len(kinds)]
+    verdict, change = kinds[kind]
+    folder = prepare(fuzz, good, group, number)
+    beside = contents(fuzz.folder / 'outside')
+    change(fuzz.rng, folder)
+    names = sorted(folder.iterdir())
+    if group == 'tokenizer':
+      judge, line = attempt(fuzz, lambda f=folder: judged(f))
+      params = judge.scorer.params if judge else None
+    else:
+      params, line = attempt(fuzz, lambda f=folder: opened(f))
+    outcome = 'refused' if params is None else 'kept'
+    told = f'{kind}, number {number}: {line}'
+    fuzz.seen[kind, outcome] += 1
+    assert verdict in (outcome, 'either'), told
+    if outcome == 'kept' and verdict == 'kept':
+      assert same(params, good[1]), told
+    twin = good[0] / 'twin'
+    if number % 2 and all(path.is_file() for path in folder.iterdir()):
+      twin = shutil.copytree(folder, fuzz.folder / 'again', symlinks=True)
+    made, line = attempt(fuzz, lambda f=folder, t=twin: merged(f, t, out))
+    fuzz.seen[kind, 'merged' if made else 'not merged'] += 1
+    if verdict == 'refused' and group in ('single', 'sharded'):
+      assert made is None or kind in ('shapes', 'types'), told
+    left = {'model', 'outside', *(['out'] if made else [])}
+    left |= {twin.name} - {'twin'}
+    assert {path.name for path in fuzz.folder.iterdir()} == left, told
+    assert sorted(folder.iterdir()) == names, told
+    assert contents(fuzz.folder / 'outside') == beside, told
+    assert not pathlib.Path('unpickled').exists(), told
+  check_kinds(fuzz, kinds)
+
+
+def same(params, others) -> bool:
+  pairs = jax.tree.map(np.array_equal, params, others)
+  return jax.tree.all(pairs)
+
+
+def check_kinds(fuzz, kinds):
+  for kind, (verdict, _) in kinds.items():
+    kept, refused = (fuzz.seen[kind, way] for way in ('kept', 'refused'))
+    assert kept if verdict == 'kept' else refused, kind
+    assert verdict != 'either' or kept + refused > 2, kind
+
+
+def test_scores_by_broken_models(fuzz, good):
+  """The whole command, for some of each group: a file or one line."""
+  data = good[0] / 'rows.jsonl'
+  row = {'prompt': 'hello', 'chosen': ' world', 'rejected': ' text'}
+  data.write_text(json.dumps(row) + '\n')
+  out = fuzz.folder / 'out'
+  names = [(g, k) for g, kinds in mutations.GROUPS.items() for k in kinds]
+  for number, (group, kind) in enumerate(names * fuzz.times):
+    folder = prepare(fuzz, good, group, 0)
+    verdict, change = mutations.GROUPS[group][kind]
+    change(fuzz.rng, folder)
+    flags = [f'--model={folder}', f'--data={data}', f'--out={out}']
+    code, line = attempt(fuzz, lambda f=flags: score.main(f))
+    told = f'{kind}, number {number}: {line}'
+    left = {'model', 'outside'} | ({'out'} if code == 0 else set())
+    assert {path.name for path in fuzz.folder.iterdir()} == left, told
+    fuzz.seen[kind, 'scored' if code == 0 else 'refused'] += 1
+    assert verdict == 'either' or (verdict == 'kept') == (code == 0), told
