@@ -4,7 +4,7 @@
 import jax
 import numpy as np
 
-from warm_jax import members, rewards, sampling
+from warm_jax import members, processes, rewards, sampling
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import best_of_n, intervals
 from warm_jax.stages import language, reward, scorers, world
@@ -40,7 +40,8 @@ def run(run) -> dict:
     for name, scorer in scorers.build(run, names).items()
   }
   judged['control'] = scores.pop('control')
-  np.savez(folder / 'scores.npz', **judged, **scores)
+  path = folder / 'scores.npz'
+  processes.on_first(lambda: np.savez(path, **judged, **scores))
 
   curves = {
     name: best_of_n.curve(

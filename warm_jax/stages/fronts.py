@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from warm_jax import members, merging, sharding
+from warm_jax import members, merging, processes, sharding
 from warm_jax.data import toy_world
 from warm_jax.evaluation import fronts, intervals
 from warm_jax.report import numbers
@@ -80,8 +80,9 @@ def run(run) -> dict:
     for key in columns
   }
   folder = run.folder('fronts')
-  np.savez(folder / 'values.npz', **values)
-  numbers.write_csv(folder / 'rows.csv', rows)
+  if processes.is_first():
+    np.savez(folder / 'values.npz', **values)
+    numbers.write_csv(folder / 'rows.csv', rows)
   found = compare(
     series(rows),
     values,

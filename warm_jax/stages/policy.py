@@ -4,7 +4,7 @@
 import jax
 import numpy as np
 
-from warm_jax import members, rewards, sharding
+from warm_jax import members, processes, rewards, sharding
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import overoptimization, trajectories, win_rate
 from warm_jax.stages import language, scorers, world
@@ -56,7 +56,8 @@ def evaluate(run) -> dict:
   posts = posts[: run.config.evaluate.num_prompts]
   steps = run.result('policy')['kept_steps']
   values, texts = _judge(run, posts, steps)
-  np.savez(run.folder('evaluate') / 'values.npz', **values)
+  path = run.folder('evaluate') / 'values.npz'
+  processes.on_first(lambda: np.savez(path, **values))
 
   policies = {
     name: trajectories.Trajectory(

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from warm_jax import errors, sharding
+from warm_jax import errors, processes, sharding
 from warm_jax.training import health as health_lib
 
 
@@ -92,6 +92,9 @@ class MetricsWriter:
     self._jsonl_path = self._folder / 'metrics.jsonl'
     self._csv_path = self._folder / 'metrics.csv'
     self._rows = [r for r in _read(self._jsonl_path) if r['step'] < start_step]
+    if not processes.is_first():  # the first process writes for all
+      self._jsonl_path = self._csv_path = pathlib.Path(os.devnull)
+      tensorboard = False
     self._columns: list[str] = []
     for row in self._rows:
       self._columns += [c for c in row if c not in self._columns]
@@ -301,7 +304,7 @@ def progress(
   Yields:
     An object with `advance(steps=1)`.
   """
-  if not enabled:
+  if not enabled or not processes.is_first():
     yield _Bar(lambda steps=1: None)
     return
   if not sys.stderr.isatty():
@@ -357,6 +360,8 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _replace(path: pathlib.Path, text: str) -> None:
+  if path == pathlib.Path(os.devnull):
+    return
   temporary = path.with_name(path.name + '.tmp')
   temporary.write_text(text)
   os.replace(temporary, path)

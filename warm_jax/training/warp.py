@@ -28,7 +28,15 @@ from typing import Any
 
 import ml_collections
 
-from warm_jax import errors, geometry, members, merging, sharding, workdir
+from warm_jax import (
+  errors,
+  geometry,
+  members,
+  merging,
+  processes,
+  sharding,
+  workdir,
+)
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.training import anchor as anchor_lib
@@ -131,7 +139,8 @@ def train(
   init, records = sft_params, []
   for iteration in schedule(config):
     where = folder / f'iteration_{iteration.number}'
-    record = workdir.read_json(where / 'result.json')
+    is_done = processes.on_first((where / 'result.json').exists)
+    record = workdir.read_json(where / 'result.json') if is_done else None
     if record is None:
       result = _iterate(
         iteration,
@@ -147,7 +156,8 @@ def train(
         runtime=runtime,
       )
       record = workdir.jsonable(result)  # as a relaunch will read it
-      workdir.write_json(where / 'result.json', record)
+      if processes.is_first():
+        workdir.write_json(where / 'result.json', record)
     records.append(record)
     init = sharding.put(checkpoint.load_params(where / 'next'))
   return records

@@ -1,0 +1,275 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Each part of a run on meshes of eight host devices: run by sharding_test.
+
+  python tests/sharded_cases.py OUT.json
+
+A process of its own, since the number of devices is chosen before jax starts.
+Every case is computed once without a mesh and once on each, and the largest
+difference is written with what the compiled programs do.
+"""
+
+import os
+
+os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
+from warm_jax import compile_cache  # noqa: E402
+
+for _name, _value in compile_cache.environment().items():
+  os.environ.setdefault(_name, _value)
+
+import contextlib  # noqa: E402
+import dataclasses  # noqa: E402
+import json  # noqa: E402
+import pathlib  # noqa: E402
+import sys  # noqa: E402
+import types  # noqa: E402
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import ml_collections  # noqa: E402
+import numpy as np  # noqa: E402
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import collectives  # noqa: E402
+
+from warm_jax import defaults, members, merging, rewards, sharding  # noqa: E402
+from warm_jax.models import config as config_lib  # noqa: E402
+from warm_jax.models import language_model, value_model  # noqa: E402
+from warm_jax.stages import language  # noqa: E402
+from warm_jax.training import anchor as anchor_lib  # noqa: E402
+from warm_jax.training import optimizer, policy, reward, sft  # noqa: E402
+from warm_jax.training import state as state_lib  # noqa: E402
+
+MESHES = ((8, 1, 1), (4, 2, 1), (2, 2, 2), (1, 8, 1), (1, 1, 8))
+M, B, T = 8, 16, 8
+# An odd vocabulary, as real ones are.
+SHAPE = config_lib.ModelConfig(
+  vocab_size=31,
+  width=32,
+  num_layers=1,
+  num_heads=4,
+  mlp_width=32,
+  max_length=T,
+  mlp='gated',
+  activation='silu',
+  tied_embeddings=False,
+)
+TOKENIZER = types.SimpleNamespace(eos_id=1, pad_id=0)
+RNG = np.random.default_rng(0)
+IDS = RNG.integers(2, 31, (M, 2 * B, T)).astype(np.int32)
+MASK = np.arange(T) < RNG.integers(3, T + 1, (M, 2 * B, 1))
+TX = optimizer.make(defaults.optimizer(warmup_steps=0), 10)
+
+
+def backbones(num: int):
+  """LM params of `num` models, leaves [num, ...]."""
+
+  def init(rngs):
+    return jax.vmap(lambda rng: language_model.init_params(rng, SHAPE))(rngs)
+
+  return sharding.born(init, 1)(jax.random.split(jax.random.key(0), num))
+
+
+def train_state(params):
+  num = members.num_members(params)
+  hparams = state_lib.make_hparams(
+    num, learning_rate=[1e-3, 3e-4], dropout_rate=[0.0, 0.1]
+  )
+  rngs = jax.random.split(jax.random.key(1), num)
+  return state_lib.init(params, TX, rngs, hparams)
+
+
+def two_steps(step, state, batch, program):
+  """Two updates; where leaves lie must not change from one to the next."""
+  where = jax.tree.map(lambda x: x.sharding, state)
+  program['text'] = step.lower(state, batch).compile().as_text()
+  for _ in range(2):
+    state, metrics = step(state, batch)
+  program['moved'] = [
+    jax.tree_util.keystr(path)
+    for (path, leaf), old in zip(
+      jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(where)
+    )
+    if not leaf.sharding.is_equivalent_to(old, leaf.ndim)
+  ]
+  program['whole'] = [
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    if leaf.sharding.is_fully_replicated
+  ]
+  kept = {'params': state.params, 'opt_state': state.opt_state}
+  return {**kept, 'metrics': metrics}
+
+
+def reward_step(program):
+  config = ml_collections.ConfigDict({'label_smoothing': 0.0})
+  step = reward.make_step(SHAPE, TX, config, 'auto')
+  batch = sharding.put_rows({'ids': IDS, 'mask': MASK}, M)
+  return two_steps(step, train_state(_heads()), batch, program)
+
+
+def sft_step(program):
+  step = members.jit_step(
+    lambda state, batch: sft.member_step(
+      state, batch, model_config=SHAPE, tx=TX
+    ),
+    'auto',
+  )
+  batch = {'ids': IDS[:1], 'mask': MASK[:1], 'loss_mask': MASK[:1]}
+  batch = sharding.put_rows(batch, 1)
+  return two_steps(step, train_state(backbones(1)), batch, program)
+
+
+def sampling(program):
+  del program
+  settings = (
+    ('max_new_tokens', 4),
+    ('eos_id', TOKENIZER.eos_id),
+    ('pad_id', TOKENIZER.pad_id),
+  )
+  params = members.member(backbones(1), 0)
+  rows = types.SimpleNamespace(ids=IDS[0, :, :4], mask=MASK[0, :, :4])
+
+  class Prompts:
+    def __len__(self):
+      return len(rows.ids)
+
+    def take(self, index):
+      return types.SimpleNamespace(ids=rows.ids[index], mask=rows.mask[index])
+
+  samples = language.sample_rows(
+    sharding.put(params),
+    SHAPE,
+    settings,
+    jax.random.key(3),
+    Prompts(),
+    0.9,
+    batch_size=B,
+  )
+  return dataclasses.asdict(samples)
+
+
+def policy_step(program):
+  """One REINFORCE step of eight policies, each with a scorer of its own kind."""
+  config = defaults.policy(steps=2, eval_every=1)
+  config.max_new_tokens = 4
+  sft_params = members.member(backbones(1), 0)
+  anchors = anchor_lib.make(sft_params, M, kl_coef=0.1, kind='ema', mu=0.1)
+  value = value_model.init_params(
+    jax.random.key(2), SHAPE, sft_params['backbone']
+  )
+
+  def stacked(params):
+    spread = sharding.born(lambda p: members.broadcast(p, M), 1)
+    return train_state(spread(params))
+
+  state = policy.PolicyState(
+    policy=stacked(sft_params),
+    value=stacked(value),
+    anchor=jax.tree.map(jnp.copy, sharding.put(anchors, 1)),
+    is_active=sharding.put(jnp.ones(M, bool), 1),
+  )
+  scorer = rewards.single(members.member(sharding.put(_heads(), 1), 0), SHAPE)
+  ensemble = rewards.ensemble(sharding.put(_heads(), 1), SHAPE, 'mean')
+  scorers = [scorer] * (M - 1) + [ensemble]
+  sample, score, _, update = policy._programs(
+    SHAPE, TX, TOKENIZER, config, 'auto'
+  )
+  batch = {'ids': IDS[:, :B, :4], 'mask': MASK[:, :B, :4]}
+  samples = sample(state, sharding.put_rows(batch, M))
+  scores = score(scorers, samples)
+  state, metrics = update(state, samples, scores, sft_params)
+  program['whole'] = []
+  return {
+    'ids': samples.ids,
+    'scores': scores,
+    'params': state.policy.params,
+    'value': state.value.params,
+    'ema': state.anchor.ema,
+    'metrics': metrics,
+  }
+
+
+def _heads():
+  head = np.linspace(-1, 1, M * SHAPE.width, dtype=np.float32)
+  return {
+    'backbone': backbones(M)['backbone'],
+    'score': {'kernel': head.reshape(M, -1)},
+  }
+
+
+def merge(program):
+  stack = backbones(M)
+  merged = jax.jit(merging.uniform)
+  program['text'] = merged.lower(stack).compile().as_text()
+  return {
+    'uniform': merged(stack),
+    'slerp': merging.slerp_fold(
+      members.member(stack, 0), jax.tree.map(lambda x: x[1:4], stack), 'layer'
+    ),
+  }
+
+
+def scoring(program):
+  del program
+  stack = sharding.put(_heads(), 1)
+  out = {}
+  for name, scorer in (
+    ('single', rewards.single(members.member(stack, 3), SHAPE)),
+    ('mean', rewards.ensemble(stack, SHAPE, 'mean')),
+    ('uncertainty', rewards.ensemble(stack, SHAPE, 'uncertainty')),
+  ):
+    scorer = rewards.calibrate(scorer, IDS[1], MASK[1])
+    call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
+    # 31 rows: no mesh divides them.
+    out[name] = rewards.score_rows(call, scorer, IDS[0, :31], MASK[0, :31], 8)
+  return out
+
+
+CASES = {
+  'reward_step': reward_step,
+  'sft_step': sft_step,
+  'sampling': sampling,
+  'policy_step': policy_step,
+  'merge': merge,
+  'scoring': scoring,
+}
+
+
+def difference(found, expected) -> tuple[float, str]:
+  """The largest |a - b| / max(1, |b|) of all leaves, and where it is."""
+  worst, where = 0.0, ''
+  expected = dict(jax.tree_util.tree_leaves_with_path(expected))
+  for path, a in jax.tree_util.tree_leaves_with_path(found):
+    a, b = np.asarray(a, np.float64), np.asarray(expected[path], np.float64)
+    assert a.shape == b.shape, path
+    apart = float(np.max(np.abs(a - b) / np.maximum(1.0, np.abs(b))))
+    if not apart <= worst:
+      worst, where = apart, jax.tree_util.keystr(path)
+  return worst, where
+
+
+def main(out: str) -> None:
+  report = {}
+  for name, case in CASES.items():
+    expected = sharding.to_host(case({}))
+    for sizes in MESHES:
+      mesh, program = sharding.make_mesh(sizes), {}
+      with jax.set_mesh(mesh):
+        found = sharding.to_host(case(program))
+      worst, where = difference(found, expected)
+      text = program.pop('text', '')
+      report[f'{name} {sizes}'] = {
+        'worst': worst,
+        'where': where,
+        'collectives': sorted(collectives.crossed(text, mesh)),
+        **program,
+      }
+      with contextlib.suppress(BrokenPipeError):
+        print(name, sizes, worst, where, flush=True)
+  pathlib.Path(out).write_text(json.dumps(report))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])
