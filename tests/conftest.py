@@ -21,10 +21,54 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
 
 
+# What takes longest, longest first: begun last, one of these would leave the
+# other workers idle at the end.
+LONGEST = (
+  'experiments/observations_test.py',
+  'experiments/observations_test.py::test_smoke_form[warp]',
+  'warp_runs_test.py',
+  'stages_test.py',
+  'experiments/real_preferences_test.py',
+  'training/warp_test.py',
+  'notebooks_test.py',
+  'user_runs_test.py',
+  'training/policy_anchor_test.py',
+  'training/policy_test.py',
+)
+
+
+def unit_of(nodeid):
+  """What stays on one worker: a file, whose tests share runs and programs.
+
+  Divided among workers, a run that a fixture makes for a module is made by each
+  of them, and each compiles the same programs. A test named above goes alone.
+  """
+  name = nodeid.removeprefix('tests/')
+  return name if name in LONGEST else name.partition('::')[0]
+
+
 def pytest_collection_modifyitems(items):
-  """Skips tests marked gpu where no GPU was asked for."""
+  """Skips tests marked gpu where no GPU was asked for; orders for workers."""
   if os.environ['JAX_PLATFORMS'] == 'cpu':
     skip = pytest.mark.skip(reason='needs a GPU: JAX_PLATFORMS=cuda')
     for item in items:
       if 'gpu' in item.keywords:
         item.add_marker(skip)
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda x: ranks.get(unit_of(x.nodeid), len(ranks)))
+
+
+@pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
+def pytest_xdist_make_scheduler(config, log):
+  """`-n 2` hands out files in the order above; --dist=... chooses otherwise."""
+  if config.getvalue('dist') != 'load':
+    return None
+  from xdist.scheduler import LoadScopeScheduling
+
+  class Scheduling(LoadScopeScheduling):
+    def _split_scope(self, nodeid):
+      return unit_of(nodeid)
+
+  config.option.loadscopereorder = False  # it would go by numbers of tests
+  return Scheduling(config, log)
