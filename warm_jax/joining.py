@@ -45,6 +45,7 @@ def run(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
   config = _config(parts)
   sources = [str(part.folder.resolve()) for part in parts]
   if _is_joined(out, sources):
+    _mark(parts, out)
     print(f'{out} was joined from these earlier')
   else:
     notes = _join(parts, config, out, sources)
@@ -94,9 +95,10 @@ def _require_one_config(parts: Sequence[slices.Slice]) -> None:
   for other in parts[1:]:
     different = config_check.differences(settings(parts[0]), settings(other))
     if different:
-      changes = '; '.join(
-        f'{field} is {a} there, {b} here' for field, (a, b) in different.items()
-      )
+      told = [f'{k} is {a} there, {b} here' for k, (a, b) in different.items()]
+      if len(told) > 3:
+        told[3:] = [f'and {len(told) - 3} more']
+      changes = '; '.join(told)
       raise errors.UserError(
         f'{other.folder} is not of the same run as {parts[0].folder}: {changes}'
       )
@@ -143,9 +145,7 @@ def _is_joined(out: pathlib.Path, sources: list[str]) -> bool:
   """
   if not out.exists() or (out.is_dir() and not any(out.iterdir())):
     return False
-  record = None
-  if (out / workdir_lib.MARKER).is_file():
-    record = workdir_lib.read_json(out / 'reward' / 'result.json')
+  record = workdir_lib.read_json(out / 'reward' / 'result.json')
   if not record or record.get('joined', {}).get('from') != sources:
     raise errors.UserError(
       f'--out={out} is there already and was not joined from these; name a new '
@@ -196,10 +196,20 @@ def _join(parts, config, out: pathlib.Path, sources) -> list[str]:
     }
     workdir_lib.write_json(folder / 'result.json', record)
     slices.record_config(partial, config_check.plain(config))
-    # The file that makes it a work directory comes last, the name after it.
-    shutil.copy(parts[0].folder / workdir_lib.MARKER, partial)
-    os.rename(partial, out)
+    try:
+      os.rename(partial, out)
+    except OSError as e:
+      raise errors.UserError(
+        f'cannot make --out={out}: {e.strerror}; name a new folder'
+      ) from e
+    _mark(parts, out)
   return notes
+
+
+def _mark(parts, out: pathlib.Path) -> None:
+  """The file that makes it a work directory, which is all that is missing."""
+  marker = workdir_lib.read_json(parts[0].folder / workdir_lib.MARKER)
+  workdir_lib.write_json(out / workdir_lib.MARKER, marker)
 
 
 # ---------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 
 import filecmp
 import json
-import pathlib
 from collections.abc import Sequence
 
+import ml_collections
 import numpy as np
 
-from warm_jax import config_check, errors, slices
+from warm_jax import config_check, errors, pipeline, slices
 
 # Start points of slices further apart than this, relative to their norm, are
 # not the noise of other hardware: averaging needs one start (WARM, section 3).
@@ -46,7 +46,7 @@ def notes(parts: Sequence[slices.Slice]) -> list[str]:
         f'{max(apart):.2g} of their norm away from those of {first.folder} '
         '(other hardware or versions)'
       )
-    changed = _changed_pairs(first.folder, other.folder)
+    changed = _changed_pairs(first, other)
     if changed and not apart:
       raise errors.UserError(
         f'{other.folder} learned from other pairs than {first.folder}: '
@@ -103,21 +103,29 @@ def _flat(tree, prefix='') -> dict[str, np.ndarray]:
   return out
 
 
-def _changed_pairs(first: pathlib.Path, other: pathlib.Path) -> str:
-  """The first file of labelled pairs that differs; '' if none does."""
+def _changed_pairs(first: slices.Slice, other: slices.Slice) -> str:
+  """Where the labelled pairs of two slices differ; '' if they do not."""
+  from warm_jax.stages import preferences, world
 
-  def files(folder):
-    root = folder / 'preferences'
-    return {
-      str(path.relative_to(root)): path
-      for pattern in ('*.npy', '*record-*')  # of users' pairs; of TFDS
-      for path in root.rglob(pattern)
-    }
+  if first.config['kind'] in world.KINDS:  # TFDS writes no two files alike
+    runs = [
+      pipeline.Run(ml_collections.ConfigDict(part.config), part.folder)
+      for part in (first, other)
+    ]
+    for split in runs[0].result('preferences')['rows']:
+      a, b = (preferences.read_rows(run, split) for run in runs)
+      if a != b:
+        return f'split {split}'
+    return ''
+
+  def files(part):
+    root = part.folder / 'preferences'
+    return {path.relative_to(root): path for path in root.rglob('*.npy')}
 
   a, b = files(first), files(other)
   for name in sorted(a.keys() | b.keys()):
     if name not in a or name not in b:
-      return name
+      return str(name)
     if not filecmp.cmp(a[name], b[name], shallow=False):
-      return name
+      return str(name)
   return ''

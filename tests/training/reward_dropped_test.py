@@ -12,10 +12,14 @@ import pytest
 
 from warm_jax import defaults, errors
 from warm_jax.data import encoding
+from warm_jax.models import config as config_lib
 from warm_jax.training import checkpoint, health, reward
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 
+SHAPE = config_lib.ModelConfig(
+  vocab_size=9, width=8, num_layers=1, num_heads=1, mlp_width=8, max_length=4
+)
 # One limit for all: it is compiled in.
 DROP = {'on_nonfinite': 'drop_member', 'max_loss': 1e3}
 
@@ -70,7 +74,7 @@ def train(folder, rates, *, numbers=None, member_map='scan', **changes):
   return reward.train(
     make_params(3),
     hparams(*rates),
-    None,
+    SHAPE,
     make_data(),
     config,
     folder=folder / 'reward',

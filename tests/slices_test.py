@@ -1,0 +1,353 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Slices of members, each in a work directory of its own, against one run."""
+
+import json
+import os
+import shutil
+
+import chex
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from warm_jax import defaults, errors, joining, pipeline, slices
+from warm_jax.commands import merge
+from warm_jax.data import encoding
+from warm_jax.models import config as config_lib
+from warm_jax.stages import language, preferences
+from warm_jax.stages import reward as stage
+from warm_jax.training import checkpoint, reward
+from warm_jax.training import recorder as recorder_lib
+
+PARTS = ('5:6', '0:2', '2:5')
+SHAPE = config_lib.ModelConfig(
+  vocab_size=9, width=8, num_layers=1, num_heads=1, mlp_width=8, max_length=4
+)
+# One for each member; two of them go bad.
+RATES = (1e-3, 2e-3, 3e-3, 4e-3, 1e30, 2e30)
+
+
+def make_config(**changes):
+  config = ml_collections.ConfigDict({'kind': 'sliced', 'seed': 0})
+  config.sft = {'enabled': True}
+  config.merge = {'rule': 'uniform'}
+  config.runtime = defaults.runtime()
+  config.runtime.progress = False
+  config.reward = defaults.reward(members=6, steps=5)
+  config.reward.update(
+    {
+      'batch_size': 8,
+      'learning_rates': RATES,
+      'sft_checkpoints': (0, 1),
+      'checkpoint_every': 2,
+      'on_nonfinite': 'drop_member',
+    }
+  )
+  config.reward.optimizer.warmup_steps = 1
+  config.update_from_flattened_dict(changes)
+  return config.lock()
+
+
+def scores(params, config, ids, mask, *, dropout_rate, rng):
+  """In the place of a transformer, which would take seconds to compile."""
+  hidden = jax.nn.relu(params['backbone']['embedding'][ids])
+  kept = jax.random.bernoulli(rng, 1.0 - dropout_rate, hidden.shape)
+  hidden = jnp.where(kept & mask[..., None], hidden, 0.0).mean(axis=1)
+  return hidden @ params['score']['kernel']
+
+
+def save_start(run):
+  """Two SFT checkpoints, and a head."""
+  rng = np.random.default_rng(run.config.seed)
+  embedding = rng.normal(size=(2, 9, 8)).astype(np.float32)
+  checkpoint.save_params(
+    run.folder('sft') / 'params', {'backbone': {'embedding': embedding}}
+  )
+  return {}
+
+
+def save_head(run):
+  head = np.random.default_rng(7).normal(size=8).astype(np.float32)
+  checkpoint.save_params(run.folder('probe') / 'params', {'kernel': head})
+  np.save(run.folder('preferences') / 'pairs.npy', np.arange(3))
+  return {}
+
+
+def average(run):
+  stack, numbers = stage.trained(run)
+  mean = jax.tree.map(lambda x: np.mean(x, axis=0), stack)
+  checkpoint.save_params(run.folder('merge') / 'warm', mean)
+  return {'members': numbers, 'left_out': stage.left_out(run)}
+
+
+def read_pairs(run, split):
+  rng = np.random.default_rng(3)
+
+  def side():
+    ids = rng.integers(0, 9, (40, 4)).astype(np.int32)
+    return encoding.Sequences(ids, ids > 0, np.ones(40, np.int32))
+
+  return encoding.Preferences(side(), side(), np.zeros(40, bool), np.arange(40))
+
+
+@pytest.fixture(scope='module')
+def chain():
+  """The stages of kind 'sliced': those of a run, but for the model."""
+  table = (
+    pipeline.Stage('sft', save_start, (), ('sft',)),
+    pipeline.Stage('probe', save_head, ('sft',), ()),
+    pipeline.Stage(
+      'reward', 'warm_jax.stages.reward:train', ('probe',), ('reward',)
+    ),
+    pipeline.Stage('merge', average, ('reward',), ('merge',)),
+  )
+  train = reward.train
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(pipeline.STAGES, 'sliced', table)
+    patch.setattr(language, 'model_config', lambda run: SHAPE)
+    patch.setattr(preferences, 'read', read_pairs)
+    patch.setattr(
+      reward, 'train', lambda *a, **kw: train(*a, **kw, score_fn=scores)
+    )
+    yield
+
+
+@pytest.fixture(scope='module')
+def runs(chain, tmp_path_factory):
+  """One run of all members and those of three slices; left alone by tests."""
+  root = tmp_path_factory.mktemp('runs')
+  pipeline.run(make_config(), root / 'joint')
+  for part in PARTS:
+    config = make_config(**{'reward.member_slice': part})
+    pipeline.run(config, root / part.replace(':', '_'))
+  return root
+
+
+@pytest.fixture
+def parts(runs, tmp_path):
+  """Copies of the slices, to be spoilt."""
+  names = [part.replace(':', '_') for part in PARTS]
+  return [shutil.copytree(runs / name, tmp_path / name) for name in names]
+
+
+def join(folders, out):
+  return merge.main([f'--out={out}', *map(str, folders)])
+
+
+def record(folder, name='reward'):
+  return json.loads((folder / name / 'result.json').read_text())
+
+
+def edited(path, change):
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+
+
+def test_slices_joined_are_the_run_of_all(runs, tmp_path, capsys):
+  """To the bit, in any order, with a member of two slices gone bad."""
+  joint, out = runs / 'joint', tmp_path / 'out'
+  assert join([runs / p.replace(':', '_') for p in PARTS], out) == 0
+  assert f'joined members 0:2, 2:5, 5:6 into {out}' in capsys.readouterr().out
+  for path in ('reward/params', 'merge/warm', 'sft/params'):
+    chex.assert_trees_all_equal(
+      checkpoint.load_params(out / path), checkpoint.load_params(joint / path)
+    )
+  for name in ('metrics.jsonl', 'metrics.csv', 'config.json'):
+    assert (out / 'reward' / name).read_text() == (
+      joint / 'reward' / name
+    ).read_text()
+  for name in ('reward', 'merge'):
+    mine, other = record(out, name), record(joint, name)
+    assert (
+      mine['result'] == other['result'] and mine['config'] == other['config']
+    )
+  kept, dropped = (record(joint)['result'][k] for k in ('members', 'dropped'))
+  assert len(kept) == 4 and 5 not in kept  # so 5:6 has nobody left
+  assert {r['hparams']['learning_rate'] > 1e29 for r in dropped} == {True}
+  assert record(out)['joined']['notes'] == []
+  assert (out / 'config.json').read_text() == (
+    joint / 'config.json'
+  ).read_text()
+  # The command of the joint run finds everything done, as does its own.
+  before = (out / 'merge' / 'result.json').stat().st_mtime_ns
+  pipeline.run(make_config(), out)
+  assert join([runs / p.replace(':', '_') for p in PARTS], out) == 0
+  assert 'was joined from these earlier' in capsys.readouterr().out
+  assert (out / 'merge' / 'result.json').stat().st_mtime_ns == before
+
+
+def test_a_slice_stops_and_says_what_to_do(runs, chain, capsys):
+  folder = runs / '0_2'
+  assert {p.name for p in folder.iterdir() if p.is_dir()} == {
+    *('sft', 'probe', 'preferences', 'reward')
+  }
+  config = make_config(**{'reward.member_slice': '0:2'})
+  pipeline.run(config, folder)
+  told = capsys.readouterr().out.splitlines()[-1]
+  assert told.startswith('members 0:2 of 6 are trained; once the others are')
+  assert f'warm merge --out=NEW_WORKDIR {folder}' in told
+  with pytest.raises(errors.UserError, match='stage merge is not run for a sl'):
+    pipeline.run(config, folder, stage='merge')
+
+
+def test_a_lost_slice_is_relaunched(runs, parts, chain, tmp_path, monkeypatch):
+  lost = parts[2]
+  shutil.rmtree(lost / 'reward')
+  config = make_config(**{'reward.member_slice': '2:5'})
+  write = recorder_lib.Recorder.record
+
+  def killing(self, step, metrics):
+    write(self, step, metrics)
+    if step == 3:
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(recorder_lib.Recorder, 'record', killing)
+  with pytest.raises(KeyboardInterrupt):
+    pipeline.run(config, lost)
+  monkeypatch.setattr(recorder_lib.Recorder, 'record', write)
+  with pytest.raises(errors.UserError, match='members 2:5 are not trained yet'):
+    join(parts, tmp_path / 'out')
+  pipeline.run(config, lost)
+  join(parts, tmp_path / 'out')
+  assert record(tmp_path / 'out')['result'] == record(runs / 'joint')['result']
+
+
+def test_what_does_not_fit_is_one_line(runs, parts, tmp_path):
+  late, early, middle = parts
+  out = tmp_path / 'out'
+
+  def refused(folders, match, *options):
+    with pytest.raises(errors.UserError, match=match) as error:
+      merge.main([f'--out={out}', *options, *map(str, folders)])
+    assert '\n' not in str(error.value) and not out.exists()
+
+  refused([early, late], r'members 2, 3, 4 of 6 missing: .*members=2:5')
+  refused([early, middle], r'member 5 of 6 missing: .*members=5:6')
+  refused([early, middle, early, late], 'member 0 is both in .*0_2 and in')
+  refused([*parts, runs / 'joint'], 'joint is no work directory of a slice')
+  refused(parts, '--method does not go with slices', '--method=slerp')
+
+  def other_seed(config):
+    config['seed'] = 3
+
+  edited(middle / 'config.json', other_seed)
+  refused(
+    parts, r'2_5 is not of the same run as .*0_2: seed is 0 there, 3 here'
+  )
+  (middle / 'config.json').unlink()
+  refused(parts, '2_5 is no work directory of a slice')
+  out.mkdir()
+  (out / 'mine.txt').touch()
+  with pytest.raises(errors.UserError, match='is there already'):
+    join([early, late, runs / '2_5'], out)
+  assert [p.name for p in out.iterdir()] == ['mine.txt']
+
+
+def test_other_starts_and_versions(parts, tmp_path, capsys):
+  """What may cost the last digits is noted, what makes no sense refused."""
+  late, _, middle = parts
+
+  def other_jax(content):
+    content['versions']['jax'] = '0.0.1'
+
+  edited(late / 'reward' / 'result.json', other_jax)
+  start = checkpoint.load_params(middle / 'sft' / 'params')
+  noisy = jax.tree.map(lambda x: x * np.float32(1 + 1e-5), start)
+  checkpoint.save_params(middle / 'sft' / 'params', noisy)
+  join(parts, tmp_path / 'a')
+  notes = record(tmp_path / 'a')['joined']['notes']
+  assert len(notes) == 2, notes
+  assert 'jax was "0.0.1" in' in notes[1] and '2_5 are 1e-05' in notes[0]
+  shown = capsys.readouterr().out
+  assert all(f'note: {note}' in shown for note in notes)
+
+  far = jax.tree.map(lambda x: x * np.float32(1.1), start)
+  checkpoint.save_params(middle / 'sft' / 'params', far)
+  with pytest.raises(
+    errors.UserError, match='2_5 starts elsewhere than .* 0.1'
+  ):
+    join(parts, tmp_path / 'b')
+  checkpoint.save_params(middle / 'sft' / 'params', start)
+  np.save(middle / 'preferences' / 'pairs.npy', np.arange(4))
+  with pytest.raises(errors.UserError, match='other pairs than .*pairs.npy'):
+    join(parts, tmp_path / 'b')
+  assert not (tmp_path / 'b').exists()
+
+
+@pytest.mark.parametrize('moment', ['params', 'rename', 'mark'])
+def test_a_killed_join_leaves_no_work_directory(
+  runs, tmp_path, monkeypatch, moment
+):
+  folders = [runs / p.replace(':', '_') for p in PARTS]
+  out = tmp_path / 'out'
+
+  rename = os.rename
+
+  def killed(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  def killed_there(source, target):
+    return killed() if target == out else rename(source, target)
+
+  with monkeypatch.context() as patch:
+    if moment == 'params':
+      patch.setattr(checkpoint, 'save_params', killed)
+    elif moment == 'rename':
+      patch.setattr(os, 'rename', killed_there)
+    else:
+      patch.setattr(joining, '_mark', killed)
+    with pytest.raises(KeyboardInterrupt):
+      join(folders, out)
+  assert not list(tmp_path.rglob('warm_jax.json'))
+  join(folders, out)
+  assert record(out)['result'] == record(runs / 'joint')['result']
+  assert [p.name for p in tmp_path.iterdir()] == ['out']
+
+
+def test_all_members_gone_is_an_error_that_names_them(parts, tmp_path):
+  bad = record(parts[0])['result']['dropped'][0]
+  for folder in parts:
+
+    def gone(content):
+      result = content['result']
+      result['dropped'] = [
+        bad | {'member': m} for m in result['members']
+      ] + result['dropped']
+      result['members'] = []
+
+    edited(folder / 'reward' / 'result.json', gone)
+  with pytest.raises(errors.NonFiniteError) as error:
+    join(parts, tmp_path / 'out')
+  for m in range(6):
+    assert f'member {m} (' in str(error.value)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_flags():
+  """A slice on the command line, in both forms; whole numbers stay."""
+  given = [
+    *('warm', '--config=c.py', '--config.reward.members=6'),
+    *('--config.reward.members=0:3', '--config.reward.members', '1:2', '--x'),
+  ]
+  assert slices.rewrite_flags(given) == [
+    *('warm', '--config=c.py', '--config.reward.members=6'),
+    *('--config.reward.member_slice=0:3', '--config.reward.member_slice=1:2'),
+    '--x',
+  ]
+  for text in ('3:3', '4:2', ':3', '1:', '0:1:2', 'a:b', '-1:2'):
+    with pytest.raises(errors.UserError, match='must be FIRST:END'):
+      slices.bounds(text)
+
+
+def test_a_slice_beyond_the_members_is_refused(chain, tmp_path):
+  for text, match in (
+    ('4:7', 'members=6, numbered from 0'),
+    ('x', 'FIRST:END'),
+  ):
+    config = make_config(**{'reward.member_slice': text})
+    with pytest.raises(errors.UserError, match=match):
+      pipeline.run(config, tmp_path / 'new')
+    assert not (tmp_path / 'new').exists()
