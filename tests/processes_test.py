@@ -1,0 +1,189 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Several processes of one run, as two real ones on this machine."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import chex
+import pytest
+
+from warm_jax import errors, processes
+from warm_jax.training import checkpoint
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 24
+
+
+# ---------------------------------------------------------------------------
+# The command line
+# ---------------------------------------------------------------------------
+
+
+def test_flags_are_taken_off_the_command_line():
+  argv = 'warm --config=c.py --coordinator=h:12 --num_processes=4'.split()
+  argv += ['--process_id', '3', '--workdir=w']
+  others, rest = processes.take_flags(argv)
+  assert others == processes.Others('h:12', 4, 3)
+  assert rest == ['warm', '--config=c.py', '--workdir=w']
+  assert processes.take_flags(rest) == (None, rest)
+  others, _ = processes.take_flags(['warm', '--coordinator=auto'])
+  assert others == processes.Others('auto', None, None)
+
+
+@pytest.mark.parametrize(
+  'flags, message',
+  [
+    ('--coordinator=host', 'give HOST:PORT'),
+    ('--coordinator=h:1', 'needs --num_processes and --process_id'),
+    ('--num_processes=2 --process_id=0', 'give HOST:PORT'),
+    ('--coordinator=h:1 --num_processes=2 --process_id=2', r'in \[0, 1\]'),
+    ('--coordinator=h:1 --num_processes=x --process_id=0', 'whole number'),
+    ('--coordinator=h:1 --num_processes=2 --process_id', 'process_id'),
+  ],
+)
+def test_wrong_flags_are_one_line(flags, message):
+  with pytest.raises(errors.UserError, match=message):
+    processes.take_flags(['warm', *flags.split()])
+
+
+def test_a_process_alone_does_everything_itself():
+  assert processes.count() == 1 and processes.is_first()
+  assert processes.on_first(lambda: 3) == 3
+  processes.wait_for_all()
+  assert processes.lost(RuntimeError('x')) is None
+
+
+# ---------------------------------------------------------------------------
+# Two processes
+# ---------------------------------------------------------------------------
+
+
+def launch(workdir, devices, *flags, **options):
+  """`warm` for stage pretrain of the nano chain, with some host devices."""
+  env = os.environ | {
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'JAX_PLATFORMS': 'cpu',
+    'PYTHONPATH': str(ROOT),
+  }
+  argv = [sys.executable, '-m', 'warm_jax.main', '--config=configs/nano.py']
+  argv += [f'--workdir={workdir}', '--stage=pretrain']
+  argv += [f'--config.pretrain.steps={STEPS}']
+  argv += [f'--config.pretrain.keep_steps=({STEPS},)', *flags]
+  return subprocess.Popen(
+    argv,
+    cwd=ROOT,
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    **options,
+  )
+
+
+def launch_two(workdir):
+  """Two processes of two devices each, rows over all four."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port = probe.getsockname()[1]
+  return [
+    launch(
+      workdir,
+      2,
+      '--config.runtime.mesh=(1, 4, 1)',
+      f'--coordinator=127.0.0.1:{port}',
+      '--num_processes=2',
+      f'--process_id={i}',
+    )
+    for i in range(2)
+  ]
+
+
+def finish(*running, timeout=240):
+  """[(exit code, stdout, stderr)], at most `timeout` seconds later."""
+  try:
+    outputs = [p.communicate(timeout=timeout) for p in running]
+  finally:
+    for p in running:
+      p.kill()
+  return [(p.returncode, *out) for p, out in zip(running, outputs)]
+
+
+@pytest.fixture(scope='module')
+def start(tmp_path_factory):
+  """A work directory whose stage world is done."""
+  folder = tmp_path_factory.mktemp('processes') / 'start'
+  done = subprocess.run(
+    [sys.executable, '-m', 'warm_jax.main', '--config=configs/nano.py']
+    + [f'--workdir={folder}', '--stage=world'],
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  return folder
+
+
+def copy(start, name):
+  return pathlib.Path(shutil.copytree(start, start.with_name(name)))
+
+
+@pytest.fixture(scope='module')
+def together(start):
+  """The run of two processes that nobody disturbs."""
+  workdir = copy(start, 'together')
+  found = finish(*launch_two(workdir))
+  assert [code for code, _, _ in found] == [0, 0], found
+  return workdir, found
+
+
+def params(workdir):
+  return checkpoint.load_params(workdir / 'pretrain' / 'params')
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(start, together):
+  workdir, found = together
+  alone = copy(start, 'alone')
+  assert finish(launch(alone, 1))[0][0] == 0
+  # Sums over four parts of the rows, and Adam behind them.
+  chex.assert_trees_all_close(
+    params(workdir), params(alone), rtol=1e-4, atol=1e-5
+  )
+  # Written once, by the first process; the second one has nothing to say.
+  rows = (workdir / 'pretrain' / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(row)['step'] for row in rows] == list(range(STEPS))
+  told = [
+    [line for line in out.splitlines() if 'Gloo' not in line]
+    for _, out, _ in found
+  ]
+  assert 'pretrain' in told[0][0] and told[1] == []
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_other_and_the_run_resumes(start, together):
+  workdir = copy(start, 'killed')
+  first, second = launch_two(workdir)
+  saved = workdir / 'pretrain' / 'checkpoints'
+  deadline = time.monotonic() + 180
+  while not list(saved.glob('*/digests.json')):
+    assert time.monotonic() < deadline and first.poll() is None
+    time.sleep(0.05)
+  second.send_signal(signal.SIGKILL)
+  began = time.monotonic()
+  (code, _, stderr), _ = finish(first, second, timeout=60)
+  assert time.monotonic() - began < 60
+  last = stderr.strip().splitlines()[-1]
+  assert code == processes.LOST_EXIT_CODE, stderr
+  assert last.startswith('warm: error: process 0 of 2 has lost another one')
+  assert not (workdir / 'pretrain' / 'result.json').exists()
+  found = finish(*launch_two(workdir))
+  assert [code for code, _, _ in found] == [0, 0], found
+  chex.assert_trees_all_equal(params(workdir), params(together[0]))
