@@ -263,10 +263,15 @@ def born(fn: Callable[..., PyTree], num_leading: int = 0) -> Callable:
   return jax.jit(lambda *args: constrain(fn(*args), num_leading))
 
 
-def born_sharding(path: str, shape: tuple[int, ...]) -> NamedSharding | None:
-  """Where a leaf of ONE model lies: what readers of checkpoints ask for."""
+def of_leaves() -> Callable[[str, tuple[int, ...]], NamedSharding] | None:
+  """(path, shape) of a leaf of ONE model -> where it lies, or None for no mesh.
+
+  For readers of checkpoints, which place a tensor as soon as it is read.
+  """
   mesh = current()
-  return None if mesh is None else NamedSharding(mesh, spec(path, shape))
+  if mesh is None:
+    return None
+  return lambda path, shape: NamedSharding(mesh, spec(path, shape))
 
 
 def put_rows(tree: PyTree, num_members: int | None = None) -> PyTree:

@@ -8,7 +8,7 @@ differs from the end of sequence, and the shape of the model.
 
 import dataclasses
 
-from warm_jax import errors
+from warm_jax import errors, sharding
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import config as config_lib
 from warm_jax.models.hf import importing
@@ -92,4 +92,6 @@ def model_config(run) -> config_lib.ModelConfig:
 
 def language_params(run):
   """LM params of the checkpoint, float32, on the device."""
-  return importing.load(checkpoint(run), head='lm')
+  return importing.load(
+    checkpoint(run), head='lm', sharding=sharding.of_leaves()
+  )

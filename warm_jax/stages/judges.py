@@ -8,7 +8,7 @@ import pathlib
 import jax.numpy as jnp
 import ml_collections
 
-from warm_jax import defaults, errors, members, pipeline, rewards
+from warm_jax import defaults, errors, members, pipeline, rewards, sharding
 from warm_jax import workdir as workdir_lib
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models.hf import importing
@@ -75,13 +75,13 @@ def open_judge(
     require_same_tokenizer(
       tokenizer, its_tokenizer, f'{other.source} and {first.source}'
     )
-  params = [importing.load(c, head='score') for c in found]
+  where = sharding.of_leaves()
+  params = [importing.load(c, 'score', where) for c in found]
   if len(found) == 1:
     scorer = rewards.single(params[0], first.config)
   else:
-    scorer = rewards.ensemble(
-      members.stack(params), first.config, aggregate, mode=member_map
-    )
+    stack = sharding.born(lambda ps: members.stack(ps), 1)(params)
+    scorer = rewards.ensemble(stack, first.config, aggregate, mode=member_map)
   calibrated = all(
     {'reward_mean', 'mean'} & checkpoint.hf_config.keys()
     for checkpoint in found
