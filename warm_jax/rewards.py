@@ -238,7 +238,10 @@ class RewardScorer:
       return self.score_fn(params, self.config, ids, mask)
 
     if self.aggregate == 'single':
+      ids, mask = sharding.constrain_rows((ids, mask))
       return score_member(self.params)
+    num_members = members.num_members(self.params)
+    ids, mask = sharding.constrain_rows((ids, mask), num_members)
     return members.map_members(score_member, self.mode)(self.params)
 
   def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:

@@ -156,10 +156,9 @@ def spec(path: str, shape: Sequence[int], num_leading: int = 0) -> P:
   own = tuple(shape[num_leading:])
   if not own:  # a number a member: a rate, a key, a count
     return P(*leading)
-  for pattern, alternatives in RULES:
-    if re.search(rf'(^|/){pattern}$', path):
-      break
-  else:
+  fitting = (a for p, a in RULES if re.search(rf'(^|/){p}$', path))
+  alternatives = next(fitting, None)
+  if alternatives is None:
     raise errors.UserError(
       f'sharding: no rule for the leaf {path} {list(shape)}; add one to '
       'warm_jax.sharding.RULES, or run without a mesh'
@@ -238,17 +237,17 @@ def gathered(tree: PyTree, num_leading: int = 0) -> PyTree:
   )
 
 
-def constrain_rows(tree: PyTree) -> PyTree:
-  """Inside jit: rows [B, ...] of one model lie on all devices that share rows.
+def constrain_rows(tree: PyTree, num_members: int | None = None) -> PyTree:
+  """Inside jit: rows [B, ...] that all of M members read (None: one model).
 
   Rows that do not divide are left to the compiler.
   """
-  devices = size(*row_axes())
+  axes = row_axes(num_members)
 
   def one(leaf):
-    if devices == 1 or leaf.shape[0] % devices:
+    if not is_on() or leaf.shape[0] % size(*axes):
       return leaf
-    return jax.lax.with_sharding_constraint(leaf, P(row_axes()))
+    return jax.lax.with_sharding_constraint(leaf, P(axes))
 
   return jax.tree.map(one, tree)
 

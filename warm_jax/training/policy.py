@@ -278,7 +278,7 @@ def score_each(scorers: Sequence[Callable], samples) -> jax.Array:
     return flat.reshape(num_policies, batch)
   return jnp.stack(
     [
-      scorer(*sharding.constrain_rows((samples.ids[p], samples.mask[p])))
+      scorer(samples.ids[p], samples.mask[p])
       for p, scorer in enumerate(scorers)
     ]
   )
@@ -448,12 +448,12 @@ def _programs(model_config, tx, tokenizer, config, member_map):
     sample(state, prompts), score(scorers, samples), kl(samples, ref_params)
     [P], update(state, samples, scores, anchor_params).
   """
-  sample = functools.partial(
+  sample = members.partial(
     member_sample,
     model_config=model_config,
     settings=sample_settings(tokenizer, config),
   )
-  step = functools.partial(
+  step = members.partial(
     member_step,
     model_config=model_config,
     tx=tx,
@@ -462,11 +462,21 @@ def _programs(model_config, tx, tokenizer, config, member_map):
     num_samples=config.samples_per_prompt,
     micro_batches=config.get('micro_batches', 1),
   )
+  kl = members.partial(
+    member_kl, model_config=model_config, temperature=config.temperature
+  )
+  return _jitted(
+    sample, score_each, kl, step, member_map, can_stop=bool(config.max_kl)
+  )
 
+
+# Programs are kept by function object: those of equal settings are the same.
+@functools.lru_cache(maxsize=16)
+def _jitted(sample, score, kl, step, member_map, *, can_stop):
   @jax.jit
   def kl_fn(samples, ref_params):
     def one_member(samples):
-      return member_kl(samples, ref_params, model_config, config.temperature)
+      return kl(samples, ref_params)
 
     return members.map_members(one_member, member_map)(samples)
 
@@ -474,7 +484,7 @@ def _programs(model_config, tx, tokenizer, config, member_map):
   def update_fn(state, samples, scores, anchor_params):
     def one_member(old, samples, scores):
       new, metrics = step(old, samples, scores, anchor_params)
-      if config.max_kl:
+      if can_stop:
         new = jax.tree.map(
           lambda n, o: jnp.where(old.is_active, n, o), new, old
         )
@@ -485,4 +495,4 @@ def _programs(model_config, tx, tokenizer, config, member_map):
     return sharding.constrain(state, 1), metrics
 
   sample_fn = jax.jit(members.map_members(sample, member_map))
-  return sample_fn, jax.jit(score_each), kl_fn, update_fn
+  return sample_fn, jax.jit(score), kl_fn, update_fn
