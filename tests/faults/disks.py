@@ -55,6 +55,7 @@ class Trials:
   def __init__(self, folder: pathlib.Path, disk: pathlib.Path | None):
     self.folder, self.disk = folder, disk
     self.reference = folder / 'undisturbed'
+    self._children = []
 
   # -------------------------------------------------------------------------
   # Launches
@@ -72,7 +73,7 @@ class Trials:
     command += [f'--config={CONFIG}', f'--workdir={where}']
     command += ['--config.runtime.progress=False', *flags]
     command += [f'--config.runtime.compile_cache={self.folder / "cache"}']
-    return subprocess.Popen(
+    process = subprocess.Popen(
       command,
       cwd=ROOT,
       env=keep | {'PYTHONPATH': ':'.join(paths)},
@@ -81,14 +82,21 @@ class Trials:
       text=True,
       start_new_session=True,
     )
+    self._children.append(process)
+    return process
+
+  def kill_all(self) -> None:
+    """Ends what is left of the launches of a trial."""
+    for process in self._children:
+      with contextlib.suppress(ProcessLookupError):
+        if process.poll() is None:
+          os.killpg(process.pid, signal.SIGKILL)
+          process.wait()
+    self._children.clear()
 
   def launch(self, where, *flags, **options) -> tuple[int, str]:
     process = self.start(where, *flags, **options)
-    try:
-      _, err = process.communicate(timeout=900)
-    finally:
-      with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=3600)
     return process.returncode, err
 
   def refused(self, where, *flags, words='', **options) -> str:
@@ -113,7 +121,7 @@ class Trials:
     ]
     require(not lines, '\n'.join(lines))
 
-  def until(self, process, reached, timeout=600) -> None:
+  def until(self, process, reached, timeout=3600) -> None:
     """Waits for a moment in a launch."""
     end = time.monotonic() + timeout
     while process.poll() is None and not reached():
@@ -212,7 +220,7 @@ class Trials:
       harm(largest(folder / '6'))
       if number < 2:
         process = self.start(where, '--stage=reward')
-        _, err = process.communicate(timeout=900)
+        _, err = process.communicate(timeout=3600)
         require(process.returncode == 0, err)
         require(err.count('\n') == 1 and 'step 3 taken instead' in err, err)
         line = err.strip().removeprefix('warm: ')
@@ -292,7 +300,7 @@ class Trials:
       self.until(process, reached)
       is_running = process.poll() is None
       process.send_signal(sent)
-      _, err = process.communicate(timeout=300)
+      _, err = process.communicate(timeout=3600)
       require(
         not is_running or (process.returncode == code and err.count('\n') == 1),
         f'exit code {process.returncode}: {err[-3000:]}',
@@ -386,6 +394,8 @@ def main():
     command = [sys.executable, str(kills), f'--workdir={folder}', '--kills=0']
     subprocess.run(command, check=True)
   trials = Trials(folder, folder / 'disk' if may_mount else None)
+  # So that no launch outlives this process.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
   failed = 0
   for kind in [args.only] if args.only else kinds:
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
@@ -397,6 +407,8 @@ def main():
       except Failure as e:
         failed += 1
         print(f'{kind}: FAILED: {e}', flush=True)
+      finally:
+        trials.kill_all()
   sys.exit(bool(failed))
 
 
