@@ -5,6 +5,7 @@ All other code is written for ONE member; this module adds the axis, once, at
 the edge.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -62,8 +63,28 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
   return mapped
 
 
+def partial(fn: Callable, **static) -> Callable:
+  """functools.partial, the same object for the same function and settings.
+
+  jax keeps traced programs by function object. A loop that makes its step anew
+  from equal settings (the next iteration of WARP, the next seed, a relaunch)
+  would be traced again, for seconds; with this it is found.
+
+  Args:
+    fn: a function.
+    **static: hashable settings.
+  """
+  return _partial(fn, tuple(sorted(static.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def _partial(fn, static):
+  return functools.partial(fn, **dict(static))
+
+
+@functools.lru_cache(maxsize=32)
 def jit_step(step: Callable, mode: str = 'auto') -> Callable:
-  """Compiles one training step of M members.
+  """Compiles one training step of M members; the same step only once.
 
   Args:
     step: of ONE member: (state, ...) -> (state, metrics).

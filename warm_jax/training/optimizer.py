@@ -12,7 +12,9 @@ run another algorithm under its name.
 # Deviation: Adam or AdamW where WARM says Adafactor (WARP: Adam).
 """
 
+import collections
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +28,10 @@ from warm_jax.training import state as state_lib
 PyTree = Any
 
 SCHEDULES = ('constant', 'linear', 'cosine')
+_Settings = collections.namedtuple(
+  '_Settings',
+  'name b1 b2 eps weight_decay clip_norm schedule warmup_steps final_fraction',
+)
 
 
 def schedule(config, num_steps: int) -> Callable[[jax.Array], jax.Array]:
@@ -101,6 +107,13 @@ def make(config, num_steps: int) -> optax.GradientTransformation:
   Raises:
     UserError: another optimizer, or values out of range.
   """
+  settings = (getattr(config, name) for name in _Settings._fields)
+  return _make(_Settings(*settings), num_steps)
+
+
+# One object for equal settings: programs are kept by it, see members.partial.
+@functools.lru_cache(maxsize=64)
+def _make(config: _Settings, num_steps: int) -> optax.GradientTransformation:
   if config.name == 'adafactor':
     raise errors.UserError(
       "optimizer.name 'adafactor' is not offered: its optax version does not "

@@ -6,7 +6,6 @@ order, learning rate, dropout and the SFT checkpoint they start from (WARM
 section 3). The step below is written for one member and mapped once.
 """
 
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -205,7 +204,7 @@ def make_step(
   of floating-point sums. Where members are dropped (`drops_members`) the state
   is a `health.WatchedState`, and the metrics have an entry 'health'.
   """
-  step = functools.partial(
+  step = members.partial(
     member_step,
     model_config=model_config,
     tx=tx,

@@ -5,7 +5,6 @@ Several checkpoints of one run are kept; reward models start from them, which
 gives diversity at no cost ("Baklava", WARM section 3.3).
 """
 
-import functools
 import pathlib
 from typing import Any
 
@@ -122,7 +121,7 @@ def train(
     ),
   )
   step_fn = members.jit_step(
-    functools.partial(
+    members.partial(
       member_step,
       model_config=model_config,
       tx=tx,

@@ -7,6 +7,7 @@ What differs between members is data in `MemberHParams`, never code.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,9 +121,14 @@ def init(
   return TrainState(
     step=sharding.put(jnp.zeros(rng.shape, jnp.int32), 1),
     params=params,
-    opt_state=jax.jit(
-      lambda params: sharding.constrain(jax.vmap(tx.init)(params), 1)
-    )(params),
+    opt_state=_jit_init(tx)(params),
     rng=rng,
     hparams=hparams,
+  )
+
+
+@functools.lru_cache(maxsize=64)
+def _jit_init(tx):
+  return jax.jit(
+    lambda params: sharding.constrain(jax.vmap(tx.init)(params), 1)
   )
