@@ -205,3 +205,23 @@ def test_a_set_appears_whole_or_not_at_all(words, tmp_path):
   files = {p.name for p in (tmp_path / 'p').iterdir()}
   storage.write_preferences(tmp_path / 'p', make_pairs(3), words, 16, 'mine')
   assert files - {p.name for p in (tmp_path / 'p').iterdir()} == {'margin.npy'}
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch):
+  """Whenever a kill comes: under its name are all files of one set, or none."""
+  folder = tmp_path / 'set'
+  seen = []
+
+  def watched(path, ignore_errors=False):
+    seen.append(sorted(p.name for p in folder.glob('*')))
+    return removed(path, ignore_errors=ignore_errors)
+
+  removed = storage.shutil.rmtree
+  for names in (('a', 'b'), ('c', 'd')):
+    with storage.new_folder(folder) as partial:
+      for name in names:
+        (partial / name).touch()
+      monkeypatch.setattr(storage.shutil, 'rmtree', watched)
+    monkeypatch.undo()
+  assert seen == [['a', 'b'], ['c', 'd']]
+  assert [p.name for p in tmp_path.iterdir()] == ['set']

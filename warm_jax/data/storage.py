@@ -302,16 +302,22 @@ def _count(counts, kept, is_cut) -> None:
 def new_folder(folder: str | pathlib.Path):
   """A folder that takes its name when the block ends well."""
   folder = pathlib.Path(folder)
-  partial = folder.with_name(f'{folder.name}.tmp')
-  shutil.rmtree(partial, ignore_errors=True)
+  partial, old = (
+    folder.with_name(f'{folder.name}.{end}') for end in ('tmp', 'old')
+  )
+  for leftover in (partial, old):
+    shutil.rmtree(leftover, ignore_errors=True)
   partial.mkdir(parents=True)
   try:
     yield partial
   except BaseException:
     shutil.rmtree(partial, ignore_errors=True)
     raise
-  shutil.rmtree(folder, ignore_errors=True)
+  # Renamed, not removed: a kill in between must not leave a part of it.
+  if folder.exists():
+    folder.rename(old)
   partial.rename(folder)
+  shutil.rmtree(old, ignore_errors=True)
 
 
 class _Column:

@@ -188,3 +188,20 @@ def test_a_folder_in_the_way(tmp_path):
     assert (out / 'old').exists()  # until the new one is whole
   assert [p.name for p in out.iterdir()] == ['new']
   assert [p.name for p in tmp_path.iterdir()] == ['out']
+
+
+def test_what_a_kill_between_the_renames_left_comes_back(tmp_path):
+  """Until there is something new to take its place."""
+  old = tmp_path / '.out.replaced'
+  old.mkdir()
+  (old / 'whole').touch()
+  with pytest.raises(KeyError):
+    with writer.new_folder(tmp_path / 'out'):
+      raise KeyError
+  assert [p.name for p in tmp_path.iterdir()] == ['out']
+  assert (tmp_path / 'out' / 'whole').exists()
+  (tmp_path / 'out').rename(old)
+  with writer.new_folder(tmp_path / 'out') as new:
+    (new / 'newer').touch()
+  assert [p.name for p in tmp_path.iterdir()] == ['out']
+  assert [p.name for p in (tmp_path / 'out').iterdir()] == ['newer']

@@ -252,8 +252,10 @@ def new_folder(
   )
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in (new, old):
-      shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
+    # A kill between the renames leaves what was replaced there alone.
+    if path.exists():
+      shutil.rmtree(old, ignore_errors=True)
     new.mkdir()
   except OSError as e:
     raise errors.UserError(f'cannot write to {path}: {e.strerror or e}') from e
@@ -264,6 +266,8 @@ def new_folder(
     os.rename(new, path)
   except BaseException:
     shutil.rmtree(new, ignore_errors=True)
+    if old.exists() and not path.exists():
+      os.rename(old, path)
     raise
   shutil.rmtree(old, ignore_errors=True)
 
