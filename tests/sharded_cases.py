@@ -151,7 +151,7 @@ def sampling(program):
 
 
 def policy_step(program):
-  """One REINFORCE step of eight policies, each with a scorer of its own kind."""
+  """One REINFORCE step of eight policies, judged by an ensemble."""
   config = defaults.policy(steps=2, eval_every=1)
   config.max_new_tokens = 4
   sft_params = members.member(backbones(1), 0)
@@ -170,15 +170,13 @@ def policy_step(program):
     anchor=jax.tree.map(jnp.copy, sharding.put(anchors, 1)),
     is_active=sharding.put(jnp.ones(M, bool), 1),
   )
-  scorer = rewards.single(members.member(sharding.put(_heads(), 1), 0), SHAPE)
   ensemble = rewards.ensemble(sharding.put(_heads(), 1), SHAPE, 'mean')
-  scorers = [scorer] * (M - 1) + [ensemble]
   sample, score, _, update = policy._programs(
     SHAPE, TX, TOKENIZER, config, 'auto'
   )
   batch = {'ids': IDS[:, :B, :4], 'mask': MASK[:, :B, :4]}
   samples = sample(state, sharding.put_rows(batch, M))
-  scores = score(scorers, samples)
+  scores = score([ensemble], samples)
   state, metrics = update(state, samples, scores, sft_params)
   program['whole'] = []
   return {
