@@ -1,0 +1,135 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""bfloat16 in the layers, float32 in everything that is kept or subtracted."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from warm_jax import defaults, members, merging
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
+from warm_jax.training import optimizer, reward, sft
+from warm_jax.training import state as state_lib
+
+EXACT = config_lib.ModelConfig(
+  vocab_size=40,
+  width=32,
+  num_layers=1,
+  num_heads=2,
+  mlp_width=48,
+  max_length=8,
+)
+HALF = dataclasses.replace(EXACT, compute_dtype='bfloat16')
+# Rounding to 8 digits moves a number by at most 2^-8 of it; a float32 sum of
+# n products by at most n 2^-24 of the sum of their sizes.
+BFLOAT16, FLOAT32 = 2.0**-8, 2.0**-24
+
+
+def params_of(seed=0):
+  return language_model.init_params(jax.random.key(seed), EXACT)
+
+
+def rows(num):
+  rng = np.random.default_rng(num)
+  mask = np.arange(8)[None, :] < rng.integers(3, 9, num)[:, None]
+  ids = np.where(mask, rng.integers(1, 40, (num, 8)), 0).astype(np.int32)
+  return {'ids': ids, 'mask': mask}
+
+
+def test_logits_round_what_is_multiplied_and_not_the_sum():
+  params = params_of()
+  hidden = jax.random.normal(jax.random.key(1), (5, 32)) * 3.0
+  found = language_model.logits(params, HALF, hidden)
+  assert found.dtype == jnp.float32
+  table = np.float64(params['backbone']['embed']['embedding'])
+  exact = np.float64(hidden) @ table.T
+  sizes = np.abs(np.float64(hidden)) @ np.abs(table).T
+  error = np.abs(np.float64(found) - exact)
+  assert (error <= ((1 + BFLOAT16) ** 2 - 1 + 33 * FLOAT32) * sizes).all()
+  # It did round, and the result is none that bfloat16 could hold.
+  assert error.max() > 33 * FLOAT32 * sizes.max()
+  assert (found != found.astype(jnp.bfloat16).astype(jnp.float32)).mean() > 0.9
+
+
+def test_scores_are_float32_from_the_last_norm_on():
+  """The head reads float32 features and is itself not rounded at all."""
+  params = reward_model.init_params(
+    jax.random.key(2), EXACT, params_of()['backbone']
+  )
+  batch = rows(6)
+  features = reward_model.features(params, HALF, batch['ids'], batch['mask'])
+  scores = reward_model.scores(params, HALF, batch['ids'], batch['mask'])
+  assert features.dtype == scores.dtype == jnp.float32
+  head = np.float64(params['score']['kernel'])
+  exact = np.float64(features) @ head
+  sizes = np.abs(np.float64(features)) @ np.abs(head)
+  # Two programs may differ in the features by a bfloat16 step in the layers;
+  # so the features of this one are taken, and only the head is compared.
+  again = jnp.sum(features * params['score']['kernel'][None, :], axis=-1)
+  assert (np.abs(np.float64(again) - exact) <= 33 * FLOAT32 * sizes).all()
+  np.testing.assert_allclose(scores, exact, atol=4 * BFLOAT16 * sizes.max())
+
+
+@pytest.mark.parametrize('objective', ['language', 'reward'])
+def test_masters_moments_and_metrics_stay_float32(objective):
+  """A whole step: dtypes, and how far it is from the one in float32."""
+  params, batch = params_of(), rows(8)
+  if objective == 'language':
+    batch['loss_mask'], member_step = batch['mask'], sft.member_step
+  else:
+    params = reward_model.init_params(
+      jax.random.key(2), EXACT, params['backbone']
+    )
+    member_step = reward.member_step
+  config = defaults.optimizer(warmup_steps=0, weight_decay=0.01, clip_norm=0.0)
+  tx = optimizer.make(config, 10)
+  hparams = state_lib.make_hparams(1, learning_rate=1e-3)
+  state = state_lib.init(
+    members.broadcast(params, 1),
+    tx,
+    jax.random.split(jax.random.key(0), 1),
+    hparams,
+  )
+  state = members.member(state, 0)
+
+  def step(config):
+    return jax.jit(
+      lambda state, batch: member_step(
+        state, batch, model_config=config, tx=tx
+      ),
+      compiler_options={'xla_backend_optimization_level': 0},
+    )(state, batch)
+
+  (exact, exact_metrics), (new, metrics) = step(EXACT), step(HALF)
+  for leaf in jax.tree.leaves((new.params, new.opt_state, metrics)):
+    assert leaf.dtype in (jnp.float32, jnp.int32)
+  before = jax.tree.leaves(params)
+  for old, leaf in zip(before, jax.tree.leaves(new.params)):
+    # Updates of 1e-3 would be lost on weights near 1 held in bfloat16.
+    assert (leaf != leaf.astype(jnp.bfloat16).astype(jnp.float32)).any()
+    assert jnp.abs(leaf - old).max() <= 1.1e-3
+  assert float(metrics['loss']) == pytest.approx(
+    float(exact_metrics['loss']), rel=2e-2
+  )
+  # Adam's first moment is the gradient times 1 - b1.
+  moments = [
+    np.concatenate([np.ravel(x) for x in jax.tree.leaves(s.opt_state[0].mu)])
+    for s in (exact, new)
+  ]
+  distance = np.linalg.norm(moments[0] - moments[1])
+  assert 1e-5 < distance / np.linalg.norm(moments[0]) < 0.05
+
+
+def test_averages_are_float32():
+  """Of masters, and of stacks that someone hands over in bfloat16."""
+  stack = {'a': jnp.arange(12.0).reshape(3, 4) / 7}
+  assert merging.uniform(stack)['a'].dtype == jnp.float32
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), stack)
+  found = merging.uniform(half)['a']
+  exact = np.float64(half['a'].astype(jnp.float32)).mean(axis=0)
+  stored = np.float64(found.astype(jnp.float32))
+  tolerance = FLOAT32 if found.dtype == jnp.float32 else BFLOAT16
+  np.testing.assert_allclose(stored, exact, rtol=4 * tolerance)
