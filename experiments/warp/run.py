@@ -102,7 +102,8 @@ def get_config(scale: str = ''):
   }
   # P10: iterations of M = 2, and plain REINFORCE of as many updates.
   config.iterations = {
-    'steps': (240, 180, 180, 130) if full else (4, 2),
+    # Equal lengths share programs, which is most of the smoke form's time.
+    'steps': (240, 180, 180, 130) if full else (4, 4),
     'eta': 0.3,
     'group': 'layer',
     'judged_every': 60 if full else 2,

@@ -55,7 +55,11 @@ def test_smoke_form(tmp_path):
     *('--scale=smoke', '--quiet', f'--workdir={tmp_path}'),
     *(f'--data={data}', f'--model={model}'),
   ]
-  environment = os.environ | {'PYTHONPATH': str(ROOT)}
+  # As in observations_test: these programs are not worth making fast.
+  environment = os.environ | {
+    'PYTHONPATH': str(ROOT),
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+  }
   subprocess.run(command, cwd=ROOT, env=environment, check=True)
   report = tmp_path / 'report'
   arms = json.loads((report / 'results.json').read_text())['arms']
