@@ -172,8 +172,8 @@ def same(params, others) -> bool:
 def check_kinds(fuzz, kinds):
   for kind, (verdict, _) in kinds.items():
     kept, refused = (fuzz.seen[kind, way] for way in ('kept', 'refused'))
-    assert kept if verdict == 'kept' else refused, kind
-    assert verdict != 'either' or kept + refused > 2, kind
+    ways = {'kept': kept, 'refused': refused, 'either': kept + refused}
+    assert ways[verdict] > 2, kind
 
 
 def test_scores_by_broken_models(fuzz, good):

@@ -22,7 +22,7 @@ import pytest
 from warm_jax import errors
 from warm_jax.commands import score
 from warm_jax.data import chat as chat_lib
-from warm_jax.data import rejects, sources, storage
+from warm_jax.data import formats, rejects, sources, storage
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
@@ -304,6 +304,10 @@ def damaged(rng, data: bytes) -> bytes:
   return bytes(data)
 
 
+def preferences(value):
+  return formats.preference_rows(value, CHAT)
+
+
 @pytest.mark.parametrize('kind', ['jsonl.gz', 'parquet', 'array_record'])
 def test_damaged_files(fuzz, kind):
   rows = [
@@ -332,7 +336,7 @@ def test_damaged_files(fuzz, kind):
     with fuzz.limits(growth=2**37 if kind == 'array_record' else 2**30):
       try:
         opened = sources.open_rows(source)
-        found = list(rejected.read(source, opened, dict))
+        found = list(rejected.read(source, opened, preferences))
       except errors.UserError as error:
         assert number, error
         check_message(error)
@@ -344,5 +348,6 @@ def test_damaged_files(fuzz, kind):
     # Only archives hold a sum by which damage inside a text is known.
     if kind == 'jsonl.gz' or not number:
       key = operator.itemgetter('prompt')
-      assert sorted((row for _, row in found), key=key) == sorted(rows, key=key)
+      found = sorted((row.value for row, _ in found), key=key)
+      assert found == sorted(rows, key=key)
   assert fuzz.seen[kind, 'refused'] and fuzz.seen[kind, 'kept']
