@@ -38,7 +38,7 @@ from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, value_model  # noqa: E402
 from warm_jax.stages import language  # noqa: E402
 from warm_jax.training import anchor as anchor_lib  # noqa: E402
-from warm_jax.training import optimizer, policy, reward, sft  # noqa: E402
+from warm_jax.training import optimizer, policy, reinforce, reward, sft  # noqa: E402
 from warm_jax.training import state as state_lib  # noqa: E402
 
 MESHES = ((8, 1, 1), (4, 2, 1), (2, 2, 2), (1, 8, 1), (1, 1, 8))
@@ -164,7 +164,7 @@ def policy_step(program):
     spread = sharding.born(lambda p: members.broadcast(p, M), 1)
     return train_state(spread(params))
 
-  state = policy.PolicyState(
+  state = reinforce.PolicyState(
     policy=stacked(sft_params),
     value=stacked(value),
     anchor=jax.tree.map(jnp.copy, sharding.put(anchors, 1)),

@@ -318,34 +318,24 @@ def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
 def _read_own(gather, rows: np.ndarray) -> dict[str, jax.Array]:
   """The batch of `rows`, read where it is needed; see `spread`."""
   num_members, num_rows = rows.shape
-  indices = row_sharding(
-    rows.shape, num_members
-  ).addressable_devices_indices_map
-  # Shapes are those of a whole batch; one row tells them.
-  outlines = gather(rows[:1, :1])
-  out = {}
-  own_members = np.unique(
-    np.concatenate(
-      [np.arange(num_members)[i[0]] for i in indices(rows.shape).values()]
-    )
-  )
-  wanted = {
+
+  def held(axis, shape):
+    """Positions along an axis that lie on devices of this process."""
+    sharding = row_sharding(shape, num_members)
+    indices = sharding.addressable_devices_indices_map(shape).values()
+    parts = [np.arange(shape[axis])[index[axis]] for index in indices]
+    return np.unique(np.concatenate(parts))
+
+  shapes = {  # one row tells those of a whole batch
     name: (num_members, one.shape[1] * num_rows, *one.shape[2:])
-    for name, one in outlines.items()
+    for name, one in gather(rows[:1, :1]).items()
   }
-  columns = np.unique(
-    np.concatenate(
-      [
-        np.arange(shape[1])[index[1]] % num_rows
-        for shape in wanted.values()
-        for index in row_sharding(shape, num_members)
-        .addressable_devices_indices_map(shape)
-        .values()
-      ]
-    )
-  )
+  own_members = held(0, rows.shape)
+  columns = [held(1, shape) % num_rows for shape in shapes.values()]
+  columns = np.unique(np.concatenate(columns))
+  out = {}
   own = gather(rows[np.ix_(own_members, columns)])
-  for name, shape in wanted.items():
+  for name, shape in shapes.items():
 
     def part(index, array=own[name], shape=shape):
       places = np.arange(shape[1])[index[1]]

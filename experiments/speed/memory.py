@@ -25,7 +25,6 @@ from warm_jax.training import (
   memory,
   memory_limit,
   optimizer,
-  policy,
   reward,
   sft,
 )
@@ -159,14 +158,14 @@ def outlined(
     logps=rows(batch, jnp.float32),
     ended=jax.ShapeDtypeStruct((num, batch), bool),
   )
-  state = policy.PolicyState(
+  state = reinforce.PolicyState(
     policy=abstract_state(stacked(lm), tx, num),
     value=abstract_state(stacked(value), tx, num),
     anchor=anchors,
     is_active=jax.ShapeDtypeStruct((num,), bool),
   )
   one = functools.partial(
-    policy.member_step,
+    reinforce.member_step,
     temperature=0.9,
     missing_eos_penalty=1.0,
     num_samples=1,

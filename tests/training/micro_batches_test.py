@@ -11,7 +11,13 @@ import pytest
 from warm_jax import errors, members, sampling
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model, value_model
-from warm_jax.training import anchor, micro_batches, policy, reward, sft
+from warm_jax.training import (
+  anchor,
+  micro_batches,
+  reinforce,
+  reward,
+  sft,
+)
 from warm_jax.training import state as state_lib
 
 MODEL = config_lib.ModelConfig(
@@ -168,7 +174,7 @@ def test_bradley_terry_divides_by_pairs():
   assert_equal_steps(step, train_state(params), batch)
 
 
-@pytest.mark.parametrize('baseline', policy.BASELINES)
+@pytest.mark.parametrize('baseline', reinforce.BASELINES)
 def test_reinforce_divides_by_sequences(baseline):
   params, batch = lm_params(), rows(16, seed=2)
   samples = sampling.Samples(
@@ -186,7 +192,7 @@ def test_reinforce_divides_by_sequences(baseline):
     )
     value['value']['kernel'] += 0.1
     value = train_state(value)
-  state = policy.PolicyState(
+  state = reinforce.PolicyState(
     policy=train_state(params),
     value=value,
     anchor=members.member(anchor.make(params, 1, kl_coef=0.3), 0),
@@ -194,7 +200,7 @@ def test_reinforce_divides_by_sequences(baseline):
   )
 
   def step(state, samples, scores, anchor_params, micro_batches):
-    return policy.member_step(
+    return reinforce.member_step(
       state,
       samples,
       scores,

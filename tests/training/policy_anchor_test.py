@@ -23,7 +23,7 @@ from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, value_model
 from warm_jax.training import anchor as anchor_lib
-from warm_jax.training import checkpoint, policy
+from warm_jax.training import checkpoint, policy, reinforce
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 
@@ -109,14 +109,14 @@ def test_expected_gradient_is_exact(kind):
       hparams=members.member(state_lib.make_hparams(1, learning_rate=0.1), 0),
     )
 
-  state = policy.PolicyState(
+  state = reinforce.PolicyState(
     policy=train_state(params),
     value=train_state(value),
     anchor=members.member(anchor, 0),
     is_active=jnp.array(True),
   )
   step = functools.partial(
-    policy.member_step,
+    reinforce.member_step,
     model_config=MODEL,
     tx=RECORDING,
     temperature=TEMPERATURE,

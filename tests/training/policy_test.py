@@ -25,7 +25,7 @@ from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, value_model
 from warm_jax.training import anchor as anchor_lib
-from warm_jax.training import checkpoint, policy
+from warm_jax.training import checkpoint, policy, reinforce
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 
@@ -107,7 +107,7 @@ def member_state(params, value=None, *, kl_coef, tx=RECORDING, dropout=0.0):
       hparams=members.member(hparams, 0),
     )
 
-  return policy.PolicyState(
+  return reinforce.PolicyState(
     policy=train_state(params),
     value=None if value is None else train_state(value),
     anchor=members.member(anchor_lib.make(params, 1, kl_coef=kl_coef), 0),
@@ -117,7 +117,7 @@ def member_state(params, value=None, *, kl_coef, tx=RECORDING, dropout=0.0):
 
 @functools.partial(jax.jit, static_argnames=('temperature', 'spp'))
 def member_step(state, samples, scores, anchor, *, temperature=1.0, spp=1):
-  return policy.member_step(
+  return reinforce.member_step(
     state,
     samples,
     scores,
@@ -342,7 +342,7 @@ def sampled(params, temperature, rows=32):
   }
   state = member_state(params, kl_coef=0.0)
   sample = functools.partial(
-    policy.member_sample, model_config=MODEL, settings=settings
+    reinforce.member_sample, model_config=MODEL, settings=settings
   )
   return jax.jit(sample)(state, prompts)
 
