@@ -13,7 +13,15 @@ FILES = sorted(ROOT.rglob('*.py'))
 
 # A module may import its own floor and those below. Folders count as a whole.
 FLOORS = [
-  {'errors', '__init__', 'compile_cache', 'trees', 'defaults', 'workdir'},
+  {
+    'errors',
+    '__init__',
+    'compile_cache',
+    'trees',
+    'defaults',
+    'workdir',
+    'strict_json',
+  },
   {'processes', 'interruption', 'sharding', 'slices'},
   {'models', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},
   {'members', 'sampling', 'rewards'},
@@ -43,6 +51,8 @@ NO_JAX = [
   'config_check',
   'compile_cache',
   'errors',
+  'processes',
+  'interruption',
 ]
 # `Run` is the type of a stage's argument.
 ALLOWED = [('stages', 'pipeline')]

@@ -25,6 +25,7 @@ from warm_jax.training import (
   memory,
   memory_limit,
   optimizer,
+  reinforce,
   reward,
   sft,
 )
