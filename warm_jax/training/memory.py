@@ -20,6 +20,10 @@ time, width D, H query and K key heads of Dh entries, MLP width F):
   R H T T    2: the softmax before and after its division, more if it is large
             (`_LARGE`); one more with a soft cap
 
+Where `data` is more than one device, models gather their weights along it: the
+weights in whole join the backward pass, and the update is preceded by weights
+and gradients in whole (and one copy more in a loop over members).
+
 With `remat` a layer keeps two of R T D, and one layer at a time all of this.
 
 The counts are read off the buffers of programs that XLA (jax 0.10) compiled for
@@ -56,8 +60,8 @@ _LAST = {'language': (5, 0.6), 'reward': (7, 0.6), 'policy': (5, 0.6)}
 # Of R T V: the logits and their gradient; with the entropy of a policy more.
 _LOGITS = {'language': 2, 'reward': 0, 'policy': 4}
 # Gradients, clipped gradients and copies made because the old weights are still
-# read where the new ones are written.
-_UPDATE = 2.45
+# read where the new ones are written: in a loop over members, and at once.
+_UPDATE_LOOP, _UPDATE_AT_ONCE = 2.45, 1.6
 # Copies of weights, and the sum over micro-batches, while layers are kept.
 _SUMMED = 1.6
 # A softmax of more entries than that may keep its denominator spread out to a
@@ -109,6 +113,13 @@ class Step:
   def is_scan(self) -> bool:
     """Whether members are computed one after another; as `map_members`."""
     if self.devices[0] > 1 or self.num_members == 1:
+      return False
+    return self.is_loop
+
+  @property
+  def is_loop(self) -> bool:
+    """The same, where a single member counts as well."""
+    if self.devices[0] > 1:
       return False
     return self.member_map == 'scan' or (self.member_map == 'auto' and is_cpu())
 
@@ -200,17 +211,24 @@ def estimate(step: Step) -> Estimate:
   at_once = 1 if step.is_scan else members
   share = at_once / members
   layers, logits = _activations(step, row_devices, model_devices)
+  update = _UPDATE_LOOP if step.is_loop else _UPDATE_AT_ONCE
+  update *= share * weights
+  gathered = 0
+  if data_devices > 1:
+    cut = (member_devices if is_cut else 1, 1, model_devices)
+    gathered = share * _bytes(step.weights, (1, 1, 1)) / math.prod(cut)
+    update = max(update, (3 if step.is_loop else 2) * gathered)
   return Estimate(
     weights=weights + _bytes(step.fixed, step.devices, num_leading=0),
     optimizer=optimizer,
     batch=_batch_bytes(step.batch, step.devices[0] * row_devices),
     copies=weights + optimizer if step.is_scan else 0,
     gradients=round(
-      share * weights * (_SUMMED if step.micro_batches > 1 else 1)
+      share * weights * (_SUMMED if step.micro_batches > 1 else 1) + gathered
     ),
     activations=at_once * layers,
     logits=at_once * logits,
-    update=round(share * weights * _UPDATE),
+    update=round(update),
   )
 
 
