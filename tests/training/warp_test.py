@@ -498,7 +498,7 @@ def kill_in_save(monkeypatch, iteration, name, when):
     if (here.parent.name, here.name) != (f'iteration_{iteration}', name):
       return save(path, tree)
     if when == 'middle':  # what a half-written one looks like
-      half = here.with_name(f'{name}.orbax-checkpoint-tmp-0')
+      half = here.with_name(f'.{name}.unfinished')
       save(half, tree)
       file = next(p for p in sorted(half.rglob('*')) if p.is_file())
       file.write_bytes(b'')
