@@ -20,9 +20,10 @@ The KL is to the start, with the strength that section's ablation gives for a
 fixed anchor (0.1); WARP's moving anchor is not part of this config.
 
 Hardware, computed and not measured: for Gemma 2 2B, 16 bytes x 2.6e9 = 42 GB a
-member: two members with their activations on one accelerator of 141 GB; more
-need several devices, which this version does not use yet. A policy needs 42 GB
-for itself, 42 GB for its value model and 10 GB each for the anchor and the
+member: two members with their activations on one accelerator of 141 GB, some
+110 GB by our estimate. More take several devices, such as eight members on
+`--config.reward.members=8 --config.runtime.mesh=8,1,1` (60 GB a device) or, on
+64 devices, `--config.runtime.mesh=8,8,1` (25 GB). A policy needs 42 GB for itself, 42 GB for its value model and 10 GB each for the anchor and the
 reward model.
 A reward step of 64 pairs is 6 x 2.6e9 x 131,000 tokens = 2 PFLOP a member: 2,000
 steps of two members are 6 hours at 400 TFLOP/s.
@@ -46,7 +47,7 @@ def get_config(arg: str = 'reward'):
   config.kind = arg
   config.seed = 0
   config.runtime = defaults.runtime()
-  config.runtime.member_map = 'scan'
+  config.runtime.member_map = 'vmap'  # a loop would hold the state twice
   config.model = 'google/gemma-2-2b-it'
   config.base = defaults.base()
   config.base.update({'compute_dtype': 'bfloat16', 'remat': True})
@@ -62,6 +63,7 @@ def get_config(arg: str = 'reward'):
     config.reward.update(
       {
         'batch_size': 64,
+        'micro_batches': 16,
         'learning_rates': (1e-5, 4e-5),
         'dropout_rates': (0.05, 0.1),
         'sft_checkpoints': (0,),

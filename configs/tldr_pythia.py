@@ -16,9 +16,11 @@ one); rows are those of summarize_from_feedback: prompts that end in "TL;DR:",
 and summaries.
 
 Hardware, computed and not measured: one accelerator with 141 GB for ten members
-of Pythia-410m (16 bytes x 0.41e9 x 10 = 65 GB of weights, gradients and
-moments, about 25 GB of activations of one member at a time), or 80 GB with
-`--config.reward.members=6`. A reward step is 6 x 0.41e9 x 164,000 tokens = 0.4
+of Pythia-410m (12 bytes x 0.35e9 x 10 = 42 GB of weights and moments, as much
+again because a loop over members holds them twice, 11 GB of gradients and
+activations of one member and an eighth of its batch), or 80 GB with
+`--config.reward.members=6`. Ten members on ten devices,
+`--config.runtime.mesh=10,1,1 --config.runtime.member_map=vmap`: 15 GB each. A reward step is 6 x 0.41e9 x 164,000 tokens = 0.4
 PFLOP a member, so ten members take some 4e19 FLOP: 28 hours at 400 TFLOP/s. The
 SFT run is a twentieth of it, 10,000 steps of RL a seventh if sampling ran at
 the same speed, which it does not.
@@ -76,6 +78,7 @@ def get_config(arg: str = 'reward'):
     config.reward.update(
       {
         'batch_size': 128,
+        'micro_batches': 8,
         'learning_rates': (1e-5, 4e-5, 1e-4),
         'dropout_rates': (0.05, 0.1),
         'sft_checkpoints': (0, 1, 2),
