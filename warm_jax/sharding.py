@@ -297,7 +297,8 @@ def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
 
   Args:
     gather: row numbers [M, B] -> dict of arrays [M, k B, ...]: every row, then
-      every row again (k is 2 for the two sides of a pair). Called from threads.
+      every row again (k is 2 for the two sides of a pair). Called from threads,
+      and of several processes with the lines of some members alone.
 
   Returns:
     The same function onto the mesh; without one `gather` itself.

@@ -244,7 +244,8 @@ def train(
     params: starting points [M, ...]; left untouched.
     hparams: what differs between members, [M] arrays.
     model_config: shape of the model.
-    data: training pairs, labels possibly swapped.
+    data: training pairs, labels possibly swapped; `len` and `training_batch`
+      are what is asked of them.
     config: steps, batch_size (pairs), label_smoothing, checkpoint_every,
       optimizer; optionally micro_batches, and keep_steps, after which the parameters of all
       members are written to folder/params_STEP (those dropped, as they were
@@ -277,13 +278,14 @@ def train(
   else:
     keys = keys[np.asarray(numbers)]
   tx = optimizer.make(config.optimizer, config.steps)
+  one_pair = data.training_batch(np.zeros((num_members, 1), np.int64))
   memory_limit.check(
     memory_limit.reward_step(
       params,
       model_config,
       tx,
       config,
-      data.chosen.length,
+      one_pair['ids'].shape[-1],
       runtime.member_map,
     ),
     folder.name,
