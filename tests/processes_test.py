@@ -87,7 +87,7 @@ def launch(workdir, devices, *flags, **options):
   )
 
 
-def launch_two(workdir):
+def launch_two(workdir, *flags_of_second):
   """Two processes of two devices each, rows over all four."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
@@ -100,6 +100,7 @@ def launch_two(workdir):
       f'--coordinator=127.0.0.1:{port}',
       '--num_processes=2',
       f'--process_id={i}',
+      *(flags_of_second if i else ()),
     )
     for i in range(2)
   ]
@@ -170,20 +171,49 @@ def test_two_processes_do_what_one_does(start, together):
 @pytest.mark.slow
 def test_a_killed_process_ends_the_other_and_the_run_resumes(start, together):
   workdir = copy(start, 'killed')
-  first, second = launch_two(workdir)
   saved = workdir / 'pretrain' / 'checkpoints'
-  deadline = time.monotonic() + 180
-  while not list(saved.glob('*/digests.json')):
-    assert time.monotonic() < deadline and first.poll() is None
-    time.sleep(0.05)
-  second.send_signal(signal.SIGKILL)
-  began = time.monotonic()
-  (code, _, stderr), _ = finish(first, second, timeout=60)
-  assert time.monotonic() - began < 60
-  last = stderr.strip().splitlines()[-1]
-  assert code == processes.LOST_EXIT_CODE, stderr
-  assert last.startswith('warm: error: process 0 of 2 has lost another one')
-  assert not (workdir / 'pretrain' / 'result.json').exists()
+  # The second process, then the first, through which they find one another.
+  for number, killed in enumerate((1, 0), 1):
+    running = launch_two(workdir)
+    left = running[1 - killed]
+    deadline = time.monotonic() + 180
+    while len(list(saved.glob('*/digests.json'))) < number:
+      assert time.monotonic() < deadline and left.poll() is None
+      time.sleep(0.02)
+    running[killed].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    code, _, stderr = finish(*running, timeout=60)[1 - killed]
+    assert time.monotonic() - began < 60
+    assert code == processes.LOST_EXIT_CODE, stderr
+    assert (
+      stderr.strip()
+      .splitlines()[-1]
+      .startswith(
+        f'warm: error: process {1 - killed} of 2 has lost another one'
+      )
+    )
+    assert not (workdir / 'pretrain' / 'result.json').exists()
   found = finish(*launch_two(workdir))
   assert [code for code, _, _ in found] == [0, 0], found
   chex.assert_trees_all_equal(params(workdir), params(together[0]))
+
+
+@pytest.mark.slow
+def test_processes_of_other_settings_are_refused(start):
+  workdir = copy(start, 'other')
+  flag = '--config.pretrain.learning_rate=0.5'
+  found = finish(*launch_two(workdir, flag))
+  assert [code for code, _, _ in found] == [2, 2]
+  assert 'processes [1] have other settings' in found[0][2]
+  assert 'pretrain.learning_rate is 0.5, in process 0 0.003' in found[1][2]
+  assert not (workdir / 'pretrain').exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_come(start, monkeypatch):
+  monkeypatch.setenv('WARM_JOIN_TIMEOUT', '3')
+  first, second = launch_two(copy(start, 'missing'))
+  second.kill()
+  code, _, stderr = finish(first, second, timeout=60)[0]
+  assert code == processes.LOST_EXIT_CODE
+  assert 'not all of 2 processes came' in stderr.splitlines()[-1]

@@ -177,8 +177,9 @@ def policy_step(program):
   batch = {'ids': IDS[:, :B, :4], 'mask': MASK[:, :B, :4]}
   samples = sample(state, sharding.put_rows(batch, M))
   scores = score([ensemble], samples)
+  lowered = update.lower(state, samples, scores, sft_params)
+  program['text'] = lowered.compile().as_text()
   state, metrics = update(state, samples, scores, sft_params)
-  program['whole'] = []
   return {
     'ids': samples.ids,
     'scores': scores,
@@ -245,6 +246,8 @@ def difference(found, expected) -> tuple[float, str]:
     apart = float(np.max(np.abs(a - b) / np.maximum(1.0, np.abs(b))))
     if not apart <= worst:
       worst, where = apart, jax.tree_util.keystr(path)
+    if np.isnan(worst):
+      break
   return worst, where
 
 

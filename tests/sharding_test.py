@@ -203,14 +203,15 @@ def test_results_are_those_of_one_device(report, name):
 
 
 @pytest.mark.slow
-def test_members_never_talk_in_a_step(report):
-  for mesh, found in cases(report, 'reward_step').items():
+@pytest.mark.parametrize('name', ['reward_step', 'policy_step'])
+def test_members_never_talk_in_a_step(report, name):
+  for mesh, found in cases(report, name).items():
     crossing = {axis for _, axes in found['collectives'] for axis in axes}
     assert 'member' not in crossing, mesh
   # And the check is not blind: what must be there is.
   seen = {
     mesh: {axis for _, axes in found['collectives'] for axis in axes}
-    for mesh, found in cases(report, 'reward_step').items()
+    for mesh, found in cases(report, name).items()
   }
   assert seen['(8, 1, 1)'] == set()
   assert seen['(1, 8, 1)'] == {'data'} and seen['(1, 1, 8)'] == {'model'}

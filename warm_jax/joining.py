@@ -39,6 +39,12 @@ def run(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
   Raises:
     UserError: the slices do not fit together, or `out` is something else.
   """
+  for folder in folders:
+    if folder.resolve() in [out.resolve(), *out.resolve().parents]:
+      raise errors.UserError(
+        f'--out={out} is in {folder}, which is to be joined; name a new folder '
+        'outside of it'
+      )
   parts = sorted(map(read, folders), key=lambda part: (part.first, part.end))
   _require_one_config(parts)
   _require_all_members(parts)
@@ -66,6 +72,8 @@ def read(folder: pathlib.Path) -> slices.Slice:
   Raises:
     UserError: it is none, or its members are not trained yet.
   """
+  if not folder.exists():
+    raise errors.UserError(f'{folder} does not exist')
   if not is_slice(folder):
     raise errors.UserError(
       f'{folder} is no work directory of a slice of the members '
@@ -134,6 +142,8 @@ def _config(parts: Sequence[slices.Slice]) -> ml_collections.ConfigDict:
   """The config of the joint run."""
   config = ml_collections.ConfigDict(parts[0].config)
   config.reward.member_slice = ''
+  # Of the machine that the first slice was trained on, not of this one.
+  config.runtime.update({'mesh': (1, 1, 1), 'memory_gb': 0.0})
   return config.lock()
 
 
@@ -146,12 +156,19 @@ def _is_joined(out: pathlib.Path, sources: list[str]) -> bool:
   if not out.exists() or (out.is_dir() and not any(out.iterdir())):
     return False
   record = workdir_lib.read_json(out / 'reward' / 'result.json')
-  if not record or record.get('joined', {}).get('from') != sources:
+  joined = (record or {}).get('joined', {})
+  if joined.get('from') != sources or joined['bytes'] != _bytes_of(sources):
     raise errors.UserError(
-      f'--out={out} is there already and was not joined from these; name a new '
-      'folder'
+      f'--out={out} is there already and was not joined from these, as they '
+      'are now; name a new folder'
     )
   return True
+
+
+def _bytes_of(sources: list[str]) -> list[Any]:
+  """Digests of the members' files: a slice trained again is another one."""
+  paths = [pathlib.Path(s) / 'reward' / 'params' for s in sources]
+  return [workdir_lib.read_json(path / 'digests.json') for path in paths]
 
 
 def _join(parts, config, out: pathlib.Path, sources) -> list[str]:
@@ -191,7 +208,7 @@ def _join(parts, config, out: pathlib.Path, sources) -> list[str]:
       'peak_memory_gb': max(r['peak_memory_gb'] for r in records),
       'finished': max(r['finished'] for r in records),
       'versions': records[0]['versions'],
-      'joined': {'from': sources, 'notes': notes},
+      'joined': {'from': sources, 'bytes': _bytes_of(sources), 'notes': notes},
       'result': joined,
     }
     workdir_lib.write_json(folder / 'result.json', record)

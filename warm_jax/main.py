@@ -65,7 +65,8 @@ def main(argv: list[str]) -> int:
   """Runs the command; argv[0] is its name. Returns the exit code."""
   if argv[1:2] and argv[1] in COMMANDS:
     return guarded(
-      lambda: _run_command(argv[1], argv[2:]), 'nothing was written'
+      lambda: _run_command(argv[1], argv[2:]),
+      'nothing half-written is left; give the same command again',
     )
   if any(a in ('--help', '-help', '-h', '--helpfull') for a in argv[1:]):
     print(_usage(), end='')

@@ -247,6 +247,7 @@ def run(
 
     processes.on_first(begin)
     processes.require_shared(run_.workdir)
+    processes.require_same(_settings(config, stage))
     results = {}
     for name in chosen:
       label = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12}'
@@ -254,6 +255,16 @@ def run(
   if 'reward' in results:
     _say(slices.next_step(run_.workdir, config))
   return results
+
+
+def _settings(config, stage: str | None) -> dict[str, Any]:
+  """What all processes of a run must agree in."""
+  plain = config_check.plain(config)
+  for name in ('compile_cache', 'progress', 'tensorboard', 'memory_gb'):
+    plain.get('runtime', {}).pop(name, None)
+  return (
+    config_check.flatten(plain) | {'--stage': stage} | workdir_lib.versions()
+  )
 
 
 def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
@@ -302,6 +313,8 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
     different = config_check.differences(
       old, relevant_config(run_.config, table, name)
     )
+    # Layers computed again give the same numbers, so that may change.
+    different = {k: v for k, v in different.items() if k[-6:] != '.remat'}
     if different:
       fields |= different
       stale.append(name)
@@ -372,7 +385,7 @@ def _finish(stage, relevant, attempt, folder, result) -> None:
     'seconds': round(attempt.seconds, 2),
     'peak_memory_gb': round(attempt.peak_memory_gb, 3),
     'finished': time.strftime('%Y-%m-%d %H:%M:%S'),
-    'versions': versions(),
+    'versions': workdir_lib.versions(),
     'result': result,
   }
   workdir_lib.write_json(folder / 'result.json', record)
@@ -396,23 +409,6 @@ def _load(function) -> Callable[[Run], Mapping[str, Any]]:
     return function
   module, name = function.split(':')
   return getattr(importlib.import_module(module), name)
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-  """Versions of what decides the numbers."""
-  import importlib.metadata
-  import platform
-
-  from warm_jax import __version__
-
-  out = {'python': platform.python_version(), 'warm_jax': __version__}
-  for name in ('jax', 'jaxlib', 'flax', 'optax', 'numpy'):
-    try:
-      out[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      out[name] = 'unknown'
-  return out
 
 
 def _say(line: str) -> None:

@@ -15,7 +15,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from warm_jax import errors
@@ -26,9 +26,12 @@ LOST_EXIT_CODE = 75
 # noticed at once), and those that processes wait for each other's host work.
 HEARTBEAT_TIMEOUT = 30
 WAIT_TIMEOUT = 24 * 3600
+# Seconds for all to come; a queue may start them minutes apart.
+JOIN_TIMEOUT = int(os.environ.get('WARM_JOIN_TIMEOUT', '300'))
 _BUFFER = 1 << 16  # bytes of what process 0 tells the others
 
 _count, _index, _alone, _waits = 1, 0, False, 0
+_joined: int | None = None  # where `supervise` is told that all have come
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +115,7 @@ def start(others: Others) -> None:
       None if is_auto else others.coordinator,
       others.num_processes,
       others.process_id,
+      initialization_timeout=JOIN_TIMEOUT,
       heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
     )
   except (RuntimeError, ValueError) as e:
@@ -121,6 +125,8 @@ def start(others: Others) -> None:
       f'({reason}); see that all are started, with the same coordinator'
     ) from e
   _count, _index = jax.process_count(), jax.process_index()
+  if _joined is not None:
+    os.write(_joined, b'1')
 
 
 def count() -> int:
@@ -198,6 +204,38 @@ def _tell(message: dict) -> dict:
   return json.loads(buffer.tobytes().rstrip(b'\0'))
 
 
+def require_same(settings: Mapping[str, Any]) -> None:
+  """Raises a UserError, everywhere, unless all processes have these settings.
+
+  Each computes its part from its own: different ones would not fail, they would
+  train something that no config describes.
+
+  Args:
+    settings: name -> what JSON can hold.
+  """
+  if _count == 1:
+    return
+  own = json.loads(json.dumps(settings))
+  first = on_first(lambda: own)
+  different = [
+    f'{name} is {own.get(name)!r}, in process 0 {first.get(name)!r}'
+    for name in {**first, **own}
+    if own.get(name) != first.get(name)
+  ]
+  wrong = _where(bool(different))
+  if different:
+    raise errors.UserError(
+      f'process {_index} has other settings than process 0: '
+      + '; '.join(different[:3])
+      + '; give all the same command'
+    )
+  if wrong:
+    raise errors.UserError(
+      f'processes {wrong} have other settings than process 0 (they say which); '
+      'give all the same command'
+    )
+
+
 def require_shared(folder: os.PathLike | str) -> None:
   """Raises a UserError unless all processes see the same folder."""
   if _count == 1:
@@ -205,28 +243,32 @@ def require_shared(folder: os.PathLike | str) -> None:
   path = os.path.join(folder, '.shared')
 
   def mark():
+    token = os.urandom(16).hex()
     with open(path, 'w') as file:
-      file.write(f'{os.getpid()}')
-    return os.getpid()
+      file.write(token)
+    return token
 
-  mark_of_first = on_first(mark)
+  token = on_first(mark)
   found = None
   with contextlib.suppress(OSError), open(path) as file:
     found = file.read()
-  is_seen = found == str(mark_of_first)
-  import numpy as np
-  from jax.experimental import multihost_utils
-
-  seen = multihost_utils.process_allgather(np.array(is_seen))
-  if not np.all(seen):
-    missing = np.flatnonzero(~np.ravel(seen)).tolist()
+  missing = _where(found != token)
+  if _index == 0:
+    os.unlink(path)
+  if missing:
     raise errors.UserError(
       f'--workdir {folder} is not the same folder for all: processes {missing} '
       'do not see what process 0 wrote there; name one on a shared disk'
     )
-  wait_for_all()
-  if _index == 0:
-    os.unlink(path)
+
+
+def _where(flag: bool) -> list[int]:
+  """Numbers of the processes in which a flag is true."""
+  import numpy as np
+  from jax.experimental import multihost_utils
+
+  flags = multihost_utils.process_allgather(np.array(flag))
+  return np.flatnonzero(np.ravel(flags)).tolist()
 
 
 def lost(error: BaseException) -> str | None:
@@ -263,8 +305,10 @@ def supervise(run: Callable[[], int], others: Others) -> int:
     run: returns the exit code; jax must not have been used yet.
     others: for the message.
   """
+  global _joined
   sys.stdout.flush()
   sys.stderr.flush()
+  told, _joined = os.pipe()
   child = os.fork()
   if child == 0:
     _die_with_parent()
@@ -293,8 +337,19 @@ def supervise(run: Callable[[], int], others: Others) -> int:
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)
+  os.close(_joined)
+  has_joined = bool(os.read(told, 1))
+  os.close(told)
+  _joined = None
   if code == -signal.SIGABRT:
     line = _lost_line(others.process_id, others.num_processes)
+    if not has_joined:
+      line = (
+        f'not all of {others.num_processes} processes came to '
+        f'{others.coordinator} within {JOIN_TIMEOUT} s: see that all are '
+        'started, with one coordinator, one --num_processes and numbers of '
+        'their own'
+      )
     print(f'warm: error: {line}', file=sys.stderr, flush=True)
     return LOST_EXIT_CODE
   return code if code >= 0 else 128 - code

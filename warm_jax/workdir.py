@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import functools
 import json
 import math
 import os
@@ -227,3 +228,20 @@ def clock(seconds: float) -> str:
     return f'{rest}s'
   hours, minutes_left = divmod(minutes, 60)
   return f'{hours}h {minutes_left:02d}m' if hours else f'{minutes}m {rest:02d}s'
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+  """Versions of what decides the numbers."""
+  import importlib.metadata
+  import platform
+
+  from warm_jax import __version__
+
+  out = {'python': platform.python_version(), 'warm_jax': __version__}
+  for name in ('jax', 'jaxlib', 'flax', 'optax', 'numpy'):
+    try:
+      out[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      out[name] = 'unknown'
+  return out

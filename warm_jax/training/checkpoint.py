@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, interruption, processes, sharding
+from warm_jax import errors, interruption, processes, sharding, workdir
 from warm_jax.training import digests, on_disk
 
 PyTree = Any
@@ -104,7 +104,7 @@ class Checkpoints:
       self._saving = self._start(step, state)
     if self._stops_at(step):
       self.wait()
-      where = f'step {step} of {self._folder.parent.name}'
+      where = f'step {step} of {self._loop_name()}'
       raise interruption.Stop(interruption.received() or 15, where)
     return is_new
 
@@ -126,6 +126,14 @@ class Checkpoints:
     wait()
     if processes.is_first():
       digests.write(self._folder / str(step))
+
+  def _loop_name(self) -> str:
+    """The loop's folder below the work directory, such as control/reward."""
+    loop = self._folder.parent
+    for above in loop.parents:
+      if (above / workdir.MARKER).exists():
+        return loop.relative_to(above).as_posix()
+    return loop.name
 
   def _stops_at(self, step: int) -> bool:
     # Asked once a step: a signal between two questions counts for the next.
@@ -312,8 +320,7 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     Nested dict of numpy arrays; floats of any width come as float32.
 
   Raises:
-    UserError: nothing there, unreadable, or other bytes than were written (of
-      folders without digests, as they once were, Orbax is the only judge).
+    UserError: nothing there, unreadable, or other bytes than were written.
   """
   ocp = on_disk.ocp()
   path = pathlib.Path(path).absolute()
@@ -322,7 +329,7 @@ def load_params(path: str | pathlib.Path) -> PyTree:
       f'no parameters at {path}; run the stage that writes them first'
     )
 
-  if digests.exist(path) and (damage := digests.damage(path)):
+  if damage := digests.damage(path):
     raise errors.UserError(f'{path} is damaged ({damage}); {_remedy(path)}')
 
   def template(meta):

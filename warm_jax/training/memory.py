@@ -112,14 +112,12 @@ class Step:
   @property
   def is_scan(self) -> bool:
     """Whether members are computed one after another; as `map_members`."""
-    if self.devices[0] > 1 or self.num_members == 1:
-      return False
-    return self.is_loop
+    return self.num_members > 1 and self.is_loop
 
   @property
   def is_loop(self) -> bool:
     """The same, where a single member counts as well."""
-    if self.devices[0] > 1:
+    if self.devices[0] > 1 and self.num_members % self.devices[0] == 0:
       return False
     return self.member_map == 'scan' or (self.member_map == 'auto' and is_cpu())
 
@@ -203,7 +201,8 @@ def estimate(step: Step) -> Estimate:
   """
   member_devices, data_devices, model_devices = step.devices
   is_cut = step.num_members % member_devices == 0
-  members = step.num_members // (member_devices if is_cut else 1)
+  members_cut = member_devices if is_cut else 1
+  members = step.num_members // members_cut
   # Rows of what has no member axis to be cut along lie on both axes.
   row_devices = data_devices * (1 if is_cut else member_devices)
   weights = _bytes(step.weights, step.devices)
@@ -215,13 +214,13 @@ def estimate(step: Step) -> Estimate:
   update *= share * weights
   gathered = 0
   if data_devices > 1:
-    cut = (member_devices if is_cut else 1, 1, model_devices)
+    cut = (members_cut, 1, model_devices)
     gathered = share * _bytes(step.weights, (1, 1, 1)) / math.prod(cut)
     update = max(update, (3 if step.is_loop else 2) * gathered)
   return Estimate(
     weights=weights + _bytes(step.fixed, step.devices, num_leading=0),
     optimizer=optimizer,
-    batch=_batch_bytes(step.batch, step.devices[0] * row_devices),
+    batch=_batch_bytes(step.batch, members_cut * row_devices),
     copies=weights + optimizer if step.is_scan else 0,
     gradients=round(
       share * weights * (_SUMMED if step.micro_batches > 1 else 1) + gathered

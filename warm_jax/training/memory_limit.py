@@ -149,6 +149,22 @@ def limit(runtime) -> float | None:
 
 
 def _free_on_host() -> float | None:
+  """The least of what the machine and the container have left."""
+  known = [x for x in (_free_of_machine(), _free_of_group()) if x is not None]
+  return min(known, default=None)
+
+
+def _free_of_group() -> float | None:
+  # Of a job under SLURM or in a container, as Linux accounts for it.
+  group = pathlib.Path('/sys/fs/cgroup')
+  try:
+    most = (group / 'memory.max').read_text()
+    return float(most) - float((group / 'memory.current').read_text())
+  except (OSError, ValueError):  # none, or 'max'
+    return None
+
+
+def _free_of_machine() -> float | None:
   meminfo = pathlib.Path('/proc/meminfo')
   if meminfo.exists():
     for line in meminfo.read_text().splitlines():
