@@ -24,7 +24,9 @@ class MemberSets:
 
   def training_batch(self, rows) -> dict[str, np.ndarray]:
     """Rows [M, B], member m's from set m: ids, mask [M, 2B, T]."""
-    parts = [one.training_batch(r) for one, r in zip(self.sets, rows, strict=True)]
+    parts = [
+      one.training_batch(r) for one, r in zip(self.sets, rows, strict=True)
+    ]
     return {key: np.stack([part[key] for part in parts]) for key in parts[0]}
 
 
