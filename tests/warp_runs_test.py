@@ -295,7 +295,7 @@ def test_killed_in_each_iteration_it_goes_on_to_the_same_bits(
   assert not (first / 'result.json').exists()
   code, out = stop_in(killed, 2, signal.SIGTERM, 10)
   assert code == 143, out
-  assert 'of iteration_2 is saved, and the same command continues' in out
+  assert 'of warp/iteration_2 is saved, and the same command' in out
   assert 'Traceback' not in out
   assert (first / 'result.json').exists()
   assert not (killed / 'warp' / 'iteration_2' / 'result.json').exists()
