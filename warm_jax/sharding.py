@@ -237,17 +237,21 @@ def gathered(tree: PyTree, num_leading: int = 0) -> PyTree:
   )
 
 
-def constrain_rows(tree: PyTree, num_members: int | None = None) -> PyTree:
+def constrain_rows(
+  tree: PyTree, num_members: int | None = None, *, is_stack: bool = False
+) -> PyTree:
   """Inside jit: rows [B, ...] that all of M members read (None: one model).
 
-  Rows that do not divide are left to the compiler.
+  With `is_stack` each member has its own, [M, B, ...]. Rows that do not divide
+  are left to the compiler.
   """
   axes = row_axes(num_members)
 
   def one(leaf):
-    if not is_on() or leaf.shape[0] % size(*axes):
+    if not is_on() or leaf.shape[is_stack] % size(*axes):
       return leaf
-    return jax.lax.with_sharding_constraint(leaf, P(axes))
+    lies = P(member_axis(leaf.shape[0]), axes) if is_stack else P(axes)
+    return jax.lax.with_sharding_constraint(leaf, lies)
 
   return jax.tree.map(one, tree)
 

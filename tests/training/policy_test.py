@@ -513,13 +513,13 @@ def test_nothing_recompiles(tmp_path, monkeypatch):
   traced = collections.Counter()
 
   def counting(name):
-    function = getattr(policy, name)
+    function = getattr(reinforce, name)
 
     def wrapper(*args, **kwargs):
       traced[name] += 1
       return function(*args, **kwargs)
 
-    monkeypatch.setattr(policy, name, wrapper)
+    monkeypatch.setattr(reinforce, name, wrapper)
 
   names = ('member_sample', 'member_step', 'score_each')
   for name in names:

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from warm_jax import losses, sampling
+from warm_jax import losses, sampling, sharding
 from warm_jax.models import language_model, value_model
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import micro_batches as micro_lib
@@ -258,16 +258,19 @@ def score_each(scorers: Sequence[Callable], samples) -> jax.Array:
 
   A single scorer judges them all, in one call.
   """
+  num_policies, batch, _ = samples.ids.shape
   if len(scorers) == 1:
-    num_policies, batch, _ = samples.ids.shape
     flat = scorers[0](
       samples.ids.reshape(num_policies * batch, -1),
       samples.mask.reshape(num_policies * batch, -1),
     )
-    return flat.reshape(num_policies, batch)
-  return jnp.stack(
-    [
-      scorer(samples.ids[p], samples.mask[p])
-      for p, scorer in enumerate(scorers)
-    ]
-  )
+    scores = flat.reshape(num_policies, batch)
+  else:
+    scores = jnp.stack(
+      [
+        scorer(samples.ids[p], samples.mask[p])
+        for p, scorer in enumerate(scorers)
+      ]
+    )
+  # Back to the policies here, so that their update exchanges nothing.
+  return sharding.constrain_rows(scores, num_policies, is_stack=True)
