@@ -195,6 +195,38 @@ def test_a_full_disk_is_one_line(workplace, monkeypatch, capsys, error):
   assert err.startswith('warm: error: cannot write ') and err.count('\n') == 1
 
 
+def test_a_wait_for_the_disk_that_failed_is_one_line(
+  workplace, monkeypatch, capsys
+):
+  late = TimeoutError('Timeout waiting for key')
+  late.__cause__ = late  # as errors that crossed threads may come
+
+  def fails(run):
+    raise ValueError('saving failed') from late
+
+  table = (pipeline.Stage('reward', fails),)
+  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  assert warm(*RUN) == 2
+  err = capsys.readouterr().err
+  assert 'the clock was set forward meanwhile; mend that' in err
+  assert err.count('\n') == 1
+
+
+def test_a_defect_that_is_its_own_cause_keeps_its_traceback(
+  workplace, monkeypatch
+):
+  defect = RuntimeError('a bug')
+  defect.__cause__ = defect
+
+  def fails(run):
+    raise defect
+
+  table = (pipeline.Stage('reward', fails),)
+  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  with pytest.raises(RuntimeError, match='a bug'):
+    warm(*RUN)
+
+
 def test_defects_keep_their_traceback(workplace, monkeypatch):
   def fails(run):
     raise RuntimeError('a bug')

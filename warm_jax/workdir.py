@@ -209,7 +209,11 @@ def disk_trouble(error: BaseException | None) -> str:
 
   Looks at the error and at those that it was raised from.
   """
-  while error is not None:
+  seen = set()  # an error that crossed threads may be its own cause
+  while error is not None and id(error) not in seen:
+    seen.add(id(error))
+    if isinstance(error, TimeoutError):  # Orbax measures by the time of day
+      return 'it took too long, or the clock was set forward meanwhile'
     for number, texts in _DISK_TROUBLE.items():
       if getattr(error, 'errno', None) == number:
         return os.strerror(number)

@@ -85,18 +85,18 @@ def get_config(scale: str = ''):
   # P1 to P3: anchors of one run each.
   config.anchors = {
     'steps': 300 if full else 4,
-    'sft_betas': (0.0, 0.03, 0.1, 0.3),
+    'sft_betas': (0.0, 0.03, 0.1, 0.3) if full else (0.0, 0.3),
     'half_mu': 0.025,
     'double_beta': 0.6,
     'ema_every': 60 if full else 2,
   }
   # P4 to P9: M policies from SFT; the first two are WARP's first iteration.
-  config.members = 5
+  config.members = 5 if full else 4
   config.merging = {
-    'lambdas': (0.25, 0.5, 0.75),
+    'lambdas': (0.25, 0.5, 0.75) if full else (0.5,),
     'lengths': (60, 120, 180, 240) if full else (2, 4),
     'etas': (0.1, 0.2, 0.3, 0.5, 0.7, 1.0) if full else (0.5, 1.0),
-    'beyond': (1.25, 1.5, 2.0),
+    'beyond': (1.25, 1.5, 2.0) if full else (1.25, 2.0),
     'averaged': (150, 180, 210, 240) if full else (2, 4),
     'num_orders': 4 if full else 2,
   }
@@ -121,7 +121,7 @@ def get_config(scale: str = ''):
   # WARP and with 1 (no moving back). Added when the control was above WARP.
   config.fixed = {'beta': 0.1, 'etas': (0.3, 1.0)}
   config.judged = {
-    'num_prompts': 384 if full else 12,
+    'num_prompts': 384 if full else 8,
     'num_samples': 2,
   }
   return config

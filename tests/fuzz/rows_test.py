@@ -100,7 +100,7 @@ RNG = _First()
 @pytest.mark.parametrize('suffix', ['jsonl', 'jsonl.gz'])
 def test_every_row_is_kept_as_it_is_or_refused(fuzz, tokenizer, suffix):
   path = fuzz.folder / f'rows.{suffix}'
-  for _ in range(4 * fuzz.times):
+  for _ in range(5 * fuzz.times):
     lines = mutations.lines(fuzz.rng, ROWS)
     write(path, lines)
     with fuzz.limits():
