@@ -1,7 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """How long a checkpoint holds up the loop that it is taken of.
 
-  python experiments/speed/checkpoints.py [--members=6] [--repeats=5] [--widths=64,128,256]
+  python -m experiments.speed.checkpoints [--members=6] [--repeats=5] [--widths=64,128,256]
 
 The optimizer step of M reward models, with and without a save in the middle of
 a run of steps, in turn. Medians:
@@ -24,9 +24,9 @@ import time
 
 import jax
 import jax.numpy as jnp
-import run as run_lib
 from orbax.checkpoint import v1 as ocp
 
+from experiments.speed import machine
 from warm_jax import defaults
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import checkpoint, optimizer, reward
@@ -46,7 +46,7 @@ FIELDS = (
 
 def training(width: int, num_members: int, batch: int, length: int):
   """A state and its step, as in `run.py`."""
-  shape = run_lib.model_shape(width, length)
+  shape = machine.model_shape(width, length)
   config = defaults.reward(num_members, steps=100)
   tx = optimizer.make(config.optimizer, config.steps)
   hparams = state_lib.make_hparams(num_members, learning_rate=1e-4)

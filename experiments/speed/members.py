@@ -1,7 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """What M stacked reward models cost: on M devices, and on one.
 
-  python experiments/speed/members.py [--members=1,2,4,8] [--repeats=7] [--width=64]
+  python -m experiments.speed.members [--members=1,2,4,8] [--repeats=7] [--width=64]
 
 One optimizer step of M members, variants in turn, medians:
 
@@ -33,8 +33,8 @@ if 'device_count' not in FLAGS:
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-import run as run_lib  # noqa: E402
 
+from experiments.speed import machine  # noqa: E402
 from warm_jax import defaults, sharding  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
 from warm_jax.training import optimizer, reward  # noqa: E402
@@ -50,7 +50,7 @@ class Variant:
     self.name, self.num_members = name, num_members
     sizes = (num_members, 1, 1) if name == 'mesh' else (1, 1, 1)
     self.mesh = sharding.make_mesh(sizes)
-    shape = run_lib.model_shape(width, length)
+    shape = machine.model_shape(width, length)
     config = defaults.reward(num_members, steps=1_000)
     tx = optimizer.make(config.optimizer, config.steps)
     keys = jax.random.split(jax.random.key(0), num_members)

@@ -49,12 +49,7 @@ def workdirs(tmp_path_factory):
 def start(name, workdir, *flags, **kwargs):
   command = [sys.executable, '-m', f'experiments.{name}.run']
   command += ['--config.scale=smoke', f'--workdir={workdir}', *flags]
-  # These programs run a few steps each: what XLA spends on making them fast is
-  # half of the time on a machine that has not compiled them before.
-  environment = os.environ | {
-    'PYTHONPATH': str(ROOT),
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-  }
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
   return subprocess.run(
     command, cwd=ROOT, env=environment, text=True, capture_output=True, **kwargs
   )

@@ -55,11 +55,7 @@ def test_smoke_form(tmp_path):
     *('--scale=smoke', '--quiet', f'--workdir={tmp_path}'),
     *(f'--data={data}', f'--model={model}'),
   ]
-  # As in observations_test: these programs are not worth making fast.
-  environment = os.environ | {
-    'PYTHONPATH': str(ROOT),
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-  }
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
   subprocess.run(command, cwd=ROOT, env=environment, check=True)
   report = tmp_path / 'report'
   arms = json.loads((report / 'results.json').read_text())['arms']

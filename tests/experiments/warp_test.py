@@ -287,6 +287,7 @@ def test_more_members_differ_from_the_first_two_by_their_orders_alone(
   monkeypatch, tmp_path
 ):
   config = run.get_config('smoke')
+  config.members = 5
   config.seed = 7
   sft = {'w': jnp.zeros(2)}
   seed = types.SimpleNamespace(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import random as jex_random
 
 from warm_jax.models import config as config_lib
 from warm_jax.models import layers, transformer
@@ -42,6 +43,33 @@ def test_dropout_rate_is_traced_and_per_member():
   y = jax.vmap(layers.dropout)(x, rates, keys)
   assert jnp.all(y[0] == 1.0)
   assert 0.3 < (y[1] == 0).mean() < 0.7
+
+
+def test_bits_are_those_of_published_vectors():
+  """Random123's known answers of threefry2x32 with 20 rounds."""
+  key = jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32))
+  words = (0x6B200159, 0x99BA4EFE)
+  expected = [half for w in words for half in (w & 0xFFFF, w >> 16)]
+  assert layers.bits16(key, (4,)).tolist() == expected
+
+
+@pytest.mark.parametrize('shape', [(5, 7, 10), (3, 4), (6,)])
+def test_bits_are_those_of_the_library(shape):
+  key = jax.random.key(5)
+  rows, columns = np.prod(shape[:-1], dtype=int), -(-shape[-1] // 4)
+  at = np.mgrid[:rows, :columns].astype(np.uint32)
+  words = jex_random.threefry_2x32(jax.random.key_data(key), at.reshape(-1))
+  words = np.asarray(words).reshape(2, rows, columns)
+  halves = [half for w in words for half in (w & 0xFFFF, w >> 16)]
+  expected = np.concatenate(halves, -1)[:, : shape[-1]].reshape(shape)
+  np.testing.assert_array_equal(layers.bits16(key, shape), expected)
+
+
+def test_other_keys_draw_by_the_library():
+  key = jax.random.key(5, impl='rbg')
+  bits = layers.bits16(key, (64, 64))
+  expected = jax.random.bits(key, (64, 64), jnp.uint16)
+  np.testing.assert_array_equal(bits, expected)
 
 
 def test_dropout_keeps_the_dtype():

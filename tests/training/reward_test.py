@@ -13,7 +13,7 @@ import pytest
 from warm_jax import defaults, errors, members
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model
+from warm_jax.models import language_model, layers, reward_model
 from warm_jax.training import checkpoint, optimizer, reward
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
@@ -110,6 +110,34 @@ def run(folder, params=None, hparams=None, data=None, **changes):
 # ---------------------------------------------------------------------------
 # Members
 # ---------------------------------------------------------------------------
+
+
+def test_no_masks_are_what_rates_of_zero_do():
+  config, data = make_config(dropout_rates=(0.0,)), make_data()
+  tx = optimizer.make(config.optimizer, config.steps)
+  params, hparams = make_members(config)
+  keys = jax.random.split(jax.random.key(5), 3)
+  seeds = np.asarray(hparams.data_seed)
+  (rows,) = loader.index_batches(len(data), seeds, 8, 0, 1)
+  after = []
+  for has_dropout in (True, False):
+    step = reward.make_step(MODEL, tx, config, 'scan', has_dropout=has_dropout)
+    state = state_lib.init(params, tx, keys, hparams)
+    after.append(step(state, data.batch(rows)))
+  (one, metrics), (other, others_metrics) = after
+  chex.assert_trees_all_close(metrics, others_metrics, rtol=1e-5)
+  chex.assert_trees_all_close(one.opt_state, other.opt_state, atol=1e-6)
+
+
+@pytest.mark.parametrize('rates, drawn', [((0.0,), 0), ((0.0, 0.1), 1)])
+def test_masks_are_drawn_where_a_rate_asks(tmp_path, monkeypatch, rates, drawn):
+  drawing = []
+  dropout = layers.dropout
+  monkeypatch.setattr(
+    layers, 'dropout', lambda *args: drawing.append(1) or dropout(*args)
+  )
+  run(tmp_path, dropout_rates=rates, steps=1)
+  assert bool(drawing) == bool(drawn)
 
 
 def test_many_members_are_as_many_runs():

@@ -169,6 +169,8 @@ def encode_responses(
 ) -> Sequences:
   """Encodes rows of prompt, response and any remark; over-long ones are left out.
 
+  Args: as `encode_preferences`.
+
   Raises:
     UserError: no row is left; names the source.
   """
@@ -180,7 +182,11 @@ def encode_responses(
     [row.get('remark', '') for row in rows],
   )
   require_some(fits.any(), len(fits), source, max_length)
-  return sequences.take(np.flatnonzero(fits))
+  kept = sequences.take(np.flatnonzero(fits))
+  longest = kept.mask.sum(axis=1).max()  # as in `encode_preferences`
+  return Sequences(
+    kept.ids[:, :longest], kept.mask[:, :longest], kept.response_start
+  )
 
 
 def encode_prompts(

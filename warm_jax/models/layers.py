@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Dense, norm, rotary positions, attention and MLP."""
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -27,9 +28,9 @@ def dropout(x: jax.Array, rate: jax.Array | float, rng: jax.Array) -> jax.Array:
 
   y = x * keep / P(keep)   (Srivastava et al. 2014, inverted form)
 
-  The decision uses 16 random bits, half the cost of a uniform float. `rate` is
-  rounded to a multiple of 2^-16 and P(keep) is the probability after rounding,
-  so the mean is preserved exactly and rate 0 returns x unchanged.
+  The decision uses 16 random bits, see `bits16`. `rate` is rounded to a
+  multiple of 2^-16 and P(keep) is the probability after rounding, so the mean
+  is preserved exactly and rate 0 returns x unchanged.
 
   Args:
     x: any shape and float dtype.
@@ -37,10 +38,42 @@ def dropout(x: jax.Array, rate: jax.Array | float, rng: jax.Array) -> jax.Array:
     rng: key.
   """
   dropped = jnp.round(jnp.asarray(rate, jnp.float32) * 2**16)
-  bits = jax.random.bits(rng, x.shape, jnp.uint16)
-  keep = bits.astype(jnp.uint32) >= dropped.astype(jnp.uint32)
+  keep = bits16(rng, x.shape) >= dropped.astype(jnp.uint32)
   scale = 2**16 / jnp.maximum(2**16 - dropped, 1.0)
   return jnp.where(keep, x * scale.astype(x.dtype), jnp.zeros_like(x))
+
+
+def bits16(rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """16 random bits for each entry: Threefry-2x32-20 (Salmon et al. 2011).
+
+  One block of the cipher is 64 bits, so it serves four neighbours of the last
+  axis; `jax.random.bits` spends a block on every entry, and on CPU runs the
+  rounds as a loop over arrays, not as one fused expression. A block depends on
+  its own position alone, so shards draw what one device would.
+
+  Args:
+    rng: key; one of another kind than jax's default draws by the library.
+    shape: of the result, at least one axis.
+
+  Returns:
+    uint32 in [0, 2^16).
+  """
+  if jax.random.key_impl(rng) != 'threefry2x32':
+    return jax.random.bits(rng, shape, jnp.uint16).astype(jnp.uint32)
+  first, second = jax.random.key_data(rng)
+  keys = (first, second, first ^ second ^ np.uint32(0x1BD11BDA))
+  blocks = (math.prod(shape[:-1]), -(-shape[-1] // 4))
+  a = jax.lax.broadcasted_iota(jnp.uint32, blocks, 0) + keys[0]
+  b = jax.lax.broadcasted_iota(jnp.uint32, blocks, 1) + keys[1]
+  for group in range(5):
+    for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[group % 2]:
+      a = a + b
+      b = (b << turn | b >> (32 - turn)) ^ a
+    a = a + keys[(group + 1) % 3]
+    b = b + keys[(group + 2) % 3] + np.uint32(group + 1)
+  parts = [part for word in (a, b) for part in (word & 0xFFFF, word >> 16)]
+  bits = jnp.concatenate(parts, axis=-1)[:, : shape[-1]]
+  return bits.reshape(shape)
 
 
 def softcap(x: jax.Array, cap: float | None) -> jax.Array:
@@ -147,9 +180,16 @@ def attend(
   scores = jnp.matmul(query, key, preferred_element_type=jnp.float32)
   scores = softcap(scores * scale, cap).reshape(batch, heads, length, slots)
   scores = jnp.where(visible[:, None], scores, MASKED)
-  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-  out = jnp.matmul(weights.reshape(batch, kv_heads, -1, slots), value)
-  return out.reshape(batch, heads, length, head_dim).transpose(0, 2, 1, 3)
+  # Softmax, but divided after the product with the values: the [T, S] arrays
+  # are read and written twice less, and the backward pass takes its row sums
+  # over Dh and not over S. No gradient through the maximum: it cancels.
+  shift = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+  weights = jnp.exp(scores - shift)
+  total = weights.sum(axis=-1, keepdims=True)
+  weights = weights.reshape(batch, kv_heads, -1, slots).astype(value.dtype)
+  out = jnp.matmul(weights, value, preferred_element_type=jnp.float32)
+  out = out.reshape(batch, heads, length, head_dim) / total
+  return out.astype(value.dtype).transpose(0, 2, 1, 3)
 
 
 def pick(x: jax.Array, index: jax.Array | None) -> jax.Array:

@@ -137,6 +137,7 @@ def member_step(
   label_smoothing=0.0,
   score_fn=reward_model.scores,
   micro_batches=1,
+  has_dropout=True,
 ):
   """One Bradley-Terry step of ONE member.
 
@@ -152,6 +153,8 @@ def member_step(
     micro_batches: parts that the batch is computed in, see `micro_batches`
       (static); a pair stays together. With dropout the parts draw masks of
       their own.
+    has_dropout: False leaves out the drawing of masks, which rates of 0 do not
+      need but cannot spare, as they are traced (static).
 
   Returns:
     (new state, dict of [] metrics).
@@ -165,7 +168,7 @@ def member_step(
       batch['ids'],
       batch['mask'],
       dropout_rate=state.hparams.dropout_rate,
-      rng=rng,
+      rng=rng if has_dropout else None,
     )
     chosen, rejected = jnp.split(scores, 2)
     return losses.bradley_terry_loss(
@@ -196,7 +199,12 @@ def member_step(
 
 
 def make_step(
-  model_config, tx, config, member_map: str, score_fn=reward_model.scores
+  model_config,
+  tx,
+  config,
+  member_map: str,
+  score_fn=reward_model.scores,
+  has_dropout: bool = True,
 ):
   """The jitted step of M members: (state [M, ...], batch [M, ...]) -> same.
 
@@ -211,6 +219,7 @@ def make_step(
     label_smoothing=config.label_smoothing,
     score_fn=score_fn,
     micro_batches=config.get('micro_batches', 1),
+    has_dropout=has_dropout,
   )
   if drops_members(config):
     step = health_lib.watched(step, config.get('max_loss', 0.0))
@@ -294,7 +303,16 @@ def train(
   state = state_lib.init(params, tx, keys, hparams)
   if drops_members(config):
     state = health_lib.init(state)
-  step_fn = make_step(model_config, tx, config, runtime.member_map, score_fn)
+  # One program for all slices of the members, so that their bits agree.
+  rates = config.dropout_rates if is_part else np.asarray(hparams.dropout_rate)
+  step_fn = make_step(
+    model_config,
+    tx,
+    config,
+    runtime.member_map,
+    score_fn,
+    has_dropout=bool(np.any(rates)),
+  )
   keep_steps = config.get('keep_steps', ())
   with checkpoint.Checkpoints(
     folder / 'checkpoints', every_steps=config.checkpoint_every

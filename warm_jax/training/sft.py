@@ -24,7 +24,9 @@ from warm_jax.training import state as state_lib
 PyTree = Any
 
 
-def member_step(state, batch, *, model_config, tx, micro_batches=1):
+def member_step(
+  state, batch, *, model_config, tx, micro_batches=1, has_dropout=True
+):
   """One next-token step of ONE member.
 
   loss = -sum_t w_t log p(x_t | x_<t) / sum_t w_t, w = loss_mask, over the batch.
@@ -37,6 +39,8 @@ def member_step(state, batch, *, model_config, tx, micro_batches=1):
     micro_batches: parts that the batch is computed in, see `micro_batches`
       (static). The sums run over the whole batch before they are divided. With
       dropout the parts draw masks of their own.
+    has_dropout: False leaves out the drawing of masks, as in
+      `reward.member_step` (static).
 
   Returns:
     (new state, dict of [] metrics).
@@ -50,7 +54,7 @@ def member_step(state, batch, *, model_config, tx, micro_batches=1):
       batch['ids'],
       batch['mask'],
       dropout_rate=state.hparams.dropout_rate,
-      rng=rng,
+      rng=rng if has_dropout else None,
     )
     return losses.language_model_loss(logps, batch['loss_mask'])
 
@@ -126,6 +130,7 @@ def train(
       model_config=model_config,
       tx=tx,
       micro_batches=config.get('micro_batches', 1),
+      has_dropout=config.dropout_rate > 0,
     ),
     runtime.member_map,
   )

@@ -1,0 +1,139 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Training of M reward models: one program of ours, torch one after another.
+
+Same weights (ours are read from the folders that torch wrote), same rows, same
+optimizer: the losses of the first turns must agree, or nothing is reported.
+"""
+
+import functools
+import pathlib
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from experiments.speed import turns
+
+from warm_jax import defaults, members
+from warm_jax.models.hf import importing
+from warm_jax.training import optimizer, reward
+from warm_jax.training import state as state_lib
+
+LAYERS = {64: 2, 128: 4, 256: 6}
+AIMS = {64: 3.0, 128: 2.5, 256: 2.2}
+# Steps of all members in a turn: a turn of torch takes some seconds.
+STEPS = {64: 10, 128: 3, 256: 1}
+PAIRS, LENGTH, VOCAB = 16, 96, 512
+# Largest difference of two losses, in nats, over the first turns.
+TOLERANCE = 2e-3
+
+
+def settings(width: int, num_members: int, folder: str) -> dict:
+  """What both sides are made of."""
+  ids = np.random.default_rng(0).integers(
+    3, VOCAB, (num_members, 2 * PAIRS, LENGTH)
+  )
+  return {
+    'width': width,
+    'layers': LAYERS[width],
+    'heads': 4,
+    'mlp_width': 8 * (width // 3),
+    'vocab_size': VOCAB,
+    'length': LENGTH,
+    'members': num_members,
+    'learning_rate': 1e-3,
+    'b1': 0.9,
+    'b2': 0.98,
+    'eps': 1e-8,
+    'clip_norm': 1.0,
+    'folder': folder,
+    'ids': ids.tolist(),
+  }
+
+
+def make_ours(s: dict, dropout_rate: float = 0.0, mode: str = 'auto'):
+  """call(steps) -> [steps, M] losses, from the weights in s['folder']."""
+  folders = [
+    pathlib.Path(s['folder']) / f'member_{m}' for m in range(s['members'])
+  ]
+  found = [importing.inspect(folder) for folder in folders]
+  params = members.stack([importing.load(f, 'score') for f in found])
+  config = defaults.reward(s['members'], steps=1_000_000)
+  config.optimizer.update(
+    b1=s['b1'],
+    b2=s['b2'],
+    eps=s['eps'],
+    weight_decay=0.0,
+    clip_norm=s['clip_norm'],
+    schedule='constant',
+    warmup_steps=1,
+  )
+  tx = optimizer.make(config.optimizer, config.steps)
+  hparams = state_lib.make_hparams(
+    s['members'], learning_rate=s['learning_rate'], dropout_rate=dropout_rate
+  )
+  keys = jax.random.split(jax.random.key(0), s['members'])
+  step_fn = reward.make_step(
+    found[0].config, tx, config, mode, has_dropout=dropout_rate > 0
+  )
+  state = state_lib.init(params, tx, keys, hparams)
+  ids = jnp.asarray(s['ids'], jnp.int32)
+  batch = {'ids': ids, 'mask': jnp.ones(ids.shape, bool)}
+
+  def call(steps):
+    nonlocal state
+    losses = []
+    for _ in range(steps):
+      state, metrics = step_fn(state, batch)
+      losses.append(metrics['loss'])
+    return jnp.stack(losses)
+
+  return call
+
+
+def rows(args):
+  """A row for each width; needs the peers' environment."""
+  for width in args.widths:
+    with tempfile.TemporaryDirectory() as folder:
+      s = settings(width, args.members, folder)
+      with turns.Peer(args.peers, 'reward', s) as peer:
+        yield row(width, s, peer, args.repeats)
+
+
+def row(width: int, s: dict, peer: turns.Peer, repeats: int) -> dict:
+  """Both sides in turn."""
+  steps, losses = STEPS[width], {'ours': [], 'torch': []}
+  call = make_ours(s)
+
+  def mine():
+    losses['ours'].append(np.asarray(call(steps)).T)
+
+  def theirs():
+    answer = peer.ask(steps=steps)
+    told = np.array(answer['losses']).reshape(s['members'], steps)
+    losses['torch'].append(told)
+    return answer['seconds']
+
+  times = turns.alternate({'ours': turns.ours(mine), 'torch': theirs}, repeats)
+  differences = np.abs(losses['ours'][0] - losses['torch'][0])
+  if not differences.max() < TOLERANCE:
+    raise RuntimeError(f'losses differ by {differences.max()}: not the same')
+  per = 1e3 / (steps * s['members'])
+  faster, low, high = turns.ratio(times['torch'], times['ours'])
+  return {
+    'row': f'reward training, M = {s["members"]}, width {width} x '
+    f'{s["layers"]}, {2 * PAIRS} x {LENGTH} tokens',
+    'against': f'transformers + torch {peer.told["torch"]}',
+    'unit': 'ms a step of a member',
+    'ours': per * times['ours'].median,
+    'theirs': per * times['torch'].median,
+    'aim': AIMS[width],
+    'ratio': faster,
+    'low': low,
+    'high': high,
+    'compile_s': times['ours'].first - times['ours'].median,
+    'check': f'losses of {steps} steps agree within {differences.max():.0e}',
+  }
+
+
+measure = functools.partial(rows)

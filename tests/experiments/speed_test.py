@@ -1,0 +1,153 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""What the benchmarks are made of: turns, peers, tables; and their rows."""
+
+import json
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.speed import machine, run, table, training, turns
+from warm_jax import errors
+from warm_jax.models import config as config_lib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROW = {
+  'row': 'training',
+  'against': 'torch',
+  'unit': 'ms',
+  'ours': 12.345,
+  'theirs': 40.0,
+  'aim': 3.0,
+  'ratio': 3.24,
+  'low': 3.0,
+  'high': 3.5,
+  'compile_s': 2.0,
+  'check': 'the same losses',
+  'profile': {'products': 0.5, 'the rest': '1/2'},
+}
+
+
+def test_turns_alternate_to_and_fro_and_the_first_stands_apart():
+  order = []
+
+  def program(name, seconds):
+    given = iter(seconds)
+
+    def turn():
+      order.append(name)
+      return next(given)
+
+    return turn
+
+  times = turns.alternate(
+    {'a': program('a', [9, 1, 2, 6]), 'b': program('b', [8, 4, 4, 6])}, 3
+  )
+  assert order == ['a', 'b', 'a', 'b', 'b', 'a', 'a', 'b']
+  assert times['a'].first == 9
+  assert times['a'].turns == (1, 2, 6)
+  assert times['a'].median == 2
+  # Of each round, not of the medians: 4, 2, 1.
+  assert turns.ratio(times['b'], times['a']) == (2, 1, 4)
+
+
+def test_a_peer_answers_turn_by_turn(tmp_path, monkeypatch):
+  program = """
+import serve
+given = serve.settings()
+print('a library prints')
+serve.serve({'version': given['version']}, lambda steps: {'losses': [steps]})
+"""
+  (tmp_path / 'fake.py').write_text(program)
+  shutil.copy(turns.PEERS / 'serve.py', tmp_path)
+  monkeypatch.setattr(turns, 'PEERS', tmp_path)
+  with pytest.raises(RuntimeError, match='a library prints'):
+    turns.Peer(sys.executable, 'fake', {'version': '1'})
+  (tmp_path / 'fake.py').write_text(program.replace("print('a", "str('a"))
+  with turns.Peer(sys.executable, 'fake', {'version': '1'}) as peer:
+    assert peer.told == {'version': '1'}
+    for steps in (3, 4):
+      answer = peer.ask(steps=steps)
+      assert answer['losses'] == [steps]
+      assert answer['seconds'] >= 0
+    with pytest.raises(RuntimeError, match=r'fake\.py ended with'):
+      peer.ask(nonsense=1)
+
+
+@pytest.mark.parametrize('ratio, reached', [(3.24, 'yes'), (2.99, '**no**')])
+def test_a_row_says_aim_and_reached(ratio, reached):
+  cells = table.cells(ROW | {'ratio': ratio})
+  assert cells == [
+    'training',
+    '12.3 ms',
+    '40, torch',
+    f'{ratio:.2f} [3.00, 3.50]',
+    '3',
+    reached,
+    '2.0 s',
+  ]
+
+
+def test_a_row_without_a_peer():
+  cells = table.cells({'row': 'x', 'against': '', 'unit': 's', 'ours': 1234.5})
+  assert cells == ['x', '1,234 s', '', '', '', '', '']
+
+
+def test_tables_are_written_between_the_markers(tmp_path):
+  folder = tmp_path / 'runs'
+  folder.mkdir()
+  found = {'machine': machine.describe() | {'gflops': 99.6}, 'rows': [ROW]}
+  (folder / 'training.json').write_text(json.dumps(found))
+  (tmp_path / 'experiments' / 'speed').mkdir(parents=True)
+  pages = [
+    tmp_path / 'README.md',
+    tmp_path / 'experiments' / 'speed' / 'README.md',
+  ]
+  for page in pages:
+    page.write_text('before <!-- results -->old<!-- /results --> after')
+  table.fill(tmp_path, table.read(folder, run.PARTS))
+  for page in pages:
+    text = page.read_text()
+    assert text.startswith('before ') and text.endswith(' after')
+    assert 'old' not in text
+    assert '| training | 12.3 ms | 40, torch | 3.24 [3.00, 3.50] |' in text
+    assert 'training (100 GFLOP/s, load ' in text
+  assert 'the same losses; products 0.5, the rest 1/2.' in text
+  pages[0].write_text('no markers')
+  with pytest.raises(errors.UserError):
+    table.fill(tmp_path, table.read(folder, run.PARTS))
+
+
+def test_nothing_was_run(tmp_path, capsys):
+  assert run.main(['--table', f'--out={tmp_path}']) == 2
+  assert 'run the parts first' in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    run.main(['--parts=walking'])
+
+
+def test_counted_flops_are_those_of_the_compiled_products():
+  """Against a count by hand of one layer's kernels, by their shapes."""
+  shape = config_lib.ModelConfig(
+    vocab_size=16,
+    max_length=8,
+    width=12,
+    num_layers=1,
+    num_heads=3,
+    num_kv_heads=1,
+    mlp='gated',
+    activation='silu',
+    mlp_width=20,
+  )
+  # query, key and value, out; gate, up, down; scores and their sums.
+  kernels = 12 * 12 + 2 * 12 * 4 + 12 * 12 + 3 * 12 * 20
+  whole = 2 * (kernels + 2 * 5 * 12)
+  assert machine.matmul_flops(shape, 1, 5) == whole
+  assert machine.matmul_flops(shape, 1, 5, only_last=True) == 2 * 2 * 12 * 4
+
+
+def test_settings_of_both_sides_are_json():
+  s = training.settings(64, 2, 'folder')
+  assert json.loads(json.dumps(s)) == s
+  assert np.shape(s['ids']) == (2, 32, 96)
