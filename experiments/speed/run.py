@@ -17,7 +17,6 @@ import json
 import pathlib
 import sys
 
-
 from experiments.speed import machine, table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import numpy as np
-from experiments.speed import turns
 
+from experiments.speed import turns
 from warm_jax import defaults, members
 from warm_jax.models.hf import importing
 from warm_jax.training import optimizer, reward
