@@ -8,12 +8,12 @@ kept if it fails later, or is out of time.
 import contextlib
 import dataclasses
 import functools
-import math
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import backend
 
 from experiments.speed import accelerator_counts as counts
 from warm_jax import defaults, members, rewards, sampling
@@ -65,7 +65,7 @@ def device(quick: bool):
     'kind': found.device_kind,
     'backend': jax.default_backend(),
     'devices': jax.device_count(),
-    'platform': found.client.platform_version.splitlines()[0],
+    'platform': backend.get_backend().platform_version.splitlines()[0],
     'memory_gb': counts.in_gb((found.memory_stats() or {}).get('bytes_limit')),
   }
   yield {'what': 'bfloat16 matmul', 'tflops': counts.matmul_peak(quick) / 1e12}
@@ -255,9 +255,8 @@ def sampling_1b(quick: bool):
     program = sample.lower(**given).compile()
     compile_s = time.perf_counter() - start
     seconds = counts.seconds_of(lambda: program(**given), quick, 5.0)  # noqa: B023
-    weights = 2 * (
-      counts.num_params(shape) + (shape.vocab_size - batch) * shape.width
-    )
+    # The head has as many entries as the embedding, of which rows are read.
+    weights = 2 * (counts.num_params(shape) + batch * shape.width)
     filled = prompt + response / 2
     cache = 2 * 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim
     moved = response * (weights + batch * filled * cache)
@@ -356,17 +355,10 @@ def reinforce_1b(quick: bool):
     'update_utilisation': flops / found['update_s'] / counts.matmul_peak(quick),
     'peak_gb': counts.in_gb(counts.peak_bytes()),
     'peak_before_gb': counts.in_gb(before),
-    # Of the update; the scorer is not in it.
-    'estimate_gb': counts.in_gb(estimate.total + rough_bytes(scorer.params)),
+    # The scorer shares its weights with the anchor, so it takes none.
+    'estimate_gb': counts.in_gb(estimate.total),
     'estimate': str(estimate),
   }
-
-
-def rough_bytes(tree) -> int:
-  """Of the leaves of a tree."""
-  return sum(
-    math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree)
-  )
 
 
 _train = functools.partial

@@ -11,6 +11,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.extend import backend
 
 from warm_jax import errors
 
@@ -84,7 +85,6 @@ def has_kernel(query: jax.Array, key: jax.Array) -> bool:
 
 
 def _has_cudnn() -> bool:
-  device = jax.devices()[0]
-  if 'cuda' not in device.client.platform_version:
+  if 'cuda' not in backend.get_backend().platform_version:
     return False
-  return float(getattr(device, 'compute_capability', 0)) >= 8.0
+  return float(jax.devices()[0].compute_capability) >= 8.0
