@@ -51,6 +51,8 @@ def child(folded: str, arguments: list[str]) -> int:
 
   import jax.monitoring  # the environment was prepared by the parent
 
+  # The environment has no say in this one.
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
   jax.monitoring.register_event_duration_secs_listener(listen)
   with stacks.watched(lambda: now[0]) as seconds:
     code = main.main(['warm', *arguments])
@@ -73,7 +75,6 @@ def run_demo(
   path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
   environment |= {'PYTHONPATH': path, 'HF_HUB_OFFLINE': '1'}
   if profile:
-    environment['JAX_CPU_ENABLE_ASYNC_DISPATCH'] = '0'
     command = [
       sys.executable,
       '-m',

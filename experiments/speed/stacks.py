@@ -5,8 +5,8 @@ A deterministic profiler slows tracing, which is Python, and leaves compiled
 programs alone, so its shares are wrong for jax. Here a thread takes the stack
 of the main thread now and then and counts it for the time since it last looked,
 so that moments when it cannot look (code that holds the interpreter) count in
-full. Computations should not be put off (`JAX_CPU_ENABLE_ASYNC_DISPATCH=0`), or
-their time is found where a result is waited for.
+full. Computations should not be put off (`jax_cpu_enable_async_dispatch` False),
+or their time is found where a result is waited for.
 """
 
 import collections
