@@ -50,6 +50,7 @@ COMMANDS = {
   'warm merge --help': ['-m', 'warm_jax.main', 'merge', '--help'],
   'warm score --help': ['-m', 'warm_jax.main', 'score', '--help'],
 }
+QUICK_COMMANDS = ('python -c pass', 'warm --help')
 
 
 def environment(cache: pathlib.Path | None = None) -> dict:
@@ -130,7 +131,7 @@ def plain_row(row: str, seconds: float, **more) -> dict:
 
 
 def rows(args):
-  """Imports, commands, the first step."""
+  """Imports, commands, the first step (not if `args.quick`)."""
   repeats = 1 if args.quick else args.repeats
   modules = QUICK if args.quick else MODULES
   seconds = {name: [] for name in modules}
@@ -140,9 +141,12 @@ def rows(args):
   for name, found in seconds.items():
     if None not in found:
       yield plain_row(f'import {name}', statistics.median(found[1:]))
-  commands = {k: command_turn(v) for k, v in COMMANDS.items()}
+  chosen = QUICK_COMMANDS if args.quick else COMMANDS
+  commands = {k: command_turn(COMMANDS[k]) for k in chosen}
   for name, times in turns.alternate(commands, repeats).items():
     yield plain_row(name, times.median)
+  if args.quick:  # half a minute of compiling
+    return
   with tempfile.TemporaryDirectory() as folder:
     times = turns.alternate(first_step_turns(pathlib.Path(folder)), repeats)
   faster, low, high = turns.ratio(times['without'], times['with'])

@@ -35,9 +35,9 @@ def test_quick_form():
   for row in found:
     series = row['series']
     assert row['ours'] == series['exponent']
+    assert 2 * growth.line(row).count('|') == growth.HEAD.count('|')
     assert len(series['seconds']) == len(series['sizes'])
     assert min(series['seconds']) > 0 and min(series['megabytes']) > 0
   # A scan over members holds the states of all: memory grows, and not faster.
   by_members = found[0]['series']['memory_exponent']
   assert 0 < by_members < 1.1
-  assert growth.table(found).count('\n') == len(found) + 1
