@@ -3,6 +3,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -54,6 +56,10 @@ NO_JAX = [
   'processes',
   'interruption',
 ]
+# What takes a tenth of a second or more to import.
+HEAVY = {'jax', 'flax', 'optax', 'orbax', 'grain', 'scipy', 'transformers'}
+HEAVY |= {'tensorflow', 'tensorflow_datasets', 'torch', 'matplotlib', 'pyarrow'}
+HEAVY |= {'tokenizers', 'jinja2', 'numpy'}
 # `Run` is the type of a stage's argument.
 ALLOWED = [('stages', 'pipeline')]
 
@@ -102,13 +108,39 @@ def test_flax_stays_in_models():
 
 
 def test_the_command_starts_without_jax():
-  heavy = {'jax', 'flax', 'optax', 'orbax', 'grain', 'transformers', 'numpy'}
-  heavy |= {'tensorflow_datasets', 'matplotlib', 'tokenizers', 'scipy'}
   for name in NO_JAX:
     found = {
       n.split('.')[0] for n in imported(ROOT / f'{name}.py', top_level=True)
     }
-    assert not found & heavy, f'{name} imports {found & heavy}'
+    assert not found & HEAVY, f'{name} imports {found & HEAVY}'
+
+
+@pytest.mark.parametrize(
+  ('program', 'allowed'),
+  [
+    ("main.main(['warm', '--help'])", ()),
+    ("main.main(['warm', '--version'])", ()),
+    ("main.main(['warm', 'merge', '--help'])", ('numpy',)),
+    ("main.main(['warm', 'score', '--help'])", ('numpy',)),
+    ('from warm_jax.commands import merge', ('numpy',)),
+    # What scoring needs: no data sets in order, no checkpoints, no statistics.
+    ('from warm_jax.stages import judges', ('numpy', 'jax', 'flax', 'optax')),
+  ],
+)
+def test_what_is_not_used_is_not_imported(program, allowed):
+  told = subprocess.run(
+    [
+      sys.executable,
+      '-c',
+      f'import sys; from warm_jax import main; {program}; '
+      "print(*{name.partition('.')[0] for name in sys.modules})",
+    ],
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  )
+  found = set(told.stdout.splitlines()[-1].split())
+  assert not found & HEAVY - set(allowed)
 
 
 def test_nothing_imports_tensorflow_or_torch():

@@ -74,7 +74,7 @@ def test_stopping_early_reads_no_further_than_ahead():
   batches = loader.batches(gather, 12, [0], 5, 0, 1_000)
   next(batches)
   batches.close()
-  assert len(seen) <= 2 + loader.READ_OPTIONS.prefetch_buffer_size
+  assert len(seen) <= 2 + loader.READ_OPTIONS['prefetch_buffer_size']
 
 
 def test_errors_of_a_reading_thread_arrive():

@@ -8,18 +8,22 @@ a resumed run goes on with the same batches as an uninterrupted one, in the
 middle of an epoch too.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
 
 from warm_jax import errors
 
+if TYPE_CHECKING:
+  import grain
+
 # Threads that gather batches, and how many are kept ready. A batch is a copy of
 # some rows, so one thread keeps up; two hide a slow disk.
-READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+READ_OPTIONS = {'num_threads': 2, 'prefetch_buffer_size': 4}
 
 
 def order_seed(*parts) -> int:
@@ -57,6 +61,9 @@ def member_order(
       f'data: {num_rows} rows are fewer than one batch of {batch_size}; give '
       'more rows or a smaller batch_size'
     )
+  # Here, because it imports Orbax, and what scores or evaluates needs neither.
+  import grain
+
   return [
     grain.MapDataset.range(num_rows)
     .shuffle(seed=int(seed))
@@ -102,6 +109,8 @@ def batches(
     start_step: first step, any; nothing before it is read.
     num_steps: the step after the last.
   """
+  import grain
+
   orders = member_order(num_rows, seeds, batch_size)
 
   def read(step):
@@ -109,7 +118,7 @@ def batches(
 
   if start_step < num_steps:
     steps = grain.MapDataset.range(start_step, num_steps).map(read)
-    yield from steps.to_iter_dataset(READ_OPTIONS)
+    yield from steps.to_iter_dataset(grain.ReadOptions(**READ_OPTIONS))
 
 
 def eval_batches(num_rows: int, batch_size: int) -> Iterator[np.ndarray]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import scipy.special
 
 from warm_jax import errors
 from warm_jax.evaluation import intervals
@@ -46,9 +45,11 @@ def rank_weights(num_samples: int, ns: Iterable[int]) -> np.ndarray:
     raise errors.UserError(
       f'best-of-n needs 1 <= n <= {num_samples} samples, got n = {ns.tolist()}'
     )
+  from scipy import special
+
   n = ns[:, None].astype(np.float64)
   below = np.arange(num_samples, dtype=np.float64)[None, :]  # i - 1
-  log_choose = scipy.special.gammaln
+  log_choose = special.gammaln
   possible = below >= n - 1.0
   rest = np.where(possible, below - n + 1.0, 0.0)
   numerator = log_choose(below + 1.0) - log_choose(n) - log_choose(rest + 1.0)

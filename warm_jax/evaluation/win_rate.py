@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 
 from warm_jax import errors
 from warm_jax.evaluation import intervals
@@ -161,8 +160,10 @@ def length_controlled(won: np.ndarray, length_difference: np.ndarray) -> float:
   if spread == 0:
     # All pairs differ by the same length: nothing tells its effect.
     return float(won.mean()) if difference[0] == 0 else float('nan')
+  from scipy import optimize
+
   x = np.tanh(difference / spread)
-  result = scipy.optimize.minimize(
+  result = optimize.minimize(
     lambda w: _penalised_nll(w, x, won), np.zeros(2), method='BFGS', jac=True
   )
   return float(1.0 / (1.0 + np.exp(-result.x[0])))

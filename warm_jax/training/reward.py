@@ -13,8 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
-import scipy.special
 
 from warm_jax import errors, losses, members, sharding
 from warm_jax.data import encoding, loader
@@ -49,6 +47,9 @@ def fit_probe(
   Raises:
     NonFiniteError: a feature is NaN or infinite.
   """
+  # Here, so that what only scores or trains does not wait for scipy.
+  from scipy import optimize, special
+
   difference = np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64)
   if not np.isfinite(difference).all():
     raise errors.NonFiniteError(
@@ -59,11 +60,11 @@ def fit_probe(
   def objective(w):
     margin = difference @ w
     loss = np.logaddexp(0.0, -margin).mean() + 0.5 * l2 * w @ w
-    weight = -scipy.special.expit(-margin) / len(margin)
+    weight = -special.expit(-margin) / len(margin)
     return loss, difference.T @ weight + l2 * w
 
   start = np.zeros(difference.shape[1])
-  fit = scipy.optimize.minimize(objective, start, jac=True, method='L-BFGS-B')
+  fit = optimize.minimize(objective, start, jac=True, method='L-BFGS-B')
   return fit.x.astype(np.float32)
 
 

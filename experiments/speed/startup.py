@@ -1,0 +1,183 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""How long one waits: imports, commands that compute nothing, a first step.
+
+  python -m experiments.speed.startup [--repeats=5] [--quick]
+
+Everything is a process of its own, in turn, medians. Imports are the totals of
+`python -X importtime`, so an import's own imports are in it (jax's in flax's).
+The first step is that of configs/nano.py: its stage `pretrain` from a work
+directory that holds the stage before, with an empty compilation cache and with
+one that the same command has filled.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from experiments.speed import turns
+
+ROOT = pathlib.Path(__file__).parents[2]
+# What stages import, and what only some commands do.
+MODULES = (
+  'warm_jax.main',
+  'warm_jax.commands.merge',
+  'warm_jax.stages.judges',  # what `warm score` computes with
+  'warm_jax.stages.policy',
+  'numpy',
+  'jax',
+  'flax.linen',
+  'optax',
+  'grain',
+  'orbax.checkpoint',
+  'scipy.stats',
+  'tensorflow_datasets',
+  'transformers',
+  'matplotlib.pyplot',
+)
+QUICK = ('warm_jax.main', 'numpy')
+COMMANDS = {
+  'python -c pass': ['-c', 'pass'],
+  'warm --version': ['-m', 'warm_jax.main', '--version'],
+  'warm --help': ['-m', 'warm_jax.main', '--help'],
+  'warm merge --help': ['-m', 'warm_jax.main', 'merge', '--help'],
+  'warm score --help': ['-m', 'warm_jax.main', 'score', '--help'],
+}
+QUICK_COMMANDS = ('python -c pass', 'warm --help')
+
+
+def environment(cache: pathlib.Path | None = None) -> dict:
+  """Of this checkout, with the compilation cache in that folder."""
+  path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+  found = os.environ | {'PYTHONPATH': path, 'HF_HUB_OFFLINE': '1'}
+  # `warm` sets what is not set; a folder of the user's would be a warm one.
+  found.pop('JAX_COMPILATION_CACHE_DIR', None)
+  if cache is not None:
+    found['XDG_CACHE_HOME'] = str(cache)
+  return found
+
+
+def import_seconds(module: str) -> float | None:
+  """Total of one import in a new process; None if it is not installed."""
+  told = subprocess.run(
+    [sys.executable, '-X', 'importtime', '-c', f'import {module}'],
+    env=environment(),
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  # import time: self [us] | cumulative | name, indented by depth.
+  found = re.findall(r'\| +(\d+) \| *(\S+)$', told.stderr, re.MULTILINE)
+  total = dict((name, int(us)) for us, name in found).get(module)
+  # A package found already by one that it imports stands lower in the list.
+  return None if told.returncode or total is None else 1e-6 * total
+
+
+def command_turn(arguments, cache=None) -> turns.Turn:
+  """Seconds of a whole process."""
+
+  def turn():
+    begin = time.perf_counter()
+    subprocess.run(
+      [sys.executable, *arguments],
+      env=environment(cache),
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      check=True,
+    )
+    return time.perf_counter() - begin
+
+  return turn
+
+
+def first_step_turns(folder: pathlib.Path) -> dict[str, turns.Turn]:
+  """The stage with an empty and with a full cache, always from the start."""
+  config = f'--config={ROOT / "configs" / "nano.py"}'
+  begun, work = folder / 'begun', folder / 'work'
+  command_turn(
+    ['-m', 'warm_jax.main', config, f'--workdir={begun}', '--stage=world'],
+    folder / 'full',
+  )()
+  command = ['-m', 'warm_jax.main', config, f'--workdir={work}']
+  command.append('--stage=pretrain')
+
+  def turn(cache: pathlib.Path, empty: bool):
+    def run():
+      shutil.rmtree(work, ignore_errors=True)
+      shutil.copytree(begun, work)
+      if empty:
+        shutil.rmtree(cache, ignore_errors=True)
+      return command_turn(command, cache)()
+
+    return run
+
+  return {
+    'without': turn(folder / 'empty', True),
+    'with': turn(folder / 'full', False),  # filled by its first turn
+  }
+
+
+def plain_row(row: str, seconds: float, **more) -> dict:
+  """A row without anything beside it."""
+  blank = {'against': '', 'theirs': None, 'aim': None, 'ratio': None}
+  blank |= {'low': None, 'high': None, 'compile_s': None, 'check': ''}
+  return blank | {'row': row, 'unit': 's', 'ours': seconds} | more
+
+
+def rows(args):
+  """Imports, commands, the first step (not if `args.quick`)."""
+  repeats = 1 if args.quick else args.repeats
+  modules = QUICK if args.quick else MODULES
+  seconds = {name: [] for name in modules}
+  for _ in range(repeats + 1):  # the first one fills the page cache
+    for name in modules:
+      seconds[name].append(import_seconds(name))
+  for name, found in seconds.items():
+    if None not in found:
+      yield plain_row(f'import {name}', statistics.median(found[1:]))
+  chosen = QUICK_COMMANDS if args.quick else COMMANDS
+  commands = {k: command_turn(COMMANDS[k]) for k in chosen}
+  for name, times in turns.alternate(commands, repeats).items():
+    yield plain_row(name, times.median)
+  if args.quick:  # half a minute of compiling
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    times = turns.alternate(first_step_turns(pathlib.Path(folder)), repeats)
+  faster, low, high = turns.ratio(times['without'], times['with'])
+  yield plain_row(
+    'nano, stage pretrain, process and all, full compilation cache',
+    times['with'].median,
+    against='an empty one',
+    theirs=times['without'].median,
+    ratio=faster,
+    low=low,
+    high=high,
+  )
+
+
+def main():
+  """Prints a row a line."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--repeats', type=int, default=5)
+  parser.add_argument('--quick', action='store_true')
+  parser.add_argument('--out', type=pathlib.Path)
+  args = parser.parse_args()
+  found = []
+  for row in rows(args):
+    found.append(row)
+    beside = f' (against {row["theirs"]:.2f})' if row['theirs'] else ''
+    print(f'| {row["row"]} | {row["ours"]:.3f} s{beside} |', flush=True)
+  if args.out:
+    args.out.write_text(json.dumps(found, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  main()
