@@ -171,7 +171,7 @@ def policy_step(program):
     is_active=sharding.put(jnp.ones(M, bool), 1),
   )
   ensemble = rewards.ensemble(sharding.put(_heads(), 1), SHAPE, 'mean')
-  sample, score, _, update = policy._programs(
+  sample, score, _, update = policy.programs(
     SHAPE, TX, TOKENIZER, config, 'auto'
   )
   batch = {'ids': IDS[:, :B, :4], 'mask': MASK[:, :B, :4]}

@@ -29,6 +29,7 @@ SIZES = {
   '100m': (32000, 768, 8, 12, 4, 2048),
   '1b': (32000, 2048, 22, 32, 4, 5632),
 }
+OUT = 'FOLDER_OF_THE_MERGE'  # in a command; replaced when it runs
 FIELDS = ('what', 'seconds', 'low', 'high', 'processor', 'peak_gb', 'extra_gb')
 
 
@@ -73,6 +74,20 @@ def make_model(folder: pathlib.Path, size: str, dtype: str, seed: int) -> None:
   with writer.SafetensorsWriter(folder, plan, max_shard_bytes=1e9) as out:
     for tensor in tensors:
       out.write(tensor.name, np.resize(block, tensor.shape))
+
+
+def make_models(work: pathlib.Path, size: str, dtype: str, num: int) -> list:
+  """Folders of so many models.
+
+  Each is made in a process of its own: the peak memory of this one would count
+  as that of those it starts.
+  """
+  folders = [work / f'model_{i}' for i in range(num)]
+  for i, folder in enumerate(folders):
+    arguments = [f'--size={size}', f'--dtype={dtype}', f'--seed={i}']
+    command = [sys.executable, __file__, '--child=make', *arguments]
+    subprocess.check_call([*command, f'--folder={folder}'], env=environment())
+  return folders
 
 
 # ---------------------------------------------------------------------------
@@ -178,7 +193,8 @@ def run_command(command: list, out: pathlib.Path) -> dict:
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
   )
-  errors = process.stderr.read()
+  with process.stderr:
+    errors = process.stderr.read()
   _, status, usage = os.wait4(process.pid, 0)
   seconds = time.perf_counter() - begin
   process.returncode = os.waitstatus_to_exitcode(status)
@@ -229,26 +245,37 @@ def measure_import(folder: pathlib.Path, repeats: int) -> list[dict]:
   return [row(name, runs) for name, runs in found.items()]
 
 
-def measure_merge(folders, work, mergekit, repeats: int) -> list[dict]:
-  """Uniform merges to float32, by `warm merge` and by mergekit."""
+def merge_commands(folders, work, mergekit) -> dict:
+  """Uniform merges to float32: {name: command with its folder as `OUT`}."""
   recipe = work / 'recipe.yaml'
   lines = ['merge_method: linear', 'dtype: float32', 'models:']
   for folder in folders:
     lines += [f'- model: {folder}', '  parameters: {weight: 1.0}']
   recipe.write_text('\n'.join(lines) + '\n')
-  out = work / 'out'
-  warm = [sys.executable, '-m', 'warm_jax.main', 'merge', f'--out={out}']
+  warm = [sys.executable, '-m', 'warm_jax.main', 'merge', f'--out={OUT}']
   commands = {'warm merge': [*warm, *folders]}
   if mergekit:
-    base = [mergekit, recipe, out, '--quiet', '--no-write-model-card']
+    base = [mergekit, recipe, OUT, '--quiet', '--no-write-model-card']
     commands['mergekit linear'] = base
     commands['mergekit, 2 threads'] = [*base, '-j', '2']
+  return commands
+
+
+def run_merge(command: list, folders, out: pathlib.Path) -> dict:
+  """As `run_command`, of one of `merge_commands`, with its inputs in memory."""
+  warm_cache(folders)
+  placed = [str(part).replace(OUT, str(out)) for part in command]
+  return run_command(placed, out)
+
+
+def measure_merge(folders, work, mergekit, repeats: int) -> list[dict]:
+  """Uniform merges to float32, by `warm merge` and by mergekit."""
+  commands = merge_commands(folders, work, mergekit)
   found = {name: [] for name in commands}
   for _ in range(repeats):
     for name, command in commands.items():
-      warm_cache(folders)
-      found[name].append(run_command(command, out))
-  shutil.rmtree(out, ignore_errors=True)
+      found[name].append(run_merge(command, folders, work / 'out'))
+  shutil.rmtree(work / 'out', ignore_errors=True)
   return [row(name, runs) for name, runs in found.items()]
 
 
@@ -301,15 +328,7 @@ def main() -> None:
     return
   work = pathlib.Path(tempfile.mkdtemp(dir=given.work, prefix='warm_speed_'))
   try:
-    folders = [work / f'model_{i}' for i in range(given.models)]
-    for i, folder in enumerate(folders):
-      # In its own process: the peak memory of this one would count as that of
-      # those it starts.
-      arguments = [f'--size={given.size}', f'--dtype={given.dtype}']
-      command = [sys.executable, __file__, '--child=make', *arguments]
-      subprocess.check_call(
-        [*command, f'--folder={folder}', f'--seed={i}'], env=environment()
-      )
+    folders = make_models(work, given.size, given.dtype, given.models)
     sizes = [p.stat().st_size for p in folders[0].glob('*.safetensors')]
     print(
       f'{given.models} models {given.size} in {given.dtype}: '

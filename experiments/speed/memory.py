@@ -167,6 +167,7 @@ def outlined(
   )
   one = functools.partial(
     reinforce.member_step,
+    max_new_tokens=config.max_new_tokens,
     temperature=0.9,
     missing_eos_penalty=1.0,
     num_samples=1,

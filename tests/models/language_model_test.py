@@ -1,12 +1,14 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Tests of initialisation and of the log-probabilities of tokens."""
 
+import dataclasses
 import functools
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.special
 
 from warm_jax.models import config as config_lib
@@ -126,6 +128,66 @@ def test_gradient_against_finite_differences():
   slope = jax.jit(jax.grad(loss))(0.0)
   h = 1e-3
   np.testing.assert_allclose(slope, (loss(h) - loss(-h)) / (2 * h), rtol=5e-3)
+
+
+@pytest.mark.parametrize('remat', [False, True])
+@pytest.mark.parametrize('length', [1, 4])
+def test_responses_are_part_of_all(length, remat):
+  """Values and gradients; two samples a prompt, of two prompts of two lengths.
+
+  One response ends early, and one has a prompt shorter than there is room for.
+  """
+  config = dataclasses.replace(
+    CONFIG, num_layers=2, layer_types=None, remat=remat
+  )
+  params = language_model.init_params(jax.random.key(0), config)
+  ids = jax.random.randint(jax.random.key(3), (4, 5 + length), 0, 11)
+  start = jnp.array([2, 2, 5, 5])
+  end = start + jnp.array([length, 1, length, length])
+  index = jnp.arange(5 + length)[None, :]
+  mask = index < end[:, None]
+  in_prompt = index < start[:, None]
+  ids = jnp.where(in_prompt, jnp.repeat(ids[::2], 2, axis=0), ids)
+  weights = jax.random.normal(jax.random.key(4), (2, 4, length))
+
+  def of_responses(params):
+    return jnp.stack(
+      language_model.response_logps_and_entropy(
+        params,
+        config,
+        ids,
+        mask,
+        start,
+        length,
+        num_samples=2,
+        temperature=0.8,
+      )
+    )
+
+  def of_all(params):
+    found = jnp.stack(
+      language_model.token_logps_and_entropy(
+        params, config, ids, mask, temperature=0.8
+      )
+    )
+    return jnp.stack(
+      [found[:, b, s : s + length] for b, s in enumerate(start.tolist())],
+      axis=1,
+    )
+
+  found = []
+  for f in (of_responses, of_all):
+
+    def weighed(params, f=f):
+      out = f(params)
+      return jnp.sum(out * weights), out
+
+    found.append(jax.jit(jax.value_and_grad(weighed, has_aux=True))(params))
+  (_, one), (_, other) = (value for value, _ in found)
+  np.testing.assert_allclose(one, other, atol=3e-6)
+  np.testing.assert_array_equal(np.asarray(one[0, 1, 1:]), 0.0)
+  assert np.all(np.asarray(one[0, 2:]) < 0.0)
+  chex.assert_trees_all_close(found[0][1], found[1][1], atol=2e-5)
 
 
 def test_same_shapes_compile_once():

@@ -177,8 +177,10 @@ def test_bradley_terry_divides_by_pairs():
 @pytest.mark.parametrize('baseline', reinforce.BASELINES)
 def test_reinforce_divides_by_sequences(baseline):
   params, batch = lm_params(), rows(16, seed=2)
+  ids = batch['ids']
+  ids[1::2, :2] = ids[::2, :2]  # two samples of a prompt of two tokens
   samples = sampling.Samples(
-    ids=batch['ids'],
+    ids=ids,
     mask=batch['mask'],
     response_start=np.full(16, 2, np.int32),
     logps=np.full((16, LENGTH), -2.0, np.float32),
@@ -207,6 +209,7 @@ def test_reinforce_divides_by_sequences(baseline):
       anchor_params,
       model_config=MODEL,
       tx=RECORDING,
+      max_new_tokens=LENGTH - 2,
       temperature=0.9,
       missing_eos_penalty=1.0,
       num_samples=2,

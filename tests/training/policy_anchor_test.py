@@ -119,6 +119,7 @@ def test_expected_gradient_is_exact(kind):
     reinforce.member_step,
     model_config=MODEL,
     tx=RECORDING,
+    max_new_tokens=2,
     temperature=TEMPERATURE,
     missing_eos_penalty=0.0,
     num_samples=1,

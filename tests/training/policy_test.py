@@ -126,6 +126,7 @@ def member_step(state, samples, scores, anchor, *, temperature=1.0, spp=1):
     tx=RECORDING,
     temperature=temperature,
     missing_eos_penalty=PENALTY,
+    max_new_tokens=2,
     num_samples=spp,
   )
 
@@ -256,10 +257,10 @@ HAND_PROMPTS = [PROMPTS[0], PROMPTS[1], PROMPTS[0]]
 HAND_RESPONSES = [[EOS], [A, EOS], [B, PAD]]
 
 
-def hand_logps(params, temperature):
+def hand_logps(params, temperature, prompts):
   """[3, 2] log-probabilities of the hand-made responses, NaN where none."""
   out = np.full((3, 2), np.nan)
-  for row, (prompt, response) in enumerate(zip(HAND_PROMPTS, HAND_RESPONSES)):
+  for row, (prompt, response) in enumerate(zip(prompts, HAND_RESPONSES)):
     for t in range(len(response)):
       prefix = jnp.array([[*prompt, *response[:t]]])  # unpadded, uncached
       hidden = language_model.hidden_states(
@@ -271,10 +272,10 @@ def hand_logps(params, temperature):
   return out
 
 
-def hand_values(params):
+def hand_values(params, prompts):
   """[3, 2] values of the states before the response tokens."""
   out = np.full((3, 2), np.nan)
-  for row, (prompt, response) in enumerate(zip(HAND_PROMPTS, HAND_RESPONSES)):
+  for row, (prompt, response) in enumerate(zip(prompts, HAND_RESPONSES)):
     for t in range(len(response)):
       prefix = jnp.array([[*prompt, *response[:t]]])
       values = value_model.values(
@@ -289,11 +290,15 @@ def test_metrics_by_hand(baseline, temperature=0.9):
   """Mask, place of the penalty, KL, value alignment (R5, R6, R9)."""
   params, anchor, value = lm_params(0), lm_params(1), value_params(2)
   kl_coef, scores = 0.4, np.array([1.0, -2.0, 0.5])
-  logps, anchor_logps = (hand_logps(p, temperature) for p in (params, anchor))
+  use_value = baseline == 'value'
+  # With leave-one-out they are samples of one prompt.
+  prompts = HAND_PROMPTS if use_value else [PROMPTS[0]] * 3
+  logps, anchor_logps = (
+    hand_logps(p, temperature, prompts) for p in (params, anchor)
+  )
   kl = np.nansum(logps - anchor_logps, axis=1)
   shaped = scores - PENALTY * np.array([0, 0, 1]) - kl_coef * kl
-  samples = make_samples(HAND_PROMPTS, HAND_RESPONSES)
-  use_value = baseline == 'value'
+  samples = make_samples(prompts, HAND_RESPONSES)
   state = member_state(params, value if use_value else None, kl_coef=kl_coef)
   _, metrics = member_step(
     state,
@@ -301,11 +306,11 @@ def test_metrics_by_hand(baseline, temperature=0.9):
     jnp.array(scores, jnp.float32),
     anchor,
     temperature=temperature,
-    spp=3,
+    spp=1 if use_value else 3,
   )
 
   if use_value:
-    values = hand_values(value)
+    values = hand_values(value, prompts)
     loss = np.nansum((shaped[:, None] - values) ** 2, axis=1).mean()
     assert float(metrics['value/loss']) == pytest.approx(loss, rel=1e-5)
     advantages = shaped[:, None] - values
@@ -336,9 +341,10 @@ def sampled(params, temperature, rows=32):
     ('eos_id', EOS),
     ('pad_id', PAD),
   )
+  half = rows // 2
   prompts = {
-    'ids': jnp.array([[BOS, A, PAD], [BOS, B, A]] * (rows // 2)),
-    'mask': jnp.array([[True, True, False], [True] * 3] * (rows // 2)),
+    'ids': jnp.array([[BOS, A, PAD]] * half + [[BOS, B, A]] * half),
+    'mask': jnp.array([[True, True, False]] * half + [[True] * 3] * half),
   }
   state = member_state(params, kl_coef=0.0)
   sample = functools.partial(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from warm_jax import sharding
 from warm_jax.models import config as config_lib
-from warm_jax.models import layers, transformer
+from warm_jax.models import kv_cache, layers, transformer
 
 PyTree = Any
 
@@ -174,24 +174,127 @@ def token_logps_and_entropy(
   hidden = hidden_states(
     params, config, ids, mask, dropout_rate=dropout_rate, rng=rng
   )
-  scaled = logits(params, config, hidden) / temperature
   previous, following = _neighbours(mask.astype(bool))
   # Targets are moved to the position that predicts them, and the results back:
   # that moves [B, T] numbers instead of [B, T, D] hidden states.
   targets = jnp.take_along_axis(ids, following, axis=1)
-  log_z = jax.nn.logsumexp(scaled, axis=-1)
-  is_target = targets[:, :, None] == jnp.arange(config.vocab_size)[None, None]
-  # A masked sum, not a gather: its gradient is no scatter, and XLA fuses it.
-  chosen = jnp.sum(jnp.where(is_target, scaled, 0.0), axis=-1)
+  found = _of_targets(params, config, hidden, targets, temperature)
   has_previous = mask.astype(bool) & (previous >= 0)
 
   def to_target(x):
     moved = jnp.take_along_axis(x, jnp.maximum(previous, 0), axis=1)
     return jnp.where(has_previous, moved, 0.0)
 
-  logps = to_target(chosen - log_z)
+  logps, entropy = found
+  return to_target(logps), to_target(entropy)
+
+
+def response_logps_and_entropy(
+  params: PyTree,
+  config: config_lib.ModelConfig,
+  ids: jax.Array,
+  mask: jax.Array,
+  start: jax.Array,
+  length: int,
+  *,
+  num_samples: int = 1,
+  temperature: jax.Array | float = 1.0,
+) -> tuple[jax.Array, jax.Array]:
+  """`token_logps_and_entropy` of responses alone, see `response_states`.
+
+  Returns:
+    (logps, entropy): each [B, R] float32; 0 at padding. Entry j is of token
+    start + j.
+  """
+  hidden = response_states(
+    params, config, ids, mask, start, length, num_samples=num_samples
+  )
+  logps, entropy = _of_targets(
+    params, config, hidden, take_span(ids, start, length), temperature
+  )
+  is_real = take_span(mask.astype(bool), start, length)
+  return jnp.where(is_real, logps, 0.0), jnp.where(is_real, entropy, 0.0)
+
+
+def response_states(
+  params: PyTree,
+  config: config_lib.ModelConfig,
+  ids: jax.Array,
+  mask: jax.Array,
+  start: jax.Array,
+  length: int,
+  *,
+  num_samples: int = 1,
+) -> jax.Array:
+  """Final hidden states from which the tokens of responses are predicted.
+
+  Those of `hidden_states`, one token before each token of a response. A prompt
+  is computed once for all its samples, and its last layer at one position.
+
+  Args:
+    params: tree with the key 'backbone'.
+    config: model shape (static).
+    ids: [B, T] int32, prompts with responses, padding only at the end.
+    mask: [B, T] bool, True for real tokens.
+    start: [B] int32, first token of the response, from 1 to T - R.
+    length: R, tokens of the longest response (static).
+    num_samples: responses to each prompt, in adjacent rows (static).
+
+  Returns:
+    [B, R, D] float32; finite but meaningless where there is no token.
+  """
+  if config.remat:
+    # Layers with a cache are not computed again backward.
+    return take_span(
+      hidden_states(params, config, ids, mask), start - 1, length
+    )
+  first = start[::num_samples]
+  prompts = ids[::num_samples, : ids.shape[1] - length]
+  in_prompt = jnp.arange(prompts.shape[1])[None, :] < first[:, None]
+  cache = kv_cache.init_cache(config, len(prompts), ids.shape[1] - 1)
+  last, cache = hidden_states(
+    params, config, prompts, in_prompt, cache=cache, only=first - 1
+  )
+
+  def for_each(x):
+    return x if x.ndim == 0 else jnp.repeat(x, num_samples, axis=0)
+
+  last, cache = jax.tree.map(for_each, (last, cache))
+  if length == 1:
+    return last
+  # Nothing is predicted from the last token.
+  rest, _ = hidden_states(
+    params,
+    config,
+    take_span(ids, start, length - 1),
+    take_span(mask, start, length - 1),
+    cache=cache,
+  )
+  return jnp.concatenate([last, rest], axis=1)
+
+
+def take_span(x: jax.Array, start: jax.Array, length: int) -> jax.Array:
+  """Row b from start[b] on: [B, T, ...] -> [B, length, ...].
+
+  A slice a row: its gradient is one write a row. start + length <= T.
+  """
+
+  def of_row(row, first):
+    return jax.lax.dynamic_slice_in_dim(row, first, length)
+
+  return jax.vmap(of_row)(x, start)
+
+
+def _of_targets(params, config, hidden, targets, temperature):
+  """Log-probability of targets [B, T] under hidden [B, T, D]; entropy there."""
+  scaled = logits(params, config, hidden) / temperature
+  log_z = jax.nn.logsumexp(scaled, axis=-1)
+  is_target = targets[:, :, None] == jnp.arange(config.vocab_size)[None, None]
+  # A masked sum, not a gather: its gradient is no scatter, and XLA fuses it.
+  chosen = jnp.sum(jnp.where(is_target, scaled, 0.0), axis=-1)
   probabilities = jnp.exp(scaled - log_z[:, :, None])
-  return logps, to_target(log_z - jnp.sum(probabilities * scaled, axis=-1))
+  entropy = log_z - jnp.sum(probabilities * scaled, axis=-1)
+  return chosen - log_z, entropy
 
 
 def _neighbours(mask: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -54,6 +54,10 @@ def values(
     [B, T] float32; 0 at padding.
   """
   hidden = language_model.hidden_states(params, config, ids, mask)
+  return jnp.where(mask.astype(bool), of_states(params, hidden), 0.0)
+
+
+def of_states(params: PyTree, hidden: jax.Array) -> jax.Array:
+  """Values [B, T] of final hidden states [B, T, D]."""
   head = params['value']
-  out = jnp.sum(hidden * head['kernel'][None, None, :], axis=-1)
-  return jnp.where(mask.astype(bool), out + head['bias'], 0.0)
+  return jnp.sum(hidden * head['kernel'][None, None, :], axis=-1) + head['bias']

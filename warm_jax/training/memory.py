@@ -57,7 +57,7 @@ _GATED = {'plain': 0, 'gated': 2}
 _REMAT = 2  # of R T D
 # Beside the layers, while the backward pass is at the last one: of R T D, R T F.
 _LAST = {'language': (5, 0.6), 'reward': (7, 0.6), 'policy': (5, 0.6)}
-# Of R T V: the logits and their gradient; with the entropy of a policy more.
+# Of R T V (a policy: of its responses alone): the logits and their gradient; with the entropy of a policy more.
 _LOGITS = {'language': 2, 'reward': 0, 'policy': 4}
 # Gradients, clipped gradients and copies made because the old weights are still
 # read where the new ones are written: in a loop over members, and at once.
@@ -88,6 +88,7 @@ class Step:
     num_models: models of this shape that one member trains (a policy with its
       value model has two).
     devices: of the mesh, along (member, data, model).
+    num_logits: tokens of a row whose logits are computed; None: all.
   """
 
   objective: str
@@ -103,6 +104,7 @@ class Step:
   fixed: PyTree = ()
   num_models: int = 1
   devices: tuple[int, int, int] = (1, 1, 1)
+  num_logits: int | None = None
 
   @property
   def num_members(self) -> int:
@@ -265,7 +267,8 @@ def _activations(step, row_devices: int, model_devices: int):
     kept = num_layers * layer
     of_stream, of_wide = _LAST[step.objective]
     last = round(of_stream * stream + of_wide * wide)
-  logits = _LOGITS[step.objective] * tokens * c.vocab_size * 4
+  predicted = rows * (step.num_logits or step.length)
+  logits = _LOGITS[step.objective] * predicted * c.vocab_size * 4
   if c.remat and logits:
     # Layers are computed again after the logits are gone.
     logits = max(0, logits - layer)

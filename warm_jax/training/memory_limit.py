@@ -106,6 +106,7 @@ def policy_step(
     + [_array(rows[:2], t) for t in kinds],  # start, end, score of each
     rows=config.batch_size,
     length=length,
+    num_logits=config.max_new_tokens,
     units=config.batch_size // config.samples_per_prompt,
     micro_batches=config.get('micro_batches', 1),
     member_map=member_map,

@@ -127,7 +127,7 @@ def train(
     is_active=sharding.put(jnp.ones(num_policies, bool), 1),
   )
   per_prompt = config.samples_per_prompt
-  sample_fn, score_fn, kl_fn, update_fn = _programs(
+  sample_fn, score_fn, kl_fn, update_fn = programs(
     model_config, tx, tokenizer, config, runtime.member_map
   )
 
@@ -186,7 +186,7 @@ def train(
   return kept, result | {'stopped_at': stopped_at}
 
 
-def _programs(model_config, tx, tokenizer, config, member_map):
+def programs(model_config, tx, tokenizer, config, member_map):
   """The compiled parts of a step, over all members.
 
   Returns:
@@ -203,6 +203,7 @@ def _programs(model_config, tx, tokenizer, config, member_map):
     model_config=model_config,
     tx=tx,
     temperature=config.temperature,
+    max_new_tokens=config.max_new_tokens,
     missing_eos_penalty=config.missing_eos_penalty,
     num_samples=config.samples_per_prompt,
     micro_batches=config.get('micro_batches', 1),
@@ -211,6 +212,8 @@ def _programs(model_config, tx, tokenizer, config, member_map):
     reinforce.member_kl,
     model_config=model_config,
     temperature=config.temperature,
+    max_new_tokens=config.max_new_tokens,
+    num_samples=config.samples_per_prompt,
   )
   return _jitted(
     sample,

@@ -87,6 +87,7 @@ def member_step(
   model_config,
   tx,
   temperature,
+  max_new_tokens,
   missing_eos_penalty,
   num_samples,
   micro_batches=1,
@@ -95,15 +96,16 @@ def member_step(
 
   Args:
     state: PolicyState of one member.
-    samples: sampling.Samples with ids [B, T]; with leave-one-out the samples
-      of one prompt are adjacent.
+    samples: sampling.Samples with ids [B, T]; the samples of one prompt are
+      adjacent.
     scores: [B] rewards of the scorer, before KL and penalty.
     anchor_params: LM params of a fixed anchor.
     model_config: shape of policy, anchor and value model (static).
     tx: optimizer of unit learning rate, for policy and value (static).
     temperature: of the sampling (static).
+    max_new_tokens: R, length of the longest response (static).
     missing_eos_penalty: taken off the reward of a response that did not end.
-    num_samples: samples per prompt for leave-one-out.
+    num_samples: samples per prompt, adjacent (static).
     micro_batches: parts that the batch is computed in, see `micro_batches`
       (static); the samples of one prompt stay together.
 
@@ -119,6 +121,7 @@ def member_step(
       anchor_params,
       model_config=model_config,
       temperature=temperature,
+      max_new_tokens=max_new_tokens,
       missing_eos_penalty=missing_eos_penalty,
       num_samples=num_samples,
     )
@@ -159,6 +162,7 @@ def _gradients(
   *,
   model_config,
   temperature,
+  max_new_tokens,
   missing_eos_penalty,
   num_samples,
 ):
@@ -168,26 +172,36 @@ def _gradients(
     {'row': (grads, value_grads or None, metrics), 'token': metrics}, what is a
     mean over rows and what over tokens of the responses.
   """
-  ids, mask = samples.ids, samples.mask
-  response = sampling.response_mask(mask, samples.response_start)
-  anchor_logps = language_model.token_logps(
-    anchor_lib.params(state.anchor, anchor_params),
-    model_config,
-    ids,
-    mask,
-    temperature=temperature,
+  rows = (samples.ids, samples.mask, samples.response_start, max_new_tokens)
+
+  def of_response(x):
+    start = samples.response_start
+    return language_model.take_span(x, start, max_new_tokens)
+
+  def logps_and_entropy(params):
+    return language_model.response_logps_and_entropy(
+      params,
+      model_config,
+      *rows,
+      num_samples=num_samples,
+      temperature=temperature,
+    )
+
+  response = of_response(samples.mask)
+  anchor_logps, _ = logps_and_entropy(
+    anchor_lib.params(state.anchor, anchor_params)
   )
 
   def value_loss_fn(params, returns):
-    values = value_model.values(params, model_config, ids, mask)
-    # V of the state BEFORE token t is read one position earlier.
-    before = jnp.pad(values[:, :-1], ((0, 0), (1, 0)))
-    return losses.value_loss(before, returns, response), before
+    # V of the state BEFORE each token.
+    states = language_model.response_states(
+      params, model_config, *rows, num_samples=num_samples
+    )
+    values = value_model.of_states(params, states)
+    return losses.value_loss(values, returns, response), values
 
   def policy_loss_fn(params):
-    logps, entropy = language_model.token_logps_and_entropy(
-      params, model_config, ids, mask, temperature=temperature
-    )
+    logps, entropy = logps_and_entropy(params)
     kl = losses.kl_k1(jax.lax.stop_gradient(logps), anchor_logps, response)
     penalty = missing_eos_penalty * (1.0 - samples.ended.astype(jnp.float32))
     rewards = losses.kl_shaped_rewards(
@@ -206,7 +220,9 @@ def _gradients(
     num_tokens = jnp.sum(response, axis=1)
     # The first pass on fresh samples: any distance from 1 is a mismatch of
     # sampler and scorer (R1), so it is watched, not corrected.
-    ratio = losses.masked_mean(jnp.exp(logps - samples.logps), response)
+    ratio = losses.masked_mean(
+      jnp.exp(logps - of_response(samples.logps)), response
+    )
     metrics = {
       'policy/loss': loss,
       'policy/sampling_ratio': ratio,
@@ -230,17 +246,26 @@ def _gradients(
   return {'row': (grads, value_grads, metrics), 'token': per_token}
 
 
-def member_kl(samples, ref_params, model_config, temperature):
+def member_kl(
+  samples, ref_params, model_config, temperature, max_new_tokens, num_samples
+):
   """Mean KL of ONE policy to a reference, on samples it just made: [] nats."""
-  ref_logps = language_model.token_logps(
+  start = samples.response_start
+  ref_logps, _ = language_model.response_logps_and_entropy(
     ref_params,
     model_config,
     samples.ids,
     samples.mask,
+    start,
+    max_new_tokens,
+    num_samples=num_samples,
     temperature=temperature,
   )
-  response = sampling.response_mask(samples.mask, samples.response_start)
-  return jnp.mean(losses.kl_k1(samples.logps, ref_logps, response))
+  logps, response = (
+    language_model.take_span(x, start, max_new_tokens)
+    for x in (samples.logps, samples.mask)
+  )
+  return jnp.mean(losses.kl_k1(logps, ref_logps, response))
 
 
 def sample_settings(tokenizer, config) -> tuple:

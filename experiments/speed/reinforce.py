@@ -1,0 +1,395 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""A whole step of REINFORCE against TRL's RLOOTrainer, and what it is made of.
+
+Both sample 4 responses to each of 16 prompts, score them with a reward model,
+take the KL to a reference into the reward, leave one out, and do one AdamW step:
+the same weights (ours are read from folders that TRL's side wrote), lengths and
+settings, float32. No response ends early. What is drawn differs, so the results
+of TRL's first step are computed again by ours from the tokens that it drew.
+
+Our step is three programs, each waiting for the one before on the device and
+none for the host: sampling, scoring, update.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import tempfile
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import turns
+
+from warm_jax import defaults, losses, rewards, sampling
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
+from warm_jax.models.hf import importing
+from warm_jax.training import anchor as anchor_lib
+from warm_jax.training import optimizer, policy, reinforce
+from warm_jax.training import state as state_lib
+
+AIM = 3.0
+# In a turn, some seconds of TRL's.
+STEPS = 5
+# The shape of stories260k.
+SHAPE = {
+  'vocab_size': 512,
+  'width': 64,
+  'layers': 5,
+  'heads': 8,
+  'kv_heads': 4,
+  'mlp_width': 172,
+}
+TINY = {
+  'vocab_size': 32,
+  'width': 16,
+  'layers': 2,
+  'heads': 2,
+  'kv_heads': 1,
+  'mlp_width': 24,
+}
+# Largest differences from TRL on its own tokens: of a log-probability of a
+# response, a reward and an advantage in absolute terms, and of the change of the
+# weights as a share of that change. Adam's first step is nearly a sign, so a
+# gradient near 0 may go the other way by rounding.
+TOLERANCES = {'logps': 1e-3, 'rewards': 1e-4, 'advantages': 1e-3, 'update': 0.02}  # fmt: skip
+
+
+def settings(folder: str, quick: bool = False) -> dict:
+  """What both sides are made of."""
+  prompts, length, response = (2, 6, 4) if quick else (16, 32, 32)
+  shape = TINY if quick else SHAPE
+  ids = np.random.default_rng(0).integers(
+    0, shape['vocab_size'], (4 * prompts, length)
+  )
+  return shape | {
+    'prompts': prompts,
+    'samples': 2 if quick else 4,
+    'prompt_ids': ids.tolist(),
+    'response': response,
+    'max_length': length + response,
+    'temperature': 1.0,
+    'kl_coef': 0.05,
+    'learning_rate': 1e-4,
+    'b1': 0.9,
+    'b2': 0.98,
+    'eps': 1e-8,
+    'clip_norm': 1.0,
+    'most_steps': 100_000,
+    'folder': folder,
+  }
+
+
+def read_models(folder: str) -> tuple:
+  """(config, params of the policy, of the reference, of the reward model)."""
+  place = pathlib.Path(folder)
+  found = importing.inspect(place / 'policy')
+  return (
+    found.config,
+    importing.load(found),
+    importing.load(importing.inspect(place / 'reference')),
+    importing.load(importing.inspect(place / 'judge'), 'score'),
+  )
+
+
+def make_models(s: dict) -> tuple:
+  """As `read_models`, from our own random weights."""
+  config = config_lib.ModelConfig(
+    vocab_size=s['vocab_size'],
+    width=s['width'],
+    num_layers=s['layers'],
+    num_heads=s['heads'],
+    num_kv_heads=s['kv_heads'],
+    mlp_width=s['mlp_width'],
+    max_length=s['max_length'],
+  )
+  keys = jax.random.split(jax.random.key(0), 4)
+  lm = [language_model.init_params(key, config) for key in keys[:3]]
+  judge = reward_model.init_params(keys[3], config, lm[2]['backbone'])
+  return config, lm[0], lm[1], judge
+
+
+@dataclasses.dataclass(frozen=True)
+class Ours:
+  """Our side: the programs of a step and what they start from.
+
+  Attributes:
+    config: shape of all models.
+    sample: (state, prompts) -> Samples.
+    score: (scorers, samples) -> [1, B].
+    update: (state, samples, scores, reference) -> (state, metrics); the state
+      is donated.
+    scorers: the reward model.
+    reference: LM params.
+    new_state: () -> PolicyState before any step.
+    prompts: numpy ids of the batches, [N, 1, B, P]; the samples of one prompt
+      are adjacent.
+  """
+
+  config: config_lib.ModelConfig
+  sample: object
+  score: object
+  update: object
+  scorers: tuple
+  reference: dict
+  new_state: object
+  prompts: np.ndarray
+
+  def batch(self, number: int) -> dict:
+    """Prompts of a step, as the loop hands them over."""
+    ids = jnp.asarray(self.prompts[number % len(self.prompts)], jnp.int32)
+    return {'ids': ids, 'mask': jnp.ones(ids.shape, bool)}
+
+  def step(self, state, prompts) -> tuple:
+    """One whole step: (state, metrics)."""
+    samples = self.sample(state, prompts)
+    scores = self.score(self.scorers, samples)
+    return self.update(state, samples, scores, self.reference)
+
+
+def make_ours(s: dict, models: tuple) -> Ours:
+  """The programs that `policy.train` uses, for one policy."""
+  shape, start, reference, judge = models
+  config = defaults.policy(steps=s['most_steps'], eval_every=s['most_steps'])
+  config.update(
+    batch_size=s['prompts'] * s['samples'],
+    samples_per_prompt=s['samples'],
+    baseline='leave_one_out',
+    temperature=s['temperature'],
+    max_new_tokens=s['response'],
+    missing_eos_penalty=0.0,
+    learning_rate=s['learning_rate'],
+  )
+  config.optimizer.update(
+    b1=s['b1'],
+    b2=s['b2'],
+    eps=s['eps'],
+    weight_decay=0.0,
+    clip_norm=s['clip_norm'],
+    schedule='constant',
+    warmup_steps=1,
+  )
+  tx = optimizer.make(config.optimizer, config.steps)
+  no_end = types.SimpleNamespace(eos_id=-1, pad_id=0)
+  sample, score, _, update = policy.programs(shape, tx, no_end, config, 'auto')
+
+  def new_state():
+    stacked = jax.tree.map(lambda x: x[None], start)
+    return reinforce.PolicyState(
+      policy=state_lib.init(
+        stacked,
+        tx,
+        jax.random.split(jax.random.key(0), 1),
+        state_lib.make_hparams(1, learning_rate=s['learning_rate']),
+      ),
+      value=None,
+      anchor=anchor_lib.make(reference, 1, kl_coef=s['kl_coef']),
+      is_active=jnp.ones(1, bool),
+    )
+
+  ids = np.repeat(np.array(s['prompt_ids']), s['samples'], axis=0)
+  return Ours(
+    config=shape,
+    sample=sample,
+    score=score,
+    update=update,
+    scorers=(rewards.single(judge, shape),),
+    reference=reference,
+    new_state=new_state,
+    prompts=ids.reshape(-1, 1, s['prompts'] * s['samples'], ids.shape[-1]),
+  )
+
+
+def parts(ours: Ours, s: dict) -> dict:
+  """Each program of a step, and what is inside the update, on its own.
+
+  Returns:
+    {name: call(steps)}; 'reference log-probs' and 'policy log-probs' (forward
+    alone) are parts of the update once more, not beside it.
+  """
+  prompts = ours.batch(0)
+  state = ours.new_state()
+  samples = ours.sample(state, prompts)
+  scores = ours.score(ours.scorers, samples)
+  box = [ours.new_state()]
+
+  @functools.partial(jax.jit, static_argnames='with_entropy')
+  def logps(params, samples, with_entropy):
+    one = jax.tree.map(lambda x: x[0], samples)
+    return language_model.response_logps_and_entropy(
+      params,
+      ours.config,
+      one.ids,
+      one.mask,
+      one.response_start,
+      s['response'],
+      num_samples=s['samples'],
+      temperature=s['temperature'],
+    )[: 2 if with_entropy else 1]
+
+  def update():
+    box[0], metrics = ours.update(box[0], samples, scores, ours.reference)
+    return metrics
+
+  start = jax.tree.map(lambda x: x[0], state.policy.params)
+  calls = {
+    'sampling': lambda: ours.sample(state, prompts),
+    'scoring': lambda: ours.score(ours.scorers, samples),
+    'update': update,
+    'reference log-probs': lambda: logps(ours.reference, samples, False),
+    'policy log-probs': lambda: logps(start, samples, True),
+  }
+  return {name: functools.partial(repeat, call) for name, call in calls.items()}
+
+
+def repeat(call, steps: int):
+  """What the last of so many calls returns."""
+  for _ in range(steps):
+    out = call()
+  return out
+
+
+def check(ours: Ours, s: dict, told: dict, updated: dict) -> dict:
+  """Computes TRL's first step from the tokens that it drew.
+
+  Args:
+    ours: from the same weights.
+    s: settings.
+    told: what TRL made of its tokens.
+    updated: LM params that it had after the step.
+
+  Returns:
+    {'logps', 'rewards', 'advantages', 'update'}: differences, as `TOLERANCES`.
+
+  Raises:
+    RuntimeError: one of them is larger than that, or a response ended early.
+  """
+  ids = jnp.asarray(told['ids'], jnp.int32)
+  length = ids.shape[1] - s['response']
+  expected = (s['prompts'] * s['samples'], length + s['response'])
+  if not told['is_whole'] or ids.shape != expected:
+    raise RuntimeError(f'responses of TRL ended early, or {ids.shape}')
+  mask = jnp.ones(ids.shape, bool)
+  state = ours.new_state()
+  start = jax.tree.map(lambda x: x[0], state.policy.params)
+
+  def logps(params):
+    found = language_model.token_logps(
+      params, ours.config, ids, mask, temperature=s['temperature']
+    )
+    return found[:, length:]
+
+  policy_logps, reference_logps = logps(start), logps(ours.reference)
+  scores = ours.scorers[0](ids, mask)
+  kl = losses.kl_k1(policy_logps, reference_logps, mask[:, length:])
+  advantages = losses.leave_one_out_advantages(
+    losses.kl_shaped_rewards(scores, kl, s['kl_coef']), s['samples']
+  )
+  samples = sampling.Samples(
+    ids=ids,
+    mask=mask,
+    response_start=jnp.full(len(ids), length, jnp.int32),
+    logps=jnp.zeros(ids.shape),
+    ended=jnp.zeros(len(ids), bool),
+  )
+  new, _ = ours.update(
+    state,
+    jax.tree.map(lambda x: x[None], samples),
+    scores[None],
+    ours.reference,
+  )
+  change = jax.tree.map(jnp.subtract, updated, start)
+  apart = jax.tree.map(lambda x, y: x[0] - y, new.policy.params, updated)
+  differences = {
+    'logps': largest(jnp.sum(policy_logps, axis=1), told['logps']),
+    'rewards': largest(scores, told['rewards']),
+    'advantages': largest(advantages, told['advantages']),
+    'update': float(optax.tree.norm(apart) / optax.tree.norm(change)),
+  }
+  for name, difference in differences.items():
+    if not difference < TOLERANCES[name]:
+      raise RuntimeError(f'{name} of the two sides differ by {difference:.1e}')
+  return differences
+
+
+def largest(ours, theirs) -> float:
+  """Largest difference of two lists of numbers."""
+  return float(np.max(np.abs(np.asarray(ours) - np.array(theirs))))
+
+
+def rows(args):
+  """The row of a whole step; without peers ours alone, with its parts."""
+  with tempfile.TemporaryDirectory() as folder:
+    s = settings(folder, args.quick)
+    if args.peers is None:
+      yield row(make_ours(s, make_models(s)), s, None, args)
+      return
+    with turns.Peer(args.peers, 'rloo', s) as peer:
+      yield row(make_ours(s, read_models(folder)), s, peer, args)
+
+
+def row(ours: Ours, s: dict, peer: turns.Peer | None, args) -> dict:
+  """Both sides in turn, and our parts in the same turns."""
+  steps = 1 if args.quick else STEPS
+  said = 'nothing to compare with'
+  if peer is not None:
+    told = peer.ask(steps=1, tell=True)
+    updated = importing.inspect(pathlib.Path(s['folder']) / 'updated')
+    found = check(ours, s, told, importing.load(updated))
+    said = (
+      "TRL's first step computed again from its tokens: log-probabilities of "
+      f'responses within {found["logps"]:.0e}, rewards {found["rewards"]:.0e}, '
+      f'advantages {found["advantages"]:.0e}, change of the weights '
+      f'{found["update"]:.1%}'
+    )
+  state, number = ours.new_state(), 0
+
+  def mine():
+    nonlocal state, number
+    for _ in range(steps):
+      state, metrics = ours.step(state, ours.batch(number))
+      number += 1
+    return metrics
+
+  programs = {'ours': turns.ours(mine)}
+  if peer is not None:
+    programs['torch'] = peer.turn(steps=steps)
+  for name, call in parts(ours, s).items():
+    programs[name] = turns.ours(functools.partial(call, steps))
+  times = turns.alternate(programs, args.repeats)
+  ms = {name: 1e3 * t.median / steps for name, t in times.items()}
+  chain = ms['sampling'] + ms['scoring'] + ms['update']
+  entry = {
+    'row': f'REINFORCE step, {s["prompts"]} prompts x {s["samples"]} samples, '
+    f'{len(s["prompt_ids"][0])} + {s["response"]} tokens, width {s["width"]} x '
+    f'{s["layers"]}',
+    'against': '',
+    'unit': 'ms a step',
+    'ours': ms['ours'],
+    'theirs': None,
+    'aim': AIM,
+    'ratio': None,
+    'low': None,
+    'high': None,
+    'compile_s': times['ours'].first - times['ours'].median,
+    'check': said,
+    'profile': f'sampling {ms["sampling"]:.1f}, scoring {ms["scoring"]:.1f}, '
+    f'update {ms["update"]:.1f} (in it log-probs of the reference '
+    f'{ms["reference log-probs"]:.1f} and of the policy, forward, '
+    f'{ms["policy log-probs"]:.1f}): {chain:.1f} ms together, the whole step '
+    f'{ms["ours"]:.1f}',
+  }
+  if peer is not None:
+    faster, low, high = turns.ratio(times['torch'], times['ours'])
+    entry |= {
+      'against': f'TRL {peer.told["trl"]} RLOOTrainer, '
+      f'torch {peer.told["torch"]}',
+      'theirs': ms['torch'],
+      'ratio': faster,
+      'low': low,
+      'high': high,
+    }
+  return entry

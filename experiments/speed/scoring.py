@@ -1,0 +1,156 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Scoring: a merged model against one member, an ensemble against M calls.
+
+A merged model is a model like any other and costs what one costs: the same
+compiled program with other weights. An ensemble is one program that maps over
+its members; against it stands the program of one member called M times. Once
+all rows at once, and once in the batches that all commands score in.
+"""
+
+import jax
+import jax.numpy as jnp
+import machine
+import numpy as np
+import turns
+
+from warm_jax import members, merging, rewards
+from warm_jax.models import language_model, reward_model
+
+ROWS, LENGTH, BATCH = 256, 96, 256
+# Largest difference of two scores, whose spread is about 1.
+TOLERANCE = 1e-4
+# Of every program in a turn, by width: a second or so in all.
+CALLS = {64: 4, 128: 2, 256: 1}
+
+
+def rows(args):
+  """Three rows for each width."""
+  num_rows, length = (4, 8) if args.quick else (ROWS, LENGTH)
+  for width in args.widths:
+    shape = machine.model_shape(width, length)
+    ids = jax.random.randint(
+      jax.random.key(2), (num_rows, length), 0, shape.vocab_size
+    )
+    calls = 1 if args.quick else CALLS.get(width, 1)
+    yield from measure(
+      shape, make_members(shape, args.members), ids, calls, args.repeats
+    )
+
+
+def make_members(shape, num: int):
+  """Reward models of one start, leaves [M, ...], near enough to be averaged."""
+  body = language_model.init_params(jax.random.key(0), shape)['backbone']
+  leaves, tree = jax.tree.flatten(body)
+
+  def one(key):
+    *keys, head = jax.random.split(key, len(leaves) + 1)
+    moved = [
+      x + 0.02 * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)
+    ]
+    moved = jax.tree.unflatten(tree, moved)
+    return reward_model.init_params(head, shape, moved)
+
+  return members.stack(
+    [one(k) for k in jax.random.split(jax.random.key(1), num)]
+  )
+
+
+@jax.jit
+def score(scorer, ids, mask):
+  """Raw scores [B] of a single model, [M, B] of an ensemble."""
+  return scorer.raw_scores(ids, mask)
+
+
+def measure(shape, stack, ids, calls: int, repeats: int):
+  """All ways in turn; rows of the merged model and of the ensemble."""
+  mask = jnp.ones(ids.shape, bool)
+  merged = rewards.single(merging.uniform(stack), shape)
+  singles = [rewards.single(p, shape) for p in members.unstack(stack)]
+  ensemble = rewards.ensemble(stack, shape)
+
+  def batched(scorer):
+    return rewards.score_rows(score, scorer, ids, mask, BATCH)
+
+  programs = {
+    'merged': lambda: score(merged, ids, mask),
+    'member': lambda: score(singles[0], ids, mask),
+    'ensemble': lambda: score(ensemble, ids, mask),
+    'calls': lambda: [score(one, ids, mask) for one in singles],
+    'ensemble in batches': lambda: batched(ensemble),
+    'calls in batches': lambda: [batched(one) for one in singles],
+  }
+
+  def turn(call):
+    def several():
+      for _ in range(calls):
+        out = jax.block_until_ready(call())
+      return out
+
+    return turns.ours(several)
+
+  times = turns.alternate(
+    {name: turn(call) for name, call in programs.items()}, repeats
+  )
+  found = {name: np.asarray(call()) for name, call in programs.items()}
+  differences = check(found, stack, shape, ids, mask)
+  size = f'width {shape.width} x {shape.num_layers}'
+  size += f', {ids.shape[0]} rows x {ids.shape[1]}'
+  count = len(singles)
+
+  def row(what, against, name, other, said):
+    faster, low, high = turns.ratio(times[other], times[name])
+    return {
+      'row': f'scoring by {what}, {size}',
+      'against': against,
+      'unit': 'ms',
+      'ours': 1e3 * times[name].median / calls,
+      'theirs': 1e3 * times[other].median / calls,
+      'aim': 1.0,
+      'ratio': faster,
+      'low': low,
+      'high': high,
+      'compile_s': max(0.0, times[name].first - times[name].median),
+      'check': said,
+    }
+
+  equal = f'scores agree within {max(differences.values()):.0e}'
+  yield row(
+    'a merged model',
+    'one member of it',
+    'merged',
+    'member',
+    'the same compiled program; its scores are those of averaged weights '
+    f'run operation by operation, within {differences["merged"]:.0e}',
+  )
+  what = f'an ensemble of {count}, one program'
+  yield row(what, f'{count} calls for one', 'ensemble', 'calls', equal)
+  yield row(
+    f'{what}, in batches',
+    f'{count} calls for one, in batches',
+    'ensemble in batches',
+    'calls in batches',
+    equal,
+  )
+
+
+def check(found: dict, stack, shape, ids, mask) -> dict:
+  """Largest differences between ways that must say the same.
+
+  Raises:
+    RuntimeError: one of them is above `TOLERANCE`.
+  """
+  mean = jax.tree.map(lambda x: np.mean(x, axis=0), stack)
+  with jax.disable_jit():
+    plain = np.asarray(reward_model.scores(mean, shape, ids, mask))
+  calls = found['calls']
+  differences = {
+    'merged': np.max(np.abs(found['merged'] - plain)),
+    'ensemble': np.max(np.abs(found['ensemble'] - calls)),
+    'member': np.max(np.abs(found['member'] - calls[0])),
+    'batches': np.max(np.abs(found['ensemble in batches'] - calls)),
+    'calls': np.max(np.abs(found['calls in batches'] - calls)),
+  }
+  for name, difference in differences.items():
+    if not difference < TOLERANCE:
+      raise RuntimeError(f'scores ({name}) differ by {difference:.1e}')
+  return differences

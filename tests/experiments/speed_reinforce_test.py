@@ -1,0 +1,99 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The benchmark of a REINFORCE step: its step is whole, and so is its row."""
+
+import importlib
+import pathlib
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from warm_jax import sampling
+from warm_jax.models import language_model
+
+SPEED = pathlib.Path(__file__).parents[2] / 'experiments' / 'speed'
+
+
+@pytest.fixture
+def part(monkeypatch):
+  monkeypatch.syspath_prepend(SPEED)
+  return importlib.import_module('reinforce')
+
+
+@pytest.fixture
+def ours(part):
+  s = part.settings('', quick=True)
+  return part.make_ours(s, part.make_models(s))
+
+
+def test_row_without_peers(part):
+  args = types.SimpleNamespace(peers=None, repeats=1, quick=True)
+  (row,) = part.rows(args)
+  assert row['ours'] > 0 and row['theirs'] is None and row['ratio'] is None
+  assert 'sampling' in row['profile'] and 'together' in row['profile']
+
+
+def test_step_does_not_wait_for_the_host(ours):
+  """Nothing is sent to the device, nothing read from it, nothing called back.
+
+  What is read on the way cannot be traced: the chain of the three programs is
+  therefore traced as a whole.
+  """
+  state, prompts = ours.new_state(), ours.batch(0)
+  traced = jax.make_jaxpr(ours.step)(state, prompts)
+  assert 'callback' not in str(traced)
+  state, _ = ours.step(state, prompts)  # compiles
+  with jax.transfer_guard('disallow'):
+    state, metrics = ours.step(state, prompts)
+  assert int(state.policy.step[0]) == 2
+  chex.assert_tree_all_finite(metrics)
+
+
+def test_steps_compile_once(ours):
+  state = ours.new_state()
+  for number in range(3):
+    state, _ = ours.step(state, ours.batch(number))
+  for program in (ours.sample, ours.score, ours.update):
+    assert program._cache_size() == 1
+
+
+def test_check_of_a_first_step(part):
+  """Passes on what another path of ours made; fails on anything else."""
+  s = part.settings('', quick=True)
+  ours = part.make_ours(s, part.make_models(s))
+  state, prompts = ours.new_state(), ours.batch(0)
+  samples = ours.sample(state, prompts)
+  scores = ours.score(ours.scorers, samples)
+  one = jax.tree.map(lambda x: x[0], samples)
+  response = sampling.response_mask(one.mask, one.response_start)
+  reference = language_model.token_logps(
+    ours.reference, ours.config, one.ids, one.mask
+  )
+  kl = jnp.sum(jnp.where(response, one.logps - reference, 0.0), axis=1)
+  pairs = np.asarray(scores[0] - s['kl_coef'] * kl).reshape(-1, 2)
+  told = {
+    'ids': one.ids.tolist(),
+    'is_whole': True,
+    'logps': jnp.sum(one.logps, axis=1).tolist(),
+    'rewards': scores[0].tolist(),
+    # Two samples a prompt: each against the other.
+    'advantages': (pairs - pairs[:, ::-1]).reshape(-1).tolist(),
+  }
+  start = jax.tree.map(lambda x: x[0].copy(), state.policy.params)
+  new, _ = ours.update(state, samples, scores, ours.reference)
+  updated = jax.tree.map(lambda x: x[0], new.policy.params)
+  assert part.check(ours, s, told, updated)['update'] < 1e-3
+
+  def assert_fails(match, updated=updated, **other):
+    with pytest.raises(RuntimeError, match=match):
+      part.check(ours, s, told | other, updated)
+
+  assert_fails('rewards of the two', rewards=[0.0] * 4)
+  assert_fails('logps of the two', logps=[0.0] * 4)
+  assert_fails('advantages of the two', advantages=[0.0] * 4)
+  assert_fails('ended early', is_whole=False)
+  half = jax.tree.map(lambda x, y: (x + y) / 2, start, updated)
+  assert_fails('update of the two', updated=half)
