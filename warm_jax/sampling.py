@@ -127,8 +127,11 @@ def sample(
     tokens = jnp.argmax(scaled, axis=-1).astype(jnp.int32)
     return tokens, best - jax.nn.logsumexp(scaled, axis=-1)
 
-  # The last token drawn is never read, so its slot is not needed.
-  cache = kv_cache.init_cache(config, batch, prompt_length + max_new_tokens - 1)
+  # The last token drawn is never read, so its slot is not needed; whole vectors
+  # of slots are faster on CPU than a rest.
+  needed = prompt_length + max_new_tokens - 1
+  slots = max(needed, min(-(-needed // 8) * 8, config.max_length))
+  cache = kv_cache.init_cache(config, batch, slots)
   hidden, cache = language_model.hidden_states(
     params,
     config,

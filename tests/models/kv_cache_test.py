@@ -97,7 +97,7 @@ def test_no_step_copies_the_cache():
         jax.random.key(0),
         ids,
         mask,
-        max_new_tokens=9,
+        max_new_tokens=14,
         eos_id=1,
         pad_id=0,
       )
@@ -106,9 +106,9 @@ def test_no_step_copies_the_cache():
     .compile()
   )
   of_cache = re.compile(r'= f32\[([\d,]+)\]\S* (copy|transpose|fusion)\(')
-  size = 5 * 2 * (3 + 9 - 1) * 6  # B K S Dh
+  size = 5 * 2 * (3 + 14 - 1) * 6  # B K S Dh
   program = compiled.as_text()
-  loop = re.search(r'f32\[5,2,11,6\].* while\(.*body=(%[\w.-]+)', program)
+  loop = re.search(r'f32\[5,2,16,6\].* while\(.*body=(%[\w.-]+)', program)
   assert loop
   body = re.search(
     rf'^{re.escape(loop.group(1))} .*?^}}', program, re.MULTILINE | re.DOTALL
