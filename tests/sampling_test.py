@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 
 from warm_jax import errors, sampling
 from warm_jax.models import config as config_lib
@@ -220,6 +221,45 @@ def test_frequencies_of_the_first_two_tokens():
   check(tokens[:, 1], 2)
   check(tokens[tokens[:, 1] == 3, 2], 3)  # another key in the second step
   assert np.all(tokens[tokens[:, 1] == EOS, 2] == PAD)
+
+
+@pytest.mark.parametrize('vocab_size', [1, 2, 64, 150])
+def test_draws_follow_softmax(vocab_size):
+  """Chi-square against softmax, for blocks that divide V and that do not."""
+  rng, n = np.random.default_rng(vocab_size), 100_000
+  logits = rng.normal(size=vocab_size).astype(np.float32)
+  logits[vocab_size // 2 :: 7] = -np.inf if vocab_size > 2 else 0.0
+  tokens, logps = jax.jit(sampling.draw)(
+    jnp.broadcast_to(jnp.asarray(logits), (n, vocab_size)),
+    jax.random.uniform(jax.random.key(1), (n, 2)),
+  )
+  expected = scipy.special.softmax(logits.astype(np.float64))
+  counts = np.bincount(tokens, minlength=vocab_size)
+  np.testing.assert_array_equal(counts[expected == 0], 0)
+  is_seen = expected > 0
+  test = scipy.stats.chisquare(counts[is_seen], n * expected[is_seen])
+  assert vocab_size == 1 or test.pvalue > 1e-3
+  np.testing.assert_allclose(logps, np.log(expected[tokens]), atol=1e-5)
+
+
+def test_draws_belong_to_numbers_of_rows():
+  """Not to the place in a batch, its size, its padding or the longest draw."""
+  params = make_params(CONFIG)
+  ids, mask = make_prompts()
+  every = draw(params, CONFIG, jax.random.key(5), ids, mask)
+  found = draw(
+    params,
+    CONFIG,
+    jax.random.key(5),
+    ids[[2, 0], :3],
+    mask[[2, 0], :3],
+    max_new_tokens=3,
+    rows=jnp.array([2, 0]),
+  )
+  for here, there in enumerate((2, 0)):
+    n = int(found.mask[here].sum())
+    np.testing.assert_array_equal(found.ids[here, :n], every.ids[there, :n])
+  assert not np.array_equal(found.ids[0, -3:], found.ids[1, -3:])
 
 
 def test_batch_mates_do_not_matter():

@@ -262,19 +262,19 @@ class Attention(nn.Module):
   config: config_lib.ModelConfig
 
   @nn.compact
-  def __call__(self, x, table, visible, cache=None, index=0, only=None):
-    """Attends within x, or within the cache after writing x into it.
+  def __call__(self, x, table, visible, only=None, read=None):
+    """Attends within x, or within a cache after writing x into it.
 
     Args:
       x: [B, T, D].
       table: rotary (cos, sin) or None.
       visible: [B, T, S] bool; S is T, or the length of the cache.
-      cache: optional (k, v), each [B, S, K, Dh].
-      index: [] int32, the slot of the cache where x starts.
       only: optional [B] int32, the one query of each row that is wanted.
+      read: optional, in place of `attend`: the attention within a cache, see
+        `kv_cache.attend`; returns the new cache, too.
 
     Returns:
-      ([B, T, D], or [B, 1, D] with `only`; the new (k, v) or None).
+      ([B, T, D], or [B, 1, D] with `only`; the new cache or None).
     """
     c = self.config
 
@@ -292,17 +292,11 @@ class Attention(nn.Module):
     if table is not None:
       key = rotate(key, table)
       query = rotate(query, tuple(pick(t, only) for t in table))
-    if cache is not None:
-      key, value = cache = tuple(
-        jax.lax.dynamic_update_slice(
-          old, new.astype(old.dtype), (0, index, 0, 0)
-        )
-        for old, new in zip(cache, (key, value))
-      )
     scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
-    visible = pick(visible, only)
-    out = attend(
-      query, key, value, visible, scale=scale, cap=c.attention_softcap
+    inputs = (query, key, value, pick(visible, only))
+    how = {'scale': scale, 'cap': c.attention_softcap}
+    out, cache = (
+      (attend(*inputs, **how), None) if read is None else read(*inputs, **how)
     )
     out = out.reshape(*out.shape[:-2], c.num_heads * c.head_dim)
     # Residual branches start small, so depth does not grow the stream (GPT-2).

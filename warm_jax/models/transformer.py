@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from warm_jax import errors
 from warm_jax.models import config as config_lib
-from warm_jax.models import layers, rematerialise
+from warm_jax.models import kv_cache, layers, rematerialise
 
 
 def _maybe_dropout(x, rate, rng):
@@ -22,17 +22,7 @@ class Block(nn.Module):
   config: config_lib.ModelConfig
 
   @nn.compact
-  def __call__(
-    self,
-    x,
-    table,
-    visible,
-    rate,
-    rng=None,
-    cache=None,
-    index=0,
-    only=None,
-  ):
+  def __call__(self, x, table, visible, rate, rng=None, only=None, read=None):
     """Maps [B, T, D] to ([B, T, D], new cache); see `layers.Attention`."""
     c = self.config
     rngs = (None, None) if rng is None else jax.random.split(rng)
@@ -41,7 +31,7 @@ class Block(nn.Module):
       return layers.Norm(c.norm, c.norm_eps, c.norm_plus_one, name=name)(y)
 
     y, cache = layers.Attention(c, name='attention')(
-      norm('attention_norm', x), table, visible, cache, index, only
+      norm('attention_norm', x), table, visible, only, read
     )
     x = layers.pick(x, only)
     if c.post_norms:
@@ -123,9 +113,13 @@ class Backbone(nn.Module):
       )
     # cumsum counts real tokens, so padding anywhere moves no position.
     key_positions = jnp.maximum(jnp.cumsum(seen, axis=1) - 1, 0)
-    positions = jax.lax.dynamic_slice_in_dim(
-      key_positions, start, length, axis=1
-    )
+    if cache is not None and length == 1:  # nothing has been seen after it
+      count = jnp.sum(seen, axis=1, keepdims=True, dtype=jnp.int32)
+      positions = jnp.maximum(count - 1, 0)
+    else:
+      positions = jax.lax.dynamic_slice_in_dim(
+        key_positions, start, length, axis=1
+      )
     visible = self._visible(seen, key_positions, positions, start)
     tables = self._rotary_tables(positions)
 
@@ -143,7 +137,6 @@ class Backbone(nn.Module):
     # Unrolled: on CPU a scan over layers is several times slower backward.
     caches = []
     for i, kind in enumerate(c.layer_types):
-      layer_cache = None if cache is None else (cache['k'][i], cache['v'][i])
       inputs = (x, tables[kind], visible[kind], dropout_rate, rngs[i + 1])
       # Earlier layers need all positions as keys and values of the next.
       wanted = only if i == c.num_layers - 1 else None
@@ -151,10 +144,9 @@ class Backbone(nn.Module):
         again = rematerialise.rematerialise(functools.partial(_apply_block, c))
         x = again(self.variables['params'][f'layers_{i}'], *inputs, wanted)
       else:
-        x, layer_cache = Block(c, name=f'layers_{i}')(
-          *inputs, layer_cache, start, wanted
-        )
-      caches.append(layer_cache)
+        read = None if cache is None else kv_cache.reader(cache, i)
+        x, layer_cache = Block(c, name=f'layers_{i}')(*inputs, wanted, read)
+        caches.append(layer_cache)
     x = x.astype(jnp.float32)
     x = layers.Norm(c.norm, c.norm_eps, c.norm_plus_one, name='final_norm')(x)
     if cache is None:

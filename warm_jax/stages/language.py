@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stages `pretrain` and `sft`: the language models everything starts from."""
 
+import dataclasses
 import functools
 
 import jax
@@ -13,6 +14,9 @@ from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 from warm_jax.stages import base, user_data, world
 from warm_jax.training import checkpoint, sft
+
+# Positions of the shortest prompts that are worth a program of their own.
+MIN_BUCKET = 64
 
 
 def model_config(run, shape=None) -> config_lib.ModelConfig:
@@ -97,9 +101,16 @@ def prompt_length(run, max_new_tokens: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=('shape', 'settings'))
-def _sample(params, shape, settings, rng, ids, mask, temperature):
+def _sample(params, shape, settings, rng, ids, mask, rows, temperature):
   return sampling.sample(
-    params, shape, rng, ids, mask, temperature=temperature, **dict(settings)
+    params,
+    shape,
+    rng,
+    ids,
+    mask,
+    temperature=temperature,
+    rows=rows,
+    **dict(settings),
   )
 
 
@@ -122,29 +133,65 @@ def sample_rows(
   temperature: float,
   batch_size: int = 256,
 ) -> sampling.Samples:
-  """One sample for each prompt, in batches of one compiled program.
+  """One sample for each prompt, in batches of few compiled programs.
+
+  Prompts of like length go together and are padded to P, P / 2, P / 4, ...
+  positions, whichever is the first that holds them. The sample of a prompt
+  depends on its number, and on neither batch nor padding.
 
   Args:
     params: LM params of one model.
     shape: its ModelConfig.
     settings: from `sample_settings`.
-    rng: key; batch k uses fold_in(rng, k).
-    prompts: N prompts.
+    rng: key, the same for all batches.
+    prompts: N prompts of up to P tokens.
     temperature: of the sampling.
     batch_size: rows at a time; the last batch is filled up.
 
   Returns:
     sampling.Samples with N rows, on the host.
   """
-  parts = []
+  whole = prompts.take(np.arange(len(prompts)))
+  lengths = whole.mask.sum(axis=1)
+  order = np.argsort(lengths, kind='stable')
+  pad_id, parts = dict(settings)['pad_id'], []
   batch_size = sharding.whole_rows(batch_size)
-  for k, rows in enumerate(loader.eval_batches(len(prompts), batch_size)):
-    part, key = prompts.take(rows), jax.random.fold_in(rng, k)
-    ids, mask = sharding.put_rows((part.ids, part.mask))
-    samples = _sample(params, shape, settings, key, ids, mask, temperature)
-    parts.append(sharding.to_host(samples))
-  return jax.tree.map(
-    lambda *leaves: np.concatenate(leaves)[: len(prompts)], *parts
+  for places in loader.eval_batches(len(prompts), batch_size):
+    rows = order[places]
+    width = _bucket(lengths[rows].max(), whole.mask.shape[1])
+    part = (whole.ids[rows, :width], whole.mask[rows, :width])
+    ids, mask, numbers = sharding.put_rows((*part, rows.astype(np.int32)))
+    samples = _sample(
+      params, shape, settings, rng, ids, mask, numbers, temperature
+    )
+    parts.append(
+      _widened(sharding.to_host(samples), whole.mask.shape[1] - width, pad_id)
+    )
+  back = np.argsort(order)
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)
+
+
+def _bucket(longest: int, width: int) -> int:
+  """Positions for prompts of up to `longest` tokens, in a set of `width`.
+
+  A program more is worth its compilation for long prompts only.
+  """
+  while longest <= width // 2 and width >= 2 * MIN_BUCKET:
+    width //= 2
+  return width
+
+
+def _widened(samples, more: int, pad_id: int) -> sampling.Samples:
+  """The same samples with `more` positions of padding at the end."""
+
+  def padded(x, value):
+    return np.pad(x, ((0, 0), (0, more)), constant_values=value)
+
+  return dataclasses.replace(
+    samples,
+    ids=padded(samples.ids, pad_id),
+    mask=padded(samples.mask, False),
+    logps=padded(samples.logps, 0.0),
   )
 
 

@@ -1,0 +1,68 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""torch samples with `transformers.generate`, key/value cache, float32.
+
+The model is written to a folder before the first turn, so that ours starts from
+the same weights. No token ends a response, so both sides draw them all.
+"""
+
+import serve
+import torch
+import transformers
+
+
+def make(s):
+  torch.manual_seed(s['seed'])
+  config = transformers.LlamaConfig(
+    vocab_size=s['vocab_size'],
+    hidden_size=s['width'],
+    num_hidden_layers=s['num_layers'],
+    num_attention_heads=s['num_heads'],
+    num_key_value_heads=s['num_kv_heads'],
+    intermediate_size=s['mlp_width'],
+    max_position_embeddings=s['max_length'],
+    tie_word_embeddings=s['tied_embeddings'],
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+  )
+  model = transformers.LlamaForCausalLM(config)
+  return model.to(torch.float32).eval()
+
+
+def main():
+  s = serve.settings()
+  if s.get('threads'):
+    torch.set_num_threads(s['threads'])
+  model = make(s)
+  model.save_pretrained(s['folder'])
+  model.generation_config.eos_token_id = None
+  ids = torch.tensor(s['ids'])  # [B, P]
+  mask = torch.ones_like(ids)
+
+  def turn(greedy, tell=False):
+    choice = {} if greedy else {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0}
+    out = model.generate(
+      input_ids=ids,
+      attention_mask=mask,
+      do_sample=not greedy,
+      max_new_tokens=s['new_tokens'],
+      pad_token_id=0,
+      use_cache=True,
+      **choice,
+    )
+    responses = out[:, ids.shape[1] :]
+    assert responses.shape[1] == s['new_tokens']
+    return {'responses': responses.tolist()} if tell else None
+
+  told = {
+    'torch': torch.__version__,
+    'transformers': transformers.__version__,
+    'threads': torch.get_num_threads(),
+    'attention': model.config._attn_implementation,
+    'parameters': sum(p.numel() for p in model.parameters()),
+  }
+  serve.serve(told, turn)
+
+
+if __name__ == '__main__':
+  main()

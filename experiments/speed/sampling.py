@@ -1,0 +1,202 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Sampling with the key/value cache, against `transformers.generate`.
+
+Same weights (ours are read from the folder that torch wrote), same prompts, no
+early end. Sampling at temperature 1 is timed; that both sides compute the same
+is checked with the most probable tokens.
+"""
+
+import functools
+import pathlib
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import turns
+
+from warm_jax import sampling
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model
+from warm_jax.models.hf import importing
+
+# Of the public checkpoint stories260k.
+SMALL = {
+  'vocab_size': 512,
+  'width': 64,
+  'num_layers': 5,
+  'num_heads': 8,
+  'num_kv_heads': 4,
+  'mlp_width': 172,
+  'max_length': 512,
+  'tied_embeddings': True,
+}
+# A hundred million parameters.
+LARGE = {
+  'vocab_size': 32_000,
+  'width': 768,
+  'num_layers': 8,
+  'num_heads': 12,
+  'num_kv_heads': 4,
+  'mlp_width': 2048,
+  'max_length': 512,
+  'tied_embeddings': False,
+}
+TINY = SMALL | {'vocab_size': 64, 'width': 32, 'num_layers': 2, 'mlp_width': 48}
+PROMPT, NEW_TOKENS, CHECKED = 32, 64, 16
+
+
+def cases(args) -> list[tuple[str, dict, int, int, float | None]]:
+  """(name, shape, rows, new tokens, aim) of each."""
+  if args.quick:
+    return [('tiny', TINY, 4, CHECKED, None)]
+  return [
+    ('260 thousand parameters', SMALL, 64, NEW_TOKENS, 5.0),
+    ('100 million parameters', LARGE, 16, NEW_TOKENS, 3.0),
+  ]
+
+
+def make_prompts(shape: dict, batch: int) -> np.ndarray:
+  """[B, P] int, no special tokens."""
+  rng = np.random.default_rng(0)
+  return rng.integers(3, shape['vocab_size'], (batch, PROMPT))
+
+
+def make_ours(params, config, prompts, new_tokens: int):
+  """call(greedy) -> Samples; each call has the next key."""
+  ids = jnp.asarray(prompts, jnp.int32)
+  mask, count = jnp.ones(ids.shape, bool), 0
+
+  @functools.partial(jax.jit, static_argnames='greedy')
+  def draw(params, seed, greedy):
+    return sampling.sample(
+      params,
+      config,
+      jax.random.key(seed),
+      ids,
+      mask,
+      max_new_tokens=new_tokens,
+      greedy=greedy,
+      eos_id=-1,  # no token
+      pad_id=0,
+    )
+
+  def call(greedy=False):
+    nonlocal count
+    count += 1
+    return draw(params, count, greedy)
+
+  return call
+
+
+def bytes_read(config, batch: int, new_tokens: int) -> float:
+  """Of weights and filled cache, for a token of every row, float32.
+
+  The last response token is never read, so R - 1 steps read the cache, with
+  P + 1 .. P + R - 1 tokens in it.
+  """
+  kv_heads = 2 * config.num_kv_heads * config.head_dim
+  heads = 2 * config.num_heads * config.head_dim
+  layer = config.width * (kv_heads + heads + 3 * config.mlp_width)
+  head = config.width * config.vocab_size
+  slots = PROMPT + new_tokens / 2
+  cache = batch * slots * kv_heads * config.num_layers
+  return 4.0 * (config.num_layers * layer + head + cache)
+
+
+def bandwidth(num_bytes: float, repeats: int) -> float:
+  """Bytes a second of reading an array of that many, the best of several.
+
+  An array that fits a cache is read faster than memory can: what a model of
+  that size is to be compared with.
+  """
+  rows = max(1, int(num_bytes) // (4 * 1024))
+  x = jnp.ones((rows, 1024), jnp.float32)
+  read = jax.jit(lambda x: jnp.max(x, axis=0))
+  jax.block_until_ready(read(x))
+  best = float('inf')
+  for _ in range(max(10, repeats)):
+    start = time.perf_counter()
+    jax.block_until_ready(read(x))
+    best = min(best, time.perf_counter() - start)
+  return x.nbytes / best
+
+
+def rows(args):
+  """Against the bandwidth, and with the peers' environment against torch."""
+  for name, shape, batch, new_tokens, aim in cases(args):
+    with tempfile.TemporaryDirectory() as folder:
+      prompts = make_prompts(shape, batch)
+      if not args.peers:
+        config = config_lib.ModelConfig(**shape)
+        params = language_model.init_params(jax.random.key(0), config)
+        call = make_ours(params, config, prompts, new_tokens)
+        times = turns.alternate({'ours': turns.ours(call)}, args.repeats)
+        yield against_memory(name, config, batch, new_tokens, times, args)
+        continue
+      settings = shape | {
+        'seed': 0,
+        'folder': folder,
+        'new_tokens': new_tokens,
+        'ids': prompts.tolist(),
+      }
+      with turns.Peer(args.peers, 'generate', settings) as peer:
+        found = importing.inspect(pathlib.Path(folder))
+        call = make_ours(
+          importing.load(found, 'lm'), found.config, prompts, new_tokens
+        )
+        share = equal_tokens(call, peer)
+        times = turns.alternate(
+          {'ours': turns.ours(call), 'torch': peer.turn(greedy=False)},
+          args.repeats,
+        )
+      tokens = batch * new_tokens
+      faster, low, high = turns.ratio(times['torch'], times['ours'])
+      yield {
+        'row': f'sampling, {name}, {batch} x ({PROMPT} + {new_tokens}) tokens',
+        'against': f'transformers.generate + torch {peer.told["torch"]}',
+        'unit': 'tokens/s',
+        'ours': tokens / times['ours'].median,
+        'theirs': tokens / times['torch'].median,
+        'aim': aim,
+        'ratio': faster,
+        'low': low,
+        'high': high,
+        'compile_s': times['ours'].first - times['ours'].median,
+        'check': f'{share:.1%} of the most probable tokens are the same, the '
+        f'first {CHECKED} of every row all',
+      }
+      yield against_memory(name, found.config, batch, new_tokens, times, args)
+
+
+def equal_tokens(call, peer) -> float:
+  """Share of equal tokens; an argmax of two nearly equal logits may differ."""
+  ours = np.asarray(call(greedy=True).ids)[:, PROMPT:]
+  theirs = np.array(peer.ask(greedy=True, tell=True)['responses'])
+  if not np.array_equal(ours[:, :CHECKED], theirs[:, :CHECKED]):
+    raise RuntimeError('other tokens than transformers.generate chooses')
+  return float(np.mean(ours == theirs))
+
+
+def against_memory(name, config, batch, new_tokens, times, args) -> dict:
+  """Against the time that reading weights and cache takes."""
+  num_bytes = bytes_read(config, batch, new_tokens)
+  speed = bandwidth(num_bytes, args.repeats)
+  step = num_bytes / speed
+  mine = times['ours']
+  shares = [new_tokens * step / seconds for seconds in mine.turns]
+  return {
+    'row': f'sampling, {name}, {batch} rows: reading {num_bytes / 1e6:.0f} MB '
+    'of weights and cache a token',
+    'against': f'reading as much at {speed / 1e9:.0f} GB/s, measured',
+    'unit': 'tokens/s',
+    'ours': batch * new_tokens / mine.median,
+    'theirs': batch / step,
+    'aim': None,
+    'ratio': float(np.median(shares)),
+    'low': min(shares),
+    'high': max(shares),
+    'compile_s': mine.first - mine.median,
+    'check': '',
+  }
