@@ -10,10 +10,9 @@ import pathlib
 import shutil
 import tempfile
 
-import hf
 import numpy as np
-import turns
 
+from experiments.speed import hf, turns
 from warm_jax.models.hf import stored
 
 AIM = 2.0

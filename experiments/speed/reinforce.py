@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import turns
 
+from experiments.speed import turns
 from warm_jax import defaults, losses, rewards, sampling
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model

@@ -14,8 +14,8 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import turns
 
+from experiments.speed import turns
 from warm_jax import sampling
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model

@@ -9,10 +9,9 @@ all rows at once, and once in the batches that all commands score in.
 
 import jax
 import jax.numpy as jnp
-import machine
 import numpy as np
-import turns
 
+from experiments.speed import machine, turns
 from warm_jax import members, merging, rewards
 from warm_jax.models import language_model, reward_model
 
