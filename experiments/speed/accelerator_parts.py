@@ -310,7 +310,7 @@ def reinforce_1b(quick: bool):
     is_active=jnp.ones(1, bool),
   )
   del value
-  sample_fn, score_fn, _, update_fn = policy._programs(
+  sample_fn, score_fn, _, update_fn = policy.programs(
     shape, tx, _Tokenizer(), config, 'auto'
   )
   ids = jnp.full((1, batch, prompt), 5, jnp.int32)

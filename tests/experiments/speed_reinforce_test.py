@@ -1,8 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The benchmark of a REINFORCE step: its step is whole, and so is its row."""
 
-import importlib
-import pathlib
 import types
 
 import chex
@@ -11,27 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.speed import reinforce
 from warm_jax import sampling
 from warm_jax.models import language_model
 
-SPEED = pathlib.Path(__file__).parents[2] / 'experiments' / 'speed'
-
 
 @pytest.fixture
-def part(monkeypatch):
-  monkeypatch.syspath_prepend(SPEED)
-  return importlib.import_module('reinforce')
+def ours():
+  s = reinforce.settings('', quick=True)
+  return reinforce.make_ours(s, reinforce.make_models(s))
 
 
-@pytest.fixture
-def ours(part):
-  s = part.settings('', quick=True)
-  return part.make_ours(s, part.make_models(s))
-
-
-def test_row_without_peers(part):
+def test_row_without_peers():
   args = types.SimpleNamespace(peers=None, repeats=1, quick=True)
-  (row,) = part.rows(args)
+  (row,) = reinforce.rows(args)
   assert row['ours'] > 0 and row['theirs'] is None and row['ratio'] is None
   assert 'sampling' in row['profile'] and 'together' in row['profile']
 
@@ -60,10 +51,10 @@ def test_steps_compile_once(ours):
     assert program._cache_size() == 1
 
 
-def test_check_of_a_first_step(part):
+def test_check_of_a_first_step():
   """Passes on what another path of ours made; fails on anything else."""
-  s = part.settings('', quick=True)
-  ours = part.make_ours(s, part.make_models(s))
+  s = reinforce.settings('', quick=True)
+  ours = reinforce.make_ours(s, reinforce.make_models(s))
   state, prompts = ours.new_state(), ours.batch(0)
   samples = ours.sample(state, prompts)
   scores = ours.score(ours.scorers, samples)
@@ -85,11 +76,11 @@ def test_check_of_a_first_step(part):
   start = jax.tree.map(lambda x: x[0].copy(), state.policy.params)
   new, _ = ours.update(state, samples, scores, ours.reference)
   updated = jax.tree.map(lambda x: x[0], new.policy.params)
-  assert part.check(ours, s, told, updated)['update'] < 1e-3
+  assert reinforce.check(ours, s, told, updated)['update'] < 1e-3
 
   def assert_fails(match, updated=updated, **other):
     with pytest.raises(RuntimeError, match=match):
-      part.check(ours, s, told | other, updated)
+      reinforce.check(ours, s, told | other, updated)
 
   assert_fails('rewards of the two', rewards=[0.0] * 4)
   assert_fails('logps of the two', logps=[0.0] * 4)

@@ -257,7 +257,7 @@ def response_states(
   )
 
   def for_each(x):
-    return x if x.ndim == 0 else jnp.repeat(x, num_samples, axis=0)
+    return x if jnp.ndim(x) == 0 else jnp.repeat(x, num_samples, axis=0)
 
   last, cache = jax.tree.map(for_each, (last, cache))
   if length == 1:
