@@ -2,8 +2,9 @@
 """Sampling with the key/value cache, against `transformers.generate`.
 
 Same weights (ours are read from the folder that torch wrote), same prompts, no
-early end. Sampling at temperature 1 is timed; that both sides compute the same
-is checked with the most probable tokens.
+early end. Sampling at temperature 1 is timed. That both sides compute the same
+is checked with the most probable tokens, and (a random model soon repeats
+those) with what torch says of the tokens that ours drew.
 """
 
 import functools
@@ -45,6 +46,7 @@ LARGE = {
 }
 TINY = SMALL | {'vocab_size': 64, 'width': 32, 'num_layers': 2, 'mlp_width': 48}
 PROMPT, NEW_TOKENS, CHECKED = 32, 64, 16
+TOLERANCE = 2e-3  # nats
 
 
 def cases(args) -> list[tuple[str, dict, int, int, float | None]]:
@@ -146,11 +148,11 @@ def rows(args):
         call = make_ours(
           importing.load(found, 'lm'), found.config, prompts, new_tokens
         )
-        share = equal_tokens(call, peer)
         times = turns.alternate(
           {'ours': turns.ours(call), 'torch': peer.turn(greedy=False)},
           args.repeats,
         )
+        share, error = equal_tokens(call, peer), logp_error(call, peer)
       tokens = batch * new_tokens
       faster, low, high = turns.ratio(times['torch'], times['ours'])
       yield {
@@ -165,7 +167,8 @@ def rows(args):
         'high': high,
         'compile_s': times['ours'].first - times['ours'].median,
         'check': f'{share:.1%} of the most probable tokens are the same, the '
-        f'first {CHECKED} of every row all',
+        f'first {CHECKED} of every row all; log-probabilities of drawn tokens '
+        f'agree within {error:.0e}',
       }
       yield against_memory(name, found.config, batch, new_tokens, times, args)
 
@@ -177,6 +180,16 @@ def equal_tokens(call, peer) -> float:
   if not np.array_equal(ours[:, :CHECKED], theirs[:, :CHECKED]):
     raise RuntimeError('other tokens than transformers.generate chooses')
   return float(np.mean(ours == theirs))
+
+
+def logp_error(call, peer) -> float:
+  """Largest difference of the log-probabilities of the tokens ours drew."""
+  samples = jax.tree.map(np.asarray, call())
+  theirs = np.array(peer.ask(score=samples.ids.tolist())['logps'])
+  error = float(np.abs(samples.logps[:, PROMPT:] - theirs).max())
+  if not error < TOLERANCE:
+    raise RuntimeError(f'log-probabilities differ by {error}: not the same')
+  return error
 
 
 def against_memory(name, config, batch, new_tokens, times, args) -> dict:

@@ -21,6 +21,9 @@ def make(s):
     intermediate_size=s['mlp_width'],
     max_position_embeddings=s['max_length'],
     tie_word_embeddings=s['tied_embeddings'],
+    # With the usual 0.02 the layers add next to nothing, and a tied model
+    # repeats its last token whatever they compute.
+    initializer_range=s['width'] ** -0.5,
     bos_token_id=1,
     eos_token_id=2,
     pad_token_id=0,
@@ -39,7 +42,17 @@ def main():
   ids = torch.tensor(s['ids'])  # [B, P]
   mask = torch.ones_like(ids)
 
-  def turn(greedy, tell=False):
+  @torch.inference_mode()
+  def logps(sequences):
+    """Of the response tokens of sequences that the other side drew."""
+    sequences = torch.tensor(sequences)
+    scores = model(input_ids=sequences).logits[:, ids.shape[1] - 1 : -1]
+    chosen = sequences[:, ids.shape[1] :, None]
+    return scores.log_softmax(-1).gather(-1, chosen)[:, :, 0].tolist()
+
+  def turn(greedy=False, tell=False, score=None):
+    if score is not None:
+      return {'logps': logps(score)}
     choice = {} if greedy else {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0}
     out = model.generate(
       input_ids=ids,
