@@ -3,7 +3,7 @@
 # unchanged. Another interpreter: make demo PYTHON=/path/to/python3
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: demo test test-fast faults lint types format clean help oracles oracles-env
+.PHONY: demo test test-fast faults speed lint types format clean help oracles oracles-env
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +22,7 @@ help:
 	@echo 'make test       install into $(VENV), run all tests (ARGS="-k name" chooses)'
 	@echo 'make test-fast  the tests not marked slow'
 	@echo 'make faults     kill -9 at random moments, full disks and the like, for an hour or so (tests/faults/README.md; ARGS="--kills=20")'
+	@echo 'make speed      the benchmarks, beside torch, transformers, trl and mergekit, an hour or so; the tables of the READMEs (ARGS="--parts=training")'
 	@echo 'make lint       ruff check and ruff format --check;  make types: pyright;  make format: rewrite'
 	@echo 'make oracles    transformers, TRL, mergekit and RewardBench on our exports, each in its own environment (tests/oracles/README.md)'
 	@echo 'make clean      remove the environments and caches (runs/ stays)'
@@ -38,6 +39,10 @@ test-fast: $(VENV)/.installed-test
 faults: $(VENV)/.installed-test
 	@$(BIN)/python tests/faults/kills.py --workdir=runs/faults $(ARGS)
 	@$(BIN)/python tests/faults/disks.py --workdir=runs/faults
+
+speed: $(VENV)/.installed-test oracles-env
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m experiments.speed.run --peers=$(ORACLES)/bin/python $(ARGS)
+	@$(BIN)/python -m experiments.speed.run --table
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .
