@@ -44,11 +44,13 @@ def test_step_does_not_wait_for_the_host(ours):
 
 
 def test_steps_compile_once(ours):
-  state = ours.new_state()
+  programs = (ours.sample, ours.score, ours.update)
+  state, sizes = ours.new_state(), []
   for number in range(3):
     state, _ = ours.step(state, ours.batch(number))
-  for program in (ours.sample, ours.score, ours.update):
-    assert program._cache_size() == 1
+    # Other tests of this process may have compiled these programs, too.
+    sizes.append([program._cache_size() for program in programs])
+  assert sizes[0] == sizes[1] == sizes[2]
 
 
 def test_check_of_a_first_step():

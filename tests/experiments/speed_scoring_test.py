@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from experiments.speed import scoring
+from experiments.speed import machine, scoring
 
 
 def test_rows():
@@ -21,8 +21,6 @@ def test_rows():
 
 
 def test_check_finds_other_scores():
-  import machine
-
   shape = machine.model_shape(64, 8)
   stack = scoring.make_members(shape, 2)
   ids = np.arange(16).reshape(2, 8)

@@ -245,7 +245,7 @@ def run(
     TOKENIZER,
     config,
     folder=folder,
-    seed=3,
+    seed=4,
     runtime=runtime,
     anchors=anchors,
     **(given or {}),

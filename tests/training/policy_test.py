@@ -602,7 +602,7 @@ def test_reward_rises_and_a_strong_kl_holds(tmp_path):
     return np.mean([row[f'{name}/member_{member}'] for row in rows])
 
   start = mean(rows[:1], 'objective/scores', 0)
-  assert start < 2.0
+  assert start < 2.5
   assert mean(last, 'objective/scores', 0) > 3.5  # of at most 4
   assert mean(last, 'objective/kl', 0) > 1.0
   assert abs(mean(last, 'objective/kl', 1)) < 0.15

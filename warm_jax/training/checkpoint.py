@@ -308,7 +308,10 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
 def _is_finite(leaf) -> bool:
   if not jnp.issubdtype(leaf.dtype, jnp.floating):
     return True
-  if isinstance(leaf, jax.Array):  # where it lies, on many hosts perhaps
+  if isinstance(leaf, jax.Array) and not (
+    leaf.is_fully_addressable and jax.default_backend() == 'cpu'
+  ):
+    # Where it lies, on many hosts perhaps; a program for every shape.
     return bool(sharding.to_host(jnp.isfinite(leaf).all()))
   return bool(np.isfinite(leaf).all())
 
