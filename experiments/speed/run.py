@@ -4,8 +4,7 @@
   python -m experiments.speed.run [--parts=training,sampling] [--peers=PYTHON]
   python -m experiments.speed.run --table    # the README's, of what was run
 
-Each part writes runs/speed/PART.json as soon as it is through, with the machine
-it ran on; the table is made of these files and of nothing else. PYTHON is the
+Each part writes runs/speed/PART.json row by row, with the machine it ran on; the table is made of these files and of nothing else. PYTHON is the
 interpreter of an environment with torch, transformers, trl and mergekit
 (`make speed` makes one); without it the rows that compare with those are left
 out.
@@ -68,18 +67,17 @@ def main(argv=None) -> int:
 
 
 def run(part: str, args) -> None:
-  """One part; its rows are printed as they come, and written at the end."""
+  """One part; its rows are printed and written as they come."""
   found = {'machine': machine.describe(), 'rows': []}
   found['machine']['gflops'] = machine.matmul_peak(args.repeats) / 1e9
   for row in importlib.import_module(f'experiments.speed.{part}').rows(args):
     print(table.line(row), flush=True)
     found['rows'].append(row)
+    args.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(found, indent=1)
+    (args.out / f'{part}.json').write_text(text + '\n', encoding='utf-8')
   if not found['rows']:
     print(f'{part}: nothing without --peers')
-    return
-  args.out.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(found, indent=1)
-  (args.out / f'{part}.json').write_text(text + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':
