@@ -22,7 +22,7 @@ help:
 	@echo 'make test       install into $(VENV), run all tests (ARGS="-k name" chooses)'
 	@echo 'make test-fast  the tests not marked slow'
 	@echo 'make faults     kill -9 at random moments, full disks and the like, for an hour or so (tests/faults/README.md; ARGS="--kills=20")'
-	@echo 'make speed      the benchmarks, beside torch, transformers, trl and mergekit, an hour or so; the tables of the READMEs (ARGS="--parts=training")'
+	@echo 'make speed      the benchmarks, beside torch, transformers, trl and mergekit; the tables of the READMEs (ARGS="--parts=training")'
 	@echo 'make lint       ruff check and ruff format --check;  make types: pyright;  make format: rewrite'
 	@echo 'make oracles    transformers, TRL, mergekit and RewardBench on our exports, each in its own environment (tests/oracles/README.md)'
 	@echo 'make clean      remove the environments and caches (runs/ stays)'

@@ -187,7 +187,7 @@ def train(
 
 
 def programs(model_config, tx, tokenizer, config, member_map):
-  """The compiled parts of a step, over all members.
+  """The compiled parts of a step, over all members; settings as in `train`.
 
   Returns:
     sample(state, prompts), score(scorers, samples), kl(samples, ref_params)
