@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Settings of the tests, made before jax is imported by any of them."""
 
+import gc
 import os
 
 from warm_jax import compile_cache
@@ -13,6 +14,16 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Most of the time of such tests is small compilations: LLVM's optimisation,
 # which has no part in what is computed, is left out (half of that time).
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+# And XLA's own way of writing fusions for the CPU, in MLIR, takes a third longer
+# to compile than its older one. The flags are known to jax 0.10 to 0.12.
+os.environ.setdefault(
+  'XLA_FLAGS',
+  '--xla_cpu_use_fusion_emitters=false'
+  ' --xla_cpu_parallel_codegen_split_count=1',
+)
+# Tracing makes millions of small objects that live on: looking through them for
+# garbage so often takes a tenth of the time.
+gc.set_threshold(100_000, 50, 100)
 for _name, _value in compile_cache.environment().items():
   os.environ.setdefault(_name, _value)
 
@@ -59,6 +70,18 @@ def pytest_collection_modifyitems(items):
   if 'PYTEST_XDIST_WORKER' in os.environ:
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda x: ranks.get(unit_of(x.nodeid), len(ranks)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+  """Lets the programs of a file go when it ends.
+
+  Each holds some seven memory maps, of which Linux gives a process 65,530: the
+  suite comes near them, and past them the compiler crashes.
+  """
+  if nextitem is not None and nextitem.path != item.path:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook

@@ -68,7 +68,8 @@ def test_a_process_alone_does_everything_itself():
 def launch(workdir, devices, *flags, **options):
   """`warm` for stage pretrain of the nano chain, with some host devices."""
   env = os.environ | {
-    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'XLA_FLAGS': os.environ['XLA_FLAGS']
+    + f' --xla_force_host_platform_device_count={devices}',
     'JAX_PLATFORMS': 'cpu',
     'PYTHONPATH': str(ROOT),
   }

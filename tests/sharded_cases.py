@@ -10,7 +10,9 @@ difference is written with what the compiled programs do.
 
 import os
 
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+)
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 from warm_jax import compile_cache  # noqa: E402
@@ -83,7 +85,8 @@ def train_state(params):
 def two_steps(step, state, batch, program):
   """Two updates; where leaves lie must not change from one to the next."""
   where = jax.tree.map(lambda x: x.sharding, state)
-  program['text'] = step.lower(state, batch).compile().as_text()
+  step = step.lower(state, batch).compile()
+  program['text'] = step.as_text()
   for _ in range(2):
     state, metrics = step(state, batch)
   program['moved'] = [
@@ -167,7 +170,7 @@ def policy_step(program):
   state = reinforce.PolicyState(
     policy=stacked(sft_params),
     value=stacked(value),
-    anchor=jax.tree.map(jnp.copy, sharding.put(anchors, 1)),
+    anchor=sharding.copied(anchors, 1),
     is_active=sharding.put(jnp.ones(M, bool), 1),
   )
   ensemble = rewards.ensemble(sharding.put(_heads(), 1), SHAPE, 'mean')
@@ -177,8 +180,8 @@ def policy_step(program):
   batch = {'ids': IDS[:, :B, :4], 'mask': MASK[:, :B, :4]}
   samples = sample(state, sharding.put_rows(batch, M))
   scores = score([ensemble], samples)
-  lowered = update.lower(state, samples, scores, sft_params)
-  program['text'] = lowered.compile().as_text()
+  update = update.lower(state, samples, scores, sft_params).compile()
+  program['text'] = update.as_text()
   state, metrics = update(state, samples, scores, sft_params)
   return {
     'ids': samples.ids,
@@ -200,8 +203,8 @@ def _heads():
 
 def merge(program):
   stack = backbones(M)
-  merged = jax.jit(merging.uniform)
-  program['text'] = merged.lower(stack).compile().as_text()
+  merged = jax.jit(merging.uniform).lower(stack).compile()
+  program['text'] = merged.as_text()
   return {
     'uniform': merged(stack),
     'slerp': merging.slerp_fold(

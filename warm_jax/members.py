@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from warm_jax import errors, sharding
 
@@ -103,6 +104,21 @@ def jit_step(step: Callable, mode: str = 'auto') -> Callable:
   return jax.jit(run, donate_argnums=0)
 
 
+def _at_once(fn: Callable, **kwargs) -> Callable:
+  """One program for all leaves: one each would be compiled for every shape.
+
+  Leaves on the host are left to numpy, which does not bring them to a device.
+  """
+  compiled = jax.jit(fn, **kwargs)
+
+  @functools.wraps(fn)
+  def call(*args):
+    on_host = any(isinstance(x, np.ndarray) for x in jax.tree.leaves(args))
+    return (fn if on_host else compiled)(*args)
+
+  return call
+
+
 def stack(trees: Sequence[PyTree]) -> PyTree:
   """Stacks M trees of equal structure: leaves [...] -> [M, ...].
 
@@ -125,6 +141,11 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
           f'stack: leaf {jax.tree_util.keystr(path)} has shape {jnp.shape(b)} '
           f'in member {i} and {jnp.shape(a)} in member 0.'
         )
+  return _stack(*trees)
+
+
+@_at_once
+def _stack(*trees):
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
@@ -143,6 +164,11 @@ def member(tree: PyTree, i: int | jax.Array) -> PyTree:
   """
   if isinstance(i, int) and not 0 <= i < num_members(tree):
     raise errors.UserError(f'member {i} of {num_members(tree)} does not exist.')
+  return _member(tree, i)
+
+
+@_at_once
+def _member(tree, i):
   return jax.tree.map(lambda x: x[i], tree)
 
 
@@ -170,4 +196,9 @@ def num_members(tree: PyTree) -> int:
 
 def broadcast(tree: PyTree, num: int) -> PyTree:
   """Copies one member M times: leaves [...] -> [M, ...]."""
+  return _broadcast(tree, num)
+
+
+@functools.partial(_at_once, static_argnums=1)
+def _broadcast(tree, num):
   return jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *jnp.shape(x))), tree)

@@ -46,7 +46,9 @@ def get_config(scale: str = '') -> Any:
   )
   config.data = ml_collections.ConfigDict({'max_length': 38})
   config.model = defaults.model(
-    width=48 if full else 16, num_layers=2, num_heads=3 if full else 2
+    width=48 if full else 16,
+    num_layers=2 if full else 1,
+    num_heads=3 if full else 2,
   )
   config.pretrain = ml_collections.ConfigDict(
     {

@@ -83,7 +83,9 @@ def get_config(body: str, args, train: pathlib.Path):
     max_length=sizes['max_length'],
   )
   if body == 'scratch':
-    config.model = defaults.model(width=64, num_layers=2, num_heads=2)
+    config.model = defaults.model(
+      width=64, num_layers=1 if smoke else 2, num_heads=2
+    )
     config.model.rope_theta = 1000.0
     config.data.vocab_size = 512 if smoke else 2_048
   else:

@@ -40,7 +40,9 @@ def get_config(scale: str = ''):
   config.merge.update(num_lambdas=3, num_path_pairs=500, num_train_pairs=500)
   config.control = {
     'model': defaults.model(
-      width=64 if full else 24, num_layers=2, num_heads=4 if full else 2
+      width=64 if full else 24,
+      num_layers=2 if full else 1,
+      num_heads=4 if full else 2,
     ),
     'probe_l2': 1e-3,
     'pretrain': {

@@ -321,7 +321,8 @@ def test_restores_onto_eight_devices_and_back(tmp_path):
     [sys.executable, '-c', ON_EIGHT, str(tmp_path)],
     env=os.environ
     | {
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+      'XLA_FLAGS': os.environ['XLA_FLAGS']
+      + ' --xla_force_host_platform_device_count=8',
       'PYTHONPATH': str(pathlib.Path(checkpoint.__file__).parents[2]),
     },
     capture_output=True,

@@ -123,7 +123,7 @@ def train(
   state = reinforce.PolicyState(
     policy=stacked_state(start_params, config.learning_rate),
     value=value,
-    anchor=jax.tree.map(jnp.copy, sharding.put(anchors, 1)),
+    anchor=sharding.copied(anchors, 1),
     is_active=sharding.put(jnp.ones(num_policies, bool), 1),
   )
   per_prompt = config.samples_per_prompt

@@ -116,8 +116,7 @@ def init(
   Returns:
     TrainState with leaves [M, ...].
   """
-  start = sharding.put((params, rng, hparams), 1)
-  params, rng, hparams = jax.tree.map(jnp.copy, start)
+  params, rng, hparams = sharding.copied((params, rng, hparams), 1)
   return TrainState(
     step=sharding.put(jnp.zeros(rng.shape, jnp.int32), 1),
     params=params,

@@ -369,7 +369,8 @@ def test_leaves_land_on_their_shardings(name):
     env={
       **os.environ,
       'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+      'XLA_FLAGS': os.environ['XLA_FLAGS']
+      + ' --xla_force_host_platform_device_count=8',
       'PYTHONPATH': str(pathlib.Path(importing.__file__).parents[3]),
     },
     capture_output=True,
