@@ -170,7 +170,7 @@ def policy_step(program):
   state = reinforce.PolicyState(
     policy=stacked(sft_params),
     value=stacked(value),
-    anchor=sharding.copied(anchors, 1),
+    anchor=state_lib.copied(anchors),
     is_active=sharding.put(jnp.ones(M, bool), 1),
   )
   ensemble = rewards.ensemble(sharding.put(_heads(), 1), SHAPE, 'mean')

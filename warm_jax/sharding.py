@@ -15,7 +15,6 @@ what no line here mentions; results on any mesh agree with one device up to the
 order of float32 sums.
 """
 
-import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -204,16 +203,6 @@ def put(tree: PyTree, num_leading: int = 0) -> PyTree:
   return jax.tree.map(
     lambda leaf, s: _place(leaf, NamedSharding(mesh, s)), tree, where
   )
-
-
-def copied(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """As `put`, but never the caller's own arrays: what is donated is a copy."""
-  return _copy(put(tree, num_leading), num_leading)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _copy(tree, num_leading):
-  return constrain(jax.tree.map(jnp.copy, tree), num_leading)
 
 
 def constrain(tree: PyTree, num_leading: int = 0) -> PyTree:

@@ -96,7 +96,7 @@ def measure(shape, stack, ids, calls: int, repeats: int):
   size += f', {ids.shape[0]} rows x {ids.shape[1]}'
   count = len(singles)
 
-  def row(what, against, name, other, said):
+  def row(what, against, name, other, said, aim=1.0):
     faster, low, high = turns.ratio(times[other], times[name])
     return {
       'row': f'scoring by {what}, {size}',
@@ -104,7 +104,7 @@ def measure(shape, stack, ids, calls: int, repeats: int):
       'unit': 'ms',
       'ours': 1e3 * times[name].median / calls,
       'theirs': 1e3 * times[other].median / calls,
-      'aim': 1.0,
+      'aim': aim,
       'ratio': faster,
       'low': low,
       'high': high,
@@ -120,6 +120,7 @@ def measure(shape, stack, ids, calls: int, repeats: int):
     'member',
     'the same compiled program; its scores are those of averaged weights '
     f'run operation by operation, within {differences["merged"]:.0e}',
+    aim=0.95,  # the same within what a machine with other work tells
   )
   what = f'an ensemble of {count}, one program'
   yield row(what, f'{count} calls for one', 'ensemble', 'calls', equal)

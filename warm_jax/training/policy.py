@@ -123,7 +123,7 @@ def train(
   state = reinforce.PolicyState(
     policy=stacked_state(start_params, config.learning_rate),
     value=value,
-    anchor=sharding.copied(anchors, 1),
+    anchor=state_lib.copied(anchors),
     is_active=sharding.put(jnp.ones(num_policies, bool), 1),
   )
   per_prompt = config.samples_per_prompt

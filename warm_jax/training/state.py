@@ -116,7 +116,7 @@ def init(
   Returns:
     TrainState with leaves [M, ...].
   """
-  params, rng, hparams = sharding.copied((params, rng, hparams), 1)
+  params, rng, hparams = copied((params, rng, hparams))
   return TrainState(
     step=sharding.put(jnp.zeros(rng.shape, jnp.int32), 1),
     params=params,
@@ -124,6 +124,16 @@ def init(
     rng=rng,
     hparams=hparams,
   )
+
+
+def copied(tree: PyTree) -> PyTree:
+  """Leaves [M, ...] where the table has them, none of them the caller's own."""
+  return _copy(sharding.put(tree, 1))
+
+
+@jax.jit
+def _copy(tree):
+  return sharding.constrain(jax.tree.map(jnp.copy, tree), 1)
 
 
 @functools.lru_cache(maxsize=64)
