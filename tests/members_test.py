@@ -129,6 +129,16 @@ def test_broadcast():
     chex.assert_trees_all_equal(members.member(stacked, i), tree)
 
 
+def test_leaves_on_the_host_stay_there():
+  tree = {'kernel': np.arange(6.0).reshape(3, 2), 'bias': np.ones((3, 1))}
+  taken = members.member(tree, 1)
+  assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(taken))
+  np.testing.assert_array_equal(taken['kernel'], [2.0, 3.0])
+  on_device = members.member(jax.tree.map(jnp.asarray, tree), 1)
+  assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(on_device))
+  np.testing.assert_array_equal(on_device['kernel'], taken['kernel'])
+
+
 def test_errors_name_the_leaf():
   a, b = {'x': jnp.ones(2)}, {'x': jnp.ones(3)}
   with pytest.raises(errors.UserError, match=r"\['x'\].*member 1"):
