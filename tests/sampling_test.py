@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Tests of sampling with the key/value cache."""
 
+import dataclasses
 import functools
 
 import chex
@@ -37,7 +38,10 @@ def make_params(config):
 
 sample = jax.jit(
   sampling.sample,
-  static_argnames=('config', 'max_new_tokens', 'greedy', 'eos_id', 'pad_id'),
+  static_argnames=(
+    *('config', 'max_new_tokens', 'greedy', 'eos_id', 'pad_id'),
+    'num_samples',
+  ),
 )
 
 
@@ -273,6 +277,40 @@ def test_batch_mates_do_not_matter():
   np.testing.assert_array_equal(together.ids[1, :n], alone.ids[0])
   np.testing.assert_array_equal(together.mask[1, :n], alone.mask[0])
   np.testing.assert_allclose(together.logps[1, :n], alone.logps[0], atol=1e-5)
+
+
+def equal_samples(found, expected):
+  for name in ('ids', 'mask', 'response_start', 'ended'):
+    np.testing.assert_array_equal(
+      getattr(found, name), getattr(expected, name), name
+    )
+  np.testing.assert_allclose(found.logps, expected.logps, atol=1e-5)
+
+
+def test_a_prompt_read_once_for_its_samples_draws_the_same():
+  params = make_params(LEARNED)
+  ids, mask = (np.repeat(x, 3, axis=0) for x in make_prompts())
+  inputs = (params, LEARNED, jax.random.key(4), ids, mask)
+  found = draw(*inputs, num_samples=3)
+  equal_samples(found, draw(*inputs))
+  assert len({tuple(row) for row in np.asarray(found.ids)}) > 4
+
+
+def test_transposed_kernels_draw_the_same(monkeypatch):
+  config = dataclasses.replace(CONFIG, tied_embeddings=False, qkv_bias=True)
+  params = make_params(config)
+  inputs = (params, config, jax.random.key(1), *make_prompts())
+  tree = sampling._transposed(params)
+  assert 'kernel_t' in tree['lm_head'] and 'kernel' not in tree['lm_head']
+  query = tree['backbone']['layers_0']['attention']['query']
+  assert set(query) == {'kernel_t', 'bias'}
+  found = []
+  for whether in (True, False):
+    monkeypatch.setattr(
+      sampling, '_reads_weights', lambda batch, use=whether: use
+    )
+    found.append(jax.jit(functools.partial(draw, *inputs))())
+  equal_samples(*found)
 
 
 def test_same_shapes_compile_once():

@@ -64,6 +64,7 @@ def sample(
   eos_id: int,
   pad_id: int,
   rows: jax.Array | None = None,
+  num_samples: int = 1,
 ) -> Samples:
   """Draws one response for each prompt.
 
@@ -91,6 +92,8 @@ def sample(
     pad_id: what fills the unused positions of the result.
     rows: [B] int32, numbers that tell rows apart in the draws; default 0, 1,
       2, ... Equal numbers draw alike.
+    num_samples: rows of one prompt, adjacent (static): it is read once for
+      them all.
 
   Returns:
     Samples, as long as P + R.
@@ -118,9 +121,13 @@ def sample(
     )
   )(rows)
 
+  # The prompts' many rows are multiplied by kernels as they are stored.
+  step_params = _transposed(params) if _reads_weights(batch) else params
+
   def choose(hidden, step):
     """[B, D] -> tokens [B] int32 and their log-probabilities [B]."""
-    scaled = language_model.logits(params, config, hidden) / temperature
+    logits = language_model.logits(step_params, config, hidden)
+    scaled = logits / temperature
     if not greedy:
       return draw(scaled, jax.lax.dynamic_index_in_dim(uniform, step, 1, False))
     best = jnp.max(scaled, axis=-1)
@@ -131,15 +138,21 @@ def sample(
   # of slots are faster on CPU than a rest.
   needed = prompt_length + max_new_tokens - 1
   slots = max(needed, min(-(-needed // 8) * 8, config.max_length))
-  cache = kv_cache.init_cache(config, batch, slots)
+  first_mask = prompt_mask[::num_samples]
   hidden, cache = language_model.hidden_states(
     params,
     config,
-    prompt_ids,
-    prompt_mask,
-    cache=cache,
-    only=reward_model.last_token(prompt_mask),
+    prompt_ids[::num_samples],
+    first_mask,
+    cache=kv_cache.init_cache(config, len(first_mask), slots),
+    only=reward_model.last_token(first_mask),
   )
+  if num_samples > 1:
+    index = cache.pop('index')
+    hidden, cache = jax.tree.map(
+      lambda x: jnp.repeat(x, num_samples, axis=0), (hidden, cache)
+    )
+    cache['index'] = index
   tokens, logps = choose(hidden[:, 0], 0)
 
   empty = jnp.zeros((batch, max_new_tokens), jnp.int32)
@@ -159,7 +172,7 @@ def sample(
     step, alive = carry['step'], ~carry['ended']
     last = jax.lax.dynamic_slice_in_dim(carry['tokens'], step - 1, 1, axis=1)
     hidden, cache = language_model.hidden_states(
-      params, config, last, alive[:, None], cache=carry['cache']
+      step_params, config, last, alive[:, None], cache=carry['cache']
     )
     tokens, logps = choose(hidden[:, 0], step)
 
@@ -178,6 +191,27 @@ def sample(
 
   carry = jax.lax.while_loop(unfinished, advance, carry)
   return _compact(prompt_ids, prompt_mask, carry, pad_id)
+
+
+def _reads_weights(batch: int) -> bool:
+  """Whether a step's products are bounded by reading weights, on a CPU.
+
+  There the weights of one output are better neighbours in memory: products of
+  16 rows are then up to twice as fast, those of 64 no different.
+  """
+  on_cpu = jax.default_backend() == 'cpu' and not sharding.is_on()
+  return on_cpu and batch <= 32
+
+
+def _transposed(params: PyTree) -> PyTree:
+  """The tree with each kernel [in, out] as `kernel_t` [out, in], in memory."""
+  if not isinstance(params, dict):
+    return params
+  if 'kernel' in params and params['kernel'].ndim == 2:
+    rest = {name: leaf for name, leaf in params.items() if name != 'kernel'}
+    # Behind a barrier, or the compiler would multiply by the stored one.
+    return rest | {'kernel_t': jax.lax.optimization_barrier(params['kernel'].T)}
+  return {name: _transposed(leaf) for name, leaf in params.items()}
 
 
 def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:

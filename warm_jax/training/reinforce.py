@@ -60,7 +60,7 @@ def member_sample(state, prompts, *, model_config, settings):
 
   Args:
     state: PolicyState of one member.
-    prompts: ids [B, P] int32 and mask [B, P] bool.
+    prompts: ids [B, P] int32 and mask [B, P] bool; a prompt's rows adjacent.
     model_config: shape of the policy (static).
     settings: sampling settings (static), see `sample_settings`.
 
@@ -269,9 +269,10 @@ def member_kl(
 
 
 def sample_settings(tokenizer, config) -> tuple:
-  """Hashable settings of `sampling.sample` for policies and best-of-N."""
+  """Hashable settings of `sampling.sample` for policies."""
   return (
     ('max_new_tokens', config.max_new_tokens),
+    ('num_samples', config.samples_per_prompt),
     ('temperature', config.temperature),
     ('eos_id', tokenizer.eos_id),
     ('pad_id', tokenizer.pad_id),
