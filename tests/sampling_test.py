@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Tests of sampling with the key/value cache."""
 
-import dataclasses
 import functools
 
 import chex
@@ -294,23 +293,6 @@ def test_a_prompt_read_once_for_its_samples_draws_the_same():
   found = draw(*inputs, num_samples=3)
   equal_samples(found, draw(*inputs))
   assert len({tuple(row) for row in np.asarray(found.ids)}) > 4
-
-
-def test_transposed_kernels_draw_the_same(monkeypatch):
-  config = dataclasses.replace(CONFIG, tied_embeddings=False, qkv_bias=True)
-  params = make_params(config)
-  inputs = (params, config, jax.random.key(1), *make_prompts())
-  tree = sampling._transposed(params)
-  assert 'kernel_t' in tree['lm_head'] and 'kernel' not in tree['lm_head']
-  query = tree['backbone']['layers_0']['attention']['query']
-  assert set(query) == {'kernel_t', 'bias'}
-  found = []
-  for whether in (True, False):
-    monkeypatch.setattr(
-      sampling, '_reads_weights', lambda batch, use=whether: use
-    )
-    found.append(jax.jit(functools.partial(draw, *inputs))())
-  equal_samples(*found)
 
 
 def test_same_shapes_compile_once():

@@ -121,13 +121,9 @@ def sample(
     )
   )(rows)
 
-  # The prompts' many rows are multiplied by kernels as they are stored.
-  step_params = _transposed(params) if _reads_weights(batch) else params
-
   def choose(hidden, step):
     """[B, D] -> tokens [B] int32 and their log-probabilities [B]."""
-    logits = language_model.logits(step_params, config, hidden)
-    scaled = logits / temperature
+    scaled = language_model.logits(params, config, hidden) / temperature
     if not greedy:
       return draw(scaled, jax.lax.dynamic_index_in_dim(uniform, step, 1, False))
     best = jnp.max(scaled, axis=-1)
@@ -172,7 +168,7 @@ def sample(
     step, alive = carry['step'], ~carry['ended']
     last = jax.lax.dynamic_slice_in_dim(carry['tokens'], step - 1, 1, axis=1)
     hidden, cache = language_model.hidden_states(
-      step_params, config, last, alive[:, None], cache=carry['cache']
+      params, config, last, alive[:, None], cache=carry['cache']
     )
     tokens, logps = choose(hidden[:, 0], step)
 
@@ -191,27 +187,6 @@ def sample(
 
   carry = jax.lax.while_loop(unfinished, advance, carry)
   return _compact(prompt_ids, prompt_mask, carry, pad_id)
-
-
-def _reads_weights(batch: int) -> bool:
-  """Whether a step's products are bounded by reading weights, on a CPU.
-
-  There the weights of one output are better neighbours in memory: products of
-  16 rows are then up to twice as fast, those of 64 no different.
-  """
-  on_cpu = jax.default_backend() == 'cpu' and not sharding.is_on()
-  return on_cpu and batch <= 32
-
-
-def _transposed(params: PyTree) -> PyTree:
-  """The tree with each kernel [in, out] as `kernel_t` [out, in], in memory."""
-  if not isinstance(params, dict):
-    return params
-  if 'kernel' in params and params['kernel'].ndim == 2:
-    rest = {name: leaf for name, leaf in params.items() if name != 'kernel'}
-    # Behind a barrier, or the compiler would multiply by the stored one.
-    return rest | {'kernel_t': jax.lax.optimization_barrier(params['kernel'].T)}
-  return {name: _transposed(leaf) for name, leaf in params.items()}
 
 
 def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:

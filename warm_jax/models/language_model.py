@@ -105,8 +105,7 @@ def logits(
     kernel = sharding.gathered(table)['embed']['embedding'].T
   else:
     head = {'lm_head': params['lm_head']}
-    head = sharding.gathered(head)['lm_head']
-    kernel = head['kernel_t'].T if 'kernel_t' in head else head['kernel']
+    kernel = sharding.gathered(head)['lm_head']['kernel']
   # Two dimensions for the sake of the backward pass, see `layers.Dense`.
   out = jnp.matmul(
     hidden.reshape(-1, config.width).astype(config.compute_dtype),

@@ -210,15 +210,12 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     fan_in = x.shape[-1]
-    if self.has_variable('params', 'kernel_t'):
-      kernel = self.get_variable('params', 'kernel_t').T
-    else:
-      kernel = self.param(
-        'kernel',
-        nn.initializers.normal(self.init_scale * fan_in**-0.5),
-        (fan_in, self.features),
-        jnp.float32,
-      )
+    kernel = self.param(
+      'kernel',
+      nn.initializers.normal(self.init_scale * fan_in**-0.5),
+      (fan_in, self.features),
+      jnp.float32,
+    )
     # Two dimensions, because on CPU the backward pass of [B, T, D] @ [D, F] is
     # 2.5 times slower than that of [B*T, D] @ [D, F].
     flat = x.reshape(-1, fan_in).astype(self.dtype)
