@@ -13,7 +13,7 @@ import scipy.stats
 
 from warm_jax import errors, sampling
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model
+from warm_jax.models import kv_cache, language_model
 
 PAD, EOS = 0, 1
 TINY = {
@@ -286,11 +286,19 @@ def equal_samples(found, expected):
   np.testing.assert_allclose(found.logps, expected.logps, atol=1e-5)
 
 
-def test_a_prompt_read_once_for_its_samples_draws_the_same():
+def test_a_prompt_read_once_for_its_samples_draws_the_same(monkeypatch):
   params = make_params(LEARNED)
   ids, mask = (np.repeat(x, 3, axis=0) for x in make_prompts())
   inputs = (params, LEARNED, jax.random.key(4), ids, mask)
+  read, init_cache = [], kv_cache.init_cache
+
+  def noting(config, batch, length):
+    read.append(batch)
+    return init_cache(config, batch, length)
+
+  monkeypatch.setattr(kv_cache, 'init_cache', noting)
   found = draw(*inputs, num_samples=3)
+  assert read == [4]
   equal_samples(found, draw(*inputs))
   assert len({tuple(row) for row in np.asarray(found.ids)}) > 4
 
@@ -318,6 +326,8 @@ def test_same_shapes_compile_once():
 
 def test_errors():
   params = make_params(LEARNED)
+  with pytest.raises(errors.UserError, match='4 rows.*num_samples=3'):
+    draw(params, LEARNED, jax.random.key(0), *make_prompts(), num_samples=3)
   args = (params, LEARNED, jax.random.key(0), *make_prompts())
   with pytest.raises(errors.UserError, match='must differ'):
     sampling.sample(*args, max_new_tokens=2, eos_id=1, pad_id=1)

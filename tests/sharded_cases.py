@@ -157,6 +157,7 @@ def policy_step(program):
   """One REINFORCE step of eight policies, judged by an ensemble."""
   config = defaults.policy(steps=2, eval_every=1)
   config.max_new_tokens = 4
+  config.samples_per_prompt = 2
   sft_params = members.member(backbones(1), 0)
   anchors = anchor_lib.make(sft_params, M, kl_coef=0.1, kind='ema', mu=0.1)
   value = value_model.init_params(
@@ -177,7 +178,8 @@ def policy_step(program):
   sample, score, _, update = policy.programs(
     SHAPE, TX, TOKENIZER, config, 'auto'
   )
-  batch = {'ids': IDS[:, :B, :4], 'mask': MASK[:, :B, :4]}
+  batch = {'ids': IDS[:, : B // 2, :4], 'mask': MASK[:, : B // 2, :4]}
+  batch = {name: np.repeat(rows, 2, axis=1) for name, rows in batch.items()}
   samples = sample(state, sharding.put_rows(batch, M))
   scores = score([ensemble], samples)
   update = update.lower(state, samples, scores, sft_params).compile()

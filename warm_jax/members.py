@@ -107,14 +107,18 @@ def jit_step(step: Callable, mode: str = 'auto') -> Callable:
 def _at_once(fn: Callable, **kwargs) -> Callable:
   """One program for all leaves: one each would be compiled for every shape.
 
-  Leaves on the host are left to numpy, which does not bring them to a device.
+  Not where a leaf is on the host: then each is handled on its own, and `member`
+  brings none to a device. Nor on a mesh, where a program that takes a member of
+  all leaves might bring the whole stack to every device at once.
   """
   compiled = jax.jit(fn, **kwargs)
 
   @functools.wraps(fn)
   def call(*args):
-    on_host = any(isinstance(x, np.ndarray) for x in jax.tree.leaves(args))
-    return (fn if on_host else compiled)(*args)
+    one_by_one = sharding.is_on() or any(
+      isinstance(x, np.ndarray) for x in jax.tree.leaves(args)
+    )
+    return (fn if one_by_one else compiled)(*args)
 
   return call
 

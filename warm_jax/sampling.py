@@ -66,7 +66,7 @@ def sample(
   rows: jax.Array | None = None,
   num_samples: int = 1,
 ) -> Samples:
-  """Draws one response for each prompt.
+  """Draws one response for each row of prompts.
 
   Tokens are drawn from softmax(logits / temperature) without any filter, so
   the sampled distribution is the one that is scored (a filter makes KL
@@ -99,13 +99,17 @@ def sample(
     Samples, as long as P + R.
 
   Raises:
-    UserError: max_new_tokens < 1, eos_id equal to pad_id, or more tokens than
-      learned positions.
+    UserError: max_new_tokens < 1, eos_id equal to pad_id, more tokens than
+      learned positions, or rows that num_samples does not divide.
   """
   chex.assert_rank([prompt_ids, prompt_mask], 2)
   chex.assert_equal_shape([prompt_ids, prompt_mask])
   if max_new_tokens < 1:
     raise errors.UserError(f'max_new_tokens={max_new_tokens}: expected >= 1.')
+  if num_samples < 1 or len(prompt_ids) % num_samples:
+    raise errors.UserError(
+      f'{len(prompt_ids)} rows are no multiple of num_samples={num_samples}.'
+    )
   if isinstance(eos_id, int) and isinstance(pad_id, int) and eos_id == pad_id:
     raise errors.UserError(
       f'eos_id and pad_id are both {eos_id}; they must differ, or the end of '

@@ -336,7 +336,8 @@ def row(ours: Ours, s: dict, peer: turns.Peer | None, args) -> dict:
   steps = 1 if args.quick else STEPS
   said = 'nothing to compare with'
   # Before `check`, which needs the same programs.
-  first = turns.ours(lambda: ours.step(ours.new_state(), ours.batch(0)))()
+  begun = jax.block_until_ready((ours.new_state(), ours.batch(0)))
+  first = turns.ours(lambda: ours.step(*begun))()
   if peer is not None:
     told = peer.ask(steps=1, tell=True)
     updated = importing.inspect(pathlib.Path(s['folder']) / 'updated')

@@ -553,6 +553,10 @@ def test_resume_equals_uninterrupted(tmp_path, monkeypatch, baseline):
     'samples_per_prompt': 2,
   }
   steps, result = run(tmp_path / 'policy', **extra)
+  lines = (tmp_path / 'policy' / 'metrics.jsonl').read_text().splitlines()
+  # A prompt was read once for two samples, which are scored row by row.
+  ratios = [json.loads(x)['policy/sampling_ratio/member_0'] for x in lines]
+  np.testing.assert_allclose(ratios, 1.0, atol=1e-4)
   record = recorder_lib.Recorder.record
 
   def killing(self, step, metrics):
