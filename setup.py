@@ -20,7 +20,7 @@ REQUIRES = [
   'flax>=0.12.7,<0.13',
   'grain>=0.2.16,<0.3',
   'importlib_resources',  # tensorflow-datasets forgets it on Python 3.11
-  'jax>=0.10,<0.13',
+  'jax>=0.10,<0.13',  # tests/conftest.py sets flags that these know
   'jinja2>=3.1',  # chat templates of transformers
   'matplotlib>=3.10',
   'ml_collections>=1.1,<2',
