@@ -3,7 +3,7 @@
 
   warm --config=configs/nano.py --workdir=runs/nano
 
-Under a minute on two CPU cores, most of it compilation on the first start; the
+Two minutes on two slow CPU cores at the first start, most of it compilation; the
 tests of the stages use it. It is tiny.py with smaller numbers, so a stage that
 is added there is part of it. `--config=configs/nano.py:clean` leaves the
 training labels unswapped.
