@@ -36,11 +36,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import errors, members, sharding
+from warm_jax.data import prefix_sharing
 from warm_jax.models import reward_model
 
 PyTree = Any
 AGGREGATES = ('single', 'mean', 'min', 'uncertainty')
-CPU_TOKENS = 2_560  # of a batch, see `score_rows`
+CPU_TOKENS = 2_560  # of a batch, see `rows_at_once`
 
 
 @jax.tree_util.register_dataclass
@@ -222,6 +223,11 @@ class RewardScorer:
   score_fn: Callable = dataclasses.field(metadata={'static': True})
 
   @property
+  def reads_shared(self) -> bool:
+    """Whether it scores several sequences in a row, [B, S] and [B, K, S]."""
+    return self.score_fn is reward_model.scores
+
+  @property
   def mean(self) -> jax.Array:
     """[M] or []: what is subtracted from raw scores."""
     return self.normaliser.mean
@@ -249,10 +255,12 @@ class RewardScorer:
 
     Args:
       ids: [B, T] int32.
-      mask: [B, T] bool, True for real tokens.
+      mask: [B, T] bool, True for real tokens; or [B, K, T] for K sequences in a
+        row, see `data.prefix_sharing`, if it `reads_shared`.
 
     Returns:
-      [B] float32, mean 0 and std 1 on the reference samples once calibrated.
+      [B] or [B, K] float32, mean 0 and std 1 on the reference samples once
+      calibrated.
     """
     return apply_normaliser(
       self.normaliser,
@@ -371,22 +379,52 @@ def score_rows(
       f'rows to score need ids and mask of one shape [N, T] with N >= 1, got '
       f'{ids.shape} and {mask.shape}'
     )
-  # Pairs of one prompt share responses: each distinct row is scored once.
+  # Pairs of one prompt have responses in common: each row is scored once.
   _, first, place = np.unique(
     np.where(mask, ids, -1), axis=0, return_index=True, return_inverse=True
   )
   ids, mask = ids[first], mask[first]
+  groups = None
+  if getattr(scorer, 'reads_shared', False):
+    ids, mask, groups = _shared(ids, mask)
   num_rows = len(ids)
-  if jax.default_backend() == 'cpu':
-    # Fewer rows, whose attention stays in the cache, are up to twice as fast.
-    batch_size = min(batch_size, max(16, CPU_TOKENS // ids.shape[1]))
-  batch_size = sharding.whole_rows(min(batch_size, num_rows))
+  batch_size = rows_at_once(min(batch_size, num_rows), ids.shape[1])
   pieces = []
   for start in range(0, num_rows, batch_size):
     rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
     part = sharding.put_rows((ids[rows], mask[rows]))
     pieces.append(sharding.to_host(function(scorer, *part)))
-  return np.concatenate(pieces, axis=-1)[..., place.reshape(-1)]
+  if groups is None:
+    return np.concatenate(pieces, axis=-1)[..., place.reshape(-1)]
+  found = np.concatenate(pieces, axis=-2)[..., :num_rows, :]
+  scores = np.empty((*found.shape[:-2], len(first)), found.dtype)
+  scores[..., groups[groups >= 0]] = found[..., groups >= 0]
+  return scores[..., place.reshape(-1)]
+
+
+def _shared(ids: np.ndarray, mask: np.ndarray):
+  """Sorted rows with what their neighbours have in common computed once.
+
+  Returns:
+    ids [G, S], mask [G, K, S] and the rows [G, K] that they are of, -1 for
+    none; ids and mask as they were and None, if it does not pay.
+  """
+  groups = prefix_sharing.grouped(ids, mask)
+  if groups.shape[1] == 1:
+    return ids, mask, None
+  is_there = (groups >= 0)[..., None]
+  together = (ids[groups], mask[groups] & is_there)
+  longest = int(prefix_sharing.num_positions(*together).max())
+  rows = prefix_sharing.share(*together, longest)
+  return rows['ids'], rows['mask'], groups
+
+
+def rows_at_once(batch_size: int, length: int) -> int:
+  """Rows of `length` tokens that are computed together, some `batch_size`."""
+  if jax.default_backend() == 'cpu':
+    # Fewer rows, whose attention stays in the cache, are up to twice as fast.
+    batch_size = min(batch_size, max(16, CPU_TOKENS // length))
+  return sharding.whole_rows(batch_size)
 
 
 @jax.tree_util.register_dataclass

@@ -145,7 +145,7 @@ def sample(
     prompt_ids[::num_samples],
     first_mask,
     cache=kv_cache.init_cache(config, len(first_mask), slots),
-    only=reward_model.last_token(first_mask),
+    only=reward_model.last_token(first_mask)[:, None],
   )
   if num_samples > 1:
     index = cache.pop('index')

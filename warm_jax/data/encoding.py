@@ -6,12 +6,14 @@ How texts become ids, and what happens to those that are too long, is in
 """
 
 import dataclasses
+import functools
 import hashlib
 
 import numpy as np
 
 from warm_jax import errors
 from warm_jax.data import lines as lines_lib
+from warm_jax.data import prefix_sharing
 from warm_jax.data import tokenizer as tokenizer_lib
 
 
@@ -36,7 +38,12 @@ class Sequences:
   @property
   def length(self) -> int:
     """T, positions of a row."""
-    return self.ids.shape[1]
+    return self.ids.shape[-1]
+
+  @property
+  def response_length(self) -> int:
+    """R, tokens of the longest response."""
+    return int((self.mask.sum(axis=-1) - self.response_start).max())
 
   def take(self, rows) -> 'Sequences':
     """Rows by number, in any shape: ids become [*rows.shape, T]."""
@@ -94,9 +101,24 @@ class Preferences:
       'mask': np.concatenate([chosen.mask, rejected.mask], axis),
     }
 
+  @functools.cached_property
+  def shared_length(self) -> int | None:
+    """S of pairs in one row each; None if two rows are less to compute."""
+    return prefix_sharing.shared_length(self.chosen, self.rejected)
+
   def training_batch(self, rows) -> dict[str, np.ndarray]:
-    """The same with the margins [.., B], if the set has any."""
-    batch = self.batch(rows)
+    """Batch of pairs [.., B] in the layout that is less to compute.
+
+    Returns:
+      That of `batch`, or a pair in each row, see `prefix_sharing.share`; with
+      the margins [.., B], if the set has any.
+    """
+    if self.shared_length is None:
+      batch = self.batch(rows)
+    else:
+      sides = (self.chosen.take(rows), self.rejected.take(rows))
+      both = prefix_sharing.of_pairs(*sides)
+      batch = prefix_sharing.share(*both, self.shared_length)
     return (
       batch if self.margin is None else batch | {'margin': self.margin[rows]}
     )

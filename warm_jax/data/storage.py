@@ -67,6 +67,12 @@ class StoredSequences:
     return dataclasses.replace(self, index=self.index[rows])
 
   @property
+  def response_length(self) -> int:
+    """R, tokens of the longest response."""
+    lengths = self.offsets[self.index + 1] - self.offsets[self.index]
+    return int((lengths - self.starts[self.index]).max())
+
+  @property
   def ids(self) -> np.ndarray:
     """[N, T] int32, all of them in memory."""
     return self.take(np.arange(len(self))).ids

@@ -57,22 +57,24 @@ def hidden_states(
     params: tree with the key 'backbone'.
     config: model shape (static).
     ids: [B, T] int32.
-    mask: [B, T] bool, True for real tokens.
+    mask: [B, T] bool, True for real tokens; or [B, K, T], for K sequences with
+      one beginning in a row (`data.prefix_sharing`): the tokens of each of them.
+      A token then reads those of the sequences that it is in. Not with a cache.
     dropout_rate: [] float; may be traced. Ignored if rng is None.
     rng: key of the dropout, or None for evaluation.
     cache: optional, see `kv_cache.init_cache`; ids then continue it.
-    only: optional [B] int32, one position of each row; the last layer then
+    only: optional [B, K] int32, K positions of each row; the last layer then
       computes nothing else, which for two layers halves the cost.
 
   Returns:
-    hidden: [B, T, D] float32, [B, 1, D] with `only`; with a cache the pair
+    hidden: [B, T, D] float32, [B, K, D] with `only`; with a cache the pair
     (hidden, new cache).
 
   Raises:
     UserError: more tokens than learned positions.
   """
-  chex.assert_rank([ids, mask], 2)
-  chex.assert_equal_shape([ids, mask])
+  chex.assert_rank([ids, mask], [2, {2, 3}])
+  chex.assert_equal_shape([ids, mask], dims=(0, -1))
   hidden, new_cache = transformer.Backbone(config).apply(
     {'params': sharding.gathered(params['backbone'])},
     ids,
@@ -199,6 +201,8 @@ def response_logps_and_entropy(
   *,
   num_samples: int = 1,
   temperature: jax.Array | float = 1.0,
+  dropout_rate: jax.Array | float = 0.0,
+  rng: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """`token_logps_and_entropy` of responses alone, see `response_states`.
 
@@ -207,12 +211,22 @@ def response_logps_and_entropy(
     start + j.
   """
   hidden = response_states(
-    params, config, ids, mask, start, length, num_samples=num_samples
+    params,
+    config,
+    ids,
+    mask,
+    start,
+    length,
+    num_samples=num_samples,
+    dropout_rate=dropout_rate,
+    rng=rng,
   )
-  logps, entropy = _of_targets(
-    params, config, hidden, take_span(ids, start, length), temperature
-  )
-  is_real = take_span(mask.astype(bool), start, length)
+  at = start[:, None] + jnp.arange(length)[None, :]
+  is_inside = at < ids.shape[1]
+  at = jnp.minimum(at, ids.shape[1] - 1)
+  targets = jnp.take_along_axis(ids, at, axis=1)
+  logps, entropy = _of_targets(params, config, hidden, targets, temperature)
+  is_real = is_inside & jnp.take_along_axis(mask.astype(bool), at, axis=1)
   return jnp.where(is_real, logps, 0.0), jnp.where(is_real, entropy, 0.0)
 
 
@@ -225,35 +239,48 @@ def response_states(
   length: int,
   *,
   num_samples: int = 1,
+  dropout_rate: jax.Array | float = 0.0,
+  rng: jax.Array | None = None,
 ) -> jax.Array:
   """Final hidden states from which the tokens of responses are predicted.
 
-  Those of `hidden_states`, one token before each token of a response. A prompt
-  is computed once for all its samples, and its last layer at one position.
+  Those of `hidden_states`, one token before each token of a response; the last
+  layer is not computed elsewhere. A prompt is computed once for all its samples
+  (not with dropout, nor with `remat`: then for each of them).
 
   Args:
     params: tree with the key 'backbone'.
     config: model shape (static).
     ids: [B, T] int32, prompts with responses, padding only at the end.
     mask: [B, T] bool, True for real tokens.
-    start: [B] int32, first token of the response, from 1 to T - R.
+    start: [B] int32, first token of the response, at least 1; with several
+      samples at most T - R.
     length: R, tokens of the longest response (static).
     num_samples: responses to each prompt, in adjacent rows (static).
+    dropout_rate: [] float; may be traced.
+    rng: key of the dropout, or None.
 
   Returns:
     [B, R, D] float32; finite but meaningless where there is no token.
   """
-  if config.remat:
-    # Layers with a cache are not computed again backward.
-    return take_span(
-      hidden_states(params, config, ids, mask), start - 1, length
+  # Layers with a cache have no dropout and are not computed again backward.
+  if num_samples == 1 or rng is not None or config.remat:
+    before = start[:, None] - 1 + jnp.arange(length)[None, :]
+    return hidden_states(
+      params,
+      config,
+      ids,
+      mask,
+      only=jnp.minimum(before, ids.shape[1] - 1),
+      dropout_rate=dropout_rate,
+      rng=rng,
     )
   first = start[::num_samples]
   prompts = ids[::num_samples, : ids.shape[1] - length]
   in_prompt = jnp.arange(prompts.shape[1])[None, :] < first[:, None]
   cache = kv_cache.init_cache(config, len(prompts), ids.shape[1] - 1)
   last, cache = hidden_states(
-    params, config, prompts, in_prompt, cache=cache, only=first - 1
+    params, config, prompts, in_prompt, cache=cache, only=first[:, None] - 1
   )
 
   def for_each(x):

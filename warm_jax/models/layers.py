@@ -193,10 +193,10 @@ def attend(
 
 
 def pick(x: jax.Array, index: jax.Array | None) -> jax.Array:
-  """Takes one position of each row: [B, T, C] -> [B, 1, C]; None takes all."""
+  """Takes positions [B, K] of each row: [B, T, C] -> [B, K, C]; None: all."""
   if index is None:
     return x
-  return jnp.take_along_axis(x, index[:, None, None], axis=1)
+  return jnp.take_along_axis(x, index[:, :, None], axis=1)
 
 
 class Dense(nn.Module):
@@ -269,12 +269,12 @@ class Attention(nn.Module):
       x: [B, T, D].
       table: rotary (cos, sin) or None.
       visible: [B, T, S] bool; S is T, or the length of the cache.
-      only: optional [B] int32, the one query of each row that is wanted.
+      only: optional [B, K] int32, the queries of each row that are wanted.
       read: optional, in place of `attend`: the attention within a cache, see
         `kv_cache.attend`; returns the new cache, too.
 
     Returns:
-      ([B, T, D], or [B, 1, D] with `only`; the new cache or None).
+      ([B, T, D], or [B, K, D] with `only`; the new cache or None).
     """
     c = self.config
 

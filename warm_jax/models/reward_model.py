@@ -30,9 +30,9 @@ def init_params(
 
 
 def last_token(mask: jax.Array) -> jax.Array:
-  """Index [B] of the rightmost True of mask [B, T]; 0 for an empty row."""
-  index = jnp.arange(mask.shape[1])[None, :]
-  return jnp.max(jnp.where(mask.astype(bool), index, 0), axis=1)
+  """Index [...] of the rightmost True of mask [..., T]; 0 where there is none."""
+  index = jnp.arange(mask.shape[-1]).reshape((1,) * (mask.ndim - 1) + (-1,))
+  return jnp.max(jnp.where(mask.astype(bool), index, 0), axis=-1)
 
 
 def features(
@@ -44,7 +44,7 @@ def features(
   dropout_rate: jax.Array | float = 0.0,
   rng: jax.Array | None = None,
 ) -> jax.Array:
-  """Final hidden state at the last real token of each row.
+  """Final hidden state at the last real token of each sequence.
 
   Rows should end with the end-of-sequence token: that is where the reward is
   read.
@@ -53,22 +53,25 @@ def features(
     params: any tree with 'backbone'.
     config: model shape (static).
     ids: [B, T] int32.
-    mask: [B, T] bool, True for real tokens; any padding side.
+    mask: [B, T] bool, True for real tokens, any padding side; or [B, K, T], K
+      sequences in a row, see `language_model.hidden_states`.
     dropout_rate: [] float; may be traced. Ignored if rng is None.
     rng: key of the dropout, or None for evaluation.
 
   Returns:
-    [B, D] float32.
+    [B, D] float32; [B, K, D] with a mask [B, K, T].
   """
-  return language_model.hidden_states(
+  last = last_token(mask)
+  hidden = language_model.hidden_states(
     params,
     config,
     ids,
     mask,
     dropout_rate=dropout_rate,
     rng=rng,
-    only=last_token(mask),
-  )[:, 0]
+    only=last if mask.ndim == 3 else last[:, None],
+  )
+  return hidden if mask.ndim == 3 else hidden[:, 0]
 
 
 def scores(
@@ -85,9 +88,17 @@ def scores(
   Args: as `features`, with a tree that also has 'score'.
 
   Returns:
-    [B] float32.
+    [B] float32; [B, K] with a mask [B, K, T].
   """
-  x = features(params, config, ids, mask, dropout_rate=dropout_rate, rng=rng)
+  x = features(
+    params,
+    config,
+    ids,
+    mask,
+    dropout_rate=dropout_rate,
+    rng=rng,
+  )
   # Multiply and sum: a matmul could be rounded to a lower precision: near
   # 4, bfloat16 has steps of 1/32, which makes ties.
-  return jnp.sum(x * params['score']['kernel'][None, :], axis=-1)
+  kernel = params['score']['kernel']
+  return jnp.sum(x * kernel.reshape((1,) * (x.ndim - 1) + (-1,)), axis=-1)

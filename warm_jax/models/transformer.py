@@ -87,14 +87,15 @@ class Backbone(nn.Module):
 
     Args:
       ids: [B, T] int32.
-      mask: [B, T] bool, True for real tokens.
+      mask: [B, T] bool, True for real tokens; or [B, K, T], see
+        `language_model.hidden_states`.
       dropout_rate: [] float, may be traced.
       rng: key, or None for no dropout.
       cache: see `kv_cache.init_cache`, or None.
-      only: [B] int32, the position of each row that is wanted, or None.
+      only: [B, K] int32, the positions of each row that are wanted, or None.
 
     Returns:
-      hidden: [B, T, D] float32, finite but meaningless at padding; [B, 1, D]
+      hidden: [B, T, D] float32, finite but meaningless at padding; [B, K, D]
         with `only`.
       cache: the new cache, or None.
     """
@@ -105,14 +106,19 @@ class Backbone(nn.Module):
     else:
       start = cache['index']
       seen = jax.lax.dynamic_update_slice(cache['mask'], mask, (0, start))
-    slots = seen.shape[1]
-    if c.position == 'learned' and slots > c.max_length:
+    slots = seen.shape[-1]
+    # A row of several sequences may be longer than each of them.
+    if c.position == 'learned' and slots > c.max_length and mask.ndim == 2:
       raise errors.UserError(
         f'{slots} tokens do not fit ModelConfig.max_length={c.max_length} '
         'learned positions; shorten the sequences.'
       )
-    # cumsum counts real tokens, so padding anywhere moves no position.
-    key_positions = jnp.maximum(jnp.cumsum(seen, axis=1) - 1, 0)
+    full = _readable(seen, start, length)
+    if seen.ndim == 3:  # a token stands after those that it reads
+      count = jnp.sum(full, axis=2, dtype=jnp.int32)
+    else:  # counts real tokens, so padding anywhere moves no position
+      count = jnp.cumsum(seen, axis=1)
+    key_positions = jnp.maximum(count - 1, 0)
     if cache is not None and length == 1:  # nothing has been seen after it
       count = jnp.sum(seen, axis=1, keepdims=True, dtype=jnp.int32)
       positions = jnp.maximum(count - 1, 0)
@@ -120,7 +126,7 @@ class Backbone(nn.Module):
       positions = jax.lax.dynamic_slice_in_dim(
         key_positions, start, length, axis=1
       )
-    visible = self._visible(seen, key_positions, positions, start)
+    visible = self._visible(full, key_positions, positions)
     tables = self._rotary_tables(positions)
 
     rngs = [None] * (c.num_layers + 1)
@@ -154,12 +160,8 @@ class Backbone(nn.Module):
     keys, values = zip(*caches)
     return x, {'k': keys, 'v': values, 'mask': seen, 'index': start + length}
 
-  def _visible(self, seen, key_positions, positions, start):
+  def _visible(self, full, key_positions, positions):
     """{'full', 'sliding'}: [B, T, S] bool, which keys a query may read."""
-    slots = jnp.arange(seen.shape[1])
-    queries = start + jnp.arange(positions.shape[1])
-    causal = slots[None, :] <= queries[:, None]
-    full = seen[:, None, :] & causal[None, :, :]
     if self.config.sliding_window is None:
       return {'full': full}
     # Distances count real tokens: the cache may hold padding in the middle.
@@ -183,6 +185,16 @@ class Backbone(nn.Module):
       positions, layers.rotary_frequencies(c.rotary_dim, c.rope_theta_local)
     )
     return {'full': full, 'sliding': local}
+
+
+def _readable(seen, start, length):
+  """[B, T, S] bool: real keys, not after the query, of a sequence it is in."""
+  queries = start + jnp.arange(length)
+  causal = jnp.arange(seen.shape[-1])[None, :] <= queries[:, None]
+  if seen.ndim == 2:
+    return seen[:, None, :] & causal[None, :, :]
+  together = jnp.any(seen[:, :, :, None] & seen[:, :, None, :], axis=1)
+  return together & causal[None, :, :]
 
 
 def _is_static_zero(rate) -> bool:

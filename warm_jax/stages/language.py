@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import losses, members, sampling, sharding
+from warm_jax import losses, members, rewards, sampling, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -201,11 +201,11 @@ def responses_text(run, samples: sampling.Samples) -> list[str]:
   return world.tokenizer(run).decode(samples.ids, np.asarray(mask))
 
 
-@functools.partial(jax.jit, static_argnames='shape')
-def _logps(params, shape, ids, mask, temperature):
-  return language_model.token_logps(
-    params, shape, ids, mask, temperature=temperature
-  )
+@functools.partial(jax.jit, static_argnames=('shape', 'length'))
+def _logps(params, shape, ids, mask, start, length, temperature):
+  return language_model.response_logps_and_entropy(
+    params, shape, ids, mask, start, length, temperature=temperature
+  )[0]
 
 
 @functools.partial(jax.jit, static_argnames='shape')
@@ -237,13 +237,28 @@ def kl_of_steps(params, anchor, shape, samples, temperature) -> np.ndarray:
   return np.concatenate(parts)[: len(response)].astype(np.float64)
 
 
-def sequence_kl(anchor, shape, samples, temperature) -> np.ndarray:
+def sequence_kl(
+  anchor, shape, samples, temperature, max_new_tokens: int | None = None
+) -> np.ndarray:
   """Sampled log-ratio of each response to the SFT policy, [prompts] nats.
 
   sum_t log pi(a_t | x_t) - log pi_anchor(a_t | x_t), both at the temperature
-  of the sampling (the k1 estimator).
+  of the sampling (the k1 estimator). max_new_tokens bounds the responses; None:
+  by the longest one, of which each value has a program of its own.
   """
-  response = sampling.response_mask(samples.mask, samples.response_start)
-  anchor_logps = _logps(anchor, shape, samples.ids, samples.mask, temperature)
-  ratio = samples.logps - sharding.to_host(anchor_logps)
-  return np.where(response, ratio, 0.0).sum(axis=1)
+  lengths = samples.mask.sum(axis=1) - samples.response_start
+  most = int(lengths.max()) if max_new_tokens is None else max_new_tokens
+  columns = (samples.ids, samples.mask, samples.response_start)
+  at_once = rewards.rows_at_once(256, samples.ids.shape[1])
+  parts = []
+  for rows in loader.eval_batches(len(lengths), at_once):
+    part = sharding.put_rows(tuple(np.asarray(x)[rows] for x in columns))
+    parts.append(
+      sharding.to_host(_logps(anchor, shape, *part, most, temperature))
+    )
+  anchor_logps = np.concatenate(parts)[: len(lengths)]
+  at = samples.response_start[:, None] + np.arange(most)
+  at = np.minimum(at, samples.ids.shape[1] - 1)
+  logps = np.take_along_axis(np.asarray(samples.logps), at, axis=1)
+  ratio = logps - anchor_logps
+  return np.where(np.arange(most) < lengths[:, None], ratio, 0.0).sum(axis=1)

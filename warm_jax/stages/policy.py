@@ -116,40 +116,61 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
   settings = language.sample_settings(run, config.max_new_tokens)
   sft = language.sft_checkpoints(run)
   anchor = sharding.put(members.member(sft, members.num_members(sft) - 1))
-  values = {k: [] for k in ('proxy', 'control', 'gold', 'kl', 'length')}
-  texts = []
+  # All samples first: those of one prompt are then scored together.
+  samples = []
   for step in steps:
     stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
-    row = {key: [] for key in values}
-    for p, name in enumerate(config.rewards):
+    for p in range(len(config.rewards)):
       # The same key everywhere: differences come from the policies alone.
-      samples = language.sample_rows(
-        members.member(stack, p),
-        shape,
-        settings,
-        jax.random.key(run.config.seed + 8),
-        prompts,
-        config.temperature,
-      )
-      for key, judge in (('proxy', name), ('control', 'control')):
-        row[key].append(
-          rewards.score_rows(
-            scorers.score, judges[judge], samples.ids, samples.mask, 256
-          )
+      samples.append(
+        language.sample_rows(
+          members.member(stack, p),
+          shape,
+          settings,
+          jax.random.key(run.config.seed + 8),
+          prompts,
+          config.temperature,
         )
-      summaries = language.responses_text(run, samples)
-      row['gold'].append(toy_world.gold_utilities(posts, summaries))
-      row['length'].append(
-        np.array([toy_world.count_words(s) for s in summaries])
       )
-      row['kl'].append(
-        language.sequence_kl(anchor, shape, samples, config.temperature)
+
+  def scores(judge, of_policies) -> np.ndarray:
+    """[S, policies, prompts], by one judge."""
+    parts = [samples[k] for k in of_policies]
+    ids, mask = (
+      np.concatenate([getattr(part, name) for part in parts])
+      for name in ('ids', 'mask')
+    )
+    found = rewards.score_rows(scorers.score, judges[judge], ids, mask, 256)
+    return found.reshape(len(steps), -1, len(posts))
+
+  count = len(config.rewards)
+  values = {
+    'control': scores('control', range(len(samples))),
+    'proxy': np.concatenate(
+      [
+        scores(name, range(p, len(samples), count))
+        for p, name in enumerate(config.rewards)
+      ],
+      axis=1,
+    ),
+  }
+  texts = [language.responses_text(run, part) for part in samples]
+  each = {
+    'gold': [toy_world.gold_utilities(posts, t) for t in texts],
+    'length': [[toy_world.count_words(x) for x in t] for t in texts],
+    'kl': [
+      language.sequence_kl(
+        anchor, shape, part, config.temperature, config.max_new_tokens
       )
-      texts.append(summaries)
-    for key, parts in row.items():
-      values[key].append(np.stack(parts))
-  texts = np.array(texts, object).reshape(len(steps), len(config.rewards), -1)
-  return {k: np.stack(v).astype(np.float64) for k, v in values.items()}, texts
+      for part in samples
+    ],
+  }
+  values |= {
+    key: np.stack(rows).reshape(len(steps), count, -1)
+    for key, rows in each.items()
+  }
+  texts = np.array(texts, object).reshape(len(steps), count, -1)
+  return {k: v.astype(np.float64) for k, v in values.items()}, texts
 
 
 def _rows(steps, names, values) -> list[dict]:

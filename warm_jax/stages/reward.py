@@ -101,6 +101,7 @@ def fit_head(
 ) -> np.ndarray:
   """The head [D] that fits these pairs best on frozen features."""
 
+  # Another function than that of scores: it takes rows of one sequence alone.
   def score_fn(params, config, ids, mask):
     # Features in the place of scores: [D, B] rows of one batched call.
     return reward_model.features(params, config, ids, mask).T

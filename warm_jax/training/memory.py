@@ -258,8 +258,11 @@ def _activations(step, row_devices: int, model_devices: int):
     + attention
     * (4 * (1 + bool(c.attention_softcap)) + (softmaxes - 1) * width)
   )
-  # The last layer of a reward model computes one position of each row.
+  # The last layer of a reward model computes one position of each row, that of
+  # a language model those that are learned.
   num_layers = c.num_layers - (step.objective == 'reward')
+  if step.objective == 'language' and step.num_logits:
+    num_layers -= 1 - step.num_logits / step.length
   if c.remat:
     kept = _REMAT * num_layers * stream + (layer if num_layers else 0)
     last = 4 * stream

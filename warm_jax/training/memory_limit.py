@@ -29,18 +29,25 @@ def language_step(
   config,
   length: int,
   member_map: str = 'auto',
+  num_learned: int | None = None,
 ) -> memory.Step:
-  """The step of `sft.train`: params [...] of one model, rows of `length`."""
+  """The step of `sft.train`: params [...] of one model, rows of `length`.
+
+  With `num_learned` the last of so many tokens of each row are learned alone.
+  """
   stack = _stacked(params, 1)
   rows = (1, config.batch_size, length)
+  learned = (1, config.batch_size, num_learned or length)
   return memory.Step(
     objective='language',
     model=model_config,
     weights=stack,
     optimizer=_state(stack, tx),
-    batch=[_array(rows, t) for t in (jnp.int32, jnp.bool, jnp.bool)],
+    batch=[_array(rows, t) for t in (jnp.int32, jnp.bool)]
+    + [_array(learned, jnp.bool)],
     rows=config.batch_size,
     length=length,
+    num_logits=num_learned,
     units=config.batch_size,
     micro_batches=config.get('micro_batches', 1),
     member_map=member_map,
@@ -55,18 +62,24 @@ def reward_step(
   config,
   length: int,
   member_map: str = 'auto',
+  shares_prefix: bool = False,
 ) -> memory.Step:
-  """The step of `reward.train`: params [M, ...], both sides of each pair."""
+  """The step of `reward.train`: params [M, ...], both sides of each pair.
+
+  They are two rows of `length` tokens, or with `shares_prefix` one.
+  """
   stack = jax.eval_shape(lambda tree: tree, params)
   num_members = jax.tree.leaves(stack)[0].shape[0]
-  rows = (num_members, 2 * config.batch_size, length)
+  num_rows = config.batch_size * (1 if shares_prefix else 2)
+  rows = (num_members, num_rows, length)
+  masks = (num_members, 2 * config.batch_size, length)
   return memory.Step(
     objective='reward',
     model=model_config,
     weights=stack,
     optimizer=_state(stack, tx),
-    batch=[_array(rows, t) for t in (jnp.int32, jnp.bool)],
-    rows=2 * config.batch_size,
+    batch=[_array(rows, jnp.int32), _array(masks, jnp.bool)],
+    rows=num_rows,
     length=length,
     units=config.batch_size,
     micro_batches=config.get('micro_batches', 1),

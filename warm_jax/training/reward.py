@@ -145,6 +145,7 @@ def member_step(
   Args:
     state: TrainState of one member.
     batch: ids [2B, T] int32 and mask [2B, T] bool, chosen rows then rejected;
+      or a pair in each row, ids [B, S] and mask [B, 2, S], `data.prefix_sharing`;
       margin [B], if the data has margins.
     model_config: shape of the model (static).
     tx: optimizer of unit learning rate (static).
@@ -171,7 +172,8 @@ def member_step(
       dropout_rate=state.hparams.dropout_rate,
       rng=rng if has_dropout else None,
     )
-    chosen, rejected = jnp.split(scores, 2)
+    # With a pair in a row its prompt has one dropout mask for both sides.
+    chosen, rejected = scores.T if scores.ndim == 2 else jnp.split(scores, 2)
     return losses.bradley_terry_loss(
       chosen,
       rejected,
@@ -189,7 +191,8 @@ def member_step(
 
     margin = {k: v for k, v in batch.items() if k == 'margin'}
     rows = {k: v for k, v in batch.items() if k != 'margin'}
-    parts = micro_lib.split(rows, micro_batches, blocks=2)
+    blocks = 1 if batch['mask'].ndim == 3 else 2  # mask [B, 2, S]
+    parts = micro_lib.split(rows, micro_batches, blocks=blocks)
     parts |= micro_lib.split(margin, micro_batches)
     # All parts hold equally many pairs, and everything is a mean over pairs.
     (loss, metrics), grads = micro_lib.mean(
@@ -297,6 +300,7 @@ def train(
       config,
       one_pair['ids'].shape[-1],
       runtime.member_map,
+      shares_prefix=one_pair['mask'].ndim > one_pair['ids'].ndim,
     ),
     folder.name,
     runtime,

@@ -33,7 +33,9 @@ def member_step(
 
   Args:
     state: TrainState of one member.
-    batch: dict of ids [B, T] int32, mask [B, T] bool, loss_mask [B, T] bool.
+    batch: dict of ids [B, T] int32, mask [B, T] bool, loss_mask [B, T] bool; or
+      with start [B] int32 a loss_mask [B, R] of the R tokens from there on: then
+      the last layer and the logits are computed for those alone.
     model_config: shape of the model (static).
     tx: optimizer of unit learning rate (static).
     micro_batches: parts that the batch is computed in, see `micro_batches`
@@ -48,14 +50,18 @@ def member_step(
   rng = jax.random.fold_in(state.rng, state.step)
 
   def loss_fn(params, batch, rng):
-    logps = language_model.token_logps(
-      params,
-      model_config,
-      batch['ids'],
-      batch['mask'],
-      dropout_rate=state.hparams.dropout_rate,
-      rng=rng if has_dropout else None,
-    )
+    rows = (batch['ids'], batch['mask'])
+    dropout = {
+      'dropout_rate': state.hparams.dropout_rate,
+      'rng': rng if has_dropout else None,
+    }
+    if 'start' in batch:
+      length = batch['loss_mask'].shape[1]
+      logps, _ = language_model.response_logps_and_entropy(
+        params, model_config, *rows, batch['start'], length, **dropout
+      )
+    else:
+      logps = language_model.token_logps(params, model_config, *rows, **dropout)
     return losses.language_model_loss(logps, batch['loss_mask'])
 
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
@@ -108,9 +114,16 @@ def train(
     UserError: a step cannot fit in memory, see `memory_limit.check`.
   """
   tx = optimizer.make(config.optimizer, config.steps)
+  num_learned = _num_learned(data, config.loss_on)
   memory_limit.check(
     memory_limit.language_step(
-      params, model_config, tx, config, data.length, runtime.member_map
+      params,
+      model_config,
+      tx,
+      config,
+      data.length,
+      runtime.member_map,
+      num_learned,
     ),
     folder.name,
     runtime,
@@ -134,16 +147,9 @@ def train(
     ),
     runtime.member_map,
   )
-  position = np.arange(data.length)
 
   def gather(rows):
-    part = data.take(rows)
-    # Nothing stands before the first token to predict it from.
-    loss_mask = part.mask & (position[None, None, :] > 0)
-    if config.loss_on == 'response':
-      border = part.response_start[..., None]
-      loss_mask = loss_mask & (position[None, None, :] >= border)
-    return {'ids': part.ids, 'mask': part.mask, 'loss_mask': loss_mask}
+    return _batch(data.take(rows), config.loss_on, num_learned)
 
   with checkpoint.Checkpoints(
     folder / 'checkpoints', every_steps=config.checkpoint_every
@@ -179,3 +185,32 @@ def train(
     ]
   )
   return kept, {'loss': result['loss'][0]}
+
+
+def _num_learned(data: encoding.Sequences, loss_on: str) -> int | None:
+  """R, tokens of the longest response; None where all positions are computed.
+
+  They are, too, where responses are so long that picking them saves little.
+  """
+  if loss_on != 'response':
+    return None
+  longest = data.response_length
+  return longest if 4 * longest <= 3 * data.length else None
+
+
+def _batch(
+  part: encoding.Sequences, loss_on: str, num_learned: int | None
+) -> dict[str, np.ndarray]:
+  """The batch of `member_step` from rows [M, B, T]."""
+  rows = {'ids': part.ids, 'mask': part.mask}
+  # Nothing stands before the first token to predict it from.
+  start = np.ones_like(part.response_start)
+  if loss_on == 'response':
+    start = np.maximum(part.response_start, start)
+  if num_learned is None:
+    position = np.arange(part.length)
+    return rows | {'loss_mask': part.mask & (position >= start[..., None])}
+  length = part.mask.sum(axis=-1, dtype=np.int32)
+  position = np.arange(num_learned)
+  loss_mask = position < (length - start)[..., None]
+  return rows | {'start': start, 'loss_mask': loss_mask}
