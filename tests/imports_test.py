@@ -26,7 +26,7 @@ FLOORS = [
   },
   {'processes', 'interruption', 'sharding', 'slices'},
   {'models', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},
-  {'members', 'sampling', 'rewards'},
+  {'members', 'sampling', 'rewards', 'scoring'},
   {'training', 'evaluation', 'report'},
   {'stages'},
   {'config_check'},

@@ -166,32 +166,6 @@ def test_calibration_is_idempotent_and_ignores_the_batch_size(stacked, rows):
   chex.assert_trees_all_close(once.normaliser, twice.normaliser, rtol=1e-6)
 
 
-def test_score_rows_pads_the_last_batch(rows):
-  shapes = []
-
-  def function(scorer, ids, mask):
-    shapes.append(ids.shape)
-    return ids.sum(1)[None] * scorer
-
-  got = rewards.score_rows(function, 2, *rows, batch_size=16)
-  np.testing.assert_array_equal(got, 2 * rows[0].sum(1)[None])
-  assert shapes == [(16, T)] * 4
-
-
-def test_score_rows_scores_each_distinct_row_once():
-  ids = np.array([[5, 1], [2, 0], [5, 1], [2, 7], [5, 1]], np.int32)
-  mask = np.array([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1]], bool)
-  seen = []
-
-  def function(_, ids, mask):
-    seen.append(len(ids))
-    return np.stack([ids[:, 0] * 10 + mask.sum(axis=1), -ids[:, 0]])
-
-  got = rewards.score_rows(function, None, ids, mask, 8)
-  assert got.tolist() == [[52, 21, 52, 21, 52], [-5, -2, -5, -2, -5]]
-  assert seen == [2]  # what stands at padding tells no rows apart
-
-
 def test_what_cannot_be_calibrated_is_refused(stacked, rows):
   flat = {'weights': stacked['weights'].at[1].set(0.0)}
   with pytest.raises(errors.UserError, match='member 1'):

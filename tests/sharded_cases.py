@@ -36,6 +36,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import collectives  # noqa: E402
 
 from warm_jax import defaults, members, merging, rewards, sharding  # noqa: E402
+from warm_jax import scoring as scoring_lib  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, value_model  # noqa: E402
 from warm_jax.stages import language  # noqa: E402
@@ -227,7 +228,9 @@ def scoring(program):
     scorer = rewards.calibrate(scorer, IDS[1], MASK[1])
     call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
     # 31 rows: no mesh divides them.
-    out[name] = rewards.score_rows(call, scorer, IDS[0, :31], MASK[0, :31], 8)
+    out[name] = scoring_lib.score_rows(
+      call, scorer, IDS[0, :31], MASK[0, :31], 8
+    )
   return out
 
 

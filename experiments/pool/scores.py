@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from experiments.pool import arms, settings
-from warm_jax import config_check, members, merging, rewards, workdir
+from warm_jax import config_check, members, merging, scoring, workdir
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import reward_model
@@ -59,7 +59,7 @@ def score(
 ) -> np.ndarray:
   """Raw scores of M models, params [M, ...], on pairs: [M, 2, N] float32."""
   batch = pairs.batch(np.arange(len(pairs)))
-  flat = rewards.score_rows(
+  flat = scoring.score_rows(
     lambda params, ids, mask: _scores(params, shape, ids, mask, score_fn),
     stack,
     batch['ids'],

@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.speed import machine, turns
 from warm_jax import members, merging, rewards
+from warm_jax import scoring as scoring_lib
 from warm_jax.models import language_model, reward_model
 
 ROWS, LENGTH, BATCH = 256, 96, 256
@@ -68,7 +69,7 @@ def measure(shape, stack, ids, calls: int, repeats: int):
   ensemble = rewards.ensemble(stack, shape)
 
   def batched(scorer):
-    return rewards.score_rows(score, scorer, ids, mask, BATCH)
+    return scoring_lib.score_rows(score, scorer, ids, mask, BATCH)
 
   programs = {
     'merged': lambda: score(merged, ids, mask),

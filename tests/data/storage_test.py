@@ -53,6 +53,7 @@ def equal(sequences, expected, length):
   np.testing.assert_array_equal(
     sequences.response_start, expected.response_start
   )
+  assert sequences.response_length == expected.response_length
 
 
 def test_responses_are_those_in_memory(words, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from warm_jax import errors
+from warm_jax.data import prefix_sharing
 from warm_jax.models import config as config_lib
 from warm_jax.models import kv_cache, language_model
 
@@ -296,15 +297,63 @@ def test_static_rate_zero_adds_no_operation():
 
 
 @all_families
-def test_only_one_position(family):
+def test_only_some_positions(family):
   config = make_config(family)
   params = make_params(config)
   ids, mask = random_ids((3, 6)), jnp.ones((3, 6), bool)
-  only = jnp.array([5, 0, 3])
+  only = jnp.array([[5, 2], [0, 0], [3, 4]])
   out = hidden_states(params, config, ids, mask, only=only)
   full = hidden_states(params, config, ids, mask)
-  chex.assert_shape(out, (3, 1, 16))
-  np.testing.assert_allclose(out[:, 0], full[jnp.arange(3), only], atol=1e-5)
+  chex.assert_shape(out, (3, 2, 16))
+  expected = full[jnp.arange(3)[:, None], only]
+  np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('remat', [False, True])
+@all_families
+def test_sequences_of_one_row_are_those_of_their_own_rows(family, remat):
+  """Values and gradients; a row longer than the model has positions.
+
+  Three sequences of 4 common tokens: of 10, 7 and 13; then one of 12 alone,
+  its two places empty.
+  """
+  config = make_config(family, remat=remat)
+  params = make_params(config)
+  ids = np.array(random_ids((2, 3, 13)))
+  ids[0, :, :4] = ids[0, 0, :4]
+  ids[0, 1:, 4] = ids[0, 0, 4] + np.array([1, 2])  # they part here
+  lengths = np.array([[10, 7, 13], [12, 0, 0]])
+  mask = np.arange(13) < lengths[..., None]
+  rows = prefix_sharing.share(ids, mask, 24)
+  assert rows['mask'].any(axis=1).sum(axis=1).tolist() == [22, 12]
+  weights = np.array(jax.random.normal(jax.random.key(1), (2, 3, 13, 16)))
+  weights *= mask[..., None]
+
+  def alone(params):
+    hidden = language_model.hidden_states(
+      params, config, ids.reshape(6, 13), mask.reshape(6, 13)
+    ).reshape(2, 3, 13, 16)
+    return jnp.sum(hidden * weights), jnp.where(mask[..., None], hidden, 0)
+
+  def together(params):
+    hidden = language_model.hidden_states(params, config, **rows)
+    # Back to the rows: the tokens of a sequence, in their order.
+    places = [
+      [np.append(np.flatnonzero(own), [0] * 13)[:13] for own in row]
+      for row in rows['mask']
+    ]
+    picked = hidden[np.arange(2)[:, None, None], np.array(places)]
+    picked = jnp.where(mask[..., None], picked, 0)
+    return jnp.sum(picked * weights), picked
+
+  found = [
+    jax.jit(jax.value_and_grad(f, has_aux=True))(params)
+    for f in (together, alone)
+  ]
+  (_, values), grads = found[0]
+  (_, expected), expected_grads = found[1]
+  np.testing.assert_allclose(values, expected, atol=2e-5)
+  chex.assert_trees_all_close(grads, expected_grads, atol=2e-4, rtol=1e-4)
 
 
 def test_bfloat16_compute_gives_float32_results():

@@ -207,7 +207,7 @@ def test_a_loop_that_cannot_fit_does_nothing(tmp_path, monkeypatch):
   runtime.memory_gb = 1e-6
   config = defaults.sft(steps=20, keep_steps=(20,))
   params = abstract_params(MODEL)
-  data = types.SimpleNamespace(length=32)
+  data = types.SimpleNamespace(length=32, response_length=20)
   with pytest.raises(errors.UserError, match='sft: a step takes .*at all') as e:
     sft.train(
       params,

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from warm_jax import errors, rewards
+from warm_jax import errors, scoring
 from warm_jax.evaluation import intervals
 
 
@@ -43,9 +43,9 @@ def score(
     [..., N] float32, on the host.
   """
   if _is_pytree(score_fn):
-    return rewards.score_rows(_call_pytree, score_fn, ids, mask, batch_size)
+    return scoring.score_rows(_call_pytree, score_fn, ids, mask, batch_size)
   compiled = jax.jit(score_fn)
-  return rewards.score_rows(
+  return scoring.score_rows(
     lambda _, i, m: compiled(i, m), None, ids, mask, batch_size
   )
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, members, merging, rewards
+from warm_jax import errors, members, merging, scoring
 from warm_jax.evaluation import accuracy
 
 PyTree = Any
@@ -65,7 +65,7 @@ def path_scores(
     [Lambda, N] float32.
   """
   points = jnp.asarray(_check_lambdas(lambdas), jnp.float32)
-  return rewards.score_rows(
+  return scoring.score_rows(
     lambda _, i, m: _path_scores(score_fn, params_a, params_b, points, i, m),
     None,
     ids,

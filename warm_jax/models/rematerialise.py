@@ -22,7 +22,7 @@ def rematerialise(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
   """fn, of which the backward pass keeps the arguments alone.
 
   Args:
-    fn: (params, x, *rest) -> y with x [B, T, D] and y [B, T or 1, D]; all that
+    fn: (params, x, *rest) -> y with x [B, T, D] and y [B, T or K, D]; all that
       it depends on is among the arguments, keys of dropout too.
 
   Returns:
@@ -39,6 +39,8 @@ def rematerialise(fn: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     params, x, *rest = args
     # Never true, also for NaN, which the compiler does not know.
     never = (gradient < 0) & (gradient > 0)
+    if never.shape != x.shape:  # of some positions
+      never = jnp.any(never, axis=1, keepdims=True)
     x = jnp.where(never, jnp.zeros_like(x), x)
     rest = jax.tree.map(_key_behind(jnp.any(never)), rest)
     _, pull_back = jax.vjp(lambda args: fn(*args), (params, x, *rest))

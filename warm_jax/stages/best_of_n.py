@@ -4,7 +4,7 @@
 import jax
 import numpy as np
 
-from warm_jax import members, processes, rewards, sampling
+from warm_jax import members, processes, sampling, scoring
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import best_of_n, intervals
 from warm_jax.stages import language, reward, scorers, world
@@ -34,7 +34,7 @@ def run(run) -> dict:
   }
   names = (*config.scorers, 'control')
   scores = {
-    name: rewards.score_rows(
+    name: scoring.score_rows(
       scorers.score, scorer, samples.ids, samples.mask, 256
     ).reshape(shape)
     for name, scorer in scorers.build(run, names).items()

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from warm_jax import members, rewards, sharding
+from warm_jax import members, rewards, scoring, sharding
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import diversity
 from warm_jax.stages import language, scorers, world
@@ -119,7 +119,7 @@ def judge(
   texts = language.responses_text(run, samples)
   posts = [post for post in panel.posts for _ in range(panel.num_samples)]
   rows = {
-    name: rewards.score_rows(
+    name: scoring.score_rows(
       scorers.score, scorer, samples.ids, samples.mask, 256
     )
     for name, scorer in (('proxy', panel.proxy), ('control', panel.control))

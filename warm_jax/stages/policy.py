@@ -4,7 +4,7 @@
 import jax
 import numpy as np
 
-from warm_jax import members, processes, rewards, sharding
+from warm_jax import members, processes, scoring, sharding
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import overoptimization, trajectories, win_rate
 from warm_jax.stages import language, scorers, world
@@ -140,7 +140,7 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
       np.concatenate([getattr(part, name) for part in parts])
       for name in ('ids', 'mask')
     )
-    found = rewards.score_rows(scorers.score, judges[judge], ids, mask, 256)
+    found = scoring.score_rows(scorers.score, judges[judge], ids, mask, 256)
     return found.reshape(len(steps), -1, len(posts))
 
   count = len(config.rewards)

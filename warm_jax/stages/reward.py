@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from warm_jax import members, rewards, sharding, slices
+from warm_jax import members, rewards, scoring, sharding, slices
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import language_model, reward_model
@@ -108,7 +108,7 @@ def fit_head(
 
   batch = pairs.batch(np.arange(len(pairs)))
   scorer = rewards.single(params, shape, score_fn=score_fn)
-  features = rewards.score_rows(
+  features = scoring.score_rows(
     jax.jit(lambda scorer, ids, mask: scorer.raw_scores(ids, mask)),
     scorer,
     batch['ids'],

@@ -12,7 +12,7 @@ import json
 import jax
 import numpy as np
 
-from warm_jax import errors, members, processes, rewards, sharding
+from warm_jax import errors, members, processes, rewards, scoring, sharding
 from warm_jax.stages import judges, language, scorers, user_data, world
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
@@ -104,7 +104,7 @@ def evaluate_each(run, policies) -> dict:
       config.temperature,
     )
     values = {
-      name: rewards.score_rows(
+      name: scoring.score_rows(
         scorers.score, scorer, samples.ids, samples.mask, 256
       )
       for name, scorer in scored_by.items()

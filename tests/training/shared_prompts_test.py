@@ -1,0 +1,183 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Steps that compute a prompt once, or learn a response alone, and plain ones."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from warm_jax import defaults, members
+from warm_jax.data import encoding
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
+from warm_jax.training import memory_limit, optimizer, reward, sft
+from warm_jax.training import state as state_lib
+
+MODEL = config_lib.ModelConfig(
+  vocab_size=30,
+  width=16,
+  num_layers=2,
+  num_heads=2,
+  mlp_width=24,
+  max_length=20,
+)
+NUM, M = 8, 2
+TX = optimizer.make(defaults.optimizer(warmup_steps=1), 10)
+
+
+def make_side(seed, prompts, longest=6):
+  rng = np.random.default_rng(seed)
+  ids, mask = np.zeros((NUM, 20), np.int32), np.zeros((NUM, 20), bool)
+  for row, prompt in enumerate(prompts):
+    response = rng.integers(2, 30, rng.integers(2, longest + 1))
+    line = np.concatenate([prompt, response])[:20]
+    ids[row, : len(line)], mask[row, : len(line)] = line, True
+  start = np.array([len(p) for p in prompts], np.int32)
+  return encoding.Sequences(ids, mask, start)
+
+
+def make_pairs(margin=None):
+  rng = np.random.default_rng(0)
+  prompts = [
+    rng.integers(2, 30, n) for n in (17, *rng.integers(9, 15, NUM - 1))
+  ]
+  return encoding.Preferences(
+    make_side(1, prompts),
+    make_side(2, prompts),
+    np.zeros(NUM, bool),
+    np.arange(NUM),
+    margin,
+  )
+
+
+def make_state(with_head=True, dropout_rate=0.0):
+  keys = jax.random.split(jax.random.key(0), M)
+
+  def one(key):
+    params = language_model.init_params(key, MODEL)
+    if not with_head:
+      return params
+    return reward_model.init_params(key, MODEL, params['backbone'])
+
+  hparams = state_lib.make_hparams(
+    M, learning_rate=1e-2, dropout_rate=dropout_rate
+  )
+  return state_lib.init(jax.vmap(one)(keys), TX, keys, hparams)
+
+
+ROWS = np.array([[0, 3, 5, 1], [7, 2, 4, 6]])
+
+
+@pytest.mark.parametrize('micro_batches', [1, 2])
+@pytest.mark.parametrize('margin', [False, True])
+def test_pairs_in_one_row_make_the_step_of_two_rows(micro_batches, margin):
+  pairs = make_pairs(
+    np.linspace(0, 2, NUM, dtype=np.float32) if margin else None
+  )
+  batch = pairs.training_batch(ROWS)
+  plain = pairs.batch(ROWS)
+  if margin:
+    plain['margin'] = pairs.margin[ROWS]
+  length = pairs.shared_length
+  chex.assert_shape(batch['ids'], (M, 4, length))
+  chex.assert_shape(batch['mask'], (M, 4, 2, length))
+  chex.assert_shape(plain['ids'], (M, 8, 20))
+  assert batch.keys() == plain.keys()
+  config = defaults.reward(M, steps=10)
+  config.micro_batches = micro_batches
+  step = reward.make_step(MODEL, TX, config, 'vmap')
+  found, expected = (step(make_state(), b) for b in (batch, plain))
+  chex.assert_trees_all_close(found[1], expected[1], rtol=1e-5, atol=1e-6)
+  moments = [jax.tree.leaves(state.opt_state) for state, _ in (found, expected)]
+  for a, b in zip(*moments):  # of Adam: the gradients
+    np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_dropout_falls_on_the_common_tokens_once():
+  """Equal responses to one prompt: what may differ is their last token."""
+  pairs = make_pairs()
+  same = encoding.Preferences(
+    pairs.chosen, pairs.chosen, pairs.flipped, pairs.rows
+  )
+  config = defaults.reward(M, steps=10)
+  step = reward.make_step(MODEL, TX, config, 'scan')
+  for rate in (0.0, 0.5):
+    state = make_state(dropout_rate=rate)
+    _, metrics = step(state, same.training_batch(ROWS))
+    is_zero = np.abs(metrics['margin']) < 1e-6
+    assert is_zero.all() == (rate == 0.0)
+
+
+def test_memory_counts_one_row_a_pair():
+  config = defaults.reward(M, steps=10)
+  params = make_state().params
+  options = (params, MODEL, TX, config, 26, 'scan')
+  one = memory_limit.reward_step(*options, shares_prefix=True)
+  two = memory_limit.reward_step(*options)
+  assert two.rows == 2 * one.rows == 2 * config.batch_size
+  batch = config.batch_size * 26
+  sizes = [sum(x.size * x.dtype.itemsize for x in s.batch) for s in (one, two)]
+  assert sizes == [M * batch * (4 + 2), 2 * M * batch * (4 + 1)]
+
+
+def lm_step(state, batch, micro_batches=1, config=MODEL, has_dropout=False):
+  step = members.partial(
+    sft.member_step,
+    model_config=config,
+    tx=TX,
+    micro_batches=micro_batches,
+    has_dropout=has_dropout,
+  )
+  return members.jit_step(step, 'vmap')(state, batch)
+
+
+@pytest.mark.parametrize('micro_batches', [1, 2])
+@pytest.mark.parametrize('remat', [False, True])
+def test_responses_alone_make_the_step_of_all_positions(micro_batches, remat):
+  """A response shorter than the longest and a prompt longer than the others'."""
+  data = make_pairs().chosen
+  config = config_lib.ModelConfig(
+    **{**vars(MODEL), 'remat': remat, 'layer_types': None}
+  )
+  most = data.response_length
+  assert most == max(data.mask.sum(axis=1) - data.response_start) == 6
+  assert (data.response_start + most > data.length).any()
+  part = data.take(ROWS)
+  batches = [sft._batch(part, 'response', n) for n in (most, None)]
+  chex.assert_shape(batches[0]['loss_mask'], (M, 4, 6))
+  chex.assert_shape(batches[1]['loss_mask'], (M, 4, 20))
+  found, expected = (
+    lm_step(make_state(False), b, micro_batches, config) for b in batches
+  )
+  chex.assert_trees_all_close(found[1], expected[1], rtol=1e-5)
+  moments = [jax.tree.leaves(state.opt_state) for state, _ in (found, expected)]
+  for a, b in zip(*moments):
+    np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_dropout_acts_where_responses_are_learned_alone():
+  data = make_pairs().chosen
+  batch = sft._batch(data.take(ROWS), 'response', data.response_length)
+
+  def loss(rate):
+    state = make_state(False, rate)
+    return np.asarray(lm_step(state, batch, has_dropout=True)[1]['loss'])
+
+  without = np.asarray(lm_step(make_state(False), batch)[1]['loss'])
+  np.testing.assert_allclose(loss(0.0), without, rtol=1e-6)
+  assert (np.abs(loss(0.5) - without) > 1e-3).all()
+
+
+def test_long_responses_and_whole_rows_are_computed_everywhere():
+  data = make_pairs().chosen
+  assert sft._num_learned(data, 'response') == 6
+  assert sft._num_learned(data, 'all') is None
+  no_prompts = encoding.Sequences(
+    data.ids, data.mask, np.zeros_like(data.response_start)
+  )
+  assert sft._num_learned(no_prompts, 'response') is None
+  batch = sft._batch(no_prompts.take(ROWS), 'response', None)
+  # Nothing stands before the first token to predict it from.
+  expected = data.mask[ROWS].copy()
+  expected[..., 0] = False
+  np.testing.assert_array_equal(batch['loss_mask'], expected)
