@@ -37,6 +37,7 @@ import collectives  # noqa: E402
 
 from warm_jax import defaults, members, merging, rewards, sharding  # noqa: E402
 from warm_jax import scoring as scoring_lib  # noqa: E402
+from warm_jax.data import prefix_sharing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, value_model  # noqa: E402
 from warm_jax.stages import language  # noqa: E402
@@ -109,7 +110,11 @@ def two_steps(step, state, batch, program):
 def reward_step(program):
   config = ml_collections.ConfigDict({'label_smoothing': 0.0})
   step = reward.make_step(SHAPE, TX, config, 'auto')
-  batch = sharding.put_rows({'ids': IDS, 'mask': MASK}, M)
+  # Both sides of a pair in one row, after two tokens in common.
+  ids, mask = (x.reshape(M, B, 2, T) for x in (IDS, MASK))
+  ids = np.concatenate([ids[:, :, ::2, :2].repeat(2, 2), ids[..., 2:]], -1)
+  rows = prefix_sharing.share(ids, mask, 2 * T - 2)
+  batch = sharding.put_rows(rows, M)
   return two_steps(step, train_state(_heads()), batch, program)
 
 

@@ -198,8 +198,11 @@ def cases(report, name):
   ['reward_step', 'sft_step', 'sampling', 'policy_step', 'merge', 'scoring'],
 )
 def test_results_are_those_of_one_device(report, name):
+  # Adam divides by the size of a gradient, so that rounding of a small one shows;
+  # a wrong gradient would move a weight by its rate, 1e-3, and more.
+  limit = 5e-5 if name == 'reward_step' else 1e-5
   for mesh, found in cases(report, name).items():
-    assert found['worst'] <= 1e-5, (mesh, found)
+    assert found['worst'] <= limit, (mesh, found)
 
 
 @pytest.mark.slow
