@@ -3,9 +3,14 @@
 
 Same weights (ours are read from the folders that torch wrote), same rows, same
 optimizer: the losses of the first turns must agree, or nothing is reported.
+
+Pairs are measured twice: with nothing in common, which is the plain cost of a
+token, and as preference data are, two responses to one prompt, which ours
+computes once (`data.prefix_sharing`) and the other side, as people run it, twice.
 """
 
 import functools
+import itertools
 import pathlib
 import tempfile
 
@@ -15,6 +20,7 @@ import numpy as np
 
 from experiments.speed import turns
 from warm_jax import defaults, members
+from warm_jax.data import encoding
 from warm_jax.models.hf import importing
 from warm_jax.training import optimizer, reward
 from warm_jax.training import state as state_lib
@@ -24,15 +30,18 @@ AIMS = {64: 3.0, 128: 2.5, 256: 2.2}
 # Steps of all members in a turn: a turn of torch takes some seconds.
 STEPS = {64: 10, 128: 3, 256: 1}
 PAIRS, LENGTH, VOCAB = 16, 96, 512
+# Of 96 tokens those of the prompt: fewer than in summaries, more than in chats.
+COMMON = (0, 64)
 # Largest difference of two losses, in nats, over the first turns.
 TOLERANCE = 2e-3
 
 
-def settings(width: int, num_members: int, folder: str) -> dict:
+def settings(width: int, num_members: int, folder: str, common=0) -> dict:
   """What both sides are made of."""
   ids = np.random.default_rng(0).integers(
     3, VOCAB, (num_members, 2 * PAIRS, LENGTH)
   )
+  ids[:, PAIRS:, :common] = ids[:, :PAIRS, :common]
   return {
     'width': width,
     'layers': LAYERS[width],
@@ -47,6 +56,7 @@ def settings(width: int, num_members: int, folder: str) -> dict:
     'eps': 1e-8,
     'clip_norm': 1.0,
     'folder': folder,
+    'common': common,
     'ids': ids.tolist(),
   }
 
@@ -77,8 +87,7 @@ def make_ours(s: dict, dropout_rate: float = 0.0, mode: str = 'auto'):
     found[0].config, tx, config, mode, has_dropout=dropout_rate > 0
   )
   state = state_lib.init(params, tx, keys, hparams)
-  ids = jnp.asarray(s['ids'], jnp.int32)
-  batch = {'ids': ids, 'mask': jnp.ones(ids.shape, bool)}
+  batch = jax.tree.map(jnp.asarray, make_batch(np.array(s['ids'], np.int32)))
 
   def call(steps):
     nonlocal state
@@ -91,11 +100,23 @@ def make_ours(s: dict, dropout_rate: float = 0.0, mode: str = 'auto'):
   return call
 
 
+def make_batch(ids: np.ndarray) -> dict[str, np.ndarray]:
+  """ids [M, 2B, T], in the layout that the training loop takes for them."""
+  num_members, num_rows, length = ids.shape
+  chosen, rejected = (
+    encoding.Sequences(x, np.ones(x.shape, bool), np.ones(len(x), np.int32))
+    for x in (side.reshape(-1, length) for side in np.split(ids, 2, axis=1))
+  )
+  numbers = np.arange(len(chosen))
+  pairs = encoding.Preferences(chosen, rejected, numbers < 0, numbers)
+  return pairs.training_batch(numbers.reshape(num_members, num_rows // 2))
+
+
 def rows(args):
-  """A row for each width; needs the peers' environment."""
-  for width in args.widths:
+  """Two rows for each width; needs the peers' environment."""
+  for width, common in itertools.product(args.widths, COMMON):
     with tempfile.TemporaryDirectory() as folder:
-      s = settings(width, args.members, folder)
+      s = settings(width, args.members, folder, common)
       with turns.Peer(args.peers, 'reward', s) as peer:
         yield row(width, s, peer, args.repeats)
 
@@ -122,7 +143,8 @@ def row(width: int, s: dict, peer: turns.Peer, repeats: int) -> dict:
   faster, low, high = turns.ratio(times['torch'], times['ours'])
   return {
     'row': f'reward training, M = {s["members"]}, width {width} x '
-    f'{s["layers"]}, {2 * PAIRS} x {LENGTH} tokens',
+    f'{s["layers"]}, {2 * PAIRS} x {LENGTH} tokens'
+    + (f', {s["common"]} of a pair in common' if s['common'] else ''),
     'against': f'transformers + torch {peer.told["torch"]}',
     'unit': 'ms a step of a member',
     'ours': per * times['ours'].median,
