@@ -76,7 +76,7 @@ def read(run, split: str) -> encoding.Preferences:
 
 
 def read_rows(run, split: str) -> list[dict]:
-  """Text rows of a split, read through grain."""
+  """Text rows of a split."""
   folder = run.folder('preferences') / NAME / '1.0.0'
   return sources.read_rows(f'tfds:{folder}:{split}')
 
