@@ -252,7 +252,8 @@ def _plain_row(record: bytes, kinds: dict[str, type]) -> dict:
   """A row of texts and numbers from its record, a serialized Example."""
   from tensorflow_datasets.proto import tf_example_pb2
 
-  fields = tf_example_pb2.Example.FromString(record).features.feature
+  proto: Any = tf_example_pb2  # whose classes are made when it is imported
+  fields = proto.Example.FromString(record).features.feature
   row = {}
   for name, kind in kinds.items():
     (value,) = getattr(fields[name], fields[name].WhichOneof('kind')).value
