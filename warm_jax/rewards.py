@@ -98,7 +98,7 @@ def apply_normaliser(
   normaliser: Normaliser,
   raw: jax.Array | np.ndarray,
   aggregate: str,
-  uncertainty_coef: float | jax.Array = 0.0,
+  uncertainty_coef: Any = 0.0,
 ) -> Any:
   """Raw scores to rewards: normalise each member, aggregate, normalise again.
 
@@ -318,7 +318,8 @@ def ensemble(
 
 
 @jax.jit
-def _raw_scores(scorer: RewardScorer, ids, mask) -> jax.Array:
+def raw_scores(scorer: RewardScorer, ids, mask) -> jax.Array:
+  """`RewardScorer.raw_scores` as the one program of a kind of scorer."""
   return scorer.raw_scores(ids, mask)
 
 
@@ -344,7 +345,7 @@ def calibrate(
   Raises:
     UserError: see `fit_normaliser`.
   """
-  raw = score_rows(_raw_scores, scorer, ids, mask, batch_size)
+  raw = score_rows(raw_scores, scorer, ids, mask, batch_size)
   normaliser = fit_normaliser(
     raw, scorer.aggregate, float(scorer.uncertainty_coef)
   )

@@ -38,7 +38,9 @@ class Samples:
   ended: jax.Array
 
 
-def response_mask(mask, response_start):
+def response_mask(
+  mask: jax.Array | np.ndarray, response_start: jax.Array | np.ndarray
+) -> Any:
   """True for the tokens of the response, the end-of-sequence token included.
 
   Args:

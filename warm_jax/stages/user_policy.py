@@ -104,9 +104,7 @@ def evaluate_each(run, policies) -> dict:
       config.temperature,
     )
     values = {
-      name: rewards.score_rows(
-        scorers.score, scorer, samples.ids, samples.mask, 256
-      )
+      name: scorers.score(scorer, samples.ids, samples.mask)
       for name, scorer in scored_by.items()
     }
     values['kl'] = language.sequence_kl(
