@@ -135,6 +135,21 @@ def test_cached_scores_give_the_reward_of_rl(stacked, rows):
   )
 
 
+@pytest.mark.parametrize('aggregate', ['single', 'mean', 'min', 'uncertainty'])
+def test_rewards_on_the_host_are_those_of_the_device(stacked, rows, aggregate):
+  raw = np.float32(_raw(stacked, rows))
+  raw = raw[0] if aggregate == 'single' else raw
+  normaliser = rewards.fit_normaliser(raw, aggregate, 0.7)
+  coef = jnp.float32(0.7)
+  on_host = rewards.apply_normaliser(normaliser, raw, aggregate, coef)
+  assert type(on_host) is np.ndarray and on_host.dtype == np.float32
+  on_device = rewards.apply_normaliser(
+    normaliser, jnp.asarray(raw), aggregate, coef
+  )
+  assert isinstance(on_device, jax.Array)
+  np.testing.assert_allclose(on_host, on_device, atol=2e-6)
+
+
 def test_uncertainty_penalty_uses_ddof_zero():
   scores = jnp.array([[1.0, 0.0], [3.0, 0.0]])
   got = rewards.aggregate_members(scores, 'uncertainty', 0.5)

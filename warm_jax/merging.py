@@ -23,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from warm_jax import errors, trees
 
@@ -87,7 +88,7 @@ def weighted(stacked: PyTree, weights: jax.Array) -> PyTree:
 
 
 @jax.jit
-def _mean_of(stacked: PyTree, is_chosen: jax.Array) -> PyTree:
+def _mean_of(stacked: PyTree, is_chosen: Any) -> PyTree:
   """Averages the chosen members; is_chosen [M] bool, so it compiles once."""
   count = is_chosen.sum().astype(jnp.float32)
 
@@ -114,8 +115,8 @@ def _check_order(stacked: PyTree, order: Sequence[int]) -> int:
 
 
 def _subset_mean(stacked, members, num_members):
-  chosen = jnp.zeros((num_members,), bool).at[jnp.asarray(members)].set(True)
-  return _mean_of(stacked, chosen)
+  # In numpy: in jax it would be a program for each number of members.
+  return _mean_of(stacked, np.isin(np.arange(num_members), members))
 
 
 def cumulative(stacked: PyTree, order: Sequence[int]) -> Iterator[PyTree]:

@@ -61,10 +61,10 @@ class Normaliser:
 
 
 def aggregate_members(
-  scores: jax.Array,
+  scores: Any,
   aggregate: str,
-  uncertainty_coef: float | jax.Array = 0.0,
-) -> jax.Array:
+  uncertainty_coef: Any = 0.0,
+) -> Any:
   """Combines normalised member scores.
 
   mean: mean_i z_i. min: min_i z_i (worst case, Coste et al. 2023).
@@ -76,17 +76,18 @@ def aggregate_members(
     uncertainty_coef: [] strength of the penalty.
 
   Returns:
-    [...] float32 (for 'single' the shape of `scores`).
+    [...] float32 (for 'single' the shape of `scores`), on the host if the
+    scores are numpy.
   """
   if aggregate == 'single':
     return scores
   if aggregate == 'mean':
-    return jnp.mean(scores, axis=0)
+    return scores.mean(axis=0)
   if aggregate == 'min':
-    return jnp.min(scores, axis=0)
+    return scores.min(axis=0)
   if aggregate == 'uncertainty':
-    variance = jnp.var(scores, axis=0, ddof=0)
-    return jnp.mean(scores, axis=0) - uncertainty_coef * variance
+    variance = scores.var(axis=0, ddof=0)
+    return scores.mean(axis=0) - uncertainty_coef * variance
   raise errors.UserError(
     f"aggregate must be one of {AGGREGATES}, got '{aggregate}'"
   )
@@ -96,8 +97,8 @@ def apply_normaliser(
   normaliser: Normaliser,
   raw: jax.Array | np.ndarray,
   aggregate: str,
-  uncertainty_coef: float | jax.Array = 0.0,
-) -> jax.Array:
+  uncertainty_coef: Any = 0.0,
+) -> Any:
   """Raw scores to rewards: normalise each member, aggregate, normalise again.
 
   The one definition of an ensemble's reward: RL reaches it through a scorer,
@@ -110,9 +111,13 @@ def apply_normaliser(
     uncertainty_coef: see `aggregate_members`.
 
   Returns:
-    [...] float32.
+    [...] float32; of numpy scores a numpy array, without a program being
+    compiled for each shape of them.
   """
-  raw = jnp.asarray(raw, jnp.float32)
+  if isinstance(raw, np.ndarray):
+    normaliser = sharding.to_host(normaliser)
+    uncertainty_coef = np.float32(uncertainty_coef)
+  raw = raw.astype(np.float32)
   if aggregate != 'single' and raw.shape[0] != normaliser.mean.shape[0]:
     raise errors.UserError(
       f'an ensemble of {normaliser.mean.shape[0]} members was given scores of '
@@ -156,22 +161,20 @@ def fit_normaliser(
     )
   mean, std = reference.mean(axis=-1), reference.std(axis=-1, ddof=0)
   _check_spread(np.atleast_1d(std), np.atleast_1d(np.abs(mean)))
-  identity = identity_normaliser(mean.shape)
   first = dataclasses.replace(
-    identity,
-    mean=jnp.asarray(mean, jnp.float32),
-    std=jnp.asarray(std, jnp.float32),
+    identity_normaliser(mean.shape),
+    mean=jnp.asarray(mean.astype(np.float32)),
+    std=jnp.asarray(std.astype(np.float32)),
   )
   if aggregate == 'single':
     return first
-  combined = np.asarray(
-    apply_normaliser(first, reference, aggregate, uncertainty_coef), np.float64
-  )
+  combined = apply_normaliser(first, reference, aggregate, uncertainty_coef)
+  combined = combined.astype(np.float64)
   _check_spread(combined.std(keepdims=True), np.zeros(1))
   return dataclasses.replace(
     first,
-    shift=jnp.asarray(combined.mean(), jnp.float32),
-    scale=jnp.asarray(combined.std(ddof=0), jnp.float32),
+    shift=jnp.asarray(np.float32(combined.mean())),
+    scale=jnp.asarray(np.float32(combined.std(ddof=0))),
   )
 
 
@@ -187,11 +190,13 @@ def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
 
 def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
   """Leaves raw scores as they are; shape [M], or [] for a single model."""
+  # From numpy: `jnp.zeros` is a program for each number of members.
+  zeros, ones = np.zeros(shape, np.float32), np.ones(shape, np.float32)
   return Normaliser(
-    mean=jnp.zeros(shape, jnp.float32),
-    std=jnp.ones(shape, jnp.float32),
-    shift=jnp.zeros((), jnp.float32),
-    scale=jnp.ones((), jnp.float32),
+    mean=jnp.asarray(zeros),
+    std=jnp.asarray(ones),
+    shift=jnp.asarray(np.float32(0)),
+    scale=jnp.asarray(np.float32(1)),
   )
 
 
@@ -319,7 +324,8 @@ def ensemble(
 
 
 @jax.jit
-def _raw_scores(scorer: RewardScorer, ids, mask) -> jax.Array:
+def raw_scores(scorer: RewardScorer, ids, mask) -> jax.Array:
+  """`RewardScorer.raw_scores` as the one program of a kind of scorer."""
   return scorer.raw_scores(ids, mask)
 
 
@@ -345,7 +351,7 @@ def calibrate(
   Raises:
     UserError: see `fit_normaliser`.
   """
-  raw = scoring.score_rows(_raw_scores, scorer, ids, mask, batch_size)
+  raw = scoring.score_rows(raw_scores, scorer, ids, mask, batch_size)
   normaliser = fit_normaliser(
     raw, scorer.aggregate, float(scorer.uncertainty_coef)
   )

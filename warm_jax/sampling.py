@@ -8,6 +8,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from warm_jax import errors, sharding
 from warm_jax.models import config as config_lib
@@ -37,7 +38,9 @@ class Samples:
   ended: jax.Array
 
 
-def response_mask(mask: jax.Array, response_start: jax.Array) -> jax.Array:
+def response_mask(
+  mask: jax.Array | np.ndarray, response_start: jax.Array | np.ndarray
+) -> Any:
   """True for the tokens of the response, the end-of-sequence token included.
 
   Args:
@@ -45,9 +48,10 @@ def response_mask(mask: jax.Array, response_start: jax.Array) -> jax.Array:
     response_start: [B] int32.
 
   Returns:
-    [B, T] bool.
+    [B, T] bool; of numpy arrays a numpy array, without a program being compiled
+    for their shape.
   """
-  index = jnp.arange(mask.shape[1])[None, :]
+  index = np.arange(mask.shape[1], dtype=np.int32)[None, :]
   return mask & (index >= response_start[:, None])
 
 

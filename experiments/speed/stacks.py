@@ -39,7 +39,8 @@ def stack_of(frame) -> list[Frame]:
   found = []
   while frame is not None:
     code = frame.f_code
-    found.append((code.co_filename, code.co_name, frame.f_lineno))
+    # A frame between two lines has no number.
+    found.append((code.co_filename, code.co_name, frame.f_lineno or 0))
     frame = frame.f_back
   return found
 

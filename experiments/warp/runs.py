@@ -61,10 +61,10 @@ class Seed:
   @functools.cached_property
   def prompts(self) -> encoding.Sequences:
     """Posts that policies are trained on."""
-    return encoding.encode_prompts(
-      world.tokenizer(self.base),
+    return language.encoded_prompts(
+      self.base,
       [row['prompt'] for row in world.read(self.base, 'prompts')],
-      language.prompt_length(self.base, self.config.rl.max_new_tokens),
+      self.config.rl.max_new_tokens,
       'world split prompts',
     )
 

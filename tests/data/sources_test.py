@@ -26,7 +26,7 @@ def test_json_lines_are_read(tmp_path, name):
   assert sources.read_rows(str(tmp_path / name)) == ROWS
 
 
-def test_tfds_round_trip_through_grain_without_tensorflow(tmp_path):
+def test_tfds_round_trip_without_tensorflow(tmp_path):
   folder = sources.write_tfds(
     {
       'train': [r | {'margin': 0.5} for r in ROWS],
@@ -44,6 +44,32 @@ def test_tfds_round_trip_through_grain_without_tensorflow(tmp_path):
   assert 'tensorflow' not in sys.modules
   with pytest.raises(errors.UserError, match="no split 'dev'.*test.*train"):
     sources.read_rows(f'tfds:{folder}:dev')
+
+
+def test_texts_and_numbers_are_read_as_tfds_decodes_them(tmp_path):
+  import tensorflow_datasets as tfds
+
+  rows = [
+    {'text': text, 'flag': i % 2 == 0, 'count': (-1) ** i * i, 'share': i / 8}
+    for i, text in enumerate(['', 'gut – ja', 'two\nlines', 'a\0b'] * 200)
+  ]
+  folder = sources.write_tfds({'train': rows}, 'plain_rows', tmp_path)
+  got = opened(f'tfds:{folder}:train')
+  decoded = list(tfds.builder_from_directory(folder).as_data_source('train'))
+  assert len(got) == len(decoded) == len(rows) > sources.BLOCK
+  for row, of_tfds in zip(got, decoded):
+    assert {k: type(v) for k, v in row.value.items()} == {
+      'text': str,
+      'flag': bool,
+      'count': int,
+      'share': float,
+    }
+    text = of_tfds['text'].decode()
+    assert row.value == {**of_tfds, 'text': text}
+  # TFDS stores its rows in an order of its own.
+  assert sorted(map(repr, (r.value for r in got))) == sorted(
+    repr(dict(sorted(row.items()))) for row in rows
+  )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 """The clock of the demo's stages, and the stacks it is divided by."""
 
 import time
+import types
 
 import pytest
 
@@ -25,6 +26,13 @@ def test_stacks_are_counted_by_label_and_line():
       by_label[label] = by_label.get(label, 0.0) + value
   assert by_label['a'] == pytest.approx(0.3, abs=0.1)
   assert by_label['b'] == pytest.approx(0.2, abs=0.1)
+
+
+def test_a_frame_without_a_line_has_a_place():
+  code = types.SimpleNamespace(co_filename='/x/warm_jax/a.py', co_name='f')
+  frame = types.SimpleNamespace(f_code=code, f_lineno=None, f_back=None)
+  stack = stacks.stack_of(frame)
+  assert stacks.place_of(stack, 'warm_jax') == 'a.py f: '
 
 
 @pytest.mark.parametrize(

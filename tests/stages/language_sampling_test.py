@@ -1,13 +1,18 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Sampling for many prompts: one compiled program, whatever their number."""
 
+import types
+
 import jax
 import numpy as np
+import pytest
 
+from warm_jax import errors
 from warm_jax.data import encoding
+from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.stages import language
+from warm_jax.stages import language, world
 
 SHAPE = config_lib.ModelConfig(
   vocab_size=9, width=8, num_layers=1, num_heads=2, mlp_width=8, max_length=16
@@ -58,3 +63,18 @@ def test_short_prompts_are_sampled_in_fewer_positions(monkeypatch):
   for name in ('ids', 'mask', 'response_start', 'ended'):
     np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
   np.testing.assert_allclose(found.logps, plain.logps, atol=1e-5)
+
+
+def test_prompts_are_as_wide_as_the_longest(tmp_path, monkeypatch):
+  tokenizer = tokenizer_lib.make_word_tokenizer(('a', 'b'), tmp_path)
+  monkeypatch.setattr(world, 'tokenizer', lambda run: tokenizer)
+  data = types.SimpleNamespace(max_length=9)
+  run = types.SimpleNamespace(config=types.SimpleNamespace(data=data))
+  found = language.encoded_prompts(run, ['a b a', 'b'], 4, 'posts')
+  bos, pad = tokenizer.bos_id, tokenizer.pad_id
+  a, b = (ids[0] for ids in tokenizer.encode(['a', 'b']))
+  assert found.ids.tolist() == [[bos, a, b, a], [bos, b, pad, pad]]
+  assert found.mask.sum(axis=1).tolist() == [4, 2]
+  assert found.response_start.tolist() == [4, 2]
+  with pytest.raises(errors.UserError, match='posts, row 1'):
+    language.encoded_prompts(run, ['a b a'], 6, 'posts')

@@ -81,13 +81,10 @@ def prompt_ids(
 ) -> list[list[int]]:
   """[bos] prompt of each, with one beginning of sequence."""
   bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-  # Many rows share a prompt.
-  different = list(dict.fromkeys(prompts))
-  made = {
-    prompt: ids if bos and ids[:1] == bos else bos + ids
-    for prompt, ids in zip(different, tokenizer.encode(different))
-  }
-  return [made[prompt] for prompt in prompts]
+  return [
+    ids if bos and ids[:1] == bos else bos + ids
+    for ids in tokenizer.encode(prompts)
+  ]
 
 
 def response_ids(

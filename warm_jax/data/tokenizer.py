@@ -51,10 +51,16 @@ class Tokenizer:
   eos_id: int
 
   def encode(self, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, without special tokens."""
+    """Token ids of each text, without special tokens; equal texts share a list."""
     if not texts:
       return []
-    return self.hf(texts, add_special_tokens=False)['input_ids']
+    # Many rows share a prompt, a short response, a remark.
+    different = list(dict.fromkeys(texts))
+    ids = self.hf(
+      different, add_special_tokens=False, return_attention_mask=False
+    )['input_ids']
+    made = dict(zip(different, ids, strict=True))
+    return [made[text] for text in texts]
 
   def decode(self, ids, mask=None) -> list[str]:
     """Texts of ids [B, T], special tokens left out; mask [B, T] optional."""

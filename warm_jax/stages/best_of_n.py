@@ -4,8 +4,8 @@
 import jax
 import numpy as np
 
-from warm_jax import members, processes, sampling, scoring
-from warm_jax.data import encoding, toy_world
+from warm_jax import members, processes, sampling
+from warm_jax.data import toy_world
 from warm_jax.evaluation import best_of_n, intervals
 from warm_jax.stages import language, reward, scorers, world
 from warm_jax.training import checkpoint
@@ -34,9 +34,7 @@ def run(run) -> dict:
   }
   names = (*config.scorers, 'control')
   scores = {
-    name: scoring.score_rows(
-      scorers.score, scorer, samples.ids, samples.mask, 256
-    ).reshape(shape)
+    name: scorers.score(scorer, samples.ids, samples.mask).reshape(shape)
     for name, scorer in scorers.build(run, names).items()
   }
   judged['control'] = scores.pop('control')
@@ -70,11 +68,8 @@ def _samples(run, posts):
   """Samples of the SFT policy, from disk if they were made before."""
   config, folder = run.config.best_of_n, run.folder('best_of_n')
   sft_params = language.sft_checkpoints(run)
-  prompts = encoding.encode_prompts(
-    world.tokenizer(run),
-    posts,
-    language.prompt_length(run, config.max_new_tokens),
-    'world split eval_prompts',
+  prompts = language.encoded_prompts(
+    run, posts, config.max_new_tokens, 'world split eval_prompts'
   )
   repeated = np.repeat(np.arange(len(posts)), config.num_samples)
   path = folder / 'samples'

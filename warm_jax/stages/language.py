@@ -95,9 +95,30 @@ def _encoded(run, split: str):
   )
 
 
-def prompt_length(run, max_new_tokens: int) -> int:
-  """Tokens that the context leaves for a prompt."""
-  return run.config.data.max_length - max_new_tokens
+def encoded_prompts(
+  run, posts: list[str], max_new_tokens: int, source: str
+) -> encoding.Sequences:
+  """Prompts that leave room for a response, as wide as the longest needs.
+
+  What is sampled, scored and trained on later does not depend on padding, but
+  its cost does. Widths are multiples of four, so that sets which differ by a
+  token share their programs.
+
+  Args:
+    run: gives tokenizer and context.
+    posts: [N] texts.
+    max_new_tokens: of a response.
+    source: name used in messages.
+
+  Raises:
+    UserError: see `encoding.encode_prompts`.
+  """
+  room = run.config.data.max_length - max_new_tokens
+  prompts = encoding.encode_prompts(world.tokenizer(run), posts, room, source)
+  width = min(-(-prompts.mask.sum(axis=1).max() // 4) * 4, room)
+  return encoding.Sequences(
+    prompts.ids[:, :width], prompts.mask[:, :width], prompts.response_start
+  )
 
 
 @functools.partial(jax.jit, static_argnames=('shape', 'settings'))

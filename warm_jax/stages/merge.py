@@ -6,8 +6,6 @@ they were trained on, swapped and clean apart, held-out pairs, and pairs from
 other policies.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import members, merging, rewards, sharding
@@ -51,9 +49,9 @@ def run(run) -> dict:
   on_selection = [_accuracy(s) for s in of_members['selection']]
   order = sorted(range(num_members), key=lambda m: -on_selection[m])
 
-  weights = jax.nn.softmax(
-    jnp.asarray(on_selection) / config.weight_temperature
-  )
+  leads = np.array(on_selection) - max(on_selection)
+  weights = np.exp(leads / config.weight_temperature)
+  weights = (weights / weights.sum()).astype(np.float32)
   greedy, greedy_members, _ = merging.greedy_soup(
     stack, order, lambda params: _accuracy(scores(params, 'selection'))
   )
@@ -118,7 +116,7 @@ def run(run) -> dict:
     'left_out': dropped,
     'order': order,
     'selection_accuracy': on_selection,
-    'weights': sharding.to_host(weights).tolist(),
+    'weights': weights.tolist(),
     'greedy_members': [int(m) for m in greedy_members],
     'table': table,
     'by_size': by_size,
@@ -162,9 +160,7 @@ def _normalisers(reference: np.ndarray, order) -> dict:
 
 def _ensemble(normaliser, scores: np.ndarray, aggregate: str) -> np.ndarray:
   """[2, N] rewards of an ensemble from the raw scores [M, 2, N]."""
-  return np.asarray(
-    rewards.apply_normaliser(normaliser, scores, aggregate, 0.5)
-  )
+  return rewards.apply_normaliser(normaliser, scores, aggregate, 0.5)
 
 
 def _interval(interval) -> dict:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from warm_jax import members, rewards, scoring, sharding
+from warm_jax import members, rewards, sharding
 from warm_jax.data import encoding, toy_world
 from warm_jax.evaluation import diversity
 from warm_jax.stages import language, scorers, world
@@ -68,10 +68,10 @@ def assemble(
   return Panel(
     run=run,
     posts=posts,
-    prompts=encoding.encode_prompts(
-      world.tokenizer(run),
+    prompts=language.encoded_prompts(
+      run,
       [post for post in posts for _ in range(num_samples)],
-      language.prompt_length(run, max_new_tokens),
+      max_new_tokens,
       'world split eval_prompts',
     ),
     num_samples=num_samples,
@@ -119,9 +119,7 @@ def judge(
   texts = language.responses_text(run, samples)
   posts = [post for post in panel.posts for _ in range(panel.num_samples)]
   rows = {
-    name: scoring.score_rows(
-      scorers.score, scorer, samples.ids, samples.mask, 256
-    )
+    name: scorers.score(scorer, samples.ids, samples.mask)
     for name, scorer in (('proxy', panel.proxy), ('control', panel.control))
   }
   rows['gold'] = toy_world.gold_utilities(posts, texts)

@@ -4,8 +4,8 @@
 import jax
 import numpy as np
 
-from warm_jax import members, processes, scoring, sharding
-from warm_jax.data import encoding, toy_world
+from warm_jax import members, processes, sharding
+from warm_jax.data import toy_world
 from warm_jax.evaluation import overoptimization, trajectories, win_rate
 from warm_jax.stages import language, scorers, world
 from warm_jax.training import anchor as anchor_lib
@@ -17,10 +17,10 @@ def train(run) -> dict:
   config = run.config.policy
   sft = language.sft_checkpoints(run)
   sft_params = sharding.put(members.member(sft, members.num_members(sft) - 1))
-  prompts = encoding.encode_prompts(
-    world.tokenizer(run),
+  prompts = language.encoded_prompts(
+    run,
     [row['prompt'] for row in world.read(run, 'prompts')],
-    language.prompt_length(run, config.max_new_tokens),
+    config.max_new_tokens,
     'world split prompts',
   )
   proxies = scorers.build(run, config.rewards)
@@ -106,11 +106,8 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
   """Values [S, P, prompts] of every kept policy, and the texts likewise."""
   config = run.config.policy
   shape = language.model_config(run)
-  prompts = encoding.encode_prompts(
-    world.tokenizer(run),
-    posts,
-    language.prompt_length(run, config.max_new_tokens),
-    'world split eval_prompts',
+  prompts = language.encoded_prompts(
+    run, posts, config.max_new_tokens, 'world split eval_prompts'
   )
   judges = scorers.build(run, (*config.rewards, 'control'))
   settings = language.sample_settings(run, config.max_new_tokens)
@@ -140,7 +137,7 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
       np.concatenate([getattr(part, name) for part in parts])
       for name in ('ids', 'mask')
     )
-    found = scoring.score_rows(scorers.score, judges[judge], ids, mask, 256)
+    found = scorers.score(judges[judge], ids, mask)
     return found.reshape(len(steps), -1, len(posts))
 
   count = len(config.rewards)

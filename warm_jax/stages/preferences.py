@@ -76,7 +76,7 @@ def read(run, split: str) -> encoding.Preferences:
 
 
 def read_rows(run, split: str) -> list[dict]:
-  """Text rows of a split, read through grain."""
+  """Text rows of a split."""
   folder = run.folder('preferences') / NAME / '1.0.0'
   return sources.read_rows(f'tfds:{folder}:{split}')
 
@@ -114,11 +114,8 @@ def _tuned_policy(run, sft_params):
     sft_params,
     [gold_scorer(run)],
     language.model_config(run),
-    encoding.encode_prompts(
-      world.tokenizer(run),
-      posts,
-      language.prompt_length(run, settings.max_new_tokens),
-      'posts of the tuned policy',
+    language.encoded_prompts(
+      run, posts, settings.max_new_tokens, 'posts of the tuned policy'
     ),
     world.tokenizer(run),
     settings,
@@ -144,11 +141,8 @@ def _pairs(run, split: str, num_pairs: int, kinds) -> list[dict]:
     f'{seed}/{split}', int(SPARE * num_pairs), world.num_facts(run)
   )
   max_new_tokens = config.max_new_tokens
-  prompts = encoding.encode_prompts(
-    world.tokenizer(run),
-    posts * 2,
-    language.prompt_length(run, max_new_tokens),
-    f'posts of {split}',
+  prompts = language.encoded_prompts(
+    run, posts * 2, max_new_tokens, f'posts of {split}'
   )
   authors = []
   for _ in range(len(prompts)):

@@ -1,12 +1,10 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The judges of a run by name, all on the same reward scale."""
 
-import functools
-
 import jax
 import numpy as np
 
-from warm_jax import errors, members, merging, rewards, sharding
+from warm_jax import errors, members, merging, rewards, scoring, sharding
 from warm_jax.stages import language, preferences, reward
 from warm_jax.training import checkpoint, health
 
@@ -86,7 +84,13 @@ def _make(run, name: str) -> rewards.RewardScorer:
   return rewards.ensemble(stack, shape, aggregate, mode=mode)
 
 
-@functools.partial(jax.jit)
-def score(scorer, ids, mask) -> jax.Array:
-  """[B] rewards of one batch; one program per kind of scorer."""
-  return scorer(ids, mask)
+def score(
+  scorer: rewards.RewardScorer, ids: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+  """Rewards [N] of rows [N, T], by the program that calibrated the scorer."""
+  return rewards.apply_normaliser(
+    scorer.normaliser,
+    scoring.score_rows(rewards.raw_scores, scorer, ids, mask, 256),
+    scorer.aggregate,
+    scorer.uncertainty_coef,
+  )

@@ -12,7 +12,7 @@ import json
 import jax
 import numpy as np
 
-from warm_jax import errors, members, processes, rewards, scoring, sharding
+from warm_jax import errors, members, processes, rewards, sharding
 from warm_jax.stages import judges, language, scorers, user_data, world
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
@@ -104,13 +104,11 @@ def evaluate_each(run, policies) -> dict:
       config.temperature,
     )
     values = {
-      name: scoring.score_rows(
-        scorers.score, scorer, samples.ids, samples.mask, 256
-      )
+      name: scorers.score(scorer, samples.ids, samples.mask)
       for name, scorer in scored_by.items()
     }
     values['kl'] = language.sequence_kl(
-      anchor, shape, samples, config.temperature, config.max_new_tokens
+      anchor, shape, samples, config.temperature
     )
     values['length'] = samples.mask.sum(axis=1) - samples.response_start
     values['ended'] = np.asarray(samples.ended)

@@ -98,9 +98,9 @@ def reinforce(run) -> dict:
 
 
 def _prompts(run) -> encoding.Sequences:
-  return encoding.encode_prompts(
-    world.tokenizer(run),
+  return language.encoded_prompts(
+    run,
     [row['prompt'] for row in world.read(run, 'prompts')],
-    language.prompt_length(run, run.config.warp.max_new_tokens),
+    run.config.warp.max_new_tokens,
     'world split prompts',
   )

@@ -53,7 +53,7 @@ def num_facts(run) -> tuple[int, ...]:
 
 
 def read(run, split: str) -> list[dict]:
-  """Rows of a split of the world, read through grain."""
+  """Rows of a split of the world."""
   folder = run.folder('world') / NAME / '1.0.0'
   return sources.read_rows(f'tfds:{folder}:{split}', sources.RESPONSE_FIELDS)
 
