@@ -22,6 +22,11 @@ def score_rows(
 ) -> np.ndarray:
   """Applies function(scorer, ids, mask) -> [..., B] to many rows in batches.
 
+  Equal rows are computed once, and for a scorer that `reads_shared` so is what
+  neighbours begin with, if that is less: function then gets ids [B, S] and mask
+  [B, K, S] and returns [..., B, K], see `data.prefix_sharing`. A score depends
+  on the other rows by rounding alone.
+
   Args:
     function: usually jitted.
     scorer: handed through.
