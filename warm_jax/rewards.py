@@ -241,7 +241,10 @@ class RewardScorer:
     return self.normaliser.std
 
   def raw_scores(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """Scores before any normalisation: [M, B], or [B] for 'single'."""
+    """Scores before any normalisation: [M, B], or [B] for 'single'.
+
+    With a mask [B, K, T], see `__call__`, [M, B, K] or [B, K].
+    """
 
     def score_member(params):
       return self.score_fn(params, self.config, ids, mask)

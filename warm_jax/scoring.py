@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Scores of many rows: few compiled programs, and nothing computed twice."""
+"""Scores of many rows: few programs, and what is common computed once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,8 @@ def score_rows(
     scorer: handed through.
     ids: [N, T] int32.
     mask: [N, T] bool.
-    batch_size: rows of every batch, at most; the last is filled with copies.
+    batch_size: sequences of every batch, at most; the last one is filled up
+      with copies.
 
   Returns:
     [..., N] float32, on the host.
@@ -51,8 +52,9 @@ def score_rows(
   groups = None
   if getattr(scorer, 'reads_shared', False):
     ids, mask, groups = _shared(ids, mask)
+    batch_size //= 1 if groups is None else groups.shape[1]
   num_rows = len(ids)
-  batch_size = rows_at_once(min(batch_size, num_rows), ids.shape[1])
+  batch_size = rows_at_once(max(min(batch_size, num_rows), 1), ids.shape[1])
   pieces = []
   for start in range(0, num_rows, batch_size):
     rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
@@ -79,6 +81,7 @@ def _shared(ids: np.ndarray, mask: np.ndarray):
   is_there = (groups >= 0)[..., None]
   together = (ids[groups], mask[groups] & is_there)
   longest = int(prefix_sharing.num_positions(*together).max())
+  longest = -(-longest // 8) * 8  # sets that differ little share programs
   rows = prefix_sharing.share(*together, longest)
   return rows['ids'], rows['mask'], groups
 

@@ -367,7 +367,7 @@ def row_sharding(
   num_rows = shape[len(leading)]
   if num_rows % size(*axes):
     raise errors.UserError(
-      f'a batch of {num_rows} rows does not divide over {size(*axes)} devices '
+      f'a batch of {num_rows} rows (a pair may be one) does not divide over {size(*axes)} devices '
       f'({" x ".join(axes)}); choose a multiple, or another runtime.mesh'
     )
   mesh = current()

@@ -26,7 +26,7 @@ class OwnParts:
     return self.rows.shape[1]
 
   def training_batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Batches [M, 2B, T]; rows [M, B] number the pairs of each one's part."""
+    """Batches [M, 2B, T] or [M, B, S]; rows [M, B] number the pairs of each one's part."""
     return self.pairs.training_batch(np.take_along_axis(self.rows, rows, 1))
 
   def has_seen(self, rows: np.ndarray) -> np.ndarray:

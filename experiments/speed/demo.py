@@ -65,14 +65,22 @@ def child(folded: str, arguments: list[str]) -> int:
 
 
 def run_demo(
-  folder: pathlib.Path, name: str = 'tiny', flags=(), profile=False
+  folder: pathlib.Path,
+  name: str = 'tiny',
+  flags=(),
+  profile=False,
+  root: pathlib.Path = ROOT,
 ) -> dict:
-  """Runs configs/NAME.py below `folder`: {'total', 'stages': {name: seconds}}."""
+  """Runs configs/NAME.py below `folder`: {'total', 'stages': {name: seconds}}.
+
+  `root` is the checkout whose version runs.
+  """
+  folder = folder.resolve()
   workdir, folded = folder / 'run', folder / 'stacks.json'
-  config = ROOT / 'configs' / f'{name}.py'
+  config = root / 'configs' / f'{name}.py'
   arguments = [f'--config={config}', f'--workdir={workdir}', *flags]
   environment = os.environ | compile_cache.environment(str(folder / 'cache'))
-  path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+  path = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
   environment |= {'PYTHONPATH': path, 'HF_HUB_OFFLINE': '1'}
   if profile:
     command = [
@@ -86,7 +94,7 @@ def run_demo(
     command = [sys.executable, '-m', 'warm_jax.main', *arguments]
   begin = time.perf_counter()
   # What it says goes past the rows on stdout.
-  subprocess.run(command, env=environment, stdout=2, check=True)
+  subprocess.run(command, env=environment, stdout=2, check=True, cwd=root)
   found = {'total': time.perf_counter() - begin, 'stages': {}}
   # In the order in which they ended.
   for path in sorted(
@@ -128,19 +136,38 @@ def table(found: dict, lines: int = 6) -> str:
 
 
 def rows(args):
-  """A row for the whole and one for each stage; nano if `args.quick`."""
+  """A row for the whole and one for each stage; nano if `args.quick`.
+
+  With `args.before` the older version runs first; one run each, so the interval
+  is the ratio itself.
+  """
   name = 'nano' if args.quick else 'tiny'
+  before = None
+  if args.before:
+    with tempfile.TemporaryDirectory() as folder:
+      before = run_demo(pathlib.Path(folder), name, root=args.before.resolve())
   with tempfile.TemporaryDirectory() as folder:
     found = run_demo(pathlib.Path(folder), name)
   blank = {'against': '', 'theirs': None, 'aim': None, 'compile_s': None}
   blank |= {'ratio': None, 'low': None, 'high': None, 'check': '', 'unit': 's'}
-  yield blank | {
-    'row': 'the demo, from an empty compilation cache',
-    'ours': found['total'],
-    'profile': found['stages'],
-  }
+
+  def row(what, ours, theirs, **more):
+    out = blank | {'row': what, 'ours': ours} | more
+    if theirs is None:
+      return out
+    ratio = dict.fromkeys(('ratio', 'low', 'high'), theirs / ours)
+    return out | {'theirs': theirs, 'against': 'an older version'} | ratio
+
+  yield row(
+    'the demo, from an empty compilation cache',
+    found['total'],
+    before and before['total'],
+    aim=2.0,
+    profile=found['stages'],
+  )
   for stage, seconds in found['stages'].items():
-    yield blank | {'row': f'the demo, stage {stage}', 'ours': seconds}
+    theirs = before and before['stages'][stage]
+    yield row(f'the demo, stage {stage}', seconds, theirs)
 
 
 def main():

@@ -40,6 +40,11 @@ def arguments(argv):
   add('--members', type=int, default=6)
   add('--repeats', type=int, default=5)
   add('--widths', default='64,128,256')
+  add(
+    '--before',
+    type=pathlib.Path,
+    help='checkout of an older version, for the demo',
+  )
   add('--quick', action='store_true', help='tiny shapes: is it whole?')
   add('--out', type=pathlib.Path, default=ROOT / 'runs' / 'speed')
   add('--table', action='store_true', help='write the tables and do no more')
@@ -62,7 +67,14 @@ def main(argv=None) -> int:
     print(f'nothing in {args.out}: run the parts first', file=sys.stderr)
     return 2
   else:
-    table.fill(ROOT, table.read(args.out, PARTS))
+    found = table.read(args.out, PARTS)
+    missing = [part for part in PARTS if part not in found]
+    if missing:  # the READMEs keep the rows of an earlier run
+      print(table.markdown(found))
+      told = ', '.join(missing)
+      print(f'READMEs left as they are: not run yet: {told}', file=sys.stderr)
+    else:
+      table.fill(ROOT, found)
   return 0
 
 

@@ -4,7 +4,8 @@
 A merged model is a model like any other and costs what one costs: the same
 compiled program with other weights. An ensemble is one program that maps over
 its members; against it stands the program of one member called M times. Once
-all rows at once, and once in the batches that all commands score in.
+all rows at once, and once in the batches that the stages score in. Last, rows
+of which each four begin with one prompt, computed once, against each on its own.
 """
 
 import jax
@@ -19,12 +20,14 @@ from warm_jax.models import language_model, reward_model
 ROWS, LENGTH, BATCH = 256, 96, 256
 # Largest difference of two scores, whose spread is about 1.
 TOLERANCE = 1e-4
+# Responses to a prompt, and its share of the tokens of a row.
+SAMPLES, PROMPT = 4, 2 / 3
 # Of every program in a turn, by width: a second or so in all.
 CALLS = {64: 4, 128: 2, 256: 1}
 
 
 def rows(args):
-  """Three rows for each width."""
+  """Four rows for each width."""
   num_rows, length = (4, 8) if args.quick else (ROWS, LENGTH)
   for width in args.widths:
     shape = machine.model_shape(width, length)
@@ -68,10 +71,16 @@ def measure(shape, stack, ids, calls: int, repeats: int):
   singles = [rewards.single(p, shape) for p in members.unstack(stack)]
   ensemble = rewards.ensemble(stack, shape)
 
-  def batched(scorer):
+  def batched(scorer, ids=ids):
     return scoring_lib.score_rows(score, scorer, ids, mask, BATCH)
 
+  prompts = np.array(ids)
+  common = int(PROMPT * ids.shape[1])
+  prompts[:, :common] = np.repeat(prompts[::SAMPLES, :common], SAMPLES, axis=0)
+  own_rows = rewards.single(merged.params, shape, score_fn=_own_rows)
   programs = {
+    'prompts once': lambda: batched(merged, prompts),
+    'own rows': lambda: batched(own_rows, prompts),
     'merged': lambda: score(merged, ids, mask),
     'member': lambda: score(singles[0], ids, mask),
     'ensemble': lambda: score(ensemble, ids, mask),
@@ -132,6 +141,19 @@ def measure(shape, stack, ids, calls: int, repeats: int):
     'calls in batches',
     equal,
   )
+  yield row(
+    f'a merged model, each {SAMPLES} rows after a prompt of {common}',
+    'each row on its own',
+    'prompts once',
+    'own rows',
+    equal,
+    aim=None,
+  )
+
+
+def _own_rows(params, config, ids, mask):
+  # Another function than `reward_model.scores`, so no row is shared.
+  return reward_model.scores(params, config, ids, mask)
 
 
 def check(found: dict, stack, shape, ids, mask) -> dict:
@@ -150,6 +172,7 @@ def check(found: dict, stack, shape, ids, mask) -> dict:
     'member': np.max(np.abs(found['member'] - calls[0])),
     'batches': np.max(np.abs(found['ensemble in batches'] - calls)),
     'calls': np.max(np.abs(found['calls in batches'] - calls)),
+    'prompts': np.max(np.abs(found['prompts once'] - found['own rows'])),
   }
   for name, difference in differences.items():
     if not difference < TOLERANCE:

@@ -36,14 +36,20 @@ def number(value: float | None) -> str:
 
 
 def cells(row: dict) -> list[str]:
-  """One row of the table; '' where something is not known of it."""
+  """One row of the table; '' where something is not known of it.
+
+  An aim is reached if the whole interval is above it; what only measures has
+  none.
+  """
   theirs = row.get('theirs')
   has_ratio = row.get('ratio') is not None
   aim = row.get('aim')
   compile_s = row.get('compile_s')
   reached = ''
   if aim is not None and has_ratio:
-    reached = 'yes' if row['ratio'] >= aim else '**no**'
+    reached = 'yes' if row['low'] >= aim else '**no**'
+    if row['low'] < aim <= row['ratio']:
+      reached = 'by the median'
   return [
     row['row'],
     f'{number(row["ours"])} {row["unit"]}',
@@ -51,7 +57,7 @@ def cells(row: dict) -> list[str]:
     f'{row["ratio"]:.2f} [{row["low"]:.2f}, {row["high"]:.2f}]'
     if has_ratio
     else '',
-    f'{aim:g}' if aim is not None else '',
+    f'{aim:g}' if aim is not None else 'none',
     reached,
     f'{compile_s:.1f} s' if compile_s is not None else '',
   ]

@@ -80,3 +80,22 @@ def test_profile_of_a_stage(tmp_path):
   assert list(found['stages']) == ['world']
   assert {'importing', 'running'} <= {kind for _, kind, *_ in found['stacks']}
   assert demo.shares(found, 'world')['importing'] > 0
+
+
+def test_an_older_version_stands_beside(monkeypatch, tmp_path):
+  """Its checkout is what runs first; the ratio is that of one run each."""
+  ran = []
+
+  def run_demo(folder, name, root=demo.ROOT):
+    ran.append((name, root))
+    seconds = 30.0 if root == tmp_path else 12.0
+    return {'total': seconds, 'stages': {'world': seconds / 3}}
+
+  monkeypatch.setattr(demo, 'run_demo', run_demo)
+  args = types.SimpleNamespace(quick=True, before=tmp_path)
+  whole, world = demo.rows(args)
+  assert ran == [('nano', tmp_path.resolve()), ('nano', demo.ROOT)]
+  assert (whole['ours'], whole['theirs'], whole['aim']) == (12.0, 30.0, 2.0)
+  assert whole['ratio'] == world['ratio'] == 2.5 and world['aim'] is None
+  args.before = None
+  assert [row['theirs'] for row in demo.rows(args)] == [None, None]

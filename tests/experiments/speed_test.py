@@ -76,14 +76,17 @@ serve.serve({'version': given['version']}, lambda steps: {'losses': [steps]})
       peer.ask(nonsense=1)
 
 
-@pytest.mark.parametrize('ratio, reached', [(3.24, 'yes'), (2.99, '**no**')])
-def test_a_row_says_aim_and_reached(ratio, reached):
-  cells = table.cells(ROW | {'ratio': ratio})
+@pytest.mark.parametrize(
+  'ratio, low, reached',
+  [(3.24, 3.0, 'yes'), (3.24, 2.99, 'by the median'), (2.99, 2.5, '**no**')],
+)
+def test_a_row_says_aim_and_reached(ratio, low, reached):
+  cells = table.cells(ROW | {'ratio': ratio, 'low': low})
   assert cells == [
     'training',
     '12.3 ms',
     '40, torch',
-    f'{ratio:.2f} [3.00, 3.50]',
+    f'{ratio:.2f} [{low:.2f}, 3.50]',
     '3',
     reached,
     '2.0 s',
@@ -92,7 +95,7 @@ def test_a_row_says_aim_and_reached(ratio, reached):
 
 def test_a_row_without_a_peer():
   cells = table.cells({'row': 'x', 'against': '', 'unit': 's', 'ours': 1234.5})
-  assert cells == ['x', '1,234 s', '', '', '', '', '']
+  assert cells == ['x', '1,234 s', '', '', 'none', '', '']
 
 
 def test_tables_are_written_between_the_markers(tmp_path):
@@ -125,6 +128,18 @@ def test_nothing_was_run(tmp_path, capsys):
   assert 'run the parts first' in capsys.readouterr().err
   with pytest.raises(SystemExit):
     run.main(['--parts=walking'])
+
+
+def test_a_part_alone_does_not_take_the_other_rows_out(
+  tmp_path, monkeypatch, capsys
+):
+  found = {'machine': machine.describe() | {'gflops': 99.6}, 'rows': [ROW]}
+  (tmp_path / 'training.json').write_text(json.dumps(found))
+  monkeypatch.setattr(table, 'fill', None)
+  assert run.main(['--table', f'--out={tmp_path}']) == 0
+  told = capsys.readouterr()
+  assert '12.3 ms' in told.out
+  assert 'not run yet: sampling, reinforce' in told.err
 
 
 def test_counted_flops_are_those_of_the_compiled_products():

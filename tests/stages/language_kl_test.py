@@ -134,6 +134,9 @@ def test_the_mean_is_the_exact_kl_and_that_of_the_log_ratio(temperature):
     exact.append(total)
   steps = language.kl_of_steps(policy, anchor, CHAIN, samples, temperature)
   ratios = language.sequence_kl(anchor, CHAIN, samples, temperature)
+  np.testing.assert_allclose(
+    language.sequence_kl(anchor, CHAIN, samples, temperature, R), ratios
+  )
   for x in (steps, ratios):
     error = x - exact
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(600)

@@ -93,8 +93,8 @@ def test_pairs_in_one_row_make_the_step_of_two_rows(micro_batches, margin):
     np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-4)
 
 
-def test_dropout_falls_on_the_common_tokens_once():
-  """Equal responses to one prompt: what may differ is their last token."""
+def test_dropout_acts_on_pairs_in_one_row():
+  """Equal sides have no margin without it, and with it their ends differ."""
   pairs = make_pairs()
   same = encoding.Preferences(
     pairs.chosen, pairs.chosen, pairs.flipped, pairs.rows

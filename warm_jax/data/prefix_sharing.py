@@ -96,15 +96,25 @@ def shared_length(chosen, rejected) -> int | None:
   computes S and S^2: it is taken where neither is more, S^2 <= 2 T^2.
 
   Args:
-    chosen: encoding.Sequences [N, T], or stored ones, that are read once here.
+    chosen: encoding.Sequences [N, T], or stored ones, that are read once here
+      (by every process, all of them). Padded elsewhere than on the right, or
+      without a token, a row is not shared.
     rejected: the other sides.
   """
   longest = 0
   for start in range(0, len(chosen), CHUNK):
     rows = np.arange(start, min(start + CHUNK, len(chosen)))
-    taken = num_positions(*of_pairs(chosen.take(rows), rejected.take(rows)))
+    both = of_pairs(chosen.take(rows), rejected.take(rows))
+    if not _can_share(both[1]):
+      return None
+    taken = num_positions(*both)
     longest = max(longest, int(taken.max()))
   return longest if 0 < longest**2 <= 2 * chosen.length**2 else None
+
+
+def _can_share(mask: np.ndarray) -> bool:
+  """Whether every sequence [..., T] begins with a token and has no gaps."""
+  return bool(mask[..., 0].all() and (mask[..., 1:] <= mask[..., :-1]).all())
 
 
 # ---------------------------------------------------------------------------
@@ -126,7 +136,7 @@ def grouped(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """
   num_rows, width = ids.shape
   alone = np.arange(num_rows)[:, None]
-  if (mask[:, 1:] > mask[:, :-1]).any():  # padded elsewhere
+  if not _can_share(mask):
     return alone
   lengths = mask.sum(axis=1)
   pairs = [np.stack([x[:-1], x[1:]], axis=1) for x in (ids, mask)]

@@ -71,7 +71,8 @@ def hidden_states(
     (hidden, new cache).
 
   Raises:
-    UserError: more tokens than learned positions.
+    UserError: more tokens than learned positions. (A sequence that is too long
+      in a row of several gives NaN: its length is not known here.)
   """
   chex.assert_rank([ids, mask], [2, {2, 3}])
   chex.assert_equal_shape([ids, mask], dims=(0, -1))

@@ -108,7 +108,7 @@ def evaluate_each(run, policies) -> dict:
       for name, scorer in scored_by.items()
     }
     values['kl'] = language.sequence_kl(
-      anchor, shape, samples, config.temperature
+      anchor, shape, samples, config.temperature, config.max_new_tokens
     )
     values['length'] = samples.mask.sum(axis=1) - samples.response_start
     values['ended'] = np.asarray(samples.ended)

@@ -79,7 +79,7 @@ class Step:
     weights: what is trained, leaves [M, ...]; shapes are enough.
     optimizer: the rest of the state, leaves [M, ...].
     batch: leaves [M, ...].
-    rows: sequences of one member's batch (two for a pair).
+    rows: of one member's batch (two for a pair, or one that both sides share).
     length: tokens of a row.
     micro_batches: parts that the rows are computed in.
     units: what may be dealt out to the parts: pairs, rows or prompts.
@@ -259,9 +259,9 @@ def _activations(step, row_devices: int, model_devices: int):
     * (4 * (1 + bool(c.attention_softcap)) + (softmaxes - 1) * width)
   )
   # The last layer of a reward model computes one position of each row, that of
-  # a language model those that are learned.
+  # a language model or policy those that are learned.
   num_layers = c.num_layers - (step.objective == 'reward')
-  if step.objective == 'language' and step.num_logits:
+  if step.num_logits:
     num_layers -= 1 - step.num_logits / step.length
   if c.remat:
     kept = _REMAT * num_layers * stream + (layer if num_layers else 0)

@@ -33,7 +33,7 @@ def language_step(
 ) -> memory.Step:
   """The step of `sft.train`: params [...] of one model, rows of `length`.
 
-  With `num_learned` the last of so many tokens of each row are learned alone.
+  With `num_learned` so many positions of each row are learned, and no others.
   """
   stack = _stacked(params, 1)
   rows = (1, config.batch_size, length)
