@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Arithmetic of experiments/mechanism against closed forms and enumeration."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -256,12 +257,29 @@ def test_each_member_gets_its_own_pairs(pairs):
   saw = np.array([[True, False], [False, False], [True, True]])
   data = member_data.with_swaps(encoded, saw)
   assert len(data) == 3
-  batch = data.training_batch(np.array([[0, 2], [0, 2]]))
+  rows = np.array([[0, 2], [0, 2]])
+  chosen, rejected = (
+    [list(side.ids[i][side.mask[i]]) for i in range(3)]
+    for side in (encoded.chosen, encoded.rejected)
+  )
+  first = [[rejected[0], chosen[0]], [rejected[2], chosen[2]]]
+  second = [[chosen[0], rejected[0]], [rejected[2], chosen[2]]]
+  # Both sides of a pair in one row, each read through its mask.
+  batch = data.training_batch(rows)
+  assert batch['mask'].shape[:3] == (2, 2, 2)
+  assert [
+    [[list(ids[side]) for side in mask] for ids, mask in zip(*of_member)]
+    for of_member in zip(batch['ids'], batch['mask'])
+  ] == [first, second]
+  # Sets of which one takes two rows a pair all take two.
+  longer = dataclasses.replace(data.sets[1], flipped=data.sets[1].flipped)
+  object.__setattr__(longer, 'shared_length', None)
+  batch = member_data.MemberSets((data.sets[0], longer)).training_batch(rows)
   chex.assert_shape(batch['ids'], (2, 4, encoded.chosen.length))
-  chosen, rejected = encoded.chosen.ids, encoded.rejected.ids
-  first = [rejected[0], rejected[2], chosen[0], chosen[2]]
-  second = [chosen[0], rejected[2], rejected[0], chosen[2]]
-  np.testing.assert_array_equal(batch['ids'], [first, second])
+  assert [
+    [list(ids[mask]) for ids, mask in zip(*of_member)]
+    for of_member in zip(batch['ids'], batch['mask'])
+  ] == [[pair[side] for side in (0, 1) for pair in m] for m in (first, second)]
 
 
 def test_a_cue_stands_where_the_plan_says(pairs):

@@ -16,6 +16,7 @@ def test_rows():
     'one member of it',
     '2 calls for one',
     '2 calls for one, in batches',
+    'each row on its own',
   ]
   assert all(r['ours'] > 0 and r['theirs'] > 0 for r in rows)
 
@@ -39,6 +40,8 @@ def test_check_finds_other_scores():
     'calls': scores,
     'ensemble in batches': scores,
     'calls in batches': scores,
+    'prompts once': scores[0],
+    'own rows': scores[0],
   }
   scoring.check(found, stack, shape, ids, mask)
   for name in found:
