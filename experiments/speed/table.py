@@ -50,13 +50,16 @@ def cells(row: dict) -> list[str]:
     reached = 'yes' if row['low'] >= aim else '**no**'
     if row['low'] < aim <= row['ratio']:
       reached = 'by the median'
+  ratio = ''
+  if has_ratio:
+    ratio = f'{row["ratio"]:.2f}'
+    if row['low'] < row['high']:  # not one run each
+      ratio += f' [{row["low"]:.2f}, {row["high"]:.2f}]'
   return [
     row['row'],
     f'{number(row["ours"])} {row["unit"]}',
     f'{number(theirs)}, {row["against"]}' if theirs is not None else '',
-    f'{row["ratio"]:.2f} [{row["low"]:.2f}, {row["high"]:.2f}]'
-    if has_ratio
-    else '',
+    ratio,
     f'{aim:g}' if aim is not None else 'none',
     reached,
     f'{compile_s:.1f} s' if compile_s is not None else '',

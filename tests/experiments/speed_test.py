@@ -93,6 +93,11 @@ def test_a_row_says_aim_and_reached(ratio, low, reached):
   ]
 
 
+def test_one_run_each_has_no_interval():
+  cells = table.cells(ROW | dict.fromkeys(('ratio', 'low', 'high'), 1.47))
+  assert cells[3:6] == ['1.47', '3', '**no**']
+
+
 def test_a_row_without_a_peer():
   cells = table.cells({'row': 'x', 'against': '', 'unit': 's', 'ours': 1234.5})
   assert cells == ['x', '1,234 s', '', '', 'none', '', '']
