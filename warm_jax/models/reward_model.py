@@ -90,14 +90,7 @@ def scores(
   Returns:
     [B] float32; [B, K] with a mask [B, K, T].
   """
-  x = features(
-    params,
-    config,
-    ids,
-    mask,
-    dropout_rate=dropout_rate,
-    rng=rng,
-  )
+  x = features(params, config, ids, mask, dropout_rate=dropout_rate, rng=rng)
   # Multiply and sum: a matmul could be rounded to a lower precision: near
   # 4, bfloat16 has steps of 1/32, which makes ties.
   kernel = params['score']['kernel']

@@ -110,6 +110,9 @@ def encoded_prompts(
     max_new_tokens: of a response.
     source: name used in messages.
 
+  Returns:
+    [N, P] ids and mask, P at most data.max_length - max_new_tokens.
+
   Raises:
     UserError: see `encoding.encode_prompts`.
   """
