@@ -82,7 +82,10 @@ def get_config(arg: str = ''):
   )
   config.control = ml_collections.ConfigDict(
     {
-      'model': defaults.model(width=96, num_layers=3, num_heads=4),
+      # The shape of the proxies: apart from them it stands by its data. With
+      # 96 x 3 it judged .78 of the pairs rightly instead of .77, in three times
+      # the time.
+      'model': defaults.model(width=64, num_layers=2, num_heads=4),
       'probe_l2': 1e-3,
       'pretrain': ml_collections.ConfigDict(
         {
@@ -99,10 +102,10 @@ def get_config(arg: str = ''):
       ),
       'reward': ml_collections.ConfigDict(
         {
-          'steps': 300,
+          'steps': 400,
           'batch_size': 64,
           'micro_batches': 1,
-          'learning_rate': 1e-3,
+          'learning_rate': 2e-3,
           'dropout_rate': 0.0,
           'label_smoothing': 0.0,
           'checkpoint_every': 100,
@@ -126,7 +129,8 @@ def get_config(arg: str = ''):
       'max_new_tokens': 16,
     }
   )
-  config.policy = defaults.policy(steps=150, eval_every=10)
+  # Gold falls from its peak to its lowest between steps 40 and 90.
+  config.policy = defaults.policy(steps=100, eval_every=10)
   config.policy.rewards = ('single', 'ens', 'warm')
   config.evaluate = ml_collections.ConfigDict(
     {

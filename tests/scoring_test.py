@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from warm_jax import members, rewards, scoring
+from warm_jax.evaluation import interpolation
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
@@ -128,6 +129,33 @@ def test_prompts_in_common_change_no_score(kind):
     z = (z - z.mean()) / z.std()
   got = scoring.score_rows(reward, scorer, ids, mask, 256)
   np.testing.assert_allclose(got, z, atol=1e-4)
+
+
+def test_a_path_with_prompts_in_common_has_the_scores_of_rows_alone():
+  ids, mask = make_samples()
+  ends = [members.member(make_stack(), m) for m in (0, 2)]
+  shapes = set()
+
+  def score_fn(params, ids, mask):
+    shapes.add(mask.ndim)
+    return reward_model.scores(params, MODEL, ids, mask)
+
+  def scores(reads_shared):
+    return interpolation.path_scores(
+      score_fn,
+      *ends,
+      ids,
+      mask,
+      lambdas=(0.0, 0.4, 1.0),
+      batch_size=8,
+      reads_shared=reads_shared,
+    )
+
+  got, wanted = scores(True), scores(False)
+  assert got.shape == (3, len(ids)) and shapes == {2, 3}
+  np.testing.assert_allclose(got, wanted, atol=1e-5)
+  own = reward_model.scores(ends[1], MODEL, ids, mask)
+  np.testing.assert_allclose(got[-1], own, atol=1e-5)
 
 
 def test_padding_on_the_left_and_other_scorers_have_rows_of_their_own():

@@ -19,6 +19,8 @@ def score_rows(
   ids: np.ndarray,
   mask: np.ndarray,
   batch_size: int,
+  *,
+  reads_shared: bool | None = None,
 ) -> np.ndarray:
   """Applies function(scorer, ids, mask) -> [..., B] to many rows in batches.
 
@@ -34,6 +36,7 @@ def score_rows(
     mask: [N, T] bool.
     batch_size: sequences of every batch, at most; the last one is filled up
       with copies.
+    reads_shared: None goes by the scorer.
 
   Returns:
     [..., N] float32, on the host.
@@ -50,7 +53,9 @@ def score_rows(
   )
   ids, mask = ids[first], mask[first]
   groups = None
-  if getattr(scorer, 'reads_shared', False):
+  if reads_shared is None:
+    reads_shared = getattr(scorer, 'reads_shared', False)
+  if reads_shared:
     ids, mask, groups = _shared(ids, mask)
     batch_size //= 1 if groups is None else groups.shape[1]
   num_rows = len(ids)

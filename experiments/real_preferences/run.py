@@ -56,6 +56,7 @@ BODIES = {
 # SFT fits into 64 tokens.
 SMOKE = {
   'raw_pairs': 1_500,
+  'scored_pairs': 200,  # of each set that is reported
   'max_length': 64,
   'batch_size': 8,
   'reward_steps': 8,
@@ -75,10 +76,21 @@ def get_config(body: str, args, train: pathlib.Path):
   config.runtime = defaults.runtime()
   config.runtime.progress = not args.quiet
   files = args.data / 'wmt19_preferences'
+  scored = {
+    'test': files / 'validation.jsonl.gz',
+    'ood': files / 'ood.jsonl.gz',
+  }
+  if smoke:
+    scored = {
+      name: _sample(
+        path, train.with_name(f'{name}.jsonl'), SMOKE['scored_pairs'], args.seed
+      )
+      for name, path in scored.items()
+    }
   config.data = defaults.data(
     train=str(train),
-    test=str(files / 'validation.jsonl.gz'),
-    ood=str(files / 'ood.jsonl.gz'),
+    test=str(scored['test']),
+    ood=str(scored['ood']),
     selection_fraction=0.1,
     max_length=sizes['max_length'],
   )
@@ -128,10 +140,14 @@ def sample_pairs(body: str, args, path: pathlib.Path) -> pathlib.Path:
   So few that every pair is met two or three times: what is met once is not
   memorised.
   """
+  sizes = SMOKE if args.scale == 'smoke' else BODIES[body]
+  source = args.data / 'wmt19_preferences' / 'train.jsonl.gz'
+  return _sample(source, path, sizes['raw_pairs'], args.seed)
+
+
+def _sample(source, path: pathlib.Path, count: int, seed: int) -> pathlib.Path:
   if not path.exists():
-    rows = texts.read(args.data / 'wmt19_preferences/train.jsonl.gz')
-    sizes = SMOKE if args.scale == 'smoke' else BODIES[body]
-    part = random.Random(args.seed).sample(rows, sizes['raw_pairs'])
+    part = random.Random(seed).sample(texts.read(source), count)
     texts.write_jsonl(path, part)
   return path
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.speed import turns
+from experiments.speed import kinds, machine, turns
 from warm_jax import sampling
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -49,9 +49,9 @@ PROMPT, NEW_TOKENS, CHECKED = 32, 64, 16
 TOLERANCE = 2e-3  # nats
 
 
-def cases(args) -> list[tuple[str, dict, int, int, float | None]]:
+def cases(quick: bool) -> list[tuple[str, dict, int, int, float | None]]:
   """(name, shape, rows, new tokens, aim) of each."""
-  if args.quick:
+  if quick:
     return [('tiny', TINY, 4, CHECKED, None)]
   return [
     ('260 thousand parameters', SMALL, 64, NEW_TOKENS, 5.0),
@@ -65,31 +65,60 @@ def make_prompts(shape: dict, batch: int) -> np.ndarray:
   return rng.integers(3, shape['vocab_size'], (batch, PROMPT))
 
 
-def make_ours(params, config, prompts, new_tokens: int):
-  """call(greedy) -> Samples; each call has the next key."""
+def make_draw(config, prompts, new_tokens: int):
+  """(draw(params, seed, ids, greedy), ids): the sampler as one program."""
   ids = jnp.asarray(prompts, jnp.int32)
-  mask, count = jnp.ones(ids.shape, bool), 0
 
   @functools.partial(jax.jit, static_argnames='greedy')
-  def draw(params, seed, greedy):
+  def draw(params, seed, ids, greedy):
     return sampling.sample(
       params,
       config,
       jax.random.key(seed),
       ids,
-      mask,
+      jnp.ones(ids.shape, bool),
       max_new_tokens=new_tokens,
       greedy=greedy,
       eos_id=-1,  # no token
       pad_id=0,
     )
 
+  return draw, ids
+
+
+def make_ours(params, config, prompts, new_tokens: int):
+  """call(greedy) -> Samples; each call has the next key."""
+  draw, ids = make_draw(config, prompts, new_tokens)
+  count = 0
+
   def call(greedy=False):
     nonlocal count
     count += 1
-    return draw(params, count, greedy)
+    return draw(params, count, ids, greedy)
 
   return call
+
+
+def program(case: str):
+  """(call, its compiled text, FLOPs of its products) of the row of a model."""
+  shape, batch, new_tokens = next(
+    (shape, batch, new_tokens)
+    for name, shape, batch, new_tokens, _ in cases(quick=False)
+    if name == case
+  )
+  config = config_lib.ModelConfig(**shape)
+  params = language_model.init_params(jax.random.key(0), config)
+  draw, ids = make_draw(config, make_prompts(shape, batch), new_tokens)
+  compiled = draw.lower(params, 0, ids, greedy=False).compile()
+  # The last token drawn is never read.
+  read = PROMPT + new_tokens - 1
+  flops = machine.matmul_flops(config, batch * read, read // 2)
+  flops += 2 * batch * new_tokens * config.width * config.vocab_size
+
+  def call():
+    jax.block_until_ready(compiled(params, 0, ids))
+
+  return call, compiled.as_text(), flops
 
 
 def bytes_read(config, batch: int, new_tokens: int) -> float:
@@ -127,7 +156,7 @@ def bandwidth(num_bytes: float, repeats: int) -> float:
 
 def rows(args):
   """Against the bandwidth, and with the peers' environment against torch."""
-  for name, shape, batch, new_tokens, aim in cases(args):
+  for name, shape, batch, new_tokens, aim in cases(args.quick):
     with tempfile.TemporaryDirectory() as folder:
       prompts = make_prompts(shape, batch)
       if not args.peers:
@@ -169,6 +198,7 @@ def rows(args):
         'check': f'{share:.1%} of the most probable tokens are the same, the '
         f'first {CHECKED} of every row all; log-probabilities of drawn tokens '
         f'agree within {error:.0e}',
+        'profile': None if args.quick else kinds.told('sampling', name),
       }
       yield against_memory(name, found.config, batch, new_tokens, times, args)
 

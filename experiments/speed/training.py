@@ -17,14 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.speed import turns
+from experiments.speed import kinds, machine, turns
 from warm_jax import defaults, members
 from warm_jax.data import encoding
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
 from warm_jax.models.hf import importing
 from warm_jax.training import optimizer, reward
 from warm_jax.training import state as state_lib
 
-LAYERS = {64: 2, 128: 4, 256: 6}
 AIMS = {64: 3.0, 128: 2.5, 256: 2.2}
 # Steps of all members in a turn: a turn of torch takes some seconds.
 STEPS = {64: 10, 128: 3, 256: 1}
@@ -43,7 +44,7 @@ def settings(width: int, num_members: int, folder: str, common=0) -> dict:
   ids[:, PAIRS:, :common] = ids[:, :PAIRS, :common]
   return {
     'width': width,
-    'layers': LAYERS[width],
+    'layers': machine.LAYERS[width],
     'heads': 4,
     'mlp_width': 8 * (width // 3),
     'vocab_size': VOCAB,
@@ -67,6 +68,21 @@ def make_ours(s: dict, dropout_rate: float = 0.0, mode: str = 'auto'):
   ]
   found = [importing.inspect(folder) for folder in folders]
   params = members.stack([importing.load(f, 'score') for f in found])
+  step_fn, state, batch = start(s, params, found[0].config, dropout_rate, mode)
+
+  def call(steps):
+    nonlocal state
+    losses = []
+    for _ in range(steps):
+      state, metrics = step_fn(state, batch)
+      losses.append(metrics['loss'])
+    return jnp.stack(losses)
+
+  return call
+
+
+def start(s: dict, params, shape, dropout_rate=0.0, mode='auto'):
+  """(step_fn, state, batch): state, metrics = step_fn(state, batch)."""
   config = defaults.reward(s['members'], steps=1_000_000)
   config.optimizer.update(
     b1=s['b1'],
@@ -83,20 +99,44 @@ def make_ours(s: dict, dropout_rate: float = 0.0, mode: str = 'auto'):
   )
   keys = jax.random.split(jax.random.key(0), s['members'])
   step_fn = reward.make_step(
-    found[0].config, tx, config, mode, has_dropout=dropout_rate > 0
+    shape, tx, config, mode, has_dropout=dropout_rate > 0
   )
   state = state_lib.init(params, tx, keys, hparams)
   batch = jax.tree.map(jnp.asarray, make_batch(np.array(s['ids'], np.int32)))
+  return step_fn, state, batch
 
-  def call(steps):
+
+def program(case: str):
+  """(call, its compiled text, FLOPs of its products) of the row of a width.
+
+  The backward pass of a product is two of the same size.
+  """
+  s = settings(int(case), num_members=6, folder='')
+  shape = config_lib.ModelConfig(
+    vocab_size=VOCAB,
+    max_length=LENGTH,
+    width=s['width'],
+    num_layers=s['layers'],
+    num_heads=s['heads'],
+    num_kv_heads=s['heads'],
+    mlp_width=s['mlp_width'],
+  )
+  keys = jax.random.split(jax.random.key(0), s['members'])
+  params = jax.vmap(
+    lambda key: reward_model.init_params(
+      key, shape, language_model.init_params(key, shape)['backbone']
+    )
+  )(keys)
+  step_fn, state, batch = start(s, params, shape)
+  compiled = step_fn.lower(state, batch).compile()
+
+  def call():
     nonlocal state
-    losses = []
-    for _ in range(steps):
-      state, metrics = step_fn(state, batch)
-      losses.append(metrics['loss'])
-    return jnp.stack(losses)
+    state, _ = jax.block_until_ready(compiled(state, batch))
 
-  return call
+  tokens = s['members'] * 2 * PAIRS * LENGTH
+  flops = machine.matmul_flops(shape, tokens, LENGTH, only_last=True)
+  return call, compiled.as_text(), 3 * flops
 
 
 def make_batch(ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -155,4 +195,5 @@ def row(width: int, s: dict, peer: turns.Peer, repeats: int) -> dict:
     'high': high,
     'compile_s': times['ours'].first - times['ours'].median,
     'check': f'losses of {steps} steps agree within {differences.max():.0e}',
+    'profile': None if s['common'] else kinds.told('training', str(width)),
   }

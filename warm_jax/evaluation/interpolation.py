@@ -31,7 +31,7 @@ DEFAULT_LAMBDAS = tuple(np.linspace(0.0, 1.0, 11).round(6).tolist())
 
 @functools.partial(jax.jit, static_argnames='score_fn')
 def _path_scores(score_fn, params_a, params_b, lambdas, ids, mask):
-  """[B] scores at each lambda: [Lambda, B]; one model in memory at a time."""
+  """Scores [B] or [B, K] at each lambda; one model in memory at a time."""
 
   def score_at(lam):
     return score_fn(merging.lerp(params_a, params_b, lam), ids, mask)
@@ -48,6 +48,7 @@ def path_scores(
   *,
   lambdas: Iterable[float] = DEFAULT_LAMBDAS,
   batch_size: int = 256,
+  reads_shared: bool = False,
 ) -> np.ndarray:
   """Scores of the interpolated weights: one program over the lambda axis.
 
@@ -60,6 +61,8 @@ def path_scores(
     mask: [N, T] bool.
     lambdas: increasing, from 0 to 1.
     batch_size: rows scored at once.
+    reads_shared: score_fn takes several sequences in a row, too, as
+      `reward_model.scores` does; what rows have in common is then computed once.
 
   Returns:
     [Lambda, N] float32.
@@ -71,6 +74,7 @@ def path_scores(
     ids,
     mask,
     batch_size,
+    reads_shared=reads_shared,
   )
 
 
@@ -155,6 +159,7 @@ def interpolate(
   *,
   lambdas: Iterable[float] = DEFAULT_LAMBDAS,
   batch_size: int = 256,
+  reads_shared: bool = False,
 ) -> dict[str, Any]:
   """`path_metrics` of two members on preference rows.
 
@@ -166,6 +171,7 @@ def interpolate(
     mask: [2N, T] bool.
     lambdas: increasing, from 0 to 1.
     batch_size: rows scored at once.
+    reads_shared: see `path_scores`.
   """
   if len(ids) % 2:
     raise errors.UserError(
@@ -180,6 +186,7 @@ def interpolate(
     mask,
     lambdas=lambdas,
     batch_size=batch_size,
+    reads_shared=reads_shared,
   )
   num_pairs = len(ids) // 2
   return path_metrics(

@@ -8,7 +8,7 @@ other policies.
 
 import numpy as np
 
-from warm_jax import members, merging, rewards, sharding
+from warm_jax import members, merging, rewards, scoring, sharding
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy, interpolation, intervals
 from warm_jax.models import reward_model
@@ -34,18 +34,19 @@ def run(run) -> dict:
   sets = _sets(run)
   rows = {name: part.batch(np.arange(len(part))) for name, part in sets.items()}
 
-  def scores(params, name) -> np.ndarray:
-    """[2, N] raw scores of chosen and rejected of one model."""
-    scorer = rewards.single(params, shape)
-    batch = rows[name]
-    return np.stack(accuracy.score_pairs(scorer, batch['ids'], batch['mask']))
+  def raw_scores(scorer, name) -> np.ndarray:
+    """[..., 2, N] raw scores of chosen and rejected."""
+    ids, mask = rows[name]['ids'], rows[name]['mask']
+    # The program of `judges`, which score others of the same shape later.
+    found = scoring.score_rows(rewards.raw_scores, scorer, ids, mask, 256)
+    return found.reshape(*found.shape[:-1], 2, -1)
 
-  of_members = {
-    name: np.stack(
-      [scores(members.member(stack, m), name) for m in range(num_members)]
-    )
-    for name in sets
-  }  # [M, 2, N]
+  def scores(params, name) -> np.ndarray:
+    """[2, N] of one model."""
+    return raw_scores(rewards.single(params, shape), name)
+
+  together = rewards.ensemble(stack, shape, mode=run.config.runtime.member_map)
+  of_members = {name: raw_scores(together, name) for name in sets}  # [M, 2, N]
   on_selection = [_accuracy(s) for s in of_members['selection']]
   order = sorted(range(num_members), key=lambda m: -on_selection[m])
 
@@ -70,7 +71,8 @@ def run(run) -> dict:
   for size, params in enumerate(merging.cumulative(stack, order), 1):
     for name in reported:
       chosen = of_members[name][np.array(order[:size])]
-      warm = _correct(scores(params, name))
+      # The mean of one is that one.
+      warm = _correct(scores(params, name) if size > 1 else chosen[0])
       ens = _correct(_ensemble(normalisers[size], chosen, 'mean'))
       by_size[name]['warm'].append(float(warm.mean()))
       by_size[name]['ens'].append(float(ens.mean()))
@@ -187,7 +189,13 @@ def _interpolation(run, stack, order, sets, shape) -> dict:
       continue
     batch = part.batch(np.arange(len(part))[: run.config.merge.num_path_pairs])
     path = interpolation.interpolate(
-      score_fn, first, second, batch['ids'], batch['mask'], lambdas=lambdas
+      score_fn,
+      first,
+      second,
+      batch['ids'],
+      batch['mask'],
+      lambdas=lambdas,
+      reads_shared=True,
     )
     out[name] = {k: np.asarray(v).tolist() for k, v in path.items()}
   return out

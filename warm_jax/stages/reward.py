@@ -16,7 +16,7 @@ from warm_jax.training import state as state_lib
 
 
 def control(run) -> dict:
-  """Trains the control model: larger, its own pretraining, clean labels.
+  """Trains the control model: its own pretraining, more pairs, clean labels.
 
   It never meets the proxies' data, and the policies never meet it.
   """

@@ -20,7 +20,7 @@ MEANING = {
   'warm_2': 'mean of the weights of the best two members',
   'greedy': 'greedy soup, chosen on the selection split',
   'weighted': 'weights averaged by selection accuracy',
-  'control': 'larger model, trained apart on clean labels',
+  'control': 'trained apart: its own pretraining, more pairs, clean labels',
 }
 
 
