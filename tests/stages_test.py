@@ -14,11 +14,13 @@ import sys
 import time
 
 import chex
+import jax
 import numpy as np
 import pytest
 
-from warm_jax import errors, pipeline
-from warm_jax.stages import preferences, world
+from warm_jax import errors, members, pipeline
+from warm_jax.data import toy_world
+from warm_jax.stages import language, preferences, scorers, world
 from warm_jax.training import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -176,6 +178,43 @@ def test_policy_starts_at_the_sft_model(finished):
     )
   values = np.load(finished / 'evaluate' / 'values.npz')
   np.testing.assert_allclose(values['kl'][0], 0.0, atol=1e-4)
+
+
+@slow
+def test_each_policy_is_judged_at_each_step_by_its_own_reward(finished):
+  """Against one policy, one judge and one post at a time."""
+  config = load_config('nano')
+  run = pipeline.Run(config, finished)
+  values = np.load(finished / 'evaluate' / 'values.npz')
+  posts = [row['prompt'] for row in world.read(run, 'eval_prompts')]
+  prompts = language.encoded_prompts(
+    run, posts, config.policy.max_new_tokens, 'world split eval_prompts'
+  )
+  names = config.policy.rewards
+  judges = scorers.build(run, (*names, 'control'))
+  steps = run.result('policy')['kept_steps']
+  shape = (len(steps), len(names), len(posts))
+  assert values['proxy'].shape == values['control'].shape == shape
+  assert len({values['proxy'][-1, p].tobytes() for p in range(len(names))}) > 1
+  for s, p in ((0, 0), (1, 1), (len(steps) - 1, len(names) - 1)):
+    stack = checkpoint.load_params(finished / 'policy' / f'params_{steps[s]}')
+    samples = language.sample_rows(
+      members.member(stack, p),
+      language.model_config(run),
+      language.sample_settings(run, config.policy.max_new_tokens),
+      jax.random.key(config.seed + 8),
+      prompts,
+      config.policy.temperature,
+    )
+    texts = language.responses_text(run, samples)
+    gold = toy_world.gold_utilities(posts, texts)
+    np.testing.assert_array_equal(values['gold'][s, p], gold)
+    for i in (0, len(posts) - 1):
+      row = (samples.ids[i : i + 1], samples.mask[i : i + 1])
+      for key, name in (('proxy', names[p]), ('control', 'control')):
+        np.testing.assert_allclose(
+          values[key][s, p, i], judges[name](*row)[0], atol=2e-5
+        )
 
 
 @slow

@@ -62,13 +62,8 @@ def settings(width: int, num_members: int, folder: str, common=0) -> dict:
 
 
 def make_ours(s: dict, dropout_rate: float = 0.0, mode: str = 'auto'):
-  """call(steps) -> [steps, M] losses, from the weights in s['folder']."""
-  folders = [
-    pathlib.Path(s['folder']) / f'member_{m}' for m in range(s['members'])
-  ]
-  found = [importing.inspect(folder) for folder in folders]
-  params = members.stack([importing.load(f, 'score') for f in found])
-  step_fn, state, batch = start(s, params, found[0].config, dropout_rate, mode)
+  """call(steps) -> [steps, M] losses, from the weights in s['folder'] if any."""
+  step_fn, state, batch = start(s, *make_models(s), dropout_rate, mode)
 
   def call(steps):
     nonlocal state
@@ -79,6 +74,34 @@ def make_ours(s: dict, dropout_rate: float = 0.0, mode: str = 'auto'):
     return jnp.stack(losses)
 
   return call
+
+
+def make_models(s: dict):
+  """(params [M, ...], their shape): torch's, or without a folder random ones."""
+  if s['folder']:
+    root = pathlib.Path(s['folder'])
+    found = [
+      importing.inspect(root / f'member_{m}') for m in range(s['members'])
+    ]
+    loaded = [importing.load(folder, 'score') for folder in found]
+    return members.stack(loaded), found[0].config
+  shape = config_lib.ModelConfig(
+    vocab_size=VOCAB,
+    max_length=LENGTH,
+    width=s['width'],
+    num_layers=s['layers'],
+    num_heads=s['heads'],
+    num_kv_heads=s['heads'],
+    mlp_width=s['mlp_width'],
+  )
+
+  def init(key):
+    backbone = language_model.init_params(key, shape)['backbone']
+    return reward_model.init_params(key, shape, backbone)
+
+  return jax.vmap(init)(
+    jax.random.split(jax.random.key(0), s['members'])
+  ), shape
 
 
 def start(s: dict, params, shape, dropout_rate=0.0, mode='auto'):
@@ -112,21 +135,7 @@ def program(case: str):
   The backward pass of a product is two of the same size.
   """
   s = settings(int(case), num_members=6, folder='')
-  shape = config_lib.ModelConfig(
-    vocab_size=VOCAB,
-    max_length=LENGTH,
-    width=s['width'],
-    num_layers=s['layers'],
-    num_heads=s['heads'],
-    num_kv_heads=s['heads'],
-    mlp_width=s['mlp_width'],
-  )
-  keys = jax.random.split(jax.random.key(0), s['members'])
-  params = jax.vmap(
-    lambda key: reward_model.init_params(
-      key, shape, language_model.init_params(key, shape)['backbone']
-    )
-  )(keys)
+  params, shape = make_models(s)
   step_fn, state, batch = start(s, params, shape)
   compiled = step_fn.lower(state, batch).compile()
 
@@ -152,16 +161,25 @@ def make_batch(ids: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def rows(args):
-  """Two rows for each width; needs the peers' environment."""
-  for width, common in itertools.product(args.widths, COMMON):
+  """Two rows for each width; beside torch with the peers' environment."""
+  widths, repeats = args.widths, args.repeats
+  num_members = args.members
+  if args.quick:
+    widths, repeats, num_members = [64], 1, 2
+  for width, common in itertools.product(widths, COMMON):
+    if not args.peers:
+      s = settings(width, num_members, '', common)
+      yield row(s, None, repeats, args.quick)
+      continue
     with tempfile.TemporaryDirectory() as folder:
-      s = settings(width, args.members, folder, common)
+      s = settings(width, num_members, folder, common)
       with turns.Peer(args.peers, 'reward', s) as peer:
-        yield row(width, s, peer, args.repeats)
+        yield row(s, peer, repeats, args.quick)
 
 
-def row(width: int, s: dict, peer: turns.Peer, repeats: int) -> dict:
-  """Both sides in turn."""
+def row(s: dict, peer: turns.Peer | None, repeats: int, quick: bool) -> dict:
+  """Both sides in turn, or ours alone."""
+  width, common = s['width'], s['common']
   steps, losses = STEPS[width], {'ours': [], 'torch': []}
   call = make_ours(s)
 
@@ -174,26 +192,32 @@ def row(width: int, s: dict, peer: turns.Peer, repeats: int) -> dict:
     losses['torch'].append(told)
     return answer['seconds']
 
-  times = turns.alternate({'ours': turns.ours(mine), 'torch': theirs}, repeats)
+  programs = {'ours': turns.ours(mine)} | ({'torch': theirs} if peer else {})
+  times = turns.alternate(programs, repeats)
+  per = 1e3 / (steps * s['members'])
+  found = {
+    'row': f'reward training, M = {s["members"]}, width {width} x '
+    f'{s["layers"]}, {2 * PAIRS} x {LENGTH} tokens'
+    + (f', {common} of a pair in common' if common else ''),
+    'unit': 'ms a step of a member',
+    'ours': per * times['ours'].median,
+    # The aims were set for the plain cost of a token.
+    'aim': None if common or not peer else AIMS[width],
+    'compile_s': times['ours'].first - times['ours'].median,
+  }
+  if not (common or quick):
+    found['profile'] = kinds.told('training', str(width))
+  if not peer:
+    return found
   differences = np.abs(losses['ours'][0] - losses['torch'][0])
   if not differences.max() < TOLERANCE:
     raise RuntimeError(f'losses differ by {differences.max()}: not the same')
-  per = 1e3 / (steps * s['members'])
   faster, low, high = turns.ratio(times['torch'], times['ours'])
-  return {
-    'row': f'reward training, M = {s["members"]}, width {width} x '
-    f'{s["layers"]}, {2 * PAIRS} x {LENGTH} tokens'
-    + (f', {s["common"]} of a pair in common' if s['common'] else ''),
+  return found | {
     'against': f'transformers + torch {peer.told["torch"]}',
-    'unit': 'ms a step of a member',
-    'ours': per * times['ours'].median,
     'theirs': per * times['torch'].median,
-    # The aims were set for the plain cost of a token.
-    'aim': None if s['common'] else AIMS[width],
     'ratio': faster,
     'low': low,
     'high': high,
-    'compile_s': times['ours'].first - times['ours'].median,
     'check': f'losses of {steps} steps agree within {differences.max():.0e}',
-    'profile': None if s['common'] else kinds.told('training', str(width)),
   }

@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -171,3 +172,14 @@ def test_settings_of_both_sides_are_json():
   s = training.settings(64, 2, 'folder')
   assert json.loads(json.dumps(s)) == s
   assert np.shape(s['ids']) == (2, 32, 96)
+
+
+@pytest.mark.slow
+def test_training_is_measured_without_peers():
+  args = types.SimpleNamespace(
+    peers=None, repeats=1, quick=True, members=6, widths=[256]
+  )
+  row = next(training.rows(args))
+  assert row['row'].startswith('reward training, M = 2, width 64 x 2')
+  assert row['ours'] > 0 and row['aim'] is None and 'profile' not in row
+  assert 'ms a step of a member |  |  | none |  |' in table.line(row)
