@@ -18,9 +18,10 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import errors, members, pipeline
+from warm_jax import errors, members, merging, pipeline
 from warm_jax.data import toy_world
-from warm_jax.stages import language, preferences, scorers, world
+from warm_jax.models import reward_model
+from warm_jax.stages import language, preferences, reward, scorers, world
 from warm_jax.training import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -178,6 +179,35 @@ def test_policy_starts_at_the_sft_model(finished):
     )
   values = np.load(finished / 'evaluate' / 'values.npz')
   np.testing.assert_allclose(values['kl'][0], 0.0, atol=1e-4)
+
+
+@slow
+def test_members_and_their_means_have_the_accuracies_of_each_alone(finished):
+  """The merge stage scores members in one program, prompts in common once."""
+  run = pipeline.Run(load_config('nano'), finished)
+  merged, shape = run.result('merge'), language.model_config(run)
+  stack, _ = reward.trained(run)
+  order = merged['order']
+
+  def check(params, batch, values):
+    """Each is the accuracy, up to margins of rounding size."""
+    found = reward_model.scores(params, shape, batch['ids'], batch['mask'])
+    chosen, rejected = np.split(np.asarray(found), 2)
+    margins = chosen - rejected
+    for value in values:
+      assert (margins > 1e-5).mean() <= value <= (margins > -1e-5).mean()
+
+  for name in ('test', 'ood'):
+    pairs = preferences.read(run, name)
+    batch = pairs.batch(np.arange(len(pairs)))
+    table, warm = merged['table'][name], merged['by_size'][name]['warm']
+    path = merged['interpolation'][name]['accuracy']
+    told = {m: [value] for m, value in enumerate(table['members'])}
+    told[order[0]] += [warm[0], path[0]]
+    told[order[1]] += [path[-1]]
+    for m, values in told.items():
+      check(members.member(stack, m), batch, values)
+    check(merging.uniform(stack), batch, [warm[-1], table['warm']['value']])
 
 
 @slow

@@ -24,6 +24,8 @@ import time
 from warm_jax import compile_cache
 
 ROOT = pathlib.Path(__file__).parents[2]
+# Its settings are its own: the demo has become smaller since 6c05d7c, too.
+OLDER = 'an older version and its demo'
 KINDS = ('importing', 'tracing', 'compiling', 'running')
 
 
@@ -156,7 +158,7 @@ def rows(args):
     if theirs is None:
       return out
     ratio = dict.fromkeys(('ratio', 'low', 'high'), theirs / ours)
-    return out | {'theirs': theirs, 'against': 'an older version'} | ratio
+    return out | {'theirs': theirs, 'against': OLDER} | ratio
 
   yield row(
     'the demo, from an empty compilation cache',

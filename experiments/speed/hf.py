@@ -182,29 +182,37 @@ def run_child(what: str, folder: pathlib.Path) -> dict:
   return json.loads(shown.splitlines()[-1])
 
 
+# Starts a command and tells of it. Linux counts what a process was before it
+# became the command, a copy of its parent: so the parent must be a small one.
+LAUNCH = """
+import json, os, sys, time
+silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+begin = time.perf_counter()
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=silent)
+_, status, usage = os.wait4(pid, 0)
+print(json.dumps({
+  'code': os.waitstatus_to_exitcode(status),
+  'seconds': time.perf_counter() - begin,
+  'processor': usage.ru_utime + usage.ru_stime,
+  'peak': usage.ru_maxrss * 1024,
+}))
+"""
+
+
 def run_command(command: list, out: pathlib.Path) -> dict:
   """Seconds and peak memory of a whole command, start-up included."""
   shutil.rmtree(out, ignore_errors=True)
   os.sync()  # what was removed or written before is not on this one's bill
-  begin = time.perf_counter()
-  process = subprocess.Popen(
-    [str(part) for part in command],
+  done = subprocess.run(
+    [sys.executable, '-S', '-c', LAUNCH, *(str(part) for part in command)],
     env=environment(),
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
+    capture_output=True,
+    text=True,
   )
-  with process.stderr:
-    errors = process.stderr.read()
-  _, status, usage = os.wait4(process.pid, 0)
-  seconds = time.perf_counter() - begin
-  process.returncode = os.waitstatus_to_exitcode(status)
-  if process.returncode:
-    raise SystemExit(f'{command[0]} failed: {errors.decode()[-2000:]}')
-  return {
-    'seconds': seconds,
-    'processor': usage.ru_utime + usage.ru_stime,
-    'peak': usage.ru_maxrss * 1024,
-  }
+  found = json.loads(done.stdout) if done.stdout else {'code': done.returncode}
+  if found.pop('code'):
+    raise SystemExit(f'{command[0]} failed: {done.stderr[-2000:]}')
+  return found
 
 
 def environment() -> dict:

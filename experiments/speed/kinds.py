@@ -1,13 +1,14 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """What a compiled program spends its time on, by kind of operation.
 
-  python -m experiments.speed.kinds training 128
+  python -m experiments.speed.kinds training 128 [MEMBERS]
   python -m experiments.speed.kinds sampling '100 million parameters'
 
 The program of that row runs on one core, where operations come one after
 another, under jax's profiler; each operation is told what it is for by the name
 that the model's code gave it. Prints one line of JSON: the share of each kind,
 and the rate at which the products of the row run beside that of a large one.
+What one core does is not what two do: a row's own seconds are of all of them.
 """
 
 import argparse
@@ -19,18 +20,22 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROJECTIONS = {'query', 'key', 'value', 'out', 'gate', 'up', 'down'}
 PRODUCTS = 'products with weights'
+OTHER = 'optimizer, slices of the stack, copies'
+BETWEEN = 'between operations'
+CALLS = 3  # traced
 # An instruction of the optimised program, and what it was in the model's code.
 INSTRUCTION = re.compile(
   r'^\s*(?:ROOT )?%?([\w.-]+) = (?:\([^)]*\)|\S+) ([\w-]+)\('
 )
 COMPUTATION = re.compile(r'^(?:ENTRY )?%?([\w.-]+) \(.*\{$')
 CALLED = re.compile(r'calls=%?([\w.-]+)')
-# Their own events hold those of their bodies.
+# Their operations have events of their own.
 LOOPS = {'while', 'call', 'conditional'}
 SOURCE = re.compile(r'op_name="([^"]*)"')
 
@@ -54,7 +59,7 @@ def kind(opcode: str, source: str) -> str:
     return 'activation'
   if 'embed' in names:
     return 'embedding'
-  return 'the rest'
+  return OTHER
 
 
 def kinds(text: str) -> dict[str, str]:
@@ -81,18 +86,24 @@ def kinds(text: str) -> dict[str, str]:
 
 
 def seconds(call: Callable[[], object], text: str) -> dict[str, float]:
-  """Seconds of each kind in one traced call of a program that has compiled.
+  """Seconds of each kind in traced calls of a program that has compiled.
 
   Args:
     call: runs the program and waits for it.
     text: of the optimised program, `compiled.as_text()`.
+
+  Returns:
+    {kind: seconds}, the largest first; they add up to the time of the calls.
   """
   import jax
 
   known, spent = kinds(text), collections.Counter()
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
-      call()
+      begin = time.perf_counter()
+      for _ in range(CALLS):
+        call()
+      whole = time.perf_counter() - begin
     (path,) = pathlib.Path(folder).rglob('*.xplane.pb')
     data = jax.profiler.ProfileData.from_file(str(path))
     for plane in data.planes:
@@ -101,17 +112,18 @@ def seconds(call: Callable[[], object], text: str) -> dict[str, float]:
           operation = dict(event.stats).get('hlo_op')
           if operation in known:
             spent[known[operation]] += event.duration_ns / 1e9
+  spent[BETWEEN] = max(0.0, whole - spent.total())
   return dict(spent.most_common())
 
 
-def measure(part: str, case: str) -> dict:
+def measure(part: str, *case: str) -> dict:
   """{'shares': {kind: share}, 'peak': share of it that the products reach}."""
   import importlib
 
   from experiments.speed import machine
 
   module = importlib.import_module(f'experiments.speed.{part}')
-  call, text, flops = module.program(case)
+  call, text, flops = module.program(*case)
   call()
   peak = machine.matmul_peak(5)
   spent = seconds(call, text)
@@ -119,14 +131,14 @@ def measure(part: str, case: str) -> dict:
   total = sum(spent.values())
   return {
     'shares': {name: value / total for name, value in spent.items()},
-    'peak': flops / products / peak,
-    'seconds': total,
+    'peak': CALLS * flops / products / peak,
+    'seconds': total / CALLS,
   }
 
 
-def told(part: str, case: str) -> str:
+def told(part: str, *case: str) -> str:
   """A sentence for the row, measured in a process of its own on one core."""
-  command = [sys.executable, '-m', 'experiments.speed.kinds', part, case]
+  command = [sys.executable, '-m', 'experiments.speed.kinds', part, *case]
   done = subprocess.run(
     command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
   )
@@ -147,11 +159,11 @@ def main():
   """Prints what `measure` finds."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('part', choices=('training', 'sampling'))
-  parser.add_argument('case', help='a width, or the name of a model')
+  parser.add_argument('case', nargs='+', help='of its function program')
   args = parser.parse_args()
   if hasattr(os, 'sched_setaffinity'):  # before jax counts the cores
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-  print(json.dumps(measure(args.part, args.case)))
+  print(json.dumps(measure(args.part, *args.case)))
 
 
 if __name__ == '__main__':

@@ -4,10 +4,10 @@
   python -m experiments.speed.run [--parts=training,sampling] [--peers=PYTHON]
   python -m experiments.speed.run --table    # the README's, of what was run
 
-Each part writes runs/speed/PART.json row by row, with the machine it ran on; the table is made of these files and of nothing else. PYTHON is the
-interpreter of an environment with torch, transformers, trl and mergekit
-(`make speed` makes one); without it the rows that compare with those are left
-out.
+Each part writes runs/speed/PART.json row by row, with the machine it ran on; the
+table is made of these files and of nothing else. PYTHON is the interpreter of an
+environment with torch, transformers, trl and mergekit (`make speed` makes one);
+without it ours are measured alone.
 """
 
 import argparse

@@ -110,9 +110,10 @@ def program(case: str):
   params = language_model.init_params(jax.random.key(0), config)
   draw, ids = make_draw(config, make_prompts(shape, batch), new_tokens)
   compiled = draw.lower(params, 0, ids, greedy=False).compile()
-  # The last token drawn is never read.
-  read = PROMPT + new_tokens - 1
-  flops = machine.matmul_flops(config, batch * read, read // 2)
+  # A token reads all slots of the cache, filled or not; the last is never read.
+  read = batch * (new_tokens - 1)
+  flops = machine.matmul_flops(config, read, PROMPT + new_tokens)
+  flops += machine.matmul_flops(config, batch * PROMPT, PROMPT, only_last=True)
   flops += 2 * batch * new_tokens * config.width * config.vocab_size
 
   def call():

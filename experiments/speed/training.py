@@ -63,7 +63,8 @@ def settings(width: int, num_members: int, folder: str, common=0) -> dict:
 
 def make_ours(s: dict, dropout_rate: float = 0.0, mode: str = 'auto'):
   """call(steps) -> [steps, M] losses, from the weights in s['folder'] if any."""
-  step_fn, state, batch = start(s, *make_models(s), dropout_rate, mode)
+  params, shape = make_models(s)
+  step_fn, state, batch = start(s, params, shape, dropout_rate, mode)
 
   def call(steps):
     nonlocal state
@@ -85,15 +86,7 @@ def make_models(s: dict):
     ]
     loaded = [importing.load(folder, 'score') for folder in found]
     return members.stack(loaded), found[0].config
-  shape = config_lib.ModelConfig(
-    vocab_size=VOCAB,
-    max_length=LENGTH,
-    width=s['width'],
-    num_layers=s['layers'],
-    num_heads=s['heads'],
-    num_kv_heads=s['heads'],
-    mlp_width=s['mlp_width'],
-  )
+  shape = llama_shape(s)
 
   def init(key):
     backbone = language_model.init_params(key, shape)['backbone']
@@ -102,6 +95,19 @@ def make_models(s: dict):
   return jax.vmap(init)(
     jax.random.split(jax.random.key(0), s['members'])
   ), shape
+
+
+def llama_shape(s: dict) -> config_lib.ModelConfig:
+  """What transformers' LlamaConfig of these settings is to us."""
+  return config_lib.ModelConfig(
+    vocab_size=VOCAB,
+    max_length=LENGTH,
+    width=s['width'],
+    num_layers=s['layers'],
+    num_heads=s['heads'],
+    num_kv_heads=s['heads'],
+    mlp_width=s['mlp_width'],
+  )
 
 
 def start(s: dict, params, shape, dropout_rate=0.0, mode='auto'):
@@ -129,12 +135,15 @@ def start(s: dict, params, shape, dropout_rate=0.0, mode='auto'):
   return step_fn, state, batch
 
 
-def program(case: str):
-  """(call, its compiled text, FLOPs of its products) of the row of a width.
+def product_flops(s: dict) -> int:
+  """Of the products of a step of all members; a backward pass has two each."""
+  tokens = s['members'] * 2 * PAIRS * LENGTH
+  return 3 * machine.matmul_flops(llama_shape(s), tokens, LENGTH, True)
 
-  The backward pass of a product is two of the same size.
-  """
-  s = settings(int(case), num_members=6, folder='')
+
+def program(width: str, num_members: str = '6'):
+  """(call, its compiled text, FLOPs of its products) of the row of a width."""
+  s = settings(int(width), int(num_members), folder='')
   params, shape = make_models(s)
   step_fn, state, batch = start(s, params, shape)
   compiled = step_fn.lower(state, batch).compile()
@@ -143,9 +152,7 @@ def program(case: str):
     nonlocal state
     state, _ = jax.block_until_ready(compiled(state, batch))
 
-  tokens = s['members'] * 2 * PAIRS * LENGTH
-  flops = machine.matmul_flops(shape, tokens, LENGTH, only_last=True)
-  return call, compiled.as_text(), 3 * flops
+  return call, compiled.as_text(), product_flops(s)
 
 
 def make_batch(ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -206,7 +213,12 @@ def row(s: dict, peer: turns.Peer | None, repeats: int, quick: bool) -> dict:
     'compile_s': times['ours'].first - times['ours'].median,
   }
   if not (common or quick):
-    found['profile'] = kinds.told('training', str(width))
+    flops = steps * product_flops(s)
+    share = flops / times['ours'].median / machine.matmul_peak(repeats)
+    found['profile'] = (
+      f'its products at {share:.2f} of the rate of a large one on all cores; '
+      + kinds.told('training', str(width), str(s['members']))
+    )
   if not peer:
     return found
   differences = np.abs(losses['ours'][0] - losses['torch'][0])

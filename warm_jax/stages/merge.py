@@ -34,11 +34,10 @@ def run(run) -> dict:
   sets = _sets(run)
   rows = {name: part.batch(np.arange(len(part))) for name, part in sets.items()}
 
-  def raw_scores(scorer, name) -> np.ndarray:
+  def raw_scores(scorer, name, at_once=256) -> np.ndarray:
     """[..., 2, N] raw scores of chosen and rejected."""
     ids, mask = rows[name]['ids'], rows[name]['mask']
-    # The program of `judges`, which score others of the same shape later.
-    found = scoring.score_rows(rewards.raw_scores, scorer, ids, mask, 256)
+    found = scoring.score_rows(rewards.raw_scores, scorer, ids, mask, at_once)
     return found.reshape(*found.shape[:-1], 2, -1)
 
   def scores(params, name) -> np.ndarray:
@@ -46,7 +45,11 @@ def run(run) -> dict:
     return raw_scores(rewards.single(params, shape), name)
 
   together = rewards.ensemble(stack, shape, mode=run.config.runtime.member_map)
-  of_members = {name: raw_scores(together, name) for name in sets}  # [M, 2, N]
+  # As many rows in all as of one model: accelerators take members side by side.
+  at_once = max(1, 256 // num_members)
+  of_members = {
+    name: raw_scores(together, name, at_once) for name in sets
+  }  # [M, 2, N]
   on_selection = [_accuracy(s) for s in of_members['selection']]
   order = sorted(range(num_members), key=lambda m: -on_selection[m])
 
