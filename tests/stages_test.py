@@ -232,7 +232,7 @@ def test_each_policy_is_judged_at_each_step_by_its_own_reward(finished):
       members.member(stack, p),
       language.model_config(run),
       language.sample_settings(run, config.policy.max_new_tokens),
-      jax.random.key(config.seed + 8),
+      jax.random.key(run.key('evaluate')),
       prompts,
       config.policy.temperature,
     )

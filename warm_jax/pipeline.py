@@ -28,6 +28,7 @@ from typing import Any
 
 from warm_jax import config_check, errors, interruption, processes, slices
 from warm_jax import workdir as workdir_lib
+from warm_jax.data import loader
 
 # Sections that any stage may depend on, wherever the config has them.
 COMMON_SECTIONS = ('kind', 'seed')
@@ -173,6 +174,14 @@ class Run:
     path = self.workdir / stage
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+  def key(self, name: str) -> int:
+    """The seed of a stage: a hash of the run's seed and the stage's name.
+
+    A sum would give one stage of a run the seed of another stage of the run
+    with the next seed.
+    """
+    return loader.order_seed(self.config.seed, name)
 
   def result(self, stage: str) -> dict[str, Any]:
     """What a finished stage returned.

@@ -78,7 +78,7 @@ def _samples(run, posts):
       members.member(sft_params, members.num_members(sft_params) - 1),
       language.model_config(run),
       language.sample_settings(run, config.max_new_tokens),
-      jax.random.key(run.config.seed + 5),
+      jax.random.key(run.key('best_of_n')),
       prompts.take(repeated),
       config.temperature,
     )

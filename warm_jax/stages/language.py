@@ -34,14 +34,14 @@ def model_config(run, shape=None) -> config_lib.ModelConfig:
 def pretrain(run) -> dict:
   """Trains a language model on posts with summaries of every quality."""
   shape = model_config(run)
-  rng = jax.random.fold_in(jax.random.key(run.config.seed), 1)
+  rng = jax.random.key(run.key('init'))
   kept, result = sft.train(
     sharding.born(lambda rng: language_model.init_params(rng, shape))(rng),
     shape,
     _encoded(run, 'pretrain'),
     run.config.pretrain,
     folder=run.folder('pretrain'),
-    seed=run.config.seed + 1,
+    seed=run.key('pretrain'),
     runtime=run.config.runtime,
   )
   checkpoint.save_params(run.folder('pretrain') / 'params', kept)
@@ -64,7 +64,7 @@ def supervised(run) -> dict:
     _encoded(run, 'sft'),
     run.config.sft,
     folder=run.folder('sft'),
-    seed=run.config.seed + 2,
+    seed=run.key('sft'),
     runtime=run.config.runtime,
   )
   checkpoint.save_params(run.folder('sft') / 'params', kept)

@@ -112,7 +112,7 @@ def judge(
     params,
     shape,
     language.sample_settings(run, panel.max_new_tokens),
-    jax.random.key(run.config.seed + 8),
+    jax.random.key(run.key('evaluate')),
     panel.prompts,
     panel.temperature,
   )

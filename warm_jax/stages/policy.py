@@ -32,7 +32,7 @@ def train(run) -> dict:
     world.tokenizer(run),
     config,
     folder=run.folder('policy'),
-    seed=run.config.seed + 6,
+    seed=run.key('policy'),
     runtime=run.config.runtime,
     anchors=anchor_lib.of_config(sft_params, len(config.rewards), config),
   )
@@ -124,7 +124,7 @@ def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
           members.member(stack, p),
           shape,
           settings,
-          jax.random.key(run.config.seed + 8),
+          jax.random.key(run.key('evaluate')),
           prompts,
           config.temperature,
         )

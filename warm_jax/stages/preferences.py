@@ -43,7 +43,7 @@ def run(run) -> dict:
     for split, (num, kinds) in sets.items()
   }
   flips = corruption.flip_mask(
-    len(rows['train']), config.swapped, seed=run.config.seed + 7
+    len(rows['train']), config.swapped, seed=run.key('flips')
   )
   for split, part in rows.items():
     mask = flips if split == 'train' else np.zeros(len(part), bool)
@@ -120,7 +120,7 @@ def _tuned_policy(run, sft_params):
     world.tokenizer(run),
     settings,
     folder=folder,
-    seed=run.config.seed + 3,
+    seed=run.key('preferences'),
     runtime=run.config.runtime,
     anchors=anchor_lib.of_config(sft_params, 1, settings),
   )

@@ -28,7 +28,7 @@ def control(run) -> dict:
     run.config.data.max_length,
     'world split control',
   )
-  seed = run.config.seed + 100
+  seed = run.key('control')
   kept, _ = sft.train(
     language_model.init_params(jax.random.key(seed), shape),
     shape,
@@ -132,7 +132,7 @@ def train(run) -> dict:
     config = ml_collections.ConfigDict(config)
     config.sft_checkpoints = (0,)
   hparams = reward.draw_hparams(
-    config, members.num_members(backbones), run.config.seed + 1000
+    config, members.num_members(backbones), run.key('hyperparameters')
   )
   part, numbers = slices.of_config(run.config), None
   if part:
@@ -145,7 +145,7 @@ def train(run) -> dict:
     preferences.read(run, 'train'),
     config,
     folder=run.folder('reward'),
-    seed=run.config.seed + 4,
+    seed=run.key('reward'),
     runtime=run.config.runtime,
     numbers=numbers,
   )

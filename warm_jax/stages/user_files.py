@@ -182,7 +182,7 @@ def split_pairs(
     'preference pairs',
   )
   flips = corruption.flip_mask(
-    len(splits['train']), run.config.data.swapped, seed=run.config.seed + 7
+    len(splits['train']), run.config.data.swapped, seed=run.key('flips')
   )
   splits['train'] = dataclasses.replace(splits['train'], flips=flips)
   return splits

@@ -34,7 +34,7 @@ def train(run) -> dict:
     world.tokenizer(run),
     config,
     folder=run.folder('policy'),
-    seed=run.config.seed + 6,
+    seed=run.key('policy'),
     runtime=run.config.runtime,
     anchors=anchor_lib.of_config(anchor, 1, config),
   )
@@ -99,7 +99,7 @@ def evaluate_each(run, policies) -> dict:
       sharding.put(params),
       shape,
       language.sample_settings(run, config.max_new_tokens),
-      jax.random.key(run.config.seed + 8),
+      jax.random.key(run.key('evaluate')),
       prompts,
       config.temperature,
     )
@@ -179,7 +179,7 @@ def _reference(run, anchor):
     anchor,
     language.model_config(run),
     language.sample_settings(run, config.max_new_tokens),
-    jax.random.key(run.config.seed + 9),
+    jax.random.key(run.key('reference')),
     prompts.take(np.arange(count)),
     config.temperature,
   )

@@ -19,7 +19,7 @@ def train(run) -> dict:
     world.tokenizer(run),
     run.config.warp,
     folder=run.folder('warp'),
-    seed=run.config.seed + 6,
+    seed=run.key('warp'),
     runtime=run.config.runtime,
   )
   return {'iterations': records, 'summary': warp_stage.summary(records)}

@@ -24,7 +24,7 @@ def train(run) -> dict:
     world.tokenizer(run),
     config,
     folder=run.folder('warp'),
-    seed=run.config.seed + 6,
+    seed=run.key('warp'),
     runtime=run.config.runtime,
   )
   return {'iterations': records, 'summary': summary(records)}
@@ -74,7 +74,7 @@ def reinforce(run) -> dict:
     world.tokenizer(run),
     settings,
     folder=run.folder('reinforce'),
-    seed=run.config.seed + 6,
+    seed=run.key('reinforce'),
     runtime=run.config.runtime,
     anchors=anchor_lib.make(
       sft,
