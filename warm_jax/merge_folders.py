@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from warm_jax import __version__, errors
-from warm_jax.models.hf import compare, mixing, rounding, stored, writer
+from warm_jax.hf import compare, mixing, rounding, stored, writer
 
 METHODS = ('uniform', 'weighted', 'lerp', 'slerp')
 GROUPS = ('tensor', 'layer', 'model')

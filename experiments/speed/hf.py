@@ -59,7 +59,7 @@ def make_model(folder: pathlib.Path, size: str, dtype: str, seed: int) -> None:
   import ml_dtypes
   import numpy as np
 
-  from warm_jax.models.hf import families, writer
+  from warm_jax.hf import families, writer
 
   config = hf_config(size) | {'torch_dtype': dtype}
   family = families.FAMILIES['llama']
@@ -124,7 +124,7 @@ def widen_files(folder: pathlib.Path) -> dict:
   """All tensors as float32 in numpy: new memory has a price of its own."""
   import numpy as np
 
-  from warm_jax.models.hf import stored
+  from warm_jax.hf import stored
 
   with stored.StoredTensors(folder) as files:
     found = {}
@@ -159,7 +159,7 @@ def child(what: str, folder: str) -> None:
   else:
     import jax
 
-    from warm_jax.models.hf import importing
+    from warm_jax.hf import importing
 
     checkpoint = importing.inspect(path)
     jax.block_until_ready(jax.jit(lambda x: x + 1)(0))

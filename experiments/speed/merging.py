@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 
 from experiments.speed import hf, turns
-from warm_jax.models.hf import stored
+from warm_jax.hf import stored
 
 AIM = 2.0
 MODELS = 6

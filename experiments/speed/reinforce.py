@@ -24,9 +24,9 @@ import optax
 
 from experiments.speed import turns
 from warm_jax import defaults, losses, rewards, sampling
+from warm_jax.hf import importing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.models.hf import importing
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import optimizer, policy, reinforce
 from warm_jax.training import state as state_lib

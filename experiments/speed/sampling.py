@@ -18,9 +18,9 @@ import numpy as np
 
 from experiments.speed import kinds, machine, turns
 from warm_jax import sampling
+from warm_jax.hf import importing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.models.hf import importing
 
 # Of the public checkpoint stories260k.
 SMALL = {

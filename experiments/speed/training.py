@@ -20,9 +20,9 @@ import numpy as np
 from experiments.speed import kinds, machine, turns
 from warm_jax import defaults, members
 from warm_jax.data import encoding
+from warm_jax.hf import importing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.models.hf import importing
 from warm_jax.training import optimizer, reward
 from warm_jax.training import state as state_lib
 

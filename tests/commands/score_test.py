@@ -14,9 +14,9 @@ import pytest
 from warm_jax import errors
 from warm_jax.commands import score
 from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import exporting
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.models.hf import exporting
 
 pytestmark = pytest.mark.hf
 WORDS = ('one', 'two', 'three', 'four', 'five')

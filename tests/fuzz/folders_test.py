@@ -18,9 +18,9 @@ from warm_jax import errors, merge_folders
 from warm_jax.commands import score
 from warm_jax.data import chat
 from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import exporting, importing, stored
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.models.hf import exporting, importing, stored
 from warm_jax.stages import judges
 
 pytestmark = [pytest.mark.slow, pytest.mark.hf]

@@ -24,9 +24,9 @@ from warm_jax.commands import score
 from warm_jax.data import chat as chat_lib
 from warm_jax.data import formats, rejects, sources, storage
 from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import exporting
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.models.hf import exporting
 from warm_jax.stages import user_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.hf]

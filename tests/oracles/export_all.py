@@ -36,9 +36,9 @@ import numpy as np  # noqa: E402
 
 from warm_jax import errors, losses, main, sampling  # noqa: E402
 from warm_jax.data import tokenizer as tokenizer_lib  # noqa: E402
+from warm_jax.hf import exporting, importing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
-from warm_jax.models.hf import exporting, importing  # noqa: E402
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 FAMILIES = (

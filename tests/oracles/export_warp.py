@@ -18,7 +18,7 @@ import numpy as np
 from warm_jax import defaults, rewards
 from warm_jax.data import encoding
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.models.hf import exporting, importing
+from warm_jax.hf import exporting, importing
 from warm_jax.training import checkpoint, warp
 
 # Families whose tensors are our leaves: where query, key and value share one

@@ -9,7 +9,7 @@ import time
 
 from warm_jax import errors, joining, merge_folders, workdir
 from warm_jax.commands import parser as parser_lib
-from warm_jax.models.hf import files, rounding
+from warm_jax.hf import files, rounding
 
 HELP = """\
 usage: warm merge --out=FOLDER [options] MODEL MODEL ...

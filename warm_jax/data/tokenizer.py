@@ -11,7 +11,7 @@ import pathlib
 from typing import Any
 
 from warm_jax import errors
-from warm_jax.models.hf import files
+from warm_jax.hf import files
 
 _MOST_TOKENS = 2**24
 PAD, BOS, EOS, UNK = '<pad>', '<bos>', '<eos>', '<unk>'

@@ -10,8 +10,8 @@ import dataclasses
 
 from warm_jax import errors, sharding
 from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import importing
 from warm_jax.models import config as config_lib
-from warm_jax.models.hf import importing
 
 
 def run(run) -> dict:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import members, merging, rewards, workdir
-from warm_jax.models.hf import exporting
+from warm_jax.hf import exporting
 from warm_jax.report import model_card
 from warm_jax.stages import base, language, reward, scorers, world
 from warm_jax.training import checkpoint

@@ -11,7 +11,7 @@ import ml_collections
 from warm_jax import defaults, errors, members, pipeline, rewards, sharding
 from warm_jax import workdir as workdir_lib
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.models.hf import importing
+from warm_jax.hf import importing
 from warm_jax.stages import base, scorers, world
 
 

@@ -11,9 +11,9 @@ import pathlib
 import pytest
 
 from warm_jax import errors
-from warm_jax.models.hf import families
+from warm_jax.hf import families
 
-FIXTURES = pathlib.Path(__file__).parents[2] / 'oracles' / 'fixtures'
+FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
 FOLDERS = [
   'llama',
   'llama3',

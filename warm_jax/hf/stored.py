@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 
 from warm_jax import errors, strict_json
-from warm_jax.models.hf import files, writer
+from warm_jax.hf import files, writer
 
 _MAX_HEADER = 10**8  # bytes, as in the library safetensors
 _MAX_AXES = 34  # and two offsets

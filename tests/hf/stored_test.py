@@ -10,9 +10,9 @@ import struct
 import pytest
 
 from warm_jax import errors
-from warm_jax.models.hf import stored
+from warm_jax.hf import stored
 
-FIXTURES = pathlib.Path(__file__).parents[2] / 'oracles' / 'fixtures'
+FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
 NORM = 'model.layers.0.input_layernorm.weight'
 
 

@@ -19,11 +19,11 @@ import safetensors
 
 from warm_jax import errors
 from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import exporting, families, importing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.models.hf import exporting, families, importing
 
-FIXTURES = pathlib.Path(__file__).parents[2] / 'oracles' / 'fixtures'
+FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
 NAMES = sorted(families.FAMILIES)
 TINY = config_lib.ModelConfig(
   vocab_size=64,
@@ -405,7 +405,7 @@ def test_only_an_export_is_replaced(tmp_path, tokenizer, scratch):
 KILLED = """
 import os, signal, sys
 import numpy as np
-from warm_jax.models.hf import exporting, families
+from warm_jax.hf import exporting, families
 
 to_stored, calls = families.Tensor.to_stored, []
 

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from warm_jax import errors
+from warm_jax.hf import layouts, model_configs
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.models.hf import layouts, model_configs
 
 HEADS = ('lm', 'score', 'none')
 SCORE = 'score.weight'

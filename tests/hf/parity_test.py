@@ -15,11 +15,11 @@ import pytest
 
 from warm_jax import sampling
 from warm_jax.data import tokenizer
+from warm_jax.hf import importing
 from warm_jax.models import language_model, reward_model
-from warm_jax.models.hf import importing
 
-FIXTURES = pathlib.Path(__file__).parents[2] / 'oracles' / 'fixtures'
-STORIES = pathlib.Path(__file__).parents[4] / 'shared/models/stories260k'
+FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
+STORIES = pathlib.Path(__file__).parents[3] / 'shared/models/stories260k'
 
 FAMILIES = [
   'llama',

@@ -17,10 +17,10 @@ import pytest
 import safetensors.numpy
 
 from warm_jax import errors
+from warm_jax.hf import importing, stored
 from warm_jax.models import language_model
-from warm_jax.models.hf import importing, stored
 
-FIXTURES = pathlib.Path(__file__).parents[2] / 'oracles' / 'fixtures'
+FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
 EMBEDDING = 'model.embed_tokens.weight'
 
 
@@ -317,7 +317,7 @@ def test_float64_is_rounded_once(change):
 _ON_EIGHT_DEVICES = """
 import sys
 import jax, numpy as np
-from warm_jax.models.hf import importing
+from warm_jax.hf import importing
 
 P = jax.sharding.PartitionSpec
 mesh = jax.make_mesh(
@@ -371,7 +371,7 @@ def test_leaves_land_on_their_shardings(name):
       'JAX_PLATFORMS': 'cpu',
       'XLA_FLAGS': os.environ['XLA_FLAGS']
       + ' --xla_force_host_platform_device_count=8',
-      'PYTHONPATH': str(pathlib.Path(importing.__file__).parents[3]),
+      'PYTHONPATH': str(pathlib.Path(importing.__file__).parents[2]),
     },
     capture_output=True,
     text=True,

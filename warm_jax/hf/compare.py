@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warm_jax import errors
-from warm_jax.models.hf import files, stored
+from warm_jax.hf import files, stored
 
 # Beside any field of dropout: members differ in it on purpose.
 _HARMLESS = {
@@ -118,7 +118,7 @@ def _differing(a: dict, b: dict, identity: Sequence[str]) -> list[str]:
   ]
   if not fields or a.get('model_type') != b.get('model_type'):
     return fields
-  from warm_jax.models.hf import families  # jax: only when it is needed
+  from warm_jax.hf import families  # jax: only when it is needed
 
   try:
     family = families.FAMILIES.get(a.get('model_type', ''))

@@ -15,7 +15,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from warm_jax import errors
-from warm_jax.models.hf import writer
+from warm_jax.hf import writer
 
 
 def arrays():
@@ -150,7 +150,7 @@ def test_an_exception_leaves_nothing(tmp_path):
 KILLED = """
 import os, pathlib, signal, sys
 import numpy as np
-from warm_jax.models.hf import writer
+from warm_jax.hf import writer
 
 with writer.new_folder(sys.argv[1]) as folder:
   (folder / 'config.json').write_text('{}')

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from warm_jax.models.hf import stored, writer
+from warm_jax.hf import stored, writer
 
 _BFLOAT16 = writer.DTYPES['BF16']
 _PIECE = 2**22

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 
 from warm_jax import __version__, errors
+from warm_jax.hf import families, files, saved_tokenizer, writer
+from warm_jax.hf import rounding as rounding_lib
 from warm_jax.models import config as config_lib
-from warm_jax.models.hf import families, files, saved_tokenizer, writer
-from warm_jax.models.hf import rounding as rounding_lib
 
 PyTree = Any
 DTYPES = {'float32': writer.DTYPES['F32'], 'bfloat16': writer.DTYPES['BF16']}

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import errors
+from warm_jax.hf import families, files, layouts, stored
 from warm_jax.models import config as config_lib
-from warm_jax.models.hf import families, files, layouts, stored
 
 PyTree = Any
 Sharding = jax.sharding.Sharding

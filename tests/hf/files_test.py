@@ -9,7 +9,7 @@ import huggingface_hub.utils
 import pytest
 
 from warm_jax import errors
-from warm_jax.models.hf import files
+from warm_jax.hf import files
 
 REVISION = '0123456789abcdef0123456789abcdef01234567'
 

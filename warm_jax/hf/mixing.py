@@ -24,7 +24,7 @@ from concurrent import futures
 import numpy as np
 
 from warm_jax import errors
-from warm_jax.models.hf import stored, writer
+from warm_jax.hf import stored, writer
 
 # 1 MB in float32: it stays in the cache and outweighs the cost of the calls.
 _PIECE = 1 << 18

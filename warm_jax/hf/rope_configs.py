@@ -4,8 +4,8 @@
 from typing import Any
 
 from warm_jax import errors
+from warm_jax.hf import entries
 from warm_jax.models import config as config_lib
-from warm_jax.models.hf import entries
 
 Json = dict[str, Any]
 

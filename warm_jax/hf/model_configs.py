@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from warm_jax import errors
+from warm_jax.hf import entries, gpt_configs, rope_configs
 from warm_jax.models import config as config_lib
-from warm_jax.models.hf import entries, gpt_configs, rope_configs
 
 Json = dict[str, Any]
 

@@ -3,8 +3,8 @@
 
 from typing import Any
 
+from warm_jax.hf import entries, rope_configs
 from warm_jax.models import config as config_lib
-from warm_jax.models.hf import entries, rope_configs
 
 Json = dict[str, Any]
 

@@ -10,10 +10,10 @@ import pytest
 import safetensors
 
 from warm_jax import errors
+from warm_jax.hf import families, layouts
 from warm_jax.models import config as config_lib
-from warm_jax.models.hf import families, layouts
 
-FIXTURES = pathlib.Path(__file__).parents[2] / 'oracles' / 'fixtures'
+FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
 FOLDERS = [
   'llama',
   'llama3',
