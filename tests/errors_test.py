@@ -4,7 +4,7 @@
 import pytest
 
 from warm_jax import errors
-from warm_jax.data import rejects
+from warm_jax.data import sources
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from warm_jax.data import rejects
   ],
 )
 def test_a_line_that_every_terminal_and_log_takes(text, line):
-  for kind in (errors.UserError, errors.NonFiniteError, rejects.BadRow):
+  for kind in (errors.UserError, errors.NonFiniteError, sources.BadRow):
     told = str(kind(text))
     assert told == line
     told.encode()
@@ -28,4 +28,4 @@ def test_long_messages_lose_their_middle():
   told = str(errors.UserError('begin ' + 'x' * 10**7 + ' end'))
   assert told.startswith('begin x') and told.endswith('x end')
   assert len(told) < 2_100
-  assert len(str(rejects.BadRow('x' * 10**7))) < 350
+  assert len(str(sources.BadRow('x' * 10**7))) < 350

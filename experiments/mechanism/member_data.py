@@ -5,8 +5,9 @@ import dataclasses
 
 import numpy as np
 
+from experiments.pool import arms
 from warm_jax import errors
-from warm_jax.data import corruption, encoding, loader
+from warm_jax.data import encoding, loader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +78,7 @@ def plan_swaps(
 
 def with_swaps(pairs: encoding.Preferences, saw: np.ndarray) -> MemberSets:
   """Each member's pairs with its own swaps; saw [N, M] bool."""
-  return MemberSets(
-    tuple(corruption.swap_encoded(pairs, column) for column in saw.T)
-  )
+  return MemberSets(tuple(arms.swap_encoded(pairs, column) for column in saw.T))
 
 
 # ---------------------------------------------------------------------------

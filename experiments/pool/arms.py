@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.pool import settings as settings_lib
 from warm_jax import members, pipeline
-from warm_jax.data import corruption, encoding
+from warm_jax.data import encoding, formats
 from warm_jax.models import reward_model
 from warm_jax.stages import language, preferences
 from warm_jax.stages import reward as reward_stage
@@ -72,8 +72,8 @@ class Base:
     else.
     """
     pairs = self.pairs('train')
-    flips = corruption.flip_mask(len(pairs), swapped, self.config.seed + 7)
-    return corruption.swap_encoded(pairs, flips)
+    flips = formats.flip_mask(len(pairs), swapped, self.config.seed + 7)
+    return swap_encoded(pairs, flips)
 
   def probe(self, pairs: encoding.Preferences) -> np.ndarray:
     """[D] head fitted on the frozen last SFT checkpoint and these labels."""
@@ -234,3 +234,25 @@ def starting_points(base: Base, settings, hparams) -> PyTree:
 
 def _described(hparams: state_lib.MemberHParams) -> dict:
   return {k: np.asarray(v).tolist() for k, v in vars(hparams).items()}
+
+
+def swap_encoded(
+  pairs: encoding.Preferences, flips: np.ndarray
+) -> encoding.Preferences:
+  """`formats.swap_labels` of encoded pairs; adds to the swaps that they have."""
+  flips = np.asarray(flips, bool)
+
+  def mixed(first: encoding.Sequences, second: encoding.Sequences):
+    pick = flips[:, None]
+    return encoding.Sequences(
+      np.where(pick, second.ids, first.ids),
+      np.where(pick, second.mask, first.mask),
+      np.where(flips, second.response_start, first.response_start),
+    )
+
+  return dataclasses.replace(
+    pairs,
+    chosen=mixed(pairs.chosen, pairs.rejected),
+    rejected=mixed(pairs.rejected, pairs.chosen),
+    flipped=pairs.flipped ^ flips,
+  )

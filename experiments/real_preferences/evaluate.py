@@ -13,7 +13,7 @@ import numpy as np
 from experiments.real_preferences import floors, stages
 from experiments.real_preferences import texts as texts_lib
 from warm_jax import members, merging, rewards
-from warm_jax.data import corruption, encoding
+from warm_jax.data import encoding, formats
 from warm_jax.evaluation import accuracy, interpolation, intervals
 from warm_jax.models import reward_model
 from warm_jax.stages import language, preferences
@@ -99,10 +99,10 @@ def _all_pairs(run, rows) -> list[dict]:
   held = {row['prompt'].strip() for row in rows['selection']}
   path = pathlib.Path(run.config.world.folder) / stages.PAIRS
   pairs = [p for p in texts_lib.read(path) if p['prompt'].strip() not in held]
-  flips = corruption.flip_mask(
+  flips = formats.flip_mask(
     len(pairs), run.config.data.swapped, seed=run.config.seed + 8
   )
-  return corruption.swap_labels(pairs, flips)
+  return formats.swap_labels(pairs, flips)
 
 
 def _sets(encoded, rows, limit: int):

@@ -11,7 +11,7 @@ import jax
 
 from experiments.real_preferences import texts
 from warm_jax import members
-from warm_jax.data import corruption, encoding, sources
+from warm_jax.data import encoding, formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import language_model
 from warm_jax.stages import base, language
@@ -86,8 +86,8 @@ def preferences(run) -> dict:
     kept[split], too_long[split] = len(fits), len(part) - len(fits)
     part = [part[row] for row in fits]
     swapped = config.swapped if split == 'train' else 0.0
-    flips = corruption.flip_mask(len(part), swapped, seed=seed + 7)
-    rows[split] = corruption.swap_labels(part, flips)
+    flips = formats.flip_mask(len(part), swapped, seed=seed + 7)
+    rows[split] = formats.swap_labels(part, flips)
   sources.write_tfds(rows, preferences_lib.NAME, run.folder('preferences'))
   swapped = sum(row['flipped'] for row in rows['train'])
   return {

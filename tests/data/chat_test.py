@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from warm_jax import errors
-from warm_jax.data import chat as chat_lib
-from warm_jax.data import encoding, rejects, tokenizer
-from warm_jax.data import lines as lines_lib
+from warm_jax.data import encoding, formats, sources, tokenizer
 
 pytestmark = pytest.mark.hf
 
@@ -45,7 +43,7 @@ def with_template(bare, template):
 
 
 def test_the_response_begins_where_its_turn_does(bare):
-  chat = chat_lib.Chat(with_template(bare, CHATML))
+  chat = formats.Chat(with_template(bare, CHATML))
   prompt, response = chat.split(TURNS, ANSWER)
   assert prompt == '<bos>[user]\nthe world<eos>\n[assistant]\n'
   # Without its end, and without the line break behind it.
@@ -54,7 +52,7 @@ def test_the_response_begins_where_its_turn_does(bare):
 
 
 def test_a_templated_row_has_one_begin_and_one_end(bare):
-  chat = chat_lib.Chat(with_template(bare, CHATML))
+  chat = formats.Chat(with_template(bare, CHATML))
   prompt, response = chat.split(TURNS, ANSWER)
   for apart in (True, False):
     row = {'prompt': prompt, 'chosen': response, 'rejected': 'hello'}
@@ -82,7 +80,7 @@ def test_a_templated_row_has_one_begin_and_one_end(bare):
 def test_rows_do_not_depend_on_the_day(bare, template):
   chosen = with_template(bare, template + "{{ messages[0]['content'] }}")
   today = datetime.datetime.now().strftime('%d %b %Y')
-  text = chat_lib.Chat(chosen).prompt(TURNS)
+  text = formats.Chat(chosen).prompt(TURNS)
   assert text == '26 Jul 2024the world' and today not in text
 
 
@@ -90,8 +88,8 @@ def test_templates_that_rewrite_the_past_are_refused(bare):
   template = (
     '{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}'
   )
-  with pytest.raises(rejects.BadRow, match='renders the prompt otherwise'):
-    chat_lib.Chat(with_template(bare, template)).split(TURNS, ANSWER)
+  with pytest.raises(sources.BadRow, match='renders the prompt otherwise'):
+    formats.Chat(with_template(bare, template)).split(TURNS, ANSWER)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +101,8 @@ def test_templates_that_rewrite_the_past_are_refused(bare):
   ],
 )
 def test_what_the_template_refuses_is_told_in_one_line(bare, template, told):
-  chat = chat_lib.Chat(with_template(bare, template))
-  with pytest.raises(rejects.BadRow, match=told) as error:
+  chat = formats.Chat(with_template(bare, template))
+  with pytest.raises(sources.BadRow, match=told) as error:
     chat.prompt(TURNS)
   assert '\n' not in str(error.value)
 
@@ -122,8 +120,8 @@ DIALOGUE = [
 )
 def test_plain_rendering_is_the_exported_template(bare, prompt_template):
   """Without a template: what is trained on is what the export will render."""
-  plain = chat_lib.plain_template(prompt_template)
-  chat = chat_lib.Chat(bare, prompt_template)
+  plain = formats.plain_template(prompt_template)
+  chat = formats.Chat(bare, prompt_template)
   spaced = [{'role': 'assistant', 'content': ' hello again '}]
   for prompt, answer in itertools.product((TURNS, DIALOGUE), (ANSWER, spaced)):
     head, response = chat.split(prompt, answer)
@@ -142,8 +140,8 @@ def test_plain_rendering_is_the_exported_template(bare, prompt_template):
 def test_no_tokenizer_is_as_one_without_a_template(bare):
   for template in ('{prompt}', '{prompt}\n'):
     with_one, without = (
-      chat_lib.Chat(bare, template),
-      chat_lib.Chat(None, template),
+      formats.Chat(bare, template),
+      formats.Chat(None, template),
     )
     assert with_one.split(DIALOGUE, ANSWER) == without.split(DIALOGUE, ANSWER)
 
@@ -151,8 +149,8 @@ def test_no_tokenizer_is_as_one_without_a_template(bare):
 def test_ids_of_a_conversation_are_those_of_the_whole_text(bare):
   """What transformers tokenises from the same template, border and all."""
   chosen = with_template(bare, CHATML)
-  prompt, response = chat_lib.Chat(chosen).split(TURNS, ANSWER)
-  (head,), (tail,) = lines_lib.text_ids(chosen, [prompt], [response])
+  prompt, response = formats.Chat(chosen).split(TURNS, ANSWER)
+  (head,), (tail,) = encoding.text_ids(chosen, [prompt], [response])
   whole = chosen.hf.apply_chat_template(TURNS + ANSWER, tokenize=True)
   whole = whole['input_ids'] if not isinstance(whole, list) else whole
   # The template writes a line break behind the last end, the row does not.
@@ -167,7 +165,7 @@ def test_ids_of_a_conversation_are_those_of_the_whole_text(bare):
 @pytest.mark.parametrize('template', [7, ['x'], {'other': 'x', 'another': 'y'}])
 def test_templates_that_are_no_text(bare, template):
   with pytest.raises(errors.UserError, match='tokenizer: .*chat.template'):
-    chat_lib.Chat(with_template(bare, template))
+    formats.Chat(with_template(bare, template))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +180,7 @@ def test_templates_that_are_no_text(bare, template):
   ],
 )
 def test_templates_reach_nothing_outside(bare, template):
-  chat = chat_lib.Chat(with_template(bare, template))
-  with pytest.raises(rejects.BadRow, match='the chat template refuses') as bad:
+  chat = formats.Chat(with_template(bare, template))
+  with pytest.raises(sources.BadRow, match='the chat template refuses') as bad:
     chat.prompt(TURNS)
   assert str(bad.value).isprintable()

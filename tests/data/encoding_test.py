@@ -6,7 +6,6 @@ import pytest
 
 from warm_jax import errors
 from warm_jax.data import encoding, tokenizer
-from warm_jax.data import lines as lines_lib
 
 WORDS = ('one', 'two', 'three', ',')
 
@@ -104,8 +103,8 @@ def test_cut_responses_keep_their_end(words):
   assert lengths.tolist() == [4, 5, 0, 0]
   assert sequences.ids[1, 4] == words.eos_id
   assert sequences.response_start.tolist() == [2, 2, 0, 0]
-  heads = lines_lib.prompt_ids(words, prompts)
-  lines = lines_lib.join(heads, None, 5, 'truncate')  # prompts are never cut
+  heads = encoding.prompt_ids(words, prompts)
+  lines = encoding.join(heads, None, 5, 'truncate')  # prompts are never cut
   assert lines.fits.tolist() == [True, True, True, False]
   assert not lines.is_cut.any()
 
@@ -197,7 +196,7 @@ def llama_like(tmp_path_factory):
 def test_a_users_row_has_the_ids_of_its_whole_text(llama_like):
   prompts = ['is it\n', 'hello wor', '', 'hello']
   responses = ['wide', 'ld', 'hello', ' world']
-  heads, tails = lines_lib.text_ids(llama_like, prompts, responses)
+  heads, tails = encoding.text_ids(llama_like, prompts, responses)
   for prompt, response, head, tail in zip(prompts, responses, heads, tails):
     expected = llama_like.hf(prompt + response)['input_ids']
     assert head + tail == [*expected, llama_like.eos_id]

@@ -5,11 +5,10 @@ import json
 
 import pytest
 
-from warm_jax.data import chat as chat_lib
-from warm_jax.data import formats, rejects
+from warm_jax.data import formats, sources
 
-PLAIN = chat_lib.Chat(None, '{prompt}')
-FRAMED = chat_lib.Chat(None, 'Q: {prompt}\nA:')
+PLAIN = formats.Chat(None, '{prompt}')
+FRAMED = formats.Chat(None, 'Q: {prompt}\nA:')
 
 
 def turn(role, content, **more):
@@ -164,7 +163,7 @@ def test_white_space_at_the_border_is_the_templates_if_it_has_any():
     ('{prompt}\nA:', ('why?\nA:', '\nso', ' no')),
     ('{prompt}\n', ('why?\n', 'so', 'no')),
   ):
-    (found,) = formats.preference_rows(row, chat_lib.Chat(None, template))
+    (found,) = formats.preference_rows(row, formats.Chat(None, template))
     assert tuple(found.values()) == expected
 
 
@@ -346,7 +345,7 @@ def test_bad_responses_and_prompts(convert, row, reason):
   [formats.preference_rows, formats.response_row, formats.prompt_row],
 )
 def test_unknown_formats_name_their_fields(convert):
-  with pytest.raises(rejects.UnknownFormat, match='its fields: answer, quest'):
+  with pytest.raises(sources.UnknownFormat, match='its fields: answer, quest'):
     convert({'question': 'a', 'answer': 'b', 'note': None}, PLAIN)
 
 
@@ -363,7 +362,7 @@ def test_unknown_formats_name_their_fields(convert):
 )
 def test_hostile_values(changes, reason):
   row = {'prompt': 'why?', 'chosen': 'so', 'rejected': 'no'} | changes
-  with pytest.raises(rejects.BadRow) as caught:
+  with pytest.raises(sources.BadRow) as caught:
     formats.preference_rows(row, PLAIN)
   assert reason in str(caught.value)
 
@@ -371,7 +370,7 @@ def test_hostile_values(changes, reason):
 def test_completions_that_make_millions_of_pairs():
   ranked = [{'rank': i, 'completion': str(i)} for i in range(142)]
   row = {'context': 'why?', 'completions': ranked}
-  with pytest.raises(rejects.BadRow, match='it makes 10011 pairs'):
+  with pytest.raises(sources.BadRow, match='it makes 10011 pairs'):
     formats.preference_rows(row, PLAIN)
   row['completions'] = ranked[:-1]
   assert len(formats.preference_rows(row, PLAIN)) == 141 * 140 // 2

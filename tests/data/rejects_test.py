@@ -6,18 +6,18 @@ import json
 import pytest
 
 from warm_jax import errors
-from warm_jax.data import rejects
+from warm_jax.data import sources
 
 
 def rows(*values, file='mine'):
-  return [rejects.SourceRow(file, 10 + i, v) for i, v in enumerate(values)]
+  return [sources.SourceRow(file, 10 + i, v) for i, v in enumerate(values)]
 
 
 def convert(value):
   if value < 0:
-    raise rejects.BadRow('below zero')
+    raise sources.BadRow('below zero')
   if value > 99:
-    raise rejects.UnknownFormat('too large')
+    raise sources.UnknownFormat('too large')
   return value
 
 
@@ -27,8 +27,8 @@ def read(collector, values, source='mine', formats='', file='mine'):
 
 
 def test_usable_rows_come_through_and_others_are_named(tmp_path):
-  collector = rejects.Rejects(tmp_path / 'deep' / 'rejected.jsonl', 0.5)
-  damaged = rejects.BadRow('not JSON')
+  collector = sources.Rejects(tmp_path / 'deep' / 'rejected.jsonl', 0.5)
+  damaged = sources.BadRow('not JSON')
   found = collector.read('a', rows(1, -1, damaged, 2, 3), convert)
   assert [(row.number, v) for row, v in found] == [(10, 1), (13, 2), (14, 3)]
   assert read(collector, [4, 100], 'b', file='b/1') == [4]
@@ -47,7 +47,7 @@ def test_usable_rows_come_through_and_others_are_named(tmp_path):
 
 
 def test_a_source_of_two_splits_is_counted_once(tmp_path):
-  collector = rejects.Rejects(tmp_path / 'r.jsonl', 0.5)
+  collector = sources.Rejects(tmp_path / 'r.jsonl', 0.5)
   for _ in range(2):
     read(collector, [1, -1, 2], formats='numbers')
   assert collector.summary().startswith('1 of 3 rows rejected')
@@ -58,7 +58,7 @@ def test_a_source_of_two_splits_is_counted_once(tmp_path):
 def test_nothing_rejected_leaves_no_file(tmp_path):
   path = tmp_path / 'rejected.jsonl'
   path.write_text('of an earlier attempt')
-  collector = rejects.Rejects(path)
+  collector = sources.Rejects(path)
   assert read(collector, [1]) == [1]
   collector.write()
   assert not path.exists() and collector.summary() == ''
@@ -77,7 +77,7 @@ def test_nothing_rejected_leaves_no_file(tmp_path):
   ],
 )
 def test_too_many_stop_the_run(tmp_path, limit, values, message):
-  collector = rejects.Rejects(tmp_path / 'r.jsonl', limit)
+  collector = sources.Rejects(tmp_path / 'r.jsonl', limit)
   with pytest.raises(errors.UserError, match=message) as error:
     read(collector, values, formats='numbers')
   assert '\n' not in str(error.value)
@@ -87,19 +87,19 @@ def test_too_many_stop_the_run(tmp_path, limit, values, message):
 
 
 def test_as_many_as_the_limit_are_let_through(tmp_path):
-  collector = rejects.Rejects(tmp_path / 'r.jsonl', 0.25)
+  collector = sources.Rejects(tmp_path / 'r.jsonl', 0.25)
   assert read(collector, [1, -1, 2, 3]) == [1, 2, 3]
 
 
 def test_a_source_read_as_two_things_counts_twice(tmp_path):
-  rejected = rejects.Rejects(tmp_path / 'rejected.jsonl', 1.0)
+  rejected = sources.Rejects(tmp_path / 'rejected.jsonl', 1.0)
 
   def refuse(value):
-    raise rejects.BadRow('no')
+    raise sources.BadRow('no')
 
   def rows():
-    yield rejects.SourceRow('a', 1, 'good')
-    yield rejects.SourceRow('a', 2, 'bad')
+    yield sources.SourceRow('a', 1, 'good')
+    yield sources.SourceRow('a', 2, 'bad')
 
   for what in ('pairs', 'texts'):
     list(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from warm_jax import errors
-from warm_jax.data import chat, formats, rejects, sources
+from warm_jax.data import formats, sources
 
 ROWS = [
   {'prompt': f'p{i}', 'chosen': 'gut – ja', 'rejected': 'b', 'flipped': i == 1}
@@ -129,8 +129,8 @@ def test_lines_keep_their_numbers_and_bad_ones_their_place(tmp_path):
   good, broken, other, latin, deep = (row.value for row in rows)
   assert good == {'a': 1} and other == [2]
   for bad, reason in ((broken, 'not JSON'), (latin, 'not UTF-8')):
-    assert isinstance(bad, rejects.BadRow) and str(bad).startswith(reason)
-  assert isinstance(deep, rejects.BadRow)
+    assert isinstance(bad, sources.BadRow) and str(bad).startswith(reason)
+  assert isinstance(deep, sources.BadRow)
 
 
 def test_a_damaged_archive_is_told_with_its_last_row(tmp_path):
@@ -198,7 +198,7 @@ def test_parquet_keeps_conversations_and_absent_fields(tmp_path):
   found = opened(tmp_path / 'x.parquet')
   assert [row.value for row in found] == rows
   assert found[-1].number == 1_300
-  assert formats.response_row(found[0].value, chat.Chat()) == {
+  assert formats.response_row(found[0].value, formats.Chat()) == {
     'prompt': 'why – so?',
     'response': 'so',
   }
@@ -248,7 +248,7 @@ def test_tfds_sets_by_name_with_their_turns(tmp_path, monkeypatch):
   assert [row.number for row in rows] == [1, 2, 3, 4, 5]
   for row in rows:
     assert row.file == name
-    assert formats.response_row(row.value, chat.Chat()) == {
+    assert formats.response_row(row.value, formats.Chat()) == {
       'prompt': 'why – so?',
       'response': 'so',
     }
@@ -316,7 +316,7 @@ def test_hostile_lines_are_refused_one_by_one(
   path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 2}')
   first, bad, last = opened(path)
   assert (first.value, last.value, last.number) == ({'a': 1}, {'a': 2}, 3)
-  assert isinstance(bad.value, rejects.BadRow)
+  assert isinstance(bad.value, sources.BadRow)
   assert reason in str(bad.value)
 
 
@@ -346,7 +346,7 @@ def test_rows_of_a_table_that_python_cannot_hold(tmp_path):
   good, text, day = (row.value for row in opened(path))
   assert good['a'] == 'good'
   for bad in (text, day):
-    assert isinstance(bad, rejects.BadRow) and 'not readable' in str(bad)
+    assert isinstance(bad, sources.BadRow) and 'not readable' in str(bad)
 
 
 def test_columns_of_one_name(tmp_path):

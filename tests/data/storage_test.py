@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from warm_jax import errors
-from warm_jax.data import encoding, lines, storage, tokenizer
+from warm_jax.data import encoding, tokenizer
 
 WORDS = tuple('abcdefgh')
 
@@ -20,7 +20,7 @@ def words(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
   """Sets of a few rows take several chunks."""
-  monkeypatch.setattr(lines, 'CHUNK', 7)
+  monkeypatch.setattr(encoding, 'CHUNK', 7)
 
 
 def text(rng, most=6):
@@ -60,9 +60,9 @@ def test_responses_are_those_in_memory(words, tmp_path):
   rng = random.Random(0)
   rows = [{'prompt': text(rng) + ' ', 'response': text(rng)} for _ in range(50)]
   rows[3]['response'] = 'a ' * 20
-  counts = storage.write_responses(tmp_path / 'x', rows, words, 12, 'mine')
+  counts = encoding.write_responses(tmp_path / 'x', rows, words, 12, 'mine')
   assert counts == {'rows': 49, 'too_long': 1, 'truncated': 0}
-  stored = storage.open_sequences(tmp_path / 'x', words.pad_id)
+  stored = encoding.open_sequences(tmp_path / 'x', words.pad_id)
   # With a space between words, apart or together is the same.
   expected, fits = encoding.encode(
     words, [r['prompt'] for r in rows], [r['response'] for r in rows], 12
@@ -81,9 +81,9 @@ def test_responses_are_those_in_memory(words, tmp_path):
 
 def test_prompts_too_long_are_left_out(words, tmp_path):
   rows = [{'prompt': p} for p in ('a', 'b ' * 9, 'c d')]
-  counts = storage.write_prompts(tmp_path / 'x', rows, words, 4, 'mine')
+  counts = encoding.write_prompts(tmp_path / 'x', rows, words, 4, 'mine')
   assert counts == {'rows': 2, 'too_long': 1, 'truncated': 0}
-  stored = storage.open_sequences(tmp_path / 'x', words.pad_id)
+  stored = encoding.open_sequences(tmp_path / 'x', words.pad_id)
   assert stored.response_start.tolist() == [2, 3]
   assert words.decode(stored.ids, stored.mask) == ['a', 'c d']
 
@@ -91,9 +91,9 @@ def test_prompts_too_long_are_left_out(words, tmp_path):
 def test_pairs_are_those_in_memory(words, tmp_path):
   rows = make_pairs()
   rows[11]['rejected'] = 'h ' * 30
-  counts = storage.write_preferences(tmp_path / 'p', rows, words, 16, 'mine')
+  counts = encoding.write_preferences(tmp_path / 'p', rows, words, 16, 'mine')
   expected = encoding.encode_preferences(words, rows, 16, 'mine')
-  stored = storage.open_preferences(tmp_path / 'p', words.pad_id)
+  stored = encoding.open_preferences(tmp_path / 'p', words.pad_id)
   assert counts == {
     'rows': 39,
     'too_long': 1,
@@ -111,15 +111,15 @@ def test_pairs_are_those_in_memory(words, tmp_path):
   )
   # A part of it stays on disk, and is what the same part in memory is.
   part, wanted = (s.select(s.flipped) for s in (stored, expected))
-  assert isinstance(part.chosen, storage.StoredSequences)
+  assert isinstance(part.chosen, encoding.StoredSequences)
   assert len(part) == expected.flipped.sum()
   np.testing.assert_array_equal(part.chosen.ids, wanted.chosen.ids)
 
 
 def test_an_order_moves_whole_rows(words, tmp_path):
-  storage.write_preferences(tmp_path / 'p', make_pairs(), words, 16, 'mine')
+  encoding.write_preferences(tmp_path / 'p', make_pairs(), words, 16, 'mine')
   plain, mixed, again, other = (
-    storage.open_preferences(tmp_path / 'p', words.pad_id, seed)
+    encoding.open_preferences(tmp_path / 'p', words.pad_id, seed)
     for seed in (None, 3, 3, 4)
   )
   np.testing.assert_array_equal(mixed.rows, again.rows)
@@ -139,8 +139,8 @@ def test_margins_go_along_with_their_pairs(words, tmp_path):
   rows = make_pairs(20)
   rows[9]['margin'] = 2.5  # in the second chunk; the others have none
   rows[4]['chosen'] = 'a ' * 40
-  storage.write_preferences(tmp_path / 'p', rows, words, 16, 'mine')
-  pairs = storage.open_preferences(tmp_path / 'p', words.pad_id, 1)
+  encoding.write_preferences(tmp_path / 'p', rows, words, 16, 'mine')
+  pairs = encoding.open_preferences(tmp_path / 'p', words.pad_id, 1)
   assert pairs.margin.dtype == np.float32
   assert dict(zip(pairs.rows.tolist(), pairs.margin.tolist())) == {
     100 + i: 2.5 if i == 9 else 0.0 for i in range(20) if i != 4
@@ -170,11 +170,11 @@ def test_truncation_keeps_the_end_and_is_counted(words, tmp_path):
       [0, 1, 4],
     ),
   ):
-    found = storage.write_preferences(
+    found = encoding.write_preferences(
       tmp_path / 'p', rows, words, 7, 'mine', overlong
     )
     assert found == counts
-    pairs = storage.open_preferences(tmp_path / 'p', words.pad_id)
+    pairs = encoding.open_preferences(tmp_path / 'p', words.pad_id)
     assert pairs.rows.tolist() == kept
     for side in (pairs.chosen, pairs.rejected):
       last = side.mask.sum(axis=1) - 1
@@ -192,19 +192,19 @@ def test_a_set_appears_whole_or_not_at_all(words, tmp_path):
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    storage.write_preferences(tmp_path / 'p', rows(), words, 16, 'mine')
+    encoding.write_preferences(tmp_path / 'p', rows(), words, 16, 'mine')
   with pytest.raises(errors.UserError, match='mine: none of its 9 rows fits'):
-    storage.write_preferences(tmp_path / 'p', make_pairs(9), words, 3, 'mine')
+    encoding.write_preferences(tmp_path / 'p', make_pairs(9), words, 3, 'mine')
   assert not list(tmp_path.iterdir())
   # A second set of the same name takes the place of the first.
   for num in (30, 12):
-    storage.write_preferences(
+    encoding.write_preferences(
       tmp_path / 'p', make_pairs(num, margin=1.0), words, 16, 'mine'
     )
-  assert len(storage.open_preferences(tmp_path / 'p', words.pad_id)) == 12
+  assert len(encoding.open_preferences(tmp_path / 'p', words.pad_id)) == 12
   assert [p.name for p in tmp_path.iterdir()] == ['p']
   files = {p.name for p in (tmp_path / 'p').iterdir()}
-  storage.write_preferences(tmp_path / 'p', make_pairs(3), words, 16, 'mine')
+  encoding.write_preferences(tmp_path / 'p', make_pairs(3), words, 16, 'mine')
   assert files - {p.name for p in (tmp_path / 'p').iterdir()} == {'margin.npy'}
 
 
@@ -217,12 +217,12 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch):
     seen.append(sorted(p.name for p in folder.glob('*')))
     return removed(path, ignore_errors=ignore_errors)
 
-  removed = storage.shutil.rmtree
+  removed = encoding.shutil.rmtree
   for names in (('a', 'b'), ('c', 'd')):
-    with storage.new_folder(folder) as partial:
+    with encoding.new_folder(folder) as partial:
       for name in names:
         (partial / name).touch()
-      monkeypatch.setattr(storage.shutil, 'rmtree', watched)
+      monkeypatch.setattr(encoding.shutil, 'rmtree', watched)
     monkeypatch.undo()
   assert seen == [['a', 'b'], ['c', 'd']]
   assert [p.name for p in tmp_path.iterdir()] == ['set']

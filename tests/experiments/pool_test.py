@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.pool import evidence, launch, ledger, scores, settings
+from experiments.pool import arms, evidence, launch, ledger, scores, settings
 from warm_jax import errors, members, merging
-from warm_jax.data import corruption, encoding
+from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
@@ -166,7 +166,7 @@ def test_fingerprints_tell_rows_and_settings_apart():
   assert base != scores._fingerprint(pairs, {'a': 2})
   assert base != scores._fingerprint(make_pairs(4), {'a': 1})
   flips = np.array([True, False, False, False, False])
-  swapped = corruption.swap_encoded(pairs, flips)
+  swapped = arms.swap_encoded(pairs, flips)
   assert base != scores._fingerprint(swapped, {'a': 1})
   config = settings.get_config('smoke')
   assert scores._own_settings(config) == {}
@@ -199,7 +199,7 @@ def test_remarks_say_what_a_verdict_hides():
 def test_swapping_encoded_pairs_is_swapping_their_labels():
   pairs = make_pairs(6)
   flips = np.array([True, False, True, False, False, False])
-  found = corruption.swap_encoded(pairs, flips)
+  found = arms.swap_encoded(pairs, flips)
   np.testing.assert_array_equal(found.flipped, flips)
   for i, flip in enumerate(flips):
     first, second = pairs.chosen, pairs.rejected
@@ -207,7 +207,7 @@ def test_swapping_encoded_pairs_is_swapping_their_labels():
       first, second = second, first
     np.testing.assert_array_equal(found.chosen.ids[i], first.ids[i])
     np.testing.assert_array_equal(found.rejected.mask[i], second.mask[i])
-  back = corruption.swap_encoded(found, flips)
+  back = arms.swap_encoded(found, flips)
   np.testing.assert_array_equal(back.chosen.ids, pairs.chosen.ids)
   assert not back.flipped.any()
 

@@ -16,7 +16,7 @@ import pytest
 
 from warm_jax import errors, merge_folders
 from warm_jax.commands import score
-from warm_jax.data import chat
+from warm_jax.data import formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import exporting, importing, stored
 from warm_jax.models import config as config_lib
@@ -117,8 +117,8 @@ def judged(folder):
   judge = judges.open_judge(str(folder))
   turns = [{'role': 'user', 'content': 'hi'}]
   try:
-    chat.Chat(judge.tokenizer).prompt(turns)
-  except chat.rejects.BadRow as bad:
+    formats.Chat(judge.tokenizer).prompt(turns)
+  except sources.BadRow as bad:
     assert str(bad).isprintable()
     raise errors.UserError(f'refused row by row: {bad}') from bad
   return judge

@@ -21,8 +21,7 @@ import pytest
 
 from warm_jax import errors
 from warm_jax.commands import score
-from warm_jax.data import chat as chat_lib
-from warm_jax.data import formats, rejects, sources, storage
+from warm_jax.data import encoding, formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import exporting
 from warm_jax.models import config as config_lib
@@ -38,7 +37,7 @@ mutations = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(mutations)
 
 ROWS = 1_000  # of a file
-CHAT = chat_lib.Chat()
+CHAT = formats.Chat()
 
 
 @pytest.fixture(scope='module')
@@ -78,7 +77,7 @@ def a_run(folder, source, max_rejected=1.0):
   names = dict.fromkeys(('selection', 'test', 'ood'), str(good))
   data = {'train': str(source), 'max_pairs': 0, 'swapped': 0.0} | names
   config = ml_collections.ConfigDict({'data': data, 'seed': 1})
-  rejected = rejects.Rejects(folder / 'rejected.jsonl', max_rejected)
+  rejected = sources.Rejects(folder / 'rejected.jsonl', max_rejected)
   return types.SimpleNamespace(config=config), rejected
 
 
@@ -183,9 +182,9 @@ def check_stored(fuzz, tokenizer, path, kept):
   split = user_files.split_pairs(run, CHAT, rejected)['train']
   rows = user_files.pairs(split, CHAT)
   folder = fuzz.folder / 'pairs'
-  counts = storage.write_preferences(folder, rows, tokenizer, 3_000, 'rows')
+  counts = encoding.write_preferences(folder, rows, tokenizer, 3_000, 'rows')
   assert counts['rows'] + counts['too_long'] == sum(map(len, kept.values()))
-  stored = storage.open_preferences(folder, tokenizer.pad_id)
+  stored = encoding.open_preferences(folder, tokenizer.pad_id)
   assert len(stored) == counts['rows']
   given = collections.Counter(
     (number, packed(prompt + chosen), packed(prompt + rejected))
@@ -333,7 +332,7 @@ def test_damaged_files(fuzz, kind):
   before = path.read_bytes()
   for number in range(150 * fuzz.times):
     path.write_bytes(damaged(fuzz.rng, before) if number else before)
-    rejected = rejects.Rejects(fuzz.folder / 'rejected.jsonl', 1.0)
+    rejected = sources.Rejects(fuzz.folder / 'rejected.jsonl', 1.0)
     # Threads of array_record reserve gigabytes that they do not use.
     with fuzz.limits(growth=2**37 if kind == 'array_record' else 2**30):
       try:

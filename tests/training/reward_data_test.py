@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from warm_jax import defaults, members
-from warm_jax.data import encoding, storage, tokenizer
+from warm_jax.data import encoding, tokenizer
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import optimizer, reward
@@ -52,8 +52,8 @@ def make_rows(num=20, margins=False):
 
 
 def stored(words, folder, **kwargs):
-  storage.write_preferences(folder, make_rows(**kwargs), words, 12, 'rows')
-  return storage.open_preferences(folder, words.pad_id)
+  encoding.write_preferences(folder, make_rows(**kwargs), words, 12, 'rows')
+  return encoding.open_preferences(folder, words.pad_id)
 
 
 def make_config(**changes):

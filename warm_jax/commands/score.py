@@ -159,9 +159,7 @@ def _prepare(given):
   import jax
 
   from warm_jax import rewards
-  from warm_jax.data import chat as chat_lib
-  from warm_jax.data import lines as lines_lib
-  from warm_jax.data import sources
+  from warm_jax.data import encoding, formats, sources
   from warm_jax.stages import judges
 
   judge = judges.open_judge(
@@ -182,17 +180,17 @@ def _prepare(given):
   # A reward model of another program may be asked for more than its context.
   max_length = min(given.max_length or judge.max_length, judge.max_length)
   template = given.prompt_template or judge.prompt_template or '{prompt}'
-  chat = chat_lib.Chat(judge.tokenizer, template)
+  chat = formats.Chat(judge.tokenizer, template)
   call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
 
   def score(rows: list[_Row]) -> None:
     wanted = [(row, *text) for row in rows for text in row.texts]
-    parts = lines_lib.text_ids(
+    parts = encoding.text_ids(
       judge.tokenizer,
       [prompt for _, _, prompt, _ in wanted],
       [response for _, _, _, response in wanted],
     )
-    lines = lines_lib.join(*parts, max_length, given.overlong)
+    lines = encoding.join(*parts, max_length, given.overlong)
     values = np.full(len(wanted), np.nan)
     fits = np.flatnonzero(lines.fits)
     order = fits[np.argsort([len(lines.ids[i]) for i in fits], kind='stable')]
@@ -211,7 +209,7 @@ def _prepare(given):
         row.value[field] = float(value)
 
   # Rows that are read, sorted by length and written at a time.
-  return score, lambda source: lines_lib.chunks(
+  return score, lambda source: encoding.chunks(
     _rows(sources.open_rows(source), chat, given.field),
     lambda row: sum(len(p) + len(r) for _, p, r in row.texts),
   )

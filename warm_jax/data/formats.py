@@ -9,20 +9,182 @@
   responses    prompt + completion (or response), messages, text
   prompts      any of these: what comes before the response
 
-Pure functions of one row (a dict) and a `chat.Chat`, which says how prompts and
+Pure functions of one row (a dict) and a `Chat`, which says how prompts and
 conversations are written. Further fields of a row do not matter; None is the
 same as an absent field.
 """
 
+import datetime
 import itertools
+import json
 from typing import Any
 
 import numpy as np
 
-from warm_jax.data import chat as chat_lib
-from warm_jax.data import rejects
+from warm_jax import errors
+from warm_jax.data import sources
+from warm_jax.data import tokenizer as tokenizer_lib
 
-BadRow = rejects.BadRow
+# Templates that write the date would make a reward depend on the day:
+# some are handed it, some ask for it.
+# The day is that of the Llama 3 templates' own fixed default.
+PINNED_DATE = datetime.datetime(2024, 7, 26)
+
+Message = dict[str, str]
+
+
+class Chat:
+  """How prompts and responses of one run become text.
+
+  Args:
+    tokenizer: its chat template renders conversations; None or a tokenizer
+      without one: plain rendering.
+    prompt_template: text around plain prompts; holds '{prompt}'.
+  """
+
+  def __init__(
+    self,
+    tokenizer: tokenizer_lib.Tokenizer | None = None,
+    prompt_template: str = '{prompt}',
+  ):
+    self._hf: Any = tokenizer.hf if tokenizer else None
+    self._template: str | None = None
+    if self._hf is not None and self._hf.chat_template:
+      self._template = _pinned(_template_of(self._hf))
+    self.prompt_template = prompt_template
+
+  def frame(self, prompt: str) -> str:
+    """A plain prompt in its template.
+
+    '{prompt}' alone takes prompts as they are; any other template decides on
+    the white space around the prompt, and the prompt's own is left out.
+    """
+    if self.prompt_template == '{prompt}':
+      return prompt
+    return self.prompt_template.replace('{prompt}', prompt.strip())
+
+  def response(self, text: str) -> str:
+    """A plain response as it stands behind a framed prompt.
+
+    White space at its end is left out, since the end of sequence follows; that
+    at its start too if the template ends in white space already.
+    """
+    return (
+      text.strip() if _ends_in_space(self.prompt_template) else text.rstrip()
+    )
+
+  def prompt(self, messages: list[Message]) -> str:
+    """Text of the turns of a prompt, up to where the response begins."""
+    return self._render(messages, True)
+
+  def split(
+    self, prompt: list[Message], response: list[Message]
+  ) -> tuple[str, str]:
+    """Texts of a conversation before and after the start of its response.
+
+    The response carries no end of sequence: that is added as a token, exactly
+    once, and what a template writes behind it is left out (a sampler stops
+    there).
+
+    Raises:
+      BadRow: the template refuses the turns, or rewrites earlier turns when
+        later ones follow, so that the response has no place of its own.
+    """
+    head, whole = self.prompt(prompt), self._render(prompt + response, False)
+    if not whole.startswith(head):
+      raise sources.BadRow(
+        'the chat template renders the prompt otherwise when the response '
+        'follows'
+      )
+    text = whole[len(head) :].rstrip()
+    if self._template and self._hf.eos_token:
+      text = text.removesuffix(self._hf.eos_token)
+    return head, text
+
+  def _render(self, messages: list[Message], open_turn: bool) -> str:
+    if self._template is None:
+      return self._render_plainly(messages)
+    try:
+      return self._hf.apply_chat_template(
+        messages,
+        chat_template=self._template,
+        tokenize=False,
+        add_generation_prompt=open_turn,
+        date_string=PINNED_DATE.strftime('%d %b %Y'),
+      )
+    # A template is a program, and raises what it likes.
+    except Exception as error:
+      told = ' '.join(str(error).split())
+      raise sources.BadRow(f'the chat template refuses it: {told}') from error
+
+  def _render_plainly(self, messages: list[Message]) -> str:
+    return ''.join(
+      self.frame(message['content'])
+      if message['role'] == 'user'
+      else self.response(message['content']) + '\n'
+      for message in messages
+    )
+
+
+def _template_of(hf) -> str:
+  try:
+    template = hf.get_chat_template()
+  except ValueError as error:  # several, none of them the default
+    raise errors.UserError(f'tokenizer: {error}') from error
+  if not isinstance(template, str):
+    raise errors.UserError(
+      f'tokenizer: chat_template is {template!r}, not text; correct it in '
+      'tokenizer_config.json'
+    )
+  return template
+
+
+def _pinned(template: str) -> str:
+  """Puts a macro of its name before the function that tells the time."""
+  if 'strftime_now' not in template:
+    return template
+  letters = [*(f'-{c}' for c in 'dmHIMSj'), *'aAbBcdfHIjmMpSUwWxXyYzZ']
+  steps = ''.join(
+    f' | replace({_quoted("%" + c)}, {_quoted(PINNED_DATE.strftime("%" + c))})'
+    for c in letters
+  )
+  return (
+    '{%- macro strftime_now(format) -%}{{ format'
+    + steps
+    + ' }}{%- endmacro -%}'
+    + template
+  )
+
+
+def plain_template(prompt_template: str) -> str:
+  """The plain rendering as a chat template (Jinja), for exported tokenizers.
+
+  The beginning of sequence is left to the tokenizer, the end stands behind the
+  last response.
+  """
+  before, _, after = prompt_template.partition('{prompt}')
+  prompt = response = "message['content']"
+  if prompt_template != '{prompt}':
+    prompt += '.strip()'
+  response += '.strip()' if _ends_in_space(prompt_template) else '.rstrip()'
+  return (
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    f'{{{{ {_quoted(before)} + {prompt} + {_quoted(after)} }}}}'
+    f'{{% elif loop.last %}}{{{{ {response} + eos_token }}}}'
+    f'{{% else %}}{{{{ {response} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
+  )
+
+
+def _ends_in_space(prompt_template: str) -> bool:
+  return prompt_template[-1:].isspace()
+
+
+def _quoted(text: str) -> str:
+  """A Jinja literal; its escapes are those of Python and of JSON."""
+  return json.dumps(text)
+
+
+BadRow = sources.BadRow
 
 MOST_PAIRS = 10_000  # of one row; lists of a thousand texts make a million
 MOST_CHARACTERS = 2**20  # of one text; tokenising takes 200 bytes for each
@@ -40,7 +202,7 @@ PROMPTS = 'prompt; messages; or any format of preferences'
 TURN_BORDERS = ('\n\nAssistant:',)
 
 
-def preference_rows(row: Any, chat: chat_lib.Chat) -> list[dict]:
+def preference_rows(row: Any, chat: Chat) -> list[dict]:
   """Pairs of one row: dicts of prompt, chosen, rejected and perhaps margin.
 
   Raises:
@@ -66,7 +228,7 @@ def preference_rows(row: Any, chat: chat_lib.Chat) -> list[dict]:
   return made
 
 
-def response_row(row: Any, chat: chat_lib.Chat) -> dict:
+def response_row(row: Any, chat: Chat) -> dict:
   """Prompt and response of one row of supervised fine-tuning.
 
   Of a conversation the last turn is the response. A bare `text` is all
@@ -94,7 +256,7 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
   return {'prompt': prompt, 'response': response}
 
 
-def prompt_row(row: Any, chat: chat_lib.Chat) -> dict:
+def prompt_row(row: Any, chat: Chat) -> dict:
   """The prompt of one row of any format that has one.
 
   Raises:
@@ -131,7 +293,7 @@ def prompt_row(row: Any, chat: chat_lib.Chat) -> dict:
 # ---------------------------------------------------------------------------
 
 
-def _chosen_and_rejected(row: dict, chat: chat_lib.Chat):
+def _chosen_and_rejected(row: dict, chat: Chat):
   for field in ('chosen', 'rejected'):
     if field not in row:
       raise BadRow(f'{field!r} is missing')
@@ -237,7 +399,7 @@ def _common_turns(chosen: list[dict], rejected: list[dict]) -> int:
   return shared
 
 
-def _ranked(row: dict, chat: chat_lib.Chat):
+def _ranked(row: dict, chat: Chat):
   """All pairs of different rank among completions to one context."""
   if 'context' not in row:
     raise BadRow("'context' is missing")
@@ -285,7 +447,7 @@ def _margin(row: dict) -> float | None:
 # ---------------------------------------------------------------------------
 
 
-def _answer(prompt, response, field: str, chat: chat_lib.Chat):
+def _answer(prompt, response, field: str, chat: Chat):
   """Texts of a prompt and of one response to it, each plain or in turns."""
   if _is_conversation(prompt) or _is_conversation(response):
     name = 'prompt'
@@ -299,7 +461,7 @@ def _answer(prompt, response, field: str, chat: chat_lib.Chat):
   return framed, chat.response(_text(response, field))
 
 
-def _split(prompt, response, field: str, chat: chat_lib.Chat):
+def _split(prompt, response, field: str, chat: Chat):
   if not response:
     raise BadRow(f'{field!r} adds no turn to the prompt')
   if response[0]['role'] != 'assistant' or response[-1]['role'] != 'assistant':
@@ -393,8 +555,51 @@ def _fields(row) -> dict:
   return {key: value for key, value in row.items() if value is not None}
 
 
-def _unknown(row: dict, told: str = '') -> rejects.UnknownFormat:
+def _unknown(row: dict, told: str = '') -> sources.UnknownFormat:
   names = ', '.join(sorted(map(str, row))[:12]) or 'none'
-  return rejects.UnknownFormat(
+  return sources.UnknownFormat(
     f'{told or "in no known format"}; its fields: {names}'
   )
+
+
+def flip_mask(num_rows: int, fraction: float, seed: int) -> np.ndarray:
+  """Chooses which labels of a training set are swapped.
+
+  The mask depends on the size, the fraction and this seed only, never on a
+  member, a method or an order of the data: averaging over members must not
+  average over different noise (WARM section 4.2 swaps 25 % once).
+
+  Args:
+    num_rows: number of preference pairs.
+    fraction: share of swapped labels in [0, 1].
+    seed: seed of the corruption, used for nothing else.
+
+  Returns:
+    [num_rows] bool with exactly round(fraction * num_rows) True.
+
+  Raises:
+    UserError: fraction outside [0, 1].
+  """
+  if not 0.0 <= fraction <= 1.0:
+    raise errors.UserError(
+      f'corruption: the fraction of swapped labels is {fraction}, '
+      'give a number from 0 to 1'
+    )
+  mask = np.zeros(num_rows, bool)
+  rng = np.random.default_rng(seed)
+  chosen = rng.permutation(num_rows)[: round(fraction * num_rows)]
+  mask[chosen] = True
+  return mask
+
+
+def swap_labels(rows: list[dict], flips: np.ndarray) -> list[dict]:
+  """Swaps `chosen` and `rejected` where flips is True; adds `flipped`."""
+  return [
+    row
+    | {
+      'chosen': row['rejected'] if flip else row['chosen'],
+      'rejected': row['chosen'] if flip else row['rejected'],
+      'flipped': bool(flip),
+    }
+    for row, flip in zip(rows, flips, strict=True)
+  ]

@@ -1,27 +1,192 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Rows of text in and out: JSON lines, parquet, TFDS and `datasets` folders.
 
-Rows are read one at a time; a row that is no JSON comes as a `rejects.BadRow`
+Rows are read one at a time; a row that is no JSON comes as a `BadRow`
 for the caller to count. TFDS is used without TensorFlow: a builder that writes
 array_record, and the data source that reads it back. The toy world goes through
 the same reader as a data set that a user has prepared.
 """
 
+import collections
 import contextlib
 import glob
 import gzip
 import io
+import json
+import os
 import pathlib
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from warm_jax import errors, strict_json
-from warm_jax.data import rejects
+
+# So many rows at the start of a file, all unusable, are enough to judge it.
+FIRST_ROWS = 100
+EXAMPLES = 3
+_MOST = 300  # characters of a reason
+
+
+class BadRow(Exception):
+  """A row that cannot be used; the text says why, in one short line."""
+
+  def __init__(self, reason: str):
+    super().__init__(errors.one_line(reason, _MOST))
+
+
+class UnknownFormat(BadRow):
+  """A row whose fields are those of no format known here."""
+
+
+class SourceRow(NamedTuple):
+  """One row of a source.
+
+  Attributes:
+    file: the file it stands in, or the name of the data set.
+    number: line of the file (JSON lines) or number of the row, from 1.
+    value: the row, or the `BadRow` that reading it gave.
+  """
+
+  file: str
+  number: int
+  value: Any
+
+
+class Rejects:
+  """Collects the unusable rows of all files that a stage reads.
+
+  Args:
+    path: where `write` names them, one JSON object a line.
+    max_rejected: the share of a source that may be unusable.
+  """
+
+  def __init__(self, path: str | pathlib.Path, max_rejected: float = 0.0):
+    self.path = pathlib.Path(path)
+    self.max_rejected = max_rejected
+    # {(source, what it was read as): ...}; a source may serve several splits.
+    self._counts: dict[tuple[str, str], int] = {}
+    self._found: dict[tuple[str, str], list[tuple[str, int, str]]] = {}
+
+  @property
+  def counts(self) -> dict[str, int]:
+    """{source: number of its rows}, twice if it was read as two things."""
+    out = dict.fromkeys((source for source, _ in self._counts), 0)
+    for (source, _), num in self._counts.items():
+      out[source] += num
+    return out
+
+  @property
+  def rejected(self) -> dict[str, int]:
+    """{source: number of its rows that cannot be used}."""
+    out = dict.fromkeys(self.counts, 0)
+    for (source, _), rows in self._found.items():
+      out[source] += len(rows)
+    return out
+
+  @property
+  def rows(self) -> list[tuple[str, int, str]]:
+    """(file, number, reason) of all that cannot be used."""
+    return [row for rows in self._found.values() for row in rows]
+
+  def read(
+    self,
+    source: str,
+    rows: Iterable[SourceRow],
+    convert: Callable[[dict], Any],
+    formats: str = '',
+  ) -> Iterator[tuple[SourceRow, Any]]:
+    """Yields what `convert` makes of each usable row.
+
+    Args:
+      source: as the user named it.
+      rows: of the source, in order.
+      convert: raises BadRow for a row that cannot be used.
+      formats: the formats it knows, for a message.
+
+    Yields:
+      (row, converted value).
+
+    Raises:
+      UserError: no rows, too many unusable ones, or none usable; the file of
+        rejected rows is written first.
+    """
+    count, kinds = 0, set()
+    found: list[tuple[str, int, str]] = []
+    for row in rows:
+      count += 1
+      try:
+        if isinstance(row.value, BadRow):
+          raise row.value
+        value = convert(row.value)
+      except BadRow as bad:
+        found.append((row.file, row.number, str(bad)))
+        kinds.add(type(bad))
+        if count == FIRST_ROWS == len(found):
+          break  # all of them: the rest will hardly be better
+        continue
+      yield row, value
+    self._counts[source, formats], self._found[source, formats] = count, found
+    if not count:
+      raise errors.UserError(f'{source}: no rows in it')
+    if len(found) == count or len(found) > self.max_rejected * count:
+      self.write()
+      known = formats if kinds == {UnknownFormat} else ''
+      raise errors.UserError(self._too_many(source, count, found, known))
+
+  def _too_many(self, source, count, found, known) -> str:
+    if len(found) == count:
+      first = 'first ' if count == FIRST_ROWS else ''
+      told = f'{source}: none of its {first}{count} rows can be used'
+    else:
+      told = (
+        f'{source}: {len(found)} of {count} rows cannot be used, more than '
+        f'data.max_rejected={self.max_rejected:g} allows'
+      )
+    # Where no field is known, the other rows say the same as the first.
+    examples = '; '.join(
+      f'{"" if name == source else f"{name}, "}row {number}: {reason}'
+      for name, number, reason in found[: 1 if known else EXAMPLES]
+    )
+    return (
+      f'{told}: {examples}'
+      + (f'; known: {known}' if known else '')
+      + f'; all of them are named in {self.path}'
+    )
+
+  def write(self) -> None:
+    """Writes all rejected rows; without any, no file is left."""
+    found = self.rows
+    if not found:
+      self.path.unlink(missing_ok=True)
+      return
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    partial = self.path.with_name(f'{self.path.name}.tmp')
+    with partial.open('w', encoding='utf-8') as file:
+      for name, number, reason in found:
+        row = {'file': name, 'row': number, 'reason': reason}
+        file.write(json.dumps(row, ensure_ascii=True) + '\n')
+    os.replace(partial, self.path)
+
+  def summary(self) -> str:
+    """One line: how many rows, why, and where they are named; '' for none."""
+    found = self.rows
+    if not found:
+      return ''
+    reasons = collections.Counter(reason for _, _, reason in found)
+    told = ', '.join(
+      f'{reason} ({num})' for reason, num in reasons.most_common(EXAMPLES)
+    )
+    more = len(reasons) - EXAMPLES
+    return (
+      f'{len(found)} of {sum(self._counts.values())} rows rejected: {told}'
+      + (f' and {more} other reasons' if more > 0 else '')
+      + f'; named in {self.path}'
+    )
+
 
 PREFERENCE_FIELDS = ('prompt', 'chosen', 'rejected')
 RESPONSE_FIELDS = ('prompt', 'response')
@@ -29,7 +194,7 @@ BLOCK = 512  # rows that are read at a time
 MAX_LINE = 2**25  # bytes; a file without line breaks must not fill the memory
 
 
-def open_rows(source: str) -> Iterator[rejects.SourceRow]:
+def open_rows(source: str) -> Iterator[SourceRow]:
   """Yields the rows of a source one at a time, in its order.
 
   Args:
@@ -43,7 +208,7 @@ def open_rows(source: str) -> Iterator[rejects.SourceRow]:
       hf:FOLDER[:SPLIT], saved by `save_to_disk` of the library `datasets`.
 
   Yields:
-    SourceRow with a dict, or with the `rejects.BadRow` of a line that is not
+    SourceRow with a dict, or with the `BadRow` of a line that is not
     JSON.
 
   Raises:
@@ -78,7 +243,7 @@ def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
   """
   rows = []
   for file, number, row in open_rows(source):
-    if isinstance(row, rejects.BadRow):
+    if isinstance(row, BadRow):
       raise errors.UserError(f'{file}, row {number}: {row}')
     for field in fields:
       if not isinstance(row, dict) or not isinstance(row.get(field), str):
@@ -91,9 +256,9 @@ def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
   return rows
 
 
-def _numbered(name: str, rows: Iterable) -> Iterator[rejects.SourceRow]:
+def _numbered(name: str, rows: Iterable) -> Iterator[SourceRow]:
   for number, row in enumerate(rows, 1):
-    yield rejects.SourceRow(name, number, row)
+    yield SourceRow(name, number, row)
 
 
 def _paths(source: str) -> list[pathlib.Path]:
@@ -111,7 +276,7 @@ def _paths(source: str) -> list[pathlib.Path]:
   return found
 
 
-def _jsonl_rows(path: pathlib.Path) -> Iterator[rejects.SourceRow]:
+def _jsonl_rows(path: pathlib.Path) -> Iterator[SourceRow]:
   opener = gzip.open if path.suffix == '.gz' else open
   number = 0
   try:
@@ -121,9 +286,9 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator[rejects.SourceRow]:
         if len(line) > MAX_LINE and not line.endswith(b'\n'):
           _skip_line(lines)
           told = f'the line is longer than {MAX_LINE >> 20} MB'
-          yield rejects.SourceRow(str(path), number, rejects.BadRow(told))
+          yield SourceRow(str(path), number, BadRow(told))
         elif line.strip():
-          yield rejects.SourceRow(str(path), number, _parsed(line))
+          yield SourceRow(str(path), number, _parsed(line))
   except (OSError, EOFError, zlib.error) as error:
     raise errors.UserError(
       f'{path}, after row {number}: the file is damaged ({error})'
@@ -144,7 +309,7 @@ def _parsed(line: bytes):
     return strict_json.loads(line)
   except ValueError as error:
     told = 'not UTF-8' if isinstance(error, UnicodeError) else 'not JSON'
-    return rejects.BadRow(f'{told} ({error})')
+    return BadRow(f'{told} ({error})')
 
 
 def _parquet_rows(path: pathlib.Path) -> Iterator[dict]:
@@ -172,14 +337,14 @@ def _parquet_rows(path: pathlib.Path) -> Iterator[dict]:
 
 
 def _table_rows(batch) -> list:
-  """Rows of a table; a `rejects.BadRow` for each that Python cannot hold."""
+  """Rows of a table; a `BadRow` for each that Python cannot hold."""
   # Text that is not UTF-8, days before the year 1, fields of one name: the
   # errors have no type in common.
   try:
     return batch.to_pylist()
   except Exception as error:
     if len(batch) == 1:
-      return [rejects.BadRow(f'not readable ({error})')]
+      return [BadRow(f'not readable ({error})')]
   return [
     row for i in range(len(batch)) for row in _table_rows(batch[i : i + 1])
   ]

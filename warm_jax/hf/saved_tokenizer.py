@@ -11,7 +11,7 @@ import pathlib
 from typing import Any
 
 from warm_jax import errors
-from warm_jax.data import chat
+from warm_jax.data import formats
 
 # In transformers 5 the same class has a second name, unknown to version 4.
 _CLASS = {'TokenizersBackend': 'PreTrainedTokenizerFast'}
@@ -32,7 +32,7 @@ def save(
   Args:
     folder: an existing folder.
     tokenizer: `data.tokenizer.Tokenizer`.
-    prompt_template: see `chat.plain_template`, which is the chat template of a
+    prompt_template: see `formats.plain_template`, which is the chat template of a
       tokenizer that has none of its own.
     padding_side: 'right' or 'left'; None keeps the tokenizer's.
   """
@@ -47,7 +47,7 @@ def save(
     config['padding_side'] = padding_side
   opens = _add_beginning(folder / 'tokenizer.json', tokenizer)
   if not tokenizer.hf.chat_template:
-    template = chat.plain_template(prompt_template)
+    template = formats.plain_template(prompt_template)
     if opens:
       # Templates write it themselves: transformers adds none behind them.
       template = '{{ bos_token }}' + template

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from warm_jax import members, processes, rewards
-from warm_jax.data import corruption, encoding, sources, toy_world
+from warm_jax.data import encoding, formats, sources, toy_world
 from warm_jax.stages import language, user_data, world
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
@@ -42,12 +42,12 @@ def run(run) -> dict:
     split: _pairs(run, split, num, [writers[k] for k in kinds])
     for split, (num, kinds) in sets.items()
   }
-  flips = corruption.flip_mask(
+  flips = formats.flip_mask(
     len(rows['train']), config.swapped, seed=run.key('flips')
   )
   for split, part in rows.items():
     mask = flips if split == 'train' else np.zeros(len(part), bool)
-    rows[split] = corruption.swap_labels(part, mask)
+    rows[split] = formats.swap_labels(part, mask)
   processes.on_first(lambda: sources.write_tfds(rows, NAME, folder) and None)
   agreement = {
     split: float(np.mean([row['gold_margin'] > 0 for row in part]))

@@ -3,14 +3,14 @@
 
 `world` reads every named file, names the rows that cannot be used, and writes
 what language models train on; `preferences` writes the pairs that reward models
-train on. Both write token ids (`data.storage`), which later stages map.
+train on. Both write token ids (`data.encoding`), which later stages map.
 """
 
 import shutil
 from collections.abc import Callable, Iterable
 
 from warm_jax import errors
-from warm_jax.data import encoding, loader, storage
+from warm_jax.data import encoding, loader
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.stages import base, user_files
 from warm_jax.stages import world as toy_world
@@ -50,7 +50,7 @@ def world(run) -> dict:
   rejected.write()
   # Nothing takes its name before all is well: the config may be mended.
   made, written = {}, {}
-  with storage.new_folder(folder / ROWS) as partial:
+  with encoding.new_folder(folder / ROWS) as partial:
     if isinstance(run.config.model, str):
       tokenizer = toy_world.tokenizer(run)
     else:
@@ -97,8 +97,8 @@ def _write(run, folder, source, rows, tokenizer) -> dict[str, int]:
   config = run.config.data
   if run.config.kind in RL_SECTIONS:
     room = config.max_length - rl_settings(run).max_new_tokens
-    return storage.write_prompts(folder, rows, tokenizer, room, source)
-  return storage.write_responses(
+    return encoding.write_prompts(folder, rows, tokenizer, room, source)
+  return encoding.write_responses(
     folder, rows, tokenizer, config.max_length, source, config.overlong
   )
 
@@ -190,9 +190,9 @@ def preferences(run) -> dict:
   splits = user_files.load_splits(run.folder('world') / SPLITS)
   chat, tokenizer = user_files.chat_of(run), toy_world.tokenizer(run)
   written = {}
-  with storage.new_folder(folder / PAIRS) as partial:
+  with encoding.new_folder(folder / PAIRS) as partial:
     for name, split in splits.items():
-      written[name] = storage.write_preferences(
+      written[name] = encoding.write_preferences(
         partial / name,
         user_files.pairs(split, chat),
         tokenizer,
@@ -250,30 +250,30 @@ def rl_settings(run):
   return run.config[RL_SECTIONS[run.config.kind]]
 
 
-def prompts(run, split: str) -> storage.StoredSequences:
+def prompts(run, split: str) -> encoding.StoredSequences:
   """Encoded prompts of a run that trains policies, in a random order.
 
   Args:
     run: of the pipeline.
     split: 'train', or 'test' for evaluation.
   """
-  return storage.open_sequences(
+  return encoding.open_sequences(
     run.folder('world') / ROWS / split,
     toy_world.tokenizer(run).pad_id,
     loader.order_seed(run.config.seed, 'prompts', split),
   )
 
 
-def responses(run, split: str) -> storage.StoredSequences:
+def responses(run, split: str) -> encoding.StoredSequences:
   """Encoded rows of prompt and response: `sft` or `pretrain`."""
-  return storage.open_sequences(
+  return encoding.open_sequences(
     run.folder('world') / ROWS / split, toy_world.tokenizer(run).pad_id
   )
 
 
 def pairs(run, split: str) -> encoding.Preferences:
   """Encoded pairs of a split, in a random order (so the first are a sample)."""
-  return storage.open_preferences(
+  return encoding.open_preferences(
     run.folder('preferences') / PAIRS / split,
     toy_world.tokenizer(run).pad_id,
     loader.order_seed(run.config.seed, 'pairs', split),

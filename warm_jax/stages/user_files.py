@@ -16,15 +16,7 @@ from typing import Any
 import numpy as np
 
 from warm_jax import errors
-from warm_jax.data import chat as chat_lib
-from warm_jax.data import (
-  corruption,
-  encoding,
-  formats,
-  loader,
-  rejects,
-  sources,
-)
+from warm_jax.data import encoding, formats, loader, sources
 from warm_jax.stages import world
 
 
@@ -59,17 +51,17 @@ class Split:
     return Split(self.source, **arrays)
 
 
-def chat_of(run) -> chat_lib.Chat:
+def chat_of(run) -> formats.Chat:
   """How the run writes prompts and conversations."""
   has_base = isinstance(run.config.model, str)
-  return chat_lib.Chat(
+  return formats.Chat(
     world.tokenizer(run) if has_base else None, run.config.data.prompt_template
   )
 
 
-def rejects_of(run) -> rejects.Rejects:
+def rejects_of(run) -> sources.Rejects:
   """The collector of unusable rows of stage `world`."""
-  return rejects.Rejects(
+  return sources.Rejects(
     run.folder('world') / 'rejected.jsonl', run.config.data.max_rejected
   )
 
@@ -80,7 +72,7 @@ def rejects_of(run) -> rejects.Rejects:
 
 
 def responses(
-  source: str, chat: chat_lib.Chat, rejected: rejects.Rejects | None = None
+  source: str, chat: formats.Chat, rejected: sources.Rejects | None = None
 ) -> Iterator[dict]:
   """Usable rows of prompt and response.
 
@@ -93,9 +85,9 @@ def responses(
   if rejected is None:
     for row in sources.open_rows(source):
       try:
-        if not isinstance(row.value, rejects.BadRow):
+        if not isinstance(row.value, sources.BadRow):
           yield formats.response_row(row.value, chat)
-      except rejects.BadRow:
+      except sources.BadRow:
         pass
     return
   rows = rejected.read(
@@ -108,7 +100,7 @@ def responses(
     yield row
 
 
-def pairs(split: Split, chat: chat_lib.Chat) -> Iterator[dict]:
+def pairs(split: Split, chat: formats.Chat) -> Iterator[dict]:
   """Rows of a split: prompt, chosen, rejected, flipped, row, perhaps margin."""
   found = _read(split, lambda row: formats.preference_rows(row, chat))
   for number, row, flip in found:
@@ -117,7 +109,7 @@ def pairs(split: Split, chat: chat_lib.Chat) -> Iterator[dict]:
     yield row | {'flipped': flip, 'row': number}
 
 
-def prompts(split: Split, chat: chat_lib.Chat) -> Iterator[dict]:
+def prompts(split: Split, chat: formats.Chat) -> Iterator[dict]:
   """Rows of a split of prompts."""
   for _, row, _ in _read(split, lambda row: [formats.prompt_row(row, chat)]):
     yield row
@@ -141,7 +133,7 @@ def _read(split: Split, convert: Callable) -> Iterator[tuple[int, dict, bool]]:
       continue
     try:
       made = convert(row.value)
-    except rejects.BadRow:
+    except sources.BadRow:
       raise changed from None
     while wanted < len(split) and split.places[wanted] == place:
       part = int(split.parts[wanted])
@@ -159,7 +151,7 @@ def _read(split: Split, convert: Callable) -> Iterator[tuple[int, dict, bool]]:
 
 
 def split_pairs(
-  run, chat: chat_lib.Chat, rejected: rejects.Rejects
+  run, chat: formats.Chat, rejected: sources.Rejects
 ) -> dict[str, Split]:
   """Splits of preference pairs; swaps labels of train.
 
@@ -181,7 +173,7 @@ def split_pairs(
     formats.PREFERENCES,
     'preference pairs',
   )
-  flips = corruption.flip_mask(
+  flips = formats.flip_mask(
     len(splits['train']), run.config.data.swapped, seed=run.key('flips')
   )
   splits['train'] = dataclasses.replace(splits['train'], flips=flips)
@@ -189,7 +181,7 @@ def split_pairs(
 
 
 def split_prompts(
-  run, chat: chat_lib.Chat, rejected: rejects.Rejects
+  run, chat: formats.Chat, rejected: sources.Rejects
 ) -> dict[str, Split]:
   """Splits of prompts, `train` and `test`; see `split_pairs`."""
   return _splits(
