@@ -118,13 +118,13 @@ def profile(found) -> str:
 
 
 def fill(root: pathlib.Path, found: dict[str, dict]) -> None:
-  """Writes the table between the markers of both READMEs.
+  """Writes the table between the markers of docs/speed.md and experiments/speed/README.md.
 
   Raises:
     UserError: a README without the markers.
   """
   text = markdown(found)
-  ledger.fill(root / 'README.md', text)
+  ledger.fill(root / 'docs' / 'speed.md', text)
   ledger.fill(
     root / 'experiments' / 'speed' / 'README.md',
     f'{text}\n\n{details(found)}',

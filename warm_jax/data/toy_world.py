@@ -84,7 +84,7 @@ WORDS = (
   WORDY,
 )
 
-# The utility's price list, in the unit of a fact's weight. In the README too.
+# The utility's price list, in the unit of a fact's weight. In docs/design.md too.
 INVENTED = 1.0  # a phrase the post does not support
 IRRELEVANT = 1.0  # a fact of weight 0
 REPEATED = 0.25  # naming a fact again
