@@ -140,17 +140,17 @@ def test_leaves_on_the_host_stay_there():
 
 
 def test_errors_name_the_leaf():
-  a, b = {'x': jnp.ones(2)}, {'x': jnp.ones(3)}
-  with pytest.raises(errors.UserError, match=r"\['x'\].*member 1"):
+  a, b = {'x': np.ones(2)}, {'x': np.ones(3)}
+  with pytest.raises(errors.UserError, match='leaf x .*tree 1'):
     members.stack([a, b])
-  with pytest.raises(errors.UserError, match='member 1'):
-    members.stack([a, {'y': jnp.ones(2)}])
+  with pytest.raises(errors.UserError, match='leaf x is in one tree'):
+    members.stack([a, {'y': np.ones(2)}])
   with pytest.raises(errors.UserError, match='at least one'):
     members.stack([])
-  with pytest.raises(errors.UserError, match=r"\['x'\].*\['y'\]"):
-    members.num_members({'x': jnp.ones(2), 'y': jnp.ones(3)})
-  with pytest.raises(errors.UserError, match='no member axis'):
-    members.num_members({'x': jnp.ones(())})
+  with pytest.raises(errors.UserError, match='leaf y has leading size 3'):
+    members.num_members({'x': np.ones(2), 'y': np.ones(3)})
+  with pytest.raises(errors.UserError, match='leading size 0'):
+    members.num_members({'x': np.ones(())})
   with pytest.raises(errors.UserError, match='no leaves'):
     members.num_members({})
   with pytest.raises(errors.UserError, match='member 2 of 2'):

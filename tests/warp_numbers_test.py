@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import merging, trees
+from warm_jax import members, merging
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 from warm_jax.training import warp
@@ -287,7 +287,7 @@ def test_groups_of_a_real_model():
     'backbone/layers_1',
     'lm_head',
   ]
-  names = list(trees.named_leaves(init))
+  names = list(members.named_leaves(init))
   groups = {n: merging.group_of(n, 'layer') for n in names}
   # The norms inside a layer go with it.
   assert groups['backbone/layers_1/mlp_norm/scale'] == 'backbone/layers_1'
@@ -314,9 +314,9 @@ class _Reference:
   """The merge in float64, on one flat vector a group; from the paper."""
 
   def __init__(self, init, stack, group):
-    self._init = {k: np.asarray(v) for k, v in trees.named_leaves(init).items()}
+    self._init = {k: np.asarray(v) for k, v in members.named_leaves(init).items()}
     self._stack = {
-      k: np.asarray(v) for k, v in trees.named_leaves(stack).items()
+      k: np.asarray(v) for k, v in members.named_leaves(stack).items()
     }
     self._names = {}
     for name in self._init:
@@ -371,7 +371,7 @@ class _Reference:
 
 
 def _assert_leaves_close(tree, expected, atol):
-  for name, leaf in trees.named_leaves(tree).items():
+  for name, leaf in members.named_leaves(tree).items():
     np.testing.assert_allclose(
       np.asarray(leaf, np.float64),
       expected[name],
@@ -397,7 +397,7 @@ def test_iteration_in_float64(group, num_members):
   # Relative to the change, which is what training has found.
   change = _flat(merged) - _flat(init)
   exact = np.concatenate(
-    [reference.weights(fold)[n].ravel() for n in trees.named_leaves(init)]
+    [reference.weights(fold)[n].ravel() for n in members.named_leaves(init)]
   ) - _flat(init)
   error = np.linalg.norm(change - exact) / np.linalg.norm(exact)
   assert error < 2e-5
@@ -408,8 +408,8 @@ def test_ends_of_an_iteration(group):
   """One member is its own merge; eta = 0 and 1 are init and merged."""
   init, stack = _model(1)
   merged = warp.merge(init, stack, 'slerp', group)
-  for name, leaf in trees.named_leaves(stack).items():
-    np.testing.assert_array_equal(trees.named_leaves(merged)[name], leaf[0])
+  for name, leaf in members.named_leaves(stack).items():
+    np.testing.assert_array_equal(members.named_leaves(merged)[name], leaf[0])
   for eta, expected in ((0.0, init), (1.0, merged)):
     moved = merging.liti(init, merged, eta)
     jax.tree.map(np.testing.assert_array_equal, moved, expected)
@@ -419,7 +419,7 @@ def test_lerp_is_the_mean_in_float64():
   init, stack = _model(3)
   expected = {
     n: np.asarray(x, np.float64).mean(0)
-    for n, x in trees.named_leaves(stack).items()
+    for n, x in members.named_leaves(stack).items()
   }
   _assert_leaves_close(
     warp.merge(init, stack, 'lerp', 'tensor'), expected, 3e-8

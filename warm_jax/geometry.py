@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import merging, trees
+from warm_jax import members, merging
 
 PyTree = Any
 
@@ -35,17 +35,17 @@ def norms_and_cosines(
     {group: {'norms': [M], 'cosines': [M, M]}} float64 of float32 products, the
     groups in the order of the tree; NaN where a member did not move.
   """
-  num_members = trees.num_members(stacked)
+  num_members = members.num_members(stacked)
   if init is not None:
-    trees.check_match(init, jax.tree.map(lambda x: x[0], stacked))
-    init = trees.named_leaves(init)
+    members.check_match(init, jax.tree.map(lambda x: x[0], stacked))
+    init = members.named_leaves(init)
   grams: dict[str, np.ndarray] = {}
-  for name, leaf in trees.named_leaves(stacked).items():
-    if not trees.is_float(leaf):
+  for name, leaf in members.named_leaves(stacked).items():
+    if not members.is_float(leaf):
       continue
-    vectors = trees.upcast(leaf)
+    vectors = members.upcast(leaf)
     if init is not None:
-      vectors = vectors - trees.upcast(init[name])[None]
+      vectors = vectors - members.upcast(init[name])[None]
     gram = np.asarray(_gram(vectors.reshape(num_members, -1)), np.float64)
     key = merging.group_of(name, group)
     grams[key] = grams.get(key, 0.0) + gram

@@ -1,8 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The member axis: M models as one tree with a leading axis.
+"""The member axis: M models as one parameter tree with leaves [M, ...].
 
 All other code is written for ONE member; this module adds the axis, once, at
-the edge.
+the edge. It also names the leaves of a tree and checks that trees match.
 """
 
 import functools
@@ -23,11 +23,11 @@ MODES = ('vmap', 'scan', 'auto')
 def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
   """Maps a one-member function over the leading axis of ALL its arguments.
 
-  'vmap' computes the members together; 'scan' one after another, in one
-  compiled loop. Results agree up to the order of float additions. 'auto' takes
-  'scan' on CPU, where a batched matmul is slower than a loop over plain ones,
-  and 'vmap' elsewhere or where the members lie on several devices: a loop over
-  a sharded axis would bring every member to every device.
+  'vmap' computes the members together, 'scan' one after another in one compiled
+  loop. Results agree up to the order of float additions. 'auto' takes 'scan' on
+  CPU, where a batched matmul is slower than a loop over plain ones, and 'vmap'
+  elsewhere and where members are sharded over devices (a loop over a sharded
+  axis would bring every member to every device).
 
   Args:
     fn: function of positional arguments, each a tree of arrays.
@@ -38,8 +38,8 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
     [M, ...].
 
   Raises:
-    UserError: unknown mode; when called, 'scan' over members that lie on
-      several devices.
+    UserError: unknown mode; when called, 'scan' over members that are sharded
+      over several devices.
   """
   if mode not in MODES:
     raise errors.UserError(
@@ -64,51 +64,10 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
   return mapped
 
 
-def partial(fn: Callable, **static) -> Callable:
-  """functools.partial, the same object for the same function and settings.
-
-  jax keeps traced programs by function object. A loop that makes its step anew
-  from equal settings (the next iteration of WARP, the next seed, a relaunch)
-  would be traced again, for seconds; with this it is found.
-
-  Args:
-    fn: a function.
-    **static: hashable settings.
-  """
-  return _partial(fn, tuple(sorted(static.items())))
-
-
-@functools.lru_cache(maxsize=64)
-def _partial(fn, static):
-  return functools.partial(fn, **dict(static))
-
-
-@functools.lru_cache(maxsize=32)
-def jit_step(step: Callable, mode: str = 'auto') -> Callable:
-  """Compiles one training step of M members; the same step only once.
-
-  Args:
-    step: of ONE member: (state, ...) -> (state, metrics).
-    mode: see `map_members`.
-
-  Returns:
-    The same over leaves [M, ...]. The old state is donated, and on a mesh the
-    new one lies where the old one lay.
-  """
-  mapped = map_members(step, mode)
-
-  def run(state, *rest):
-    state, metrics = mapped(state, *rest)
-    return sharding.constrain(state, 1), metrics
-
-  return jax.jit(run, donate_argnums=0)
-
-
 def _at_once(fn: Callable, **kwargs) -> Callable:
-  """One program for all leaves: one each would be compiled for every shape.
+  """Compiles `fn` for all leaves together, unless they must be handled apart.
 
-  Not where a leaf is on the host: then each is handled on its own, and `member`
-  brings none to a device. Nor on a mesh, where a program that takes a member of
+  A tree on the host stays there. On a mesh one program that takes a member of
   all leaves might bring the whole stack to every device at once.
   """
   compiled = jax.jit(fn, **kwargs)
@@ -124,27 +83,14 @@ def _at_once(fn: Callable, **kwargs) -> Callable:
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
-  """Stacks M trees of equal structure: leaves [...] -> [M, ...].
+  """Stacks M matching trees: leaves [...] -> [M, ...].
 
   Raises:
-    UserError: no tree, or trees that differ in structure or shape.
+    UserError: no tree, or trees that do not match, see `check_match`.
   """
   if not trees:
     raise errors.UserError('stack: expected at least one member, got none.')
-  first = jax.tree_util.tree_leaves_with_path(trees[0])
-  structure = jax.tree.structure(trees[0])
-  for i, tree in enumerate(trees[1:], start=1):
-    if jax.tree.structure(tree) != structure:
-      raise errors.UserError(
-        f'stack: member {i} has other leaves than member 0; '
-        'members must be made from one config.'
-      )
-    for (path, a), b in zip(first, jax.tree.leaves(tree)):
-      if jnp.shape(a) != jnp.shape(b):
-        raise errors.UserError(
-          f'stack: leaf {jax.tree_util.keystr(path)} has shape {jnp.shape(b)} '
-          f'in member {i} and {jnp.shape(a)} in member 0.'
-        )
+  check_match(*trees)
   return _stack(*trees)
 
 
@@ -159,12 +105,10 @@ def unstack(tree: PyTree) -> list[PyTree]:
 
 
 def member(tree: PyTree, i: int | jax.Array) -> PyTree:
-  """Takes member i: leaves [M, ...] -> [...].
-
-  An integer i must be in [0, M); a traced i is clipped, as in any gather.
+  """Takes member i: leaves [M, ...] -> [...]; a traced i is clipped.
 
   Raises:
-    UserError: i is out of range.
+    UserError: i is an integer outside [0, M).
   """
   if isinstance(i, int) and not 0 <= i < num_members(tree):
     raise errors.UserError(f'member {i} of {num_members(tree)} does not exist.')
@@ -176,33 +120,106 @@ def _member(tree, i):
   return jax.tree.map(lambda x: x[i], tree)
 
 
-def num_members(tree: PyTree) -> int:
+@functools.partial(_at_once, static_argnums=1)
+def broadcast(tree: PyTree, num: int) -> PyTree:
+  """Copies one member M times: leaves [...] -> [M, ...]."""
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *jnp.shape(x))), tree)
+
+
+def num_members(stacked: PyTree) -> int:
   """M, the common leading axis of all leaves.
 
   Raises:
-    UserError: no leaves, or leaves that disagree.
+    UserError: no leaves, or leaves that disagree; names them.
   """
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  leaves = named_leaves(stacked)
   if not leaves:
-    raise errors.UserError('num_members: the tree has no leaves.')
-  counts = {}
-  for path, leaf in leaves:
-    if not jnp.ndim(leaf):
+    raise errors.UserError('the parameter tree has no leaves')
+  # A leaf without axes counts as a stack of no members.
+  sizes = {name: (*jnp.shape(leaf), 0)[0] for name, leaf in leaves.items()}
+  first, expected = next(iter(sizes.items()))
+  for name, size in sizes.items():
+    if size < 1 or size != expected:
       raise errors.UserError(
-        f'num_members: leaf {jax.tree_util.keystr(path)} has no member axis.'
+        f'leaf {name} has leading size {size}, leaf {first} has {expected}; '
+        'every leaf of a stacked tree is [M, ...]'
       )
-    counts.setdefault(jnp.shape(leaf)[0], jax.tree_util.keystr(path))
-  if len(counts) > 1:
-    found = ', '.join(f'{m} in {path}' for m, path in counts.items())
-    raise errors.UserError(f'num_members: leading axes differ: {found}.')
-  return next(iter(counts))
+  return expected
 
 
-def broadcast(tree: PyTree, num: int) -> PyTree:
-  """Copies one member M times: leaves [...] -> [M, ...]."""
-  return _broadcast(tree, num)
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+  """{'backbone/embed/embedding': leaf, ...} in the order of the tree."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in leaves
+  }
 
 
-@functools.partial(_at_once, static_argnums=1)
-def _broadcast(tree, num):
-  return jax.tree.map(lambda x: jnp.broadcast_to(x, (num, *jnp.shape(x))), tree)
+def is_float(leaf) -> bool:
+  """Whether a leaf takes part in arithmetic (float16/32/64, bfloat16)."""
+  return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def upcast(leaf) -> jax.Array:
+  """A float leaf as float32; float64 stays float64."""
+  leaf = jnp.asarray(leaf)
+  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def check_match(first: PyTree, *others: PyTree) -> None:
+  """Checks that trees have the same leaves, shapes and kinds of numbers.
+
+  Members of other architectures or vocabularies would average to something
+  silently bad. Different floating types are allowed.
+
+  Raises:
+    UserError: names the first leaf that differs.
+  """
+  expected = named_leaves(first)
+  for i, other in enumerate(others, start=1):
+    found = named_leaves(other)
+    for name in [*expected, *found]:
+      if name not in found or name not in expected:
+        raise errors.UserError(
+          f'leaf {name} is in one tree and not in the other (trees 0 and {i}); '
+          'members must share one architecture and one initialisation'
+        )
+      a, b = expected[name], found[name]
+      if jnp.shape(a) != jnp.shape(b):
+        raise errors.UserError(
+          f'leaf {name} has shape {jnp.shape(a)} in tree 0 and {jnp.shape(b)} '
+          f'in tree {i}; members must share one architecture and one vocabulary'
+        )
+      if is_float(a) != is_float(b):
+        raise errors.UserError(
+          f'leaf {name} is {jnp.result_type(a)} in tree 0 and '
+          f'{jnp.result_type(b)} in tree {i}'
+        )
+    if jax.tree.structure(first) != jax.tree.structure(other):
+      raise errors.UserError(
+        f'trees 0 and {i} have the same leaf names in different containers '
+        f'({jax.tree.structure(first)} and {jax.tree.structure(other)})'
+      )
+
+
+def partial(fn: Callable, **static) -> Callable:
+  """Like functools.partial, but equal arguments return the same object."""
+  return _partial(fn, tuple(sorted(static.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def _partial(fn, static):
+  return functools.partial(fn, **dict(static))
+
+
+@functools.lru_cache(maxsize=32)
+def jit_step(step: Callable, mode: str = 'auto') -> Callable:
+  """Compiles one training step of M members; the old state is donated."""
+  mapped = map_members(step, mode)
+
+  def run(state, *rest):
+    state, metrics = mapped(state, *rest)
+    return sharding.constrain(state, 1), metrics
+
+  return jax.jit(run, donate_argnums=0)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, trees
+from warm_jax import errors, members
 
 PyTree = Any
 GROUPS = ('tensor', 'layer', 'model')
@@ -49,12 +49,12 @@ def uniform(stacked: PyTree) -> PyTree:
   Returns:
     Leaves [...], in the dtype of the input.
   """
-  trees.num_members(stacked)
+  members.num_members(stacked)
 
   def mean(leaf):
-    if not trees.is_float(leaf):
+    if not members.is_float(leaf):
       return leaf[0]
-    return trees.upcast(leaf).mean(axis=0).astype(leaf.dtype)
+    return members.upcast(leaf).mean(axis=0).astype(leaf.dtype)
 
   return jax.tree.map(mean, stacked)
 
@@ -69,8 +69,8 @@ def weighted(stacked: PyTree, weights: jax.Array) -> PyTree:
   Returns:
     Leaves [...], in the dtype of the input.
   """
-  num_members = trees.num_members(stacked)
-  weights = trees.upcast(weights)
+  num_members = members.num_members(stacked)
+  weights = members.upcast(weights)
   if weights.shape != (num_members,):
     raise errors.UserError(
       f'cannot merge: {num_members} members need weights of shape '
@@ -78,11 +78,11 @@ def weighted(stacked: PyTree, weights: jax.Array) -> PyTree:
     )
 
   def combine(leaf):
-    if not trees.is_float(leaf):
+    if not members.is_float(leaf):
       return leaf[0]
     # Product and sum, not a matmul: accelerators run float32 matmuls in less.
     scale = weights.reshape((-1,) + (1,) * (leaf.ndim - 1))
-    return (scale * trees.upcast(leaf)).sum(axis=0).astype(leaf.dtype)
+    return (scale * members.upcast(leaf)).sum(axis=0).astype(leaf.dtype)
 
   return jax.tree.map(combine, stacked)
 
@@ -93,17 +93,17 @@ def _mean_of(stacked: PyTree, is_chosen: Any) -> PyTree:
   count = is_chosen.sum().astype(jnp.float32)
 
   def mean(leaf):
-    if not trees.is_float(leaf):
+    if not members.is_float(leaf):
       return leaf[0]
     mask = is_chosen.reshape((-1,) + (1,) * (leaf.ndim - 1))
-    total = jnp.where(mask, trees.upcast(leaf), 0.0).sum(axis=0)
+    total = jnp.where(mask, members.upcast(leaf), 0.0).sum(axis=0)
     return (total / count).astype(leaf.dtype)
 
   return jax.tree.map(mean, stacked)
 
 
 def _check_order(stacked: PyTree, order: Sequence[int]) -> int:
-  num_members = trees.num_members(stacked)
+  num_members = members.num_members(stacked)
   order = [int(i) for i in order]
   if not order or len(set(order)) != len(order):
     raise errors.UserError(f'order {order} is empty or names a member twice')
@@ -177,12 +177,12 @@ def lerp(a: PyTree, b: PyTree, lam: float | jax.Array) -> PyTree:
     b: leaves [...].
     lam: a number or [] array; outside [0, 1] it extrapolates.
   """
-  trees.check_match(a, b)
+  members.check_match(a, b)
 
   def mix(x, y):
-    if not trees.is_float(x):
+    if not members.is_float(x):
       return x
-    mixed = (1.0 - lam) * trees.upcast(x) + lam * trees.upcast(y)
+    mixed = (1.0 - lam) * members.upcast(x) + lam * members.upcast(y)
     return mixed.astype(jnp.asarray(x).dtype)
 
   return jax.tree.map(mix, a, b)
@@ -204,9 +204,9 @@ def ema_update(ema: PyTree, params: PyTree, mu: float | jax.Array) -> PyTree:
 
 def task_vector(params: PyTree, init: PyTree) -> PyTree:
   """Change of the weights since the init, delta = params - init, in float32."""
-  trees.check_match(params, init)
+  members.check_match(params, init)
   return jax.tree.map(
-    lambda p, i: trees.upcast(p) - trees.upcast(i) if trees.is_float(p) else p,
+    lambda p, i: members.upcast(p) - members.upcast(i) if members.is_float(p) else p,
     params,
     init,
   )
@@ -280,18 +280,18 @@ def _slerp_deltas(a: dict, b: dict, lam, group: str) -> dict[str, jax.Array]:
 
 
 def _float_deltas(params: PyTree, init: PyTree) -> dict[str, jax.Array]:
-  deltas = trees.named_leaves(task_vector(params, init))
-  return {name: leaf for name, leaf in deltas.items() if trees.is_float(leaf)}
+  deltas = members.named_leaves(task_vector(params, init))
+  return {name: leaf for name, leaf in deltas.items() if members.is_float(leaf)}
 
 
 def _add_deltas(init: PyTree, deltas: dict[str, jax.Array]) -> PyTree:
   """init + deltas, in the dtype of init."""
   leaves, treedef = jax.tree.flatten(init)
   added = [
-    (trees.upcast(leaf) + deltas[name]).astype(jnp.asarray(leaf).dtype)
+    (members.upcast(leaf) + deltas[name]).astype(jnp.asarray(leaf).dtype)
     if name in deltas
     else leaf
-    for name, leaf in zip(trees.named_leaves(init), leaves, strict=True)
+    for name, leaf in zip(members.named_leaves(init), leaves, strict=True)
   ]
   return jax.tree.unflatten(treedef, added)
 
@@ -333,14 +333,14 @@ def slerp(
   Returns:
     Leaves [...], in the dtype of init.
   """
-  trees.check_match(init, a, b)
+  members.check_match(init, a, b)
   mixed = _slerp_deltas(
     _float_deltas(a, init), _float_deltas(b, init), lam, group
   )
 
   def pin_ends(m, x, y):
     # init + (a - init) is a only up to rounding.
-    if not trees.is_float(m):
+    if not members.is_float(m):
       return m
     x, y = jnp.asarray(x).astype(m.dtype), jnp.asarray(y).astype(m.dtype)
     return jnp.where(lam == 0, x, jnp.where(lam == 1, y, m))
@@ -365,14 +365,14 @@ def slerp_fold(init: PyTree, stacked: PyTree, group: str = 'tensor') -> PyTree:
   Returns:
     Leaves [...], in the dtype of init. M = 1 gives that member.
   """
-  members = [
+  each = [
     jax.tree.map(lambda x, i=i: x[i], stacked)
-    for i in range(trees.num_members(stacked))
+    for i in range(members.num_members(stacked))
   ]
-  trees.check_match(init, *members)
-  if len(members) == 1:
-    return members[0]
-  mixed = _float_deltas(members[0], init)
-  for m, member in enumerate(members[1:], start=2):
+  members.check_match(init, *each)
+  if len(each) == 1:
+    return each[0]
+  mixed = _float_deltas(each[0], init)
+  for m, member in enumerate(each[1:], start=2):
     mixed = _slerp_deltas(mixed, _float_deltas(member, init), 1.0 / m, group)
   return _add_deltas(init, mixed)

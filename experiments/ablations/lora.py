@@ -21,7 +21,7 @@ import numpy as np
 
 from experiments.ablations import common
 from experiments.pool import arms, scores
-from warm_jax import errors, members, merging, trees
+from warm_jax import errors, members, merging
 from warm_jax.models import reward_model
 from warm_jax.training import state as state_lib
 
@@ -232,7 +232,7 @@ def _geometry(backbone: PyTree, stacked: PyTree, scale: float) -> dict:
 
   def change(full):
     delta = merging.task_vector(full['backbone'], backbone)
-    leaves = trees.named_leaves(delta)
+    leaves = members.named_leaves(delta)
     return np.concatenate([np.ravel(x) for x in leaves.values()]).astype(float)
 
   whole = merged_members(backbone, stacked, scale)

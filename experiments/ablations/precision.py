@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from experiments.pool import arms, scores
-from warm_jax import members, merging, trees
+from warm_jax import members, merging
 
 PyTree = Any
 BF16 = ml_dtypes.bfloat16
@@ -127,8 +127,8 @@ def travel(start: PyTree, end: PyTree) -> dict[str, dict[str, float]]:
     rounding them, and the share of weights with the same bfloat16 value before
     and after.
   """
-  before = trees.named_leaves(start)
-  after = trees.named_leaves(end)
+  before = members.named_leaves(start)
+  after = members.named_leaves(end)
   kinds: dict[str, list] = {}
   for name in before:
     pair = np.asarray(before[name]), np.asarray(after[name])

@@ -182,7 +182,7 @@ class Exports:
       self.keep_losses(name, params, config)
 
   def keep_losses(self, name, params, config):
-    """Our loss on the pairs, with and without its options."""
+    """Our loss on the pairs, with and without margins."""
     rows = [p['chosen_ids'] for p in self.pairs]
     rows += [p['rejected_ids'] for p in self.pairs]
     ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
@@ -192,17 +192,12 @@ class Exports:
     r = scores_of(params, config, ids, mask)
     margins = np.array([p['margin'] for p in self.pairs], np.float32)
     self.losses[name] = {}
-    for center in (0.0, 0.01):
-      for margin in (False, True):
-        loss, metrics = losses.bradley_terry_loss(
-          r[:NUM_PAIRS],
-          r[NUM_PAIRS:],
-          margin=margins if margin else None,
-          center_coef=center,
-        )
-        kept = {k: float(v) for k, v in metrics.items()}
-        key = f'center={center},margin={margin}'
-        self.losses[name][key] = kept | {'loss': float(loss)}
+    for margin in (False, True):
+      loss, metrics = losses.bradley_terry_loss(
+        r[:NUM_PAIRS], r[NUM_PAIRS:], margin=margins if margin else None
+      )
+      kept = {k: float(v) for k, v in metrics.items()}
+      self.losses[name][f'margin={margin}'] = kept | {'loss': float(loss)}
 
   def policy(self, name, params, config, *, base=None, **more):
     """Exports a language model; keeps our logits and greedy continuations."""

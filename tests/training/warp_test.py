@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import defaults, errors, members, merging, rewards, trees, workdir
+from warm_jax import defaults, errors, members, merging, rewards, workdir
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -101,7 +101,7 @@ def read(folder, iteration, name):
 
 
 def leaves(tree):
-  return {k: np.asarray(v) for k, v in trees.named_leaves(tree).items()}
+  return {k: np.asarray(v) for k, v in members.named_leaves(tree).items()}
 
 
 def deltas(folder, iteration):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from warm_jax import errors
 from warm_jax.models import config as config_lib
-from warm_jax.models import kv_cache, layers, rematerialise
+from warm_jax.models import kv_cache, layers
 
 
 def _maybe_dropout(x, rate, rng):
@@ -147,7 +147,7 @@ class Backbone(nn.Module):
       # Earlier layers need all positions as keys and values of the next.
       wanted = only if i == c.num_layers - 1 else None
       if c.remat and cache is None and not self.is_initializing():
-        again = rematerialise.rematerialise(functools.partial(_apply_block, c))
+        again = jax.checkpoint(functools.partial(_apply_block, c))
         x = again(self.variables['params'][f'layers_{i}'], *inputs, wanted)
       else:
         read = None if cache is None else kv_cache.reader(cache, i)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, members, merging, trees
+from warm_jax import errors, members, merging
 
 PyTree = Any
 KINDS = ('fixed', 'ema')
@@ -92,7 +92,7 @@ def make(
     # float32 whatever the policy is: a step of 1 % is below half a bfloat16
     # ulp. A copy: the state is donated, the caller's weights are not.
     ema = jax.tree.map(
-      lambda x: jnp.array(x, jnp.float32 if trees.is_float(x) else None),
+      lambda x: jnp.array(x, jnp.float32 if members.is_float(x) else None),
       members.broadcast(start_params, num_policies),
     )
   return Anchor(

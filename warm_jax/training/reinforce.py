@@ -28,7 +28,6 @@ from warm_jax.training import optimizer
 from warm_jax.training import state as state_lib
 
 PyTree = Any
-BASELINES = ('value', 'leave_one_out')
 # Means over the tokens of all responses; the other metrics are over rows.
 TOKEN_METRICS = (
   'policy/sampling_ratio',
