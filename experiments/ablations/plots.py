@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.ablations import series
-from warm_jax.report import drawing, palette
+from warm_jax.report import style
 
 # All are WARM, so of one hue; the darker, the coarser.
 WAYS = {
@@ -17,21 +17,21 @@ WAYS = {
 }
 # Colours of the palette for what is no method of its own there.
 COLORS = {
-  'members': palette.color('single'),
-  'ens': palette.color('ens'),
-  'wa': palette.color('warm'),
-  'warm': palette.color('warm'),
-  'apart': palette.color('control'),
-  'swa': palette.color('second'),
-  'lawa': palette.color('second'),
-  'ema': palette.color('second'),
-  'warm_swa': palette.color('greedy'),
+  'members': style.color('single'),
+  'ens': style.color('ens'),
+  'wa': style.color('warm'),
+  'warm': style.color('warm'),
+  'apart': style.color('control'),
+  'swa': style.color('second'),
+  'lawa': style.color('second'),
+  'ema': style.color('second'),
+  'warm_swa': style.color('greedy'),
 }
 MARKERS = {
-  'members': palette.marker('single'),
-  'ens': palette.marker('ens'),
-  'wa': palette.marker('warm'),
-  'warm': palette.marker('warm'),
+  'members': style.marker('single'),
+  'ens': style.marker('ens'),
+  'wa': style.marker('warm'),
+  'warm': style.marker('warm'),
   'apart': 'X',
   'swa': 'v',
   'lawa': '<',
@@ -87,7 +87,7 @@ def _rows(ax, groups: Sequence[tuple], values, named: bool) -> None:
       names.append(name)
       y += 1
     y += 0.4
-  ax.axvline(0, color=drawing.FAINT, linewidth=1)
+  ax.axvline(0, color=style.FAINT, linewidth=1)
   ax.set_ylim(y - 0.7, -0.7)
   ax.set_yticks(ticks, names if named else [''] * len(ticks))
   for number in headings:
@@ -100,11 +100,11 @@ def _rows(ax, groups: Sequence[tuple], values, named: bool) -> None:
 def _by_set(groups, values: Mapping[str, series.Series], label: str):
   """Four panels, one a set, that share the names of their rows."""
   count = sum(bool(h) + len(lines) + 0.4 for h, lines in groups)
-  fig, axes = drawing.panels(2, 2, 0.2 * count + 0.75)
+  fig, axes = style.panels(2, 2, 0.2 * count + 0.75)
   for number, (ax, split) in enumerate(zip(axes.flat, series.SETS)):
     at_set = {key: found[split] for key, found in values.items()}
     _rows(ax, groups, at_set, named=number % 2 == 0)
-    ax.set_title(palette.set_name(split))
+    ax.set_title(style.set_name(split))
   fig.supxlabel(label, fontsize=10)
   return fig
 
@@ -113,7 +113,7 @@ def _named(methods: Mapping[str, str], group: str):
   return [(name, method, (group, method)) for method, name in methods.items()]
 
 
-@drawing.styled
+@style.styled
 def lora(values: Mapping):
   """LoRA members and their averages against full fine-tuning.
 
@@ -139,7 +139,7 @@ def lora(values: Mapping):
   )
 
 
-@drawing.styled
+@style.styled
 def snapshots(values: Mapping, num_members: int, latest: str):
   """Averages in time and over members against the last checkpoint.
 
@@ -164,7 +164,7 @@ def snapshots(values: Mapping, num_members: int, latest: str):
   return _by_set(groups, values, 'accuracy minus that of the last checkpoint')
 
 
-@drawing.styled
+@style.styled
 def subsets(values: Mapping, seen: Mapping[str, np.ndarray], part: str):
   """Parts against all pairs; swapped labels by how many members saw them.
 
@@ -209,11 +209,11 @@ def subsets(values: Mapping, seen: Mapping[str, np.ndarray], part: str):
   right.set_ylabel('share of swaps fitted')
   right.set_xticks(range(next(iter(seen.values())).shape[1]))
   right.set_ylim(-0.03, 1.03)
-  drawing.label_ends(right, ends)
+  style.label_ends(right, ends)
   return fig
 
 
-@drawing.styled
+@style.styled
 def precision(
   sizes: Sequence[int],
   by_size: Mapping[str, Sequence],
@@ -257,7 +257,7 @@ def precision(
   right.set_ylabel('relative to their change')
   right.set_xlabel('change of the weights / weights')
   right.set_xscale('log')
-  right.axhline(1, color=drawing.FAINT, linewidth=1)
+  right.axhline(1, color=style.FAINT, linewidth=1)
   handles = [
     left.plot([], [], color=color, marker=mark)[0]
     for color, mark, _ in WAYS.values()
@@ -273,5 +273,5 @@ def precision(
 
 
 def _two(height: float):
-  fig, axes = drawing.panels(1, 2, height)
+  fig, axes = style.panels(1, 2, height)
   return fig, axes[0]

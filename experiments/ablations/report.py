@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.ablations import series, tables
 from experiments.pool import evidence
-from warm_jax.report import palette
+from warm_jax.report import style
 
 
 def write(out: pathlib.Path, config, results: Mapping[int, Mapping]) -> str:
@@ -44,7 +44,7 @@ def _claims(config, results) -> list[evidence.Claim]:
   apart = series.minus(
     series.lora(results, 'own', 'wa'), series.lora(results, 'own', 'apart')
   )
-  share = palette.percent(config.subset_fraction)
+  share = style.percent(config.subset_fraction)
   precision = [
     evidence.Claim(
       f'Averaging in bf16 leaves accuracy as it is, {where}',
@@ -119,11 +119,11 @@ def _claims(config, results) -> list[evidence.Claim]:
 
 def _sizes(config, results) -> str:
   pairs = next(iter(results.values()))['num_pairs']
-  listed = palette.listed(
-    f'{pairs[s]:,} of {palette.set_name(s)}' for s in series.SETS
+  listed = style.listed(
+    f'{pairs[s]:,} of {style.set_name(s)}' for s in series.SETS
   )
   return (
-    f'{palette.percent(config.level)} of the training labels are swapped. '
+    f'{style.percent(config.level)} of the training labels are swapped. '
     f'Pairs scored in each of {len(results)} seeds: {listed}. Numbers are means '
     'over seeds with 95 % t intervals; on swapped pairs accuracy is the share '
     'of swaps that is fitted. In the figures a mark is filled where its interval '

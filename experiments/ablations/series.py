@@ -10,9 +10,9 @@ import numpy as np
 
 from experiments.pool import evidence
 from warm_jax.evaluation import intervals
-from warm_jax.report import palette
+from warm_jax.report import style
 
-SETS = tuple(palette.SETS)
+SETS = tuple(style.SETS)
 KINDS = {'own': 'A drawn for each', 'shared': 'A drawn once'}
 SCHEDULES = ('cosine', 'constant')
 Series = dict[str, np.ndarray]
@@ -40,7 +40,7 @@ def text(values, digits: int = 3, signed: bool = False) -> str:
   """'0.512 [0.498, 0.526]', or a dash."""
   found = interval(values)
   if found is None:
-    return palette.NOTHING
+    return style.NOTHING
   return evidence.with_interval(found, digits, signed)
 
 

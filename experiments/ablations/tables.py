@@ -6,9 +6,9 @@ Each function writes a PNG and a CSV into `out` and returns Markdown.
 
 from experiments.ablations import plots, series
 from experiments.pool import evidence
-from warm_jax.report import drawing, numbers, palette
+from warm_jax.report import style
 
-HEADER = ['', *(palette.set_name(s) for s in series.SETS)]
+HEADER = ['', *(style.set_name(s) for s in series.SETS)]
 WAYS = {
   'cast': 'members stored in bf16, float32 average',
   'stored': 'members stored in bf16, float32 sum, result in bf16',
@@ -46,7 +46,7 @@ def precision(out, results) -> str:
   by_change = {
     w: [scaled(i, w, 'error') for i in range(len(scales))] for w in plots.WAYS
   }
-  drawing.save(
+  style.save(
     plots.precision(sizes, by_size, [c.mean() for c in changes], by_change),
     out / 'precision.png',
   )
@@ -62,12 +62,12 @@ def precision(out, results) -> str:
     for w in plots.WAYS
     for i, row in enumerate(scales)
   ]
-  numbers.write_csv(out / 'precision.csv', rows)
+  style.write_csv(out / 'precision.csv', rows)
 
   accuracy = [
     [f'float32, M = {largest}']
     + series.columns(series.precision(results, largest, 'float32'), digits=4)
-    + [palette.NOTHING] * 2
+    + [style.NOTHING] * 2
     + [series.text(error(largest, 'float32', 'ties'), 4)]
   ] + [
     [name]
@@ -142,7 +142,7 @@ def precision(out, results) -> str:
 
 def _weights(results, size: int, way: str) -> str:
   if way not in plots.WAYS:  # rounding scores leaves the weights alone
-    return palette.NOTHING
+    return style.NOTHING
   path = ('precision', 'by_size', str(size), way, 'weights')
   return series.text(evidence.by_seed(results, *path))
 
@@ -166,8 +166,8 @@ def subsets(out, config, results) -> str:
   values = {(s, m): differences[m][s] for m in methods for s in series.SETS}
   seen = {m: series.seen(results, 'train_swapped', m) for m in methods}
   half = config.subset_fraction == 0.5
-  part = 'half' if half else palette.percent(config.subset_fraction)
-  drawing.save(plots.subsets(values, seen, part), out / 'subsets.png')
+  part = 'half' if half else style.percent(config.subset_fraction)
+  style.save(plots.subsets(values, seen, part), out / 'subsets.png')
   rows = series.rows({f'part minus all, {m}': differences[m] for m in methods})
   rows += [
     {'name': f'seen by k, {m}', 'set': 'train_swapped', 'k': k}
@@ -175,7 +175,7 @@ def subsets(out, config, results) -> str:
     for m in methods
     for k, column in enumerate(seen[m].T)
   ]
-  numbers.write_csv(out / 'subsets.csv', rows)
+  style.write_csv(out / 'subsets.csv', rows)
   table = [
     [f'{name}, {what}', *series.columns(found(arm, m))]
     for arm, what in (('all', 'all pairs'), ('part', f'own {part}'))
@@ -214,7 +214,7 @@ def subsets(out, config, results) -> str:
   ]
   inside = [
     [
-      palette.set_name(s),
+      style.set_name(s),
       *(
         series.text(evidence.by_seed(results, 'subsets', 'seen', s, k))
         for k in ('seen', 'unseen')
@@ -252,8 +252,8 @@ def lora(out, config, results) -> str:
     for m in ('members', 'ens', 'wa', 'apart'):
       found[kind, m] = series.lora(results, kind, m)
   values = {key: series.minus(v, members) for key, v in found.items()}
-  drawing.save(plots.lora(values), out / 'lora.png')
-  numbers.write_csv(
+  style.save(plots.lora(values), out / 'lora.png')
+  style.write_csv(
     out / 'lora.csv',
     series.rows({'full, members': members})
     + series.rows({f'{", ".join(k)}': v for k, v in found.items()})
@@ -333,9 +333,9 @@ def snapshots(out, config, results) -> str:
     for (schedule, m), v in found.items()
     if m != 'last'
   }
-  latest = palette.percent(config.lawa_fraction)
-  drawing.save(plots.snapshots(values, num, latest), out / 'snapshots.png')
-  numbers.write_csv(
+  latest = style.percent(config.lawa_fraction)
+  style.save(plots.snapshots(values, num, latest), out / 'snapshots.png')
+  style.write_csv(
     out / 'snapshots.csv',
     series.rows({', '.join(k): v for k, v in found.items()})
     + series.rows({f'{", ".join(k)} − last': v for k, v in values.items()}),

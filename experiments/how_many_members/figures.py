@@ -2,33 +2,33 @@
 """Figures of accuracy against the number of members."""
 
 from experiments.how_many_members import quantities
-from warm_jax.report import drawing, palette
+from warm_jax.report import style
 
 # All orders average weights, so all have WARM's colour or a shade of it.
 _STYLES = {
-  'best_first': {'color': palette.color('warm'), 'marker': 'D'},
+  'best_first': {'color': style.color('warm'), 'marker': 'D'},
   'best_then_random': {
-    'color': palette.color('warm'),
+    'color': style.color('warm'),
     'marker': 'o',
     'markerfacecolor': 'white',
     'linestyle': '--',
   },
   'random_1': {'color': '#7fcdb6', 'marker': '^'},
   'random_2': {'color': '#7fcdb6', 'marker': 'v', 'linestyle': '--'},
-  'worst_first': {'color': drawing.INK, 'marker': 's', 'linestyle': ':'},
+  'worst_first': {'color': style.INK, 'marker': 's', 'linestyle': ':'},
 }
 
 
-# As palette.SETS, but two panels have to find room beside each other.
+# As style.SETS, but two panels have to find room beside each other.
 _SETS = {'test': 'held-out', 'ood': 'out of distribution'}
 
 
-@drawing.styled
+@style.styled
 def by_order(rows, where: str):
   """Five orders (WARM Fig. 10), ranked on `where`; rows of by_order.csv."""
   rows = [r for r in rows if r['ranked_on'] == where and r['method'] == 'warm']
   panels = list(dict.fromkeys((row['level'], row['set']) for row in rows))
-  fig, axes = drawing.grid(len(panels), 3.0)
+  fig, axes = style.grid(len(panels), 3.0)
   for ax, panel in zip(axes, panels):
     here = [row for row in rows if (row['level'], row['set']) == panel]
     for order, name in quantities.ORDERS.items():
@@ -55,11 +55,11 @@ def by_order(rows, where: str):
   return fig
 
 
-@drawing.styled
+@style.styled
 def by_method(rows):
   """WARM, ENS and greedy soup, best to worst; rows of by_method.csv."""
   panels = list(dict.fromkeys((row['level'], row['set']) for row in rows))
-  fig, axes = drawing.grid(len(panels), 3.0)
+  fig, axes = style.grid(len(panels), 3.0)
   labels = {}
   for ax, panel in zip(axes, panels):
     labels[ax] = []
@@ -71,31 +71,31 @@ def by_method(rows):
       ]
       x = [row['members'] for row in part]
       y = [row['accuracy'] for row in part]
-      color = palette.color(method)
-      mark = palette.marker(method)
+      color = style.color(method)
+      mark = style.marker(method)
       line = '--' if method == 'greedy' else '-'
       ax.plot(x, y, line, color=color, marker=mark)
       if method != 'greedy':
         _band(ax, part, color)
-      name = 'greedy' if method == 'greedy' else palette.name(method)
+      name = 'greedy' if method == 'greedy' else style.name(method)
       labels[ax].append((x[-1], y[-1], name, color))
     line = _mean_member(ax, part)
-    labels[ax].append((x[-1], line, 'mean\nmember', drawing.FAINT))
+    labels[ax].append((x[-1], line, 'mean\nmember', style.FAINT))
     _members_axis(ax, x, panel)
   _shared_heights(axes, panels)
   for ax, ends in labels.items():
-    drawing.label_ends(ax, ends)
+    style.label_ends(ax, ends)
   return fig
 
 
-@drawing.styled
+@style.styled
 def bias(rows):
   """What ranking on the reported set adds; rows of bias.csv."""
   levels = list(dict.fromkeys(row['level'] for row in rows))
-  fig, axes = drawing.panels(1, len(levels), 3.6)
-  color = palette.color('warm')
+  fig, axes = style.panels(1, len(levels), 3.6)
+  color = style.color('warm')
   for ax, level in zip(axes[0], levels):
-    ax.axhline(0, color=drawing.FAINT, linewidth=1)
+    ax.axhline(0, color=style.FAINT, linewidth=1)
     part = [
       r for r in rows if r['level'] == level and r['kind'] == 'ranked_on_ood'
     ]
@@ -120,7 +120,7 @@ def bias(rows):
         [row['value'] - row['value_low'] for row in part],
         [row['value_high'] - row['value'] for row in part],
       ],
-      color=drawing.INK,
+      color=style.INK,
       marker='o',
       markerfacecolor='white',
       linestyle='',
@@ -145,7 +145,7 @@ def _mean_member(ax, part) -> float:
   height = part[0]['mean_member']
   ax.axhline(
     height,
-    color=drawing.FAINT,
+    color=style.FAINT,
     linestyle=':',
     linewidth=1.2,
     label='mean member',
@@ -166,7 +166,7 @@ def _band(ax, part, color) -> None:
 
 def _members_axis(ax, x, panel) -> None:
   level, split = panel
-  ax.set_title(f'{_SETS[split]}, {palette.percent(float(level))} swapped')
+  ax.set_title(f'{_SETS[split]}, {style.percent(float(level))} swapped')
   ax.set_xticks([m for m in x if m == 1 or m % 2 == 0 or len(x) < 6])
   ax.set_xlabel('members M')
   ax.set_ylabel('accuracy')

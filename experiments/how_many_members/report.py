@@ -8,7 +8,7 @@ import scipy.stats
 
 from experiments.how_many_members import figures, quantities
 from experiments.pool import evidence
-from warm_jax.report import drawing, numbers, palette
+from warm_jax.report import style
 
 ALL_LEVELS = 'mean over the levels of swaps'
 
@@ -18,16 +18,16 @@ def write(out: pathlib.Path, config, results: dict) -> str:
   found = claims(config, results)
   evidence.write_claims(out, [c for part in found.values() for c in part])
   rows = quantities.order_rows(results)
-  numbers.write_csv(out / 'by_order.csv', rows)
+  style.write_csv(out / 'by_order.csv', rows)
   for where in ('selection', 'ood'):
     name = f'by_order_ranked_on_{where}.png'
-    drawing.save(figures.by_order(rows, where), out / name)
+    style.save(figures.by_order(rows, where), out / name)
   rows = quantities.method_rows(results)
-  numbers.write_csv(out / 'by_method.csv', rows)
-  drawing.save(figures.by_method(rows), out / 'by_method.png')
+  style.write_csv(out / 'by_method.csv', rows)
+  style.save(figures.by_method(rows), out / 'by_method.png')
   rows = quantities.bias_rows(results)
-  numbers.write_csv(out / 'bias.csv', rows)
-  drawing.save(figures.bias(rows), out / 'bias.png')
+  style.write_csv(out / 'bias.csv', rows)
+  style.save(figures.bias(rows), out / 'bias.png')
   return text(config, results, found)
 
 
@@ -134,7 +134,7 @@ def claims(config, results) -> dict[str, list[evidence.Claim]]:
 
 
 def _swapped(level: str) -> str:
-  return f'{palette.percent(float(level))} swapped'
+  return f'{style.percent(float(level))} swapped'
 
 
 def _texts(results) -> dict:
@@ -158,7 +158,7 @@ def text(config, results, found) -> str:
     for split in quantities.SETS:
       mean = quantities.mean_member(results, level, split)
       parts.append(
-        f'{_swapped(level)}, {palette.set_name(split)} ({size[split]:,} pairs '
+        f'{_swapped(level)}, {style.set_name(split)} ({size[split]:,} pairs '
         f'of texts), ranked on the selection split ({size["selection"]:,}); '
         f'differences are of best to worst; mean member '
         f'{evidence.cell(mean, signed=False)}:'
@@ -193,9 +193,9 @@ def _sizes_table(results, level, split) -> str:
     rows.append(
       [
         i + 1,
-        *(palette.number(curve[:, i].mean()) for curve in curves),
-        palette.number(ens[:, i].mean()),
-        palette.number(greedy[:, i].mean()),
+        *(style.number(curve[:, i].mean()) for curve in curves),
+        style.number(ens[:, i].mean()),
+        style.number(greedy[:, i].mean()),
         evidence.cell(warm - alone),
         evidence.cell(warm - curves[0][:, 0]),
         evidence.cell(warm - ens[:, i], 4),
@@ -219,13 +219,13 @@ def _greedy_table(results) -> str:
       for split in quantities.SETS:
         greedy = quantities.greedy(results, level, split, order)
         curve = quantities.curve(results, level, split, order=order)
-        cells.append(palette.number(greedy.mean()))
+        cells.append(style.number(greedy.mean()))
         cells.append(evidence.cell(greedy - curve[:, -1], 4))
-      kept = palette.number(np.mean(chosen), 1)
+      kept = style.number(np.mean(chosen), 1)
       rows.append([_swapped(level), name, kept, *cells])
   header = ['labels', 'order', 'members kept']
   for split in quantities.SETS:
-    header += [palette.set_name(split), '− average of all']
+    header += [style.set_name(split), '− average of all']
   return evidence.table(header, rows)
 
 
@@ -243,7 +243,7 @@ def _bias_table(config, results) -> str:
           evidence.cell(peeking[:, m - 1], 4),
           evidence.cell(halves[:, sizes.index(m)], 4)
           if m in sizes
-          else palette.NOTHING,
+          else style.NOTHING,
         ]
       )
   return evidence.table(
@@ -269,9 +269,9 @@ def _members_table(results) -> str:
       rows.append(
         [
           _swapped(level),
-          palette.set_name(split),
+          style.set_name(split),
           *(
-            palette.number(value)
+            style.number(value)
             for value in (
               found.min(axis=1).mean(),
               found.mean(),

@@ -5,13 +5,13 @@ import numpy as np
 
 from experiments.interpolation import quantities
 from experiments.pool import evidence
-from warm_jax.report import drawing, palette
+from warm_jax.report import style
 
 
-@drawing.styled
+@style.styled
 def lines(rows, what: str):
   """One panel a kind, as WARM Fig. 3; rows from `quantities.line_rows`."""
-  fig, axes = drawing.grid(len(quantities.PANELS), 2.9)
+  fig, axes = style.grid(len(quantities.PANELS), 2.9)
   ends = {
     'run': ('earlier', 'last'),
     'order': ('one order', 'another'),
@@ -21,9 +21,9 @@ def lines(rows, what: str):
   for ax, (kind, title) in zip(axes, quantities.PANELS.items()):
     part = [row for row in rows if row['kind'] == kind]
     x = [row['lambda'] for row in part]
-    ax.plot(x, [row['diag'] for row in part], ':', color=drawing.FAINT)
+    ax.plot(x, [row['diag'] for row in part], ':', color=style.FAINT)
     for key, method in (('ens', 'ens'), ('wa', 'warm')):
-      color = palette.color(method)
+      color = style.color(method)
       ax.fill_between(
         x,
         [row[f'{key}_low'] for row in part],
@@ -36,7 +36,7 @@ def lines(rows, what: str):
         x,
         [row[key] for row in part],
         color=color,
-        marker=palette.marker(method),
+        marker=style.marker(method),
         markersize=4,
       )
     ax.set_title(title)
@@ -69,18 +69,18 @@ def _legend(fig, lines) -> None:
     entry.set(color=line.get_color(), fontweight='bold')
 
 
-@drawing.styled
+@style.styled
 def gain(results, split: str):
   """Gain over the diagonal against two measures of diversity.
 
   Small: every pair of every seed. Large: kinds, with intervals over seeds.
   """
   rows = quantities.pair_rows(results, split)
-  color = palette.color('warm')
-  fig, axes = drawing.panels(1, 2, 4.4)
+  color = style.color('warm')
+  fig, axes = style.panels(1, 2, 4.4)
   axes = axes[0]
   for ax, key in zip(axes, ('relative', 'disagreement')):
-    ax.axhline(0, color=drawing.FAINT, linewidth=1)
+    ax.axhline(0, color=style.FAINT, linewidth=1)
     ax.plot(
       [row[key] for row in rows],
       [row['gain'] for row in rows],
@@ -95,12 +95,12 @@ def gain(results, split: str):
       mean = evidence.over_seeds(
         quantities.difference(results, kind, split, 'wa', 'diag')
       )
-      ax.plot([x, x], [mean.low, mean.high], color=drawing.INK, linewidth=1.2)
+      ax.plot([x, x], [mean.low, mean.high], color=style.INK, linewidth=1.2)
       ax.plot(
         x,
         mean.estimate,
         mark,
-        color=drawing.INK,
+        color=style.INK,
         label=quantities.KINDS[kind],
         linestyle='',
         markersize=8,

@@ -8,7 +8,7 @@ import scipy.stats
 
 from experiments.interpolation import figures, quantities
 from experiments.pool import evidence
-from warm_jax.report import drawing, numbers, palette
+from warm_jax.report import style
 
 GROUPS = ('low rate', 'high rate', 'low rate, first SFT checkpoint')
 DRAWN = ('test', 'ood')
@@ -21,13 +21,13 @@ def write(out: pathlib.Path, config, results: dict) -> str:
   for split in DRAWN:
     for what in ('accuracy', 'loss'):
       rows = quantities.line_rows(results, split, what)
-      numbers.write_csv(out / f'{what}_{split}.csv', rows)
-      drawing.save(figures.lines(rows, what), out / f'{what}_{split}.png')
-    numbers.write_csv(
+      style.write_csv(out / f'{what}_{split}.csv', rows)
+      style.save(figures.lines(rows, what), out / f'{what}_{split}.png')
+    style.write_csv(
       out / f'gain_{split}.csv', quantities.pair_rows(results, split)
     )
-    drawing.save(figures.gain(results, split), out / f'gain_{split}.png')
-  numbers.write_csv(out / 'kinds.csv', quantities.kind_rows(results))
+    style.save(figures.gain(results, split), out / f'gain_{split}.png')
+  style.write_csv(out / 'kinds.csv', quantities.kind_rows(results))
   return text(config, results, found)
 
 
@@ -130,7 +130,7 @@ def text(config, results, found) -> str:
   ]
   for split in quantities.SETS:
     parts.append(
-      f'Half-way between two members, {palette.set_name(split)} '
+      f'Half-way between two members, {style.set_name(split)} '
       f'({first["texts"][split]:,} pairs of texts, {len(results)} seeds):'
     )
     parts.append(_kinds_table(results, split))
@@ -162,11 +162,11 @@ def _kinds_table(results, split) -> str:
       [
         name,
         quantities.count(results, kind),
-        palette.number(np.mean(relative), 2),
-        palette.number(
+        style.number(np.mean(relative), 2),
+        style.number(
           quantities.values(results, kind, split, 'disagreement').mean()
         ),
-        palette.number(quantities.values(results, kind, split, 'diag').mean()),
+        style.number(quantities.values(results, kind, split, 'diag').mean()),
         *(
           evidence.cell(quantities.difference(results, kind, split, *keys), 4)
           for keys in (
@@ -192,7 +192,7 @@ def _against_order(results) -> str:
     if kind != 'order'
   ]
   return evidence.table(
-    ['gain minus that of (b)', *map(palette.set_name, quantities.SETS)], rows
+    ['gain minus that of (b)', *map(style.set_name, quantities.SETS)], rows
   )
 
 
@@ -223,7 +223,7 @@ def _correlations(results) -> str:
               correlation([r[key] for r in part], [r[gain] for r in part])
             )
           cells.append(evidence.cell(found, 2))
-        rows.append([palette.set_name(split), name, method, *cells])
+        rows.append([style.set_name(split), name, method, *cells])
   return evidence.table(
     ['set', 'pairs', 'gain of', 'with relative distance', 'with disagreement'],
     rows,
@@ -241,16 +241,16 @@ def _members_table(results) -> str:
     rows.append(
       [
         name,
-        palette.number(travelled.mean(), 2),
+        style.number(travelled.mean(), 2),
         *(evidence.cell(sample, signed=False) for sample in accuracies),
       ]
     )
   starts = evidence.by_seed(results, 'between_starts').mean()
   rows.append(
-    ['between the two SFT checkpoints', palette.number(starts, 2)]
-    + [palette.NOTHING] * len(quantities.SETS)
+    ['between the two SFT checkpoints', style.number(starts, 2)]
+    + [style.NOTHING] * len(quantities.SETS)
   )
   return evidence.table(
-    ['recipe', 'distance travelled', *map(palette.set_name, quantities.SETS)],
+    ['recipe', 'distance travelled', *map(style.set_name, quantities.SETS)],
     rows,
   )

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.label_corruption import figures
 from experiments.pool import evidence
-from warm_jax.report import drawing, numbers, palette
+from warm_jax.report import style
 
 # WA - ENS at lambda 1/2, read off Fig. 4 of the paper (25 % swapped).
 PAPER = {
@@ -31,9 +31,9 @@ def write(out: pathlib.Path, config, results: Results) -> str:
   """Writes claims.csv, differences.csv, accuracy.csv, controls.csv, figures."""
   claims = list_claims(config, results)
   evidence.write_claims(out, claims)
-  numbers.write_csv(out / 'differences.csv', difference_rows(config, results))
-  numbers.write_csv(out / 'accuracy.csv', accuracy_rows(config, results))
-  numbers.write_csv(out / 'controls.csv', control_rows(config, results))
+  style.write_csv(out / 'differences.csv', difference_rows(config, results))
+  style.write_csv(out / 'accuracy.csv', accuracy_rows(config, results))
+  style.write_csv(out / 'controls.csv', control_rows(config, results))
   level = f'{config.control_level:.2f}'
   for name, figure in (
     ('histograms', figures.histograms(pair_differences(results, level))),
@@ -46,10 +46,10 @@ def write(out: pathlib.Path, config, results: Results) -> str:
       ),
     ),
   ):
-    drawing.save(figure, out / f'{name}.png')
+    style.save(figure, out / f'{name}.png')
   first = results[min(results)]['levels'][level]
   texts = {s: part['texts'] for s, part in first['sets'].items()}
-  sizes = ', '.join(f'{n:,} {palette.set_name(s)}' for s, n in texts.items())
+  sizes = ', '.join(f'{n:,} {style.set_name(s)}' for s, n in texts.items())
   return '\n'.join(
     [
       evidence.claims_table(claims),
@@ -85,7 +85,7 @@ def list_claims(config, results: Results) -> list[evidence.Claim]:
         'averaging scores',
         paper,
         kind,
-        f'WA - ENS of two, {palette.set_name(split)}',
+        f'WA - ENS of two, {style.set_name(split)}',
         pair_differences(results, level)[split].mean(axis=1),
       )
     )
@@ -185,7 +185,7 @@ def _difference_table(config, results: Results) -> str:
     row = [_percent(level)]
     for split in PAPER:
       if split not in found:
-        row.append(palette.NOTHING)
+        row.append(style.NOTHING)
         continue
       interval = evidence.over_seeds(found[split].mean(axis=1))
       share = 100 * (found[split] > 0).mean()
@@ -195,7 +195,7 @@ def _difference_table(config, results: Results) -> str:
       )
     rows.append(row)
   rows.append(['paper, 25 %', *(p[1] for p in PAPER.values())])
-  header = ['swapped', *(palette.set_name(s) for s in PAPER)]
+  header = ['swapped', *(style.set_name(s) for s in PAPER)]
   return evidence.table(header, rows)
 
 
@@ -243,10 +243,10 @@ def _accuracy_table(config, results: Results) -> str:
   rows = []
   for split, methods in curves.items():
     for method, name in names.items():
-      row = [palette.set_name(split), name]
+      row = [style.set_name(split), name]
       for level in levels:
         found = methods[method].get(float(level))
-        row.append(evidence.with_interval(found) if found else palette.NOTHING)
+        row.append(evidence.with_interval(found) if found else style.NOTHING)
       rows.append(row)
   header = ['pairs', 'model', *(f'{_percent(x)} swapped' for x in levels)]
   return evidence.table(header, rows)
@@ -267,7 +267,7 @@ def control_bars(config, results: Results) -> dict:
     for method in ('ens', 'warm'):
       for i, size in enumerate(config.sizes):
         values = _warm(config, results, level, split, i, method)
-        bars[f'{palette.name(method)} of {size}'] = (method, values)
+        bars[f'{style.name(method)} of {size}'] = (method, values)
     out[split] = bars
   return out
 
@@ -284,7 +284,7 @@ def control_rows(config, results: Results) -> list[dict]:
 
 def _control_table(config, results: Results) -> str:
   bars = control_bars(config, results)
-  middle = f'{palette.name("warm")} of {config.sizes[1]}'
+  middle = f'{style.name("warm")} of {config.sizes[1]}'
   rows = []
   for name in bars['test']:
     row = [name]
@@ -293,7 +293,7 @@ def _control_table(config, results: Results) -> str:
       ahead = bars[split][middle][1] - values
       row.append(evidence.with_interval(evidence.over_seeds(values)))
       row.append(
-        palette.NOTHING
+        style.NOTHING
         if name == middle
         else evidence.with_interval(evidence.over_seeds(ahead), signed=True)
       )
@@ -320,4 +320,4 @@ def _smoothing_table(config, results: Results) -> str:
     row.append(evidence.with_interval(evidence.over_seeds(values)))
   rows.append(row)
   header = ['label smoothing (mean member)']
-  return evidence.table([*header, *map(palette.set_name, PAPER)], rows)
+  return evidence.table([*header, *map(style.set_name, PAPER)], rows)

@@ -3,11 +3,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from warm_jax.report import drawing, palette
+from warm_jax.report import style
 
 # Green is WARM's, which has the probed head; the others belong to no method.
 COLORS = {
-  'probe': palette.color('warm'),
+  'probe': style.color('warm'),
   'random': '#8C564B',
   'random_each': '#444444',
 }
@@ -31,7 +31,7 @@ def _legend(fig, handles, names, columns: int) -> None:
     text.set(color=handle.get_color(), fontweight='bold')
 
 
-@drawing.styled
+@style.styled
 def differences(rows: Sequence[Mapping], heads: Mapping[str, str]):
   """WA minus ENS with intervals, one panel a level of swaps.
 
@@ -41,7 +41,7 @@ def differences(rows: Sequence[Mapping], heads: Mapping[str, str]):
   """
   levels = list(dict.fromkeys(row['level'] for row in rows))
   sets = list(dict.fromkeys(row['split'] for row in rows))
-  fig, axes = drawing.panels(1, len(levels), 0.62 * len(sets) + 1.3)
+  fig, axes = style.panels(1, len(levels), 0.62 * len(sets) + 1.3)
   for ax, level in zip(axes[0], levels):
     handles = []
     for k, head in enumerate(heads):
@@ -63,7 +63,7 @@ def differences(rows: Sequence[Mapping], heads: Mapping[str, str]):
         color=color,
         markersize=6,
       )
-    ax.axvline(0, color=drawing.FAINT, linewidth=1)
+    ax.axvline(0, color=style.FAINT, linewidth=1)
     ax.set_title(_level_name(level))
     names = [_short(s) for s in sets] if ax is axes[0, 0] else [''] * len(sets)
     ax.set_yticks(range(len(sets)), names)
@@ -77,10 +77,10 @@ def differences(rows: Sequence[Mapping], heads: Mapping[str, str]):
 
 
 def _short(split: str) -> str:
-  return palette.set_name(split).replace(', labels', ',\nlabels')
+  return style.set_name(split).replace(', labels', ',\nlabels')
 
 
-@drawing.styled
+@style.styled
 def paths(rows: Sequence[Mapping], heads: Mapping[str, str]):
   """Accuracy above the diagonal between two members, one column a head.
 
@@ -89,14 +89,14 @@ def paths(rows: Sequence[Mapping], heads: Mapping[str, str]):
     heads: name of each head.
   """
   sets = ('ood', 'test')
-  fig, axes = drawing.panels(len(sets), len(heads), 2.5)
+  fig, axes = style.panels(len(sets), len(heads), 2.5)
   for line, split in zip(axes, sets):
     for ax, (head, name) in zip(line, heads.items()):
       handles = []
       for method, of in (('ens', 'ens'), ('wa', 'warm')):
         part = _part(rows, split=split, head=head, method=method)
         x = [r['lambda'] for r in part]
-        color = palette.color(of)
+        color = style.color(of)
         ax.fill_between(
           x,
           [r['low'] for r in part],
@@ -109,9 +109,9 @@ def paths(rows: Sequence[Mapping], heads: Mapping[str, str]):
           x,
           [r['estimate'] for r in part],
           color=color,
-          marker=palette.marker(of),
+          marker=style.marker(of),
         )
-      ax.axhline(0, color=drawing.FAINT, linewidth=1)
+      ax.axhline(0, color=style.FAINT, linewidth=1)
       ax.set_xticks([0, 0.5, 1], ['0', '0.5', '1'])
       if split == sets[0]:
         ax.set_title(f'head {name}')
@@ -130,7 +130,7 @@ def paths(rows: Sequence[Mapping], heads: Mapping[str, str]):
   return fig
 
 
-@drawing.styled
+@style.styled
 def distances(rows: Sequence[Mapping], heads: Mapping[str, str], level: str):
   """Distance from the start against steps, backbone and head.
 
@@ -140,7 +140,7 @@ def distances(rows: Sequence[Mapping], heads: Mapping[str, str], level: str):
     level: which level of swaps is drawn.
   """
   parts = {'backbone': 'backbone', 'head': 'reward head'}
-  fig, axes = drawing.panels(1, len(parts), 3.1)
+  fig, axes = style.panels(1, len(parts), 3.1)
   for ax, (part, title) in zip(axes[0], parts.items()):
     handles = []
     for head in heads:

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.linear_probe import figures
 from experiments.pool import evidence
-from warm_jax.report import drawing, numbers, palette
+from warm_jax.report import style
 
 HEADS = {
   'probe': 'probed, shared',
@@ -35,17 +35,17 @@ def write(out: pathlib.Path, config, results: Mapping[int, Mapping]) -> str:
   found = claims(config, results)
   evidence.write_claims(out, found)
   differences = difference_rows(results)
-  numbers.write_csv(out / 'wa_minus_ens.csv', differences)
+  style.write_csv(out / 'wa_minus_ens.csv', differences)
   lines = path_rows(results, f'{config.path_level:.2f}')
-  numbers.write_csv(out / 'paths.csv', lines)
+  style.write_csv(out / 'paths.csv', lines)
   moved = distance_rows(results)
-  numbers.write_csv(out / 'distance.csv', moved)
+  style.write_csv(out / 'distance.csv', moved)
   for name, figure in (
     ('wa_minus_ens', figures.differences(differences, HEADS)),
     ('paths', figures.paths(lines, HEADS)),
     ('distance', figures.distances(moved, HEADS, SWAPPED)),
   ):
-    drawing.save(figure, out / f'{name}.png')
+    style.save(figure, out / f'{name}.png')
   return '\n'.join(
     [
       evidence.families(by_family(found)),
@@ -312,7 +312,7 @@ def _level(config, results, level: str) -> list[str]:
     ]
     for head, head_name in HEADS.items()
   ]
-  names = [palette.set_name(s) for s in sets]
+  names = [style.set_name(s) for s in sets]
   return [
     f'Accuracy; those of two are means over all pairs of {size} members, of '
     f'all are of {size}. ENS averages raw scores; normalised, after every '

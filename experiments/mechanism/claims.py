@@ -5,7 +5,7 @@ import numpy as np
 
 from experiments.mechanism import theory
 from experiments.pool import evidence
-from warm_jax.report import palette
+from warm_jax.report import style
 
 # Networks of planted.py: those with weights of each feature's own in all layers.
 OWN = ('chain_2', 'query_key_2')
@@ -110,12 +110,12 @@ def all_claims(config, results) -> dict[str, list[evidence.Claim]]:
         'WA damps rare features (p ≤ .5) more than ENS in dense networks of '
         'depth 2 and 3',
         f'p² < p; the formula says {damped:+.2f} at depth 2'.replace(
-          '-', palette.MINUS
+          '-', style.MINUS
         ),
         'below',
         f'WA − ENS, over the response to shared features, M = {size}',
         in_dense,
-        note=f'{palette.percent(in_dense.mean() / damped)} of what the formula '
+        note=f'{style.percent(in_dense.mean() / damped)} of what the formula '
         'says',
       ),
       evidence.Claim(

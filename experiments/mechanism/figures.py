@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experiments.mechanism import theory
-from warm_jax.report import drawing, palette
+from warm_jax.report import style
 
 NETWORKS = {
   'chain_1': 'one layer',
@@ -23,7 +23,7 @@ METHODS = {'ens': 'ens', 'wa': 'warm'}  # names in the palette
 MARKS = {'chain': 'D', 'query_key': 'o', 'linear': 's', 'relu': '^'}
 
 
-@drawing.styled
+@style.styled
 def coefficients(
   rows: Sequence[Mapping], networks: Sequence[str], sizes: Sequence[int]
 ):
@@ -34,12 +34,12 @@ def coefficients(
     networks: which to draw, one panel each.
     sizes: numbers of members.
   """
-  fig, axes = drawing.grid(len(networks), 2.9)
+  fig, axes = style.grid(len(networks), 2.9)
   p = np.linspace(0, 1, 101)
   shades = np.linspace(0.35, 1.0, len(sizes))
-  color = palette.color('warm')
+  color = style.color('warm')
   for ax, network in zip(axes, networks):
-    lines = ax.plot(p, p, color=palette.color('ens'), linewidth=1.4)
+    lines = ax.plot(p, p, color=style.color('ens'), linewidth=1.4)
     for size, shade in zip(sizes, shades):
       closed = [theory.wa_coefficient(x, size) for x in p]
       lines += ax.plot(p, closed, color=color, alpha=shade, linewidth=1.4)
@@ -69,23 +69,23 @@ def coefficients(
 
 
 def _point(ax, row, x, method, shade=1.0):
-  if not palette.known(row['value']):
+  if not style.known(row['value']):
     return
-  color = palette.color(method)
-  if palette.known(row['value_low']):
+  color = style.color(method)
+  if style.known(row['value_low']):
     ends = [row['value_low'], row['value_high']]
     ax.plot([x, x], ends, color=color, alpha=shade, linewidth=1.4)
   ax.plot(
     x,
     row['value'],
-    palette.marker(method),
+    style.marker(method),
     color=color,
     alpha=shade,
     markersize=5,
   )
 
 
-@drawing.styled
+@style.styled
 def exponents(rows: Sequence[Mapping], shares: Sequence[float], target: float):
   """Exponent of averaged weights against the scale of the start.
 
@@ -94,17 +94,17 @@ def exponents(rows: Sequence[Mapping], shares: Sequence[float], target: float):
     shares: k/M of the features, of which the closed form is taken.
     target: response of chains that have learned a feature, for the closed form.
   """
-  fig, axes = drawing.panels(1, 2, 3.6)
+  fig, axes = style.panels(1, 2, 3.6)
   panels = (
     ('each feature has weights of its own', ('chain', 'query_key')),
     ('dense networks', ('linear', 'relu')),
   )
-  color = palette.color('warm')
+  color = style.color('warm')
   rows = [row for row in rows if row['method'] == 'wa' and row['depth'] > 1]
   starts = sorted({row['start'] for row in rows})
   fine = np.geomspace(starts[0], starts[-1], 40)
   for ax, (title, kinds) in zip(axes[0], panels):
-    ax.axhline(1, color=palette.color('ens'), linewidth=1.4, label='ENS')
+    ax.axhline(1, color=style.color('ens'), linewidth=1.4, label='ENS')
     for depth in (2, 3) if 'chain' in kinds else ():
       closed = [
         theory.fit_exponent(
@@ -112,7 +112,7 @@ def exponents(rows: Sequence[Mapping], shares: Sequence[float], target: float):
         )[0]
         for s in fine
       ]
-      ax.plot(fine, closed, color=drawing.FAINT, linewidth=1.2)
+      ax.plot(fine, closed, color=style.FAINT, linewidth=1.2)
     names = [name for name in NETWORKS if name.rsplit('_', 1)[0] in kinds]
     names = [name for name in names if any(r['network'] == name for r in rows)]
     for i, name in enumerate(names):
@@ -132,7 +132,7 @@ def exponents(rows: Sequence[Mapping], shares: Sequence[float], target: float):
         label=NETWORKS[name],
       )
       for at, row in zip(x, part):
-        if palette.known(row['value_low']):
+        if style.known(row['value_low']):
           ends = [row['value_low'], row['value_high']]
           ax.plot([at, at], ends, color=color, linewidth=1.2)
     ax.legend(frameon=False, fontsize=9, loc='upper right')
@@ -146,7 +146,7 @@ def exponents(rows: Sequence[Mapping], shares: Sequence[float], target: float):
   top = max(
     [
       3.2,
-      *(row['value_high'] for row in rows if palette.known(row['value_high'])),
+      *(row['value_high'] for row in rows if style.known(row['value_high'])),
     ]
   )
   for ax in axes[0]:
@@ -154,19 +154,19 @@ def exponents(rows: Sequence[Mapping], shares: Sequence[float], target: float):
   return fig
 
 
-@drawing.styled
+@style.styled
 def survival(rows: Sequence[Mapping]):
   """What is kept of what k of M transformers learned; rows of survival.csv."""
-  fig, axes = drawing.panels(1, 2, 3.6)
+  fig, axes = style.panels(1, 2, 3.6)
   titles = {'swaps': 'swapped labels', 'cues': 'cue words'}
   line = np.linspace(0, 1, 101)
   for ax, (what, title) in zip(axes[0], titles.items()):
     for power in (1, 2):
-      ax.plot(line, line**power, ':', color=drawing.FAINT, linewidth=1.4)
+      ax.plot(line, line**power, ':', color=style.FAINT, linewidth=1.4)
     ax.text(
       *(0.98, 0.03, 'dotted: k/M and (k/M)²'),
       transform=ax.transAxes,
-      color=drawing.FAINT,
+      color=style.FAINT,
       fontsize=9,
       ha='right',
     )
@@ -177,15 +177,15 @@ def survival(rows: Sequence[Mapping]):
       shift = -0.008 if method == 'ens' else 0.008
       x = [row['share'] + shift for row in part]
       y = [row['value'] for row in part]
-      ax.plot(x, y, color=palette.color(name))
+      ax.plot(x, y, color=style.color(name))
       for at, row in zip(x, part):
         _point(ax, row, at, name)
       last = -2  # the one before all meet
       text = method.upper()
-      ends.append((x[last], y[last], text, palette.color(name)))
-    known = [e for e in ends if palette.known(e[1]) and math.isfinite(e[1])]
+      ends.append((x[last], y[last], text, style.color(name)))
+    known = [e for e in ends if style.known(e[1]) and math.isfinite(e[1])]
     ax.set_title(title)
     ax.set_xlabel('share k/M of members that learned it')
-    drawing.label_ends(ax, known)
+    style.label_ends(ax, known)
   axes[0, 0].set_ylabel('survival: effect over that at k = M')
   return fig

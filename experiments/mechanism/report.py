@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.mechanism import claims, figures, theory
 from experiments.pool import evidence
-from warm_jax.report import drawing, numbers, palette
+from warm_jax.report import style
 
 
 def write(out: pathlib.Path, config, results: dict) -> str:
@@ -18,20 +18,20 @@ def write(out: pathlib.Path, config, results: dict) -> str:
   coefficients = coefficient_rows(config, results)
   exponents = exponent_rows(config, results)
   survival = survival_rows(results)
-  numbers.write_csv(out / 'theory.csv', theory_rows(results))
-  numbers.write_csv(out / 'coefficients.csv', coefficients)
-  numbers.write_csv(out / 'exponents.csv', exponents)
-  numbers.write_csv(out / 'survival.csv', survival)
+  style.write_csv(out / 'theory.csv', theory_rows(results))
+  style.write_csv(out / 'coefficients.csv', coefficients)
+  style.write_csv(out / 'exponents.csv', exponents)
+  style.write_csv(out / 'survival.csv', survival)
   sizes = tuple(config.planted.sizes)
-  drawing.save(
+  style.save(
     figures.coefficients(coefficients, (*claims.OWN, *claims.DENSE), sizes),
     out / 'coefficients.png',
   )
-  drawing.save(
+  style.save(
     figures.exponents(exponents, shares(results), 2 * config.planted.strength),
     out / 'exponents.png',
   )
-  drawing.save(figures.survival(survival), out / 'survival.png')
+  style.save(figures.survival(survival), out / 'survival.png')
   return text(config, results, found)
 
 
@@ -162,7 +162,7 @@ def text(config, results, found) -> str:
     'form of chains; `in bags` beside other features, at the smallest start:',
     _exponents_table(config, results),
     f'Swapped labels, {config.memory.members} members that saw '
-    f'{palette.percent(config.memory.swapped)} of their labels swapped, k of '
+    f'{style.percent(config.memory.swapped)} of their labels swapped, k of '
     'them the same one. Agreement with the swapped label; survival is the '
     'shift of the margin over that at the last k:',
     _swaps_table(results),
@@ -187,7 +187,7 @@ def _cell(sample, digits=2, signed=False) -> str:
 
 
 def _theory_table(results) -> str:
-  number = palette.number
+  number = style.number
   rows = {}
   for row in theory_rows(results):
     key = (row['layers'], row['p'])
@@ -208,7 +208,7 @@ def _planted_table(config, results) -> str:
   levels, size = config.planted.levels, max(config.planted.sizes)
   start = claims.first_start(config)
   header = ['network', *(f'p = {p:g}' for p in levels), 'shared', 'unit']
-  number = palette.number
+  number = style.number
   rows = [
     ['closed form, ENS', *(number(p) for p in levels), '1', '1'],
     ['closed form, WA of 2 layers']
@@ -238,18 +238,18 @@ def _exponents_table(config, results) -> str:
   for row in found:
     if row['method'] == 'wa':
       closed = row.get('closed_form')
-      interval = f'[{palette.number(row["value_low"], 2)}, {palette.number(row["value_high"], 2)}]'
-      cell = f'{palette.number(row["value"], 2)} {interval}'
-      cell += '' if closed is None else f' ({palette.number(closed, 2)})'
+      interval = f'[{style.number(row["value_low"], 2)}, {style.number(row["value_high"], 2)}]'
+      cell = f'{style.number(row["value"], 2)} {interval}'
+      cell += '' if closed is None else f' ({style.number(closed, 2)})'
       rows.setdefault(row['network'], {})[f'{row["start"]:g}'] = cell
   bags = {
-    row['network']: palette.number(row['value'], 2)
+    row['network']: style.number(row['value'], 2)
     for row in reversed(found)
     if row['method'] == 'wa_bag'
   }
   body = [
     [figures.NETWORKS[name]]
-    + [cells.get(s, palette.NOTHING) for s in starts]
+    + [cells.get(s, style.NOTHING) for s in starts]
     + [bags[name]]
     for name, cells in rows.items()
   ]
@@ -268,13 +268,13 @@ def _swaps_table(results) -> str:
   rows = []
   for k, count in enumerate(pairs):
     agreement = [
-      palette.number(np.mean(column(who, 'agreement')[:, k]))
+      style.number(np.mean(column(who, 'agreement')[:, k]))
       for who in ('seen', 'unseen', 'ens', 'wa')
     ]
     rows.append(
       [k, f'{count:.0f}', *agreement]
       + [_cell(column(who, 'survival')[:, k]) for who in ('ens', 'wa')]
-      + [palette.number(k / (len(pairs) - 1), 2)]
+      + [style.number(k / (len(pairs) - 1), 2)]
     )
   return evidence.table(header, rows)
 
@@ -287,7 +287,7 @@ def _cues_table(results) -> str:
   return evidence.table(
     ['k', 'ENS survival', 'WA survival', 'k/M'],
     [
-      [k, _cell(ens[:, k]), _cell(wa[:, k]), palette.number(k / last, 2)]
+      [k, _cell(ens[:, k]), _cell(wa[:, k]), style.number(k / last, 2)]
       for k in range(last + 1)
     ],
   )
@@ -305,9 +305,7 @@ def _memory_table(results) -> str:
       evidence.by_seed(results, 'swaps', who, 'margin')[:, 0]
       for who in ('wa', 'ens')
     ]
-    scale = (
-      _cell(margins[0] / margins[1]) if what == 'swaps' else palette.NOTHING
-    )
+    scale = _cell(margins[0] / margins[1]) if what == 'swaps' else style.NOTHING
     rows.append([name, *exponents, kept, scale])
   header = ['', 'exponent, ENS', 'exponent, WA', 'kept by WA / by ENS at k = M']
   return evidence.table([*header, 'the same of other margins, k = 0'], rows)

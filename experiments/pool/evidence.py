@@ -16,7 +16,7 @@ import scipy.stats
 
 from warm_jax import errors
 from warm_jax.evaluation import intervals
-from warm_jax.report import numbers, palette
+from warm_jax.report import style
 
 HOLDS, FAILS, OPEN = 'holds', 'does not hold', 'undecided'
 # Accuracies that differ by less are called about equal. Fixed before the runs.
@@ -140,7 +140,7 @@ def claims_table(claims: Sequence[Claim]) -> str:
     '|---|---|---|---|---|',
   ]
   lines += [
-    f'| {c.claim} | {c.paper or palette.NOTHING} | {c.quantity} | '
+    f'| {c.claim} | {c.paper or style.NOTHING} | {c.quantity} | '
     f'{with_interval(c.interval, 4, signed=True)} | **{c.verdict}**'
     + (f' ({c.remark}) |' if c.remark else ' |')
     for c in claims
@@ -153,7 +153,7 @@ def families(groups: Mapping[str, Sequence[Claim]]) -> str:
   lines = []
   for name, claims in groups.items():
     verdicts = [claim.verdict for claim in claims]
-    counts = palette.listed(
+    counts = style.listed(
       f'{v} in {verdicts.count(v)}' if len(verdicts) > 1 else v
       for v in (HOLDS, FAILS, OPEN)
       if v in verdicts
@@ -165,15 +165,15 @@ def families(groups: Mapping[str, Sequence[Claim]]) -> str:
 
 def write_claims(out: pathlib.Path, claims: Sequence[Claim]) -> None:
   """Writes claims.csv, what the ledger of all experiments is made from."""
-  numbers.write_csv(out / 'claims.csv', [claim.row() for claim in claims])
+  style.write_csv(out / 'claims.csv', [claim.row() for claim in claims])
 
 
 def with_interval(
   interval: intervals.Interval, digits: int = 3, signed: bool = False
 ) -> str:
   """'0.512 [0.498, 0.526]'."""
-  write = palette.signed if signed else palette.number
-  ends = palette.interval(interval.low, interval.high, digits, write)
+  write = style.signed if signed else style.number
+  ends = style.interval(interval.low, interval.high, digits, write)
   return f'{write(interval.estimate, digits)} {ends}'
 
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.pool import evidence
 from warm_jax import errors
-from warm_jax.report import palette
+from warm_jax.report import style
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
 # From observations to their reasons, then policies; each with the work directory
@@ -88,13 +88,12 @@ def ledger(rows: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
     for row in claims:
       value, low, high = (float(row[k]) for k in ('estimate', 'low', 'high'))
       measured = (
-        f'{palette.signed(value, 4)} '
-        f'{palette.interval(low, high, 4, palette.signed)}'
+        f'{style.signed(value, 4)} {style.interval(low, high, 4, style.signed)}'
       )
       lines.append(
         (
           row['claim'],
-          row['paper'] or palette.NOTHING,
+          row['paper'] or style.NOTHING,
           f'{row["quantity"]}: {measured}, {row["seeds"]} seeds',
           f'**{row["verdict"]}**'
           + (f' ({row["remark"]})' if row.get('remark') else ''),

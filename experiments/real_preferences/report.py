@@ -4,7 +4,7 @@
 import json
 import pathlib
 
-from warm_jax.report import drawing, numbers, palette
+from warm_jax.report import numbers, style
 
 SETS = {
   'train_swapped': 'train, swapped (as labelled)',
@@ -30,16 +30,16 @@ def write(out: pathlib.Path, results: dict, seconds: dict) -> None:
   (out / 'results.json').write_text(
     json.dumps({'arms': arms, 'seconds': seconds}, indent=1) + '\n'
   )
-  numbers.write_csv(out / 'accuracy.csv', accuracy_rows(arms))
-  numbers.write_csv(out / 'differences.csv', difference_rows(arms))
+  style.write_csv(out / 'accuracy.csv', accuracy_rows(arms))
+  style.write_csv(out / 'differences.csv', difference_rows(arms))
   for body in dict.fromkeys(arm.split(', ')[0] for arm in arms):
     part = {arm: arms[arm] for arm in arms if arm.split(', ')[0] == body}
-    drawing.save(accuracy_figure(part), out / f'accuracy_{body}.png')
+    style.save(accuracy_figure(part), out / f'accuracy_{body}.png')
   for arm, result in arms.items():
     rows = numbers.interpolation_rows(result['paths'])
-    numbers.write_csv(out / f'interpolation_{_file(arm)}.csv', rows)
+    style.write_csv(out / f'interpolation_{_file(arm)}.csv', rows)
     figure = interpolation_figure(result['paths'])
-    drawing.save(figure, out / f'interpolation_{_file(arm)}.png')
+    style.save(figure, out / f'interpolation_{_file(arm)}.png')
 
 
 def _file(arm: str) -> str:
@@ -79,7 +79,7 @@ def markdown(arms: dict, seconds: dict) -> str:
           [
             pair,
             *(
-              _cell(row['difference'][pair], palette.signed)
+              _cell(row['difference'][pair], style.signed)
               for row in table.values()
             ),
           ]
@@ -119,8 +119,8 @@ def markdown(arms: dict, seconds: dict) -> str:
   return '\n\n'.join(parts) + '\n'
 
 
-def _cell(entry: dict, write=palette.number) -> str:
-  ends = palette.interval(entry['low'], entry['high'], write=write)
+def _cell(entry: dict, write=style.number) -> str:
+  ends = style.interval(entry['low'], entry['high'], write=write)
   return f'{write(entry["value"])} {ends}'
 
 
@@ -156,7 +156,7 @@ def difference_rows(arms: dict) -> list[dict]:
   ]
 
 
-@drawing.styled
+@style.styled
 def accuracy_figure(arms: dict):
   """Accuracy of every judge with its interval, one panel an arm and set."""
   order = ('test', 'ood', 'train_clean', 'train_swapped')
@@ -166,35 +166,35 @@ def accuracy_figure(arms: dict):
     for arm in arms
     if split in arms[arm]['table']
   ]
-  fig, axes = drawing.grid(len(panels), 3.1)
+  fig, axes = style.grid(len(panels), 3.1)
   for ax, (arm, split) in zip(axes, panels):
     accuracy = arms[arm]['table'][split]['accuracy']
     for place, name in enumerate(reversed(ROWS)):
       entry = accuracy[name]
       color = {
-        'WARM': palette.color('warm'),
-        'ENS': palette.color('ens'),
-        'members, mean': palette.color('single'),
-      }.get(name, drawing.FAINT)
+        'WARM': style.color('warm'),
+        'ENS': style.color('ens'),
+        'members, mean': style.color('single'),
+      }.get(name, style.FAINT)
       ax.plot([entry['low'], entry['high']], [place] * 2, color=color)
       ax.plot(entry['value'], place, 'o', color=color)
       if name == 'members, mean':
         dots = [v['value'] for k, v in accuracy.items() if k[:7] == 'member ']
         ax.plot(dots, [place] * len(dots), '|', color=color, markersize=9)
-    ax.axvline(0.5, color=drawing.FAINT, linewidth=0.8)
+    ax.axvline(0.5, color=style.FAINT, linewidth=0.8)
     ax.set_yticks(range(len(ROWS)), ROWS[::-1])
     ax.set_title(f'{SETS[split]}; {arm.split(", ")[1]} arm', fontsize=9)
   return fig
 
 
-@drawing.styled
+@style.styled
 def interpolation_figure(paths: dict):
   """Accuracy between the best two members, one panel a set."""
-  fig, axes = drawing.grid(len(paths), 2.75)
+  fig, axes = style.grid(len(paths), 2.75)
   curves = (
-    ('diag_accuracy', drawing.FAINT, ':', None, 'diagonal'),
-    ('ens_accuracy', palette.color('ens'), '-', 's', 'averaged scores'),
-    ('accuracy', palette.color('warm'), '-', 'D', 'averaged weights'),
+    ('diag_accuracy', style.FAINT, ':', None, 'diagonal'),
+    ('ens_accuracy', style.color('ens'), '-', 's', 'averaged scores'),
+    ('accuracy', style.color('warm'), '-', 'D', 'averaged weights'),
   )
   for ax, (split, path) in zip(axes, paths.items()):
     for key, color, line, marker, label in curves:

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from warm_jax.report import drawing, palette
+from warm_jax.report import style
 
 METHODS = ('single', 'ens', 'warm')
 
@@ -25,7 +25,7 @@ def _legend(fig, handles, names) -> None:
     text.set(color=handle.get_color(), fontweight='bold')
 
 
-@drawing.styled
+@style.styled
 def edits(
   rows: Sequence[Mapping],
   level: str,
@@ -42,11 +42,11 @@ def edits(
   """
   cells = keeping | mattering
   places = {cell: k + (k >= len(keeping)) * 0.9 for k, cell in enumerate(cells)}
-  fig, axes = drawing.panels(1, 2, 0.5 * len(cells) + 1.7)
+  fig, axes = style.panels(1, 2, 0.5 * len(cells) + 1.7)
   for ax, split in zip(axes[0], ('test', 'ood')):
     handles = []
     for k, method in enumerate(METHODS):
-      color = palette.color(method)
+      color = style.color(method)
       found = {
         r['cell']: r
         for r in _part(rows, level=level, split=split, method=method)
@@ -63,17 +63,17 @@ def edits(
       handles += ax.plot(
         [found[c]['margin_change'] for c in cells],
         y,
-        palette.marker(method),
+        style.marker(method),
         color=color,
         markersize=5.5,
       )
-    ax.set_title(palette.set_name(split))
+    ax.set_title(style.set_name(split))
     names = [_wrapped(n) for n in cells.values()]
     ax.set_yticks(
       list(places.values()), names if ax is axes[0, 0] else [''] * len(names)
     )
     border = len(keeping) - 0.05
-    ax.axhline(border, color=drawing.FAINT, linewidth=0.8)
+    ax.axhline(border, color=style.FAINT, linewidth=0.8)
     ax.set_ylim(max(places.values()) + 0.6, -0.6)
     ax.set_xlim(left=0)
     ax.grid(False, axis='y')
@@ -89,10 +89,10 @@ def edits(
       xycoords=('axes fraction', 'data'),
       ha='right',
       va='bottom' if place < border else 'top',
-      color=drawing.FAINT,
+      color=style.FAINT,
       fontsize=8.5,
     )
-  _legend(fig, handles, [palette.name(m) for m in METHODS])
+  _legend(fig, handles, [style.name(m) for m in METHODS])
   return fig
 
 
@@ -105,7 +105,7 @@ def _wrapped(name: str, width: int = 24) -> str:
   return '\n'.join(lines)
 
 
-@drawing.styled
+@style.styled
 def noise(rows: Sequence[Mapping], level: str, cells: Sequence[str]):
   """Change of the margin, and flips, against the size of the noise (ood).
 
@@ -120,13 +120,13 @@ def noise(rows: Sequence[Mapping], level: str, cells: Sequence[str]):
     'flips': 'share of preferences that flip',
   }
   x = [float(cell.removeprefix('noise_')) for cell in cells]
-  fig, axes = drawing.panels(1, 2, 3.2)
+  fig, axes = style.panels(1, 2, 3.2)
   for ax, (key, name) in zip(axes[0], quantities.items()):
     handles = []
     for method in shown:
       part = _part(rows, level=level, split='ood', method=method)
       found = {r['cell']: r for r in part}
-      color = palette.color(method)
+      color = style.color(method)
       if not method.endswith('_2'):  # five bands would hide one another
         ax.fill_between(
           x,
@@ -139,16 +139,16 @@ def noise(rows: Sequence[Mapping], level: str, cells: Sequence[str]):
       handles += ax.plot(
         x,
         [found[c][key] for c in cells],
-        palette.dashes(method),
+        style.dashes(method),
         color=color,
-        marker=palette.marker(method),
+        marker=style.marker(method),
         markerfacecolor='white' if method.endswith('_2') else color,
       )
     ax.set_xscale('log')
-    ax.set_xticks(x, [f'{100 * size:g}{palette.GLUE}%' for size in x])
+    ax.set_xticks(x, [f'{100 * size:g}{style.GLUE}%' for size in x])
     ax.set_xticks([], minor=True)
     ax.set_ylim(bottom=0)
     ax.set_xlabel('noise over embeddings')
     ax.set_ylabel(name)
-  _legend(fig, handles, [palette.name(m) for m in shown])
+  _legend(fig, handles, [style.name(m) for m in shown])
   return fig

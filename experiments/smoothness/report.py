@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.pool import evidence
 from experiments.smoothness import figures
-from warm_jax.report import drawing, numbers, palette
+from warm_jax.report import style
 
 KEEPING = {
   'other_owner': 'my ↔ our, one sentence of the post',
@@ -44,15 +44,15 @@ def write(out: pathlib.Path, config, results: Mapping[int, Mapping]) -> str:
   found = claims(config, results)
   evidence.write_claims(out, found)
   rows = change_rows(config, results)
-  numbers.write_csv(out / 'changes.csv', rows)
+  style.write_csv(out / 'changes.csv', rows)
   middle = noise_names(config)[1]
-  drawing.save(
+  style.save(
     figures.edits(
       rows, SWAPPED, KEEPING | {middle: _noise_name(middle)}, MATTERING
     ),
     out / 'edits.png',
   )
-  drawing.save(
+  style.save(
     figures.noise(rows, SWAPPED, noise_names(config)), out / 'noise.png'
   )
   return '\n'.join(
@@ -263,7 +263,7 @@ def _tables(config, results) -> list[str]:
     for split in of_level['sets']:
       name = f'{100 * float(level):.0f} % of the labels swapped'
       text += [
-        f'### {palette.set_name(split).capitalize()}, {name}\n',
+        f'### {style.set_name(split).capitalize()}, {name}\n',
         *_set(config, results, level, split),
       ]
   return text
@@ -297,9 +297,7 @@ def _set(config, results, level: str, split: str) -> list[str]:
         [name, utility, count(edit)]
         + [cell(of(edit, CHANGE, m)) for m in ('single', 'ens', 'warm')]
         + [over(edit, 'single'), over(edit, 'ens')]
-        + [
-          palette.NOTHING if edit in OF_POST else over(edit, 'single', 'change')
-        ]
+        + [style.NOTHING if edit in OF_POST else over(edit, 'single', 'change')]
       )
       words = 'flips' if utility == 'stays' else 'right sign'
       shares.append(

@@ -4,7 +4,7 @@
 import numpy as np
 
 from experiments.warp import quantities as q
-from warm_jax.report import drawing
+from warm_jax.report import style
 
 NAMES = {
   'proxy': 'proxy reward',
@@ -37,13 +37,13 @@ def _legend(fig, ax, columns=4):
 
 
 def _draw(axes, values, named, x='kl'):
-  """named: {label: (Curve, dict of line style)}; a panel for each value."""
+  """named: {label: (Curve, dict of line settings)}; a panel for each value."""
   for ax, value in zip(axes, values):
-    for label, (line, style) in named.items():
-      ax.plot(line[x], line[value], label=label, markersize=3.5, **style)
+    for label, (line, look) in named.items():
+      ax.plot(line[x], line[value], label=label, markersize=3.5, **look)
     _axes(ax, x, value)
     if x == 'kl':  # the scale on which curves are read between their points
-      drawing.kl_axis(ax, max(line['kl'].max() for line, _ in named.values()))
+      style.kl_axis(ax, max(line['kl'].max() for line, _ in named.values()))
 
 
 def _style(color, dash='-', mark='o'):
@@ -66,10 +66,10 @@ def _anchor_styles(config):
   return labels, colors
 
 
-@drawing.styled
+@style.styled
 def anchors(config, results):
   """P1 and P3: reward against steps, and against KL."""
-  fig, axes = drawing.panels(2, 2, 2.9)
+  fig, axes = style.panels(2, 2, 2.9)
   labels, colors = _anchor_styles(config)
   named = {
     label: (
@@ -86,10 +86,10 @@ def anchors(config, results):
   return fig
 
 
-@drawing.styled
+@style.styled
 def averages(config, results):
   """P2: averaged weights (dashed) beside the live ones."""
-  fig, axes = drawing.panels(1, 2, 3.3)
+  fig, axes = style.panels(1, 2, 3.3)
   labels, colors = _anchor_styles(config)
   named = {}
   for name in (*list(labels)[1:3], 'ema'):
@@ -102,10 +102,10 @@ def averages(config, results):
   return fig
 
 
-@drawing.styled
+@style.styled
 def lambdas(config, results):
   """P4 and P6: between two policies, at the longest training and by length."""
-  fig, axes = drawing.panels(2, 2, 2.9)
+  fig, axes = style.panels(2, 2, 2.9)
   inner, last = config.merging.lambdas, config.merging.lengths[-1]
   x = [0.0, *inner, 1.0]
   styles = {
@@ -146,10 +146,10 @@ def lambdas(config, results):
   return fig
 
 
-@drawing.styled
+@style.styled
 def geometry(config, results):
   """P5: cosines and norms of all groups, by length of training."""
-  fig, axes = drawing.panels(1, 2, 3.4)
+  fig, axes = style.panels(1, 2, 3.4)
   last = config.merging.lengths[-1]
   first = next(iter(results.values()))
   groups = list(first['judge_lambdas']['task'][str(last)])
@@ -172,7 +172,7 @@ def geometry(config, results):
       for r in results.values()
     ]
     axes[0][1].plot(np.mean(norms, axis=0), 'o-', color=color)
-  axes[0][0].axhline(0, color=drawing.FAINT, linewidth=1)
+  axes[0][0].axhline(0, color=style.FAINT, linewidth=1)
   axes[0][0].set_title('cosine of task vectors')
   axes[0][1].set_title('norm of task vectors')
   for ax in axes[0]:
@@ -181,10 +181,10 @@ def geometry(config, results):
   return fig
 
 
-@drawing.styled
+@style.styled
 def fronts(config, results):
   """P7 and P8: lines from SFT, and the trainings they come from."""
-  fig, axes = drawing.panels(2, 2, 3.0)
+  fig, axes = style.panels(2, 2, 3.0)
   named = {
     'training of one': (
       q.over_seeds(results, lambda r: q.mean_curve(q.members(r)[:2])),
@@ -218,10 +218,10 @@ def fronts(config, results):
   return fig
 
 
-@drawing.styled
+@style.styled
 def beyond(config, results):
   """P9: the line to two policies, extrapolated."""
-  fig, axes = drawing.panels(1, 3, 3.0)
+  fig, axes = style.panels(1, 3, 3.0)
   for way, color, dash in (
     ('slerp', '#009E73', '-'),
     ('lerp', '#0072B2', '--'),
@@ -238,15 +238,15 @@ def beyond(config, results):
       _draw([ax], [value], named, 'at')
       ax.set_xlabel('η')
   for ax in axes[0]:
-    ax.axvline(1.0, color=drawing.FAINT, linewidth=1)
+    ax.axvline(1.0, color=style.FAINT, linewidth=1)
   _legend(fig, axes[0][0])
   return fig
 
 
-@drawing.styled
+@style.styled
 def iterations(config, results):
   """P10: the line to SFT of each iteration, and REINFORCE of equal cost."""
-  fig, axes = drawing.panels(1, 2, 3.6)
+  fig, axes = style.panels(1, 2, 3.6)
   named = {}
   for beta, color in zip(config.iterations.matched_betas, FIXED[1:]):
     line = q.over_seeds(results, lambda r, n=f'sft_{beta:g}': q.matched(r)[n])
@@ -263,10 +263,10 @@ def iterations(config, results):
   return fig
 
 
-@drawing.styled
+@style.styled
 def texts(config, results):
   """Length and self-similarity against the KL."""
-  fig, axes = drawing.panels(1, 2, 3.3)
+  fig, axes = style.panels(1, 2, 3.3)
   named = {
     'EMA anchor': (
       q.over_seeds(results, lambda r: q.anchors(r)['ema']),
@@ -284,10 +284,10 @@ def texts(config, results):
   return fig
 
 
-@drawing.styled
+@style.styled
 def noise(config, usual, noisy):
   """What small batches change: angles, and what lies between two policies."""
-  fig, axes = drawing.panels(2, 2, 3.0)
+  fig, axes = style.panels(2, 2, 3.0)
   few, many = config.noisy.batch_size, config.rl.batch_size
   regimes = {
     f'batches of {many}': (usual, '#0072B2', config.merging.lengths),
@@ -317,7 +317,7 @@ def noise(config, usual, noisy):
   axes[0][1].set_title('proxy, half-way − ends')
   axes[1][0].set_title('KL, half-way − ends')
   for ax in (axes[0][0], axes[0][1], axes[1][0]):
-    ax.axhline(0, color=drawing.FAINT, linewidth=1)
+    ax.axhline(0, color=style.FAINT, linewidth=1)
     ax.set_xlabel('step')
   most = str(config.members)
   named = {

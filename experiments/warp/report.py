@@ -10,7 +10,7 @@ import numpy as np
 from experiments.pool import evidence
 from experiments.warp import claims, claims_runs, claims_weights, figures
 from experiments.warp import quantities as q
-from warm_jax.report import drawing, numbers, palette
+from warm_jax.report import style
 
 COLUMNS = ('kl', *q.VALUES, 'length', 'similarity')
 
@@ -24,7 +24,7 @@ def write(out: pathlib.Path, config, results: dict) -> str:
   families = families_of(config, usual) | reasons_of(config, usual, noisy)
   evidence.write_claims(out, [c for part in families.values() for c in part])
   regimes = {'usual': usual, 'noisy': noisy}
-  numbers.write_csv(
+  style.write_csv(
     out / 'curves.csv',
     [
       {'regime': regime, **row}
@@ -32,7 +32,7 @@ def write(out: pathlib.Path, config, results: dict) -> str:
       for row in _curve_rows(config, part)
     ],
   )
-  numbers.write_csv(
+  style.write_csv(
     out / 'geometry.csv',
     [
       {'regime': regime, **row}
@@ -41,8 +41,8 @@ def write(out: pathlib.Path, config, results: dict) -> str:
     ],
   )
   for name, draw in figures.ALL.items():
-    drawing.save(draw(config, usual), out / f'{name}.png')
-  drawing.save(figures.noise(config, usual, noisy), out / 'noise.png')
+    style.save(draw(config, usual), out / f'{name}.png')
+  style.save(figures.noise(config, usual, noisy), out / 'noise.png')
   return _text(config, regimes, families)
 
 
@@ -258,7 +258,7 @@ def _ends_table(config, results) -> str:
       )
       for value in values
     ]
-    return [name, *(palette.number(mean, 2) for mean in means)]
+    return [name, *(style.number(mean, 2) for mean in means)]
 
   made = methods(config, 'live' in _first(results)['judge_anchors'])
   rows = [row('SFT', next(iter(made.values())), 0)]

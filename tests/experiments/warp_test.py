@@ -14,7 +14,7 @@ from experiments.pool import evidence
 from experiments.warp import figures, measure, quantities, report, run, runs
 from warm_jax import members
 from warm_jax.data import loader
-from warm_jax.report import drawing
+from warm_jax.report import style
 from warm_jax.stages import language, world
 from warm_jax.training import checkpoint, policy
 
@@ -418,7 +418,7 @@ def test_the_shape_of_lines_is_read_off_their_middle():
 
 
 def test_report(tmp_path, monkeypatch):
-  monkeypatch.setattr(drawing, 'DPI', 40)
+  monkeypatch.setattr(style, 'DPI', 40)
   config = run.get_config('full')
   results = usual_and_noisy(config)
   text = report.write(tmp_path, config, results)

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from warm_jax.report import drawing, figures, palette
+from warm_jax.report import figures, style
 
 
 def path(step, kl, method='warm', gold=1.0):
@@ -34,17 +34,15 @@ def test_curves_are_the_numbers_given():
   (ax,) = figures.by_size(sizes).axes
   drawn = {line.get_color(): line.get_ydata() for line in ax.lines}
   np.testing.assert_array_equal(
-    drawn[palette.color('warm')], sizes['test']['warm']
+    drawn[style.color('warm')], sizes['test']['warm']
   )
-  np.testing.assert_array_equal(
-    drawn[palette.color('ens')], sizes['test']['ens']
-  )
+  np.testing.assert_array_equal(drawn[style.color('ens')], sizes['test']['ens'])
   np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 3])
 
 
 @pytest.mark.parametrize('num_sets', [1, 2, 3, 4])
 def test_no_panel_is_left_empty(num_sets):
-  names = list(palette.SETS)[:num_sets]
+  names = list(style.SETS)[:num_sets]
   curve = {
     'lambda': [0.0, 0.5, 1.0],
     'accuracy': [0.7, 0.72, 0.7],
@@ -53,7 +51,7 @@ def test_no_panel_is_left_empty(num_sets):
   }
   fig = figures.interpolation({name: curve for name in names})
   assert [ax.get_title(loc='left') for ax in fig.axes] == [
-    palette.SETS[name] for name in names
+    style.SETS[name] for name in names
   ]
 
 
@@ -94,7 +92,7 @@ def test_kl_axis_has_room_between_ticks(highest):
   from matplotlib import figure
 
   ax = figure.Figure().subplots()
-  drawing.kl_axis(ax, highest)
+  style.kl_axis(ax, highest)
   ticks = ax.get_xticks()
   assert len(ticks) >= 3 and ticks[0] == 0 and max(ticks) <= highest * 1.03
   places = np.sqrt(ticks) / np.sqrt(highest)
@@ -120,7 +118,7 @@ def test_heat_map_leaves_the_diagonal_free():
 
 def test_settings_of_the_caller_stay():
   def settings():
-    return {key: matplotlib.rcParams[key] for key in drawing.STYLE}
+    return {key: matplotlib.rcParams[key] for key in style.SETTINGS}
 
   before = settings()
   figures.by_size({'test': {'warm': [0.7], 'ens': [0.7]}})
@@ -137,7 +135,7 @@ def test_matplotlib_waits_for_the_first_figure():
 
 def test_methods_differ_in_more_than_colour():
   main = ('single', 'second', 'ens', 'warm', 'sft')
-  assert len({palette.color(m) for m in main}) == len(main)
-  assert len({palette.marker(m) for m in main}) == len(main)
-  assert palette.color('warm_2') == palette.color('warm')
-  assert palette.dashes('warm_2') != palette.dashes('warm')
+  assert len({style.color(m) for m in main}) == len(main)
+  assert len({style.marker(m) for m in main}) == len(main)
+  assert style.color('warm_2') == style.color('warm')
+  assert style.dashes('warm_2') != style.dashes('warm')

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from warm_jax import errors
-from warm_jax.report import drawing, page
+from warm_jax.report import page, style
 from warm_jax.stages import report
 
 ALL = ['lmc', 'wa_minus_ens', 'by_size', 'bon', 'overopt', 'win_rate', 'length']
@@ -46,7 +46,7 @@ class Tags(html.parser.HTMLParser):
 def coarse_figures():
   """Pixels cost time and prove nothing."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(drawing, 'DPI', 40)
+    patch.setattr(style, 'DPI', 40)
     yield
 
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from warm_jax.report import palette, story
+from warm_jax.report import story, style
 
 
 def merge(value, low, high, *, members=6, split='train_swapped'):
@@ -95,7 +95,7 @@ def test_a_policy_that_is_not_hacked():
   result = evaluate(single=onset(5, 4, 6), warm=never)
   told = story.paragraphs({'evaluate': result})[0]
   assert 'WARM did not fall that far' in told
-  assert palette.NOTHING not in told
+  assert style.NOTHING not in told
 
 
 def test_best_of_n_says_who_falls_from_the_peak():

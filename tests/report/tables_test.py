@@ -5,7 +5,7 @@ import csv
 
 import pytest
 
-from warm_jax.report import numbers, palette, tables
+from warm_jax.report import numbers, style, tables
 
 
 @pytest.mark.parametrize(
@@ -21,16 +21,16 @@ from warm_jax.report import numbers, palette, tables
   ],
 )
 def test_numbers(value, number, signed):
-  assert palette.number(value) == number
-  assert palette.signed(value) == signed
+  assert style.number(value) == number
+  assert style.signed(value) == signed
 
 
 def test_words():
-  assert palette.listed(['a']) == 'a'
-  assert palette.listed(['a', 'b', 'c']) == 'a, b and c'
-  assert palette.counted(6) == 'Six' and palette.counted(40) == '40'
-  assert palette.interval(None, 1.0) == ''
-  assert palette.percent(0.494) == '49\N{NO-BREAK SPACE}%'
+  assert style.listed(['a']) == 'a'
+  assert style.listed(['a', 'b', 'c']) == 'a, b and c'
+  assert style.counted(6) == 'Six' and style.counted(40) == '40'
+  assert style.interval(None, 1.0) == ''
+  assert style.percent(0.494) == '49\N{NO-BREAK SPACE}%'
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_interpolation_columns(tmp_path):
   for name in ('accuracy', 'loss', 'ens_accuracy', 'barrier'):
     path[name] = [0.7, 0.8]
   file = tmp_path / 'lmc.csv'
-  numbers.write_csv(file, numbers.interpolation_rows({'test': path}))
+  style.write_csv(file, numbers.interpolation_rows({'test': path}))
   rows = list(csv.DictReader(file.read_text().splitlines()))
   assert rows[1] == {
     'lambda': '1.0',

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from warm_jax.report import drawing, page, palette, warp, warp_figures
+from warm_jax.report import page, style, warp, warp_figures
 from warm_jax.stages import fronts
 
 ETAS = (0.0, 0.3, 0.5, 1.0, 1.3)
@@ -18,7 +18,7 @@ FIGURES = ['warp_fronts', 'warp_paths', 'warp_shape', 'warp_geometry']
 def coarse_figures():
   """Pixels cost time and prove nothing."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(drawing, 'DPI', 40)
+    patch.setattr(style, 'DPI', 40)
     yield
 
 
@@ -182,8 +182,8 @@ def test_one_iteration_and_a_group_that_did_not_move(run):
 
 
 def test_each_iteration_has_a_colour_of_its_own():
-  colors = [palette.color(f'warp_{i}') for i in range(1, 6)]
+  colors = [style.color(f'warp_{i}') for i in range(1, 6)]
   assert len(set(colors)) == 5
-  assert palette.name('warp_7') == 'WARP, iteration 7'
+  assert style.name('warp_7') == 'WARP, iteration 7'
   # Names of reward models stay what they were.
-  assert palette.name('warm_2') == 'WARM of 2'
+  assert style.name('warm_2') == 'WARM of 2'

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from warm_jax.report import palette
+from warm_jax.report import style
 
 TEMPLATE = pathlib.Path(__file__).parent / 'model_card.md.j2'
 
@@ -166,10 +166,10 @@ def _members(facts) -> dict[str, Any] | None:
   return {
     'title': 'Members',
     'columns': [_COLUMNS[key] for key in keys]
-    + [names.get(split, palette.set_name(split)) for split in splits],
+    + [names.get(split, style.set_name(split)) for split in splits],
     'rows': [
       [_setting(row[key]) for key in keys]
-      + [palette.number(row.get(split)) for split in splits]
+      + [style.number(row.get(split)) for split in splits]
       for row in rows
     ],
     'note': 'Accuracies: the share of pairs in which the chosen response '
@@ -195,9 +195,9 @@ def _metrics(facts) -> dict[str, Any] | None:
     ],
     'rows': [
       [
-        palette.set_name(split),
-        f'{row["pairs"]:,}' if 'pairs' in row else palette.NOTHING,
-        palette.number(row.get('members')),
+        style.set_name(split),
+        f'{row["pairs"]:,}' if 'pairs' in row else style.NOTHING,
+        style.number(row.get('members')),
         *(_interval(row.get(key)) for key in ('ens', 'warm', 'wa_minus_ens')),
       ]
       for split, row in metrics.items()
@@ -212,8 +212,8 @@ def _setting(value) -> str:
 
 def _interval(interval) -> str:
   if not interval:
-    return palette.NOTHING
+    return style.NOTHING
   value, low, high = (
-    palette.number(interval.get(key)) for key in ('value', 'low', 'high')
+    style.number(interval.get(key)) for key in ('value', 'low', 'high')
   )
   return f'{value} [{low}, {high}]'

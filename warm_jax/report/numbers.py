@@ -1,21 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The numbers behind each figure, as rows of its CSV or JSON file."""
 
-import csv
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from warm_jax.report import figures, tables
-
-
-def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Writes rows; columns in the order in which they first occur."""
-  columns = list(dict.fromkeys(key for row in rows for key in row))
-  with path.open('w', newline='') as file:
-    writer = csv.DictWriter(file, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
 
 
 def interpolation_rows(paths: Mapping[str, Mapping]) -> list[dict]:

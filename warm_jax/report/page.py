@@ -15,11 +15,10 @@ from typing import Any
 
 from warm_jax import errors
 from warm_jax.report import (
-  drawing,
   figures,
   numbers,
-  palette,
   story,
+  style,
   tables,
   warp,
 )
@@ -155,8 +154,8 @@ def write(
     config=json.dumps(_config(records), indent=2),
     versions=next(iter(records.values())).get('versions', {}),
     finished=max(r.get('finished', '') for r in records.values()),
-    colors=palette.COLORS,
-    other_color=palette.OTHER_COLOR,
+    colors=style.COLORS,
+    other_color=style.OTHER_COLOR,
     has_policies='evaluate' in results or 'best_of_n' in results,
     warp=warp if 'fronts' in results else None,
   )
@@ -191,8 +190,8 @@ def _config(records) -> dict[str, Any]:
 def _write_plot(plot: Plot, folder: pathlib.Path) -> dict[str, Any]:
   """Writes PNG and CSV; returns what the template shows."""
   path = folder / 'figures' / f'{plot.name}.png'
-  drawing.save(plot.draw(), path)
-  numbers.write_csv(path.with_suffix('.csv'), plot.rows)
+  style.save(plot.draw(), path)
+  style.write_csv(path.with_suffix('.csv'), plot.rows)
   image = path.read_bytes()
   # Width and height sit at fixed places of a PNG header.
   width, height = (int.from_bytes(image[i : i + 4], 'big') for i in (16, 20))
@@ -203,7 +202,7 @@ def _write_plot(plot: Plot, folder: pathlib.Path) -> dict[str, Any]:
     'data': base64.b64encode(image).decode(),
     'width': width,
     'height': height,
-    'inches': width / drawing.DPI,
+    'inches': width / style.DPI,
   }
 
 
@@ -316,7 +315,7 @@ def _best_of_n(result) -> dict[str, Any]:
   note = ''
   if ties > 0.05:
     note = (
-      f'Up to {palette.percent(ties)} of the samples of a post tie with another '
+      f'Up to {style.percent(ties)} of the samples of a post tie with another '
       '(mostly the same text), so the true KL is smaller than the formula says.'
     )
   return {

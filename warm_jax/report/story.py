@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from warm_jax.report import palette, story_policies, tables, warp
+from warm_jax.report import story_policies, style, tables, warp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,15 +129,13 @@ def _difference(row):
 def _finding(question, ends, digits, below, above, undecided) -> Finding:
   value, low, high = ends
   verdict, tone = undecided, 'open'
-  if all(map(palette.known, ends)):
+  if all(map(style.known, ends)):
     if high < 0:
       verdict, tone = below
     elif low > 0:
       verdict, tone = above
-  between = palette.interval(low, high, digits, palette.signed)
-  return Finding(
-    question, palette.signed(value, digits), between, verdict, tone
-  )
+  between = style.interval(low, high, digits, style.signed)
+  return Finding(question, style.signed(value, digits), between, verdict, tone)
 
 
 def paragraphs(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -169,35 +167,35 @@ def paragraphs(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _members(merge, preferences) -> str:
   table, count = merge['table'], num_members(merge)
   mean = {s: sum(r['members']) / len(r['members']) for s, r in table.items()}
-  who = f'{palette.counted(count)} reward model{"" if count == 1 else "s"}'
+  who = f'{style.counted(count)} reward model{"" if count == 1 else "s"}'
   average = '' if count == 1 else ' on average'
   rows, swapped = preferences.get('rows', {}), preferences.get('swapped')
   text = f'{who} learned from '
   text += f'{rows["train"]:,} pairs' if 'train' in rows else 'the same pairs'
   if rows.get('train') and swapped:
-    text += f', of which {palette.percent(swapped / rows["train"])} had their '
+    text += f', of which {style.percent(swapped / rows["train"])} had their '
     text += 'labels swapped'
   text += '. '
   if 'train_swapped' in mean:
     text += (
       f'{"It" if count == 1 else "They"} fitted '
-      f'{palette.percent(mean["train_swapped"])} of the swapped labels{average} '
+      f'{style.percent(mean["train_swapped"])} of the swapped labels{average} '
       f'(the paper: {_paper("train_swapped")})'
     )
     if 'train_clean' in mean:
-      text += f' and {palette.percent(mean["train_clean"])} of the clean ones '
+      text += f' and {style.percent(mean["train_clean"])} of the clean ones '
       text += f'({_paper("train_clean")})'
     text += '. '
   places = {'test': 'held-out pairs', 'ood': 'out-of-distribution pairs'}
   parts = []
   for split, place in places.items():
     if split in mean:
-      part = f'{palette.percent(mean[split], 1)} on {place}'
+      part = f'{style.percent(mean[split], 1)} on {place}'
       if tables.paper(tables.PAPER_MEMBERS, table):
         part += f' ({_paper(split)})'
       parts.append(part)
   if parts:
-    text += f'Accuracy{average}: {palette.listed(parts)}.'
+    text += f'Accuracy{average}: {style.listed(parts)}.'
   return text.strip()
 
 
@@ -206,7 +204,7 @@ def _left_out(records) -> str:
   parts = []
   for record in records:
     value = record['value']
-    value = palette.number(value) if isinstance(value, float) else value
+    value = style.number(value) if isinstance(value, float) else value
     rate = record['hparams'].get('learning_rate')
     given = f', at a learning rate of {rate:.2g}' if rate is not None else ''
     parts.append(
@@ -217,12 +215,12 @@ def _left_out(records) -> str:
     return ''
   return (
     f'Numbers went bad in training, so these take no part: '
-    f'{palette.listed(parts)}.'
+    f'{style.listed(parts)}.'
   )
 
 
 def _paper(split: str) -> str:
-  return palette.percent(tables.PAPER_MEMBERS[split])
+  return style.percent(tables.PAPER_MEMBERS[split])
 
 
 def _averaging(merge) -> str:
@@ -243,11 +241,11 @@ def _averaging(merge) -> str:
       'ood': 'accuracy on out-of-distribution pairs',
     }.get(split, f'accuracy on {split}')
     x = row['wa_minus_ens']
-    between = palette.interval(x['low'], x['high'], 4, palette.signed)
-    value = palette.signed(x['value'], 4)
+    between = style.interval(x['low'], x['high'], 4, style.signed)
+    value = style.signed(x['value'], 4)
     part = f'{what} by {value} {between}'
     if split in paper:
-      part += f' (the paper: {palette.signed(paper[split], 4)})'
+      part += f' (the paper: {style.signed(paper[split], 4)})'
     if x['low'] <= 0 <= x['high']:
       part += ', undecided'
     parts.append(part)
@@ -258,8 +256,8 @@ def _averaging(merge) -> str:
       clean = table['train_clean']['wa_minus_ens']
       text += (
         'Averaging weights fits less of the swapped labels than averaging '
-        f'scores (by {palette.number(-low["value"], 4)}), but also less of the '
-        f'clean ones (by {palette.number(-clean["value"], 4)}).'
+        f'scores (by {style.number(-low["value"], 4)}), but also less of the '
+        f'clean ones (by {style.number(-clean["value"], 4)}).'
       )
     elif low['high'] < 0:
       text += 'Averaging weights forgets swapped labels that averaging scores '
@@ -280,15 +278,15 @@ def _choosing(best_of_n, only: str) -> str:
   parts = []
   for method, rows in curves.items():
     row = rows[-1]
-    between = palette.interval(row['gold_low'], row['gold_high'], 2)
-    gold = palette.number(row['gold'], 2)
-    parts.append(f'{palette.name(method)} {gold} {between}')
+    between = style.interval(row['gold_low'], row['gold_high'], 2)
+    gold = style.number(row['gold'], 2)
+    parts.append(f'{style.name(method)} {gold} {between}')
   text = (
     f'Choosing the best of {count} samples takes gold from '
-    f'{palette.number(start, 2)} for one sample to: {palette.listed(parts)}'
+    f'{style.number(start, 2)} for one sample to: {style.listed(parts)}'
   )
-  if palette.known(best_of_n.get('best_possible')):
-    text += f'; {palette.number(best_of_n["best_possible"], 2)} is possible'
+  if style.known(best_of_n.get('best_possible')):
+    text += f'; {style.number(best_of_n["best_possible"], 2)} is possible'
   text += '. '
   return text + _after_peak(
     story_policies.of(best_of_n.get('last_minus_peak', {}), only), count
@@ -299,24 +297,20 @@ def _after_peak(drops, count: int) -> str:
   """Whose gold at the last n lies below its own peak, paired over prompts."""
   fallen, others = [], []
   for method, x in drops.items():
-    if palette.known(x['gold_high']) and x['gold_high'] < 0:
-      between = palette.interval(
-        x['gold_low'], x['gold_high'], 3, palette.signed
-      )
+    if style.known(x['gold_high']) and x['gold_high'] < 0:
+      between = style.interval(x['gold_low'], x['gold_high'], 3, style.signed)
       fallen.append(
-        f'{palette.name(method)} (by {palette.number(-x["gold"], 3)} from n = '
+        f'{style.name(method)} (by {style.number(-x["gold"], 3)} from n = '
         f'{x["peak_n"]}; paired difference {between})'
       )
     else:
-      others.append(palette.name(method))
+      others.append(style.name(method))
   text = ''
   if fallen:
     text += f'At n = {count} gold lies clearly below the peak of its own mean '
-    text += f'curve for {palette.listed(fallen)}. '
+    text += f'curve for {style.listed(fallen)}. '
   if others:
-    text += (
-      f'For {palette.listed(others)} no fall from the peak to n = {count} '
-    )
+    text += f'For {style.listed(others)} no fall from the peak to n = {count} '
     text += 'can be shown. '
   if drops:
     text += (
@@ -334,10 +328,10 @@ def _line(paths) -> str:
     gaps = [a - d for a, d in zip(path['accuracy'], path['diag_accuracy'])]
     middle = min(range(len(gaps)), key=lambda i: abs(path['lambda'][i] - 0.5))
     worst = min(range(len(gaps)), key=gaps.__getitem__)
-    text = f'{palette.set_name(split)} ({palette.signed(gaps[middle], 4)} at '
+    text = f'{style.set_name(split)} ({style.signed(gaps[middle], 4)} at '
     text += f'λ = {path["lambda"][middle]:g}'
     if gaps[worst] < -1e-9:
-      text += f'; the largest shortfall, {palette.number(-gaps[worst], 4)}, at '
+      text += f'; the largest shortfall, {style.number(-gaps[worst], 4)}, at '
       below.append(text + f'λ = {path["lambda"][worst]:g})')
     else:
       above.append(text + ')')
@@ -347,11 +341,9 @@ def _line(paths) -> str:
   text += 'averaged weights '
   parts = []
   if below:
-    parts.append(
-      f'lies below the diagonal somewhere on {palette.listed(below)}'
-    )
+    parts.append(f'lies below the diagonal somewhere on {style.listed(below)}')
   if above:
-    parts.append(f'lies nowhere below it on {palette.listed(above)}')
+    parts.append(f'lies nowhere below it on {style.listed(above)}')
     if not below:
       parts[0] = parts[0].replace('below it', 'below the diagonal', 1)
-  return f'{text}{palette.listed(parts)}; these gaps come without intervals.'
+  return f'{text}{style.listed(parts)}; these gaps come without intervals.'

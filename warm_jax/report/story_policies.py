@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from warm_jax.report import palette, tables
+from warm_jax.report import style, tables
 
 
 def of(values: Mapping[str, Any], only: str) -> Mapping[str, Any]:
@@ -28,33 +28,33 @@ def training(
   start = next(r['gold'] for r in rows if r['step'] == _first_step(rows))
   parts = []
   for name, row in best.items():
-    between = palette.interval(row['gold_low'], row['gold_high'], 2)
+    between = style.interval(row['gold_low'], row['gold_high'], 2)
     parts.append(
-      f'{palette.name(name)} {palette.number(row["gold"], 2)} {between} at step '
-      f'{row["step"]} (KL {palette.number(row["kl"], 1)})'
+      f'{style.name(name)} {style.number(row["gold"], 2)} {between} at step '
+      f'{row["step"]} (KL {style.number(row["kl"], 1)})'
     )
   text = (
-    f'Before RL gold is {palette.number(start, 2)}{_writers(start, world)}. '
+    f'Before RL gold is {style.number(start, 2)}{_writers(start, world)}. '
     'At the step that the '
     f'{judge} reward chooses on half of the prompts, gold on the other half is: '
-    f'{palette.listed(parts)}. '
+    f'{style.listed(parts)}. '
   )
   onset = of(evaluate.get('hacking_onset', {}), only)
-  hacked = {n: x for n, x in onset.items() if palette.known(x['onset_kl'])}
-  spared = [palette.name(n) for n in onset if n not in hacked]
+  hacked = {n: x for n, x in onset.items() if style.known(x['onset_kl'])}
+  spared = [style.name(n) for n in onset if n not in hacked]
   if hacked:
     parts = [
-      f'{palette.name(n)} at KL {palette.number(x["onset_kl"], 1)} (resamples '
-      f'of the prompts: {palette.number(x["onset_kl_low"], 1)} to '
-      f'{palette.number(x["onset_kl_high"], 1)}{_share(x)})'
+      f'{style.name(n)} at KL {style.number(x["onset_kl"], 1)} (resamples '
+      f'of the prompts: {style.number(x["onset_kl_low"], 1)} to '
+      f'{style.number(x["onset_kl_high"], 1)}{_share(x)})'
       for n, x in hacked.items()
     ]
     text += (
       'Gold has fallen clearly below its peak, though the proxy is still being '
-      f'maximised: {palette.listed(parts)}. '
+      f'maximised: {style.listed(parts)}. '
     )
     if spared:
-      text += f'{palette.listed(spared)} did not fall that far. '
+      text += f'{style.listed(spared)} did not fall that far. '
     text += _delay(hacked)
   elif onset:
     text += 'No policy fell clearly below its own peak within these steps. '
@@ -63,21 +63,21 @@ def training(
 
 def _writers(start: float, world) -> str:
   gold = world.get('writers', {}).get('gold')
-  if not palette.known(gold):
+  if not style.known(gold):
     return ''
   side = 'below' if start < gold else 'above'
   return (
-    f', {palette.number(abs(start - gold), 2)} {side} the '
-    f'{palette.number(gold, 2)} of the writers that SFT learned from (on their '
+    f', {style.number(abs(start - gold), 2)} {side} the '
+    f'{style.number(gold, 2)} of the writers that SFT learned from (on their '
     'own posts)'
   )
 
 
 def _share(x) -> str:
   share = x.get('share_hacked')
-  if not palette.known(share):
+  if not style.known(share):
     return ''
-  return f'; {palette.percent(share)} of them fall'
+  return f'; {style.percent(share)} of them fall'
 
 
 def against_single(evaluate: Mapping[str, Any]) -> str:
@@ -91,7 +91,7 @@ def against_single(evaluate: Mapping[str, Any]) -> str:
     for row in evaluate.get('at_equal_kl', ()):
       if row['policy'] == method and 'difference' in row:
         value = f'{row["kl"]:g}'
-        if palette.known(row['difference']):
+        if style.known(row['difference']):
           value += f' ({_difference(row)})'
         sides[_side(row)].append(value)
     parts = []
@@ -101,31 +101,29 @@ def against_single(evaluate: Mapping[str, Any]) -> str:
       ('undecided', 'no decided difference at KL'),
     ):
       if sides[side]:
-        parts.append(f'{words} {palette.listed(sides[side])}')
+        parts.append(f'{words} {style.listed(sides[side])}')
     row = evaluate.get('area', {}).get(method, {})
     side = _side(row)
     if side != 'unreached':
       words = {'undecided': 'no decided difference'}.get(
         side, f'{side} gold than single'
       )
-      stop = palette.number(row['kl_to'], 1)
+      stop = style.number(row['kl_to'], 1)
       parts.append(
         f'{words} over the common range up to KL {stop} ({_difference(row)})'
       )
     if not parts:
       continue
-    text = f'{palette.name(method)} has {"; ".join(parts)}'
+    text = f'{style.name(method)} has {"; ".join(parts)}'
     if sides['unreached']:
-      text += (
-        f'; KL {palette.listed(sides["unreached"])} is not reached by both'
-      )
+      text += f'; KL {style.listed(sides["unreached"])} is not reached by both'
     told.append(f'{text}.')
   return ' '.join(['At equal KL, against single:', *told]) if told else ''
 
 
 def _side(row) -> str:
   ends = ('difference', 'difference_low', 'difference_high')
-  if not all(palette.known(row.get(k)) for k in ends):
+  if not all(style.known(row.get(k)) for k in ends):
     return 'unreached'
   if row['difference_low'] > 0:
     return 'more'
@@ -133,10 +131,10 @@ def _side(row) -> str:
 
 
 def _difference(row) -> str:
-  between = palette.interval(
-    row['difference_low'], row['difference_high'], 3, palette.signed
+  between = style.interval(
+    row['difference_low'], row['difference_high'], 3, style.signed
   )
-  return f'{palette.signed(row["difference"], 3)} {between}'
+  return f'{style.signed(row["difference"], 3)} {between}'
 
 
 def _first_step(rows) -> int:
@@ -149,7 +147,7 @@ def _delay(hacked) -> str:
     return ''
   warm, single = hacked['warm'], hacked['single']
   ends = ('onset_kl_low', 'onset_kl_high')
-  if not all(palette.known(x[k]) for x in (warm, single) for k in ends):
+  if not all(style.known(x[k]) for x in (warm, single) for k in ends):
     return ''
   if warm['onset_kl_low'] > single['onset_kl_high']:
     return 'In KL, WARM delays reward hacking.'

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from warm_jax.report import palette
+from warm_jax.report import style
 
 # WARM Fig. 4, read off the plot: M = 2, lambda = 0.5, 25 % of labels swapped.
 # They speak to runs with swapped labels, and are shown beside those only.
@@ -58,12 +58,12 @@ class Table:
 
 
 def _method(method: str) -> Cell:
-  return Cell(palette.name(method), method=method)
+  return Cell(style.name(method), method=method)
 
 
-def _with_interval(value, low, high, digits=3, write=palette.number, **marks):
+def _with_interval(value, low, high, digits=3, write=style.number, **marks):
   return Cell(
-    write(value, digits), palette.interval(low, high, digits, write), **marks
+    write(value, digits), style.interval(low, high, digits, write), **marks
   )
 
 
@@ -85,7 +85,7 @@ def subsets(merge: Mapping[str, Any]) -> Table:
     return [heading, *(cell_of(table[s]) for s in sets)]
 
   def plain(key):
-    return row(_method(key), lambda x: Cell(palette.number(x.get(key))))
+    return row(_method(key), lambda x: Cell(style.number(x.get(key))))
 
   def quoted(text, numbers, write):
     cells = [Cell(write(numbers.get(s)), faint=True) for s in sets]
@@ -94,8 +94,8 @@ def subsets(merge: Mapping[str, Any]) -> Table:
   def members(x):
     mean = sum(x['members']) / len(x['members'])
     low, high = min(x['members']), max(x['members'])
-    spread = f'{palette.number(low)} to {palette.number(high)}'
-    return Cell(palette.number(mean), spread)
+    spread = f'{style.number(low)} to {style.number(high)}'
+    return Cell(style.number(mean), spread)
 
   def measured(key, **kwargs):
     return lambda x: _with_interval(
@@ -104,7 +104,7 @@ def subsets(merge: Mapping[str, Any]) -> Table:
 
   columns = [
     Cell(''),
-    *(Cell(palette.set_name(s), f'{table[s]["pairs"]:,} pairs') for s in sets),
+    *(Cell(style.set_name(s), f'{table[s]["pairs"]:,} pairs') for s in sets),
   ]
   quotes = [quoted('paper: members', PAPER_MEMBERS, _number2)]
   quotes.append(quoted('paper: WARM − ENS', PAPER_WA_MINUS_ENS, _signed4))
@@ -118,13 +118,13 @@ def subsets(merge: Mapping[str, Any]) -> Table:
     quotes[0],
     row(
       Cell('single', 'first on selection', method='single'),
-      lambda x: Cell(palette.number(x['members'][first])),
+      lambda x: Cell(style.number(x['members'][first])),
     ),
     row(_method('ens'), measured('ens')),
     row(_method('warm'), measured('warm')),
     row(
       Cell('WARM − ENS', strong=True),
-      measured('wa_minus_ens', digits=4, write=palette.signed, strong=True),
+      measured('wa_minus_ens', digits=4, write=style.signed, strong=True),
     ),
     quotes[1],
     *(plain(k) for k in ('min', 'uncertainty', 'weighted', 'greedy')),
@@ -133,11 +133,11 @@ def subsets(merge: Mapping[str, Any]) -> Table:
 
 
 def _signed4(value):
-  return palette.signed(value, 4)
+  return style.signed(value, 4)
 
 
 def _number2(value):
-  return palette.number(value, 2)
+  return style.number(value, 2)
 
 
 def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
@@ -151,7 +151,7 @@ def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
   }
   settings = {k: v for k, v in settings.items() if k in hparams}
   columns = [Cell('member'), Cell('selection accuracy')]
-  columns += [Cell(palette.set_name(s)) for s in sets]
+  columns += [Cell(style.set_name(s)) for s in sets]
   columns += [Cell(title) for title, _ in settings.values()]
   columns.append(Cell('share in the weighted merge'))
   numbers = merge.get('members', range(len(merge['order'])))
@@ -164,10 +164,10 @@ def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
           f'{numbers[m]}{chosen}',
           method={0: 'single', 1: 'second'}.get(rank, ''),
         ),
-        Cell(palette.number(merge['selection_accuracy'][m])),
-        *(Cell(palette.number(merge['table'][s]['members'][m])) for s in sets),
+        Cell(style.number(merge['selection_accuracy'][m])),
+        *(Cell(style.number(merge['table'][s]['members'][m])) for s in sets),
         *(Cell(f.format(hparams[k][m])) for k, (_, f) in settings.items()),
-        Cell(palette.number(merge['weights'][m], 2)),
+        Cell(style.number(merge['weights'][m], 2)),
       ]
     )
   for gone in merge.get('left_out', ()):
@@ -176,9 +176,9 @@ def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
     rows.append(
       [
         Cell(str(gone['member']), why, faint=True),
-        *[Cell(palette.NOTHING, faint=True)] * (1 + len(sets)),
+        *[Cell(style.NOTHING, faint=True)] * (1 + len(sets)),
         *(Cell(f.format(given[k])) for k, (_, f) in settings.items()),
-        Cell(palette.NOTHING, faint=True),
+        Cell(style.NOTHING, faint=True),
       ]
     )
   return Table(columns, rows)
@@ -205,13 +205,13 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
 
   def gold(row, key, low_high=None):
     """Value with interval, and the difference to the baseline below."""
-    detail = palette.interval(row.get(f'{key}_low'), row.get(f'{key}_high'), 2)
-    if row.get('difference') and palette.known(row['difference']):
-      between = palette.interval(
-        row['difference_low'], row['difference_high'], 3, palette.signed
+    detail = style.interval(row.get(f'{key}_low'), row.get(f'{key}_high'), 2)
+    if row.get('difference') and style.known(row['difference']):
+      between = style.interval(
+        row['difference_low'], row['difference_high'], 3, style.signed
       )
-      detail += f'\n{palette.signed(row["difference"], 3)} {between}'
-    return Cell(palette.number(row.get(key), 2), detail)
+      detail += f'\n{style.signed(row["difference"], 3)} {between}'
+    return Cell(style.number(row.get(key), 2), detail)
 
   rows = []
   at_kl = {}
@@ -222,13 +222,13 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
     rows.append([Cell(f'gold at KL {target:g}'), *cells])
   area = evaluate.get('area', {})
   if area:
-    stop = palette.number(next(iter(area.values()))['kl_to'], 1)
+    stop = style.number(next(iter(area.values()))['kl_to'], 1)
     cells = [gold(area.get(n, {}), 'mean') for n in names]
     rows.append([Cell('mean gold', f'over KL up to {stop}'), *cells])
   cells = [gold(best[n], 'gold') for n in names]
   rows.append([Cell('gold at the best step', f'chosen by {judge}'), *cells])
   cells = [
-    Cell(str(best[n]['step']), f'KL {palette.number(best[n]["kl"], 1)}')
+    Cell(str(best[n]['step']), f'KL {style.number(best[n]["kl"], 1)}')
     for n in names
   ]
   rows.append([Cell('that step'), *cells])
@@ -251,7 +251,7 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
         onset[n]['final_drop_low'],
         onset[n]['final_drop_high'],
         digits=2,
-        write=palette.signed,
+        write=style.signed,
       )
       for n in names
     ]
@@ -260,20 +260,20 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
 
 
 def _peak(x) -> Cell:
-  where = f'step {x["peak_step"]}, KL {palette.number(x["peak_kl"], 1)}'
-  return Cell(palette.number(x['peak_gold'], 2), where)
+  where = f'step {x["peak_step"]}, KL {style.number(x["peak_kl"], 1)}'
+  return Cell(style.number(x['peak_gold'], 2), where)
 
 
 def _onset(x) -> Cell:
   share = ''
-  if palette.known(x.get('share_hacked')):
-    share = f'{palette.percent(x["share_hacked"])} of resamples fall'
-  if not palette.known(x['onset_kl']):
+  if style.known(x.get('share_hacked')):
+    share = f'{style.percent(x["share_hacked"])} of resamples fall'
+  if not style.known(x['onset_kl']):
     return Cell('none seen', share)
   # Not an interval around the value: a resample falls without a test.
-  low, high = (palette.number(x[f'onset_kl_{e}'], 1) for e in ('low', 'high'))
+  low, high = (style.number(x[f'onset_kl_{e}'], 1) for e in ('low', 'high'))
   detail = f'resamples {low} to {high}' + (f'\n{share}' if share else '')
-  return Cell(palette.number(x['onset_kl'], 1), detail)
+  return Cell(style.number(x['onset_kl'], 1), detail)
 
 
 def samples(evaluate: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -292,9 +292,9 @@ def samples(evaluate: Mapping[str, Any]) -> list[dict[str, Any]]:
         when = f'step {step}' + (f', {" and ".join(marks)}' if marks else '')
       rows.append(
         [
-          Cell(palette.name(policy), when, method=policy),
+          Cell(style.name(policy), when, method=policy),
           Cell(summary['text'] or '(nothing)', faint=not summary['text']),
-          Cell(palette.number(summary['gold'], 2)),
+          Cell(style.number(summary['gold'], 2)),
         ]
       )
     columns = [Cell('policy'), Cell('summary'), Cell('gold')]

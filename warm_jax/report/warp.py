@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from warm_jax.report import palette, tables, warp_figures
+from warm_jax.report import style, tables, warp_figures
 
 BASELINE = 'sft_anchor_line'  # as stages.fronts.BASELINE
 NUMBERS = {
@@ -51,7 +51,7 @@ def differences(result) -> dict[str, tuple[float, float, float]]:
 def side(ends) -> str:
   """'above', 'below' or 'undecided': on which side of zero an interval lies."""
   _, low, high = ends
-  if not all(map(palette.known, ends)):
+  if not all(map(style.known, ends)):
     return 'undecided'
   return 'above' if low > 0 else 'below' if high < 0 else 'undecided'
 
@@ -62,19 +62,19 @@ def table(result: Mapping[str, Any]) -> tables.Table:
   for name, found in result['fronts'].items():
     cells = []
     for key in NUMBERS:
-      detail = palette.interval(found[f'{key}_low'], found[f'{key}_high'], 2)
+      detail = style.interval(found[f'{key}_low'], found[f'{key}_high'], 2)
       if name != BASELINE:
         ends = [found[f'difference_{key}{e}'] for e in ('', '_low', '_high')]
-        between = palette.interval(*ends[1:], 2, palette.signed)
-        detail += f'\n{palette.signed(ends[0], 2)} {between}'
+        between = style.interval(*ends[1:], 2, style.signed)
+        detail += f'\n{style.signed(ends[0], 2)} {between}'
       cells.append(
         tables.Cell(
-          palette.number(found[key], 2), detail, strong=name == last_run(result)
+          style.number(found[key], 2), detail, strong=name == last_run(result)
         )
       )
     reach = f'{found["points"]} policies, KL up to '
-    reach += palette.number(found['largest_kl'], 1)
-    heading = tables.Cell(palette.name(name), reach, method=name)
+    reach += style.number(found['largest_kl'], 1)
+    heading = tables.Cell(style.name(name), reach, method=name)
     rows.append([heading, *cells])
   return tables.Table(
     [tables.Cell(''), *(tables.Cell(text) for text in NUMBERS.values())], rows
@@ -101,8 +101,8 @@ def findings(result: Mapping[str, Any]) -> list[dict[str, str]]:
       {
         'question': f'WARP − REINFORCE within KL {result["max_kl"]:g}: '
         f'{NUMBERS[key]}',
-        'value': palette.signed(ends[0], 2),
-        'interval': palette.interval(*ends[1:], 2, palette.signed),
+        'value': style.signed(ends[0], 2),
+        'interval': style.interval(*ends[1:], 2, style.signed),
         'verdict': verdict,
         'tone': tone,
       }
@@ -126,23 +126,23 @@ def _ran(result, warp) -> str:
   count = len(records[0]['stopped_at'])
   updates = [sum(r['stopped_at']) for r in records]
   text = (
-    f'{palette.counted(len(records))} iteration'
+    f'{style.counted(len(records))} iteration'
     f'{"" if len(records) == 1 else "s"} of WARP, {count} '
     f'polic{"y" if count == 1 else "ies"} each, climbed '
-    f'{palette.name(result["reward"])} with {sum(updates):,} updates in all; '
+    f'{style.name(result["reward"])} with {sum(updates):,} updates in all; '
     f'plain REINFORCE was given {result["updates"]:,} in one go, from the SFT '
     'policy, with the same prompts, reward and batch. '
   )
   stopped = sum(n < r['steps'] for r in records for n in r['stopped_at'])
   if stopped:
     text += (
-      f'{palette.counted(stopped)} of the {count * len(records)} members '
+      f'{style.counted(stopped)} of the {count * len(records)} members '
       'reached the limit of KL and stopped there. '
     )
   for name, steps in result['stopped_at'].items():
     if steps < result['updates']:
       text += (
-        f'{palette.name(name)} reached the limit of KL after {steps:,} updates '
+        f'{style.name(name)} reached the limit of KL after {steps:,} updates '
         'and stopped. '
       )
   return text.strip()
@@ -152,9 +152,9 @@ def _numbers_of(result, key: str) -> str:
   parts = []
   for run in warp_figures.runs(result['rows']):
     row = result['fronts'][run]
-    between = palette.interval(row[f'{key}_low'], row[f'{key}_high'], 2)
-    parts.append(f'{palette.number(row[key], 2)} {between}')
-  return palette.listed(parts)
+    between = style.interval(row[f'{key}_low'], row[f'{key}_high'], 2)
+    parts.append(f'{style.number(row[key], 2)} {between}')
+  return style.listed(parts)
 
 
 def _by_iteration(result) -> str:
@@ -166,14 +166,14 @@ def _by_iteration(result) -> str:
     f'{_numbers_of(result, "gold_by_proxy")}. The line to plain REINFORCE has '
   )
   parts = [
-    f'{palette.number(row["proxy"], 2)} and gold '
-    f'{palette.number(row["gold_by_proxy"], 2)} with the '
+    f'{style.number(row["proxy"], 2)} and gold '
+    f'{style.number(row["gold_by_proxy"], 2)} with the '
     f'{"SFT" if name.startswith("sft_anchor") else "moving"} anchor'
     for name, row in result['fronts'].items()
     if name.removesuffix('_line') in warp_figures.CONTROLS
     and name.endswith('_line')
   ]
-  return f'{text}{palette.listed(parts)}.'
+  return f'{text}{style.listed(parts)}.'
 
 
 def _verdict(result) -> str:
@@ -211,8 +211,8 @@ def _merges(result) -> str:
     keys = ('proxy', 'gold', 'kl')
     mean = {k: sum(r[k] for r in found) / len(found) for k in keys}
     return (
-      f'reward {palette.number(mean["proxy"], 2)}, gold '
-      f'{palette.number(mean["gold"], 2)}, KL {palette.number(mean["kl"], 1)}'
+      f'reward {style.number(mean["proxy"], 2)}, gold '
+      f'{style.number(mean["gold"], 2)}, KL {style.number(mean["kl"], 1)}'
     )
 
   text = (
@@ -224,10 +224,10 @@ def _merges(result) -> str:
     sft = rows[0]
     text += (
       'Two responses to one post share '
-      f'{palette.percent(sft["similarity"])} of their words before RL, '
-      f'{palette.percent(slerp["similarity"])} after the last merge; responses '
-      f'have {palette.number(sft["length"], 1)} and '
-      f'{palette.number(slerp["length"], 1)} words.'
+      f'{style.percent(sft["similarity"])} of their words before RL, '
+      f'{style.percent(slerp["similarity"])} after the last merge; responses '
+      f'have {style.number(sft["length"], 1)} and '
+      f'{style.number(slerp["length"], 1)} words.'
     )
   return text.strip()
 
@@ -245,12 +245,12 @@ def samples(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = [
       [
         tables.Cell(
-          palette.name(s['policy']),
-          f'KL {palette.number(s["kl"], 1)}',
+          style.name(s['policy']),
+          f'KL {style.number(s["kl"], 1)}',
           method=s['policy'],
         ),
         tables.Cell(s['text'] or '(nothing)', faint=not s['text']),
-        tables.Cell(palette.number(s['gold'], 2)),
+        tables.Cell(style.number(s['gold'], 2)),
       ]
       for s in example['summaries']
     ]

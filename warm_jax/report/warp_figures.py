@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from warm_jax.report import drawing, palette
+from warm_jax.report import style
 
 CONTROLS = ('sft_anchor', 'ema_anchor')
 _JUDGES = {
@@ -34,19 +34,19 @@ def _members(rows, run: str) -> list[int]:
   return sorted(found)
 
 
-@drawing.styled
+@style.styled
 def paths(rows: Sequence[Mapping]):
   """Members of each iteration, their merges, and plain REINFORCE.
 
   Args:
     rows: of the stage: run, what, kl, proxy and gold; member, step, eta.
   """
-  fig, axes = drawing.panels(1, 2, 4.1)
+  fig, axes = style.panels(1, 2, 4.1)
   for ax, judge in zip(axes[0], _JUDGES):
-    drawing.kl_axis(ax, _highest(rows))
+    style.kl_axis(ax, _highest(rows))
     ends = _controls(ax, rows, judge)
     for run in runs(rows):
-      color = palette.color(run)
+      color = style.color(run)
       for member in _members(rows, run):
         path = select(rows, run, 'policy', member)
         _line(ax, path, judge, color=color, linewidth=1.1, alpha=0.75)
@@ -66,12 +66,12 @@ def paths(rows: Sequence[Mapping]):
   _legend(
     fig,
     [
-      ('members', {'color': drawing.INK, 'linewidth': 1.1}),
-      ('SLERP', {'color': drawing.INK, 'marker': 'D', 'linestyle': ''}),
+      ('members', {'color': style.INK, 'linewidth': 1.1}),
+      ('SLERP', {'color': style.INK, 'marker': 'D', 'linestyle': ''}),
       (
         'LERP',
         {
-          'color': drawing.INK,
+          'color': style.INK,
           'marker': 'D',
           'linestyle': '',
           'markerfacecolor': 'white',
@@ -83,7 +83,7 @@ def paths(rows: Sequence[Mapping]):
   return fig
 
 
-@drawing.styled
+@style.styled
 def fronts(rows: Sequence[Mapping], max_kl: float):
   """The lines through each merge, from SFT and from the init, and REINFORCE.
 
@@ -91,12 +91,12 @@ def fronts(rows: Sequence[Mapping], max_kl: float):
     rows: as of `paths`.
     max_kl: end of the range that the fronts' numbers are taken over.
   """
-  fig, axes = drawing.panels(1, 2, 4.1)
+  fig, axes = style.panels(1, 2, 4.1)
   for ax, judge in zip(axes[0], _JUDGES):
-    drawing.kl_axis(ax, _highest(rows))
+    style.kl_axis(ax, _highest(rows))
     ends = _controls(ax, rows, judge)
     for run in runs(rows):
-      color = palette.color(run)
+      color = style.color(run)
       front = select(rows, run, 'to_sft')
       _line(ax, front, judge, color=color, marker='o', markersize=4)
       _band(ax, front, judge, color)
@@ -107,33 +107,33 @@ def fronts(rows: Sequence[Mapping], max_kl: float):
         if row['eta'] == 1:
           ax.plot(row['kl'], row[judge], 'D', color=color, markersize=7)
       ends.append((front[-1]['kl'], front[-1][judge], run[5:], color))
-    ax.axvline(max_kl, color=drawing.FAINT, linewidth=0.8, linestyle='--')
+    ax.axvline(max_kl, color=style.FAINT, linewidth=0.8, linestyle='--')
     _finish(ax, judge, ends)
   _legend(
     fig,
     [
-      ('from SFT', {'color': drawing.INK, 'marker': 'o'}),
-      ('from the init', {'color': drawing.INK, 'linestyle': ':'}),
-      ('merge (η = 1)', {'color': drawing.INK, 'marker': 'D', 'linestyle': ''}),
+      ('from SFT', {'color': style.INK, 'marker': 'o'}),
+      ('from the init', {'color': style.INK, 'linestyle': ':'}),
+      ('merge (η = 1)', {'color': style.INK, 'marker': 'D', 'linestyle': ''}),
       *_named(rows),
     ],
   )
   return fig
 
 
-@drawing.styled
+@style.styled
 def shape(rows: Sequence[Mapping]):
   """Words of a response, and how alike responses to a prompt are, against KL."""
   titles = {'length': 'words of a response'}
   if 'similarity' in rows[0]:
     titles['similarity'] = 'likeness of two responses (0 to 1)'
-  fig, axes = drawing.panels(1, len(titles), 3.7)
+  fig, axes = style.panels(1, len(titles), 3.7)
   for ax, (key, title) in zip(axes[0], titles.items()):
-    drawing.kl_axis(ax, _highest(rows))
+    style.kl_axis(ax, _highest(rows))
     ends = _controls(ax, rows, key)
     for run in runs(rows):
       front = select(rows, run, 'to_sft')
-      color = palette.color(run)
+      color = style.color(run)
       _line(ax, front, key, color=color, marker='o', markersize=4)
       ends.append((front[-1]['kl'], front[-1][key], run[5:], color))
     _finish(ax, key, ends)
@@ -142,7 +142,7 @@ def shape(rows: Sequence[Mapping]):
   return fig
 
 
-@drawing.styled
+@style.styled
 def geometry(iterations: Sequence[Mapping]):
   """Angles between the members' task vectors and lengths, for each group.
 
@@ -151,10 +151,10 @@ def geometry(iterations: Sequence[Mapping]):
   """
   rows = geometry_rows(iterations)
   groups = list(dict.fromkeys(row['group'] for row in rows))
-  fig, axes = drawing.panels(1, 2, max(2.6, 0.36 * len(groups) + 1.1))
+  fig, axes = style.panels(1, 2, max(2.6, 0.36 * len(groups) + 1.1))
   count = len(iterations)
   for row in rows:
-    color = palette.color(f'warp_{row["iteration"]}')
+    color = style.color(f'warp_{row["iteration"]}')
     # Iterations beside each other, within the band of the group.
     y = groups.index(row['group'])
     y += 0.6 * (row['iteration'] - (count + 1) / 2) / max(count, 2)
@@ -173,13 +173,13 @@ def geometry(iterations: Sequence[Mapping]):
       ax.axhline(y - 0.5, color='#e6e6e6', linewidth=0.7)
   axes[0, 0].set_yticks(range(len(groups)), groups)
   axes[0, 1].set_yticks(range(len(groups)), [''] * len(groups))
-  axes[0, 0].axvline(90, color=drawing.FAINT, linewidth=1)
+  axes[0, 0].axvline(90, color=style.FAINT, linewidth=1)
   low, high = axes[0, 0].get_xlim()
   axes[0, 0].set_xlim(max(0, low - 5), min(180, max(high, 95)))
   axes[0, 0].set_xlabel('degrees')
   axes[0, 1].set_xlim(left=0)
   axes[0, 1].set_xlabel('norm')
-  marks = {'color': drawing.INK, 'linestyle': ''}
+  marks = {'color': style.INK, 'linestyle': ''}
   _legend(
     fig,
     [
@@ -187,7 +187,7 @@ def geometry(iterations: Sequence[Mapping]):
       ('merged', marks | {'marker': 'D'}),
       ('their mean', marks | {'marker': 'D', 'markerfacecolor': 'white'}),
       *(
-        (f'iteration {i["number"]}', {'color': palette.color(_run(i))})
+        (f'iteration {i["number"]}', {'color': style.color(_run(i))})
         for i in iterations
       ),
     ],
@@ -237,8 +237,8 @@ def _highest(rows) -> float:
   return max(max(row['kl'] for row in rows), 0.25)
 
 
-def _line(ax, path, key, **style) -> None:
-  ax.plot([row['kl'] for row in path], [row[key] for row in path], **style)
+def _line(ax, path, key, **look) -> None:
+  ax.plot([row['kl'] for row in path], [row[key] for row in path], **look)
 
 
 def _band(ax, path, key, color) -> None:
@@ -258,7 +258,7 @@ def _controls(ax, rows, key) -> list[tuple]:
   for name in CONTROLS:
     path = select(rows, name, 'policy')
     if path:
-      color = palette.color(name)
+      color = style.color(name)
       _line(ax, path, key, color=color, marker='s', markersize=3)
       _band(ax, path, key, color)
   return []
@@ -267,20 +267,20 @@ def _controls(ax, rows, key) -> list[tuple]:
 def _finish(ax, judge, ends) -> None:
   ax.set_title(_JUDGES.get(judge, judge))
   ax.set_xlabel('KL to SFT (nats, square-root scale)')
-  drawing.label_ends(ax, ends)
+  style.label_ends(ax, ends)
 
 
 def _named(rows) -> list[tuple]:
   there = {row['run'] for row in rows}
   named = [
-    (palette.name(n), {'color': palette.color(n), 'marker': 's'})
+    (style.name(n), {'color': style.color(n), 'marker': 's'})
     for n in CONTROLS
     if n in there
   ]
   return [
     *named,
     *(
-      (f'iteration {run[5:]}', {'color': palette.color(run)})
+      (f'iteration {run[5:]}', {'color': style.color(run)})
       for run in runs(rows)
     ),
   ]
@@ -290,7 +290,7 @@ def _legend(fig, entries) -> None:
   from matplotlib import lines
 
   handles = [
-    lines.Line2D([], [], **({'markersize': 5} | style)) for _, style in entries
+    lines.Line2D([], [], **({'markersize': 5} | look)) for _, look in entries
   ]
   fig.legend(
     handles,

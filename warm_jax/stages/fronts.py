@@ -26,7 +26,7 @@ import numpy as np
 from warm_jax import members, merging, processes, sharding
 from warm_jax.data import toy_world
 from warm_jax.evaluation import fronts, intervals
-from warm_jax.report import numbers
+from warm_jax.report import style
 from warm_jax.stages import panel as panel_lib
 from warm_jax.stages import warp as warp_stage
 from warm_jax.training import checkpoint, warp
@@ -82,7 +82,7 @@ def run(run) -> dict:
   folder = run.folder('fronts')
   if processes.is_first():
     np.savez(folder / 'values.npz', **values)
-    numbers.write_csv(folder / 'rows.csv', rows)
+    style.write_csv(folder / 'rows.csv', rows)
   found = compare(
     series(rows),
     values,
