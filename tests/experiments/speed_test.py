@@ -111,9 +111,10 @@ def test_tables_are_written_between_the_markers(tmp_path):
   (folder / 'training.json').write_text(json.dumps(found))
   (tmp_path / 'experiments' / 'speed').mkdir(parents=True)
   pages = [
-    tmp_path / 'README.md',
+    tmp_path / 'docs' / 'speed.md',
     tmp_path / 'experiments' / 'speed' / 'README.md',
   ]
+  (tmp_path / 'docs').mkdir()
   for page in pages:
     page.write_text('before <!-- results -->old<!-- /results --> after')
   table.fill(tmp_path, table.read(folder, run.PARTS))
