@@ -21,7 +21,7 @@ FLOORS = [
     'compile_cache',
     'defaults',
     'workdir',
-    'strict_json',
+    'files',
   },
   {'processes', 'interruption', 'sharding', 'members', 'slices'},
   {'models', 'hf', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from warm_jax import __version__, errors
+from warm_jax import files as files_lib
 from warm_jax.hf import compare, mixing, rounding, stored, writer
 
 METHODS = ('uniform', 'weighted', 'lerp', 'slerp')
@@ -83,7 +84,7 @@ def merge(
   _check_arguments(folders, method, weights, lam, init, group, dtype)
   coefficients: Any = _coefficients(len(folders), method, weights, lam)
   with contextlib.ExitStack() as stack:
-    new = stack.enter_context(writer.new_folder(out))
+    new = stack.enter_context(files_lib.new_folder(out))
     compare.check_configs(folders, start)
     tokenizer = compare.check_tokenizers(folders, start)
     models = [stack.enter_context(stored.StoredTensors(f)) for f in sources]

@@ -141,15 +141,3 @@ def test_only_usual_weights_and_small_files_are_fetched(monkeypatch, tmp_path):
   small = [repository[i] for i in (0, 2, 8, 9)]
   assert chosen(first) == small
   assert set(chosen(second)) == {*small, repository[1]}
-
-
-def test_json_that_is_none(tmp_path):
-  path = tmp_path / 'config.json'
-  with pytest.raises(errors.UserError, match='no config.json in'):
-    files.read_json(path)
-  path.write_text('{')
-  with pytest.raises(errors.UserError, match='cannot read'):
-    files.read_json(path)
-  path.write_text('[]')
-  with pytest.raises(errors.UserError, match='no JSON object'):
-    files.read_json(path)

@@ -2,10 +2,6 @@
 """Files of the writer, read back by the safetensors library."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from concurrent import futures
 
 import ml_dtypes
@@ -138,70 +134,3 @@ def test_a_plan_that_cannot_be_written(tmp_path):
   with pytest.raises(errors.UserError, match='z is complex64'):
     writer.SafetensorsWriter(tmp_path, [('z', (1,), np.complex64)])
   assert not list(tmp_path.iterdir())
-
-
-def test_an_exception_leaves_nothing(tmp_path):
-  with pytest.raises(KeyError), writer.new_folder(tmp_path / 'out') as folder:
-    with writer.SafetensorsWriter(folder, [('x', (1,), np.float32)]):
-      raise KeyError
-  assert not list(tmp_path.iterdir())
-
-
-KILLED = """
-import os, pathlib, signal, sys
-import numpy as np
-from warm_jax.hf import writer
-
-with writer.new_folder(sys.argv[1]) as folder:
-  (folder / 'config.json').write_text('{}')
-  out = writer.SafetensorsWriter(folder, [('x', (4,), np.float32)])
-  out.write('x', np.ones(4, np.float32))
-  os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_a_kill_leaves_nothing_under_the_name(tmp_path):
-  out = tmp_path / 'out'
-  child = subprocess.run(
-    [sys.executable, '-c', KILLED, str(out)],
-    env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)},
-  )
-  assert child.returncode == -signal.SIGKILL
-  assert not out.exists()
-  assert [p.name for p in tmp_path.iterdir()] == ['.out.unfinished']
-  with writer.new_folder(out) as folder:
-    assert not list(folder.iterdir())  # nothing of the first attempt
-    (folder / 'x').touch()
-  assert [p.name for p in tmp_path.iterdir()] == ['out']
-
-
-def test_a_folder_in_the_way(tmp_path):
-  out = tmp_path / 'out'
-  out.mkdir()
-  with writer.new_folder(out) as folder:  # an empty one may be there
-    (folder / 'old').touch()
-  with pytest.raises(errors.UserError, match='out exists; name a new folder'):
-    with writer.new_folder(out):
-      pass
-  with writer.new_folder(out, replace=True) as folder:
-    (folder / 'new').touch()
-    assert (out / 'old').exists()  # until the new one is whole
-  assert [p.name for p in out.iterdir()] == ['new']
-  assert [p.name for p in tmp_path.iterdir()] == ['out']
-
-
-def test_what_a_kill_between_the_renames_left_comes_back(tmp_path):
-  """Until there is something new to take its place."""
-  old = tmp_path / '.out.replaced'
-  old.mkdir()
-  (old / 'whole').touch()
-  with pytest.raises(KeyError):
-    with writer.new_folder(tmp_path / 'out'):
-      raise KeyError
-  assert [p.name for p in tmp_path.iterdir()] == ['out']
-  assert (tmp_path / 'out' / 'whole').exists()
-  (tmp_path / 'out').rename(old)
-  with writer.new_folder(tmp_path / 'out') as new:
-    (new / 'newer').touch()
-  assert [p.name for p in tmp_path.iterdir()] == ['out']
-  assert [p.name for p in (tmp_path / 'out').iterdir()] == ['newer']

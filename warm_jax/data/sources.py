@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from warm_jax import errors, strict_json
+from warm_jax import errors, files
 
 # So many rows at the start of a file, all unusable, are enough to judge it.
 FIRST_ROWS = 100
@@ -306,7 +306,7 @@ def _skip_line(lines) -> None:
 def _parsed(line: bytes):
   """The value of a line, or the `BadRow` that says what is wrong with it."""
   try:
-    return strict_json.loads(line)
+    return files.loads(line)
   except ValueError as error:
     told = 'not UTF-8' if isinstance(error, UnicodeError) else 'not JSON'
     return BadRow(f'{told} ({error})')

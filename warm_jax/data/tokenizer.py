@@ -10,8 +10,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from warm_jax import errors
-from warm_jax.hf import files
+from warm_jax import errors, files
 
 _MOST_TOKENS = 2**24
 PAD, BOS, EOS, UNK = '<pad>', '<bos>', '<eos>', '<unk>'

@@ -12,8 +12,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from warm_jax import errors
-from warm_jax.hf import files, stored
+from warm_jax import errors, files
+from warm_jax.hf import stored
 
 # Beside any field of dropout: members differ in it on purpose.
 _HARMLESS = {

@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from warm_jax import __version__, errors
-from warm_jax.hf import families, files, saved_tokenizer, writer
+from warm_jax import __version__, errors, files
+from warm_jax.hf import families, saved_tokenizer, writer
 from warm_jax.hf import rounding as rounding_lib
 from warm_jax.models import config as config_lib
 
@@ -210,7 +210,7 @@ def _save(
     **entries,
   }
   plan = [(t.name, t.shape, DTYPES[dtype]) for t in tensors]
-  with writer.new_folder(folder, replace=is_export(folder)) as new:
+  with files.new_folder(folder, replace=is_export(folder)) as new:
     _write_json(new / 'config.json', stored_config)
     if head == 'lm':
       generation = _generation(base, stored_config)
@@ -237,7 +237,7 @@ def _save(
         target.write(tensor.name, _in_order(array, DTYPES[dtype]))
         if dtype == 'bfloat16':
           loss.add(tensor.name, array)
-      files = target.close()
+      names = target.close()
   rounding = loss.result() if dtype == 'bfloat16' else None
   if rounding is not None:
     print(f'{folder}: {rounding_lib.sentence(rounding)}')
@@ -246,7 +246,7 @@ def _save(
     'model_type': family.model_type,
     'architecture': architecture,
     'dtype': dtype,
-    'files': files,
+    'files': names,
     'parameters': sum(math.prod(t.shape) for t in tensors),
     'bytes': target.num_bytes,
     'rounding': rounding,

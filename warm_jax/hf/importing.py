@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors
-from warm_jax.hf import families, files, layouts, stored
+from warm_jax import errors, files
+from warm_jax.hf import families, layouts, stored
+from warm_jax.hf import files as hf_files
 from warm_jax.models import config as config_lib
 
 PyTree = Any
@@ -72,7 +73,7 @@ def inspect(
   """Opens a checkpoint and compares its tensors with the family's table.
 
   Args:
-    source: folder or hub id, see `files.resolve`.
+    source: folder or hub id, see `hf_files.resolve`.
     compute_dtype: for `ModelConfig.compute_dtype`; parameters are float32
       whatever the files hold.
 
@@ -94,7 +95,7 @@ def inspect(
     found.append((family, config))
 
   try:
-    folder = files.resolve(source, check)
+    folder = hf_files.resolve(source, check)
     family, config = found[-1]
     config = dataclasses.replace(config, compute_dtype=compute_dtype)
     hf = files.read_json(folder / 'config.json')

@@ -15,8 +15,8 @@ import pathlib
 
 import numpy as np
 
-from warm_jax import errors, strict_json
-from warm_jax.hf import files, writer
+from warm_jax import errors, files
+from warm_jax.hf import writer
 
 _MAX_HEADER = 10**8  # bytes, as in the library safetensors
 _MAX_AXES = 34  # and two offsets
@@ -152,7 +152,7 @@ def _header(file: int) -> dict[str, tuple[dict, int]]:
     raise ValueError('its header is longer than the file')
   if size > _MAX_HEADER:
     raise ValueError(f'its header has {size} bytes')
-  header = strict_json.loads(os.pread(file, size, 8))
+  header = files.loads(os.pread(file, size, 8))
   header.pop('__metadata__', None)
   at = 0
   places = {name: _place(name, entry) for name, entry in header.items()}
@@ -193,7 +193,7 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
   index = folder / writer.INDEX
   files.check_file(index, files.MAX_JSON)
   try:
-    weight_map = strict_json.loads(index.read_bytes())['weight_map']
+    weight_map = files.loads(index.read_bytes())['weight_map']
     if not weight_map:
       raise ValueError('it names no tensor')
     # A downloaded index has no business outside its folder.

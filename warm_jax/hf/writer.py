@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Writes safetensors files piece by piece, and folders that appear whole.
+"""Writes safetensors files piece by piece.
 
 The format is a length (8 bytes, little endian), a JSON header with the place
 of every tensor, then the bytes of the tensors without gaps. As shapes are known
@@ -10,14 +10,12 @@ memory.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import pathlib
-import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import ml_dtypes
 import numpy as np
@@ -225,52 +223,3 @@ def _shards(plan: Plan, max_bytes: float) -> list[list]:
     shards[-1].append((name, shape, dtype))
     filled += size
   return shards
-
-
-@contextlib.contextmanager
-def new_folder(
-  path: str | pathlib.Path, replace: bool = False
-) -> Iterator[pathlib.Path]:
-  """A folder that appears under its name when all that is in it is written.
-
-  Yields a folder beside it, `.NAME.unfinished`, which is renamed at the end,
-  and removed on an exception; what a kill left is removed by the next attempt.
-  A folder that is replaced is gone for an instant between two renames.
-
-  Args:
-    path: of the folder to come.
-    replace: allow something to be there.
-
-  Raises:
-    UserError: something is there, or the place cannot be written to.
-  """
-  path = pathlib.Path(path).expanduser().absolute()
-  if path.exists() and not replace and not _is_empty(path):
-    raise errors.UserError(f'{path} exists; name a new folder')
-  new, old = (
-    path.with_name(f'.{path.name}.{end}') for end in ('unfinished', 'replaced')
-  )
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(new, ignore_errors=True)
-    # A kill between the renames leaves what was replaced there alone.
-    if path.exists():
-      shutil.rmtree(old, ignore_errors=True)
-    new.mkdir()
-  except OSError as e:
-    raise errors.UserError(f'cannot write to {path}: {e.strerror or e}') from e
-  try:
-    yield new
-    if path.exists():
-      os.rename(path, old)
-    os.rename(new, path)
-  except BaseException:
-    shutil.rmtree(new, ignore_errors=True)
-    if old.exists() and not path.exists():
-      os.rename(old, path)
-    raise
-  shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_empty(path: pathlib.Path) -> bool:
-  return path.is_dir() and not any(path.iterdir())

@@ -1,0 +1,160 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Folders that appear whole, and files that anybody may have written."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+from warm_jax import errors
+
+MAX_JSON = 2**27  # bytes; the largest tokenizers have a third of it
+_MAX_DEPTH = 100  # of lists and objects in one another
+_TOO_DEEP = f'nested deeper than {_MAX_DEPTH} levels'
+
+
+@contextlib.contextmanager
+def new_folder(
+  path: str | pathlib.Path, replace: bool = False
+) -> Iterator[pathlib.Path]:
+  """Yields a folder that takes the name `path` when the block ends well.
+
+  Until then it is `.NAME.unfinished` beside it. An exception removes it; what a
+  kill leaves is removed by the next attempt. A folder that is replaced is gone
+  for an instant between two renames.
+
+  Args:
+    path: name of the folder to come.
+    replace: allow something to be there.
+
+  Raises:
+    UserError: something is there, or the place cannot be written to.
+  """
+  path = pathlib.Path(path).expanduser().absolute()
+  is_empty = path.is_dir() and not any(path.iterdir())
+  if path.exists() and not replace and not is_empty:
+    raise errors.UserError(f'{path} exists; name a new folder')
+  new, old = (
+    path.with_name(f'.{path.name}.{end}') for end in ('unfinished', 'replaced')
+  )
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(new, ignore_errors=True)
+    # After a kill between the renames `old` is the only copy.
+    if path.exists():
+      shutil.rmtree(old, ignore_errors=True)
+    new.mkdir()
+  except OSError as e:
+    raise errors.UserError(f'cannot write to {path}: {e.strerror or e}') from e
+  try:
+    yield new
+    if path.exists():
+      os.rename(path, old)
+    os.rename(new, path)
+  except BaseException:
+    shutil.rmtree(new, ignore_errors=True)
+    if old.exists() and not path.exists():
+      os.rename(old, path)
+    raise
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def check_file(path: pathlib.Path, most: int | None = None) -> None:
+  """Refuses a path that is not a plain file of its own folder.
+
+  A link may point into its folder, or to the blobs of the hub's cache. A folder
+  from elsewhere could link to any file of this machine, which would then be
+  read and copied into results.
+
+  Args:
+    path: of a file in the folder of a model.
+    most: bytes.
+
+  Raises:
+    UserError: no file, a pipe or device, a link that leads out, too large.
+  """
+  try:
+    real, folder = path.resolve(strict=True), path.parent.resolve()
+    found = real.stat()
+  # Loops of links, and names that no file can have.
+  except (OSError, RuntimeError, ValueError) as e:
+    reason = getattr(e, 'strerror', None) or e
+    raise errors.UserError(f'cannot read {path}: {reason}') from e
+  allowed = [folder]
+  if folder.parent.name == 'snapshots':
+    allowed.append(folder.parent.parent / 'blobs')
+  if not any(real.is_relative_to(place) for place in allowed):
+    raise errors.UserError(
+      f'{path} is a link that leads out of its folder; copy the file there, or '
+      'make one link of the whole folder'
+    )
+  if not stat.S_ISREG(found.st_mode):
+    raise errors.UserError(f'cannot read {path}: it is no plain file')
+  if most is not None and found.st_size > most:
+    raise errors.UserError(
+      f'{path} has {found.st_size} bytes, more than the {most} that such a file '
+      'may have'
+    )
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """Reads the JSON object of a file that somebody else may have written.
+
+  Raises:
+    UserError: no such file, or something else in it.
+  """
+  if not path.exists():
+    raise errors.UserError(
+      f'no {path.name} in {path.parent}; name the folder of a Hugging Face '
+      'checkpoint'
+    )
+  check_file(path, MAX_JSON)
+  try:
+    value = loads(path.read_bytes())
+  except (OSError, ValueError) as e:
+    raise errors.UserError(f'cannot read {path}: {e}') from e
+  if not isinstance(value, dict):
+    raise errors.UserError(f'{path} holds no JSON object')
+  return value
+
+
+def loads(data: bytes) -> Any:
+  """Parses strict JSON: UTF-8, no field twice, no bottomless nesting.
+
+  The json module takes UTF-16 as well, keeps the last of several fields of one
+  name, and reads what is nested so deep that it cannot be written again. NaN
+  and Infinity, which Python writes, are accepted, and so is a byte order mark.
+
+  Raises:
+    ValueError: something else, in one line; UnicodeDecodeError if not UTF-8.
+  """
+  try:
+    value = json.loads(data.decode('utf-8-sig'), object_pairs_hook=_object)
+  except RecursionError:
+    raise ValueError(_TOO_DEEP) from None
+  if data.count(b'[') + data.count(b'{') > _MAX_DEPTH and _is_deep(value):
+    raise ValueError(_TOO_DEEP)
+  return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict:
+  value = dict(pairs)
+  if len(value) < len(pairs):
+    names = set()
+    twice = next(n for n, _ in pairs if n in names or names.add(n))
+    raise ValueError(f'the field {twice!r} is there twice')
+  return value
+
+
+def _is_deep(value) -> bool:
+  level = [value]
+  for _ in range(_MAX_DEPTH + 1):
+    nested = (v.values() if isinstance(v, dict) else v for v in level)
+    level = [x for v in nested for x in v if isinstance(x, (dict, list))]
+    if not level:
+      return False
+  return True
