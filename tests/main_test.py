@@ -40,7 +40,7 @@ def workplace(tmp_path, monkeypatch):
     return {'summary': 'done'}
 
   table = (pipeline.Stage('reward', stage, (), ('reward',)),)
-  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  monkeypatch.setattr(pipeline, 'STAGES', table)
   return seen
 
 
@@ -170,7 +170,7 @@ def test_stage_errors_are_one_line(workplace, monkeypatch, capsys):
     raise errors.NonFiniteError('stage reward, step 3:\n loss is nan')
 
   table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  monkeypatch.setattr(pipeline, 'STAGES', table)
   assert warm(*RUN) == 2
   err = capsys.readouterr().err
   assert err == 'warm: error: stage reward, step 3: loss is nan\n'
@@ -188,7 +188,7 @@ def test_a_full_disk_is_one_line(workplace, monkeypatch, capsys, error):
     raise error
 
   table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  monkeypatch.setattr(pipeline, 'STAGES', table)
   assert warm(*RUN) == 2
   err = capsys.readouterr().err
   assert 'No space left on device; mend that, and run the same' in err
@@ -205,7 +205,7 @@ def test_a_wait_for_the_disk_that_failed_is_one_line(
     raise ValueError('saving failed') from late
 
   table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  monkeypatch.setattr(pipeline, 'STAGES', table)
   assert warm(*RUN) == 2
   err = capsys.readouterr().err
   assert 'the clock was set forward meanwhile; mend that' in err
@@ -222,7 +222,7 @@ def test_a_defect_that_is_its_own_cause_keeps_its_traceback(
     raise defect
 
   table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  monkeypatch.setattr(pipeline, 'STAGES', table)
   with pytest.raises(RuntimeError, match='a bug'):
     warm(*RUN)
 
@@ -232,22 +232,22 @@ def test_defects_keep_their_traceback(workplace, monkeypatch):
     raise RuntimeError('a bug')
 
   table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  monkeypatch.setattr(pipeline, 'STAGES', table)
   with pytest.raises(RuntimeError, match='a bug'):
     warm(*RUN)
 
 
 def test_advice_quotes_the_command(workplace, monkeypatch, capsys):
   table = (
-    pipeline.Stage('data', dict, (), ()),
-    pipeline.Stage('reward', dict, ('data',), ()),
+    pipeline.Stage('policy', dict, (), ()),
+    pipeline.Stage('reward', dict, ('policy',), ()),
   )
-  monkeypatch.setitem(pipeline.STAGES, 'fake', table)
+  monkeypatch.setattr(pipeline, 'STAGES', table)
   args = [*RUN, '--config.reward.names=("x y",)']
   assert warm(*args, '--stage', 'reward') == 2
   err = capsys.readouterr().err
   assert err.rstrip().endswith(
-    'run: warm --config=fake.py --workdir=run \'--config.reward.names=("x y",)\' --stage=data'
+    'run: warm --config=fake.py --workdir=run \'--config.reward.names=("x y",)\' --stage=policy'
   )
 
 
@@ -267,7 +267,7 @@ def quick(run):
   return {'summary': 'quick'}
 
 which = quick if sys.argv[1] == 'quick' else stage
-pipeline.STAGES['fake'] = (pipeline.Stage('reward', which, (), ('reward',)),)
+pipeline.STAGES = (pipeline.Stage('reward', which, (), ('reward',)),)
 code = main.main(['warm', '--config=fake.py', '--workdir=run'])
 assert 'jax' not in sys.modules, 'the command imported jax'
 sys.exit(code)
@@ -331,9 +331,8 @@ def test_help_is_quick_and_names_the_stages():
     env=ENVIRONMENT,
   )
   assert done.returncode == 0, done.stderr
-  for kind in ('toy', 'files'):
-    for stage in pipeline.STAGES[kind]:
-      assert stage.name in done.stdout
+  for stage in pipeline.STAGES:
+    assert stage.name in done.stdout
 
 
 def test_version(capsys):

@@ -286,33 +286,12 @@ def test_bad_values_stop_before_anything_is_written(chain, tmp_path):
   assert not folder.exists()
 
 
-def test_missing_section_and_unknown_kind(tmp_path):
-  stages = (pipeline.Stage('data', dict, (), ('date',)),)
-  with pytest.raises(errors.UserError, match="no section 'date'"):
-    pipeline.run(make_config(), tmp_path / 'run', stages=stages)
-  assert not (tmp_path / 'run').exists()
-  with pytest.raises(errors.UserError, match="config.kind is 'fake'"):
-    pipeline.run(make_config(), tmp_path / 'run')
-
-
-@pytest.mark.parametrize('kind', pipeline.STAGES)
-def test_tables_are_in_order(kind):
+def test_the_table_is_in_order():
   seen = []
-  for stage in pipeline.STAGES[kind]:
+  for stage in pipeline.STAGES:
     assert set(stage.needs) <= set(seen), stage.name
     seen.append(stage.name)
   assert len(set(seen)) == len(seen)
-
-
-def test_stage_functions_are_imported_when_they_run(tmp_path, monkeypatch):
-  (tmp_path / 'late.py').write_text(
-    'def run(run):\n  return {"summary": "ok"}\n'
-  )
-  monkeypatch.syspath_prepend(tmp_path)
-  stages = (pipeline.Stage('data', 'late:run', (), ('data',)),)
-  assert 'late' not in sys.modules
-  results = pipeline.run(make_config(), tmp_path / 'run', stages=stages)
-  assert results == {'data': {'summary': 'ok'}}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ RATES = (1e-3, 2e-3, 3e-3, 4e-3, 1e30, 2e30)
 def make_config(**changes):
   config = ml_collections.ConfigDict({'kind': 'sliced', 'seed': 0})
   config.sft = {'enabled': True}
+  config.probe = {'l2': 1e-3}
   config.merge = {'rule': 'uniform'}
   config.runtime = defaults.runtime()
   config.runtime.progress = False
@@ -94,18 +95,16 @@ def read_pairs(run, split):
 
 @pytest.fixture(scope='module')
 def chain():
-  """The stages of kind 'sliced': those of a run, but for the model."""
+  """The stages of a run, without its model."""
   table = (
     pipeline.Stage('sft', save_start, (), ('sft',)),
     pipeline.Stage('probe', save_head, ('sft',), ()),
-    pipeline.Stage(
-      'reward', 'warm_jax.stages.reward:train', ('probe',), ('reward',)
-    ),
+    pipeline.Stage('reward', stage.train, ('probe',), ('reward',)),
     pipeline.Stage('merge', average, ('reward',), ('merge',)),
   )
   train = reward.train
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(pipeline.STAGES, 'sliced', table)
+    patch.setattr(pipeline, 'STAGES', table)
     patch.setattr(language, 'model_config', lambda run: SHAPE)
     patch.setattr(preferences, 'read', read_pairs)
     patch.setattr(

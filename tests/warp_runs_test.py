@@ -24,7 +24,10 @@ from warm_jax.stages import fronts
 from warm_jax.training import checkpoint, warp
 
 ROOT = pathlib.Path(__file__).parents[1]
-STAGES = [stage.name for stage in pipeline.WARP]
+STAGES = (
+  'world pretrain sft preferences control probe reward merge warp reinforce '
+  'fronts report'
+).split()
 slow = pytest.mark.slow
 
 

@@ -42,8 +42,8 @@ Several processes (hosts) run the same command, each with its number:
 exit codes: 0 done; 2 a mistake, in one line; 75 another process is gone, run all
 again; 130 Ctrl-C; 143 SIGTERM; 1 a defect
 
-stages ({kinds}):
-{stages}
+stages, in order, of which a run has those that its config has a section for:
+  {stages}
 
 example: warm --config=configs/tiny.py --workdir=runs/tiny
 """
@@ -349,11 +349,8 @@ def _command(argv: list[str], without: str) -> str:
 def _usage() -> str:
   from warm_jax import pipeline
 
-  rows = [
-    f'  {kind}: {", ".join(s.name for s in stages)}'
-    for kind, stages in pipeline.STAGES.items()
-  ]
-  return USAGE.format(kinds='by config.kind', stages='\n'.join(rows))
+  names = ', '.join(stage.name for stage in pipeline.STAGES)
+  return USAGE.format(stages=names)
 
 
 def _fail(message: str, code: int, prefix: str = 'warm: error') -> int:

@@ -18,8 +18,6 @@ Nothing here imports jax: a finished work directory answers at once.
 
 import contextlib
 import dataclasses
-import functools
-import importlib
 import pathlib
 import shlex
 import time
@@ -28,131 +26,9 @@ from typing import Any
 
 from warm_jax import config_check, errors, interruption, processes, slices
 from warm_jax import workdir as workdir_lib
-from warm_jax.data import loader
 
 # Sections that any stage may depend on, wherever the config has them.
 COMMON_SECTIONS = ('kind', 'seed')
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """One row of the table.
-
-  Attributes:
-    name: of the stage and of its folder.
-    function: 'module:function' (imported only when it runs) or the function
-      itself; takes a `Run`, returns a dict for result.json. The key 'summary'
-      of that dict, a short text, is printed.
-    needs: names of the stages whose results it reads.
-    sections: top-level config fields it depends on, beside those of `needs`.
-    on_host: it has no work for the devices; of several processes the first
-      does it while the others wait. Other stages run in all of them, with the
-      mesh of `config.runtime.mesh` set.
-  """
-
-  name: str
-  function: str | Callable[['Run'], Mapping[str, Any]]
-  needs: tuple[str, ...] = ()
-  sections: tuple[str, ...] = ()
-  on_host: bool = False
-
-
-def _stage(name, function, *needs, also=(), on_host=False):
-  return Stage(
-    name, f'warm_jax.stages.{function}', needs, (name, *also), on_host
-  )
-
-
-_host_stage = functools.partial(_stage, on_host=True)
-
-
-def _report(*needs):
-  # It has no settings, so no section of its own.
-  return Stage('report', 'warm_jax.stages.report:run', needs, on_host=True)
-
-
-# The embedded world: it can make everything, and knows the true utility.
-TOY = (
-  _host_stage('world', 'world:run'),
-  _stage('pretrain', 'language:pretrain', 'world', also=('data', 'model')),
-  _stage('sft', 'language:supervised', 'pretrain'),
-  _stage('preferences', 'preferences:run', 'sft'),
-  _stage('control', 'reward:control', 'preferences'),
-  _stage('probe', 'reward:probe', 'preferences'),
-  _stage('reward', 'reward:train', 'probe'),
-  _stage('merge', 'merge:run', 'reward'),
-  _stage('best_of_n', 'best_of_n:run', 'merge', 'control'),
-  _stage('policy', 'policy:train', 'merge'),
-  _stage('evaluate', 'policy:evaluate', 'policy', 'control'),
-  _report('evaluate', 'best_of_n'),
-)
-
-# The same reward models, climbed by WARP and by plain REINFORCE.
-WARP = (
-  *TOY[: [stage.name for stage in TOY].index('best_of_n')],
-  _stage('warp', 'warp:train', 'merge'),
-  _stage('reinforce', 'warp:reinforce', 'merge', also=('warp',)),
-  _stage('fronts', 'fronts:run', 'warp', 'reinforce', 'control'),
-  _report('fronts'),
-)
-
-# From SFT checkpoints and preference files to a merged model others can load.
-_REWARD_MODELS = (
-  _host_stage('preferences', 'user_data:preferences', 'sft'),
-  _stage('probe', 'reward:probe', 'preferences'),
-  _stage('reward', 'reward:train', 'probe'),
-  _stage('merge', 'merge:run', 'reward'),
-  _host_stage('export', 'export:reward_models', 'merge'),
-  _report('export'),
-)
-
-# A user's own preference files, with a small model trained from scratch.
-FILES = (
-  _host_stage('world', 'user_data:world', also=('data',)),
-  _stage('pretrain', 'language:pretrain', 'world', also=('model',)),
-  _stage('sft', 'language:supervised', 'pretrain'),
-  *_REWARD_MODELS,
-)
-
-# The same from a Hugging Face checkpoint, the value of `config.model`.
-_BASE = _host_stage('base', 'base:run', also=('model',))
-_WORLD = _host_stage('world', 'user_data:world', 'base', also=('data',))
-REWARD = (
-  _BASE,
-  _WORLD,
-  _stage('sft', 'language:supervised', 'world'),
-  *_REWARD_MODELS,
-)
-SFT = (
-  _BASE,
-  _WORLD,
-  _stage('sft', 'language:supervised', 'world'),
-  _host_stage('export', 'export:language_models', 'sft'),
-)
-POLICY = (
-  _BASE,
-  _WORLD,
-  _stage('policy', 'user_policy:train', 'world', also=('reward_model',)),
-  _stage('evaluate', 'user_policy:evaluate', 'policy', also=('control_model',)),
-  _host_stage('export', 'export:policies', 'policy'),
-)
-WARP_POLICY = (
-  _BASE,
-  _WORLD,
-  _stage('warp', 'user_warp:train', 'world', also=('reward_model',)),
-  _stage('evaluate', 'user_warp:evaluate', 'warp', also=('control_model',)),
-  _host_stage('export', 'export:warp_policies', 'warp'),
-)
-
-STAGES = {
-  'toy': TOY,
-  'files': FILES,
-  'reward': REWARD,
-  'sft': SFT,
-  'policy': POLICY,
-  'warp': WARP,
-  'warp_policy': WARP_POLICY,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +57,8 @@ class Run:
     A sum would give one stage of a run the seed of another stage of the run
     with the next seed.
     """
+    from warm_jax.data import loader
+
     return loader.order_seed(self.config.seed, name)
 
   def result(self, stage: str) -> dict[str, Any]:
@@ -198,13 +76,191 @@ class Run:
     return record['result']
 
 
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One stage of a run.
+
+  Attributes:
+    name: of the stage, its folder, and its section of the config.
+    function: takes a `Run`, returns a dict for result.json. Its key 'summary',
+      a short text, is printed.
+    needs: names of the stages whose results it reads, where a run has them.
+    sections: config sections it depends on, where a config has them, beside
+      those of `needs`.
+    on_host: it has no work for the devices; of several processes the first
+      does it while the others wait. Other stages run in all of them, with the
+      mesh of `config.runtime.mesh` set.
+  """
+
+  name: str
+  function: Callable[['Run'], Mapping[str, Any]]
+  needs: tuple[str, ...] = ()
+  sections: tuple[str, ...] = ()
+  on_host: bool = False
+
+
+STAGES: list[Stage] = []
+
+
+def _stage(*needs: str, also: tuple[str, ...] = (), on_host: bool = False):
+  """Adds a function to STAGES; it imports what it calls, jax with it."""
+
+  def add(function):
+    name = function.__name__
+    STAGES.append(Stage(name, function, needs, (name, *also), on_host))
+    return function
+
+  return add
+
+
+def _is_toy(run: 'Run') -> bool:
+  """Whether texts and pairs come from the embedded toy world."""
+  return bool(len(run.config.world))
+
+
+@_stage(also=('model',), on_host=True)
+def base(run):
+  from warm_jax.stages import base
+
+  return base.run(run)
+
+
+@_stage('base', also=('data',), on_host=True)
+def world(run):
+  from warm_jax.stages import user_data, world
+
+  return world.run(run) if _is_toy(run) else user_data.world(run)
+
+
+@_stage('world', also=('model',))
+def pretrain(run):
+  from warm_jax.stages import language
+
+  return language.pretrain(run)
+
+
+@_stage('world', 'pretrain')
+def sft(run):
+  from warm_jax.stages import language
+
+  return language.supervised(run)
+
+
+@_stage('sft')
+def preferences(run):
+  from warm_jax.stages import preferences, user_data
+
+  if _is_toy(run):
+    return preferences.run(run)
+  return processes.on_first(lambda: user_data.preferences(run))
+
+
+@_stage('preferences')
+def control(run):
+  from warm_jax.stages import reward
+
+  return reward.control(run)
+
+
+@_stage('preferences')
+def probe(run):
+  from warm_jax.stages import reward
+
+  return reward.probe(run)
+
+
+@_stage('probe')
+def reward(run):
+  from warm_jax.stages import reward
+
+  return reward.train(run)
+
+
+@_stage('reward')
+def merge(run):
+  from warm_jax.stages import merge
+
+  return merge.run(run)
+
+
+@_stage('merge', 'control')
+def best_of_n(run):
+  from warm_jax.stages import best_of_n
+
+  return best_of_n.run(run)
+
+
+@_stage('world', 'merge', also=('reward_model',))
+def policy(run):
+  from warm_jax.stages import policy, user_policy
+
+  return policy.train(run) if _is_toy(run) else user_policy.train(run)
+
+
+@_stage('world', 'merge', also=('reward_model',))
+def warp(run):
+  from warm_jax.stages import user_warp, warp
+
+  return warp.train(run) if _is_toy(run) else user_warp.train(run)
+
+
+@_stage('merge', also=('warp',))
+def reinforce(run):
+  from warm_jax.stages import warp
+
+  return warp.reinforce(run)
+
+
+@_stage('policy', 'warp', 'control', also=('control_model',))
+def evaluate(run):
+  from warm_jax.stages import policy, user_policy, user_warp
+
+  if _is_toy(run):
+    return policy.evaluate(run)
+  return (user_warp if 'warp' in run.config else user_policy).evaluate(run)
+
+
+@_stage('warp', 'reinforce', 'control')
+def fronts(run):
+  from warm_jax.stages import fronts
+
+  return fronts.run(run)
+
+
+@_stage('sft', 'merge', 'policy', 'warp', on_host=True)
+def export(run):
+  from warm_jax.stages import export
+
+  if 'policy' in run.config:
+    return export.policies(run)
+  if 'warp' in run.config:
+    return export.warp_policies(run)
+  return (
+    export.reward_models(run)
+    if 'merge' in run.config
+    else export.language_models(run)
+  )
+
+
+@_stage('best_of_n', 'evaluate', 'fronts', 'export', on_host=True)
+def report(run):
+  from warm_jax.stages import report
+
+  return report.run(run)
+
+
 def stages_of(config) -> tuple[Stage, ...]:
-  """The table for `config.kind`."""
-  if config.kind not in STAGES:
-    raise errors.UserError(
-      f'config.kind is {config.kind!r}; known: {", ".join(STAGES)}'
-    )
-  return STAGES[config.kind]
+  """The stages of a run: those that its config has a section for, and report."""
+  return tuple(
+    s
+    for s in STAGES
+    if s.name in config or (s.name == 'report' and 'merge' in config)
+  )
+
+
+# ---------------------------------------------------------------------------
+# Running them
+# ---------------------------------------------------------------------------
 
 
 def run(
@@ -222,7 +278,7 @@ def run(
     workdir: new, empty, or of an earlier launch with the same config.
     stage: name of the only stage to run; what it needs must be finished.
     command: how this was launched, quoted in advice.
-    stages: another table than that of `config.kind`.
+    stages: others than those of the config.
 
   Returns:
     {stage: its result} of all that was run or found finished.
@@ -238,8 +294,6 @@ def run(
       f'unknown stage {stage!r}{config_check.nearest(stage, table)}; '
       f'stages: {", ".join(table)}'
     )
-  for name in table:
-    relevant_config(config, table, name)  # raises before anything is written
   chosen = list(table) if stage is None else [stage]
   involved = chosen if stage is None else [*upstream(table, stage), stage]
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
@@ -282,11 +336,6 @@ def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
   for stage in [*upstream(table, name), name]:
     sections.update(table[stage].sections)
   plain = config_check.plain(config)
-  missing = sorted(sections - plain.keys())
-  if missing:
-    raise errors.UserError(
-      f'the config has no section {missing[0]!r}, which stage {name} reads'
-    )
   return {
     k: v for k, v in plain.items() if k in sections or k in COMMON_SECTIONS
   }
@@ -297,7 +346,7 @@ def upstream(table: Mapping[str, Stage], name: str) -> list[str]:
   found, todo = set(), [name]
   while todo:
     for need in table[todo.pop()].needs:
-      if need not in found:
+      if need in table and need not in found:
         found.add(need)
         todo.append(need)
   return [s for s in table if s in found]
@@ -360,7 +409,7 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   def work():
     # A round trip through JSON, so that the first launch returns what later
     # ones read.
-    return workdir_lib.jsonable(_load(stage.function)(run_) or {})
+    return workdir_lib.jsonable(stage.function(run_) or {})
 
   attempt = workdir_lib.Attempt(folder)
   if stage.on_host:
@@ -411,13 +460,6 @@ def _mesh(config):
   from warm_jax import sharding
 
   return jax.set_mesh(sharding.make_mesh(sizes))
-
-
-def _load(function) -> Callable[[Run], Mapping[str, Any]]:
-  if callable(function):
-    return function
-  module, name = function.split(':')
-  return getattr(importlib.import_module(module), name)
 
 
 def _say(line: str) -> None:

@@ -47,7 +47,7 @@ class Base:
     self.config = config
     self.root = pathlib.Path(workdir) / f'seed_{config.seed}'
     self.run = pipeline.Run(config, self.root / 'base')
-    table = [s for s in pipeline.TOY if s.name in BASE_STAGES]
+    table = [s for s in pipeline.stages_of(config) if s.name in BASE_STAGES]
     pipeline.run(config, self.run.workdir, stages=table)
 
   @property

@@ -169,16 +169,26 @@ def _language(steps: int, batch_size: int, learning_rate: float, length: int):
   return config
 
 
+def imported_late(module: str, name: str):
+  """A stage function whose module, and jax, is imported when it runs."""
+  return lambda run: getattr(importlib.import_module(module), name)(run)
+
+
 def table(body: str, trunk: pathlib.Path | None):
   """The stages of one arm; the unlabelled ones are taken from `trunk`."""
 
   def early(name):
     if trunk is None:
-      return f'{HERE}.stages:{name}'
+      return imported_late(f'{HERE}.stages', name)
     return functools.partial(inherit, trunk=trunk, name=name)
 
   row = pipeline.Stage
-  base = row('base', 'warm_jax.stages.base:run', (), ('base', 'model', 'data'))
+  base = row(
+    'base',
+    imported_late('warm_jax.stages.base', 'run'),
+    (),
+    ('base', 'model', 'data'),
+  )
   imported = body != 'scratch'
   return (
     *([base] if imported else []),
@@ -193,12 +203,22 @@ def table(body: str, trunk: pathlib.Path | None):
     row('sft', early('sft'), ('remarks',), ('sft',)),
     row(
       'preferences',
-      f'{HERE}.stages:preferences',
+      imported_late(f'{HERE}.stages', 'preferences'),
       ('sft',),
       ('preferences',),
     ),
-    row('probe', 'warm_jax.stages.reward:probe', ('preferences',), ('probe',)),
-    row('reward', 'warm_jax.stages.reward:train', ('probe',), ('reward',)),
+    row(
+      'probe',
+      imported_late('warm_jax.stages.reward', 'probe'),
+      ('preferences',),
+      ('probe',),
+    ),
+    row(
+      'reward',
+      imported_late('warm_jax.stages.reward', 'train'),
+      ('probe',),
+      ('reward',),
+    ),
     row('evaluate', f'{HERE}.evaluate:run', ('reward',), ('evaluate',)),
   )
 

@@ -82,7 +82,7 @@ class Seed:
 def open_seed(config, workdir: pathlib.Path) -> Seed:
   """Makes the world, the reward models and the judges of a seed."""
   root = pathlib.Path(workdir) / f'seed_{config.seed}'
-  table = [s for s in pipeline.TOY if s.name in BASE_STAGES]
+  table = [s for s in pipeline.stages_of(config) if s.name in BASE_STAGES]
   pipeline.run(config, root / 'base', stages=table)
   return Seed(config, root, pipeline.Run(config, root / 'base'))
 

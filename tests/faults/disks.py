@@ -27,10 +27,12 @@ sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
 
 import compare  # noqa: E402
 
-from warm_jax import pipeline  # noqa: E402
 
 CONFIG = 'configs/nano.py'
-STAGES = [stage.name for stage in pipeline.TOY]
+STAGES = (
+  'world pretrain sft preferences control probe reward merge best_of_n policy '
+  'evaluate report'
+).split()
 # Moves what Python takes for the time of day by years, some times a second.
 CLOCK = """
 import random, time

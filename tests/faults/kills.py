@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
 
 import compare  # noqa: E402
 
-from warm_jax import pipeline, workdir  # noqa: E402
+from warm_jax import workdir  # noqa: E402
 
 # Shares of the kinds of moments.
 KINDS = {'any': 0.5, 'writing': 0.34, 'between': 0.08, 'starting': 0.08}
@@ -109,19 +109,19 @@ class Harness:
   def __init__(self, folder: pathlib.Path, state: dict, args):
     self.folder, self.state, self.args = folder, state, args
     self.end = time.monotonic() + 60 * args.minutes
-    kind = self._config_kind()
-    self.stages = [s.name for s in pipeline.STAGES[kind]]
+    self.stages = self._stages()
 
-  def _config_kind(self) -> str:
+  def _stages(self) -> list[str]:
     code = (
-      'import sys; from warm_jax import main; '
-      'print(main.parse(sys.argv)[0].kind)'
+      'import sys; from warm_jax import main, pipeline; '
+      'config = main.parse(sys.argv)[0]; '
+      'print(*[s.name for s in pipeline.stages_of(config)])'
     )
     command = [sys.executable, '-c', code, *self._flags(self.folder / 'x')]
     done = subprocess.run(
       command, cwd=ROOT, env=self._env(), capture_output=True, text=True
     )
-    return done.stdout.strip()
+    return done.stdout.split()
 
   def _env(self):
     keep = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}

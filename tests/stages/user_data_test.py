@@ -83,7 +83,7 @@ def test_own_files(tmp_path, with_ood):
   }
   config = load_config('preferences', **changes)
   results = pipeline.run(config, tmp_path / 'run')
-  assert list(results) == [stage.name for stage in pipeline.FILES]
+  assert list(results) == [stage.name for stage in pipeline.stages_of(config)]
   rows = results['preferences']['rows']
   assert rows['train'] + rows['selection'] == 200 and rows['test'] == 40
   assert results['preferences']['swapped'] == round(0.2 * rows['train'])
