@@ -4,7 +4,7 @@
 import gc
 import os
 
-from warm_jax import compile_cache
+from warm_jax import distributed
 
 # Nothing may be fetched, and no advice printed, while tests run.
 os.environ['HF_HUB_OFFLINE'] = '1'
@@ -25,7 +25,7 @@ os.environ.setdefault(
 # Tracing makes millions of small objects that live on: looking through them for
 # garbage so often takes a tenth of the time.
 gc.set_threshold(100_000, 50, 100)
-for _name, _value in compile_cache.environment().items():
+for _name, _value in distributed.cache_environment().items():
   os.environ.setdefault(_name, _value)
 
 import jax  # noqa: E402

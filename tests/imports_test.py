@@ -18,19 +18,16 @@ FLOORS = [
   {
     'errors',
     '__init__',
-    'compile_cache',
     'defaults',
-    'workdir',
     'files',
   },
-  {'processes', 'interruption', 'sharding', 'members', 'slices'},
+  {'distributed', 'sharding', 'members'},
   {'models', 'hf', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},
   {'sampling', 'rewards', 'scoring'},
   {'training', 'evaluation', 'report'},
-  {'stages'},
   {'config_check'},
+  {'stages'},
   {'pipeline'},
-  {'joining', 'slice_differences'},
   {'commands'},
   {'main'},
 ]
@@ -48,12 +45,10 @@ STRANGERS = [
 NO_JAX = [
   'main',
   'pipeline',
-  'workdir',
   'config_check',
-  'compile_cache',
+  'distributed',
   'errors',
-  'processes',
-  'interruption',
+  'files',
 ]
 # What takes a tenth of a second or more to import.
 HEAVY = {'jax', 'flax', 'optax', 'orbax', 'grain', 'scipy', 'transformers'}

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from warm_jax import config_check, errors, pipeline, workdir
+from warm_jax import config_check, errors, files, pipeline
 
 
 def make_config(**changes):
@@ -111,18 +111,6 @@ def test_interrupted_stage_is_continued_and_its_time_kept(chain, tmp_path):
   assert record(tmp_path, 'reward')['peak_memory_gb'] == 50.0
 
 
-def test_killed_attempt_lasted_until_its_last_file(tmp_path):
-  attempt = {'seconds': 5.0, 'peak_memory_gb': 0.1, 'is_running': True}
-  (tmp_path / 'attempt.json').write_text(json.dumps(attempt))
-  (tmp_path / 'metrics.jsonl').write_text('')
-  os.utime(tmp_path / 'attempt.json', (1000, 1000))
-  os.utime(tmp_path / 'metrics.jsonl', (1030, 1030))
-  assert workdir.Attempt(tmp_path).seconds == pytest.approx(35.0)
-  # The clock was set back.
-  os.utime(tmp_path / 'attempt.json', (5000, 5000))
-  assert workdir.Attempt(tmp_path).seconds == pytest.approx(5.0)
-
-
 def test_other_config_is_refused_by_name(chain, tmp_path):
   chain.run(tmp_path)
   other = make_config(**{'reward.members': 4, 'reward.learning_rate': 0.2})
@@ -186,10 +174,10 @@ def test_finished_means_the_last_file(chain, tmp_path, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as m:
-    m.setattr(workdir.os, 'fsync', lambda fd: None)
+    m.setattr(files.os, 'fsync', lambda fd: None)
     replace = os.replace
     m.setattr(
-      workdir.os,
+      files.os,
       'replace',
       lambda a, b: (
         killed() if str(b).endswith('result.json') else replace(a, b)
@@ -210,7 +198,7 @@ def test_result_that_is_no_json_is_a_defect_not_a_finish(tmp_path):
 
 
 def test_jsonable():
-  got = workdir.jsonable(
+  got = files.jsonable(
     {'a': np.arange(2), 'b': (np.float32('nan'), float('inf')), 3: np.int64(4)}
   )
   assert got == {'a': [0, 1], 'b': [None, None], '3': 4}
@@ -255,8 +243,8 @@ def test_second_launch_is_refused(chain, tmp_path):
   chain.run(tmp_path)
   code = """
     import pathlib, sys, time
-    from warm_jax import workdir
-    with workdir.lock(pathlib.Path(sys.argv[1])):
+    from warm_jax import pipeline
+    with pipeline.hold(pathlib.Path(sys.argv[1])):
       print('held', flush=True)
       time.sleep(60)
   """
@@ -352,7 +340,7 @@ def test_parse_arg():
 
 
 def test_clock():
-  assert [workdir.clock(x) for x in (4.21, 37, 185, 3725)] == [
+  assert [pipeline.clock(x) for x in (4.21, 37, 185, 3725)] == [
     '4.2s',
     '37s',
     '3m 05s',

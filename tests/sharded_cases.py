@@ -15,9 +15,9 @@ os.environ['XLA_FLAGS'] = (
 )
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
-from warm_jax import compile_cache  # noqa: E402
+from warm_jax import distributed  # noqa: E402
 
-for _name, _value in compile_cache.environment().items():
+for _name, _value in distributed.cache_environment().items():
   os.environ.setdefault(_name, _value)
 
 import contextlib  # noqa: E402

@@ -13,10 +13,11 @@ import difflib
 import fnmatch
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from warm_jax import errors, slices
+from warm_jax import errors
 from warm_jax.models import config as model_config
 
 
@@ -239,18 +240,16 @@ def _conflicts(config: Mapping[str, Any]):
         f'{here}max_new_tokens is {new_tokens}: it leaves no room for a prompt '
         f'in config.data.max_length={context}'
       )
-  reward = config.get('reward', {})
-  if reward.get('member_slice'):
-    try:
-      end = slices.of_config(config)[1]
-    except errors.UserError as e:
-      yield str(e)
-    else:
-      if end > reward['members']:
-        yield (
-          f'config.{slices.FIELD} is {reward["member_slice"]!r}: there are '
-          f'config.reward.members={reward["members"]}, numbered from 0'
-        )
+  try:
+    members = member_slice(config)
+  except errors.UserError as e:
+    yield str(e)
+  else:
+    if members and members[1] > config['reward']['members']:
+      yield (
+        f'config.reward.member_slice ends at {members[1]}: there are '
+        f'config.reward.members={config["reward"]["members"]}, numbered from 0'
+      )
   kept = config.get('sft', {}).get('keep_steps')
   starts = config.get('reward', {}).get('sft_checkpoints')
   if kept and starts and max(starts) >= len(kept):
@@ -288,6 +287,24 @@ def _model_sections(tree, prefix=''):
         yield path, value
       else:
         yield from _model_sections(value, path + '.')
+
+
+def member_slice(config) -> tuple[int, int] | None:
+  """(first, end) of the members that a run trains; None: all.
+
+  Raises:
+    UserError: `reward.member_slice` is not of the form FIRST:END.
+  """
+  text = config.get('reward', {}).get('member_slice', '')
+  found = re.fullmatch(r'(\d+):(\d+)', text)
+  if found and int(found[1]) < int(found[2]):
+    return int(found[1]), int(found[2])
+  if text:
+    raise errors.UserError(
+      f'config.reward.member_slice is {text!r}: it must be FIRST:END, such as '
+      '0:3 for members 0, 1 and 2'
+    )
+  return None
 
 
 def plain(config) -> dict[str, Any]:

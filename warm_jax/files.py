@@ -1,8 +1,10 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Folders that appear whole, and files that anybody may have written."""
+"""Folders and files that appear whole, and files that anybody may have written."""
 
 import contextlib
+import errno
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -12,6 +14,7 @@ from typing import Any
 
 from warm_jax import errors
 
+MARKER = 'warm_jax.json'  # the file that makes a folder a work directory
 MAX_JSON = 2**27  # bytes; the largest tokenizers have a third of it
 _MAX_DEPTH = 100  # of lists and objects in one another
 _TOO_DEEP = f'nested deeper than {_MAX_DEPTH} levels'
@@ -158,3 +161,85 @@ def _is_deep(value) -> bool:
     if not level:
       return False
   return True
+
+
+# ---------------------------------------------------------------------------
+# Records: JSON files of our own
+# ---------------------------------------------------------------------------
+
+
+def write_record(path: pathlib.Path, value: Any) -> None:
+  """Writes a JSON file whole or not at all; it is on disk on return."""
+  temporary = path.with_name(path.name + '.tmp')
+  with temporary.open('w') as file:
+    json.dump(jsonable(value), file, indent=2)
+    file.write('\n')
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def read_record(path: pathlib.Path) -> Any:
+  """Reads what `write_record` wrote; None if there is no such file.
+
+  Raises:
+    UserError: it is not JSON.
+  """
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError:
+    return None
+  except (ValueError, OSError) as e:
+    raise errors.UserError(
+      f'cannot read {path} ({e}); delete the folder {path.parent} and run again'
+    ) from e
+
+
+def jsonable(value: Any) -> Any:
+  """Converts arrays to lists and paths to text, NaN and infinities to None.
+
+  Raises:
+    TypeError: a value of another kind.
+  """
+  if isinstance(value, dict):
+    return {str(k): jsonable(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [jsonable(v) for v in value]
+  if isinstance(value, float):
+    return value if math.isfinite(value) else None
+  if value is None or isinstance(value, (str, int)):
+    return value
+  if isinstance(value, os.PathLike):
+    return os.fspath(value)
+  if hasattr(value, 'tolist'):  # numpy and jax, scalars too
+    return jsonable(value.tolist())
+  kind = type(value).__name__
+  raise TypeError(f'{kind} cannot go into a JSON file: {value!r}')
+
+
+# Libraries in C++ raise the text without the number.
+_DISK_ERRORS = {
+  errno.ENOSPC: 'No space left on device',
+  errno.EDQUOT: 'Disk quota exceeded',
+  errno.EROFS: 'Read-only file system',
+  errno.EFBIG: 'File too large',
+}
+
+
+def disk_trouble(error: BaseException | None) -> str:
+  """Why a disk refused a write; '' for an error of another kind.
+
+  Looks at the error and at those that it was raised from.
+  """
+  seen = set()  # an error that crossed threads may be its own cause
+  while error is not None and id(error) not in seen:
+    seen.add(id(error))
+    if isinstance(error, TimeoutError):  # Orbax measures by the time of day
+      return 'it took too long, or the clock was set forward meanwhile'
+    if getattr(error, 'errno', None) == errno.EACCES:
+      return os.strerror(errno.EACCES)
+    for number, text in _DISK_ERRORS.items():
+      if getattr(error, 'errno', None) == number or text in str(error):
+        return text
+    error = error.__cause__ or error.__context__
+  return ''

@@ -16,8 +16,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from warm_jax import errors, interruption, processes
-from warm_jax import workdir as workdir_lib
+from warm_jax import distributed, errors, files
 
 USAGE = """\
 usage: warm --config=FILE.py[:ARG] --workdir=FOLDER [--stage=NAME] [--config.a.b=VALUE ...]
@@ -49,6 +48,8 @@ example: warm --config=configs/tiny.py --workdir=runs/tiny
 """
 
 
+STATE = 'the same command continues from the last checkpoint'
+
 # Commands that need no config file: name -> module with main(arguments).
 COMMANDS = {
   'score': 'warm_jax.commands.score',
@@ -63,6 +64,7 @@ def run() -> None:
 
 def main(argv: list[str]) -> int:
   """Runs the command; argv[0] is its name. Returns the exit code."""
+  argv = joined(argv)
   if argv[1:2] and argv[1] in COMMANDS:
     return guarded(
       lambda: _run_command(argv[1], argv[2:]),
@@ -76,29 +78,60 @@ def main(argv: list[str]) -> int:
 
     print(f'warm_jax {__version__}')
     return 0
-  state = 'the same command continues from the last checkpoint'
-  try:
-    others, argv = processes.take_flags(argv)
-  except errors.UserError as e:
-    return _fail(str(e), 2)
-  if others is None:
-    return guarded(lambda: _run_config(argv), state)
-  return processes.supervise(
-    lambda: guarded(lambda: _run_config(argv, others), state), others
-  )
+  state = STATE
+  return guarded(lambda: _run_config(argv), state)
 
 
-def _run_config(argv: list[str], others=None) -> int:
-  config, workdir, stage = parse(argv)
-  prepare_process(config.get('runtime', {}).get('compile_cache', None))
-  if others is not None:
-    processes.start(others)
+def _run_config(argv: list[str]) -> int:
   from warm_jax import pipeline
 
-  pipeline.run(
-    config, workdir, stage=stage, command=_command(argv, without='stage')
-  )
-  return 0
+  argv, others = _take_processes(argv)
+  config, workdir, stage = parse(argv)
+
+  def run() -> int:
+    prepare_process(config.get('runtime', {}).get('compile_cache', None))
+    if others:
+      distributed.start(*others)
+    command = _command(argv, without='stage')
+    pipeline.run(config, workdir, stage=stage, command=command)
+    return 0
+
+  if not others:
+    return run()
+  return distributed.supervise(lambda: guarded(run, STATE), *others[1:])
+
+
+def _take_processes(argv):
+  """Takes --coordinator, --num_processes and --process_id off the arguments.
+
+  Returns:
+    The rest, and (coordinator, num_processes, process_id) or None.
+  """
+  names = ('coordinator', 'num_processes', 'process_id')
+  given, rest = {}, []
+  for arg in argv:
+    found = re.fullmatch(rf'--?({"|".join(names)})=(.*)', arg)
+    if found:
+      given[found[1]] = found[2]
+    else:
+      rest.append(arg)
+  if not given:
+    return rest, None
+  where, number, own = (given.get(name) for name in names)
+  if not re.fullmatch(r'auto|.+:\d+', where or ''):
+    raise errors.UserError(
+      f"--coordinator is {where!r}: give HOST:PORT of process 0, or 'auto'"
+    )
+  if where == 'auto' and not number and not own:
+    return rest, (where, None, None)
+  if not all(map(str.isdecimal, (number or '', own or ''))) or int(own) >= int(
+    number
+  ):
+    raise errors.UserError(
+      f'--num_processes is {number!r} and --process_id is {own!r}: give the '
+      'number of processes N, and a number from 0 to N - 1'
+    )
+  return rest, (where, int(number), int(own))
 
 
 def _run_command(name: str, arguments: list[str]) -> int:
@@ -109,7 +142,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
 def guarded(action: Callable[[], int], state: str) -> int:
   """Runs an action; what ends it early becomes one line and an exit code."""
   # A kill by a scheduler should leave by the same road as Ctrl-C.
-  before = signal.signal(signal.SIGTERM, interruption.stop_at_once)
+  before = signal.signal(signal.SIGTERM, distributed.stop_at_once)
   try:
     return action()
   except errors.UserError as e:
@@ -122,15 +155,26 @@ def guarded(action: Callable[[], int], state: str) -> int:
     word = 'terminated' if code == 143 else 'interrupted'
     return _fail(f'{word}; {state}', code, 'warm')
   except Exception as e:
-    if line := processes.lost(e):
-      return _fail(line, processes.LOST_EXIT_CODE)
+    if line := distributed.lost(e):
+      return _fail(line, distributed.LOST_EXIT_CODE)
     # Of any class: some libraries write in C++.
-    if not (reason := workdir_lib.disk_trouble(e)):
+    if not (reason := files.disk_trouble(e)):
       raise
     what = f'cannot write {getattr(e, "filename", None) or "a file"}: {reason}'
     return _fail(f'{what}; mend that, and run the same command again', 2)
   finally:
     signal.signal(signal.SIGTERM, before)
+
+
+def joined(argv: list[str]) -> list[str]:
+  """The command line with every `--flag value` as `--flag=value`."""
+  out = argv[:1]
+  for arg in argv[1:]:
+    if out[1:] and re.match(r'--?[^=]+$', out[-1]) and not arg.startswith('-'):
+      out[-1] += f'={arg}'
+    else:
+      out.append(arg)
+  return out
 
 
 def parse(argv: list[str]):
@@ -145,13 +189,14 @@ def parse(argv: list[str]):
   from absl import flags
   from ml_collections import config_flags
 
-  from warm_jax import config_check, slices
+  from warm_jax import config_check
 
+  # Some of the members: the field `members` stays a whole number.
+  slice_flag = r'^(--?config\.reward\.member)s=(?=\d+:)'
+  argv = [re.sub(slice_flag, r'\1_slice=', arg) for arg in argv]
   path, _ = _prescan(argv)
   config = _load_config(path)
   fields = config_check.flatten(config)
-  if slices.FIELD in fields:
-    argv = slices.rewrite_flags(argv)
   _, given = _prescan(argv)
   for name in given:
     if name not in fields:
@@ -315,10 +360,8 @@ def prepare_process(cache_folder: str | None) -> None:
 
   from absl import logging as absl_logging
 
-  from warm_jax import compile_cache
-
   if cache_folder != 'off':
-    for name, value in compile_cache.environment(cache_folder).items():
+    for name, value in distributed.cache_environment(cache_folder).items():
       os.environ.setdefault(name, value)
   os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
   # What users need to know reaches them as a UserError. Orbax logs whatever it

@@ -8,32 +8,36 @@ Each stage owns one folder of the work directory:
   ...           whatever the stage writes (metrics, checkpoints, parameters)
   result.json   written last, in one piece: its presence means finished
 
-The settings a stage depends on are its own sections of the config and those of
-the stages it needs, through and through. Where they differ from what is on disk
-nothing runs, and the fields that differ are named. `config.runtime` (paths,
-display, how members are mapped) belongs to no stage: it may change freely.
+A stage depends on its own sections of the config and on those of the stages it
+needs. Where they differ from what is on disk nothing runs, and the fields that
+differ are named. `config.runtime` (paths, display, devices) belongs to no
+stage: it may change freely.
 
-Nothing here imports jax: a finished work directory answers at once.
+A finished work directory answers without importing jax.
 """
 
 import contextlib
 import dataclasses
+import errno
+import functools
+import importlib.metadata
+import os
 import pathlib
+import platform
+import resource
 import shlex
+import socket
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from warm_jax import config_check, errors, interruption, processes, slices
-from warm_jax import workdir as workdir_lib
-
-# Sections that any stage may depend on, wherever the config has them.
-COMMON_SECTIONS = ('kind', 'seed')
+from warm_jax import config_check, distributed, errors, files
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a stage function is given.
+  """The argument of a stage function.
 
   Attributes:
     config: ml_collections ConfigDict, locked.
@@ -46,7 +50,7 @@ class Run:
   command: str = 'warm'
 
   def folder(self, stage: str) -> pathlib.Path:
-    """The folder of a stage; made if need be."""
+    """The folder of a stage, made if need be."""
     path = self.workdir / stage
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -62,18 +66,26 @@ class Run:
     return loader.order_seed(self.config.seed, name)
 
   def result(self, stage: str) -> dict[str, Any]:
-    """What a finished stage returned.
+    """The result of a finished stage.
 
     Raises:
       UserError: that stage is not finished.
     """
-    record = workdir_lib.read_json(self.workdir / stage / 'result.json')
+    record = files.read_record(self.workdir / stage / 'result.json')
     if record is None:
       raise errors.UserError(
         f'the result of stage {stage} is not in {self.workdir}; '
         f'run: {self.command} --stage={stage}'
       )
     return record['result']
+
+
+# ---------------------------------------------------------------------------
+# The table
+# ---------------------------------------------------------------------------
+
+# Sections that any stage may depend on, wherever the config has them.
+COMMON_SECTIONS = ('kind', 'seed')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +164,7 @@ def preferences(run):
 
   if _is_toy(run):
     return preferences.run(run)
-  return processes.on_first(lambda: user_data.preferences(run))
+  return distributed.on_first(lambda: user_data.preferences(run))
 
 
 @_stage('preferences')
@@ -288,172 +300,161 @@ def run(
   """
   config_check.validate(config)
   table = {s.name: s for s in (stages or stages_of(config))}
-  table = slices.until_reward(table, upstream, config, stage)
   if stage is not None and stage not in table:
     raise errors.UserError(
       f'unknown stage {stage!r}{config_check.nearest(stage, table)}; '
       f'stages: {", ".join(table)}'
     )
+  members = config_check.member_slice(config)
+  if members:
+    table = {s: table[s] for s in table if s in upstream(table, 'reward', True)}
+    if stage is not None and stage not in table:
+      raise errors.UserError(
+        f'stage {stage} needs all members, and this run has {members[0]}:'
+        f'{members[1]}; join the slices first: warm merge --help'
+      )
   chosen = list(table) if stage is None else [stage]
-  involved = chosen if stage is None else [*upstream(table, stage), stage]
+  involved = list(table) if stage is None else upstream(table, stage, True)
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
+  plain = config_check.plain(config)
   with contextlib.ExitStack() as held:
 
     def begin():
-      workdir_lib.prepare(run_.workdir)
-      held.enter_context(workdir_lib.lock(run_.workdir))
+      held.enter_context(hold(run_.workdir))
       _refuse_other_config(run_, table, involved)
-      slices.record_config(run_.workdir, config_check.plain(config))
-      for name in involved:
-        if name not in chosen:
+      files.write_record(run_.workdir / 'config.json', plain)
+      if stage is not None:
+        for name in upstream(table, stage):
           run_.result(name)  # raises, naming the command, if it is not there
 
-    processes.on_first(begin)
-    processes.require_shared(run_.workdir)
-    processes.require_same(_settings(config, stage))
+    distributed.on_first(begin)
+    for name in ('compile_cache', 'progress', 'tensorboard', 'memory_gb'):
+      plain.get('runtime', {}).pop(name, None)
+    distributed.require_same(
+      config_check.flatten(plain)
+      | {'--stage': stage, 'the lock in --workdir': _holder(run_.workdir)}
+      | versions()
+    )
     results = {}
     for name in chosen:
       label = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12}'
       results[name] = _run_stage(run_, table, table[name], label)
-  if 'reward' in results:
-    _say(slices.next_step(run_.workdir, config))
+  if members and 'reward' in results:
+    _say(
+      f'members {members[0]}:{members[1]} of {config.reward.members} are '
+      'trained; once all are, join the work directories: warm merge '
+      f'--out=NEW_WORKDIR {shlex.quote(str(run_.workdir))} ...'
+    )
   return results
-
-
-def _settings(config, stage: str | None) -> dict[str, Any]:
-  """What all processes of a run must agree in."""
-  plain = config_check.plain(config)
-  for name in ('compile_cache', 'progress', 'tensorboard', 'memory_gb'):
-    plain.get('runtime', {}).pop(name, None)
-  return (
-    config_check.flatten(plain) | {'--stage': stage} | workdir_lib.versions()
-  )
 
 
 def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
   """The part of the config that stage `name` depends on, as plain JSON."""
-  sections = set()
-  for stage in [*upstream(table, name), name]:
+  sections = {*COMMON_SECTIONS}
+  for stage in upstream(table, name, True):
     sections.update(table[stage].sections)
   plain = config_check.plain(config)
-  return {
-    k: v for k, v in plain.items() if k in sections or k in COMMON_SECTIONS
-  }
+  return {k: v for k, v in plain.items() if k in sections}
 
 
-def upstream(table: Mapping[str, Stage], name: str) -> list[str]:
+def upstream(
+  table: Mapping[str, Stage], name: str, itself: bool = False
+) -> list[str]:
   """All that `name` needs, directly or not, in the order of the table."""
   found, todo = set(), [name]
   while todo:
-    for need in table[todo.pop()].needs:
-      if need in table and need not in found:
-        found.add(need)
-        todo.append(need)
-  return [s for s in table if s in found]
+    needs = {n for n in table[todo.pop()].needs if n in table} - found
+    found |= needs
+    todo += needs
+  return [s for s in table if s in found or (itself and s == name)]
 
 
 def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
   """Raises if a stage on disk was run with other settings than these."""
-  fields, stale = {}, []
+  fields, stale = {}, set()
   for name in names:
     folder = run_.workdir / name
-    if not folder.is_dir():
-      continue
-    files = {p.name for p in folder.iterdir() if not p.name.endswith('.tmp')}
-    if files <= {'config.json', 'attempt.json', 'rejected.jsonl'}:
+    found = {p.name for p in folder.glob('*') if not p.name.endswith('.tmp')}
+    if found <= {'config.json', 'attempt.json', 'rejected.jsonl'}:
       continue  # it failed before it made anything: the config may be mended
-    old = workdir_lib.read_json(folder / 'config.json')
+    old = files.read_record(folder / 'config.json')
     if old is None:
       raise errors.UserError(
         f'{folder} holds files but no config.json, so it is not the work of '
         'this command; move it away'
       )
-    different = config_check.differences(
-      old, relevant_config(run_.config, table, name)
-    )
-    # Layers computed again give the same numbers, so that may change.
-    different = {k: v for k, v in different.items() if k[-6:] != '.remat'}
+    new = relevant_config(run_.config, table, name)
+    different = {
+      k: v
+      for k, v in config_check.differences(old, new).items()
+      # Layers computed again give the same numbers.
+      if not k.endswith('.remat')
+    }
     if different:
       fields |= different
-      stale.append(name)
+      stale.add(name)
   if not stale:
     return
-  # Whatever was built on a stale stage goes with it.
-  stale = [
-    name
+  # What was built on a stale stage goes with it.
+  folders = [
+    str(run_.workdir / name)
     for name in table
-    if (run_.workdir / name).is_dir()
-    and {name, *upstream(table, name)} & set(stale)
+    if (run_.workdir / name).is_dir() and stale & {*upstream(table, name, True)}
   ]
   changes = '; '.join(
     f'{field} was {old}, is now {new}' for field, (old, new) in fields.items()
   )
-  folders = shlex.join(str(run_.workdir / name) for name in stale)
   raise errors.UserError(
-    f'{run_.workdir} was made with another config: {changes}. '
-    f'Take a new --workdir, or delete what depends on it: rm -r {folders}'
+    f'{run_.workdir} was made with another config: {changes}. Take a new '
+    f'--workdir, or delete what depends on it: rm -r {shlex.join(folders)}'
   )
 
 
 def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   folder = run_.folder(stage.name)
   path = folder / 'result.json'
-  if processes.on_first(path.exists):
-    record = workdir_lib.read_json(path)
-    took, result = workdir_lib.clock(record['seconds']), record['result']
-    _say(f'{label} finished earlier in {took}  {result.get("summary", "")}')
-    return result
-  interruption.stop_between_stages()
+  if distributed.on_first(path.exists):
+    record = files.read_record(path)
+    summary = record['result'].get('summary', '')
+    _say(f'{label} finished earlier in {clock(record["seconds"])}  {summary}')
+    return record['result']
+  distributed.stop_between_stages()
   relevant = relevant_config(run_.config, table, stage.name)
 
   def work():
-    # A round trip through JSON, so that the first launch returns what later
-    # ones read.
-    return workdir_lib.jsonable(stage.function(run_) or {})
+    if distributed.is_first():
+      files.write_record(folder / 'config.json', relevant)
+    with _attempt(folder) as totals:
+      with contextlib.nullcontext() if stage.on_host else _mesh(run_.config):
+        result = stage.function(run_) or {}
+    if distributed.is_first():
+      record = {
+        'stage': stage.name,
+        'config': relevant,
+        **totals,
+        'finished': time.strftime('%Y-%m-%d %H:%M:%S'),
+        'versions': versions(),
+        'result': result,
+      }
+      files.write_record(path, record)
+      (folder / 'attempt.json').unlink(missing_ok=True)
 
-  attempt = workdir_lib.Attempt(folder)
   if stage.on_host:
-
-    def alone():
-      workdir_lib.write_json(folder / 'config.json', relevant)
-      with attempt:
-        result = work()
-      _finish(stage, relevant, attempt, folder, result)
-
-    processes.on_first(alone)
+    distributed.on_first(work)
   else:
-    if processes.is_first():
-      workdir_lib.write_json(folder / 'config.json', relevant)
-    with attempt if processes.is_first() else contextlib.nullcontext():
-      with _mesh(run_.config):
-        result = work()
-    processes.on_first(
-      lambda: _finish(stage, relevant, attempt, folder, result)
-    )
-  record = workdir_lib.read_json(path)
-  took, result = workdir_lib.clock(record['seconds']), record['result']
-  _say(f'{label} {took:>7}  {result.get("summary", "")}')
-  return result
-
-
-def _finish(stage, relevant, attempt, folder, result) -> None:
-  record = {
-    'stage': stage.name,
-    'config': relevant,
-    'seconds': round(attempt.seconds, 2),
-    'peak_memory_gb': round(attempt.peak_memory_gb, 3),
-    'finished': time.strftime('%Y-%m-%d %H:%M:%S'),
-    'versions': workdir_lib.versions(),
-    'result': result,
-  }
-  workdir_lib.write_json(folder / 'result.json', record)
-  attempt.forget()
+    work()
+    distributed.wait_for_all()
+  # Read again, so that the first launch returns what later ones read.
+  record = files.read_record(path)
+  summary = record['result'].get('summary', '')
+  _say(f'{label} {clock(record["seconds"]):>7}  {summary}')
+  return record['result']
 
 
 def _mesh(config):
   """The mesh of `config.runtime.mesh`, set; nothing for one device."""
   sizes = tuple(config.get('runtime', {}).get('mesh', (1, 1, 1)))
-  if sizes == (1, 1, 1) and processes.count() == 1:
+  if sizes == (1, 1, 1) and distributed.count() == 1:
     return contextlib.nullcontext()
   import jax
 
@@ -463,5 +464,119 @@ def _mesh(config):
 
 
 def _say(line: str) -> None:
-  if line and processes.is_first():
+  if distributed.is_first():
     print(line.rstrip(), flush=True)
+
+
+# ---------------------------------------------------------------------------
+# The work directory
+# ---------------------------------------------------------------------------
+
+_LOCK = '.lock'
+
+
+@contextlib.contextmanager
+def hold(path: pathlib.Path):
+  """Makes `path` a work directory and locks it while the block runs.
+
+  The system frees the lock however the process ends.
+
+  Raises:
+    UserError: it is a file, not writable, holds files that are not ours, or
+      another process is at work in it.
+  """
+  import fcntl
+
+  try:
+    if path.exists() and not path.is_dir():
+      raise errors.UserError(f'--workdir {path} is a file; name a folder')
+    path.mkdir(parents=True, exist_ok=True)
+    marker = path / files.MARKER
+    if not marker.exists():
+      ours = (marker.name, marker.name + '.tmp', _LOCK)
+      foreign = sorted(p.name for p in path.iterdir() if p.name not in ours)
+      if foreign:
+        raise errors.UserError(
+          f'--workdir {path} holds {foreign[0]} and no {marker.name}, so it is '
+          'not a work directory of warm; name a new or an empty folder'
+        )
+      created = time.strftime('%Y-%m-%d %H:%M:%S')
+      files.write_record(
+        marker, {'what': 'warm_jax work directory', 'created': created}
+      )
+    file = (path / _LOCK).open('a+')
+  except OSError as e:
+    raise errors.UserError(
+      f'cannot write to --workdir {path}: {e.strerror or e}; name another folder'
+    ) from e
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+      if e.errno not in (errno.EACCES, errno.EAGAIN):
+        raise errors.UserError(
+          f'cannot lock --workdir {path}: {e.strerror or e}; '
+          'name a folder on a disk that supports file locks'
+        ) from e
+      holder = _holder(path) or 'another process'
+      raise errors.UserError(
+        f'--workdir {path} is in use by {holder}; wait for it or stop it'
+      ) from e
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}')
+    file.flush()
+    yield
+
+
+def _holder(path: pathlib.Path) -> str:
+  try:
+    return (path / _LOCK).read_text()
+  except OSError:
+    return ''
+
+
+@contextlib.contextmanager
+def _attempt(folder: pathlib.Path):
+  """Yields a dict that gets seconds and peak memory, earlier attempts included.
+
+  An attempt that is killed outright (kill -9) is not counted.
+  """
+  path = folder / 'attempt.json'
+  totals = files.read_record(path) or {'seconds': 0.0, 'peak_memory_gb': 0.0}
+  with contextlib.suppress(OSError):
+    # Linux can reset the high-water mark, so that each stage has its own.
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+  start = time.monotonic()
+  try:
+    yield totals
+  finally:
+    totals['seconds'] = round(totals['seconds'] + time.monotonic() - start, 2)
+    unit = 1 if sys.platform == 'darwin' else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    totals['peak_memory_gb'] = round(max(totals['peak_memory_gb'], peak), 3)
+    # A full disk must not hide its cause.
+    with contextlib.suppress(OSError):
+      if distributed.is_first():
+        files.write_record(path, totals)
+
+
+def clock(seconds: float) -> str:
+  """'4.2s', '37s', '3m 05s' or '1h 02m'."""
+  if seconds < 9.95:
+    return f'{seconds:.1f}s'
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes_left = divmod(minutes, 60)
+  if hours:
+    return f'{hours}h {minutes_left:02d}m'
+  return f'{minutes}m {rest:02d}s' if minutes else f'{rest}s'
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+  """Versions of what decides the numbers."""
+  from warm_jax import __version__
+
+  names = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+  return {'python': platform.python_version(), 'warm_jax': __version__} | {
+    name: importlib.metadata.version(name) for name in names
+  }

@@ -22,8 +22,7 @@ import sys
 import time
 from collections.abc import Mapping
 
-from warm_jax import errors, main, pipeline
-from warm_jax import workdir as workdir_lib
+from warm_jax import errors, files, main, pipeline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MEASURE = 'measure'
@@ -86,7 +85,7 @@ def _run(argv, file: pathlib.Path, shared: str) -> int:
   seconds = {s: r['seconds'] for s, r in records.items()}
   text += '\n' + _time_line(workdir, seconds, num_workers)
   (out / 'table.md').write_text(text, encoding='utf-8')
-  workdir_lib.write_json(
+  files.write_record(
     out / 'results.json',
     {'config': config.to_dict(), 'seconds': seconds}
     | {'seeds': {s: r['result'] for s, r in records.items()}},
@@ -122,7 +121,7 @@ def _measure(config, workdir, name: str, seed: int) -> Mapping:
   stage = pipeline.Stage(name, function, (), tuple(sections))
   folder = workdir / f'seed_{seed}' / 'results'
   pipeline.run(config, folder / name, stages=[stage])
-  return workdir_lib.read_json(folder / name / name / 'result.json')
+  return files.read_record(folder / name / name / 'result.json')
 
 
 def _num_workers(wanted: int, num_seeds: int) -> int:
@@ -201,8 +200,8 @@ def _time_line(workdir, seconds: Mapping[int, float], num_workers: int) -> str:
   for path in workdir.glob('seed_*/*/**/result.json'):
     if 'results' not in path.relative_to(workdir).parts:
       # Loops inside a stage write results of their own, which have no time.
-      total += workdir_lib.read_json(path).get('seconds', 0.0)
-  clock, mine = workdir_lib.clock, sum(seconds.values())
+      total += files.read_record(path).get('seconds', 0.0)
+  clock, mine = pipeline.clock, sum(seconds.values())
   return (
     f'Time: {clock(mine)} of one core, so about {clock(mine / num_workers)} '
     f'with {num_workers} seeds at once, for what had not been left finished by '

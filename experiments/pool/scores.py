@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from experiments.pool import arms, settings
-from warm_jax import config_check, members, merging, scoring, workdir
+from warm_jax import config_check, files, members, merging, scoring
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import reward_model
@@ -100,7 +100,7 @@ def _fingerprint(pairs: encoding.Preferences, key) -> str:
   digest = hashlib.blake2b(digest_size=16)
   for array in (*batch.values(), pairs.flipped):
     digest.update(np.ascontiguousarray(array).tobytes())
-  digest.update(json.dumps(workdir.jsonable(key), sort_keys=True).encode())
+  digest.update(json.dumps(files.jsonable(key), sort_keys=True).encode())
   return digest.hexdigest()
 
 

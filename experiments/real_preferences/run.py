@@ -22,8 +22,7 @@ from typing import Any
 import ml_collections
 
 from experiments.real_preferences import texts
-from warm_jax import compile_cache, defaults, errors, pipeline
-from warm_jax import workdir as workdir_lib
+from warm_jax import defaults, distributed, errors, files, pipeline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = 'experiments.real_preferences'
@@ -225,7 +224,7 @@ def table(body: str, trunk: pathlib.Path | None):
 
 def inherit(run, *, trunk: pathlib.Path, name: str) -> dict:
   """Takes a finished stage of the other arm: nothing in it read a label."""
-  record = workdir_lib.read_json(trunk / name / 'result.json')
+  record = files.read_record(trunk / name / 'result.json')
   for path in (trunk / name).iterdir():
     if path.name in ('config.json', 'attempt.json', 'result.json'):
       continue
@@ -253,7 +252,7 @@ def _run_body(body: str, args, folder: pathlib.Path, results, seconds) -> None:
       command='python -m experiments.real_preferences.run',
     )
     records = {
-      stage: workdir_lib.read_json(folder / arm / stage / 'result.json')
+      stage: files.read_record(folder / arm / stage / 'result.json')
       for stage in results[name]
     }
     seconds[name] = {stage: r['seconds'] for stage, r in records.items()}
@@ -278,7 +277,7 @@ def main(argv=None) -> int:
   workdir = args.workdir or ROOT / 'runs' / f'real_preferences_{args.scale}'
   out = args.out or workdir / 'report'
   # Before jax is imported, which the stages do.
-  os.environ.update(compile_cache.environment())
+  os.environ.update(distributed.cache_environment())
   results, seconds = {}, {}
   try:
     for body in args.bodies:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from warm_jax import compile_cache
+from warm_jax import distributed
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Its settings are its own: the demo has become smaller since 6c05d7c, too.
@@ -81,7 +81,7 @@ def run_demo(
   workdir, folded = folder / 'run', folder / 'stacks.json'
   config = root / 'configs' / f'{name}.py'
   arguments = [f'--config={config}', f'--workdir={workdir}', *flags]
-  environment = os.environ | compile_cache.environment(str(folder / 'cache'))
+  environment = os.environ | distributed.cache_environment(str(folder / 'cache'))
   path = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
   environment |= {'PYTHONPATH': path, 'HF_HUB_OFFLINE': '1'}
   if profile:

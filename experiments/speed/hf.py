@@ -218,13 +218,13 @@ def run_command(command: list, out: pathlib.Path) -> dict:
 def environment() -> dict:
   """Of the processes: this checkout, nothing from the network."""
   sys.path.insert(0, str(ROOT))
-  from warm_jax import compile_cache
+  from warm_jax import distributed
 
   path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
   # As the command itself does: a second start compiles nothing.
   return (
     os.environ
-    | compile_cache.environment()
+    | distributed.cache_environment()
     | {
       'PYTHONPATH': path,
       'HF_HUB_OFFLINE': '1',

@@ -27,7 +27,6 @@ sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
 
 import compare  # noqa: E402
 
-
 CONFIG = 'configs/nano.py'
 STAGES = (
   'world pretrain sft preferences control probe reward merge best_of_n policy '
@@ -289,9 +288,9 @@ class Trials:
       require('the clock was set forward' in err and told < 20, err[-3000:])
       require(code == 2 and err.count('\n') == 1, err[-3000:])
     self.finishes(where, 'reward')  # it is compared
-    from warm_jax import workdir
+    from warm_jax import files
 
-    seconds = workdir.read_json(where / 'reward' / 'result.json')['seconds']
+    seconds = files.read_record(where / 'reward' / 'result.json')['seconds']
     require(seconds >= 0, f'{seconds} seconds')
     yield f'the same bits; {told} launches told of it; {seconds:.1f} s in all'
 

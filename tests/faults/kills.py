@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(pathlib.Path(__file__).parent)]
 
 import compare  # noqa: E402
 
-from warm_jax import workdir  # noqa: E402
+from warm_jax import files  # noqa: E402
 
 # Shares of the kinds of moments.
 KINDS = {'any': 0.5, 'writing': 0.34, 'between': 0.08, 'starting': 0.08}
@@ -50,7 +50,7 @@ def main():
   args = arguments()
   folder = pathlib.Path(args.workdir).resolve()
   folder.mkdir(parents=True, exist_ok=True)
-  state = workdir.read_json(folder / 'faults.json') or {
+  state = files.read_record(folder / 'faults.json') or {
     'seed': args.seed,
     'config': args.config,
     'runs_compared': 0,
@@ -150,13 +150,13 @@ class Harness:
     return (self.folder / 'log.txt').read_text()
 
   def _save(self):
-    workdir.write_json(self.folder / 'faults.json', self.state)
+    files.write_record(self.folder / 'faults.json', self.state)
 
   def work(self):
     reference = self.folder / 'undisturbed'
     self._finish(reference)
     for stage in self.stages:
-      record = workdir.read_json(reference / stage / 'result.json')
+      record = files.read_record(reference / stage / 'result.json')
       # Compilation was in it, and will be read from the cache from now on.
       self.state['durations'].setdefault(stage, record['seconds'] / 2)
     while time.monotonic() < self.end:
@@ -337,11 +337,11 @@ class Watch:
     ]
 
   def _all_unfinished(self, stage):
-    for root, folders, files in os.walk(self._where / stage):
-      paths = [pathlib.Path(root, name) for name in [*folders, *files]]
+    for root, folders, names in os.walk(self._where / stage):
+      paths = [pathlib.Path(root, name) for name in [*folders, *names]]
       paths = [p for p in paths if any(m in p.name for m in UNFINISHED)]
       here = pathlib.Path(root)
-      if here.name.isdecimal() and 'digests.json' not in files:
+      if here.name.isdecimal() and 'digests.json' not in names:
         paths.append(here)
       for path in paths:
         try:

@@ -26,9 +26,9 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['HF_HUB_OFFLINE'] = '1'
 os.environ['TRANSFORMERS_VERBOSITY'] = 'error'
 
-from warm_jax import compile_cache  # noqa: E402
+from warm_jax import distributed  # noqa: E402
 
-for _name, _value in compile_cache.environment().items():
+for _name, _value in distributed.cache_environment().items():
   os.environ.setdefault(_name, _value)
 
 import jax  # noqa: E402

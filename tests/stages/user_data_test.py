@@ -11,8 +11,7 @@ import shutil
 import numpy as np
 import pytest
 
-from warm_jax import errors, pipeline
-from warm_jax import workdir as workdir_lib
+from warm_jax import errors, files, pipeline
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import config as model_config
 from warm_jax.stages import preferences, user_data, user_files, world
@@ -236,8 +235,8 @@ def based(tmp_path):
   folder = tmp_path / 'run' / 'base' / 'tokenizer'
   texts = ['what is 1 and 2', 'it is 34567890 or so'] * 20
   made = tokenizer_lib.train_bpe_tokenizer(texts, 280, tmp_path / 'made')
-  (tmp_path / 'run').mkdir()
-  workdir_lib.prepare(tmp_path / 'run')
+  with pipeline.hold(tmp_path / 'run'):
+    pass
   made.hf.save_pretrained(folder)
   shape = model_config.ModelConfig(
     vocab_size=made.vocab_size,
@@ -247,7 +246,7 @@ def based(tmp_path):
     mlp_width=8,
     max_length=CONTEXT,
   )
-  workdir_lib.write_json(
+  files.write_record(
     folder.parent / 'result.json',
     {'result': {'shape': dataclasses.asdict(shape)}},
   )

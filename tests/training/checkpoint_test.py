@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from warm_jax import errors, interruption
+from warm_jax import distributed, errors
 from warm_jax.training import checkpoint, optimizer
 from warm_jax.training import state as state_lib
 
@@ -348,7 +348,7 @@ def handlers():
   """Handlers as `main` sets them, whatever the shell of the tests ignores."""
   ours = {
     signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: interruption.stop_at_once,
+    signal.SIGTERM: distributed.stop_at_once,
   }
   before = {number: signal.signal(number, h) for number, h in ours.items()}
   yield
@@ -379,7 +379,7 @@ def loop(folder, numbers=(), at=5, begin=0):
   'number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
 def test_a_signal_saves_within_the_step(handlers, tmp_path, number, code):
-  with pytest.raises(interruption.Stop) as stop:
+  with pytest.raises(distributed.Stop) as stop:
     loop(tmp_path / 'stage' / 'checkpoints', [number])
   assert stop.value.exit_code == code
   assert stop.value.saved == 'step 6 of stage'
@@ -392,24 +392,24 @@ def test_a_signal_saves_within_the_step(handlers, tmp_path, number, code):
 def test_a_second_signal_stops_at_once(handlers, tmp_path, first):
   with pytest.raises(KeyboardInterrupt) as stop:
     loop(tmp_path, [first, signal.SIGINT])
-  assert not isinstance(stop.value, interruption.Stop)
+  assert not isinstance(stop.value, distributed.Stop)
   with checkpoint.Checkpoints(tmp_path) as ckpt:
     assert ckpt.steps == [4]
 
 
 def test_a_signal_after_the_last_step_is_not_lost(handlers, tmp_path):
-  with pytest.raises(interruption.Stop) as stop:
+  with pytest.raises(distributed.Stop) as stop:
     with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
       ckpt.save(1, {'w': jnp.ones(1)})
       signal.raise_signal(signal.SIGTERM)
   assert stop.value.exit_code == 143 and not stop.value.saved
-  assert interruption.received() is None
+  assert distributed.received() is None
 
 
 def test_a_signal_while_reading_stops_before_the_first_step(handlers, tmp_path):
   with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
     ckpt.save(1, {'w': jnp.ones(2)})
-  with pytest.raises(interruption.Stop):
+  with pytest.raises(distributed.Stop):
     with checkpoint.Checkpoints(tmp_path, every_steps=1) as ckpt:
       signal.raise_signal(signal.SIGTERM)
       ckpt.restore_latest({'w': jnp.ones(2)})

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import defaults, errors, members, merging, rewards, workdir
+from warm_jax import defaults, errors, files, members, merging, rewards
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -536,7 +536,7 @@ def kill_in_merge(monkeypatch, iteration):
 
 
 def kill_in_result(monkeypatch, iteration, when):
-  write = workdir.write_json
+  write = files.write_record
 
   def killing(path, value):
     if path.parent.name == f'iteration_{iteration}':
@@ -547,7 +547,7 @@ def kill_in_result(monkeypatch, iteration, when):
       raise Kill
     write(path, value)
 
-  monkeypatch.setattr(workdir, 'write_json', killing)
+  monkeypatch.setattr(files, 'write_record', killing)
 
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)

@@ -7,8 +7,10 @@ import re
 import sys
 import time
 
-from warm_jax import errors, joining, merge_folders, workdir
+from warm_jax import errors, merge_folders
+from warm_jax import files as files_lib
 from warm_jax.commands import parser as parser_lib
+from warm_jax.commands import slices
 from warm_jax.hf import files, rounding
 
 HELP = """\
@@ -67,9 +69,9 @@ def main(argv: list[str]) -> int:
     return 0
   given = parse(argv)
   folders = [pathlib.Path(name).expanduser() for name in given.models]
-  if any(map(joining.is_slice, folders)):
+  if any(map(slices.is_slice, folders)):
     _refuse_options(given)
-    joining.run(folders, pathlib.Path(given.out).expanduser())
+    slices.join(folders, pathlib.Path(given.out).expanduser())
     return 0
   began = time.monotonic()
   facts = merge_folders.merge(
@@ -143,7 +145,7 @@ def expand(name: str) -> list[pathlib.Path]:
   path = pathlib.Path(name).expanduser()
   if not path.exists():
     return [files.resolve(name)]
-  if not (path / workdir.MARKER).exists():
+  if not (path / files_lib.MARKER).exists():
     return [path]
   found = [p for p in (path / 'export').glob('member_*') if p.is_dir()]
   if not found:

@@ -4,7 +4,7 @@
 import jax
 import numpy as np
 
-from warm_jax import members, processes, sampling
+from warm_jax import distributed, members, sampling
 from warm_jax.data import toy_world
 from warm_jax.evaluation import best_of_n, intervals
 from warm_jax.stages import language, reward, scorers, world
@@ -39,7 +39,7 @@ def run(run) -> dict:
   }
   judged['control'] = scores.pop('control')
   path = folder / 'scores.npz'
-  processes.on_first(lambda: np.savez(path, **judged, **scores))
+  distributed.on_first(lambda: np.savez(path, **judged, **scores))
 
   curves = {
     name: best_of_n.curve(

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, merging, rewards, workdir
+from warm_jax import members, merging, pipeline, rewards
 from warm_jax.hf import exporting
 from warm_jax.report import model_card
 from warm_jax.stages import base, language, reward, scorers, world
@@ -161,7 +161,7 @@ def language_facts(run, name: str) -> dict:
     'dtype': run.config.export.dtype,
     'seed': run.config.seed,
     'command': run.command,
-    'versions': workdir.versions(),
+    'versions': pipeline.versions(),
   }
   if run.config.kind == 'policy':
     config = run.config.policy

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from warm_jax import members, merging, processes, sharding
+from warm_jax import distributed, members, merging, sharding
 from warm_jax.data import toy_world
 from warm_jax.evaluation import fronts, intervals
 from warm_jax.report import style
@@ -80,7 +80,7 @@ def run(run) -> dict:
     for key in columns
   }
   folder = run.folder('fronts')
-  if processes.is_first():
+  if distributed.is_first():
     np.savez(folder / 'values.npz', **values)
     style.write_csv(folder / 'rows.csv', rows)
   found = compare(

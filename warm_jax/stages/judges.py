@@ -8,8 +8,15 @@ import pathlib
 import jax.numpy as jnp
 import ml_collections
 
-from warm_jax import defaults, errors, members, pipeline, rewards, sharding
-from warm_jax import workdir as workdir_lib
+from warm_jax import (
+  defaults,
+  errors,
+  files,
+  members,
+  pipeline,
+  rewards,
+  sharding,
+)
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import importing
 from warm_jax.stages import base, scorers, world
@@ -59,7 +66,7 @@ def open_judge(
     UserError: nothing there, no reward head, members that do not fit together.
   """
   folder, _, name = source.partition(':')
-  if (pathlib.Path(folder) / workdir_lib.MARKER).is_file():
+  if (pathlib.Path(folder) / files.MARKER).is_file():
     return _of_workdir(pathlib.Path(folder), name or 'warm')
   paths = [path.strip() for path in source.split(',') if path.strip()]
   if not paths:
@@ -110,7 +117,7 @@ def open_judge(
 
 def _of_workdir(folder: pathlib.Path, name: str) -> Judge:
   """A scorer of a finished run, from the settings that its stages recorded."""
-  record = workdir_lib.read_json(folder / 'merge' / 'result.json')
+  record = files.read_record(folder / 'merge' / 'result.json')
   if record is None:
     raise errors.UserError(
       f'{folder} holds no merged reward model yet; finish the run first'

@@ -4,7 +4,7 @@
 import jax
 import numpy as np
 
-from warm_jax import members, processes, sharding
+from warm_jax import distributed, members, sharding
 from warm_jax.data import toy_world
 from warm_jax.evaluation import overoptimization, trajectories, win_rate
 from warm_jax.stages import language, scorers, world
@@ -57,7 +57,7 @@ def evaluate(run) -> dict:
   steps = run.result('policy')['kept_steps']
   values, texts = _judge(run, posts, steps)
   path = run.folder('evaluate') / 'values.npz'
-  processes.on_first(lambda: np.savez(path, **values))
+  distributed.on_first(lambda: np.savez(path, **values))
 
   policies = {
     name: trajectories.Trajectory(

@@ -13,7 +13,7 @@ import random
 import jax
 import numpy as np
 
-from warm_jax import members, processes, rewards
+from warm_jax import distributed, members, rewards
 from warm_jax.data import encoding, formats, sources, toy_world
 from warm_jax.stages import language, user_data, world
 from warm_jax.training import anchor as anchor_lib
@@ -48,7 +48,7 @@ def run(run) -> dict:
   for split, part in rows.items():
     mask = flips if split == 'train' else np.zeros(len(part), bool)
     rows[split] = formats.swap_labels(part, mask)
-  processes.on_first(lambda: sources.write_tfds(rows, NAME, folder) and None)
+  distributed.on_first(lambda: sources.write_tfds(rows, NAME, folder) and None)
   agreement = {
     split: float(np.mean([row['gold_margin'] > 0 for row in part]))
     for split, part in rows.items()

@@ -12,7 +12,7 @@ import json
 import jax
 import numpy as np
 
-from warm_jax import errors, members, processes, rewards, sharding
+from warm_jax import distributed, errors, members, rewards, sharding
 from warm_jax.stages import judges, language, scorers, user_data, world
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
@@ -126,7 +126,7 @@ def evaluate_each(run, policies) -> dict:
         | {key: float(value[i]) for key, value in values.items()}
       )
   path = run.folder('evaluate') / 'samples.jsonl'
-  if processes.is_first():
+  if distributed.is_first():
     path.write_text(''.join(json.dumps(r) + '\n' for r in records))
   first, last = rows[0], rows[-1]
   told = [k for k in COLUMNS if k in last]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, interruption, processes, sharding, workdir
+from warm_jax import distributed, errors, files, sharding
 from warm_jax.training import digests, on_disk
 
 PyTree = Any
@@ -32,7 +32,7 @@ class Checkpoints:
   for the save under way.
 
   In the `with`, SIGTERM and Ctrl-C let the step under way end; then that step
-  is due, and `save` writes it and raises `interruption.Stop`. A loop that asks
+  is due, and `save` writes it and raises `distributed.Stop`. A loop that asks
   at every step needs no line for it.
   """
 
@@ -55,7 +55,7 @@ class Checkpoints:
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._saving: concurrent.futures.Future | None = None
     self._asked = (-1, False)
-    processes.on_first(self._remove_unfinished)
+    distributed.on_first(self._remove_unfinished)
     self._open()
 
   def _remove_unfinished(self) -> None:
@@ -93,7 +93,7 @@ class Checkpoints:
       Whether the step was due (or forced) and not yet saved.
 
     Raises:
-      interruption.Stop: a signal came; what was due is on disk.
+      distributed.Stop: a signal came; what was due is on disk.
       UserError: the disk is full or read-only (of the save before this one, at
         the latest in `wait` or `close`).
     """
@@ -105,11 +105,11 @@ class Checkpoints:
     if self._stops_at(step):
       self.wait()
       where = f'step {step} of {self._loop_name()}'
-      raise interruption.Stop(interruption.received() or 15, where)
+      raise distributed.Stop(distributed.received() or 15, where)
     return is_new
 
   def _start(self, step, state) -> concurrent.futures.Future:
-    if processes.is_alone():
+    if distributed.is_alone():
       copied = on_disk.on_host(state)
       return self._thread.submit(self._write, step, copied)
     # Orbax has its processes meet, which must happen in the same order in all.
@@ -124,21 +124,21 @@ class Checkpoints:
 
   def _finish(self, step, wait) -> None:
     wait()
-    if processes.is_first():
+    if distributed.is_first():
       digests.write(self._folder / str(step))
 
   def _loop_name(self) -> str:
     """The loop's folder below the work directory, such as control/reward."""
     loop = self._folder.parent
     for above in loop.parents:
-      if (above / workdir.MARKER).exists():
+      if (above / files.MARKER).exists():
         return loop.relative_to(above).as_posix()
     return loop.name
 
   def _stops_at(self, step: int) -> bool:
     # Asked once a step: a signal between two questions counts for the next.
     if self._asked[0] != step:
-      self._asked = (step, interruption.agreed(step))
+      self._asked = (step, distributed.agreed())
     return self._asked[1]
 
   @property
@@ -163,14 +163,14 @@ class Checkpoints:
     Raises:
       UserError: the stored tree has other leaves or shapes, or all that there
         is is damaged.
-      interruption.Stop: a signal came; nothing has been done yet.
+      distributed.Stop: a signal came; nothing has been done yet.
     """
     self.wait()
-    signum = interruption.received()
-    if signum and processes.is_alone():
-      raise interruption.Stop(signum)
+    signum = distributed.received()
+    if signum and distributed.is_alone():
+      raise distributed.Stop(signum)
     before = len(self._steps)
-    step = processes.on_first(self._latest_sound_step)
+    step = distributed.on_first(self._latest_sound_step)
     self._steps = [s for s in self._steps if step is not None and s <= step]
     if len(self._steps) < before:
       self._checkpointer.close()
@@ -251,7 +251,7 @@ class Checkpoints:
         raise on_disk.cannot_write(self._folder, e) from e
 
   def __enter__(self):
-    self._stack.enter_context(interruption.deferred())
+    self._stack.enter_context(distributed.deferred())
     return self
 
   def __exit__(self, *exc):
@@ -295,12 +295,12 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
     unfinished.rename(path)
 
   try:
-    processes.on_first(begin)
+    distributed.on_first(begin)
     with on_disk.undisturbed():
       on_disk.ocp().save(str(unfinished), tree)
-    processes.on_first(finish)
+    distributed.on_first(finish)
   except Exception as e:
-    if processes.is_first():
+    if distributed.is_first():
       clear()
     raise on_disk.cannot_write(path, e) from e
 

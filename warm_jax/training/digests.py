@@ -10,14 +10,14 @@ import hashlib
 import json
 import pathlib
 
-from warm_jax import workdir
+from warm_jax import files
 
 NAME = 'digests.json'
 
 
 def write(folder: pathlib.Path) -> None:
   """Writes the digests of all files of `folder` into it."""
-  workdir.write_json(
+  files.write_record(
     folder / NAME,
     {
       path.relative_to(folder).as_posix(): _digest(path)

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from warm_jax import errors, processes
+from warm_jax import distributed, errors
 from warm_jax.models import config as config_lib
 from warm_jax.training import memory
 
@@ -210,7 +210,7 @@ def check(step: memory.Step, name: str, runtime) -> memory.Estimate:
       f'{name}: a step takes {found} a device by estimate, and there are '
       f'{memory.in_gb(allowed)} GB: {remedy(step, allowed)}'
     )
-  if runtime.progress and processes.is_first():
+  if runtime.progress and distributed.is_first():
     print(f'{name}: memory a device: {found}', flush=True)
   return found
 

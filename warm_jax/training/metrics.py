@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from warm_jax import errors, processes, sharding
+from warm_jax import distributed, errors, sharding
 from warm_jax.training import health as health_lib
 
 
@@ -92,7 +92,7 @@ class MetricsWriter:
     self._jsonl_path = self._folder / 'metrics.jsonl'
     self._csv_path = self._folder / 'metrics.csv'
     self._rows = [r for r in _read(self._jsonl_path) if r['step'] < start_step]
-    if not processes.is_first():  # the first process writes for all
+    if not distributed.is_first():  # the first process writes for all
       self._jsonl_path = self._csv_path = pathlib.Path(os.devnull)
       tensorboard = False
     self._columns: list[str] = []
@@ -304,7 +304,7 @@ def progress(
   Yields:
     An object with `advance(steps=1)`.
   """
-  if not enabled or not processes.is_first():
+  if not enabled or not distributed.is_first():
     yield _Bar(lambda steps=1: None)
     return
   if not sys.stderr.isatty():

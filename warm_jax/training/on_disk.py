@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, interruption, processes, workdir
+from warm_jax import distributed, errors, files
 
 PyTree = Any
 
@@ -30,8 +30,8 @@ def ocp():
 def undisturbed() -> contextlib.ExitStack:
   """Orbax for one thread, and without the signals, which it logs at length."""
   stack = contextlib.ExitStack()
-  if processes.count() == 1:  # several stop between stages
-    stack.enter_context(interruption.deferred())
+  if distributed.count() == 1:  # several stop between stages
+    stack.enter_context(distributed.deferred())
   stack.enter_context(one_at_a_time)
   stack.enter_context(_alone())
   return stack
@@ -39,7 +39,7 @@ def undisturbed() -> contextlib.ExitStack:
 
 def _alone():
   """Orbax waits for all processes, unless told that they do other things."""
-  if processes.count() == 1 or not processes.is_alone():
+  if distributed.count() == 1 or not distributed.is_alone():
     return contextlib.nullcontext()
   v1 = ocp()
   return v1.Context(
@@ -105,7 +105,7 @@ def on_host(tree: PyTree) -> PyTree:
 
 def cannot_write(path: pathlib.Path, error: Exception) -> Exception:
   """The error to raise: one line if it is the disk's fault."""
-  reason = workdir.disk_trouble(error)
+  reason = files.disk_trouble(error)
   if not reason:
     return error
   return errors.UserError(

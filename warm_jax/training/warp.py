@@ -29,13 +29,13 @@ from typing import Any
 import ml_collections
 
 from warm_jax import (
+  distributed,
   errors,
+  files,
   geometry,
   members,
   merging,
-  processes,
   sharding,
-  workdir,
 )
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
@@ -139,8 +139,8 @@ def train(
   init, records = sft_params, []
   for iteration in schedule(config):
     where = folder / f'iteration_{iteration.number}'
-    is_done = processes.on_first((where / 'result.json').exists)
-    record = workdir.read_json(where / 'result.json') if is_done else None
+    is_done = distributed.on_first((where / 'result.json').exists)
+    record = files.read_record(where / 'result.json') if is_done else None
     if record is None:
       result = _iterate(
         iteration,
@@ -155,9 +155,9 @@ def train(
         seed=loader.order_seed(seed, 'iteration', iteration.number),
         runtime=runtime,
       )
-      record = workdir.jsonable(result)  # as a relaunch will read it
-      if processes.is_first():
-        workdir.write_json(where / 'result.json', record)
+      record = files.jsonable(result)  # as a relaunch will read it
+      if distributed.is_first():
+        files.write_record(where / 'result.json', record)
     records.append(record)
     init = sharding.put(checkpoint.load_params(where / 'next'))
   return records

@@ -1,0 +1,272 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Joins work directories of slices of the members into one run of all.
+
+`--config.reward.members=0:3` trains members 0, 1 and 2 of all M. What differs
+between members is drawn for all M, so a member is the same wherever it is
+trained (to the bit, if members are computed one by one). The stages before
+`reward` come from the slice that begins at member 0.
+"""
+
+import json
+import pathlib
+import shlex
+import shutil
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from warm_jax import config_check, errors, files, pipeline
+
+# Averaging needs one start (WARM, section 3). Starts that are further apart,
+# relative to their norm, are not the noise of other hardware.
+MAX_DISTANCE = 1e-3
+
+
+class Slice(NamedTuple):
+  """A finished work directory of members first to end - 1."""
+
+  first: int
+  end: int
+  folder: pathlib.Path
+  config: dict[str, Any]
+  record: dict[str, Any]  # of reward/result.json
+
+
+def is_slice(folder: pathlib.Path) -> bool:
+  """Whether a folder is a work directory of a slice, finished or not."""
+  config = files.read_record(folder / 'config.json')
+  return (folder / files.MARKER).is_file() and bool(
+    config and config_check.member_slice(config)
+  )
+
+
+def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
+  """Joins slices into the work directory `out` and runs what remains there.
+
+  Args:
+    folders: work directories of slices, in any order.
+    out: new or empty; or made by an earlier, interrupted call.
+
+  Raises:
+    UserError: the slices do not fit together, or `out` is something else.
+  """
+  for folder in folders:
+    if folder.resolve() in (out.resolve(), *out.resolve().parents):
+      raise errors.UserError(f'--out={out} is in {folder}; name a new folder')
+  parts = sorted(map(_read, folders))
+  _require_one_run(parts)
+  config = _joint_config(parts[0].config)
+  sources = [str(part.folder.resolve()) for part in parts]
+  command = shlex.join(['warm', 'merge', f'--out={out}', *map(str, folders)])
+  before = files.read_record(out / 'reward' / 'result.json')
+  if (before or {}).get('joined') == sources:
+    print(f'{out} was joined from these earlier')
+  else:
+    with files.new_folder(out) as new:
+      _write(parts, config, sources, new)
+    members = ', '.join(f'{part.first}:{part.end}' for part in parts)
+    print(f'joined members {members} into {out}', flush=True)
+  pipeline.run(config, out, command=command)
+
+
+def _read(folder: pathlib.Path) -> Slice:
+  if not folder.exists():
+    raise errors.UserError(f'{folder} does not exist')
+  if not is_slice(folder):
+    raise errors.UserError(
+      f'{folder} is no work directory of a slice of the members '
+      '(--config.reward.members=0:3); join slices with slices only'
+    )
+  config = files.read_record(folder / 'config.json')
+  first, end = config_check.member_slice(config)
+  record = files.read_record(folder / 'reward' / 'result.json')
+  if record is None:
+    raise errors.UserError(
+      f'members {first}:{end} are not trained yet in {folder}: launch its '
+      'command again, and join when it has ended'
+    )
+  return Slice(first, end, folder, config, record)
+
+
+def _require_one_run(parts: Sequence[Slice]) -> None:
+  """Raises unless these are all members, once each, of one run."""
+  first, total = parts[0], parts[0].config['reward']['members']
+
+  def settings(part):
+    shared = {k: v for k, v in part.config.items() if k != 'runtime'}
+    return shared | {'reward': part.config['reward'] | {'member_slice': ''}}
+
+  for other in parts[1:]:
+    changed = config_check.differences(settings(first), settings(other))
+    if changed:
+      told = [f'{k} is {a} there, {b} here' for k, (a, b) in changed.items()]
+      raise errors.UserError(
+        f'{other.folder} is not of the same run as {first.folder}: '
+        f'{"; ".join(told[:3])}'
+      )
+  owner = {}
+  for part in parts:
+    for member in range(part.first, part.end):
+      if member in owner:
+        raise errors.UserError(
+          f'member {member} is both in {owner[member]} and in {part.folder}; '
+          'leave one of them out'
+        )
+      owner[member] = part.folder
+  if missing := sorted({*range(total)} - owner.keys()):
+    raise errors.UserError(
+      f'members {", ".join(map(str, missing))} of {total} are missing: train '
+      'them with --config.reward.members=FIRST:END, in work directories of '
+      'their own'
+    )
+  for other in parts[1:]:
+    _require_one_start(first, other)
+
+
+def _require_one_start(first: Slice, other: Slice) -> None:
+  """Raises if two slices began elsewhere, or learned from other pairs."""
+  import jax
+
+  from warm_jax.training import checkpoint
+
+  for stage in ('sft', 'probe'):
+    a, b = (
+      jax.tree.leaves(checkpoint.load_params(p.folder / stage / 'params'))
+      for p in (first, other)
+    )
+    if list(map(np.shape, a)) == list(map(np.shape, b)):
+      square = sum(np.sum((x - y) ** 2, dtype=np.float64) for x, y in zip(a, b))
+      norm = sum(np.sum(x**2, dtype=np.float64) for x in a)
+      apart = float(np.sqrt(square / norm))
+    else:
+      apart = np.inf
+    if not apart <= MAX_DISTANCE:
+      raise errors.UserError(
+        f'{other.folder} starts elsewhere than {first.folder}: the parameters '
+        f'of its stage {stage} are {apart:.2g} of their norm away; members '
+        'must share a start to be averaged, so copy the stages before reward '
+        'from one work directory to the others'
+      )
+  pairs = [
+    files.read_record(part.folder / 'preferences' / 'result.json')
+    for part in (first, other)
+  ]
+  if pairs[0] and pairs[1] and pairs[0]['result'] != pairs[1]['result']:
+    raise errors.UserError(
+      f'{other.folder} learned from other pairs than {first.folder}; were data '
+      'files changed in between?'
+    )
+
+
+def _joint_config(plain: dict[str, Any]) -> ml_collections.ConfigDict:
+  """The config of the joint run, on one device."""
+
+  def restored(value):
+    if isinstance(value, dict):
+      return {key: restored(entry) for key, entry in value.items()}
+    if isinstance(value, list):  # JSON has no tuples, configs no lists
+      return tuple(map(restored, value))
+    return value
+
+  config = ml_collections.ConfigDict(restored(plain))
+  config.reward.member_slice = ''
+  config.runtime.update({'mesh': (1, 1, 1), 'memory_gb': 0.0})
+  return config.lock()
+
+
+def _write(parts, config, sources, folder: pathlib.Path) -> None:
+  """Writes the joint work directory: the stages until reward, finished."""
+  import jax
+
+  from warm_jax.training import checkpoint
+
+  result = _joint_result([part.record['result'] for part in parts], config)
+  table = {s.name: s for s in pipeline.stages_of(config)}
+  for name in pipeline.upstream(table, 'reward'):
+    shutil.copytree(
+      parts[0].folder / name,
+      folder / name,
+      ignore=shutil.ignore_patterns('checkpoints', '*.tmp'),
+    )
+  into = folder / 'reward'
+  into.mkdir()
+  stacks = [
+    checkpoint.load_params(part.folder / 'reward' / 'params')
+    for part in parts
+    if part.record['result']['members']  # a slice may have lost all of its own
+  ]
+  stack = jax.tree.map(lambda *leaves: np.concatenate(leaves), *stacks)
+  checkpoint.save_params(into / 'params', stack)
+  _write_metrics(parts, into)
+  relevant = pipeline.relevant_config(config, table, 'reward')
+  files.write_record(into / 'config.json', relevant)
+  records = [part.record for part in parts]
+  record = records[0] | {
+    'config': relevant,
+    'seconds': round(sum(r['seconds'] for r in records), 2),
+    'peak_memory_gb': max(r['peak_memory_gb'] for r in records),
+    'finished': max(r['finished'] for r in records),
+    'joined': sources,
+    'result': result,
+  }
+  files.write_record(into / 'result.json', record)
+  files.write_record(folder / 'config.json', config_check.plain(config))
+  marker = files.read_record(parts[0].folder / files.MARKER)
+  files.write_record(folder / files.MARKER, marker)
+
+
+def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
+  """The result of stage reward in a run of all members."""
+  from warm_jax.stages import reward
+  from warm_jax.training import health
+
+  def joined(lists) -> list:
+    return [entry for part in lists for entry in part]
+
+  dropped = joined(r['dropped'] for r in results)
+  if len(dropped) == config.reward.members:
+    raise errors.NonFiniteError(
+      'all members went bad, so none is left: '
+      f'{"; ".join(map(health.described, dropped))}; lower their learning '
+      'rates or look at the data'
+    )
+  train, hparams = (
+    {name: joined(r[key][name] for r in results) for name in results[0][key]}
+    for key in ('train', 'hparams')
+  )
+  members = joined(r['members'] for r in results)
+  return reward.summed_up(
+    hparams, train | {'members': members, 'dropped': dropped}
+  )
+
+
+def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
+  """Writes metrics.jsonl and .csv with the columns of all members."""
+  from warm_jax.training import metrics
+
+  rows: dict[int, dict] = {}
+  for part in parts:
+    path = part.folder / 'reward' / 'metrics.jsonl'
+    for line in path.read_text().splitlines():
+      row = json.loads(line)
+      rows.setdefault(row['step'], {}).update(row)
+  names = dict.fromkeys(
+    column.rsplit('/member_', 1)[0]
+    for row in rows.values()
+    for column in row
+    if column != 'step'
+  )
+  total = parts[0].config['reward']['members']
+  columns = ['step'] + [f'{n}/member_{m}' for n in names for m in range(total)]
+  # A slice that lost all its members ended before the others.
+  (folder / 'metrics.jsonl').write_text(
+    ''.join(
+      json.dumps({c: row.get(c) for c in columns}) + '\n'
+      for row in rows.values()
+    )
+  )
+  # Opened behind its end it writes the same rows as CSV.
+  with metrics.MetricsWriter(folder, start_step=max(rows) + 1):
+    pass

@@ -1,0 +1,386 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Several processes of one run, signals, and the cache of compiled programs.
+
+Every host runs the same program (JAX's multi-controller runtime) on a work
+directory that all of them see. All compute what is on the mesh; process 0
+writes files and does the work that needs no device, while the others wait.
+Nothing here imports jax in a run of one process.
+"""
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from warm_jax import errors
+
+LOST_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run it again
+# Seconds: a silent process is given up (a closed connection is noticed at
+# once); processes wait for host work; a queue may start processes apart.
+HEARTBEAT_TIMEOUT = 30
+WAIT_TIMEOUT = 24 * 3600
+JOIN_TIMEOUT = int(os.environ.get('WARM_JOIN_TIMEOUT', '300'))
+_BUFFER = 1 << 16  # bytes of a message from process 0
+
+_count, _index, _is_alone, _waits = 1, 0, False, 0
+
+
+# ---------------------------------------------------------------------------
+# Processes
+# ---------------------------------------------------------------------------
+
+
+def start(
+  coordinator: str, num_processes: int | None, process_id: int | None
+) -> None:
+  """Joins the other processes; call it before anything else of jax.
+
+  Args:
+    coordinator: HOST:PORT of process 0, or 'auto': jax finds all three from
+      SLURM, Open MPI, GKE or a Cloud TPU.
+    num_processes: of the run.
+    process_id: of this one, 0 to num_processes - 1.
+
+  Raises:
+    UserError: the others did not come, or jax knows no such cluster.
+  """
+  global _count, _index
+  import jax
+
+  try:
+    jax.distributed.initialize(
+      None if coordinator == 'auto' else coordinator,
+      num_processes,
+      process_id,
+      initialization_timeout=JOIN_TIMEOUT,
+      heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+    )
+  except (RuntimeError, ValueError) as e:
+    reason = str(e).strip().split('\n')[0]
+    raise errors.UserError(
+      f'cannot join the other processes through {coordinator} ({reason}); see '
+      'that all are started, with the same coordinator'
+    ) from e
+  _count, _index = jax.process_count(), jax.process_index()
+
+
+def count() -> int:
+  """Processes of this run."""
+  return _count
+
+
+def is_first() -> bool:
+  """Whether this process writes the files."""
+  return _index == 0
+
+
+def is_alone() -> bool:
+  """Whether nothing collective may be done: one process, or others wait."""
+  return _is_alone or _count == 1
+
+
+def wait_for_all() -> None:
+  """Returns when every process has called this."""
+  global _waits
+  if is_alone():
+    return
+  from orbax.checkpoint import multihost
+
+  _waits += 1
+  # Through the coordinator: collectives time out sooner.
+  multihost.sync_global_processes(f'warm_jax_{_waits}', timeout=WAIT_TIMEOUT)
+
+
+def on_first(action: Callable[[], Any]) -> Any:
+  """Runs an action in process 0 while the others wait.
+
+  Args:
+    action: returns a JSON value of at most 64 kB.
+
+  Returns:
+    What it returned, in every process.
+
+  Raises:
+    UserError: the action failed, in every process.
+  """
+  global _is_alone
+  if is_alone():
+    return action()
+  message, failure = {}, None
+  if _index == 0:
+    _is_alone = True
+    try:
+      message = {'value': action()}
+    except Exception as e:
+      failure, message = e, {'error': f'process 0: {e}'}
+    finally:
+      _is_alone = False
+  wait_for_all()
+  message = _broadcast(message)
+  if failure is not None:
+    raise failure
+  if 'error' in message:
+    raise errors.UserError(message['error'])
+  return message['value']
+
+
+def _broadcast(message: dict) -> dict:
+  import numpy as np
+  from jax.experimental import multihost_utils
+
+  buffer = np.zeros(_BUFFER, np.uint8)
+  if _index == 0:
+    text = json.dumps(message).encode()
+    buffer[: len(text)] = np.frombuffer(text, np.uint8)
+  buffer = np.asarray(multihost_utils.broadcast_one_to_all(buffer))
+  return json.loads(buffer.tobytes().rstrip(b'\0'))
+
+
+def require_same(settings: Mapping[str, Any]) -> None:
+  """Refuses a run whose processes have different settings (name -> JSON value).
+
+  Raises:
+    UserError: in every process.
+  """
+  if _count == 1:
+    return
+  own = json.loads(json.dumps(settings))
+  first = on_first(lambda: own)
+  different = [
+    f'{name} is {own.get(name)!r}, in process 0 {first.get(name)!r}'
+    for name in {**first, **own}
+    if own.get(name) != first.get(name)
+  ]
+  if wrong := _where(bool(different)):
+    raise errors.UserError(
+      f'processes {wrong} have other settings than process 0 '
+      f'({"; ".join(different[:3]) or "they say which"}); give all the same '
+      'command, and a --workdir on a shared disk'
+    )
+
+
+def _where(flag: bool) -> list[int]:
+  """Numbers of the processes in which a flag is true."""
+  import numpy as np
+  from jax.experimental import multihost_utils
+
+  flags = multihost_utils.process_allgather(np.array(flag))
+  return np.flatnonzero(np.ravel(flags)).tolist()
+
+
+def lost(error: BaseException) -> str:
+  """The line for an error that means that another process is gone, else ''."""
+  kinds = ('JaxRuntimeError', 'XlaRuntimeError', 'BarrierTimeoutError')
+  reason = ' '.join(str(error).split())[:200]
+  if (
+    _count == 1
+    or type(error).__name__ not in kinds
+    or reason.startswith('RESOURCE_EXHAUSTED')
+  ):
+    return ''
+  return f'{_lost_line(_index, _count)} ({reason})'
+
+
+def _lost_line(index, total) -> str:
+  who = 'this process' if index is None else f'process {index} of {total}'
+  return (
+    f'{who} has lost another one, which was killed, failed or did not come '
+    f'within {JOIN_TIMEOUT} s (see what that one said); the same commands, on '
+    'all hosts, continue from the last checkpoint'
+  )
+
+
+def supervise(
+  run: Callable[[], int], num_processes: int | None, process_id: int | None
+) -> int:
+  """Runs one process of many in a child; returns its exit code.
+
+  When the coordinator is gone, jax aborts the process in C++ with a stack
+  trace. The parent then says what happened and ends with LOST_EXIT_CODE.
+
+  Args:
+    run: returns the exit code; jax must not have been used yet.
+    num_processes: of the run, for the message.
+    process_id: of this process, for the message.
+  """
+  sys.stdout.flush()
+  sys.stderr.flush()
+  child = os.fork()
+  if child == 0:
+    # A kill -9 of the parent ends the child too (Linux).
+    with contextlib.suppress(OSError, AttributeError):
+      set_death_signal = 1  # PR_SET_PDEATHSIG of sys/prctl.h
+      ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    os.setpgid(0, 0)  # Ctrl-C reaches it through the parent, once
+    code = 1
+    try:
+      code = run()
+    except BaseException:
+      traceback.print_exc()
+    finally:
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(code)  # jax's own exit waits for processes that are gone
+
+  def hand_down(signum, frame):
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(child, signum)
+
+  for number in SIGNALS:
+    signal.signal(number, hand_down)
+  code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  if code == -signal.SIGABRT:
+    line = _lost_line(process_id, num_processes)
+    print(f'warm: error: {line}', file=sys.stderr, flush=True)
+    return LOST_EXIT_CODE
+  return code if code >= 0 else 128 - code
+
+
+# ---------------------------------------------------------------------------
+# SIGTERM and Ctrl-C
+# ---------------------------------------------------------------------------
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_depth = 0  # of `deferred` blocks under way
+_received: int | None = None  # first signal since the outermost one began
+_asked = 0  # calls of `agreed`
+
+
+class Stop(KeyboardInterrupt):
+  """A signal asked the run to end.
+
+  Attributes:
+    saved: what was saved on the way, as text; '' for nothing.
+    exit_code: 130 for Ctrl-C, 143 for SIGTERM.
+  """
+
+  def __init__(self, signum: int, saved: str = ''):
+    super().__init__(f'signal {signum}')
+    self.signum = signum
+    self.saved = saved
+    self.exit_code = 128 + signum
+
+
+def stop_at_once(signum, frame):
+  """Signal handler outside loops."""
+  raise Stop(signum)
+
+
+@contextlib.contextmanager
+def deferred():
+  """Holds back the first signal for `agreed`; a second one stops at once.
+
+  Signals that are ignored, or arrive in another thread than the main one (a
+  server, some notebooks), do what they did before.
+
+  Raises:
+    Stop: at the end, if a signal came and nothing has been raised for it.
+  """
+  global _depth, _received
+  before = {}
+  if not _depth:
+    _received = None
+    if threading.current_thread() is threading.main_thread():
+      # In a run of several, jax hears SIGTERM and tells the other processes.
+      for number in SIGNALS if _count == 1 else SIGNALS[:1]:
+        # None was set by C code, and could not be put back.
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+          before[number] = signal.getsignal(number)
+
+  def handle(signum, frame):
+    global _received
+    if _received is None:
+      _received = signum
+      if _count > 1:
+        signal.raise_signal(signal.SIGTERM)
+      return
+    for number, handler in before.items():
+      signal.signal(number, handler)
+    if callable(before[signum]):
+      before[signum](signum, frame)
+    raise Stop(signum)
+
+  _depth += 1
+  try:
+    for number in before:
+      signal.signal(number, handle)
+    yield
+  finally:
+    _depth -= 1
+    for number, handler in before.items():
+      signal.signal(number, handler)
+  if _received is not None and not _depth:
+    raise Stop(_received)
+
+
+def received() -> int | None:
+  """The signal that came since the outermost `deferred` began."""
+  return _received if _depth else None
+
+
+def agreed() -> bool:
+  """Whether a loop must stop after the present step.
+
+  Every process asks once a step: all must stop at the same one, and here they
+  agree on it.
+  """
+  global _received, _asked
+  if _count > 1:
+    from jax.experimental import multihost_utils
+
+    _asked += 1  # loops begin at 0 again, the protocol's numbers must grow
+    if multihost_utils.reached_preemption_sync_point(_asked):
+      _received = _received or signal.SIGTERM
+      return True
+    return False
+  return received() is not None
+
+
+def stop_between_stages() -> None:
+  """Raises `Stop` if jax heard a SIGTERM where no loop asked `agreed`."""
+  if _count > 1:
+    with deferred():
+      agreed()
+
+
+# ---------------------------------------------------------------------------
+# Compiled programs
+# ---------------------------------------------------------------------------
+
+
+def cache_environment(folder: str | None = None) -> dict[str, str]:
+  """Environment variables that switch on jax's cache of compiled programs.
+
+  Set them before jax is imported. The default folder carries a hash of the
+  processor's features: a home directory may be shared by machines of which one
+  lacks instructions that another has.
+
+  Args:
+    folder: of the cache; None or '' takes one in the user's cache folder.
+  """
+  if not folder:
+    features = platform.machine()
+    with contextlib.suppress(OSError):
+      lines = pathlib.Path('/proc/cpuinfo').read_text(errors='replace')
+      wanted = ('flags', 'Features', 'model name')
+      found = [x for x in lines.splitlines() if x.startswith(wanted)]
+      features += ''.join(found[:2])
+    mark = hashlib.sha256(features.encode()).hexdigest()[:8]
+    home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+    folder = str(pathlib.Path(home) / 'warm_jax' / f'jax-{mark}')
+  return {
+    'JAX_COMPILATION_CACHE_DIR': folder,
+    # A start runs many small programs.
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0',
+  }
