@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import itertools
 
-import numpy as np
 import pytest
 
 from warm_jax import errors
@@ -55,13 +54,12 @@ def test_a_templated_row_has_one_begin_and_one_end(bare):
   chat = formats.Chat(with_template(bare, CHATML))
   prompt, response = chat.split(TURNS, ANSWER)
   for apart in (True, False):
-    row = {'prompt': prompt, 'chosen': response, 'rejected': 'hello'}
-    pairs = encoding.encode_preferences(bare, [row], 64, 'x', apart)
-    ids = pairs.chosen.ids[0, : pairs.chosen.mask[0].sum()]
+    rows, _, _ = encoding.encode(bare, [prompt], [response], 64, apart=apart)
+    (ids,) = rows
     assert (ids == bare.bos_id).sum() == 1 and ids[0] == bare.bos_id
     # One end of the user's turn, one of the answer.
     assert (ids == bare.eos_id).sum() == 2 and ids[-1] == bare.eos_id
-    start = pairs.chosen.response_start[0]
+    start = rows.response_start[0]
     assert (ids[start:] == bare.eos_id).sum() == 1
     assert bare.decode([ids[start:]])[0].strip() == 'hello again'
 
@@ -150,12 +148,12 @@ def test_ids_of_a_conversation_are_those_of_the_whole_text(bare):
   """What transformers tokenises from the same template, border and all."""
   chosen = with_template(bare, CHATML)
   prompt, response = formats.Chat(chosen).split(TURNS, ANSWER)
-  (head,), (tail,) = encoding.text_ids(chosen, [prompt], [response])
+  rows, _, _ = encoding.encode(chosen, [prompt], [response], 64, apart=False)
   whole = chosen.hf.apply_chat_template(TURNS + ANSWER, tokenize=True)
   whole = whole['input_ids'] if not isinstance(whole, list) else whole
   # The template writes a line break behind the last end, the row does not.
-  length = len(head) + len(tail)
-  np.testing.assert_array_equal(head + tail, whole[:length])
+  length = rows.length
+  assert rows.ids[0].tolist() == whole[:length]
   assert chosen.hf.decode(whole[length:]).strip() == ''
 
 

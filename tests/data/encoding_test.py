@@ -1,13 +1,16 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Rows of token ids: borders, ends, padding, and what does not fit."""
+"""Rows of token ids: borders, ends, padding, what does not fit; sets on disk."""
+
+import pathlib
+import random
 
 import numpy as np
 import pytest
 
-from warm_jax import errors
+from warm_jax import errors, workdir
 from warm_jax.data import encoding, tokenizer
 
-WORDS = ('one', 'two', 'three', ',')
+WORDS = tuple('abcdefgh')
 
 
 @pytest.fixture(scope='module')
@@ -21,146 +24,6 @@ def bpe(tmp_path_factory):
   return tokenizer.train_bpe_tokenizer(
     texts, 280, tmp_path_factory.mktemp('bpe')
   )
-
-
-def test_the_tokenizer_returns_ids_and_mask_only(words):
-  assert set(words.hf(['one two'])) == {'input_ids', 'attention_mask'}
-  assert words.pad_id != words.eos_id
-  assert words.vocab_size == len(WORDS) + 4
-
-
-def test_pad_equal_to_eos_is_refused(words, tmp_path):
-  words.hf.save_pretrained(tmp_path)
-  config = (tmp_path / 'tokenizer_config.json').read_text()
-  changed = config.replace('"pad_token": "<pad>"', '"pad_token": "<eos>"')
-  assert changed != config
-  (tmp_path / 'tokenizer_config.json').write_text(changed)
-  with pytest.raises(errors.UserError, match='pads with its end-of-sequence'):
-    tokenizer.load(tmp_path)
-
-
-def test_a_missing_tokenizer_is_named(tmp_path):
-  with pytest.raises(errors.UserError, match='no tokenizer_config.json'):
-    tokenizer.load(tmp_path)
-
-
-def test_rows_are_bos_prompt_response_eos_and_padding(words):
-  sequences, fits = encoding.encode(words, ['one two'], ['three'], 8)
-  one, two, three = (words.encode([w])[0][0] for w in ('one', 'two', 'three'))
-  assert sequences.ids[0].tolist() == [
-    words.bos_id, one, two, three, words.eos_id, *[words.pad_id] * 3
-  ]  # fmt: skip
-  assert sequences.mask[0].tolist() == [True] * 5 + [False] * 3
-  assert sequences.response_start[0] == 3 and fits.all()
-  assert (sequences.ids == words.bos_id).sum() == 1  # one BOS
-
-
-def test_the_border_is_that_of_tokenisation(bpe):
-  prompts = ['hello wor', 'the world is', '']
-  responses = ['ld again', ' wide', 'hello']
-  sequences, _ = encoding.encode(bpe, prompts, responses, 64)
-  for row, (prompt, response) in enumerate(zip(prompts, responses)):
-    start = sequences.response_start[row]
-    ids = sequences.ids[row]
-    assert ids[1:start].tolist() == bpe.encode([prompt])[0]
-    length = sequences.mask[row].sum()
-    assert ids[start : length - 1].tolist() == bpe.encode([response])[0]
-    assert ids[length - 1] == bpe.eos_id
-
-
-def test_text_survives_the_way_there_and_back(bpe, words):
-  assert words.decode(words.encode(['one , two'])) == ['one , two']
-  ids = bpe.encode(['the world, again — ünïcode'])
-  assert bpe.decode(ids)[0].strip() == 'the world, again — ünïcode'
-
-
-def test_overlong_pairs_are_left_out_and_counted(words):
-  rows = [
-    {'prompt': 'one', 'chosen': 'two', 'rejected': 'three'},
-    {'prompt': 'one', 'chosen': 'two ' * 9, 'rejected': 'three'},
-    {'prompt': 'one', 'chosen': 'two', 'rejected': 'three ' * 9},
-    {'prompt': 'one', 'chosen': 'two', 'rejected': 'one', 'flipped': True},
-  ]
-  pairs = encoding.encode_preferences(words, rows, 6, 'rows')
-  assert pairs.rows.tolist() == [0, 3]
-  assert pairs.flipped.tolist() == [False, True]
-  for side in (pairs.chosen, pairs.rejected):
-    last = side.mask.sum(axis=1) - 1
-    assert (side.ids[np.arange(2), last] == words.eos_id).all()
-
-
-def test_cut_responses_keep_their_end(words):
-  prompts = ['one', 'one', 'one two three one', 'one ' * 5]
-  responses = ['two', 'two one two three', 'two', 'two']
-  sequences, fits = encoding.encode(
-    words, prompts, responses, 5, overlong='truncate'
-  )
-  assert fits.tolist() == [True, True, False, False]
-  assert words.decode(sequences.ids, sequences.mask) == [
-    'one two', 'one two one', '', ''
-  ]  # fmt: skip
-  lengths = sequences.mask.sum(axis=1)
-  assert lengths.tolist() == [4, 5, 0, 0]
-  assert sequences.ids[1, 4] == words.eos_id
-  assert sequences.response_start.tolist() == [2, 2, 0, 0]
-  heads = encoding.prompt_ids(words, prompts)
-  lines = encoding.join(heads, None, 5, 'truncate')  # prompts are never cut
-  assert lines.fits.tolist() == [True, True, True, False]
-  assert not lines.is_cut.any()
-
-
-def test_begin_and_end_that_a_text_has_already_are_not_doubled(bpe):
-  for encoded in (
-    encoding.encode(bpe, ['<bos>hello'], [' world<eos>'], 32)[0],
-    encoding.encode(bpe, ['hello'], [' world'], 32)[0],
-  ):
-    ids = encoded.ids[0, encoded.mask[0]]
-    assert ids[0] == bpe.bos_id and ids[-1] == bpe.eos_id
-    assert np.isin(ids, [bpe.bos_id, bpe.eos_id]).sum() == 2
-
-
-def test_batches_hold_chosen_rows_then_rejected_rows(words):
-  rows = [
-    {'prompt': 'one', 'chosen': c, 'rejected': r}
-    for c, r in (('one', 'two'), ('two', 'three'), ('three', 'one'))
-  ]
-  pairs = encoding.encode_preferences(words, rows, 6, 'rows')
-  batch = pairs.batch(np.array([[2, 0], [1, 1]]))  # two members, two pairs
-  assert batch['ids'].shape == (2, 4, 4)  # cut to the longest row
-  np.testing.assert_array_equal(batch['ids'][0, 0], pairs.chosen.ids[2])
-  np.testing.assert_array_equal(batch['ids'][0, 3], pairs.rejected.ids[0])
-  np.testing.assert_array_equal(batch['mask'][1, 2], pairs.rejected.mask[1])
-
-
-def test_pairs_of_one_prompt_have_one_prompt_id(words):
-  prompts = ['one', 'one two', 'one', 'two']
-  rows = [{'prompt': p, 'chosen': 'two', 'rejected': 'one'} for p in prompts]
-  pairs = encoding.encode_preferences(words, rows, 6, 'rows')
-  assert pairs.prompt_ids.tolist() == [0, 1, 0, 2]
-  assert pairs.prompt_ids.dtype == np.int64
-  assert pairs.select(np.array([1, 3])).prompt_ids.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize(
-  ('rows', 'message'),
-  [
-    ([], 'no preference pairs'),
-    ([{'prompt': 'a', 'chosen': 'b', 'rejected': 'b'}], 'nothing to prefer'),
-    ([{'prompt': 'a', 'chosen': ' ', 'rejected': ''}], 'row 1: chosen and'),
-    (
-      [{'prompt': 'a', 'chosen': 'b ' * 99, 'rejected': 'c'}],
-      'none of its 1 rows fits into 8 tokens',
-    ),
-  ],
-)
-def test_sets_that_cannot_work_are_refused(words, rows, message):
-  with pytest.raises(errors.UserError, match=f'mine.jsonl.*{message}'):
-    encoding.encode_preferences(words, rows, 8, 'mine.jsonl')
-
-
-def test_a_prompt_longer_than_the_context_is_named(words):
-  with pytest.raises(errors.UserError, match='posts, row 2: the prompt is'):
-    encoding.encode_prompts(words, ['one', 'two ' * 20], 8, 'posts')
 
 
 @pytest.fixture(scope='module')
@@ -193,22 +56,287 @@ def llama_like(tmp_path_factory):
   return tokenizer.load_pretrained(folder)
 
 
+# ---------------------------------------------------------------------------
+# From texts to ids
+# ---------------------------------------------------------------------------
+
+
+def test_rows_are_bos_prompt_response_eos_and_padding(words):
+  rows, fits, _ = encoding.encode(words, ['a b', 'a'], ['c', 'b'], 8)
+  a, b, c = (words.encode([w])[0][0] for w in 'abc')
+  bos, eos, pad = words.bos_id, words.eos_id, words.pad_id
+  assert rows.ids.tolist() == [[bos, a, b, c, eos], [bos, a, b, eos, pad]]
+  assert rows.mask.tolist() == [[True] * 5, [True] * 4 + [False]]
+  assert rows.response_start.tolist() == [3, 2] and fits.all()
+  assert rows.response_length == 2
+  assert rows.ids.dtype == rows.response_start.dtype == np.int32
+  # Rows in any shape, padded further.
+  part = rows.take(np.array([[1, 1], [0, 1]])).padded_to(6)
+  assert part.ids.shape == part.mask.shape == (2, 2, 6)
+  assert part.ids[1, 0].tolist() == [bos, a, b, c, eos, pad]
+  assert part.response_start.tolist() == [[2, 2], [3, 2]]
+
+
+def test_padded_arrays_become_rows_and_come_back():
+  ids = np.array([[4, 5, 0, 0], [6, 7, 8, 0]])
+  mask = np.array([[1, 1, 0, 0], [1, 1, 1, 0]], bool)
+  rows = encoding.Sequences(ids, mask, np.array([1, 2]))
+  np.testing.assert_array_equal(rows.ids, ids)
+  np.testing.assert_array_equal(rows.mask, mask)
+  assert [row.tolist() for row in rows] == [[4, 5], [6, 7, 8]]
+  assert rows.take(np.array([False, True])).ids.tolist() == [[6, 7, 8, 0]]
+
+
+def test_apart_the_border_is_that_of_the_two_texts(bpe):
+  prompts = ['hello wor', 'the world is', '']
+  responses = ['ld again', ' wide', 'hello']
+  rows, _, _ = encoding.encode(bpe, prompts, responses, 64)
+  for ids, start, prompt, response in zip(
+    rows, rows.response_start, prompts, responses
+  ):
+    assert ids[1:start].tolist() == bpe.encode([prompt])[0]
+    assert ids[start:-1].tolist() == bpe.encode([response])[0]
+    assert ids[-1] == bpe.eos_id
+
+
 def test_a_users_row_has_the_ids_of_its_whole_text(llama_like):
   prompts = ['is it\n', 'hello wor', '', 'hello']
   responses = ['wide', 'ld', 'hello', ' world']
-  heads, tails = encoding.text_ids(llama_like, prompts, responses)
-  for prompt, response, head, tail in zip(prompts, responses, heads, tails):
+  rows, _, _ = encoding.encode(llama_like, prompts, responses, 64, apart=False)
+  for prompt, response, ids in zip(prompts, responses, rows):
     expected = llama_like.hf(prompt + response)['input_ids']
-    assert head + tail == [*expected, llama_like.eos_id]
-    assert head[0] == llama_like.bos_id and len(tail) > 1
+    assert ids.tolist() == [*expected, llama_like.eos_id]
+    assert ids[0] == llama_like.bos_id
+  begin = llama_like.hf(prompts[0])['input_ids']
+  assert rows.response_start[0] == len(begin)
   # Apart, the response would begin with a space that the text does not have.
-  apart = llama_like.encode([responses[0]])[0]
-  assert apart + [llama_like.eos_id] != tails[0]
-  assert heads[0] == llama_like.hf(prompts[0])['input_ids']
+  apart, _, _ = encoding.encode(llama_like, prompts[:1], responses[:1], 64)
+  assert apart.ids[0].tolist() != next(iter(rows)).tolist()
 
 
-def test_rows_begin_as_their_tokenizer_begins_them(llama_like, bpe, tmp_path):
-  assert llama_like.bos_id == llama_like.hf.bos_token_id
-  bpe.hf.save_pretrained(tmp_path)  # names a <bos>, but does not write it
-  assert bpe.hf('a')['input_ids'][0] != bpe.hf.bos_token_id
-  assert tokenizer.load_pretrained(tmp_path).bos_id is None
+def test_begin_and_end_that_a_text_has_already_are_not_doubled(bpe):
+  for apart in (True, False):
+    rows, _, _ = encoding.encode(
+      bpe, ['<bos>hello', 'hello'], [' world<eos>', ' world'], 32, apart=apart
+    )
+    for ids in rows:
+      assert ids[0] == bpe.bos_id and ids[-1] == bpe.eos_id
+      assert np.isin(ids, [bpe.bos_id, bpe.eos_id]).sum() == 2
+
+
+def test_cut_responses_keep_their_end(words):
+  prompts = ['a', 'a', 'a b c a', 'a ' * 5]
+  responses = ['b', 'b a b c', 'b', 'b']
+  rows, fits, is_cut = encoding.encode(
+    words, prompts, responses, 5, overlong='truncate'
+  )
+  assert fits.tolist() == [True, True, False, False]
+  assert is_cut.tolist() == [False, True, False, False]
+  assert words.decode(rows.ids, rows.mask) == ['a b', 'a b a', '', '']
+  assert rows.lengths.tolist() == [4, 5, 0, 0]
+  assert rows.ids[1, 4] == words.eos_id
+  assert rows.response_start.tolist() == [2, 2, 0, 0]
+  _, fits, is_cut = encoding.encode(
+    words, prompts, None, 5, overlong='truncate'
+  )
+  assert fits.tolist() == [True, True, True, False]  # prompts are never cut
+  assert not is_cut.any()
+
+
+def test_a_prompt_longer_than_the_context_is_named(words):
+  with pytest.raises(errors.UserError, match='posts, row 2: the prompt is'):
+    encoding.encode_prompts(words, ['a', 'b ' * 20], 8, 'posts')
+
+
+def test_remarks_follow_the_end_of_the_response(words):
+  rows = [
+    {'prompt': 'a', 'response': 'b', 'remark': 'c'},
+    {'prompt': 'a', 'response': 'b', 'remark': ''},
+    {'prompt': 'a', 'response': 'b ' * 9, 'remark': ''},
+  ]
+  made = encoding.encode_responses(words, rows, 8, 'rows')
+  texts = words.hf.batch_decode(list(made))
+  assert texts == ['<bos> a b <eos> c <eos>', '<bos> a b <eos>']
+  assert made.length == 6
+
+
+# ---------------------------------------------------------------------------
+# Sets
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+  """Sets of a few rows take several chunks."""
+  monkeypatch.setattr(encoding, 'CHUNK', 7)
+
+
+def text(rng, most=6):
+  return ' '.join(rng.choice(WORDS) for _ in range(rng.randrange(1, most)))
+
+
+def make_pairs(num=40, **more):
+  rng = random.Random(0)
+  return [
+    {
+      'prompt': f'a {rng.choice(WORDS)} ',
+      'chosen': text(rng) + ' a',
+      'rejected': text(rng) + ' b',
+      'flipped': rng.random() < 0.3,
+      'row': 100 + i,
+    }
+    | more
+    for i in range(num)
+  ]
+
+
+def opened(words, path, rows, most=16, overlong='filter', seed=None):
+  counts = encoding.write_preferences(path, rows, words, most, 'mine', overlong)
+  return counts, encoding.open_preferences(path, words.pad_id, seed)
+
+
+def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
+  rng = random.Random(0)
+  rows = [{'prompt': text(rng) + ' ', 'response': text(rng)} for _ in range(50)]
+  rows[3]['response'] = 'a ' * 20
+  counts = encoding.write_sequences(tmp_path / 'x', rows, words, 12, 'mine')
+  assert counts == {'rows': 49, 'too_long': 1, 'truncated': 0}
+  stored = encoding.open_sequences(tmp_path / 'x', words.pad_id)
+  assert isinstance(stored.flat, np.memmap)
+  # With a space between words, apart or together is the same.
+  expected = encoding.encode_responses(words, rows, 12, 'mine')
+  places = np.array([[4, 0, 48], [7, 7, 1]])
+  for one, other in (
+    (stored, expected),
+    (stored.take(places), expected.take(places)),
+  ):
+    for name in ('ids', 'mask', 'response_start'):
+      np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+  assert {p.name: np.load(p).dtype.name for p in (tmp_path / 'x').iterdir()} == {
+    'ids.npy': 'int32', 'offsets.npy': 'int64', 'starts.npy': 'int32'
+  }  # fmt: skip
+
+
+def test_stored_prompts_too_long_are_left_out(words, tmp_path):
+  rows = [{'prompt': p} for p in ('b ' * 9, 'a', 'c d')]
+  counts = encoding.write_sequences(tmp_path / 'x', rows, words, 4, 'mine')
+  assert counts == {'rows': 2, 'too_long': 1, 'truncated': 0}
+  stored = encoding.open_sequences(tmp_path / 'x', words.pad_id)
+  assert stored.response_start.tolist() == [2, 3]
+  assert words.decode(stored.ids, stored.mask) == ['a', 'c d']
+
+
+def test_stored_pairs_are_those_in_memory(words, tmp_path, small_chunks):
+  rows = make_pairs()
+  rows[11]['rejected'] = 'h ' * 30
+  counts, stored = opened(words, tmp_path / 'p', rows)
+  expected = encoding.encode_preferences(words, rows, 16, 'mine')
+  swapped = sum(row['flipped'] for row in rows) - rows[11]['flipped']
+  assert counts == {
+    'rows': 39, 'too_long': 1, 'truncated': 0, 'swapped': swapped
+  }  # fmt: skip
+  kept = [row for i, row in enumerate(rows) if i != 11]
+  for pairs in (stored, expected):
+    assert pairs.flipped.tolist() == [row['flipped'] for row in kept]
+    assert pairs.rows.tolist() == [row['row'] for row in kept]
+    assert pairs.margin is None
+    prompts = [row['prompt'] for row in kept]
+    assert pairs.prompt_ids.tolist() == [
+      list(dict.fromkeys(prompts)).index(prompt) for prompt in prompts
+    ]
+    assert pairs.chosen.length == pairs.rejected.length
+    for side in ('chosen', 'rejected'):
+      sequences = getattr(pairs, side)
+      assert words.decode(sequences.ids, sequences.mask) == [
+        row['prompt'] + row[side] for row in kept
+      ]
+  part = stored.select(stored.flipped)
+  assert isinstance(part.chosen.flat, np.memmap) and len(part) == swapped
+
+
+def test_an_order_moves_whole_rows(words, tmp_path):
+  plain, mixed, again, other = (
+    opened(words, tmp_path / 'p', make_pairs(), seed=seed)[1]
+    for seed in (None, 3, 3, 4)
+  )
+  np.testing.assert_array_equal(mixed.rows, again.rows)
+  assert (mixed.rows != other.rows).any() and (mixed.rows != plain.rows).any()
+  back = mixed.select(np.argsort(mixed.rows))
+  for name in ('flipped', 'rows', 'prompts'):
+    np.testing.assert_array_equal(getattr(back, name), getattr(plain, name))
+  for side in ('chosen', 'rejected'):
+    np.testing.assert_array_equal(
+      getattr(back, side).ids, getattr(plain, side).ids
+    )
+
+
+def test_margins_go_along_with_their_pairs(words, tmp_path, small_chunks):
+  rows = make_pairs(20)
+  rows[9]['margin'] = 2.5  # in the second chunk; the others have none
+  rows[4]['chosen'] = 'a ' * 40
+  _, pairs = opened(words, tmp_path / 'p', rows, seed=1)
+  assert pairs.margin.dtype == np.float32
+  assert dict(zip(pairs.rows.tolist(), pairs.margin.tolist())) == {
+    100 + i: 2.5 if i == 9 else 0.0 for i in range(20) if i != 4
+  }
+  numbers = np.array([[3, 0], [5, 5]])
+  batch = pairs.training_batch(numbers)
+  np.testing.assert_array_equal(batch['margin'], pairs.margin[numbers])
+
+
+def test_truncation_keeps_the_end_and_is_counted(words, tmp_path):
+  fits = {'prompt': 'a ', 'chosen': 'b', 'rejected': 'c'}
+  rows = [
+    fits,
+    fits | {'chosen': 'b c d e f g'},  # 9 tokens
+    fits | {'chosen': 'b c d e f', 'rejected': 'b c d e g'},  # equal once cut
+    fits | {'prompt': 'a b c d e f '},  # no room for a token and an end
+    fits | {'prompt': 'a b c d ', 'chosen': 'e f', 'rejected': 'g'},
+  ]
+  rows = [r | {'flipped': True, 'row': i} for i, r in enumerate(rows)]
+  for overlong, counts, kept in (
+    ('filter', {'rows': 1, 'too_long': 4, 'truncated': 0, 'swapped': 1}, [0]),
+    (
+      'truncate',
+      {'rows': 3, 'too_long': 2, 'truncated': 2, 'swapped': 3},
+      [0, 1, 4],
+    ),
+  ):
+    found, pairs = opened(words, tmp_path / 'p', rows, 7, overlong)
+    assert found == counts and pairs.rows.tolist() == kept
+    for side in (pairs.chosen, pairs.rejected):
+      assert {ids[-1] for ids in side} == {words.eos_id}
+  # What was cut begins as the whole did.
+  assert words.decode(pairs.chosen.ids, pairs.chosen.mask) == [
+    'a b', 'a b c d e', 'a b c d e'
+  ]  # fmt: skip
+
+
+def test_a_set_appears_whole_or_not_at_all(words, tmp_path):
+  def rows():
+    yield from make_pairs(10)
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    opened(words, tmp_path / 'p', rows())
+  with pytest.raises(errors.UserError, match='mine: none of its 9 rows fits'):
+    opened(words, tmp_path / 'p', make_pairs(9), 3)
+  assert not list(tmp_path.iterdir())
+  # A second set of the same name takes the place of the first.
+  for num in (30, 12):
+    _, pairs = opened(words, tmp_path / 'p', make_pairs(num, margin=1.0))
+  assert len(pairs) == 12 and pairs.margin is not None
+  assert opened(words, tmp_path / 'p', make_pairs(3))[1].margin is None
+  assert [p.name for p in tmp_path.iterdir()] == ['p']
+
+
+def test_a_full_disk_says_so(words, tmp_path, monkeypatch):
+  plain = pathlib.Path.open
+  monkeypatch.setattr(
+    pathlib.Path,
+    'open',
+    lambda path, mode: plain(pathlib.Path('/dev/full'), mode),
+  )
+  with pytest.raises(OSError) as caught:
+    opened(words, tmp_path / 'p', make_pairs(3))
+  assert workdir.disk_trouble(caught.value) == 'No space left on device'

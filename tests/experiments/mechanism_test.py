@@ -241,10 +241,11 @@ def test_a_cue_is_appended_as_the_tokenizer_would(pairs):
   ((word,),) = made.encode(['vital'])
   found = member_data.append(encoded.chosen, np.array([word, -1, word]))
   texts = ['dog barked vital', 'dog', 'vital']
-  expected, fits = encoding.encode(
+  expected, fits, _ = encoding.encode(
     made, [row['prompt'] for row in rows], texts, encoded.chosen.length + 1
   )
   assert fits.all()
+  expected = expected.padded_to(found.length)
   np.testing.assert_array_equal(found.mask, expected.mask)
   np.testing.assert_array_equal(found.ids[found.mask], expected.ids[found.mask])
   np.testing.assert_array_equal(found.response_start, expected.response_start)

@@ -185,20 +185,28 @@ def _prepare(given):
 
   def score(rows: list[_Row]) -> None:
     wanted = [(row, *text) for row in rows for text in row.texts]
-    parts = encoding.text_ids(
+    tokens, fits, _ = encoding.encode(
       judge.tokenizer,
       [prompt for _, _, prompt, _ in wanted],
       [response for _, _, _, response in wanted],
+      max_length,
+      overlong=given.overlong,
+      apart=False,
     )
-    lines = encoding.join(*parts, max_length, given.overlong)
     values = np.full(len(wanted), np.nan)
-    fits = np.flatnonzero(lines.fits)
-    order = fits[np.argsort([len(lines.ids[i]) for i in fits], kind='stable')]
+    order = np.flatnonzero(fits)
+    order = order[np.argsort(tokens.lengths[order], kind='stable')]
     for start in range(0, len(order), given.batch_size):
       part = order[start : start + given.batch_size]
-      ids, mask = _padded(lines.ids, part, given.batch_size, judge, max_length)
-      values[part] = np.asarray(call(scorer, ids, mask))[: len(part)]
-    for (row, field, _, _), value, fit in zip(wanted, values, lines.fits):
+      # Every batch is full: the last row is repeated.
+      places = np.minimum(np.arange(given.batch_size), len(part) - 1)
+      batch = tokens.take(part[places])
+      longest = batch.lengths.max()
+      width = min(-(-longest // BUCKET) * BUCKET, max_length)
+      batch = batch.padded_to(width)
+      scores = np.asarray(call(scorer, batch.ids, batch.mask))
+      values[part] = scores[: len(part)]
+    for (row, field, _, _), value, fit in zip(wanted, values, fits):
       if not fit:
         row.error = f'longer than {max_length} tokens'
       elif not np.isfinite(value):
@@ -213,18 +221,6 @@ def _prepare(given):
     _rows(sources.open_rows(source), chat, given.field),
     lambda row: sum(len(p) + len(r) for _, p, r in row.texts),
   )
-
-
-def _padded(lines, part, batch_size: int, judge, max_length: int):
-  """ids, mask [batch_size, T]; rows beyond those of the part repeat the last."""
-  longest = max(len(lines[i]) for i in part)
-  length = min(-(-longest // BUCKET) * BUCKET, max_length)
-  ids = np.full((batch_size, length), judge.tokenizer.pad_id, np.int32)
-  mask = np.zeros((batch_size, length), bool)
-  for row in range(batch_size):
-    line = lines[part[min(row, len(part) - 1)]]
-    ids[row, : len(line)], mask[row, : len(line)] = line, True
-  return ids, mask
 
 
 def _rows(source, chat, field: str) -> Iterator[_Row]:

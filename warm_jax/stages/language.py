@@ -119,9 +119,7 @@ def encoded_prompts(
   room = run.config.data.max_length - max_new_tokens
   prompts = encoding.encode_prompts(world.tokenizer(run), posts, room, source)
   width = min(-(-prompts.mask.sum(axis=1).max() // 4) * 4, room)
-  return encoding.Sequences(
-    prompts.ids[:, :width], prompts.mask[:, :width], prompts.response_start
-  )
+  return prompts.padded_to(width)
 
 
 @functools.partial(jax.jit, static_argnames=('shape', 'settings'))

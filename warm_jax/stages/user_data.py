@@ -9,7 +9,7 @@ train on. Both write token ids (`data.encoding`), which later stages map.
 import shutil
 from collections.abc import Callable, Iterable
 
-from warm_jax import errors
+from warm_jax import errors, files
 from warm_jax.data import encoding, loader
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.stages import base, user_files
@@ -50,7 +50,7 @@ def world(run) -> dict:
   rejected.write()
   # Nothing takes its name before all is well: the config may be mended.
   made, written = {}, {}
-  with encoding.new_folder(folder / ROWS) as partial:
+  with files.new_folder(folder / ROWS, replace=True) as partial:
     if isinstance(run.config.model, str):
       tokenizer = toy_world.tokenizer(run)
     else:
@@ -97,8 +97,8 @@ def _write(run, folder, source, rows, tokenizer) -> dict[str, int]:
   config = run.config.data
   if run.config.kind in RL_SECTIONS:
     room = config.max_length - rl_settings(run).max_new_tokens
-    return encoding.write_prompts(folder, rows, tokenizer, room, source)
-  return encoding.write_responses(
+    return encoding.write_sequences(folder, rows, tokenizer, room, source)
+  return encoding.write_sequences(
     folder, rows, tokenizer, config.max_length, source, config.overlong
   )
 
@@ -190,7 +190,7 @@ def preferences(run) -> dict:
   splits = user_files.load_splits(run.folder('world') / SPLITS)
   chat, tokenizer = user_files.chat_of(run), toy_world.tokenizer(run)
   written = {}
-  with encoding.new_folder(folder / PAIRS) as partial:
+  with files.new_folder(folder / PAIRS, replace=True) as partial:
     for name, split in splits.items():
       written[name] = encoding.write_preferences(
         partial / name,
@@ -250,7 +250,7 @@ def rl_settings(run):
   return run.config[RL_SECTIONS[run.config.kind]]
 
 
-def prompts(run, split: str) -> encoding.StoredSequences:
+def prompts(run, split: str) -> encoding.Sequences:
   """Encoded prompts of a run that trains policies, in a random order.
 
   Args:
@@ -264,7 +264,7 @@ def prompts(run, split: str) -> encoding.StoredSequences:
   )
 
 
-def responses(run, split: str) -> encoding.StoredSequences:
+def responses(run, split: str) -> encoding.Sequences:
   """Encoded rows of prompt and response: `sft` or `pretrain`."""
   return encoding.open_sequences(
     run.folder('world') / ROWS / split, toy_world.tokenizer(run).pad_id
