@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from warm_jax import errors, workdir
+from warm_jax import errors, files
 from warm_jax.data import encoding, tokenizer
 
 WORDS = tuple('abcdefgh')
@@ -339,4 +339,4 @@ def test_a_full_disk_says_so(words, tmp_path, monkeypatch):
   )
   with pytest.raises(OSError) as caught:
     opened(words, tmp_path / 'p', make_pairs(3))
-  assert workdir.disk_trouble(caught.value) == 'No space left on device'
+  assert files.disk_trouble(caught.value) == 'No space left on device'

@@ -78,7 +78,7 @@ def a_run(folder, source, max_rejected=1.0):
   data = {'train': str(source), 'max_pairs': 0, 'swapped': 0.0} | names
   config = ml_collections.ConfigDict({'data': data, 'seed': 1})
   rejected = sources.Rejects(folder / 'rejected.jsonl', max_rejected)
-  return types.SimpleNamespace(config=config), rejected
+  return types.SimpleNamespace(config=config, key=len), rejected
 
 
 class _First:
