@@ -1,14 +1,16 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Weight-space algebra: parameter trees in, parameter trees out.
+"""A merge is a weight per model: theta = sum_i w_i theta_i.
 
-A *stacked* tree holds M members: every leaf is [M, ...]. All arithmetic is
-float32 whatever the leaves are, and is rounded once, to the leaf's own dtype,
-at the end. Keep float32 masters: the mean of bfloat16 members that moved 1e-4
-loses the whole change.
+A method is a function from what is known of M models to their weights, listed
+in `METHODS`, which the config, the stages, `warm merge`, model cards and the
+report read. `weighted_sum` does the arithmetic of all of them, for stacked
+trees (leaves [M, ...]) and for pieces of files. SLERP and the geometry of
+members need their inner products only (`grams`).
 
-Leaves that are not floating point (positions, random keys) pass through
-unchanged; from a stacked tree the first member's is taken. Trees that do not
-match raise a UserError that names the leaf. No input is modified.
+Arithmetic is float32 whatever the leaves are, rounded once to the dtype of the
+leaf. Keep float32 masters: the mean of bfloat16 members that moved 1e-4 loses
+the whole change. Leaves that are not floating point pass through. Trees that do
+not match raise a UserError that names the leaf. No input is modified.
 
 Sources: WARM, arXiv 2401.12187 (uniform mean); WARP, arXiv 2406.16768 (EMA,
 SLERP, LITI); Wortsman et al. 2022 (greedy soup).
@@ -16,363 +18,425 @@ SLERP, LITI); Wortsman et al. 2022 (greedy soup).
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, members
+from warm_jax import errors
+
+# Functions import jax: `warm merge` needs METHODS and starts without it.
 
 PyTree = Any
 GROUPS = ('tensor', 'layer', 'model')
 
-# Below this sine of the angle SLERP falls back to LERP. At small angles the
-# two differ by less than float32 can hold there (Omega^2 / 6 = 2e-7).
+# Below this sine of the angle SLERP is LERP. At such angles the two differ by
+# less than float32 can hold (Omega^2 / 6 = 2e-7).
 _MIN_SINE = 1e-3
 
 
 # ---------------------------------------------------------------------------
-# Averages of members
+# Methods: what is known of the models -> their weights
 # ---------------------------------------------------------------------------
 
 
-def uniform(stacked: PyTree) -> PyTree:
-  """Averages members with equal weights: phi = 1/M sum_i phi_i  (WARM).
+@dataclasses.dataclass(frozen=True)
+class Known:
+  """What a method may read; None is what its caller does not know."""
 
-  Args:
-    stacked: leaves [M, ...].
+  num: int  # M
+  weights: Any = None  # [M], given
+  lam: float | None = None  # share of the second of two
+  grams: Any = None  # {group: [M, M]} of the task vectors theta_i - init
+  order: Any = None  # members, the best on held-out pairs first
+  evaluate: Any = None  # weights [M] -> accuracy on held-out pairs
 
-  Returns:
-    Leaves [...], in the dtype of the input.
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A way to weigh models.
+
+  Attributes:
+    title: its name in tables and figures.
+    rule: what it does, for model cards.
+    weights: Known -> [M], or {group: [M]}.
+    scorer: its name among the scorers of a reward run; '' is not tried there.
+    needs: what must be given: 'weights', 'evaluate', or 'init' for grams. The
+      init then has the weight that is missing to 1.
   """
-  members.num_members(stacked)
 
-  def mean(leaf):
-    if not members.is_float(leaf):
-      return leaf[0]
-    return members.upcast(leaf).mean(axis=0).astype(leaf.dtype)
-
-  return jax.tree.map(mean, stacked)
+  title: str
+  rule: str
+  weights: Callable[[Known], Any]
+  scorer: str = ''
+  needs: tuple[str, ...] = ()
 
 
-def weighted(stacked: PyTree, weights: jax.Array) -> PyTree:
-  """Sums members with given weights: phi = sum_i w_i phi_i.
-
-  Args:
-    stacked: leaves [M, ...].
-    weights: [M], used as they are; a weighted average needs them to sum to 1.
-
-  Returns:
-    Leaves [...], in the dtype of the input.
-  """
-  num_members = members.num_members(stacked)
-  weights = members.upcast(weights)
-  if weights.shape != (num_members,):
-    raise errors.UserError(
-      f'cannot merge: {num_members} members need weights of shape '
-      f'({num_members},), got {weights.shape}'
-    )
-
-  def combine(leaf):
-    if not members.is_float(leaf):
-      return leaf[0]
-    # Product and sum, not a matmul: accelerators run float32 matmuls in less.
-    scale = weights.reshape((-1,) + (1,) * (leaf.ndim - 1))
-    return (scale * members.upcast(leaf)).sum(axis=0).astype(leaf.dtype)
-
-  return jax.tree.map(combine, stacked)
+def _uniform(known):
+  return equal_weights(range(known.num), known.num)
 
 
-@jax.jit
-def _mean_of(stacked: PyTree, is_chosen: Any) -> PyTree:
-  """Averages the chosen members; is_chosen [M] bool, so it compiles once."""
-  count = is_chosen.sum().astype(jnp.float32)
-
-  def mean(leaf):
-    if not members.is_float(leaf):
-      return leaf[0]
-    mask = is_chosen.reshape((-1,) + (1,) * (leaf.ndim - 1))
-    total = jnp.where(mask, members.upcast(leaf), 0.0).sum(axis=0)
-    return (total / count).astype(leaf.dtype)
-
-  return jax.tree.map(mean, stacked)
+def _greedy(known):
+  *_, chosen = greedy_soup(
+    known.order, lambda some: known.evaluate(equal_weights(some, known.num))
+  )
+  return equal_weights(chosen, known.num)
 
 
-def _check_order(stacked: PyTree, order: Sequence[int]) -> int:
-  num_members = members.num_members(stacked)
-  order = [int(i) for i in order]
-  if not order or len(set(order)) != len(order):
-    raise errors.UserError(f'order {order} is empty or names a member twice')
-  if min(order) < 0 or max(order) >= num_members:
-    raise errors.UserError(
-      f'order {order} names a member outside 0..{num_members - 1}'
-    )
-  return num_members
+def _lerp(known):
+  lam = known.lam
+  return _uniform(known) if lam is None else np.array([1.0 - lam, lam])
 
 
-def _subset_mean(stacked, members, num_members):
-  # In numpy: in jax it would be a program for each number of members.
-  return _mean_of(stacked, np.isin(np.arange(num_members), members))
+def _slerp(known):
+  return {k: slerp_weights(g, known.lam) for k, g in known.grams.items()}
 
 
-def cumulative(stacked: PyTree, order: Sequence[int]) -> Iterator[PyTree]:
-  """Yields the uniform mean of the first m members of `order`, m = 1, 2, ...
+METHODS = {
+  'uniform': Method(
+    'WARM',
+    'uniform average of the weights of all members (WARM, equation 3)',
+    _uniform,
+    scorer='warm',
+  ),
+  'weighted': Method(
+    'WARM, weighted',
+    'average of the weights, weighted by a softmax of the accuracy on the '
+    'selection pairs',
+    lambda known: known.weights,
+    scorer='weighted',
+    needs=('weights',),
+  ),
+  'greedy': Method(
+    'WARM, greedy soup',
+    'greedy soup: members are added in the order of their accuracy on the '
+    'selection pairs, as long as that accuracy does not drop',
+    _greedy,
+    scorer='greedy',
+    needs=('evaluate',),
+  ),
+  'lerp': Method(
+    'LERP', '(1 - lam) first + lam second; without lam the mean of all', _lerp
+  ),
+  'slerp': Method(
+    'SLERP',
+    'spherical average of the changes since the init, one member folded in '
+    'after another (WARP, equation 26)',
+    _slerp,
+    needs=('init',),
+  ),
+}
+# {name among the scorers of a reward run: method}
+SCORERS = {m.scorer: m for m in METHODS.values() if m.scorer}
 
-  Args:
-    stacked: leaves [M, ...].
-    order: member indices, the best first.
-  """
-  num_members = _check_order(stacked, order)
-  for m in range(1, len(order) + 1):
-    yield _subset_mean(stacked, [int(i) for i in order[:m]], num_members)
+
+def available(*given: str) -> list[str]:
+  """Methods that need no more than the given, such as 'init'."""
+  return [name for name, m in METHODS.items() if set(m.needs) <= set(given)]
+
+
+def equal_weights(chosen: Sequence[int], num: int) -> np.ndarray:
+  """[num]: 1 / k for each of the k chosen members."""
+  return np.isin(np.arange(num), list(chosen)) / len(chosen)
 
 
 def greedy_soup(
-  stacked: PyTree,
-  order: Sequence[int],
-  evaluate: Callable[[PyTree], float],
-) -> tuple[PyTree, list[int], list[dict[str, Any]]]:
+  order: Sequence[int], evaluate: Callable[[list[int]], float]
+) -> Iterator[list[int]]:
   """Adds members in order, keeping each one that does not lower the score.
 
   (Wortsman et al. 2022, recipe 1.) Evaluate on the selection set, never on
   the set the result is reported on.
 
   Args:
+    order: members, the best first; the first is always kept.
+    evaluate: members -> score of their mean, higher is better.
+
+  Yields:
+    The members in the soup after each trial.
+  """
+  chosen, best = [], -math.inf
+  for member in order:
+    score = float(evaluate([*chosen, member]))
+    if not chosen or score >= best:
+      chosen, best = [*chosen, member], score
+    yield chosen
+
+
+def slerp_weights(gram: np.ndarray, lam: float | None = None) -> np.ndarray:
+  """Weights [M] of task vectors in their SLERP, from their inner products.
+
+  slerp(a, b, lam) = (sin((1-lam) Omega) a + sin(lam Omega) b) / sin(Omega)
+  S_1 = delta_1,  S_m = slerp(S_{m-1}, delta_m, 1/m)   (WARP App. B.3, Eq. 26)
+
+  S_m stays a combination c of the deltas, so |S|^2 = c G c gives every angle.
+  It keeps the norm of nearly orthogonal changes, which their mean shrinks by
+  1/sqrt(M). The fold is not associative: for orthogonal changes of equal norm
+  later members weigh less (M = 3: .612, .612, .5). LERP where sin(Omega) < 1e-3
+  (parallel or opposite vectors) and where a vector is zero.
+
+  Args:
+    gram: [M, M] float64, G_ij = <delta_i, delta_j>.
+    lam: share of the second of two; None folds with 1/m.
+  """
+  c = np.zeros(len(gram))
+  c[0] = 1.0
+  for m in range(1, len(gram)):
+    part = 1.0 / (m + 1) if lam is None else lam
+    # Square roots first: a product of two small squares underflows.
+    norm = math.sqrt(max(c @ gram @ c, 0.0)) * math.sqrt(gram[m, m])
+    cosine = np.clip(c @ gram[:, m] / norm, -1.0, 1.0) if norm else 1.0
+    omega = math.acos(cosine)
+    sine = math.sin(omega)
+    if sine < _MIN_SINE:
+      first, second = 1.0 - part, part
+    else:
+      first = math.sin((1.0 - part) * omega) / sine
+      second = math.sin(part * omega) / sine
+    c *= first
+    c[m] = second
+  return c
+
+
+def group_of(name: str, group: str) -> str:
+  """The group of a leaf or a stored tensor; a group shares one angle.
+
+  'tensor': each on its own. 'layer': all under one `layers_<i>`, `layers.<i>`
+  or `h.<i>`, and outside the layers (embedding, final norm, head) those of one
+  module. 'model': one group. WARP writes one angle for each layer and says
+  nothing of the rest.
+  """
+  if group not in GROUPS:
+    raise errors.UserError(f"group must be one of {GROUPS}, got '{group}'")
+  if group != 'layer':
+    return name if group == 'tensor' else 'model'
+  layer = re.match(r'(.*?\b(?:layers[_.]|h\.)\d+)(?:[/.]|$)', name)
+  return layer.group(1) if layer else re.sub(r'[/.][^/.]*$', '', name)
+
+
+# ---------------------------------------------------------------------------
+# Arithmetic
+# ---------------------------------------------------------------------------
+
+
+def weighted_sum(x, weights, init=None):
+  """sum_i w_i x_i [+ (1 - sum_i w_i) init], of numpy or jax arrays.
+
+  Args:
+    x: [M, ...] float32 or float64.
+    weights: [M].
+    init: [...] of the same dtype, or None.
+  """
+  weights = np.asarray(weights, np.float64)
+  # Differences from the init round less; where it has no weight, the sum is
+  # exact (one model).
+  is_moved = init is not None and math.fsum(weights) != 1
+  x = x - init if is_moved else x
+  chosen = weights != 0
+  scale, factor = weights, 1.0
+  if len(set(weights[chosen])) == 1:
+    # Equal weights multiply the sum: that rounds less than M products.
+    scale, factor = chosen, weights[chosen][0]
+  if not np.all(scale == 1):
+    # Product and sum, not a matmul: accelerators run float32 matmuls in less.
+    x = scale.astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * x
+  total = x.sum(axis=0)
+  if factor != 1:
+    total = total * x.dtype.type(factor)
+  return total + init if is_moved else total
+
+
+def combine(
+  stacked: PyTree,
+  weights: Sequence[float] | np.ndarray | Mapping[str, np.ndarray],
+  init: PyTree | None = None,
+  group: str = 'layer',
+) -> PyTree:
+  """Merges members with given weights: sum_i w_i theta_i.
+
+  Args:
     stacked: leaves [M, ...].
-    order: member indices, the best first; the first is always kept.
-    evaluate: parameters of one model -> a number, higher is better.
+    weights: [M], or {group: [M]}; used as they are.
+    init: leaves [...], has the weight that is missing to 1; gives the dtype.
+    group: how leaves are grouped, see `group_of`.
 
   Returns:
-    params: the mean of the kept members.
-    chosen: their indices, in the order they were added.
-    trace: one dict a trial: member, score of the candidate, kept.
+    Leaves [...], in the dtype of the input.
   """
-  num_members = _check_order(stacked, order)
-  params, chosen, best, trace = None, [], None, []
-  for member in (int(i) for i in order):
-    candidate = _subset_mean(stacked, [*chosen, member], num_members)
-    score = float(evaluate(candidate))
-    kept = best is None or score >= best
-    trace.append({'member': member, 'score': score, 'kept': kept})
-    if kept:
-      params, best = candidate, score
-      chosen.append(member)
-  return params, chosen, trace
+  import jax
+
+  from warm_jax import members
+
+  is_grouped = isinstance(weights, Mapping)
+  num = members.num_members(stacked)
+  for some in weights.values() if is_grouped else [weights]:
+    if np.shape(some) != (num,):
+      raise errors.UserError(
+        f'cannot merge: {num} members need weights of shape ({num},), got '
+        f'{np.shape(some)}'
+      )
+
+  def merged(path, x, start=None):
+    like = x[0] if start is None else start
+    if not members.is_float(x):
+      return like
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    mine = weights[group_of(name, group)] if is_grouped else weights
+    start = None if start is None else members.upcast(start)
+    return weighted_sum(members.upcast(x), mine, start).astype(like.dtype)
+
+  if init is None:
+    return jax.tree_util.tree_map_with_path(merged, stacked)
+  members.check_match(init, members.member(stacked, 0))
+  return jax.tree_util.tree_map_with_path(merged, stacked, init)
 
 
-# ---------------------------------------------------------------------------
-# Two trees
-# ---------------------------------------------------------------------------
+def merge(
+  stacked: PyTree, method: str, init: PyTree = None, group='layer', **known
+) -> PyTree:
+  """Merges members with a method of METHODS.
+
+  Args:
+    stacked: leaves [M, ...].
+    method: its name.
+    init: leaves [...], where all members started; for methods that need it.
+    group: what shares an angle, see `group_of`.
+    **known: other fields of `Known` that the method reads.
+
+  Returns:
+    Leaves [...], in the dtype of the input.
+  """
+  from warm_jax import members
+
+  if 'init' in METHODS[method].needs:
+    known['grams'] = grams(stacked, init, group)
+  else:
+    init = None
+  known = Known(members.num_members(stacked), **known)
+  return combine(stacked, METHODS[method].weights(known), init, group)
 
 
-def lerp(a: PyTree, b: PyTree, lam: float | jax.Array) -> PyTree:
+def uniform(stacked: PyTree, chosen: Sequence[int] | None = None) -> PyTree:
+  """Averages all or the chosen members: 1/M sum_i theta_i  (WARM)."""
+  from warm_jax import members
+
+  num = members.num_members(stacked)
+  chosen = range(num) if chosen is None else chosen
+  return combine(stacked, equal_weights(chosen, num))
+
+
+def slerp(init: PyTree, stacked: PyTree, lam=None, group='layer') -> PyTree:
+  """Spherical average of task vectors, init + sum_i c_i (theta_i - init).
+
+  See `slerp_weights`. Exact at both ends. This is not the SLERP of raw weights.
+  """
+  return merge(stacked, 'slerp', init, group, lam=lam)
+
+
+def lerp(a: PyTree, b: PyTree, lam) -> PyTree:
   """Interpolates weights: (1 - lam) a + lam b, exact at both ends.
+
+  A moving average is lerp(average, params, mu) and lags by (1 - mu) / mu steps;
+  keep it in float32: a step of 1 % is below half a bfloat16 ulp.
 
   Args:
     a: leaves [...]; gives the dtype of the result.
     b: leaves [...].
     lam: a number or [] array; outside [0, 1] it extrapolates.
   """
+  import jax
+
+  from warm_jax import members
+
   members.check_match(a, b)
 
   def mix(x, y):
     if not members.is_float(x):
       return x
     mixed = (1.0 - lam) * members.upcast(x) + lam * members.upcast(y)
-    return mixed.astype(jnp.asarray(x).dtype)
+    return mixed.astype(x.dtype)
 
   return jax.tree.map(mix, a, b)
 
 
-def liti(init: PyTree, merged: PyTree, eta: float | jax.Array) -> PyTree:
+def liti(init: PyTree, merged: PyTree, eta) -> PyTree:
   """Moves back toward the init: (1 - eta) init + eta merged  (WARP stage 3)."""
   return lerp(init, merged, eta)
 
 
-def ema_update(ema: PyTree, params: PyTree, mu: float | jax.Array) -> PyTree:
-  """One step of the moving average: (1 - mu) ema + mu params  (WARP stage 1).
-
-  Keep the average in float32: a step of 1 % is below half a bfloat16 ulp.
-  The mean lag is (1 - mu) / mu steps.
-  """
-  return lerp(ema, params, mu)
-
-
-def task_vector(params: PyTree, init: PyTree) -> PyTree:
-  """Change of the weights since the init, delta = params - init, in float32."""
-  members.check_match(params, init)
-  return jax.tree.map(
-    lambda p, i: members.upcast(p) - members.upcast(i) if members.is_float(p) else p,
-    params,
-    init,
-  )
-
-
 # ---------------------------------------------------------------------------
-# Spherical interpolation of task vectors
+# Inner products, norms and angles
 # ---------------------------------------------------------------------------
 
 
-def group_of(name: str, group: str) -> str:
-  """The group a leaf belongs to: leaves of one group share one angle.
+def grams(
+  stacked: PyTree, init: PyTree | None = None, group: str = 'layer'
+) -> dict[str, np.ndarray]:
+  """Inner products of M members, {group: [M, M]} float64 of float32 products.
 
-  'tensor': each leaf alone. 'layer': all leaves under one `layers_<i>`, and
-  outside the layers (embedding, final norm, head) the leaves of one module.
-  'model': one group. WARP writes one angle for each layer and says nothing
-  of the rest.
+  With an init of the task vectors theta_m - init, else of the weights. Leaves
+  that are not floating point are left out.
   """
-  if group == 'tensor':
-    return name
-  if group == 'model':
-    return 'model'
-  if group == 'layer':
-    layer = re.match(r'(.*?\blayers_\d+)(/|$)', name)
-    return layer.group(1) if layer else name.rpartition('/')[0] or name
-  raise errors.UserError(f"group must be one of {GROUPS}, got '{group}'")
+  import jax
 
+  from warm_jax import members, sharding
 
-def _sum_over_groups(products: dict[str, jax.Array], group: str):
-  """{leaf: [...]} -> {group: [] sum of the entries of its leaves}."""
-  sums: dict[str, jax.Array] = {}
-  for name, product in products.items():
-    # In two steps: a long float32 sum in one pass loses digits on a CPU.
-    total = product.sum(axis=-1).sum() if product.ndim else product
+  members.num_members(stacked)
+  starts = {}
+  if init is not None:
+    members.check_match(init, members.member(stacked, 0))
+    starts = members.named_leaves(init)
+  found = {
+    name: jax.jit(_gram)(x, starts.get(name))
+    for name, x in members.named_leaves(stacked).items()
+    if members.is_float(x)
+  }
+  sums: dict[str, np.ndarray] = {}
+  for name, gram in sharding.to_host(found).items():
     key = group_of(name, group)
-    sums[key] = sums[key] + total if key in sums else total
+    sums[key] = sums.get(key, 0.0) + gram.astype(np.float64)
   return sums
 
 
-def _cosines(a: dict, b: dict, group: str) -> dict[str, jax.Array]:
-  """Cosine of each group; 1 where either vector is zero (hence LERP)."""
-  dots = _sum_over_groups({n: a[n] * b[n] for n in a}, group)
-  norms_a = _sum_over_groups({n: a[n] * a[n] for n in a}, group)
-  norms_b = _sum_over_groups({n: b[n] * b[n] for n in a}, group)
-  cosines = {}
-  for key, dot in dots.items():
-    # Square roots first: a product of two small squares underflows.
-    norm = jnp.sqrt(norms_a[key]) * jnp.sqrt(norms_b[key])
-    cosine = dot / jnp.where(norm > 0, norm, 1.0)
-    cosines[key] = jnp.where(norm > 0, jnp.clip(cosine, -1.0, 1.0), 1.0)
-  return cosines
+def _gram(x, init):
+  """[M, ...] -> [M, M]; not a matmul, which accelerators run in less."""
+  import jax
+
+  from warm_jax import members
+
+  x = members.upcast(x)
+  if init is not None:
+    x = x - members.upcast(init)
+  x = x[:, None] if x.ndim == 1 else x
+
+  def products(one):
+    # In two steps: a long float32 sum in one pass loses digits on a CPU.
+    rows = (one * x).sum(axis=-1)
+    return rows.reshape(len(x), -1).sum(axis=1)
+
+  return jax.lax.map(products, x)
 
 
-def _slerp_deltas(a: dict, b: dict, lam, group: str) -> dict[str, jax.Array]:
-  """SLERP of two task vectors given as {leaf name: float32 array}."""
-  coefficients = {}
-  for key, cosine in _cosines(a, b, group).items():
-    omega = jnp.arccos(cosine)
-    sine = jnp.sin(omega)
-    is_flat = sine < _MIN_SINE
-    sine = jnp.where(is_flat, 1.0, sine)
-    coefficients[key] = (
-      jnp.where(is_flat, 1.0 - lam, jnp.sin((1.0 - lam) * omega) / sine),
-      jnp.where(is_flat, lam, jnp.sin(lam * omega) / sine),
-    )
-  mixed = {}
-  for name in a:
-    for_a, for_b = coefficients[group_of(name, group)]
-    mixed[name] = for_a * a[name] + for_b * b[name]
-  return mixed
+def norms_and_cosines(
+  stacked: PyTree, init: PyTree | None = None, group: str = 'layer'
+) -> dict[str, dict[str, np.ndarray]]:
+  """Lengths and pairwise cosines of M members, for each group of leaves.
 
-
-def _float_deltas(params: PyTree, init: PyTree) -> dict[str, jax.Array]:
-  deltas = members.named_leaves(task_vector(params, init))
-  return {name: leaf for name, leaf in deltas.items() if members.is_float(leaf)}
-
-
-def _add_deltas(init: PyTree, deltas: dict[str, jax.Array]) -> PyTree:
-  """init + deltas, in the dtype of init."""
-  leaves, treedef = jax.tree.flatten(init)
-  added = [
-    (members.upcast(leaf) + deltas[name]).astype(jnp.asarray(leaf).dtype)
-    if name in deltas
-    else leaf
-    for name, leaf in zip(members.named_leaves(init), leaves, strict=True)
-  ]
-  return jax.tree.unflatten(treedef, added)
-
-
-def cosines(
-  init: PyTree, a: PyTree, b: PyTree, group: str = 'tensor'
-) -> dict[str, jax.Array]:
-  """Cosine between the task vectors of a and b: {group name: [] float32}.
-
-  A group that did not move in one of them has cosine 1 by convention.
-  """
-  return _cosines(_float_deltas(a, init), _float_deltas(b, init), group)
-
-
-def slerp(
-  init: PyTree,
-  a: PyTree,
-  b: PyTree,
-  lam: float | jax.Array,
-  group: str = 'tensor',
-) -> PyTree:
-  """Spherical interpolation of task vectors  (WARP stage 2).
-
-  init + sin((1-lam) Omega)/sin(Omega) delta_a + sin(lam Omega)/sin(Omega) delta_b
-  cos(Omega) = delta_a . delta_b / (|delta_a| |delta_b|),  delta = theta - init
-
-  It keeps the norm of nearly orthogonal changes, which their mean shrinks by
-  1/sqrt(2). Falls back to LERP of the group where sin(Omega) < 1e-3 (parallel,
-  opposite or one-element vectors) and where a vector is zero. Exact at both
-  ends. This is not the slerp of raw weights.
-
-  Args:
-    init: leaves [...], the weights both runs started from.
-    a: leaves [...].
-    b: leaves [...].
-    lam: a number or [] array in [0, 1].
-    group: what shares an angle, 'tensor', 'layer' or 'model' (see group_of).
+  Task vectors of runs from one init are nearly orthogonal, their full weights
+  nearly parallel (WARP, Obs. 4). Arguments as in `grams`.
 
   Returns:
-    Leaves [...], in the dtype of init.
+    {group: {'norms': [M], 'cosines': [M, M]}}, the groups in the order of the
+    tree; NaN where a member did not move.
   """
-  members.check_match(init, a, b)
-  mixed = _slerp_deltas(
-    _float_deltas(a, init), _float_deltas(b, init), lam, group
-  )
-
-  def pin_ends(m, x, y):
-    # init + (a - init) is a only up to rounding.
-    if not members.is_float(m):
-      return m
-    x, y = jnp.asarray(x).astype(m.dtype), jnp.asarray(y).astype(m.dtype)
-    return jnp.where(lam == 0, x, jnp.where(lam == 1, y, m))
-
-  return jax.tree.map(pin_ends, _add_deltas(init, mixed), a, b)
-
-
-@functools.partial(jax.jit, static_argnames='group')
-def slerp_fold(init: PyTree, stacked: PyTree, group: str = 'tensor') -> PyTree:
-  """SLERP of M members, one folded in after another  (WARP App. B.3, Eq. 26).
-
-  S_1 = theta_1,  S_m = slerp(init, S_{m-1}, theta_m, 1/m)
-
-  Not associative: for orthogonal changes of equal norm later members weigh
-  less (M = 3: .612, .612, .5), and the order of members matters a little.
-
-  Args:
-    init: leaves [...].
-    stacked: leaves [M, ...].
-    group: as in slerp.
-
-  Returns:
-    Leaves [...], in the dtype of init. M = 1 gives that member.
-  """
-  each = [
-    jax.tree.map(lambda x, i=i: x[i], stacked)
-    for i in range(members.num_members(stacked))
-  ]
-  members.check_match(init, *each)
-  if len(each) == 1:
-    return each[0]
-  mixed = _float_deltas(each[0], init)
-  for m, member in enumerate(each[1:], start=2):
-    mixed = _slerp_deltas(mixed, _float_deltas(member, init), 1.0 / m, group)
-  return _add_deltas(init, mixed)
+  found = {}
+  for key, gram in grams(stacked, init, group).items():
+    norms = np.sqrt(np.diag(gram))
+    sizes = np.outer(norms, norms)
+    with np.errstate(divide='ignore', invalid='ignore'):
+      cosines = np.where(sizes > 0, gram / sizes, np.nan)
+    found[key] = {'norms': norms, 'cosines': np.clip(cosines, -1.0, 1.0)}
+  return found

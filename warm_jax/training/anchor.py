@@ -135,5 +135,5 @@ def update(anchor: Anchor, policy_params: PyTree) -> Anchor:
   """One step of the average of ONE policy, after the policy's own step."""
   if anchor.ema is None:
     return anchor
-  ema = merging.ema_update(anchor.ema, policy_params, anchor.mu)
+  ema = merging.lerp(anchor.ema, policy_params, anchor.mu)
   return dataclasses.replace(anchor, ema=ema)
