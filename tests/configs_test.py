@@ -9,7 +9,7 @@ import pathlib
 import ml_collections
 import pytest
 
-from warm_jax import config_check, errors, pipeline
+from warm_jax import config_check, errors, merging, pipeline
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 FILES = sorted(FOLDER.glob('*.py'))
@@ -154,4 +154,4 @@ def test_bad_values_are_one_line(tmp_path, field, value, message):
 def test_scorer_names_are_those_of_the_stages():
   from warm_jax.stages import scorers
 
-  assert {*config_check.SCORERS, 'control'} == set(scorers.MEANING)
+  assert {*config_check.SCORERS, *merging.SCORERS, 'control'} == set(scorers.MEANING)

@@ -22,7 +22,7 @@ FLOORS = [
     'files',
   },
   {'distributed', 'sharding', 'members'},
-  {'models', 'hf', 'losses', 'merging', 'merge_folders', 'geometry', 'data'},
+  {'models', 'hf', 'losses', 'merging', 'merge_folders', 'data'},
   {'sampling', 'rewards', 'scoring'},
   {'training', 'evaluation', 'report'},
   {'config_check'},

@@ -195,7 +195,7 @@ def test_slerp_agrees_with_merging(members, tmp_path, group, count):
     }
     for top, v in found.items()
   }
-  expected = merging.slerp_fold(in_memory(trees[3]), stack, group)
+  expected = merging.slerp(in_memory(trees[3]), stack, group=group)
   for top in found:
     for leaf in found[top]:
       np.testing.assert_allclose(
@@ -209,7 +209,8 @@ def test_slerp_of_two_agrees_with_merging(members, tmp_path, lam):
   merge_folders.merge(
     folders[:2], tmp_path / 'out', method='slerp', lam=lam, init=folders[3]
   )
-  expected = merging.slerp(trees[3], trees[0], trees[1], lam)
+  stack = {k: jnp.stack([t[k] for t in trees[:2]]) for k in trees[0]}
+  expected = merging.slerp(trees[3], stack, lam, 'tensor')
   found = load(tmp_path / 'out')
   for name, array in expected.items():
     np.testing.assert_allclose(found[name], array, rtol=0, atol=5e-7)

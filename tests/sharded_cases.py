@@ -215,8 +215,8 @@ def merge(program):
   program['text'] = merged.as_text()
   return {
     'uniform': merged(stack),
-    'slerp': merging.slerp_fold(
-      members.member(stack, 0), jax.tree.map(lambda x: x[1:4], stack), 'layer'
+    'slerp': merging.slerp(
+      members.member(stack, 0), jax.tree.map(lambda x: x[1:4], stack)
     ),
   }
 

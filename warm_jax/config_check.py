@@ -28,12 +28,12 @@ class Rule:
   Attributes:
     patterns: fnmatch patterns; '*' also crosses dots.
     holds: predicate of one value.
-    must: what it must be, for the message.
+    must: what it must be, for the message; a function if that imports much.
   """
 
   patterns: tuple[str, ...]
   holds: Callable[[Any], bool]
-  must: str
+  must: str | Callable[[], str]
 
 
 def _number(value):
@@ -70,6 +70,17 @@ def _one_of(*choices):
   return (lambda v: v in choices), f'one of {", ".join(map(repr, choices))}'
 
 
+def _one_of_merges(names: Callable[[Any], Iterable[str]]):
+  """One of the names that `merging` lists; it is imported when asked."""
+
+  def choices():
+    from warm_jax import merging
+
+    return _one_of(*names(merging))
+
+  return (lambda v: choices()[0](v)), (lambda: choices()[1])
+
+
 def _rule(patterns: str, check) -> Rule:
   return Rule(tuple(patterns.split()), *check)
 
@@ -84,11 +95,9 @@ _MESH_AXIS = (
   'whole numbers of at least 1, or one -1',
 )
 
-# Names of stages.scorers.MEANING, which imports jax; a test compares them.
-SCORERS = (
-  *('single', 'second', 'ens', 'ens_2', 'min', 'uncertainty'),
-  *('warm', 'warm_2', 'greedy', 'weighted'),
-)
+# With merging.SCORERS the names of stages.scorers.MEANING, which imports jax; a
+# test compares them.
+SCORERS = ('single', 'second', 'ens', 'ens_2', 'min', 'uncertainty', 'warm_2')
 
 NOT_EMPTY = (
   *('*_rates', '*.keep_steps', '*.sft_checkpoints'),
@@ -111,10 +120,13 @@ RULES: tuple[Rule, ...] = (
   _rule('seed *.seed *_seed *_seeds', _whole(0)),
   _rule('*.loss_on', _one_of('all', 'response')),
   _rule('*.baseline', _one_of('value', 'leave_one_out')),
-  _rule('*.rewards *.scorers warp.reward', _one_of(*SCORERS)),
+  _rule(
+    '*.rewards *.scorers warp.reward',
+    _one_of_merges(lambda m: (*SCORERS, *m.SCORERS)),
+  ),
   _rule('*.swapped', _between(0, 1)),
   _rule('export.dtype *.compute_dtype', _one_of('float32', 'bfloat16')),
-  _rule('export.merged', _one_of('warm', 'weighted', 'greedy')),
+  _rule('export.merged', _one_of_merges(lambda m: m.SCORERS)),
   _rule('export.max_shard_gb', _at_least(0, is_open=True)),
   _rule('*.also_steps', _whole(0)),
   _rule('*.aggregate', _one_of('mean', 'min', 'uncertainty')),
@@ -143,7 +155,7 @@ RULES: tuple[Rule, ...] = (
   _rule('fronts.max_kl', _at_least(0, is_open=True)),
   _rule('warp.anchor', _one_of('ema', 'init', 'sft')),
   _rule('*.anchor', _one_of('sft', 'ema')),
-  _rule('warp.merge', _one_of('slerp', 'lerp')),
+  _rule('warp.merge', _one_of_merges(lambda m: m.available('init'))),
   _rule('warp.group', _one_of('tensor', 'layer', 'model')),
   _rule('*.iterations', _whole(1)),
   _rule('*.etas', _at_least(0)),
@@ -274,7 +286,8 @@ def _problem(path, value, rules) -> str | None:
     return 'a finite number'
   for rule in rules:
     if any(fnmatch.fnmatchcase(path, p) for p in rule.patterns):
-      return None if rule.holds(value) else rule.must
+      must = rule.must if isinstance(rule.must, str) else rule.must()
+      return None if rule.holds(value) else must
   return None
 
 

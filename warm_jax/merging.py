@@ -234,7 +234,7 @@ def weighted_sum(x, weights, init=None):
   # Differences from the init round less; where it has no weight, the sum is
   # exact (one model).
   is_moved = init is not None and math.fsum(weights) != 1
-  x = x - init if is_moved else x
+  x = x - init[None] if is_moved else x
   chosen = weights != 0
   scale, factor = weights, 1.0
   if len(set(weights[chosen])) == 1:
@@ -409,12 +409,12 @@ def _gram(x, init):
 
   x = members.upcast(x)
   if init is not None:
-    x = x - members.upcast(init)
+    x = x - members.upcast(init)[None]
   x = x[:, None] if x.ndim == 1 else x
 
   def products(one):
     # In two steps: a long float32 sum in one pass loses digits on a CPU.
-    rows = (one * x).sum(axis=-1)
+    rows = (one[None] * x).sum(axis=-1)
     return rows.reshape(len(x), -1).sum(axis=1)
 
   return jax.lax.map(products, x)

@@ -231,7 +231,7 @@ def _geometry(backbone: PyTree, stacked: PyTree, scale: float) -> dict:
   """
 
   def change(full):
-    delta = merging.task_vector(full['backbone'], backbone)
+    delta = jax.tree.map(jnp.subtract, full['backbone'], backbone)
     leaves = members.named_leaves(delta)
     return np.concatenate([np.ravel(x) for x in leaves.values()]).astype(float)
 

@@ -85,7 +85,7 @@ def _schedule(arm: arms.Arm, weights, names) -> dict[str, dict]:
   def in_time(method):
     # [M, ...] for every snapshot, stacked along a new first axis.
     snapshots = members.stack([arm.at(s) for s in arm.config.keep_steps])
-    return merging.weighted(snapshots, weights[method].astype(np.float32))
+    return merging.combine(snapshots, weights[method])
 
   found = {'last': scores.of_members(arm, sets=sets)}
   for method, name in names.items():

@@ -149,30 +149,6 @@ def _curves(merges: Merges, order, split: str) -> dict:
   }
 
 
-def greedy(order: Sequence[int], evaluate) -> list[list[int]]:
-  """What a greedy soup holds after each trial: [M] lists of members.
-
-  `merging.greedy_soup` decides, over weights that name their members (one-hot
-  rows): a candidate is then known by its members, and scored as such.
-
-  Args:
-    order: members, the best first.
-    evaluate: members of a candidate -> number, higher is better.
-  """
-  names = {'member': np.eye(len(order), dtype=np.float32)}
-
-  def of_mix(mix):
-    return evaluate(np.flatnonzero(np.asarray(mix['member'])).tolist())
-
-  _, _, trace = merging.greedy_soup(names, order, of_mix)
-  held, states = [], []
-  for trial in trace:
-    if trial['kept']:
-      held = [*held, trial['member']]
-    states.append(held)
-  return states
-
-
 def _greedy(merges: Merges, order, curve: bool) -> dict:
   """Greedy soup along an order, decided on the selection split alone.
 
@@ -185,7 +161,7 @@ def _greedy(merges: Merges, order, curve: bool) -> dict:
   def reached(group):
     return float(scores.accuracies(merges.warm(group, 'selection')))
 
-  states = greedy(order, reached)
+  states = list(merging.greedy_soup(order, reached))
   reported = states if curve else states[-1:]
   return {
     'chosen': states[-1],

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.warp import runs
-from warm_jax import geometry, members, merging, pipeline
+from warm_jax import members, merging, pipeline
 from warm_jax.stages import panel
 
 PyTree = Any
@@ -142,27 +142,28 @@ def judge_lambdas(seed: runs.Seed, run) -> dict:
   out |= {'task': {}, 'whole': {}}
   for steps in wanted.lengths:
     stack = runs.first_iteration(seed, steps)
-    ways = {
-      'slerp': functools.partial(merging.slerp, sft, group=group),
-      'lerp': merging.lerp,
-    }
+    # Where the angle is measured from; None: no angle.
+    ways = {'slerp': sft, 'lerp': None}
     if steps == wanted.lengths[-1]:
-      ways['weights'] = functools.partial(merging.slerp, nothing, group=group)
-    for name, way in ways.items():
+      ways['weights'] = nothing
+    for name, init in ways.items():
+      method = 'lerp' if init is None else 'slerp'
       out[name][str(steps)] = [
         {
           f'{lam:g}': point(
-            seed,
-            way(*(members.member(stack, m) for m in pair), lam=lam),
+            seed, merging.merge(both, method, init, group, lam=lam)
           )
           for lam in wanted.lambdas
         }
-        for pair in PAIRS
+        for both in (
+          jax.tree.map(lambda x, pair=pair: x[np.array(pair)], stack)
+          for pair in PAIRS
+        )
       ]
     for name, init in (('task', sft), ('whole', None)):
       out[name][str(steps)] = {
         layer: {key: value.tolist() for key, value in found.items()}
-        for layer, found in geometry.norms_and_cosines(
+        for layer, found in merging.norms_and_cosines(
           stack, init, group
         ).items()
       }
@@ -190,7 +191,7 @@ def judge_fronts(seed: runs.Seed, run) -> dict:
     return jax.tree.map(lambda x: x[jnp.array(numbers)], last)
 
   merge = {
-    'slerp': lambda stack: merging.slerp_fold(sft, stack, group),
+    'slerp': lambda stack: merging.slerp(sft, stack, group=group),
     'lerp': merging.uniform,
   }
   out: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.how_many_members import measure, quantities, report, run
 from experiments.pool import scores
-from warm_jax import errors, merging
+from warm_jax import errors
 
 
 def test_ranking_keeps_the_order_of_equals():
@@ -30,29 +30,6 @@ def test_five_orders():
   rest = [m for m in orders['best_then_random'] if m not in (3, 2)]
   assert rest == [m for m in other['best_then_random'] if m not in (3, 2)]
   assert measure.five_orders(ranked, seed=2)['random_1'] != orders['random_1']
-
-
-def test_greedy_over_names_decides_as_over_weights():
-  rng = np.random.default_rng(0)
-  weights = rng.normal(size=(6, 3)).astype(np.float32)
-  order = [4, 0, 5, 2, 1, 3]
-
-  def evaluate(weight):
-    return -float(jnp.abs(weight).sum())
-
-  states = measure.greedy(order, lambda group: evaluate(weights[group].mean(0)))
-  _, chosen, trace = merging.greedy_soup(
-    {'w': weights}, order, lambda params: evaluate(params['w'])
-  )
-  assert states[-1] == chosen
-  assert 1 < len(chosen) < len(order)
-  kept = np.cumsum([trial['kept'] for trial in trace])
-  assert [len(state) for state in states] == kept.tolist()
-
-
-def test_equal_members_are_all_kept():
-  states = measure.greedy([2, 0, 1], lambda group: 0.5)
-  assert states == [[2], [2, 0], [2, 0, 1]]
 
 
 class _Linear:

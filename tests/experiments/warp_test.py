@@ -12,7 +12,7 @@ import pytest
 
 from experiments.pool import evidence
 from experiments.warp import figures, measure, quantities, report, run, runs
-from warm_jax import members
+from warm_jax import members, merging
 from warm_jax.data import loader
 from warm_jax.report import style
 from warm_jax.stages import language, world
@@ -255,10 +255,10 @@ def test_fakes_are_built_like_what_is_measured(scale, monkeypatch):
     measure, 'point', lambda seed, params: fakes.point(0.0, 0.0)
   )
   first = types.SimpleNamespace(  # what is merged does not matter here
-    slerp=lambda init, a, b, lam, group: a,
-    lerp=lambda a, b, lam: a,
+    merge=lambda stack, method, init, group, lam: members.member(stack, 0),
+    norms_and_cosines=merging.norms_and_cosines,
     liti=lambda init, end, eta: end,
-    slerp_fold=lambda init, stack, group: members.member(stack, 0),
+    slerp=lambda init, stack, group: members.member(stack, 0),
     uniform=lambda stack: members.member(stack, 0),
   )
   monkeypatch.setattr(measure, 'merging', first)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import defaults, errors, files, members, merging, rewards
+from warm_jax import defaults, files, members, merging, rewards
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -170,12 +170,6 @@ def test_schedule_takes_numbers_tuples_and_lists():
   # More entries than iterations: those that are left over are not used.
   plan = schedule_of(iterations=1, steps=(3, 9), kl_coefs=0, etas=(1, 2))
   assert plan == [warp.Iteration(number=1, steps=3, kl_coef=0.0, eta=1.0)]
-
-
-def test_unknown_merges_are_refused():
-  init = {'w': np.zeros(3, np.float32)}
-  with pytest.raises(errors.UserError, match="'ties'.*slerp, lerp"):
-    warp.merge(init, {'w': np.ones((2, 3), np.float32)}, 'ties', 'tensor')
 
 
 # ---------------------------------------------------------------------------
@@ -524,7 +518,7 @@ def kill_in_checkpoint(monkeypatch, number):
 
 
 def kill_in_merge(monkeypatch, iteration):
-  merge, calls = warp.merge, []
+  merge, calls = merging.merge, []
 
   def killing(*args):
     calls.append(args)
@@ -532,7 +526,7 @@ def kill_in_merge(monkeypatch, iteration):
       raise Kill
     return merge(*args)
 
-  monkeypatch.setattr(warp, 'merge', killing)
+  monkeypatch.setattr(merging, 'merge', killing)
 
 
 def kill_in_result(monkeypatch, iteration, when):

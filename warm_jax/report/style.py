@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from warm_jax import merging
+
 # ---------------------------------------------------------------------------
 # Names and colours
 # ---------------------------------------------------------------------------
@@ -19,6 +21,7 @@ from typing import Any
 # Okabe and Ito (2008), told apart by all common kinds of colour vision. The
 # best two members share the colour of all members and are dashed.
 COLORS = {
+  **dict.fromkeys(merging.SCORERS, '#7BAF41'),
   'single': '#D55E00',
   'second': '#E69F00',
   'ens': '#0072B2',
@@ -27,8 +30,6 @@ COLORS = {
   'uncertainty': '#56B4E9',
   'warm': '#009E73',
   'warm_2': '#009E73',
-  'weighted': '#7BAF41',
-  'greedy': '#7BAF41',
   'control': '#AA4499',
   'sft': '#777777',
   'policy': '#009E73',
@@ -48,10 +49,8 @@ NAMES = {
   'ens_2': 'ENS of 2',
   'min': 'ENS, worst case',
   'uncertainty': 'ENS, uncertainty',
-  'warm': 'WARM',
+  **{name: method.title for name, method in merging.SCORERS.items()},
   'warm_2': 'WARM of 2',
-  'weighted': 'WARM, weighted',
-  'greedy': 'WARM, greedy soup',
   'sft': 'SFT',
   'sft_anchor': 'REINFORCE, SFT anchor',
   'ema_anchor': 'REINFORCE, EMA anchor',

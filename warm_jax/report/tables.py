@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from warm_jax import merging
 from warm_jax.report import style
 
 # WARM Fig. 4, read off the plot: M = 2, lambda = 0.5, 25 % of labels swapped.
@@ -127,7 +128,7 @@ def subsets(merge: Mapping[str, Any]) -> Table:
       measured('wa_minus_ens', digits=4, write=style.signed, strong=True),
     ),
     quotes[1],
-    *(plain(k) for k in ('min', 'uncertainty', 'weighted', 'greedy')),
+    *(plain(k) for k in ('min', 'uncertainty', *merging.SCORERS) if k != 'warm'),
   ]
   return Table(columns, list(filter(None, rows)))
 

@@ -11,13 +11,6 @@ from warm_jax.report import model_card
 from warm_jax.stages import base, language, reward, scorers, world
 from warm_jax.training import checkpoint
 
-RULES = {
-  'warm': 'uniform average of the weights of all members (WARM, equation 3)',
-  'weighted': 'average of the weights, weighted by a softmax of the accuracy '
-  'on the selection pairs',
-  'greedy': 'greedy soup: members are added in the order of their accuracy on '
-  'the selection pairs, as long as that accuracy does not drop',
-}
 
 
 def reward_models(run) -> dict:
@@ -224,8 +217,8 @@ def reward_facts(run, name: str) -> dict:
     for split, row in table.items()
   }
   facts = language_facts(run, name) | {'kind': 'reward'}
-  if name in RULES:
-    facts['rule'] = RULES[name]
+  if name in merging.SCORERS:
+    facts['rule'] = merging.SCORERS[name].rule
   else:
     facts['notes'] = [f'one of {len(rows)} members, not merged']
   lines = reward.left_out_lines(reward.left_out(run))

@@ -29,7 +29,7 @@ from warm_jax.evaluation import fronts, intervals
 from warm_jax.report import style
 from warm_jax.stages import panel as panel_lib
 from warm_jax.stages import warp as warp_stage
-from warm_jax.training import checkpoint, warp
+from warm_jax.training import checkpoint
 
 PyTree = Any
 JUDGES = ('proxy', 'control', 'gold')
@@ -159,10 +159,10 @@ def _of_iteration(run, record, sft: PyTree) -> Iterator[Candidate]:
     at_init,
   )
   init, stack = _load(folder / 'init'), _load(folder / 'members')
-  for how in warp.MERGES:
+  for how in dict.fromkeys(('slerp', 'lerp', config.merge)):
     yield Candidate(
       f'merged_{number}' if how == config.merge else f'{how}_{number}',
-      functools.partial(warp.merge, init, stack, how, config.group),
+      functools.partial(merging.merge, stack, how, init, config.group),
       {'run': label, 'what': how},
     )
   merged = _load(folder / 'merged')

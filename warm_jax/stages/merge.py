@@ -56,14 +56,16 @@ def run(run) -> dict:
   leads = np.array(on_selection) - max(on_selection)
   weights = np.exp(leads / config.weight_temperature)
   weights = (weights / weights.sum()).astype(np.float32)
-  greedy, greedy_members, _ = merging.greedy_soup(
-    stack, order, lambda params: _accuracy(scores(params, 'selection'))
+  known = merging.Known(
+    num_members,
+    weights=weights,
+    order=order,
+    evaluate=lambda weights: _accuracy(
+      scores(merging.combine(stack, weights), 'selection')
+    ),
   )
-  merged = {
-    'warm': merging.uniform(stack),
-    'weighted': merging.weighted(stack, weights),
-    'greedy': greedy,
-  }
+  weights_of = {n: m.weights(known) for n, m in merging.SCORERS.items()}
+  merged = {n: merging.combine(stack, w) for n, w in weights_of.items()}
   for name, params in merged.items():
     checkpoint.save_params(run.folder('merge') / name, params)
 
@@ -71,7 +73,8 @@ def run(run) -> dict:
   by_size = {name: {'warm': [], 'ens': []} for name in reported}
   correct = {name: {} for name in reported}
   normalisers = _normalisers(of_members['selection'], order)
-  for size, params in enumerate(merging.cumulative(stack, order), 1):
+  for size in range(1, num_members + 1):
+    params = merging.uniform(stack, order[:size])
     for name in reported:
       chosen = of_members[name][np.array(order[:size])]
       # The mean of one is that one.
@@ -110,8 +113,11 @@ def run(run) -> dict:
         )
       ),
       **aggregates,
-      'weighted': _accuracy(scores(merged['weighted'], name)),
-      'greedy': _accuracy(scores(merged['greedy'], name)),
+      **{
+        method: _accuracy(scores(params, name))
+        for method, params in merged.items()
+        if method != 'warm'
+      },
     }
   dropped = reward.left_out(run)
   return {
@@ -122,7 +128,7 @@ def run(run) -> dict:
     'order': order,
     'selection_accuracy': on_selection,
     'weights': weights.tolist(),
-    'greedy_members': [int(m) for m in greedy_members],
+    'greedy_members': [m for m in order if weights_of['greedy'][m]],
     'table': table,
     'by_size': by_size,
     'interpolation': _interpolation(run, stack, order, sets, shape),

@@ -16,10 +16,8 @@ MEANING = {
   'ens_2': 'mean of the scores of the best two members',
   'min': 'worst case over all members',
   'uncertainty': 'mean minus half the variance over all members',
-  'warm': 'mean of the weights of all members',
+  **{name: method.rule for name, method in merging.SCORERS.items()},
   'warm_2': 'mean of the weights of the best two members',
-  'greedy': 'greedy soup, chosen on the selection split',
-  'weighted': 'weights averaged by selection accuracy',
   'control': 'trained apart: its own pretraining, more pairs, clean labels',
 }
 
@@ -59,7 +57,7 @@ def _make(run, name: str) -> rewards.RewardScorer:
   stack = sharding.put(stack, 1)
   order = run.result('merge')['order']
   best_two = jax.tree.map(lambda x: x[np.array(order[:2])], stack)
-  if name in ('warm', 'greedy', 'weighted'):
+  if name in merging.SCORERS:
     params = checkpoint.load_params(run.folder('merge') / name)
     return rewards.single(sharding.put(params), shape)
   if name in ('single', 'second'):

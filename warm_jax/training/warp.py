@@ -28,22 +28,13 @@ from typing import Any
 
 import ml_collections
 
-from warm_jax import (
-  distributed,
-  errors,
-  files,
-  geometry,
-  members,
-  merging,
-  sharding,
-)
+from warm_jax import distributed, files, members, merging, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
 
 PyTree = Any
-MERGES = ('slerp', 'lerp')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,22 +74,6 @@ def schedule(config) -> list[Iteration]:
     )
     for i in range(config.iterations)
   ]
-
-
-def merge(init: PyTree, stacked: PyTree, how: str, group: str) -> PyTree:
-  """M policies into one: 'slerp' of task vectors or 'lerp', their mean.
-
-  Args:
-    init: leaves [...], where all of them started.
-    stacked: leaves [M, ...].
-    how: one of MERGES.
-    group: what shares an angle, see `merging.group_of`.
-  """
-  if how == 'slerp':
-    return merging.slerp_fold(init, stacked, group)
-  if how == 'lerp':
-    return merging.uniform(stacked)
-  raise errors.UserError(f'merge is {how!r}; known: {", ".join(MERGES)}')
 
 
 def train(
@@ -206,7 +181,7 @@ def _iterate(
   )
   # From disk, so that a relaunch goes on from the same numbers.
   stack = sharding.put(checkpoint.load_params(folder / f'params_{kept[-1]}'), 1)
-  merged = merge(init, stack, config.merge, config.group)
+  merged = merging.merge(stack, config.merge, init, config.group)
   checkpoint.save_params(folder / 'members', stack)
   checkpoint.save_params(folder / 'merged', merged)
   checkpoint.save_params(
@@ -218,5 +193,5 @@ def _iterate(
     'kept_steps': kept,
     'stopped_at': result.pop('stopped_at'),
     'train': result,
-    'geometry': geometry.norms_and_cosines(everyone, init, 'layer'),
+    'geometry': merging.norms_and_cosines(everyone, init, 'layer'),
   }
