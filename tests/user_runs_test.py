@@ -14,7 +14,7 @@ import pytest
 
 from warm_jax import errors, main, members, pipeline, rewards
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.hf import exporting, importing
+from warm_jax.hf import reading, writing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 from warm_jax.stages import judges
@@ -75,7 +75,7 @@ def files(tmp_path_factory):
     max_length=64,
   )
   params = language_model.init_params(jax.random.key(0), shape)
-  exporting.save_language_model(folder / 'model', params, shape, tokenizer)
+  writing.save_language_model(folder / 'model', params, shape, tokenizer)
   # A base without a chat template, as most are that were only pretrained.
   (folder / 'model' / 'chat_template.jinja').unlink()
   write(folder / 'train.jsonl', train)
@@ -128,15 +128,15 @@ def score_ids(tokenizer, rows, length=48):
 def test_reward_run_exports_what_it_merged(reward_run):
   stack = checkpoint.load_params(reward_run / 'reward' / 'params')
   by_hand = jax.tree.map(lambda x: np.mean(x, axis=0, dtype=np.float64), stack)
-  found = importing.inspect(reward_run / 'export' / 'warm')
+  found = reading.inspect(reward_run / 'export' / 'warm')
   chex.assert_trees_all_close(
-    importing.load(found, head='score'),
+    reading.load(found, head='score'),
     jax.tree.map(lambda x: x.astype(np.float32), by_hand),
     atol=1e-7,
   )
   for m in (0, 1):
-    member = importing.load(
-      importing.inspect(reward_run / 'export' / f'member_{m}'), head='score'
+    member = reading.load(
+      reading.inspect(reward_run / 'export' / f'member_{m}'), head='score'
     )
     chex.assert_trees_all_equal(member, members.member(stack, m))
 
@@ -260,11 +260,11 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
   # The first policy is the anchor, on whose samples the reward is 0.
   assert rows[0]['kl'] == pytest.approx(0.0, abs=1e-5)
   kept = checkpoint.load_params(tmp_path / 'policy' / 'policy' / 'params_4')
-  found = importing.inspect(tmp_path / 'policy' / 'export' / 'policy_4')
+  found = reading.inspect(tmp_path / 'policy' / 'export' / 'policy_4')
   chex.assert_trees_all_equal(
-    importing.load(found, head='lm'), jax.tree.map(lambda x: x[0], kept)
+    reading.load(found, head='lm'), jax.tree.map(lambda x: x[0], kept)
   )
-  start = importing.load(importing.inspect(files / 'model'), head='lm')
+  start = reading.load(reading.inspect(files / 'model'), head='lm')
   moved = jax.tree.leaves(
     jax.tree.map(lambda a, b: float(jnp.abs(a - b[0]).max()), start, kept)
   )
@@ -306,12 +306,12 @@ def test_warp_run_exports_the_line_from_the_start_to_the_merge(
   )
   assert results['export']['folders'] == ['eta_0.3', 'merged']
   merged, point = (
-    importing.load(importing.inspect(tmp_path / 'export' / name), head='lm')
+    reading.load(reading.inspect(tmp_path / 'export' / name), head='lm')
     for name in ('merged', 'eta_0.3')
   )
   kept = checkpoint.load_params(tmp_path / 'warp' / 'iteration_2' / 'merged')
   chex.assert_trees_all_equal(merged, jax.tree.map(jnp.asarray, kept))
-  start = importing.load(importing.inspect(files / 'model'), head='lm')
+  start = reading.load(reading.inspect(files / 'model'), head='lm')
   chex.assert_trees_all_close(
     point,
     jax.tree.map(lambda a, b: a + 0.3 * (b - a), start, merged),

@@ -20,11 +20,11 @@ from typing import Any
 
 from warm_jax import __version__, errors
 from warm_jax import files as files_lib
-from warm_jax.hf import compare, mixing, rounding, stored, writer
+from warm_jax.hf import compare, mixing, tensors
 
 METHODS = ('uniform', 'weighted', 'lerp', 'slerp')
 GROUPS = ('tensor', 'layer', 'model')
-DTYPES = {'float32': writer.DTYPES['F32'], 'bfloat16': writer.DTYPES['BF16']}
+DTYPES = {'float32': tensors.DTYPES['F32'], 'bfloat16': tensors.DTYPES['BF16']}
 _NORMALISER = {'reward_mean': 0, 'mean': 0, 'reward_std': 1, 'std': 1}
 
 
@@ -87,14 +87,14 @@ def merge(
     new = stack.enter_context(files_lib.new_folder(out))
     compare.check_configs(folders, start)
     tokenizer = compare.check_tokenizers(folders, start)
-    models = [stack.enter_context(stored.StoredTensors(f)) for f in sources]
+    models = [stack.enter_context(tensors.Tensors(f)) for f in sources]
     compare.check_tensors(models)
     plan = [
       (name, tensor.shape, DTYPES[dtype] if tensor.is_float else tensor.dtype)
       for name, tensor in models[0].tensors.items()
     ]
     target = stack.enter_context(
-      writer.SafetensorsWriter(new, plan, max_shard_bytes)
+      tensors.Writer(new, plan, max_shard_bytes)
     )
     _check_space(out, target.num_bytes)
     first = models.pop() if start else None
@@ -109,7 +109,7 @@ def merge(
     loss = mixing.write(
       models, first, coefficients, target, DTYPES[dtype], progress
     )
-    files = target.close()
+    target.close()
     config = compare.read_config(folders[0])
     dropped = any(_has_normaliser(compare.read_config(f)) for f in folders)
     _write_config(new, config, dtype)
@@ -120,7 +120,7 @@ def merge(
     facts = {
       'out': str(out),
       'models': len(folders),
-      'files': files,
+      'files': target.names,
       'parameters': sum(t.size for t in models[0].tensors.values()),
       'bytes': target.num_bytes,
       'weights': None if method == 'slerp' else coefficients,
@@ -240,7 +240,7 @@ def _card(folders, recipe, facts, config) -> str:
   ]
   precise = 'Arithmetic in float32, rounded once.'
   if facts['rounding']:
-    precise += ' ' + rounding.sentence(facts['rounding'])
+    precise += ' ' + tensors.rounding_sentence(facts['rounding'])
   lines = [
     *('---', 'library_name: transformers', 'tags:', '- merge', '- warm', '---'),
     f'# {pathlib.Path(facts["out"]).name}',

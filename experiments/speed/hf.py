@@ -59,20 +59,19 @@ def make_model(folder: pathlib.Path, size: str, dtype: str, seed: int) -> None:
   import ml_dtypes
   import numpy as np
 
-  from warm_jax.hf import families, writer
+  from warm_jax.hf import configs, names, tensors
 
   config = hf_config(size) | {'torch_dtype': dtype}
-  family = families.FAMILIES['llama']
-  tensors = family.tensors(family.to_config(config), 'lm')
+  plan = names.FAMILIES['llama'].tensors(configs.read(config), 'lm')
   kind = {'bfloat16': ml_dtypes.bfloat16, 'float32': np.float32}[dtype]
   # One block again and again: speed does not depend on the values.
   block = np.random.default_rng(seed).standard_normal(1 << 20) / 50
   block = block.astype(kind)
   folder.mkdir()
   (folder / 'config.json').write_text(json.dumps(config))
-  plan = [(t.name, t.shape, kind) for t in tensors]
-  with writer.SafetensorsWriter(folder, plan, max_shard_bytes=1e9) as out:
-    for tensor in tensors:
+  rows = [(t.name, t.shape, kind) for t in plan]
+  with tensors.Writer(folder, rows, max_shard_bytes=1e9) as out:
+    for tensor in plan:
       out.write(tensor.name, np.resize(block, tensor.shape))
 
 
@@ -124,15 +123,10 @@ def widen_files(folder: pathlib.Path) -> dict:
   """All tensors as float32 in numpy: new memory has a price of its own."""
   import numpy as np
 
-  from warm_jax.hf import stored
+  from warm_jax.hf import tensors
 
-  with stored.StoredTensors(folder) as files:
-    found = {}
-    for name, tensor in files.tensors.items():
-      piece = np.empty(tensor.size, tensor.dtype)
-      files.read_into(name, 0, piece)
-      found[name] = piece.astype(np.float32)
-  return found
+  with tensors.Tensors(folder) as files:
+    return {name: files.read(name).astype(np.float32) for name in files.tensors}
 
 
 def child(what: str, folder: str) -> None:
@@ -159,13 +153,13 @@ def child(what: str, folder: str) -> None:
   else:
     import jax
 
-    from warm_jax.hf import importing
+    from warm_jax.hf import reading
 
-    checkpoint = importing.inspect(path)
+    checkpoint = reading.inspect(path)
     jax.block_until_ready(jax.jit(lambda x: x + 1)(0))
     before, spent = peak(), processor_seconds()
     begin = time.perf_counter()
-    params = importing.load(checkpoint)
+    params = reading.load(checkpoint)
     jax.block_until_ready(params)
   seconds, processor = time.perf_counter() - begin, processor_seconds() - spent
   if what == 'import':

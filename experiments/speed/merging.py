@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 
 from experiments.speed import hf, turns
-from warm_jax.hf import stored
+from warm_jax.hf import tensors
 
 AIM = 2.0
 MODELS = 6
@@ -96,18 +96,10 @@ def largest_difference(one: pathlib.Path, other: pathlib.Path) -> float:
     RuntimeError: they hold other tensors.
   """
   largest = 0.0
-  with stored.StoredTensors(one) as a, stored.StoredTensors(other) as b:
+  with tensors.Tensors(one) as a, tensors.Tensors(other) as b:
     if a.tensors.keys() != b.tensors.keys():
       raise RuntimeError(f'{one.name} and {other.name} hold other tensors')
     for name in a.tensors:
-      x, y = read(a, name), read(b, name)
+      x, y = (m.read(name).astype(np.float32) for m in (a, b))
       largest = max(largest, float(np.max(np.abs(x - y), initial=0.0)))
   return largest
-
-
-def read(files, name: str) -> np.ndarray:
-  """One tensor, flat, float32."""
-  tensor = files.tensors[name]
-  piece = np.empty(tensor.size, tensor.dtype)
-  files.read_into(name, 0, piece)
-  return piece.astype(np.float32)

@@ -24,7 +24,7 @@ import optax
 
 from experiments.speed import turns
 from warm_jax import defaults, losses, rewards, sampling
-from warm_jax.hf import importing
+from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import anchor as anchor_lib
@@ -86,12 +86,12 @@ def settings(folder: str, quick: bool = False) -> dict:
 def read_models(folder: str) -> tuple:
   """(config, params of the policy, of the reference, of the reward model)."""
   place = pathlib.Path(folder)
-  found = importing.inspect(place / 'policy')
+  found = reading.inspect(place / 'policy')
   return (
     found.config,
-    importing.load(found),
-    importing.load(importing.inspect(place / 'reference')),
-    importing.load(importing.inspect(place / 'judge'), 'score'),
+    reading.load(found),
+    reading.load(reading.inspect(place / 'reference')),
+    reading.load(reading.inspect(place / 'judge'), 'score'),
   )
 
 
@@ -340,8 +340,8 @@ def row(ours: Ours, s: dict, peer: turns.Peer | None, args) -> dict:
   first = turns.ours(lambda: ours.step(*begun))()
   if peer is not None:
     told = peer.ask(steps=1, tell=True)
-    updated = importing.inspect(pathlib.Path(s['folder']) / 'updated')
-    found = check(ours, s, told, importing.load(updated))
+    updated = reading.inspect(pathlib.Path(s['folder']) / 'updated')
+    found = check(ours, s, told, reading.load(updated))
     said = (
       "TRL's first step computed again from its tokens: log-probabilities of "
       f'responses within {found["logps"]:.0e}, rewards {found["rewards"]:.0e}, '

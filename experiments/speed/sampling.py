@@ -18,7 +18,7 @@ import numpy as np
 
 from experiments.speed import kinds, machine, turns
 from warm_jax import sampling
-from warm_jax.hf import importing
+from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 
@@ -174,9 +174,9 @@ def rows(args):
         'ids': prompts.tolist(),
       }
       with turns.Peer(args.peers, 'generate', settings) as peer:
-        found = importing.inspect(pathlib.Path(folder))
+        found = reading.inspect(pathlib.Path(folder))
         call = make_ours(
-          importing.load(found, 'lm'), found.config, prompts, new_tokens
+          reading.load(found, 'lm'), found.config, prompts, new_tokens
         )
         times = turns.alternate(
           {'ours': turns.ours(call), 'torch': peer.turn(greedy=False)},

@@ -20,7 +20,7 @@ import numpy as np
 from experiments.speed import kinds, machine, turns
 from warm_jax import defaults, members
 from warm_jax.data import encoding
-from warm_jax.hf import importing
+from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import optimizer, reward
@@ -81,10 +81,8 @@ def make_models(s: dict):
   """(params [M, ...], their shape): torch's, or without a folder random ones."""
   if s['folder']:
     root = pathlib.Path(s['folder'])
-    found = [
-      importing.inspect(root / f'member_{m}') for m in range(s['members'])
-    ]
-    loaded = [importing.load(folder, 'score') for folder in found]
+    found = [reading.inspect(root / f'member_{m}') for m in range(s['members'])]
+    loaded = [reading.load(folder, 'score') for folder in found]
     return members.stack(loaded), found[0].config
   shape = llama_shape(s)
 

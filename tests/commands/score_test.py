@@ -14,7 +14,7 @@ import pytest
 from warm_jax import errors
 from warm_jax.commands import score
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.hf import exporting
+from warm_jax.hf import writing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
@@ -39,7 +39,7 @@ def models(tmp_path_factory):
   for m in (0, 1):
     backbone = language_model.init_params(jax.random.key(m), SHAPE)['backbone']
     params.append(reward_model.init_params(jax.random.key(9), SHAPE, backbone))
-    exporting.save_reward_model(
+    writing.save_reward_model(
       folder / f'model_{m}',
       params[m],
       SHAPE,

@@ -23,7 +23,7 @@ from warm_jax import errors
 from warm_jax.commands import score
 from warm_jax.data import encoding, formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.hf import exporting
+from warm_jax.hf import writing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 from warm_jax.stages import user_files
@@ -60,7 +60,7 @@ def model(tokenizer, tmp_path_factory):
   backbone = language_model.init_params(jax.random.key(0), shape)['backbone']
   params = reward_model.init_params(jax.random.key(1), shape, backbone)
   folder = tmp_path_factory.mktemp('models') / 'model'
-  exporting.save_reward_model(folder, params, shape, tokenizer)
+  writing.save_reward_model(folder, params, shape, tokenizer)
   return folder
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from warm_jax import sampling
 from warm_jax.data import tokenizer
-from warm_jax.hf import importing
+from warm_jax.hf import reading
 from warm_jax.models import language_model, reward_model
 
 FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
@@ -43,8 +43,8 @@ STORED_OTHERWISE = {
 
 
 def load(folder, head):
-  checkpoint = importing.inspect(folder)
-  return importing.load(checkpoint, head), checkpoint.config
+  checkpoint = reading.inspect(folder)
+  return reading.load(checkpoint, head), checkpoint.config
 
 
 def expected(name):
@@ -52,7 +52,7 @@ def expected(name):
 
 
 # Not compiled as a whole: each would take longer than all its operations, most
-# of which the families share.
+# of which the names share.
 def logits(params, config, ids, mask):
   hidden = language_model.hidden_states(params, config, ids, mask)
   return language_model.logits(params, config, hidden)
@@ -66,7 +66,7 @@ def test_logits(name):
   mask = want['right_mask']
   got = logits(params, config, want['right_ids'], mask)
   close(got[mask], want['right_logits'][mask])
-  # GPT-2 was given the positions that other families derive from the mask.
+  # GPT-2 was given the positions that other names derive from the mask.
   got = logits(params, config, want['left_ids'], want['left_mask'])
   close(got[:, -1], want['left_last_logits'])
   got = logits(params, config, want['full_ids'], want['full_mask'])

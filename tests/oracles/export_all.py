@@ -36,7 +36,7 @@ import numpy as np  # noqa: E402
 
 from warm_jax import errors, losses, main, sampling  # noqa: E402
 from warm_jax.data import tokenizer as tokenizer_lib  # noqa: E402
-from warm_jax.hf import exporting, importing  # noqa: E402
+from warm_jax.hf import reading, writing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
 
@@ -152,7 +152,7 @@ class Exports:
 
   def reward(self, name, params, config, *, base=None, dtype='float32', **more):
     """Exports a reward model and keeps our scores of it."""
-    exporting.save_reward_model(
+    writing.save_reward_model(
       self.out / 'exports' / name,
       params,
       config,
@@ -165,8 +165,8 @@ class Exports:
 
   def keep_scores(self, name, dtype='float32'):
     """Our scores of an export, read back: what is in the files counts."""
-    checkpoint = importing.inspect(self.out / 'exports' / name)
-    params = importing.load(checkpoint, head='score')
+    checkpoint = reading.inspect(self.out / 'exports' / name)
+    params = reading.load(checkpoint, head='score')
     config = checkpoint.config
     arrays = {}
     for side in SIDES:
@@ -202,11 +202,11 @@ class Exports:
   def policy(self, name, params, config, *, base=None, **more):
     """Exports a language model; keeps our logits and greedy continuations."""
     folder = self.out / 'exports' / name
-    exporting.save_language_model(
+    writing.save_language_model(
       folder, params, config, self._tokenizer_for(name), base=base, **more
     )
-    checkpoint = importing.inspect(folder)
-    params, config = importing.load(checkpoint, head='lm'), checkpoint.config
+    checkpoint = reading.inspect(folder)
+    params, config = reading.load(checkpoint, head='lm'), checkpoint.config
 
     arrays = {}
     for side in SIDES:
@@ -296,8 +296,8 @@ def perturbed(params, seed: int, size: float = 0.05):
 
 def export_family(exports: Exports, family: str) -> dict:
   """Import, move, export, merge: the road of a user."""
-  base = importing.inspect(FIXTURES / family / 'reward')
-  params = importing.load(base, head='score')
+  base = reading.inspect(FIXTURES / family / 'reward')
+  params = reading.load(base, head='score')
   exports.reward(f'{family}/init', params, base.config, base=base)
   members = []
   for i in range(NUM_MEMBERS):
@@ -315,8 +315,8 @@ def export_family(exports: Exports, family: str) -> dict:
   exports.merge(f'{family}/warm', *paths)
   init = f'--init={folder / family / "init"}'
   exports.merge(f'{family}/slerp', '--method=slerp', init, *paths[:2])
-  base = importing.inspect(FIXTURES / family)
-  params = importing.load(base, head='lm')
+  base = reading.inspect(FIXTURES / family)
+  params = reading.load(base, head='lm')
   exports.policy(
     f'{family}/policy', perturbed(params, 9), base.config, base=base
   )
@@ -344,8 +344,8 @@ def import_odd(folder: pathlib.Path):
     (folder / name).unlink(missing_ok=True)
   data = np.load(folder / 'expected.npz')
   try:
-    checkpoint = importing.inspect(folder)
-    params = importing.load(checkpoint, head='lm')
+    checkpoint = reading.inspect(folder)
+    params = reading.load(checkpoint, head='lm')
   except errors.UserError as e:
     (folder / 'refused.txt').write_text(f'UserError: {e}\n')
     return
@@ -426,8 +426,8 @@ def run_all():
   merges = {family: export_family(exports, family) for family in FAMILIES}
   for name, config in SCRATCH.items():
     export_scratch(exports, name, config)
-  base = importing.inspect(FIXTURES / 'llama3' / 'reward')
-  params = importing.load(base, head='score')
+  base = reading.inspect(FIXTURES / 'llama3' / 'reward')
+  params = reading.load(base, head='score')
   exports.reward(
     'llama3/sharded', params, base.config, base=base, max_shard_bytes=9e3
   )

@@ -18,7 +18,7 @@ import numpy as np
 from warm_jax import defaults, rewards
 from warm_jax.data import encoding
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.hf import exporting, importing
+from warm_jax.hf import reading, writing
 from warm_jax.training import checkpoint, warp
 
 # Families whose tensors are our leaves: where query, key and value share one
@@ -58,7 +58,7 @@ def letters_of(ids, mask):
 
 
 def export_iteration(out: pathlib.Path, family: str, tokenizer) -> dict:
-  base = importing.inspect(export_all.FIXTURES / family)
+  base = reading.inspect(export_all.FIXTURES / family)
   work = out / 'warp' / family
   shutil.rmtree(work, ignore_errors=True)
   rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def export_iteration(out: pathlib.Path, family: str, tokenizer) -> dict:
   runtime = defaults.runtime()
   runtime.progress = False
   warp.train(
-    importing.load(base, head='lm'),
+    reading.load(base, head='lm'),
     rewards.HostScorer(letters_of),
     base.config,
     encoding.Sequences(ids, mask, mask.sum(axis=1).astype(np.int32)),
@@ -81,7 +81,7 @@ def export_iteration(out: pathlib.Path, family: str, tokenizer) -> dict:
 
   def save(name, params):
     folder = f'warp/{family}/{name}'
-    exporting.save_language_model(
+    writing.save_language_model(
       out / 'exports' / folder, params, base.config, tokenizer, base=base
     )
     return folder

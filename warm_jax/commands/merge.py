@@ -11,7 +11,7 @@ from warm_jax import errors, merge_folders
 from warm_jax import files as files_lib
 from warm_jax.commands import parser as parser_lib
 from warm_jax.commands import slices
-from warm_jax.hf import files, rounding
+from warm_jax.hf import tensors
 
 HELP = """\
 usage: warm merge --out=FOLDER [options] MODEL MODEL ...
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
   if facts['dropped_normaliser']:
     print(merge_folders.NORMALISER_LINE)
   if facts['rounding']:
-    print(rounding.sentence(facts['rounding']))
+    print(tensors.rounding_sentence(facts['rounding']))
   print(
     f'merged {facts["models"]} models of {_count(facts["parameters"])} '
     f'parameters into {facts["out"]} ({facts["bytes"] / 1e9:.2f} GB in '
@@ -144,7 +144,7 @@ def expand(name: str) -> list[pathlib.Path]:
   """
   path = pathlib.Path(name).expanduser()
   if not path.exists():
-    return [files.resolve(name)]
+    return [tensors.find(name)]
   if not (path / files_lib.MARKER).exists():
     return [path]
   found = [p for p in (path / 'export').glob('member_*') if p.is_dir()]

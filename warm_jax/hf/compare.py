@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warm_jax import errors, files
-from warm_jax.hf import stored
+from warm_jax.hf import configs, tensors
 
 # Beside any field of dropout: members differ in it on purpose.
 _HARMLESS = {
@@ -118,17 +118,10 @@ def _differing(a: dict, b: dict, identity: Sequence[str]) -> list[str]:
   ]
   if not fields or a.get('model_type') != b.get('model_type'):
     return fields
-  from warm_jax.hf import families  # jax: only when it is needed
-
   try:
-    family = families.FAMILIES.get(a.get('model_type', ''))
-    if family is None or family.to_config(a) != family.to_config(b):
+    if configs.read(a) != configs.read(b):
       return fields
-  # A model that we cannot describe, or entries of a wrong kind.
-  except (
-    *(errors.UserError, TypeError, ValueError, AttributeError),
-    ArithmeticError,
-  ):
+  except errors.UserError:  # a model that we cannot describe
     return fields
   return [
     f for f in fields if f in identity and None not in (a.get(f), b.get(f))
@@ -236,7 +229,7 @@ def _same_bytes(a: pathlib.Path, b: pathlib.Path) -> bool:
   return a.read_bytes() == b.read_bytes()
 
 
-def check_tensors(models: Sequence[stored.StoredTensors]) -> None:
+def check_tensors(models: Sequence[tensors.Tensors]) -> None:
   """Checks that all folders hold tensors of the same names, shapes and kinds.
 
   Different floating types are allowed.

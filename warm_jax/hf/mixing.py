@@ -24,14 +24,14 @@ from concurrent import futures
 import numpy as np
 
 from warm_jax import errors
-from warm_jax.hf import stored, writer
+from warm_jax.hf import tensors
 
 # 1 MB in float32: it stays in the cache and outweighs the cost of the calls.
 _PIECE = 1 << 18
 _MIN_SINE = 1e-3  # as in `merging`: below it SLERP is LERP
-_BFLOAT16 = writer.DTYPES['BF16']
+_BFLOAT16 = tensors.DTYPES['BF16']
 
-Models = Sequence[stored.StoredTensors]
+Models = Sequence[tensors.Tensors]
 
 # ---------------------------------------------------------------------------
 # Pieces and threads
@@ -43,7 +43,7 @@ class Progress:
 
   def __init__(
     self,
-    model: stored.StoredTensors,
+    model: tensors.Tensors,
     passes: int = 1,
     report: Callable[[float], None] | None = None,
   ):
@@ -94,7 +94,7 @@ def _work_dtype(models: Models, name: str):
 
 
 def _for_each_piece(
-  model: stored.StoredTensors,
+  model: tensors.Tensors,
   names: Iterable[str],
   work: Callable[[_Scratch, str, int, int], None],
   progress: Progress,
@@ -143,9 +143,9 @@ def _for_each_piece(
 
 def write(
   models: Models,
-  start: stored.StoredTensors | None,
+  start: tensors.Tensors | None,
   coefficients: Sequence[float] | Mapping[str, Sequence[float]],
-  target: writer.SafetensorsWriter,
+  target: tensors.Writer,
   dtype: np.dtype,
   progress: Progress,
 ) -> dict[str, float] | None:
@@ -264,7 +264,7 @@ def _culprit(scratch, models, name, begin, size) -> str:
 
 def slerp_coefficients(
   models: Models,
-  start: stored.StoredTensors,
+  start: tensors.Tensors,
   lam: float | None,
   group: str,
   progress: Progress,

@@ -10,7 +10,7 @@ import dataclasses
 
 from warm_jax import errors, sharding
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.hf import importing
+from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
 
 
@@ -57,18 +57,18 @@ def opened(source: str, compute_dtype: str):
   """A checkpoint that fits its tokenizer, and the tokenizer.
 
   Returns:
-    (importing.Checkpoint, tokenizer.Tokenizer): the vocabulary has a row for
+    (reading.Checkpoint, tokenizer.Tokenizer): the vocabulary has a row for
     a padding token that the tokenizer has got.
 
   Raises:
-    UserError: see `importing.inspect` and `tokenizer.load_pretrained`.
+    UserError: see `reading.inspect` and `tokenizer.load_pretrained`.
   """
-  checkpoint = importing.inspect(source, compute_dtype=compute_dtype)
+  checkpoint = reading.inspect(source, compute_dtype=compute_dtype)
   tokenizer = tokenizer_lib.load_pretrained(checkpoint.folder)
-  return importing.fit(checkpoint, tokenizer.vocab_size), tokenizer
+  return reading.fit(checkpoint, tokenizer.vocab_size), tokenizer
 
 
-def checkpoint(run) -> importing.Checkpoint:
+def checkpoint(run) -> reading.Checkpoint:
   """The checkpoint of the run, its headers read once more.
 
   Raises:
@@ -92,6 +92,6 @@ def model_config(run) -> config_lib.ModelConfig:
 
 def language_params(run):
   """LM params of the checkpoint, float32, on the device."""
-  return importing.load(
+  return reading.load(
     checkpoint(run), head='lm', sharding=sharding.of_leaves()
   )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import members, merging, pipeline, rewards
-from warm_jax.hf import exporting
+from warm_jax.hf import writing
 from warm_jax.report import model_card
 from warm_jax.stages import base, language, reward, scorers, world
 from warm_jax.training import checkpoint
@@ -33,7 +33,7 @@ def reward_models(run) -> dict:
   for name, params in models.items():
     params = jax.tree.map(jnp.asarray, params)
     scorer = rewards.calibrate(rewards.single(params, shape), **reference)
-    written[name] = exporting.save_reward_model(
+    written[name] = writing.save_reward_model(
       run.folder('export') / name,
       params,
       shape,
@@ -91,7 +91,7 @@ def warp_policies(run) -> dict:
 
 def _save_language_models(run, models) -> dict:
   written = {
-    name: exporting.save_language_model(
+    name: writing.save_language_model(
       run.folder('export') / name,
       jax.tree.map(jnp.asarray, params),
       language.model_config(run),

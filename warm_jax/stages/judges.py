@@ -18,7 +18,7 @@ from warm_jax import (
   sharding,
 )
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.hf import importing
+from warm_jax.hf import reading
 from warm_jax.stages import base, scorers, world
 
 
@@ -83,7 +83,7 @@ def open_judge(
       tokenizer, its_tokenizer, f'{other.source} and {first.source}'
     )
   where = sharding.of_leaves()
-  params = [importing.load(c, 'score', where) for c in found]
+  params = [reading.load(c, 'score', where) for c in found]
   if len(found) == 1:
     scorer = rewards.single(params[0], first.config)
   else:

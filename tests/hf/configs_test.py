@@ -1,0 +1,212 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Entries of config.json, read and written, against files of transformers."""
+
+import json
+import pathlib
+
+import pytest
+
+from warm_jax import errors
+from warm_jax.hf import configs
+
+FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
+FOLDERS = ['llama', 'llama3', 'mistral', 'qwen2', 'qwen3', 'gemma2']
+FOLDERS += ['gemma3_text', 'gpt_neox', 'gpt2']
+SIZES = {
+  'vocab_size': 64,
+  'hidden_size': 64,
+  'num_hidden_layers': 8,
+  'num_attention_heads': 32,
+  'intermediate_size': 48,
+  'max_position_embeddings': 40,
+}
+# Of NeoX a quarter of each head of 8 is rotated.
+OTHER_SIZES = {
+  'gpt_neox': SIZES | {'num_attention_heads': 8},
+  'gpt2': {
+    'vocab_size': 64,
+    'n_embd': 64,
+    'n_layer': 8,
+    'n_head': 4,
+    'n_positions': 40,
+  },
+}
+LLAMA3 = {
+  'rope_type': 'llama3',
+  'factor': 8.0,
+  'low_freq_factor': 1.0,
+  'high_freq_factor': 4.0,
+}
+
+
+def read(model_type, **entries):
+  sizes = OTHER_SIZES.get(model_type, SIZES)
+  return configs.read({**sizes, 'model_type': model_type, **entries})
+
+
+def fixture(name, file='config.json'):
+  return json.loads((FIXTURES / name / file).read_text())
+
+
+@pytest.mark.parametrize('name', FOLDERS)
+@pytest.mark.parametrize('part', ['', 'reward/'])
+def test_old_and_new_spelling_are_one_model(name, part):
+  new = fixture(name, f'{part}config.json')
+  old = fixture(name, f'{part}config_v4.json')
+  assert old.keys() != new.keys()
+  before = json.dumps(new)
+  assert configs.read(old) == configs.read(new)
+  assert json.dumps(new) == before  # not changed by being read
+
+
+@pytest.mark.parametrize(
+  ('model_type', 'tied', 'kv_heads', 'head_dim'),
+  [
+    ('llama', False, 32, 2),
+    ('mistral', False, 8, 2),
+    ('qwen2', False, 32, 2),
+    ('qwen3', False, 32, 128),
+    ('gemma2', True, 4, 256),
+    ('gemma3_text', True, 4, 256),
+    ('gpt_neox', False, 8, 8),
+    ('gpt2', True, 4, 16),
+  ],
+)
+def test_entries_that_are_left_out(model_type, tied, kv_heads, head_dim):
+  config = read(model_type)
+  assert config.tied_embeddings == tied
+  assert (config.num_kv_heads, config.head_dim) == (kv_heads, head_dim)
+
+
+@pytest.mark.parametrize(
+  ('model_type', 'entries', 'fields'),
+  [
+    ('llama', {'rope_theta': 5e5}, {'rope_theta': 5e5}),
+    ('llama', {'rope_parameters': {'rope_theta': 5e5, 'rope_type': 'default'}},
+     {'rope_theta': 5e5}),
+    ('llama',
+     {'rope_theta': 7.0, 'rope_scaling': {'type': 'linear', 'factor': 4}},
+     {'rope_theta': 7.0, 'rope_scaling': 'linear', 'rope_factor': 4.0}),
+    # The length before the scaling, or else the length.
+    ('llama',
+     {'rope_scaling': {**LLAMA3, 'original_max_position_embeddings': 32}},
+     {'rope_scaling': 'llama3', 'rope_original_length': 32}),
+    ('llama', {'rope_scaling': LLAMA3}, {'rope_original_length': 40}),
+    ('llama', {'head_dim': 6}, {'head_dim': 6}),
+    ('llama', {'attention_bias': True, 'mlp_bias': True},
+     {'qkv_bias': True, 'attention_out_bias': True, 'mlp_bias': True}),
+    ('mistral', {'sliding_window': None}, {'layer_types': ('full',) * 8}),
+    ('mistral', {},
+     {'sliding_window': 4096, 'layer_types': ('sliding',) * 8}),
+    # A window that is declared and not used.
+    ('qwen2', {'sliding_window': 9, 'max_window_layers': 3},
+     {'sliding_window': None, 'layer_types': ('full',) * 8}),
+    ('qwen2',
+     {'sliding_window': 9, 'max_window_layers': 3, 'use_sliding_window': True},
+     {'sliding_window': 9,
+      'layer_types': ('full',) * 3 + ('sliding',) * 5}),
+    ('qwen3',
+     {'num_hidden_layers': 1, 'use_sliding_window': True,
+      'layer_types': ['sliding_attention'], 'sliding_window': 5},
+     {'sliding_window': 5, 'layer_types': ('sliding',)}),
+    ('qwen2', {}, {'qkv_bias': True, 'attention_out_bias': False}),
+    ('gemma2', {}, {'layer_types': ('sliding', 'full') * 4,
+                    'attention_softcap': 50.0, 'final_softcap': 30.0}),
+    ('gemma2',
+     {'attn_logit_softcapping': None, 'final_logit_softcapping': None},
+     {'attention_softcap': None, 'final_softcap': None}),
+    ('gemma2', {'query_pre_attn_scalar': 144}, {'query_scale': 1 / 12}),
+    ('gemma3_text', {},
+     {'layer_types': ('sliding',) * 5 + ('full',) + ('sliding',) * 2,
+      'rope_theta': 1e6, 'rope_theta_local': 1e4, 'qk_norm': True,
+      'norm_plus_one': True}),
+    ('gemma3_text', {'sliding_window_pattern': 2, 'rope_local_base_freq': 3.0},
+     {'layer_types': ('sliding', 'full') * 4, 'rope_theta_local': 3.0}),
+    ('gpt_neox', {}, {'rotary_fraction': 0.25, 'parallel_residual': True}),
+    ('gpt_neox', {'rotary_pct': 1.0, 'rotary_emb_base': 9},
+     {'rotary_fraction': 1.0, 'rope_theta': 9.0}),
+    ('gpt_neox', {'use_parallel_residual': False, 'attention_bias': False},
+     {'parallel_residual': False, 'qkv_bias': False,
+      'attention_out_bias': False, 'mlp_bias': True}),
+    ('gpt2', {'n_inner': None}, {'mlp_width': 256, 'activation': 'gelu_tanh'}),
+    ('gpt2', {'n_inner': 5, 'activation_function': 'gelu'},
+     {'mlp_width': 5, 'activation': 'gelu'}),
+    ('gpt2', {'scale_attn_weights': False}, {'query_scale': 1.0}),
+    ('llama', {'hidden_act': 'swish'}, {'activation': 'silu'}),
+    ('llama', {'hidden_act': 'gelu_fast'}, {'activation': 'gelu_tanh'}),
+  ],
+)  # fmt: skip
+def test_entries(model_type, entries, fields):
+  config = read(model_type, **entries)
+  assert {name: getattr(config, name) for name in fields} == fields
+
+
+MIXED = ['full_attention', 'sliding_attention'] * 4
+
+
+@pytest.mark.parametrize(
+  ('model_type', 'entries', 'match'),
+  [
+    ('llama', {'rope_scaling': {'type': 'dynamic', 'factor': 2}}, 'dynamic'),
+    ('qwen2', {'rope_scaling': {'rope_type': 'yarn', 'factor': 2}}, 'yarn'),
+    ('llama', {'rope_scaling': {'type': 'linear'}}, 'factor'),
+    ('llama', {'rope_scaling': 'linear'}, 'rope_parameters'),
+    ('llama', {'partial_rotary_factor': 0.5}, 'partial_rotary_factor=0.5'),
+    ('llama', {'rope_parameters': {'full_attention': {'rope_theta': 3.0}}},
+     'for each layer type'),
+    ('gemma3_text', {'rope_parameters': {'rope_theta': 3.0}}, 'rope_theta'),
+    ('gemma3_text',
+     {'rope_parameters': {
+       'sliding_attention': {'rope_type': 'linear', 'factor': 2.0}}},
+     'sliding layers'),
+    ('llama', {'hidden_act': 'quick_gelu'}, "hidden_act='quick_gelu'"),
+    ('gpt2', {'activation_function': 'tanh'}, "activation_function='tanh'"),
+    ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'inverse_layer_idx'),
+    ('gpt2', {'add_cross_attention': True}, 'add_cross_attention'),
+    ('gemma2', {'use_bidirectional_attention': True}, 'bidirectional'),
+    ('qwen3', {'layer_types': ['full_attention', 'chunked_attention'] * 4},
+     'chunked_attention'),
+    # Sliding layers, and the window switched off.
+    ('qwen2', {'layer_types': ['sliding_attention'] * 8}, 'sliding_window'),
+    ('mistral', {'layer_types': MIXED}, 'layer_types'),
+    ('llama', {'hidden_size': None}, 'hidden_size'),
+    ('llama', {'num_hidden_layers': '2'}, 'num_hidden_layers'),
+    ('llama', {'rms_norm_eps': 'tiny'}, 'rms_norm_eps'),
+    ('llama', {'tie_word_embeddings': 'false'}, 'tie_word_embeddings'),
+    ('llama', {'num_key_value_heads': 3}, 'num_kv_heads=3'),
+    # Sizes that would be made before they are found wrong.
+    ('llama', {'num_hidden_layers': 10**9}, 'expected at most 1000'),
+    ('gpt2', {'n_layer': 10**30}, 'expected at most 1000'),
+    ('llama', {'vocab_size': 2**62}, 'expected at most 16777216'),
+    ('llama', {'rms_norm_eps': 10**400}, 'rms_norm_eps'),
+    ('llama', {'rms_norm_eps': float('inf')}, 'norm_eps=inf is too large'),
+    ('llama', {'rope_parameters': {'rope_theta': 1e300}}, 'rope_theta=1e.300 '),
+    ('t5', {}, "model_type='t5' is not supported; known are llama"),
+    ('gemma3', {}, 'gemma3_text'),
+    (['llama'], {}, 'model_type'),
+  ],
+)  # fmt: skip
+def test_what_the_model_cannot_do_is_refused_by_name(
+  model_type, entries, match
+):
+  with pytest.raises(errors.UserError, match=match):
+    configs.read(
+      {**OTHER_SIZES.get(str(model_type), SIZES), 'model_type': model_type}
+      | entries
+    )
+
+
+@pytest.mark.parametrize('name', FOLDERS)
+def test_what_is_written_is_what_transformers_writes(name):
+  hf = fixture(name)
+  kind = hf['model_type']
+  config = configs.read(hf)
+  written = json.loads(json.dumps(configs.write(kind, config)))
+  # This one means nothing without a window.
+  for entry in written.keys() & hf.keys() - {'max_window_layers'}:
+    assert written[entry] == hf[entry], entry
+  # Versions before `rope_parameters` read the same.
+  old = {k: v for k, v in written.items() if 'parameters' not in k}
+  old.pop('layer_types', None)
+  for entries in (written, old):
+    assert configs.read(entries | {'model_type': kind}) == config

@@ -1,0 +1,313 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Converts config.json to ModelConfig and back, family by family.
+
+transformers' own config classes read it: they know the defaults that files
+leave out, and the spellings before and since version 5 (`rope_theta` and others
+at the top, or `rope_parameters`). Both spellings are written, so that older
+readers do not fall back to their defaults. What ModelConfig cannot express is
+refused by name: a checkpoint run with other mathematics gives wrong scores.
+"""
+
+import copy
+from typing import Any
+
+from warm_jax import errors
+from warm_jax.models import config as config_lib
+
+Json = dict[str, Any]
+
+_ACTIVATIONS = {
+  'silu': 'silu',
+  'swish': 'silu',
+  'gelu': 'gelu',
+  'gelu_python': 'gelu',
+  # Spellings of the tanh approximation (equal to 1e-9).
+  'gelu_pytorch_tanh': 'gelu_tanh',
+  'gelu_python_tanh': 'gelu_tanh',
+  'gelu_new': 'gelu_tanh',
+  'gelu_fast': 'gelu_tanh',
+  'gelu_accurate': 'gelu_tanh',
+  'relu': 'relu',
+}
+_LAYER_TYPES = {'full_attention': 'full', 'sliding_attention': 'sliding'}
+
+# Entries of config.json and the ModelConfig fields with the same meaning.
+_COMMON = {
+  'vocab_size': 'vocab_size',
+  'hidden_size': 'width',
+  'num_hidden_layers': 'num_layers',
+  'num_attention_heads': 'num_heads',
+  'intermediate_size': 'mlp_width',
+  'max_position_embeddings': 'max_length',
+  'tie_word_embeddings': 'tied_embeddings',
+}
+_LLAMA = _COMMON | {
+  'num_key_value_heads': 'num_kv_heads',
+  'head_dim': 'head_dim',
+  'rms_norm_eps': 'norm_eps',
+}
+_GEMMA = _LLAMA | {
+  'attention_bias': 'qkv_bias',
+  'attn_logit_softcapping': 'attention_softcap',
+  'final_logit_softcapping': 'final_softcap',
+}
+ENTRIES = {
+  'llama': _LLAMA | {'attention_bias': 'qkv_bias', 'mlp_bias': 'mlp_bias'},
+  'mistral': _LLAMA,
+  'qwen2': _LLAMA,
+  'qwen3': _LLAMA | {'attention_bias': 'qkv_bias'},
+  'gemma2': _GEMMA,
+  'gemma3_text': _GEMMA,
+  'gpt_neox': _COMMON
+  | {
+    'layer_norm_eps': 'norm_eps',
+    'use_parallel_residual': 'parallel_residual',
+    'attention_bias': 'qkv_bias',
+  },
+  'gpt2': {
+    'vocab_size': 'vocab_size',
+    'n_embd': 'width',
+    'n_layer': 'num_layers',
+    'n_head': 'num_heads',
+    'n_inner': 'mlp_width',
+    'n_positions': 'max_length',
+    'tie_word_embeddings': 'tied_embeddings',
+    'layer_norm_epsilon': 'norm_eps',
+  },
+}
+_IS_GEMMA = {'norm_plus_one': True, 'post_norms': True, 'embed_scale': True}
+_IS_GPT = {'norm': 'layernorm', 'mlp': 'plain', 'mlp_bias': True}
+# Fields that all models of a family share.
+_FIXED = {
+  'qwen2': {'qkv_bias': True},
+  'qwen3': {'qk_norm': True},
+  'gemma2': _IS_GEMMA,
+  'gemma3_text': _IS_GEMMA | {'qk_norm': True},
+  'gpt_neox': _IS_GPT,
+  'gpt2': _IS_GPT
+  | {'position': 'learned', 'qkv_bias': True, 'attention_out_bias': True},
+}
+# Entries that change the mathematics and must be absent, null or false.
+_REFUSED = (
+  'use_bidirectional_attention',
+  'scale_attn_by_inverse_layer_idx',
+  'add_cross_attention',
+)
+# Entries without a part in the shape. The first two would import torch.
+_UNREAD = ('dtype', 'torch_dtype', 'architectures', 'quantization_config')
+_UNREAD += ('bos_token_id', 'eos_token_id', 'pad_token_id')
+# Larger numbers are damage, or meant to do some.
+_MOST_LAYERS, _MOST_LENGTH, _MOST = 1_000, 2**31 - 1, 2**24
+_LARGEST = 3.4e38  # of float32
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def read(hf: Json) -> config_lib.ModelConfig:
+  """Converts the entries of a config.json.
+
+  Raises:
+    UserError: a model type or an entry that is not supported.
+  """
+  kind = hf.get('model_type')
+  if not isinstance(kind, str) or kind not in ENTRIES:
+    hint = ''
+    if kind == 'gemma3':
+      hint = '; of Gemma 3 the text models are supported (gemma3_text)'
+    raise errors.UserError(
+      f'config.json: model_type={kind!r} is not supported; known are '
+      f'{", ".join(ENTRIES)}{hint}'
+    )
+  _check_sizes(hf)
+  for name in _REFUSED:
+    if hf.get(name):
+      _refuse(name, hf[name])
+  import transformers
+
+  entries = {k: v for k, v in hf.items() if k not in _UNREAD}
+  try:
+    found = transformers.CONFIG_MAPPING[kind].from_dict(copy.deepcopy(entries))
+    config = config_lib.ModelConfig(**_fields(kind, found))
+  except errors.UserError:
+    raise
+  # The errors that the library raises for odd entries have no base.
+  except Exception as e:
+    reason = ' '.join(str(e).split())
+    raise errors.UserError(
+      f'config.json does not describe a {kind} model ({reason})'
+    ) from e
+  for name, value in vars(config).items():
+    most = _MOST_LENGTH if isinstance(value, int) else _LARGEST
+    if isinstance(value, int | float) and not abs(value) <= most:
+      raise errors.UserError(
+        f'config.json: {name}={value} is too large to compute with'
+      )
+  return config
+
+
+def _fields(kind: str, found) -> Json:
+  """Fields of ModelConfig from a transformers config."""
+  # Some classes know no head_dim: it is then what ModelConfig makes of None.
+  fields = {
+    ours: getattr(found, hf, None) for hf, ours in ENTRIES[kind].items()
+  }
+  fields |= _FIXED.get(kind, {})
+  name = 'hidden_activation' if 'gemma' in kind else 'hidden_act'
+  name = 'activation_function' if kind == 'gpt2' else name
+  if getattr(found, name) not in _ACTIVATIONS:
+    _refuse(name, getattr(found, name), _ACTIVATIONS)
+  fields['activation'] = _ACTIVATIONS[getattr(found, name)]
+  if kind == 'gpt2':
+    fields['mlp_width'] = fields['mlp_width'] or 4 * fields['width']
+    return fields | {'query_scale': None if found.scale_attn_weights else 1.0}
+  if kind != 'qwen2':
+    fields['attention_out_bias'] = fields.get('qkv_bias', False)
+  if 'gemma' in kind:
+    fields['query_scale'] = float(found.query_pre_attn_scalar) ** -0.5
+  types = getattr(found, 'layer_types', None)
+  if types is not None:
+    if unknown := set(types) - set(_LAYER_TYPES):
+      _refuse('layer_types', unknown.pop(), _LAYER_TYPES)
+    if kind == 'mistral' and len(set(types)) > 1:
+      _refuse('layer_types', types)  # its layers share one window
+    types = tuple(_LAYER_TYPES[t] for t in types)
+    if kind != 'mistral':
+      fields['layer_types'] = types
+  if types is None or 'sliding' in types:
+    fields['sliding_window'] = getattr(found, 'sliding_window', None)
+  return fields | _rotary(kind, found.rope_parameters)
+
+
+def _rotary(kind: str, given: Json) -> Json:
+  """Rotary fields; Gemma 3 has two bases, and scales its full layers only."""
+  fields = {}
+  if kind == 'gemma3_text':
+    if stray := set(given) - set(_LAYER_TYPES):
+      _refuse('rope_parameters', stray.pop(), _LAYER_TYPES)
+    local, given = given['sliding_attention'], given['full_attention']
+    if local['rope_type'] != 'default':
+      _refuse('rope_parameters', 'a scaling of the sliding layers')
+    fields['rope_theta_local'] = float(local['rope_theta'])
+  elif set(given) & set(_LAYER_TYPES):
+    _refuse('rope_parameters', 'one set for each layer type')
+  fields['rope_theta'] = float(given['rope_theta'])
+  fields['rotary_fraction'] = float(given.get('partial_rotary_factor', 1.0))
+  if kind != 'gpt_neox' and fields['rotary_fraction'] != 1.0:
+    _refuse('partial_rotary_factor', fields['rotary_fraction'])
+  scaling = given['rope_type']
+  if scaling not in ('default', 'linear', 'llama3'):
+    _refuse('rope_type', scaling, ('default', 'linear', 'llama3'))
+  if scaling != 'default':
+    fields |= {'rope_scaling': scaling, 'rope_factor': float(given['factor'])}
+  if scaling == 'llama3':
+    fields |= {
+      'rope_low_frequency': float(given['low_freq_factor']),
+      'rope_high_frequency': float(given['high_freq_factor']),
+      'rope_original_length': int(given['original_max_position_embeddings']),
+    }
+  return fields
+
+
+def _refuse(name: str, value, known=()) -> None:
+  known = f'; known are {", ".join(known)}' if known else ''
+  raise errors.UserError(
+    f'config.json: {name}={value!r} is not supported{known}'
+  )
+
+
+def _check_sizes(hf: Json) -> None:
+  """Refuses a size before anything of that size is made."""
+  for name in set().union(*ENTRIES.values()):
+    value = hf.get(name)
+    most = _MOST_LENGTH if 'position' in name else _MOST
+    most = _MOST_LAYERS if 'layers' in name or name == 'n_layer' else most
+    if isinstance(value, int) and value > most:
+      raise errors.UserError(
+        f'config.json: {name}={value}: expected at most {most}'
+      )
+
+
+# ---------------------------------------------------------------------- writing
+
+
+def write(kind: str, config: config_lib.ModelConfig) -> Json:
+  """Returns entries of config.json that `read` reads back, in both spellings.
+
+  Args:
+    kind: model_type.
+    config: a model that the family can hold, see `names.family_for`.
+  """
+  stored = {hf: getattr(config, ours) for hf, ours in ENTRIES[kind].items()}
+  activation = config.activation
+  if activation == 'gelu_tanh':
+    activation = 'gelu_new' if kind == 'gpt2' else 'gelu_pytorch_tanh'
+  if kind == 'gpt2':
+    return stored | {
+      'n_ctx': config.max_length,
+      'activation_function': activation,
+      'scale_attn_weights': config.query_scale is None,
+    }
+  stored |= {'hidden_act': activation} | _stored_rotary(kind, config)
+  if 'gemma' in kind:
+    stored['hidden_activation'] = activation
+    # transformers wants an integer here.
+    scale = config.query_scale or config.head_dim**-0.5
+    stored['query_pre_attn_scalar'] = round(scale**-2)
+  return stored | _stored_layers(kind, config)
+
+
+def _stored_layers(kind: str, config: config_lib.ModelConfig) -> Json:
+  """Windows and layer types, also for versions before `layer_types`."""
+  types = config.layer_types
+  window = config.sliding_window if 'sliding' in types else None
+  if kind in ('llama', 'gpt_neox'):
+    return {}
+  if kind == 'mistral':
+    return {'sliding_window': window}
+  names = {ours: hf for hf, ours in _LAYER_TYPES.items()}
+  stored = {
+    'sliding_window': window,
+    'layer_types': [names[kind] for kind in types],
+  }
+  if 'qwen' in kind:
+    # Qwen slides in all layers from this one on.
+    first = types.index('sliding') if window else config.num_layers
+    stored |= {'use_sliding_window': bool(window), 'max_window_layers': first}
+  if kind == 'gemma3_text' and 'full' in types:
+    # Every so many layers sees everything, where it can be said that way.
+    pattern = types.index('full') + 1
+    if all(
+      (t == 'full') == ((i + 1) % pattern == 0) for i, t in enumerate(types)
+    ):
+      stored['sliding_window_pattern'] = pattern
+  return stored
+
+
+def _stored_rotary(kind: str, config: config_lib.ModelConfig) -> Json:
+  scaling = {}
+  if config.rope_scaling != 'none':
+    scaling = {'rope_type': config.rope_scaling, 'factor': config.rope_factor}
+  if config.rope_scaling == 'llama3':
+    scaling |= {
+      'low_freq_factor': config.rope_low_frequency,
+      'high_freq_factor': config.rope_high_frequency,
+      'original_max_position_embeddings': config.rope_original_length,
+    }
+  theta = config.rope_theta
+  new = {'rope_type': 'default'} | scaling | {'rope_theta': theta}
+  stored: Json = {'rope_theta': theta, 'rope_parameters': new}
+  if scaling:
+    stored['rope_scaling'] = scaling
+  if kind == 'gemma3_text':
+    local = config.rope_theta_local or theta
+    stored['rope_local_base_freq'] = local
+    stored['rope_parameters'] = {
+      'full_attention': new,
+      'sliding_attention': {'rope_type': 'default', 'rope_theta': local},
+    }
+  if kind == 'gpt_neox':
+    new['partial_rotary_factor'] = config.rotary_fraction
+    stored['rotary_emb_base'] = theta
+    stored['rotary_pct'] = config.rotary_fraction
+  return stored

@@ -1,0 +1,305 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Opens a Hugging Face checkpoint and puts its weights onto the devices.
+
+`inspect` reads JSON and headers only and raises everything that is wrong at
+once; `load` then reads one tensor at a time, so that the host needs memory for
+the parameters, where they are kept there, and for the largest tensor.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from warm_jax import errors, files
+from warm_jax.hf import configs, names, tensors
+from warm_jax.models import config as config_lib
+
+PyTree = Any
+Sharding = jax.sharding.Sharding
+# One sharding for all leaves, or (path, shape) -> the sharding of a leaf.
+Shardings = Sharding | Callable[[str, tuple[int, ...]], Sharding]
+
+# Smaller leaves are converted by numpy: compiling for them takes longer.
+_COMPILE_FROM = 2**20
+# transformers' name of any head in memory; its files keep the family's name,
+# other writers may not.
+_LM_HEAD = 'lm_head.weight'
+_LARGEST = float(np.finfo(np.float32).max)
+_SMALLEST = float(np.finfo(np.float32).tiny)
+_MOST_NEW = 1_024  # rows that an embedding may lack
+_SHOWN = 8  # names in an error message
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """What is known about a checkpoint before its weights are read.
+
+  Attributes:
+    folder: where its files are.
+    source: path or id by which it was named.
+    family: table of names.
+    config: the model; its vocabulary may be larger than the stored one, see
+      `fit`.
+    hf_config: config.json.
+    names: {name in the table: stored name} of the tensors that are there.
+    reward_mean, reward_std: of its scores, as the exporter measured them; 0
+      and 1 if it did not.
+  """
+
+  folder: pathlib.Path
+  source: str
+  family: names.Family
+  config: config_lib.ModelConfig
+  hf_config: dict[str, Any]
+  names: Mapping[str, str]
+  reward_mean: float = 0.0
+  reward_std: float = 1.0
+
+
+def inspect(
+  source: str | pathlib.Path, compute_dtype: str = 'float32'
+) -> Checkpoint:
+  """Opens a checkpoint and compares its tensors with the family's table.
+
+  Args:
+    source: folder or hub id, see `tensors.find`.
+    compute_dtype: for `ModelConfig.compute_dtype`; parameters are float32
+      whatever the files hold.
+
+  Raises:
+    UserError: not found, a model that is not supported, or one line with all
+      missing, unexpected and misshapen tensors.
+  """
+  try:
+    folder = tensors.find(source, _described)
+    hf = files.read_json(folder / 'config.json')
+    family, config = _described(hf)
+    with tensors.Tensors(folder) as stored:
+      found = _names(family, config, hf, stored)
+    mean, std = _statistics(hf)
+  except errors.UserError as e:
+    # Which checkpoint: several may be opened by one command.
+    prefix = '' if str(source) in str(e) else f'{source}: '
+    raise errors.UserError(f'{prefix}{e}') from e
+  config = dataclasses.replace(config, compute_dtype=compute_dtype)
+  return Checkpoint(folder, str(source), family, config, hf, found, mean, std)
+
+
+def fit(checkpoint: Checkpoint, vocab_size: int) -> Checkpoint:
+  """Returns the checkpoint with a vocabulary of at least `vocab_size` tokens.
+
+  For a tokenizer that was given a padding token. `load` fills new rows with the
+  mean row; files often have rows to spare, and then nothing changes.
+
+  Raises:
+    UserError: far more tokens than rows, so the tokenizer is of another model.
+  """
+  rows = checkpoint.config.vocab_size
+  if vocab_size <= rows:
+    return checkpoint
+  if vocab_size > rows + _MOST_NEW:
+    raise errors.UserError(
+      f'{checkpoint.source}: its tokenizer has ids up to {vocab_size - 1}, its '
+      f'embedding {rows} rows: they do not belong together, fetch both again'
+    )
+  config = dataclasses.replace(checkpoint.config, vocab_size=vocab_size)
+  return dataclasses.replace(checkpoint, config=config)
+
+
+def load(
+  checkpoint: Checkpoint, head: str = 'lm', sharding: Shardings | None = None
+) -> PyTree:
+  """Reads the parameters, float32, in our layout.
+
+  Args:
+    checkpoint: from `inspect`.
+    head: 'lm', 'score' or 'none'.
+    sharding: where leaves go; None: the default device.
+
+  Returns:
+    {'backbone': ...} with 'lm_head' (untied embeddings) or 'score'.
+
+  Raises:
+    UserError: the checkpoint has no such head, or its scores were read at
+      another token than ours are (padding is the end of sequence).
+  """
+  params: dict[str, Any] = {}
+  with tensors.Tensors(checkpoint.folder) as stored:
+    for tensor in _wanted(checkpoint, head):
+      array = stored.read(checkpoint.names[tensor.name])
+      placed = []
+      for path, leaf in zip(tensor.leaves, tensor.to_leaves(array)):
+        leaf = _grown(leaf, path, checkpoint.config.vocab_size)
+        where: Any = sharding
+        if callable(sharding):
+          where = sharding(path, leaf.shape)
+        placed.append(_place(leaf, where))
+        *parents, last = path.split('/')
+        node = params
+        for name in parents:
+          node = node.setdefault(name, {})
+        node[last] = placed[-1]
+      # A second tensor must not be read before the first is on its device.
+      jax.block_until_ready(placed)
+  return params
+
+
+# ------------------------------------------------------------------- inspecting
+
+
+def _described(hf) -> tuple[names.Family, config_lib.ModelConfig]:
+  """The family and model of a config.json; refuses what may mean another."""
+  config = configs.read(hf)
+  family = names.FAMILIES[hf['model_type']]
+  known = [family.base_model, family.causal_lm, family.classifier]
+  given = hf.get('architectures') or []
+  if not isinstance(given, list) or any(name not in known for name in given):
+    # Another class may compute something else from the same tensors.
+    raise errors.UserError(
+      f'config.json: architectures={given!r} is not supported; known for '
+      f'{family.model_type} are {", ".join(known)}'
+    )
+  if hf.get('quantization_config'):
+    raise errors.UserError(
+      'config.json: quantization_config: quantised weights are not supported; '
+      'take the original checkpoint'
+    )
+  return family, config
+
+
+def _names(family, config, hf, stored) -> dict[str, str]:
+  """Stored names by the table's names; raises everything that does not fit."""
+  present = stored.tensors
+  backbone = family.tensors(config)
+  first = backbone[0].name
+  without = first.removeprefix(family.prefix)
+  # Checkpoints of the bare backbone, GPT-2's first ones among them.
+  prefix = '' if first not in present and without in present else family.prefix
+  lm_head = family.lm_head
+  if lm_head not in present and _LM_HEAD in present:
+    lm_head = _LM_HEAD
+  found = {
+    t.name: prefix + t.name.removeprefix(family.prefix) for t in backbone
+  }
+  shapes = {found[t.name]: t.shape for t in backbone}
+  shapes[names.SCORE] = (1, config.width)
+  shapes[lm_head] = (config.vocab_size, config.width)
+  needed = set(found.values())
+  if config.tied_embeddings:
+    embedding = found[first]
+    if embedding not in present and lm_head in present:
+      # Of two tied tensors, writers keep either.
+      found[first] = lm_head
+      needed -= {embedding}
+  elif family.causal_lm in (hf.get('architectures') or ()):
+    needed.add(lm_head)
+  problems = {
+    'missing': [n for n in shapes if n in needed - present.keys()],
+    'unexpected': [
+      n
+      for n in present
+      if n not in shapes and not re.fullmatch(family.ignored, '.' + n)
+    ],
+    'of another shape than config.json says': [
+      f'{n} {list(present[n].shape)} for {list(shape)}'
+      for n, shape in shapes.items()
+      if n in present and present[n].shape != tuple(shape)
+    ],
+    'not of floating point': [
+      f'{n} {present[n].dtype}'
+      for n in shapes
+      if n in present and not present[n].is_float
+    ],
+  }
+  lines = [
+    f'{len(which)} {problem} ({", ".join(which[:_SHOWN])}'
+    + (', ...)' if len(which) > _SHOWN else ')')
+    for problem, which in problems.items()
+    if which
+  ]
+  if lines:
+    raise errors.UserError(
+      f'the tensors are not those of a {family.name} model: {"; ".join(lines)}'
+    )
+  if config.tied_embeddings and lm_head in present and found[first] != lm_head:
+    # Versions of transformers disagree about what such a model computes.
+    if not np.array_equal(stored.read(lm_head), stored.read(found[first])):
+      raise errors.UserError(
+        f'{lm_head} differs from {found[first]}, to which config.json ties it: '
+        'set tie_word_embeddings to false there, or remove the tensor'
+      )
+  heads = {names.SCORE: names.SCORE, family.lm_head: lm_head}
+  return found | {k: name for k, name in heads.items() if name in present}
+
+
+def _statistics(hf: dict[str, Any]) -> tuple[float, float]:
+  """Mean and standard deviation of the scores, under either pair of names."""
+  mean = hf.get('reward_mean', hf.get('mean', 0.0))
+  std = hf.get('reward_std', hf.get('std', 1.0))
+  numbers = all(
+    type(x) in (int, float) and abs(x) <= _LARGEST for x in (mean, std)
+  )
+  if not numbers or std < _SMALLEST:
+    raise errors.UserError(
+      f'config.json: reward_mean={mean!r} and reward_std={std!r}: expected a '
+      'number and a positive number'
+    )
+  return float(mean), float(std)
+
+
+# ---------------------------------------------------------------------- loading
+
+
+def _wanted(checkpoint: Checkpoint, head: str) -> list[names.Tensor]:
+  """The tensors to read, as they are stored."""
+  hf = checkpoint.hf_config
+  as_stored = dataclasses.replace(
+    checkpoint.config, vocab_size=configs.read(hf).vocab_size
+  )
+  wanted = checkpoint.family.tensors(as_stored, head)
+  if missing := [t.name for t in wanted if t.name not in checkpoint.names]:
+    kind = {'lm': 'language-model', 'score': 'reward'}[head]
+    raise errors.UserError(
+      f'{checkpoint.source} has no {kind} head ({missing[0]})'
+    )
+  eos, pad = hf.get('eos_token_id'), hf.get('pad_token_id')
+  ends = eos if isinstance(eos, list) else [eos]
+  if head == 'score' and pad is not None and pad in ends:
+    raise errors.UserError(
+      f'{checkpoint.source}: config.json pads with its end-of-sequence token '
+      f'{pad}, so its scores belong to the token before; it would give others '
+      'here. Set a pad_token_id of its own if it was trained on the last token'
+    )
+  return wanted
+
+
+def _grown(leaf: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
+  """Appends mean rows to an embedding, mean columns to a head."""
+  axis = {'backbone/embed/embedding': 0, 'lm_head/kernel': 1}.get(path)
+  if axis is None or leaf.shape[axis] == vocab_size:
+    return leaf
+  leaf = leaf.astype(np.float32)
+  mean = leaf.mean(axis=axis, keepdims=True)
+  new = np.repeat(mean, vocab_size - leaf.shape[axis], axis=axis)
+  return np.concatenate([leaf, new], axis=axis)
+
+
+def _place(leaf: np.ndarray, sharding: Sharding | None) -> jax.Array:
+  """A leaf in float32 on its devices.
+
+  jax transposes faster than numpy while it copies. Large halves travel as they
+  are and become float32 on the device.
+  """
+  if leaf.dtype == np.float64 or leaf.size < _COMPILE_FROM:
+    leaf = leaf.astype(np.float32, copy=False)
+  if sharding is None:
+    return jax.device_put(leaf).astype(np.float32)
+  array = jax.make_array_from_callback(
+    leaf.shape, sharding, lambda index: leaf[index]
+  )
+  return array.astype(np.float32)

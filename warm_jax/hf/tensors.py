@@ -1,0 +1,401 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Finds the folder of a checkpoint; reads and writes its tensors in parts.
+
+The safetensors library judges a file before it is used; the bytes are then read
+and written in parts, so that a process holds a part of one tensor. A mapped
+file, as the library reads it, counts as memory while its pages are in use, and
+the library's `save_file` needs a whole shard in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from warm_jax import errors, files
+
+DTYPES = {
+  'F64': np.dtype(np.float64),
+  'F32': np.dtype(np.float32),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+  'I64': np.dtype(np.int64),
+  'I32': np.dtype(np.int32),
+  'I16': np.dtype(np.int16),
+  'I8': np.dtype(np.int8),
+  'U64': np.dtype(np.uint64),
+  'U32': np.dtype(np.uint32),
+  'U16': np.dtype(np.uint16),
+  'U8': np.dtype(np.uint8),
+  'BOOL': np.dtype(np.bool_),
+}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+INDEX = 'model.safetensors.index.json'
+
+# Weights under their usual names only: some repositories hold them twice, as
+# `consolidated` or `original/` files as well.
+_WEIGHTS = ['model.safetensors', 'model-*-of-*.safetensors']
+_SMALL = ['*.json', '*.jinja', 'tokenizer.model', 'merges.txt', 'vocab.txt']
+_HUB_ID = re.compile(r'[\w.-]+(/[\w.-]+)?(@[\w./-]+)?')
+
+
+# ---------------------------------------------------------------------- finding
+
+
+def find(
+  source: str | pathlib.Path, check: Callable[[dict], None] | None = None
+) -> pathlib.Path:
+  """Returns the folder of a checkpoint, fetched from the hub if need be.
+
+  A folder on this machine comes first. Anything else is an id on the hub,
+  'name', 'owner/name' or 'owner/name@revision', which huggingface_hub fetches
+  into its own cache or finds there (HF_HOME, HF_HUB_OFFLINE and HF_TOKEN work
+  as usual). Only safetensors are fetched as weights.
+
+  Args:
+    source: folder or id.
+    check: called with config.json before any weights are fetched; may raise.
+
+  Raises:
+    UserError: neither a folder nor an id that could be fetched, or no
+      config.json in it.
+  """
+  folder = pathlib.Path(source).expanduser()
+  is_local = folder.is_dir()
+  if not is_local:
+    if folder.exists() or not _HUB_ID.fullmatch(str(source)):
+      raise errors.UserError(f'no folder {source}, and it is no id on the hub')
+    folder = _fetch(str(source), _SMALL)
+  if (folder / 'adapter_config.json').exists():
+    if not (folder / 'config.json').exists():
+      raise errors.UserError(
+        f'{source} holds an adapter, not a model: merge it into its base '
+        '(merge_and_unload of peft) and save that'
+      )
+  if check is not None:
+    check(files.read_json(folder / 'config.json'))
+  return folder if is_local else _fetch(str(source), _SMALL + _WEIGHTS)
+
+
+def _fetch(source: str, patterns: list[str]) -> pathlib.Path:
+  import huggingface_hub
+
+  repo, _, revision = source.partition('@')
+  try:
+    folder = huggingface_hub.snapshot_download(
+      repo,
+      revision=revision or None,
+      allow_patterns=patterns,
+      # A pattern without a slash would match in subfolders too.
+      ignore_patterns=['*/*'],
+    )
+  # The library's errors have many types and no base.
+  except Exception as e:
+    reason = str(e).strip().split('\n')[0] or type(e).__name__
+    raise errors.UserError(
+      f'no folder {source}, and the hub did not give it: {reason}'
+    ) from e
+  return pathlib.Path(folder)
+
+
+# ---------------------------------------------------------------------- reading
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """One tensor of a file; `offset` is that of its first byte."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  file: str
+  offset: int
+
+  @property
+  def size(self) -> int:
+    """Number of entries."""
+    return math.prod(self.shape)
+
+  @property
+  def is_float(self) -> bool:
+    """Whether it takes part in arithmetic (bfloat16 is no np.floating)."""
+    return self.dtype.kind == 'f' or self.dtype == DTYPES['BF16']
+
+
+class Tensors:
+  """The tensors of a folder of safetensors, in one file or in shards.
+
+  Use it in a `with`; files stay open meanwhile, and threads may read at a time.
+
+  Attributes:
+    folder: where the files are.
+    tensors: {stored name: Stored}.
+  """
+
+  def __init__(self, folder: str | pathlib.Path):
+    """Reads the headers.
+
+    Raises:
+      UserError: no safetensors there (pickles are refused), a shard is missing
+        or damaged, or a dtype that numpy does not have.
+    """
+    self.folder = pathlib.Path(folder)
+    self.tensors: dict[str, Stored] = {}
+    self._files: dict[str, int] = {}
+    index = _weight_map(self.folder)
+    try:
+      for name in sorted({*index.values()}) or ['model.safetensors']:
+        self._open(name)
+      for name, file in index.items():
+        if name not in self.tensors or self.tensors[name].file != file:
+          raise errors.UserError(
+            f'{self.folder / file} does not hold {name}, as {INDEX} says; '
+            'fetch both again'
+          )
+    except BaseException:
+      self.close()
+      raise
+
+  def read_into(self, name: str, start: int, out: np.ndarray) -> None:
+    """Fills `out` [n], of the stored dtype, with entries start, start + 1, ...
+
+    Raises:
+      UserError: the file became shorter meanwhile.
+    """
+    tensor = self.tensors[name]
+    data = out.view(np.uint8).data
+    offset = tensor.offset + start * tensor.dtype.itemsize
+    while data:
+      count = os.preadv(self._files[tensor.file], [data], offset)
+      if not count:
+        raise errors.UserError(f'{self.folder / tensor.file} is cut off')
+      data, offset = data[count:], offset + count
+
+  def read(self, name: str) -> np.ndarray:
+    """Returns a whole tensor, in its stored shape and dtype."""
+    tensor = self.tensors[name]
+    flat = np.empty(tensor.size, tensor.dtype)
+    self.read_into(name, 0, flat)
+    return flat.reshape(tensor.shape)
+
+  def close(self) -> None:
+    """Closes the files."""
+    for file in self._files.values():
+      os.close(file)
+    self._files = {}
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc):
+    self.close()
+
+  def _open(self, name: str) -> None:
+    path = self.folder / name
+    files.check_file(path)
+    try:
+      # The library refuses offsets, shapes and dtypes that do not fit the file;
+      # strict JSON the tensor that is there twice.
+      with safetensors.safe_open(path, 'numpy'):
+        file = self._files[name] = os.open(path, os.O_RDONLY)
+      size = int.from_bytes(os.pread(file, 8, 0), 'little')
+      header = files.loads(os.pread(file, size, 8))
+    except (OSError, ValueError, safetensors.SafetensorError) as e:
+      raise errors.UserError(
+        f'{path} is not a whole safetensors file ({e}); fetch it again'
+      ) from e
+    header.pop('__metadata__', None)
+    for tensor, entry in header.items():
+      if entry['dtype'] not in DTYPES:
+        raise errors.UserError(
+          f'{path}: {tensor} is stored as {entry["dtype"]}; known are '
+          f'{", ".join(DTYPES)}'
+        )
+      if tensor in self.tensors:
+        raise errors.UserError(
+          f'{path} and {self.tensors[tensor].file} both hold {tensor}; which of '
+          'them counts would depend on the reader, fetch the model again'
+        )
+      shape, begin = tuple(entry['shape']), entry['data_offsets'][0]
+      dtype = DTYPES[entry['dtype']]
+      self.tensors[tensor] = Stored(shape, dtype, name, 8 + size + begin)
+
+
+def _weight_map(folder: pathlib.Path) -> dict[str, str]:
+  """{tensor: file} of the index of a sharded model; empty for a single file."""
+  index = folder / INDEX
+  if (folder / 'model.safetensors').exists():
+    return {}
+  if not index.exists():
+    if any(folder.glob('model-*-of-*.safetensors')):
+      raise errors.UserError(
+        f'{folder} holds shards without their {INDEX}; fetch it as well'
+      )
+    raise errors.UserError(
+      f'{folder} has no model.safetensors nor shards of it; pickled weights '
+      '(.bin, .pt) can run code when opened and are refused: write them anew '
+      'with save_pretrained of transformers'
+    )
+  weight_map = files.read_json(index).get('weight_map')
+  is_map = isinstance(weight_map, dict) and bool(weight_map)
+  for name in weight_map.values() if is_map else ():
+    # A downloaded index has no business outside its folder.
+    is_map &= isinstance(name, str) and name.endswith('.safetensors')
+    is_map = is_map and pathlib.PurePath(name).name == name
+  if not is_map:
+    raise errors.UserError(
+      f'{index} is not an index of shards: its weight_map must name a '
+      'safetensors file in the folder for each tensor'
+    )
+  return weight_map
+
+
+# ---------------------------------------------------------------------- writing
+
+
+class Writer:
+  """Writes a model as `model.safetensors`, or as shards with their index.
+
+  The shapes are known beforehand, so the headers go first; tensors or parts of
+  them follow in any order and from any thread. Use it in a `with`, in a folder
+  that is not yet in use (`files.new_folder`).
+
+  Attributes:
+    names: of the files of tensors.
+    num_bytes: of all tensors together.
+  """
+
+  def __init__(
+    self,
+    folder: str | pathlib.Path,
+    plan: Sequence[tuple[str, tuple[int, ...], np.dtype]],
+    max_shard_bytes: float = 5e9,
+  ):
+    """Writes the headers.
+
+    Args:
+      folder: an existing folder.
+      plan: (name, shape, dtype) of every tensor; shards are filled in this
+        order.
+      max_shard_bytes: of tensors in one file; a larger tensor stands alone.
+    """
+    import huggingface_hub
+
+    self._plan = {name: (shape, np.dtype(d)) for name, shape, d in plan}
+    sizes = {
+      name: math.prod(shape) * dtype.itemsize
+      for name, (shape, dtype) in self._plan.items()
+    }
+    split = huggingface_hub.split_state_dict_into_shards_factory(
+      sizes,
+      get_storage_size=lambda size: size,
+      filename_pattern='model{suffix}.safetensors',
+      max_shard_size=int(max_shard_bytes),
+    )
+    self.names = list(split.filename_to_tensors)
+    self.num_bytes = self._left = sum(sizes.values())
+    self._places: dict[str, tuple[int, int]] = {}  # file, offset of its bytes
+    self._files: list[int] = []
+    self._lock = threading.Lock()
+    folder = pathlib.Path(folder)
+    if split.is_sharded:
+      index = {
+        'metadata': {'total_size': self.num_bytes},
+        'weight_map': dict(sorted(split.tensor_to_filename.items())),
+      }
+      (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n')
+    for file, tensors in split.filename_to_tensors.items():
+      self._start(folder / file, tensors, sizes)
+
+  def write(self, name: str, array: np.ndarray) -> None:
+    """Writes a whole tensor; `array` has the planned shape."""
+    if array.shape != tuple(self._plan[name][0]):
+      raise ValueError(f'{name}: {array.shape} for {self._plan[name][0]}')
+    self.write_part(name, 0, array.reshape(-1))
+
+  def write_part(self, name: str, start: int, values: np.ndarray) -> None:
+    """Writes values [n] as entries start, start + 1, ... of the flat tensor.
+
+    Parts must not overlap. Threads may write different parts at a time.
+    """
+    shape, dtype = self._plan[name]
+    if values.dtype != dtype or start + values.size > math.prod(shape):
+      raise ValueError(
+        f'{name}: {values.dtype} [{values.size}] at {start} does not fit '
+        f'{dtype} {list(shape)}'
+      )
+    file, offset = self._places[name]
+    data = np.ascontiguousarray(values).view(np.uint8).data
+    with self._lock:
+      self._left -= len(data)
+    _write_at(file, data, offset + start * dtype.itemsize)
+
+  def close(self) -> None:
+    """Closes the files.
+
+    Raises:
+      ValueError: bytes are missing.
+    """
+    for file in self._files:
+      os.close(file)
+    self._files = []
+    if self._left:
+      raise ValueError(f'{self._left} bytes of tensors were not written')
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, *exc):
+    if kind is not None:
+      self._left = 0  # what happened is reported, not what is missing
+    self.close()
+
+  def _start(self, path: pathlib.Path, names, sizes) -> None:
+    """Opens one file, writes its header and notes where its tensors go."""
+    header: dict = {'__metadata__': {'format': 'pt'}}
+    at = 0
+    # Wide types first, so that every tensor is aligned to its own type.
+    for name in sorted(names, key=lambda n: -self._plan[n][1].itemsize):
+      shape, dtype = self._plan[name]
+      header[name] = {
+        'dtype': _CODES[dtype],
+        'shape': [int(n) for n in shape],
+        'data_offsets': [at, at + sizes[name]],
+      }
+      at += sizes[name]
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+    self._files.append(file)
+    _write_at(file, memoryview(len(text).to_bytes(8, 'little') + text), 0)
+    os.ftruncate(file, 8 + len(text) + at)
+    for name in names:
+      begin = header[name]['data_offsets'][0]
+      self._places[name] = (file, 8 + len(text) + begin)
+
+
+def _write_at(file: int, data: memoryview, offset: int) -> None:
+  # One call may write less: at most 2 GiB, or what still fits on the disk.
+  while data:
+    written = os.pwrite(file, data, offset)
+    data, offset = data[written:], offset + written
+
+
+def rounding_sentence(rounding: Mapping[str, float]) -> str:
+  """Says what storing in bfloat16 cost: {'of_weights'} and 'of_change'."""
+  change = ''
+  if 'of_change' in rounding:
+    change = f', and by {rounding["of_change"]:.2g} of what they had changed'
+  return (
+    'Rounding to bfloat16 moved the weights by '
+    f'{rounding["of_weights"]:.2g} of their norm{change}.'
+  )

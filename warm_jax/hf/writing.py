@@ -1,0 +1,426 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Writes our parameters as folders that transformers opens as they are.
+
+  config.json, model.safetensors (or shards and their index), the tokenizer,
+  README.md; of language models generation_config.json
+
+One tensor at a time is converted and written. The folder appears under its name
+when it is whole, and takes the place of an earlier export only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from warm_jax import __version__, errors, files, members
+from warm_jax.data import formats
+from warm_jax.hf import configs, names, tensors
+from warm_jax.models import config as config_lib
+
+PyTree = Any
+DTYPES = {'float32': tensors.DTYPES['F32'], 'bfloat16': tensors.DTYPES['BF16']}
+_STRIP = 16  # columns; 64 bytes of float32
+
+# Entries of the base's config.json that describe its own file or head.
+_NOT_INHERITED = (
+  '_name_or_path',
+  'architectures',
+  'auto_map',
+  'dtype',
+  'id2label',
+  'label2id',
+  'mean',
+  'num_labels',
+  'problem_type',
+  'prompt_template',
+  'quantization_config',
+  'reward_mean',
+  'reward_std',
+  'std',
+  'torch_dtype',
+  'warm_jax_version',
+)
+
+
+def save_reward_model(
+  folder: str | pathlib.Path,
+  params: PyTree,
+  config: config_lib.ModelConfig,
+  tokenizer: Any,
+  *,
+  reward_mean: float = 0.0,
+  reward_std: float = 1.0,
+  **options,
+) -> dict[str, Any]:
+  """Writes a reward model as <Family>ForSequenceClassification, one label.
+
+  Its score is the raw one. The mean and deviation are entries of config.json
+  (reward_mean, reward_std, and mean, std), since the head has no bias.
+
+  Args:
+    folder: to write; a new one, or an earlier export.
+    params: {'backbone': ..., 'score': {'kernel' [D]}}, arrays of any kind.
+    config: of the model.
+    tokenizer: `data.tokenizer.Tokenizer`; it pads with a token of its own.
+    reward_mean, reward_std: of raw scores over reference responses.
+    **options: all of them optional.
+      base: what the run started from, `reading.Checkpoint` or a config.json as
+        a dict. It gives the family, and its other entries are kept. Without
+        one a family that fits is found.
+      dtype: of the file; 'bfloat16' prints what rounding costs.
+      card: text of README.md.
+      prompt_template: what stood around plain prompts in training; an entry of
+        config.json, and the chat template of a tokenizer that has none.
+      max_shard_bytes: larger models are cut into files of at most this.
+
+  Returns:
+    'folder', 'model_type', 'architecture', 'dtype', 'files', 'parameters',
+    'bytes', and 'rounding' (None in float32, else {'of_weights'} and, if the
+    base can be read, {'of_change'}: norms of the rounding error relative to the
+    weights and to their change since the base).
+
+  Raises:
+    UserError: no family holds the model, leaves that do not fit, NaN, padding
+      equal to the end of sequence, a folder that is no export.
+  """
+  mean, std = float(reward_mean), float(reward_std)
+  if not (math.isfinite(mean) and 0 < std < math.inf):
+    raise errors.UserError(
+      f'{folder}: reward_mean={mean}, reward_std={std}; expected a number and a '
+      'positive number'
+    )
+  entries = {
+    'num_labels': 1,
+    'id2label': {'0': 'LABEL_0'},
+    'label2id': {'LABEL_0': 0},
+    'reward_mean': mean,
+    'reward_std': std,
+    # The names that OpenRLHF reads.
+    'mean': mean,
+    'std': std,
+  }
+  return _save(folder, params, config, tokenizer, 'score', entries, **options)
+
+
+def save_language_model(
+  folder: str | pathlib.Path,
+  params: PyTree,
+  config: config_lib.ModelConfig,
+  tokenizer: Any,
+  **options,
+) -> dict[str, Any]:
+  """Writes a language model, also a policy, as <Family>ForCausalLM.
+
+  Args:
+    folder: as in `save_reward_model`, like the options, result and errors.
+    params: {'backbone': ...} with 'lm_head' where embeddings are not tied.
+    config: of the model.
+    tokenizer: its end of sequence ends a generation.
+    **options: see there.
+  """
+  return _save(folder, params, config, tokenizer, 'lm', {}, **options)
+
+
+def _save(
+  folder,
+  params,
+  config,
+  tokenizer,
+  head,
+  entries,
+  *,
+  base: Any = None,
+  dtype: str = 'float32',
+  card: str = '',
+  prompt_template: str = '{prompt}',
+  max_shard_bytes: float = 5e9,
+) -> dict[str, Any]:
+  folder = pathlib.Path(folder).expanduser()
+  if dtype not in DTYPES:
+    raise errors.UserError(f'dtype is {dtype!r}; known: {", ".join(DTYPES)}')
+  inherited = dict(getattr(base, 'hf_config', base) or {})
+  if inherited:
+    configs.read(inherited)  # refuses other model types
+    family = names.FAMILIES[inherited['model_type']]
+  else:
+    family = names.family_for(config)
+  plan = family.tensors(config, head)
+  leaves = members.named_leaves(params)
+  _check_leaves(leaves, plan, folder)
+  stored_config = _stored_config(family, config, inherited, tokenizer, folder)
+  architecture = family.classifier if head == 'score' else family.causal_lm
+  stored_config |= {
+    'architectures': [architecture],
+    # One spelling for today's transformers, one for that before 5.
+    'dtype': dtype,
+    'torch_dtype': dtype,
+    'warm_jax_version': __version__,
+    # Kept for `warm score`, and for whoever scores plain prompts.
+    'prompt_template': prompt_template,
+    **entries,
+  }
+  with contextlib.ExitStack() as stack:
+    new = stack.enter_context(files.new_folder(folder, _is_export(folder)))
+    _write_json(new / 'config.json', stored_config)
+    if head == 'lm':
+      generation = _generation(base, stored_config)
+      _write_json(new / 'generation_config.json', generation)
+    side = 'right' if head == 'score' else None
+    _save_tokenizer(new, tokenizer, prompt_template, side)
+    _check_tokenizer(new, tokenizer, folder)
+    if card:
+      (new / 'README.md').write_text(card, encoding='utf-8')
+    before = None
+    if dtype == 'bfloat16' and hasattr(base, 'names'):
+      before = stack.enter_context(tensors.Tensors(base.folder))
+    target = stack.enter_context(
+      tensors.Writer(
+        new, [(t.name, t.shape, DTYPES[dtype]) for t in plan], max_shard_bytes
+      )
+    )
+    sums = np.zeros(3)
+    for tensor in plan:
+      array = tensor.to_stored([_host(leaves[p]) for p in tensor.leaves])
+      if not np.isfinite(array).all():
+        raise errors.UserError(
+          f'{tensor.leaves[0]} holds NaN or infinity; {folder} is not written'
+        )
+      stored = _in_order(array, DTYPES[dtype])
+      target.write(tensor.name, stored)
+      if dtype == 'bfloat16':
+        old = base.names.get(tensor.name) if before else None
+        old = before.read(old) if before and old else None
+        sums += _squares(array, stored, old)
+  rounding = None
+  if dtype == 'bfloat16':
+    lost, weights, change = np.sqrt(sums)
+    rounding = {'of_weights': float(lost / weights) if weights else 0.0}
+    rounding |= {'of_change': float(lost / change)} if change else {}
+    print(f'{folder}: {tensors.rounding_sentence(rounding)}')
+  return {
+    'folder': str(folder),
+    'model_type': family.model_type,
+    'architecture': architecture,
+    'dtype': dtype,
+    'files': target.names,
+    'parameters': sum(math.prod(t.shape) for t in plan),
+    'bytes': target.num_bytes,
+    'rounding': rounding,
+  }
+
+
+def _is_export(folder: pathlib.Path) -> bool:
+  """Whether warm_jax wrote the folder, so that it may be replaced."""
+  try:
+    return 'warm_jax_version' in files.read_json(folder / 'config.json')
+  except errors.UserError:
+    return False
+
+
+# ---------------------------------------------------------------------- weights
+
+
+def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
+  """Raises one line with all that keeps the leaves from being stored."""
+  wanted = {
+    path: tuple(shape)
+    for tensor in plan
+    for path, shape in zip(tensor.leaves, tensor.leaf_shapes, strict=True)
+  }
+  problems = [f'{path} is missing' for path in wanted if path not in leaves]
+  problems += [f'{path} has no place' for path in leaves if path not in wanted]
+  problems += [
+    f'{path} is {list(np.shape(leaves[path]))}, not {list(shape)}'
+    for path, shape in wanted.items()
+    if path in leaves and np.shape(leaves[path]) != shape
+  ]
+  if problems:
+    more = f', and {len(problems) - 4} more' if len(problems) > 4 else ''
+    raise errors.UserError(
+      f'{folder}: the parameters do not fit the config: '
+      f'{", ".join(problems[:4])}{more}'
+    )
+
+
+def _host(leaf) -> np.ndarray:
+  return np.asarray(jax.device_get(leaf)).astype(np.float32, copy=False)
+
+
+def _in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  """A tensor as the file has it; matrices, mostly transposed views, in strips.
+
+  numpy transposes a large matrix five times faster in strips of one cache line.
+  """
+  if array.ndim != 2 or array.flags.c_contiguous:
+    return np.ascontiguousarray(array, dtype)
+  out = np.empty(array.shape, dtype)
+  for i in range(0, array.shape[1], _STRIP):
+    out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
+  return out
+
+
+def _squares(exact, rounded, before) -> np.ndarray:
+  """Squared norms [3]: of the rounding error, the weights, their change."""
+
+  def square(x):
+    flat = x.reshape(-1)
+    return np.einsum('i,i->', flat, flat, dtype=np.float64)
+
+  change = 0.0
+  if before is not None:
+    # A vocabulary may have grown since: its first rows were there.
+    change = square(exact[: len(before)] - before.astype(np.float32))
+  return np.array([square(rounded - exact), square(exact), change])
+
+
+# ----------------------------------------------------------------------- config
+
+
+def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
+  """config.json without what depends on the head.
+
+  The base's entries are kept in its own spelling; entries that define the
+  mathematics are added in the spelling that it lacks.
+  """
+  kind = family.model_type
+  ours = configs.write(kind, config)
+  kept = {k: v for k, v in inherited.items() if k not in _NOT_INHERITED}
+  entries = {'model_type': kind, 'use_cache': True, **ours, **kept}
+  entries['vocab_size'] = config.vocab_size
+  again = configs.write(kind, configs.read(entries))
+  for key in ours:
+    if ours[key] != again.get(key):
+      raise errors.UserError(
+        f'{folder}: the config of the parameters is not that of the base: '
+        f'{key} is {ours[key]!r} and {again.get(key)!r}'
+      )
+  if tokenizer.vocab_size > config.vocab_size:
+    raise errors.UserError(
+      f'{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model '
+      f'{config.vocab_size} embeddings'
+    )
+  # A base may end a response with any of several tokens.
+  ends = entries.get('eos_token_id')
+  ends = ends if isinstance(ends, list) else [ends]
+  if tokenizer.eos_id not in ends:
+    entries['eos_token_id'] = tokenizer.eos_id
+    ends = [tokenizer.eos_id]
+  if tokenizer.pad_id is None or tokenizer.pad_id in ends:
+    raise errors.UserError(
+      f'{folder}: the tokenizer pads with {tokenizer.pad_id}, an end of '
+      'sequence; others would read the reward at the wrong token, give it a '
+      'padding token of its own'
+    )
+  entries['pad_token_id'] = tokenizer.pad_id
+  if tokenizer.bos_id is not None:
+    entries['bos_token_id'] = tokenizer.bos_id
+  return entries
+
+
+def _generation(base, stored_config) -> dict[str, Any]:
+  """The base's generation_config.json, with our special tokens."""
+  path = getattr(base, 'folder', pathlib.Path()) / 'generation_config.json'
+  found = (
+    files.read_json(path) if hasattr(base, 'folder') and path.exists() else {}
+  )
+  for key in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
+    if stored_config.get(key) is not None:
+      found[key] = stored_config[key]
+  return found
+
+
+def _write_json(path: pathlib.Path, value) -> None:
+  text = json.dumps(value, indent=2) + '\n'
+  path.write_text(text)
+
+
+# -------------------------------------------------------------------- tokenizer
+
+# In transformers 5 the same class has a second name, unknown to version 4.
+_CLASS = {'TokenizersBackend': 'PreTrainedTokenizerFast'}
+# Texts that tokenizers of different kinds part differently.
+_PROBES = ['the cat sat on 1234 mats', "It's  two\n\nlines, isn't it?\tYES"]
+# How the tokenizer was opened, which is not the next reader's business.
+_OPENING = ('is_local', 'local_files_only', 'backend', 'name_or_path')
+
+
+def _save_tokenizer(folder, tokenizer, prompt_template, padding_side) -> None:
+  """Writes a tokenizer with which others get the ids of training.
+
+  transformers writes the files. Corrected in them: no token_type_ids, a class
+  that versions before 5 know, a beginning of sequence where training had one, a
+  chat template.
+  """
+  tokenizer.hf.save_pretrained(str(folder))
+  path = folder / 'tokenizer_config.json'
+  config = json.loads(path.read_text(encoding='utf-8'))
+  config = {k: v for k, v in config.items() if k not in _OPENING}
+  name = config.get('tokenizer_class')
+  config['tokenizer_class'] = _CLASS.get(name, name)
+  config['model_input_names'] = ['input_ids', 'attention_mask']
+  if padding_side is not None:
+    config['padding_side'] = padding_side
+  _write_json(path, config)
+  if tokenizer.bos_id is not None:
+    _add_beginning(folder / 'tokenizer.json', tokenizer)
+  if not tokenizer.hf.chat_template:
+    template = formats.plain_template(prompt_template)
+    if tokenizer.bos_id is not None:
+      # Templates write it themselves: transformers adds none behind them.
+      template = '{{ bos_token }}' + template
+    (folder / 'chat_template.jinja').write_text(template, encoding='utf-8')
+
+
+def _add_beginning(path: pathlib.Path, tokenizer) -> None:
+  """Makes the tokenizer put the beginning of sequence before each text.
+
+  We put it there by hand, so tokenizers need not; other readers expect it.
+  """
+  ids = tokenizer.hf('a')['input_ids']
+  if ids[:1] == [tokenizer.bos_id] or not path.exists():
+    return
+  content = json.loads(path.read_text(encoding='utf-8'))
+  bos = tokenizer.hf.bos_token
+  begin = {'SpecialToken': {'id': bos, 'type_id': 0}}
+  first, second = ({'Sequence': {'id': x, 'type_id': 0}} for x in 'AB')
+  ids = {'id': bos, 'ids': [tokenizer.bos_id], 'tokens': [bos]}
+  added = {
+    'type': 'TemplateProcessing',
+    'single': [begin, first],
+    'pair': [begin, first, second],
+    'special_tokens': {bos: ids},
+  }
+  before = content.get('post_processor')
+  both = {'type': 'Sequence', 'processors': [before, added]}
+  content['post_processor'] = both if before else added
+  path.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
+
+
+def _check_tokenizer(folder, tokenizer, name) -> None:
+  """Opens what was saved as its users will, and compares ids.
+
+  For some model types transformers takes a tokenizer class of the family,
+  whatever the files say, and does not mention it.
+  """
+  import transformers
+
+  opened = transformers.AutoTokenizer.from_pretrained(
+    str(folder), local_files_only=True, trust_remote_code=False
+  )
+  begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+  given = opened(_PROBES)['input_ids']
+  for text, ids, got in zip(_PROBES, tokenizer.encode(_PROBES), given):
+    got = got[:-1] if got[-1:] == [tokenizer.eos_id] else got
+    if got != begin + ids:
+      raise errors.UserError(
+        f'{name}: transformers opens this tokenizer as {type(opened).__name__} '
+        f'and makes other ids of {text!r} than the model was trained on; give '
+        'the model the shape of another family, or a tokenizer of this one'
+      )
