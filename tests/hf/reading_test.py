@@ -28,12 +28,12 @@ EMBEDDING = 'model.embed_tokens.weight'
 def change(tmp_path):
   """Copies a fixture and changes its tensors and config.json."""
 
-  def make(name='llama', tensors=lambda x: x, **entries):
+  def make(name='llama', values=lambda x: x, **entries):
     folder = tmp_path / name.replace('/', '_')
     folder.mkdir(exist_ok=True)
     source = FIXTURES / name
     stored = safetensors.numpy.load_file(source / 'model.safetensors')
-    safetensors.numpy.save_file(tensors(stored), folder / 'model.safetensors')
+    safetensors.numpy.save_file(values(stored), folder / 'model.safetensors')
     config = json.loads((source / 'config.json').read_text()) | entries
     (folder / 'config.json').write_text(json.dumps(config))
     return folder
@@ -77,16 +77,16 @@ def test_a_standard_deviation_of_zero_is_refused(change):
 
 
 def test_all_that_does_not_fit_is_said_at_once(change):
-  def spoil(tensors):
-    del tensors['model.layers.0.mlp.up_proj.weight']
-    del tensors['model.norm.weight']
-    tensors['model.layers.2.mlp.up_proj.weight'] = np.zeros((24, 16))
-    tensors['v_head.bias'] = np.zeros(1)
-    tensors[EMBEDDING] = tensors[EMBEDDING][:50]
-    tensors['model.layers.1.mlp.up_proj.weight'] = np.zeros((24, 16), np.int8)
-    return tensors
+  def spoil(values):
+    del values['model.layers.0.mlp.up_proj.weight']
+    del values['model.norm.weight']
+    values['model.layers.2.mlp.up_proj.weight'] = np.zeros((24, 16))
+    values['v_head.bias'] = np.zeros(1)
+    values[EMBEDDING] = values[EMBEDDING][:50]
+    values['model.layers.1.mlp.up_proj.weight'] = np.zeros((24, 16), np.int8)
+    return values
 
-  message = refused(change(tensors=spoil), 'not those of a Llama model')
+  message = refused(change(values=spoil), 'not those of a Llama model')
   assert (
     '2 missing (model.layers.0.mlp.up_proj.weight, model.norm.weight)'
     in message
@@ -99,16 +99,16 @@ def test_all_that_does_not_fit_is_said_at_once(change):
 
 
 def test_long_lists_are_cut_and_counted(change):
-  def rename(tensors):
-    return {f'base.{name}': value for name, value in tensors.items()}
+  def rename(values):
+    return {f'base.{name}': value for name, value in values.items()}
 
-  message = refused(change(tensors=rename), '20 missing .*, ...*20 unexpected')
+  message = refused(change(values=rename), '20 missing .*, ...*20 unexpected')
   assert message.count('base.') == 8
 
 
 def test_a_score_of_several_labels_is_misshapen(change):
-  def widen(tensors):
-    return tensors | {'score.weight': np.zeros((2, 16), np.float32)}
+  def widen(values):
+    return values | {'score.weight': np.zeros((2, 16), np.float32)}
 
   refused(
     change('llama/reward', widen), r'score.weight \[2, 16\] for \[1, 16\]'
@@ -170,9 +170,9 @@ def test_the_tree_is_that_of_a_new_model(name):
 
 
 def test_a_language_model_without_its_head_is_refused(change):
-  def behead(tensors):
-    del tensors['lm_head.weight']
-    return tensors
+  def behead(values):
+    del values['lm_head.weight']
+    return values
 
   refused(change('qwen3', behead), '1 missing .lm_head.weight')
   # A bare backbone is none, and has none.
@@ -182,10 +182,10 @@ def test_a_language_model_without_its_head_is_refused(change):
 
 
 def test_a_bare_backbone_without_prefix(change):
-  def strip(tensors):
-    return {k.removeprefix('model.'): v for k, v in tensors.items()}
+  def strip(values):
+    return {k.removeprefix('model.'): v for k, v in values.items()}
 
-  found = reading.inspect(change(tensors=strip, architectures=['LlamaModel']))
+  found = reading.inspect(change(values=strip, architectures=['LlamaModel']))
   chex.assert_trees_all_equal(
     reading.load(found), reading.load(reading.inspect(FIXTURES / 'llama'))
   )
@@ -193,27 +193,27 @@ def test_a_bare_backbone_without_prefix(change):
 
 def test_tied_tensors_may_be_stored_twice_or_under_the_other_name(change):
   expected = reading.load(reading.inspect(FIXTURES / 'llama'))
-  twice = change(tensors=lambda x: x | {'lm_head.weight': x[EMBEDDING]})
+  twice = change(values=lambda x: x | {'lm_head.weight': x[EMBEDDING]})
   chex.assert_trees_all_equal(reading.load(reading.inspect(twice)), expected)
 
-  def other(tensors):
-    tensors['lm_head.weight'] = tensors.pop(EMBEDDING)
-    return tensors
+  def other(values):
+    values['lm_head.weight'] = values.pop(EMBEDDING)
+    return values
 
   chex.assert_trees_all_equal(
-    reading.load(reading.inspect(change(tensors=other))), expected
+    reading.load(reading.inspect(change(values=other))), expected
   )
 
 
 def test_a_head_that_is_tied_and_differs_is_refused(change):
-  folder = change(tensors=lambda x: x | {'lm_head.weight': x[EMBEDDING] + 1})
+  folder = change(values=lambda x: x | {'lm_head.weight': x[EMBEDDING] + 1})
   refused(folder, 'lm_head.weight differs from model.embed_tokens.weight')
 
 
 def test_neox_head_under_its_name_in_memory(change):
-  def rename(tensors):
-    tensors['lm_head.weight'] = tensors.pop('embed_out.weight')
-    return tensors
+  def rename(values):
+    values['lm_head.weight'] = values.pop('embed_out.weight')
+    return values
 
   chex.assert_trees_all_equal(
     reading.load(reading.inspect(change('gpt_neox', rename))),
@@ -278,11 +278,11 @@ def test_large_leaves_are_converted_on_the_device_alike(monkeypatch, name):
 
 
 def test_float64_is_rounded_once(change):
-  def widen(tensors):
-    return {k: v.astype(np.float64) for k, v in tensors.items()}
+  def widen(values):
+    return {k: v.astype(np.float64) for k, v in values.items()}
 
   chex.assert_trees_all_equal(
-    reading.load(reading.inspect(change(tensors=widen))),
+    reading.load(reading.inspect(change(values=widen))),
     reading.load(reading.inspect(FIXTURES / 'llama')),
   )
 
