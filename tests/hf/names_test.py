@@ -68,12 +68,14 @@ def small_config(**changes):
   )
 
 
+def tensor(layout, *shapes):
+  return names.Tensor('x', ('x',) * len(shapes), shapes, layout, small_config())
+
+
 def test_neox_fuses_head_by_head():
   # Entry (head, part, row of the head, input) of the stored weight.
   stored = np.arange(3 * 3 * 2 * 6).reshape(3, 3, 2, 6)
-  leaves = names.LAYOUTS['fused_qkv_neox'].to_leaves(
-    stored.reshape(18, 6), small_config()
-  )
+  leaves = tensor('neox').to_leaves(stored.reshape(18, 6))
   for part, leaf in enumerate(leaves):
     assert leaf.shape == (6, 6)
     for head in range(3):
@@ -85,9 +87,7 @@ def test_neox_fuses_head_by_head():
 
 def test_gpt2_fuses_part_by_part():
   stored = np.arange(6 * 18).reshape(6, 18)
-  query, key, value = names.LAYOUTS['fused_qkv_gpt2'].to_leaves(
-    stored, small_config()
-  )
+  query, key, value = tensor('gpt2').to_leaves(stored)
   np.testing.assert_array_equal(query, stored[:, :6])
   np.testing.assert_array_equal(key, stored[:, 6:12])
   np.testing.assert_array_equal(value, stored[:, 12:])
@@ -99,20 +99,19 @@ def test_gpt2_fuses_part_by_part():
     ('copy', (4, 3)),
     ('linear', (4, 3)),
     ('score', (1, 6)),
-    ('fused_qkv_neox', (18, 6)),
-    ('fused_qkv_neox', (18,)),
-    ('fused_qkv_gpt2', (6, 18)),
-    ('fused_qkv_gpt2', (18,)),
+    ('neox', (18, 6)),
+    ('neox', (18,)),
+    ('gpt2', (6, 18)),
+    ('gpt2', (18,)),
   ],
 )
 def test_both_directions_are_inverse(layout, shape):
   stored = np.random.default_rng(0).normal(size=shape).astype(np.float16)
-  layout = names.LAYOUTS[layout]
-  leaves = layout.to_leaves(stored, small_config())
-  again = layout.to_stored(leaves, small_config())
-  np.testing.assert_array_equal(again, stored)
-  assert again.dtype == stored.dtype
-  assert layout.stored_shape([leaf.shape for leaf in leaves]) == shape
+  leaves = tensor(layout).to_leaves(stored)
+  again = tensor(layout, *(leaf.shape for leaf in leaves))
+  np.testing.assert_array_equal(again.to_stored(leaves), stored)
+  assert again.to_stored(leaves).dtype == stored.dtype
+  assert again.shape == shape
 
 
 @pytest.mark.parametrize('name', FOLDERS)

@@ -52,7 +52,7 @@ def expected(name):
 
 
 # Not compiled as a whole: each would take longer than all its operations, most
-# of which the names share.
+# of which the families share.
 def logits(params, config, ids, mask):
   hidden = language_model.hidden_states(params, config, ids, mask)
   return language_model.logits(params, config, hidden)
@@ -66,7 +66,7 @@ def test_logits(name):
   mask = want['right_mask']
   got = logits(params, config, want['right_ids'], mask)
   close(got[mask], want['right_logits'][mask])
-  # GPT-2 was given the positions that other names derive from the mask.
+  # GPT-2 was given the positions that other families derive from the mask.
   got = logits(params, config, want['left_ids'], want['left_mask'])
   close(got[:, -1], want['left_last_logits'])
   got = logits(params, config, want['full_ids'], want['full_mask'])

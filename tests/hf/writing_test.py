@@ -361,10 +361,10 @@ def test_padding_equal_to_end_of_sequence_is_refused(
 @pytest.mark.parametrize(
   ('words', 'changes', 'options'),
   [
-    ('value/kernel has no place', {'value': {'kernel': np.ones(16)}}, {}),
-    (r'score/kernel is \[15\], not \[16\]', {'score': {'kernel': np.ones(15)}},
+    (r'value/kernel is \(16,\), not absent', {'value': {'kernel': np.ones(16)}}, {}),
+    (r'score/kernel is \(15,\), not \(16,\)', {'score': {'kernel': np.ones(15)}},
      {}),
-    ('score/kernel is missing', {'score': {}}, {}),
+    ('score/kernel is absent', {'score': {}}, {}),
     ("model_type='bert'", {}, {'base': {'model_type': 'bert'}}),
     ("dtype is 'float16'", {}, {'dtype': 'float16'}),
     ('reward_std=0', {}, {'reward_std': 0.0}),

@@ -1,53 +1,31 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Maps the stored names and layouts of each model family to ours.
 
-A row of a family's table stands for one stored tensor, of each layer `{i}`.
-Rows whose leaves a config does not have (biases, norms of query and key) do not
-apply to it. A leaf without a row, and a tensor without one, are errors.
+A line of a family's table stands for a module, of each layer `{i}`: its stored
+name and its path below our 'backbone'. A stored `weight` is our kernel, scale
+or embedding, whichever a config has there, and a `bias` our bias. A leaf
+without a line, and a stored tensor without one, are errors.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from warm_jax import errors
+from warm_jax import errors, members
 from warm_jax.hf import configs
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 
 SCORE = 'score.weight'
-_HEAD_LEAVES = {'lm_head/kernel', 'score/kernel'}
+_QKV = ('query', 'key', 'value')
 Shape = tuple[int, ...]
 
 
 # ---------------------------------------------------------------------- layouts
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """How one stored tensor becomes one or more of our leaves, and back.
-
-  torch keeps a linear layer as [out, in], we keep [in, out]; some families
-  store query, key and value as one tensor. The results are views where numpy
-  allows it, in the dtype of the input.
-
-  Attributes:
-    stored_shape: shapes of our leaves -> shape of the stored tensor.
-    to_leaves: (stored tensor, config) -> our leaves.
-    to_stored: (our leaves, config) -> the stored tensor.
-  """
-
-  stored_shape: Callable[[Sequence[Shape]], Shape]
-  to_leaves: Callable[
-    [np.ndarray, config_lib.ModelConfig], tuple[np.ndarray, ...]
-  ]
-  to_stored: Callable[
-    [Sequence[np.ndarray], config_lib.ModelConfig], np.ndarray
-  ]
 
 
 def _neox_to_leaves(stored, config):
@@ -65,68 +43,51 @@ def _neox_to_stored(leaves, config):
   return np.stack(split, axis=1).reshape(-1, *rest)
 
 
-LAYOUTS = {
-  # The same numbers in the same order; also GPT-2's Conv1D, stored [in, out].
-  'copy': Layout(
-    stored_shape=lambda shapes: shapes[0],
-    to_leaves=lambda stored, config: (stored,),
-    to_stored=lambda leaves, config: leaves[0],
+# How one stored tensor becomes one or more of our leaves: the stored shape from
+# those of the leaves, and both directions. Results are views where possible.
+_LAYOUTS = {
+  # The same numbers in the same order.
+  'copy': (
+    lambda shapes: shapes[0],
+    lambda stored, config: (stored,),
+    lambda leaves, config: leaves[0],
   ),
   # torch's Linear: [out, in].
-  'linear': Layout(
-    stored_shape=lambda shapes: shapes[0][::-1],
-    to_leaves=lambda stored, config: (stored.T,),
-    to_stored=lambda leaves, config: leaves[0].T,
+  'linear': (
+    lambda shapes: shapes[0][::-1],
+    lambda stored, config: (stored.T,),
+    lambda leaves, config: leaves[0].T,
   ),
   # The head of a reward model: a linear layer [1, D] to one number.
-  'score': Layout(
-    stored_shape=lambda shapes: (1, *shapes[0]),
-    to_leaves=lambda stored, config: (stored[0],),
-    to_stored=lambda leaves, config: leaves[0][None, :],
+  'score': (
+    lambda shapes: (1, *shapes[0]),
+    lambda stored, config: (stored[0],),
+    lambda leaves, config: leaves[0][None, :],
   ),
   # [3 * D, D] or its bias [3 * D]: for each head its query, key and value rows.
-  'fused_qkv_neox': Layout(
-    stored_shape=lambda shapes: (3 * shapes[0][-1], *shapes[0][:-1]),
-    to_leaves=_neox_to_leaves,
-    to_stored=_neox_to_stored,
+  'neox': (
+    lambda shapes: (3 * shapes[0][-1], *shapes[0][:-1]),
+    _neox_to_leaves,
+    _neox_to_stored,
   ),
   # [D, 3 * D] or its bias [3 * D]: all queries, all keys, all values.
-  'fused_qkv_gpt2': Layout(
-    stored_shape=lambda shapes: (*shapes[0][:-1], 3 * shapes[0][-1]),
-    to_leaves=lambda stored, config: tuple(np.split(stored, 3, axis=-1)),
-    to_stored=lambda leaves, config: np.concatenate(leaves, axis=-1),
+  'gpt2': (
+    lambda shapes: (*shapes[0][:-1], 3 * shapes[0][-1]),
+    lambda stored, config: tuple(np.split(stored, 3, axis=-1)),
+    lambda leaves, config: np.concatenate(leaves, axis=-1),
   ),
 }
 
 
-# --------------------------------------------------------------------- families
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-  """One stored tensor, without the family's prefix, and our leaves of it.
-
-  Attributes:
-    hf: stored name; `{i}` is the layer.
-    ours: paths of the leaves below 'backbone'; several, if one tensor holds
-      them.
-    layout: a name of `LAYOUTS`.
-  """
-
-  hf: str
-  ours: tuple[str, ...]
-  layout: str = 'copy'
-
-
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """A row, filled in for one layer of one config.
+  """One stored tensor of a model.
 
   Attributes:
     name: full stored name.
     leaves: paths of our leaves, such as 'backbone/layers_0/mlp/up/kernel'.
     leaf_shapes: their shapes.
-    layout: a name of `LAYOUTS`.
+    layout: 'copy', 'linear', 'score', 'neox' or 'gpt2'.
     config: the model's config.
   """
 
@@ -139,15 +100,18 @@ class Tensor:
   @property
   def shape(self) -> Shape:
     """Stored shape."""
-    return LAYOUTS[self.layout].stored_shape(self.leaf_shapes)
+    return _LAYOUTS[self.layout][0](self.leaf_shapes)
 
   def to_leaves(self, stored: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns our leaves, in the order of `leaves`."""
-    return LAYOUTS[self.layout].to_leaves(stored, self.config)
+    """Returns our leaves, in the order of `leaves` and the dtype of `stored`."""
+    return _LAYOUTS[self.layout][1](stored, self.config)
 
   def to_stored(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the stored tensor, from leaves in the order of `leaves`."""
-    return LAYOUTS[self.layout].to_stored(leaves, self.config)
+    return _LAYOUTS[self.layout][2](leaves, self.config)
+
+
+# --------------------------------------------------------------------- families
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,23 +121,28 @@ class Family:
   Attributes:
     model_type: as in config.json.
     name: for people.
-    rows: the table.
-    prefix: before all backbone tensors of a model with a head.
-    lm_head: stored name of the untied language-model head.
+    table: {stored name of a module: our path}; a path that ends in '/*' stands
+      for query, key and value in one tensor.
     causal_lm: class of the language model, for `architectures`.
     classifier: class of the reward model, for `architectures`.
     base_model: class without a head.
+    prefix: before all backbone tensors of a model with a head.
+    lm_head: stored name of the untied language-model head.
+    linear: layout of a linear layer.
+    fused: layout of query, key and value in one tensor.
     ignored: pattern of tensors that hold no parameters.
   """
 
   model_type: str
   name: str
-  rows: tuple[Row, ...]
-  prefix: str
-  lm_head: str
+  table: dict[str, str]
   causal_lm: str
   classifier: str
   base_model: str
+  prefix: str = 'model.'
+  lm_head: str = 'lm_head.weight'
+  linear: str = 'linear'
+  fused: str = 'neox'
   ignored: str = r'.*\.rotary_emb\.inv_freq'
 
   def tensors(
@@ -190,12 +159,10 @@ class Family:
       UserError: the family has no tensor for one of the config's leaves.
     """
     shapes = leaf_shapes(config)
-    rows = [
-      (self.prefix + hf, ours, kind) for hf, ours, kind in self._rows(config)
-    ]
-    rows = [row for row in rows if row[1][0] in shapes]
+    rows = list(self._rows(config, shapes))
     covered = {leaf for _, leaves, _ in rows for leaf in leaves}
-    if uncovered := sorted(shapes.keys() - covered - _HEAD_LEAVES):
+    covered |= {'lm_head/kernel', 'score/kernel'}
+    if uncovered := sorted(shapes.keys() - covered):
       raise errors.UserError(
         f'{self.name} checkpoints have no tensor for {uncovered[0]} '
         f'({len(uncovered)} such leaves)'
@@ -209,17 +176,26 @@ class Family:
       for name, leaves, layout in rows
     ]
 
-  def _rows(self, config):
-    """(name, leaves, layout) of the rows before, in and after the layers."""
-    for in_layers, rows in itertools.groupby(
-      self.rows, lambda row: '{i}' in row.hf
+  def _rows(self, config, shapes):
+    """Yields (stored name, leaves, layout) before, in and after the layers."""
+    for in_layers, lines in itertools.groupby(
+      self.table.items(), lambda line: '{i}' in line[0]
     ):
-      rows = list(rows)
+      lines = list(lines)
       for i in range(config.num_layers) if in_layers else (0,):
-        for row in rows:
-          leaves = (f'backbone/{path}' for path in row.ours)
-          leaves = tuple(path.replace('{i}', str(i)) for path in leaves)
-          yield row.hf.replace('{i}', str(i)), leaves, row.layout
+        for name, path in lines:
+          name = self.prefix + name.replace('{i}', str(i))
+          path = 'backbone/' + path.replace('{i}', str(i))
+          fused = path.endswith('/*')
+          for leaf in ('kernel', 'scale', 'embedding', 'bias'):
+            parts = [path[:-1] + part for part in _QKV] if fused else [path]
+            leaves = tuple(f'{part}/{leaf}' for part in parts)
+            if leaves[0] not in shapes:
+              continue
+            layout = self.linear if leaf == 'kernel' else 'copy'
+            layout = self.fused if fused else layout
+            stored = 'bias' if leaf == 'bias' else 'weight'
+            yield f'{name}.{stored}', leaves, layout
 
 
 def leaf_shapes(config: config_lib.ModelConfig) -> dict[str, Shape]:
@@ -231,101 +207,67 @@ def leaf_shapes(config: config_lib.ModelConfig) -> dict[str, Shape]:
   tree = jax.eval_shape(
     lambda: language_model.init_params(jax.random.key(0), one)
   )
-  shapes = {}
-  for path, leaf in jax.tree.leaves_with_path(tree):
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
+  shapes = {'score/kernel': (config.width,)}
+  for name, leaf in members.named_leaves(tree).items():
     layers = range(config.num_layers) if '/layers_0/' in name else (0,)
     for i in layers:
       shapes[name.replace('/layers_0/', f'/layers_{i}/')] = leaf.shape
-  return shapes | {'score/kernel': (config.width,)}
+  return shapes
 
 
-def _norm(hf: str, ours: str) -> tuple[Row, ...]:
-  return (
-    Row(f'{hf}.weight', (f'{ours}/scale',)),
-    Row(f'{hf}.bias', (f'{ours}/bias',)),
-  )
+_LLAMA = {
+  'embed_tokens': 'embed',
+  'layers.{i}.self_attn.q_proj': 'layers_{i}/attention/query',
+  'layers.{i}.self_attn.k_proj': 'layers_{i}/attention/key',
+  'layers.{i}.self_attn.v_proj': 'layers_{i}/attention/value',
+  'layers.{i}.self_attn.o_proj': 'layers_{i}/attention/out',
+  'layers.{i}.self_attn.q_norm': 'layers_{i}/attention/query_norm',
+  'layers.{i}.self_attn.k_norm': 'layers_{i}/attention/key_norm',
+  'layers.{i}.mlp.gate_proj': 'layers_{i}/mlp/gate',
+  'layers.{i}.mlp.up_proj': 'layers_{i}/mlp/up',
+  'layers.{i}.mlp.down_proj': 'layers_{i}/mlp/down',
+  'layers.{i}.input_layernorm': 'layers_{i}/attention_norm',
+  # After attention means before the MLP here, and after attention in Gemma.
+  'layers.{i}.post_attention_layernorm': 'layers_{i}/mlp_norm',
+  'norm': 'final_norm',
+}
+_GEMMA = {name: path for name, path in _LLAMA.items() if name != 'norm'} | {
+  'layers.{i}.post_attention_layernorm': 'layers_{i}/post_attention_norm',
+  'layers.{i}.pre_feedforward_layernorm': 'layers_{i}/mlp_norm',
+  'layers.{i}.post_feedforward_layernorm': 'layers_{i}/post_mlp_norm',
+  'norm': 'final_norm',
+}
+_NEOX = {
+  'embed_in': 'embed',
+  'layers.{i}.input_layernorm': 'layers_{i}/attention_norm',
+  'layers.{i}.post_attention_layernorm': 'layers_{i}/mlp_norm',
+  'layers.{i}.attention.query_key_value': 'layers_{i}/attention/*',
+  'layers.{i}.attention.dense': 'layers_{i}/attention/out',
+  'layers.{i}.mlp.dense_h_to_4h': 'layers_{i}/mlp/up',
+  'layers.{i}.mlp.dense_4h_to_h': 'layers_{i}/mlp/down',
+  'final_layer_norm': 'final_norm',
+}
+_GPT2 = {
+  'wte': 'embed',
+  'wpe': 'pos_embed',
+  'h.{i}.ln_1': 'layers_{i}/attention_norm',
+  'h.{i}.attn.c_attn': 'layers_{i}/attention/*',
+  'h.{i}.attn.c_proj': 'layers_{i}/attention/out',
+  'h.{i}.ln_2': 'layers_{i}/mlp_norm',
+  'h.{i}.mlp.c_fc': 'layers_{i}/mlp/up',
+  'h.{i}.mlp.c_proj': 'layers_{i}/mlp/down',
+  'ln_f': 'final_norm',
+}
 
 
-def _dense(hf: str, ours: str, layout: str = 'linear') -> tuple[Row, ...]:
-  return (
-    Row(f'{hf}.weight', (f'{ours}/kernel',), layout),
-    Row(f'{hf}.bias', (f'{ours}/bias',)),
-  )
-
-
-def _fused(hf: str, layout: str) -> tuple[Row, ...]:
-  parts = [f'layers_{{i}}/attention/{p}' for p in ('query', 'key', 'value')]
-  return tuple(
-    Row(f'{hf}.{theirs}', tuple(f'{p}/{ours}' for p in parts), layout)
-    for theirs, ours in (('weight', 'kernel'), ('bias', 'bias'))
-  )
-
-
-def _llama_rows(**norms: str) -> tuple[Row, ...]:
-  """The names of Llama, which most later families share, but for the norms."""
-  attention, mlp = 'layers.{i}.self_attn', 'layers.{i}.mlp'
-  return (
-    Row('embed_tokens.weight', ('embed/embedding',)),
-    *_dense(f'{attention}.q_proj', 'layers_{i}/attention/query'),
-    *_dense(f'{attention}.k_proj', 'layers_{i}/attention/key'),
-    *_dense(f'{attention}.v_proj', 'layers_{i}/attention/value'),
-    *_dense(f'{attention}.o_proj', 'layers_{i}/attention/out'),
-    *_norm(f'{attention}.q_norm', 'layers_{i}/attention/query_norm'),
-    *_norm(f'{attention}.k_norm', 'layers_{i}/attention/key_norm'),
-    *_dense(f'{mlp}.gate_proj', 'layers_{i}/mlp/gate'),
-    *_dense(f'{mlp}.up_proj', 'layers_{i}/mlp/up'),
-    *_dense(f'{mlp}.down_proj', 'layers_{i}/mlp/down'),
-    *_norm('layers.{i}.input_layernorm', 'layers_{i}/attention_norm'),
-    *(
-      row
-      for theirs, ours in norms.items()
-      for row in _norm(f'layers.{{i}}.{theirs}', f'layers_{{i}}/{ours}')
-    ),
-    *_norm('norm', 'final_norm'),
-  )
-
-
-# "After attention" means before the MLP in Llama, and after it in Gemma.
-_LLAMA = _llama_rows(post_attention_layernorm='mlp_norm')
-_GEMMA = _llama_rows(
-  post_attention_layernorm='post_attention_norm',
-  pre_feedforward_layernorm='mlp_norm',
-  post_feedforward_layernorm='post_mlp_norm',
-)
-_NEOX = (
-  Row('embed_in.weight', ('embed/embedding',)),
-  *_norm('layers.{i}.input_layernorm', 'layers_{i}/attention_norm'),
-  *_norm('layers.{i}.post_attention_layernorm', 'layers_{i}/mlp_norm'),
-  *_fused('layers.{i}.attention.query_key_value', 'fused_qkv_neox'),
-  *_dense('layers.{i}.attention.dense', 'layers_{i}/attention/out'),
-  *_dense('layers.{i}.mlp.dense_h_to_4h', 'layers_{i}/mlp/up'),
-  *_dense('layers.{i}.mlp.dense_4h_to_h', 'layers_{i}/mlp/down'),
-  *_norm('final_layer_norm', 'final_norm'),
-)
-_GPT2 = (
-  Row('wte.weight', ('embed/embedding',)),
-  Row('wpe.weight', ('pos_embed/embedding',)),
-  *_norm('h.{i}.ln_1', 'layers_{i}/attention_norm'),
-  *_fused('h.{i}.attn.c_attn', 'fused_qkv_gpt2'),
-  *_dense('h.{i}.attn.c_proj', 'layers_{i}/attention/out', 'copy'),
-  *_norm('h.{i}.ln_2', 'layers_{i}/mlp_norm'),
-  *_dense('h.{i}.mlp.c_fc', 'layers_{i}/mlp/up', 'copy'),
-  *_dense('h.{i}.mlp.c_proj', 'layers_{i}/mlp/down', 'copy'),
-  *_norm('ln_f', 'final_norm'),
-)
-
-
-def _family(model_type: str, name: str, rows=_LLAMA, **changes) -> Family:
-  its_class = name.replace('-', '')
+def _family(model_type: str, name: str, table=_LLAMA, **changes) -> Family:
+  stem = name.replace('-', '')
   fields = {
-    'prefix': 'model.',
-    'lm_head': 'lm_head.weight',
-    'causal_lm': f'{its_class}ForCausalLM',
-    'classifier': f'{its_class}ForSequenceClassification',
-    'base_model': f'{its_class}Model',
+    'causal_lm': f'{stem}ForCausalLM',
+    'classifier': f'{stem}ForSequenceClassification',
+    'base_model': f'{stem}Model',
   }
-  return Family(model_type, name, rows, **fields | changes)
+  return Family(model_type, name, table, **fields | changes)
 
 
 # The order is that of preference for a model that was trained from scratch.
@@ -359,6 +301,8 @@ FAMILIES = {
       _GPT2,
       prefix='transformer.',
       causal_lm='GPT2LMHeadModel',
+      linear='copy',  # its Conv1D is stored [in, out], as we do
+      fused='gpt2',
       ignored=r'.*\.attn\.(bias|masked_bias)',
     ),
   )
@@ -374,15 +318,15 @@ def family_for(config: config_lib.ModelConfig) -> Family:
   Raises:
     UserError: there is none; names the fields that the nearest one lacks.
   """
-  wanted = dataclasses.asdict(_what_counts(config))
+  wanted = _what_counts(config)
   closest, lacks = '', list(wanted)
   for kind, family in FAMILIES.items():
     written = configs.write(kind, config) | {'model_type': kind}
     try:
-      again = dataclasses.asdict(_what_counts(configs.read(written)))
+      again = _what_counts(configs.read(written))
     except errors.UserError:
       continue
-    differs = [field for field in wanted if wanted[field] != again[field]]
+    differs = [name for name in wanted if wanted[name] != again.get(name)]
     if not differs:
       return family
     if len(differs) < len(lacks):
@@ -394,24 +338,18 @@ def family_for(config: config_lib.ModelConfig) -> Family:
   )
 
 
-def _what_counts(config: config_lib.ModelConfig) -> config_lib.ModelConfig:
-  """The config with the fields that change nothing at their defaults."""
-  changes: dict[str, Any] = {'compute_dtype': 'float32', 'remat': False}
-  unused: list[str] = []
+def _what_counts(config: config_lib.ModelConfig) -> dict[str, Any]:
+  """The fields of a config without those that change nothing."""
+  fields = dataclasses.asdict(config)
+  fields['query_scale'] = config.query_scale or config.head_dim**-0.5
+  unused = ['compute_dtype', 'remat']
   if 'sliding' not in config.layer_types:
     unused += ['sliding_window', 'rope_theta_local']
-  scaling = config.rope_scaling
   if config.position == 'learned':
-    unused += ['rotary_fraction', 'rope_theta', 'rope_theta_local']
-    unused += ['rope_scaling']
-    scaling = 'none'
-  if scaling != 'llama3':
+    unused += [name for name in fields if name.startswith('ro')]
+  if config.rope_scaling == 'none':
+    unused += ['rope_factor']
+  if config.rope_scaling != 'llama3':
     unused += ['rope_low_frequency', 'rope_high_frequency']
     unused += ['rope_original_length']
-  if scaling == 'none':
-    unused += ['rope_factor']
-  defaults = {f.name: f.default for f in dataclasses.fields(config)}
-  changes |= {name: defaults[name] for name in unused}
-  if config.query_scale is None:
-    changes['query_scale'] = config.head_dim**-0.5
-  return dataclasses.replace(config, **changes)
+  return {name: fields[name] for name in fields if name not in unused}

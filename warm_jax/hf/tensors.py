@@ -1,10 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Finds the folder of a checkpoint; reads and writes its tensors in parts.
 
-The safetensors library judges a file before it is used; the bytes are then read
-and written in parts, so that a process holds a part of one tensor. A mapped
-file, as the library reads it, counts as memory while its pages are in use, and
-the library's `save_file` needs a whole shard in memory.
+The safetensors library checks a file before it is used. Its bytes are then read
+and written in parts, so that a process holds a part of one tensor: the library
+maps files, whose pages count as memory, and `save_file` needs a whole shard.
 """
 
 from __future__ import annotations
@@ -25,22 +24,17 @@ import safetensors
 from warm_jax import errors, files
 
 DTYPES = {
-  'F64': np.dtype(np.float64),
-  'F32': np.dtype(np.float32),
-  'F16': np.dtype(np.float16),
-  'BF16': np.dtype(ml_dtypes.bfloat16),
-  'I64': np.dtype(np.int64),
-  'I32': np.dtype(np.int32),
-  'I16': np.dtype(np.int16),
-  'I8': np.dtype(np.int8),
-  'U64': np.dtype(np.uint64),
-  'U32': np.dtype(np.uint32),
-  'U16': np.dtype(np.uint16),
-  'U8': np.dtype(np.uint8),
-  'BOOL': np.dtype(np.bool_),
-}
+  f'{kind}{8 * size}': np.dtype(f'{kind.lower()}{size}')
+  for kind, sizes in (
+    ('F', (2, 4, 8)),
+    ('I', (1, 2, 4, 8)),
+    ('U', (1, 2, 4, 8)),
+  )
+  for size in sizes
+} | {'BF16': np.dtype(ml_dtypes.bfloat16), 'BOOL': np.dtype(np.bool_)}
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 INDEX = 'model.safetensors.index.json'
+_MAX_HEADER = 10**8  # bytes, as in the library
 
 # Weights under their usual names only: some repositories hold them twice, as
 # `consolidated` or `original/` files as well.
@@ -132,22 +126,20 @@ class Stored:
 
 
 class Tensors:
-  """The tensors of a folder of safetensors, in one file or in shards.
+  """Opens a folder of safetensors, in one file or in shards.
 
   Use it in a `with`; files stay open meanwhile, and threads may read at a time.
 
   Attributes:
     folder: where the files are.
     tensors: {stored name: Stored}.
+
+  Raises:
+    UserError: no safetensors there (pickles are refused), a shard is missing or
+      damaged, or a dtype that numpy does not have.
   """
 
   def __init__(self, folder: str | pathlib.Path):
-    """Reads the headers.
-
-    Raises:
-      UserError: no safetensors there (pickles are refused), a shard is missing
-        or damaged, or a dtype that numpy does not have.
-    """
     self.folder = pathlib.Path(folder)
     self.tensors: dict[str, Stored] = {}
     self._files: dict[str, int] = {}
@@ -166,11 +158,7 @@ class Tensors:
       raise
 
   def read_into(self, name: str, start: int, out: np.ndarray) -> None:
-    """Fills `out` [n], of the stored dtype, with entries start, start + 1, ...
-
-    Raises:
-      UserError: the file became shorter meanwhile.
-    """
+    """Fills `out` [n], of the stored dtype, with entries start, start + 1, ..."""
     tensor = self.tensors[name]
     data = out.view(np.uint8).data
     offset = tensor.offset + start * tensor.dtype.itemsize
@@ -203,12 +191,15 @@ class Tensors:
     path = self.folder / name
     files.check_file(path)
     try:
-      # The library refuses offsets, shapes and dtypes that do not fit the file;
-      # strict JSON the tensor that is there twice.
-      with safetensors.safe_open(path, 'numpy'):
-        file = self._files[name] = os.open(path, os.O_RDONLY)
+      file = self._files[name] = os.open(path, os.O_RDONLY)
       size = int.from_bytes(os.pread(file, 8, 0), 'little')
+      if size > _MAX_HEADER:
+        raise ValueError(f'its header has {size} bytes')
+      # Strict JSON refuses a tensor that is there twice, the library offsets,
+      # shapes and dtypes that do not fit the file.
       header = files.loads(os.pread(file, size, 8))
+      with safetensors.safe_open(path, 'numpy'):
+        pass
     except (OSError, ValueError, safetensors.SafetensorError) as e:
       raise errors.UserError(
         f'{path} is not a whole safetensors file ({e}); fetch it again'
@@ -236,27 +227,25 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
   if (folder / 'model.safetensors').exists():
     return {}
   if not index.exists():
-    if any(folder.glob('model-*-of-*.safetensors')):
-      raise errors.UserError(
-        f'{folder} holds shards without their {INDEX}; fetch it as well'
-      )
+    shards = any(folder.glob('model-*-of-*.safetensors'))
     raise errors.UserError(
-      f'{folder} has no model.safetensors nor shards of it; pickled weights '
+      f'{folder} holds shards without their {INDEX}; fetch it as well'
+      if shards
+      else f'{folder} has no model.safetensors nor shards of it; pickled weights '
       '(.bin, .pt) can run code when opened and are refused: write them anew '
       'with save_pretrained of transformers'
     )
-  weight_map = files.read_json(index).get('weight_map')
-  is_map = isinstance(weight_map, dict) and bool(weight_map)
-  for name in weight_map.values() if is_map else ():
+  found = files.read_json(index).get('weight_map')
+  names = list(found.values()) if isinstance(found, dict) else []
+  for name in names or [None]:
     # A downloaded index has no business outside its folder.
-    is_map &= isinstance(name, str) and name.endswith('.safetensors')
-    is_map = is_map and pathlib.PurePath(name).name == name
-  if not is_map:
-    raise errors.UserError(
-      f'{index} is not an index of shards: its weight_map must name a '
-      'safetensors file in the folder for each tensor'
-    )
-  return weight_map
+    inside = isinstance(name, str) and pathlib.PurePath(name).name == name
+    if not inside or not name.endswith('.safetensors'):
+      raise errors.UserError(
+        f'{index} is not an index of shards: its weight_map must name a '
+        'safetensors file in the folder for each tensor'
+      )
+  return found
 
 
 # ---------------------------------------------------------------------- writing
@@ -265,9 +254,8 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
 class Writer:
   """Writes a model as `model.safetensors`, or as shards with their index.
 
-  The shapes are known beforehand, so the headers go first; tensors or parts of
-  them follow in any order and from any thread. Use it in a `with`, in a folder
-  that is not yet in use (`files.new_folder`).
+  The headers go first; tensors or parts of them follow in any order and from
+  any thread. Use it in a `with`, inside `files.new_folder`.
 
   Attributes:
     names: of the files of tensors.
@@ -284,9 +272,8 @@ class Writer:
 
     Args:
       folder: an existing folder.
-      plan: (name, shape, dtype) of every tensor; shards are filled in this
-        order.
-      max_shard_bytes: of tensors in one file; a larger tensor stands alone.
+      plan: (name, shape, dtype) of every tensor, in the order of the shards.
+      max_shard_bytes: of tensors in one file; a larger tensor has its own.
     """
     import huggingface_hub
 
@@ -340,11 +327,7 @@ class Writer:
     _write_at(file, data, offset + start * dtype.itemsize)
 
   def close(self) -> None:
-    """Closes the files.
-
-    Raises:
-      ValueError: bytes are missing.
-    """
+    """Closes the files; ValueError if a tensor is not whole."""
     for file in self._files:
       os.close(file)
     self._files = []

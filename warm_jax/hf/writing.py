@@ -29,23 +29,10 @@ DTYPES = {'float32': tensors.DTYPES['F32'], 'bfloat16': tensors.DTYPES['BF16']}
 _STRIP = 16  # columns; 64 bytes of float32
 
 # Entries of the base's config.json that describe its own file or head.
-_NOT_INHERITED = (
-  '_name_or_path',
-  'architectures',
-  'auto_map',
-  'dtype',
-  'id2label',
-  'label2id',
-  'mean',
-  'num_labels',
-  'problem_type',
-  'prompt_template',
-  'quantization_config',
-  'reward_mean',
-  'reward_std',
-  'std',
-  'torch_dtype',
-  'warm_jax_version',
+_NOT_INHERITED = set(
+  '_name_or_path architectures auto_map dtype id2label label2id mean num_labels '
+  'problem_type prompt_template quantization_config reward_mean reward_std std '
+  'torch_dtype warm_jax_version'.split()
 )
 
 
@@ -100,11 +87,8 @@ def save_reward_model(
     'num_labels': 1,
     'id2label': {'0': 'LABEL_0'},
     'label2id': {'LABEL_0': 0},
-    'reward_mean': mean,
-    'reward_std': std,
-    # The names that OpenRLHF reads.
-    'mean': mean,
-    'std': std,
+    # The second pair of names is OpenRLHF's.
+    **{'reward_mean': mean, 'reward_std': std, 'mean': mean, 'std': std},
   }
   return _save(folder, params, config, tokenizer, 'score', entries, **options)
 
@@ -234,12 +218,11 @@ def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
     for tensor in plan
     for path, shape in zip(tensor.leaves, tensor.leaf_shapes, strict=True)
   }
-  problems = [f'{path} is missing' for path in wanted if path not in leaves]
-  problems += [f'{path} has no place' for path in leaves if path not in wanted]
-  problems += [
-    f'{path} is {list(np.shape(leaves[path]))}, not {list(shape)}'
-    for path, shape in wanted.items()
-    if path in leaves and np.shape(leaves[path]) != shape
+  found = {path: np.shape(leaf) for path, leaf in leaves.items()}
+  problems = [
+    f'{path} is {found.get(path, "absent")}, not {wanted.get(path, "absent")}'
+    for path in wanted | found
+    if found.get(path) != wanted.get(path)
   ]
   if problems:
     more = f', and {len(problems) - 4} more' if len(problems) > 4 else ''
@@ -326,10 +309,10 @@ def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
 
 def _generation(base, stored_config) -> dict[str, Any]:
   """The base's generation_config.json, with our special tokens."""
-  path = getattr(base, 'folder', pathlib.Path()) / 'generation_config.json'
-  found = (
-    files.read_json(path) if hasattr(base, 'folder') and path.exists() else {}
-  )
+  found = {}
+  if hasattr(base, 'folder'):
+    path = base.folder / 'generation_config.json'
+    found = files.read_json(path) if path.exists() else {}
   for key in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
     if stored_config.get(key) is not None:
       found[key] = stored_config[key]
