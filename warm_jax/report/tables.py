@@ -1,34 +1,17 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The tables of a report: results in, rows of text cells out."""
+"""Tables that pages and notebooks share: results in, rows of text cells out."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from warm_jax import merging
 from warm_jax.report import style
 
 # WARM Fig. 4, read off the plot: M = 2, lambda = 0.5, 25 % of labels swapped.
 # They speak to runs with swapped labels, and are shown beside those only.
-PAPER_MEMBERS = {
-  'train_swapped': 0.49,
-  'train_clean': 0.89,
-  'test': 0.77,
-  'ood': 0.71,
-}
-PAPER_WA_MINUS_ENS = {
-  'train_swapped': -0.039,
-  'train_clean': -0.0035,
-  'test': 0.0056,
-  'ood': 0.0053,
-}
-
-
-def paper(
-  values: Mapping[str, float], table: Mapping[str, Any]
-) -> Mapping[str, float]:
-  """Numbers of the paper that a table of `merge` may stand beside."""
-  return values if 'train_swapped' in table else {}
+_SETS = ('train_swapped', 'train_clean', 'test', 'ood')
+PAPER_MEMBERS = dict(zip(_SETS, (0.49, 0.89, 0.77, 0.71)))
+PAPER_WA_MINUS_ENS = dict(zip(_SETS, (-0.039, -0.0035, 0.0056, 0.0053)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +19,11 @@ class Cell:
   """One entry of a table.
 
   Attributes:
-    text: what it says.
+    text: the entry.
     detail: smaller text below, an interval for example.
     method: colours a dot before the text.
-    faint: for what is quoted rather than measured.
-    strong: for what the eye should find first.
+    faint: quoted rather than measured.
+    strong: what the eye should find first.
   """
 
   text: str
@@ -58,14 +41,42 @@ class Table:
   rows: Sequence[Sequence[Cell]]
 
 
-def _method(method: str) -> Cell:
-  return Cell(style.name(method), method=method)
+def ends(row: Mapping[str, Any], key: str = '') -> tuple:
+  """Value, low and high of an interval in a result; None where missing.
+
+  Args:
+    row: KEY, KEY_low and KEY_high; with key '' value, low and high.
+    key: of the value.
+  """
+  keys = (key, f'{key}_low', f'{key}_high') if key else ('value', 'low', 'high')
+  return tuple(row.get(k) for k in keys)
 
 
-def _with_interval(value, low, high, digits=3, write=style.number, **marks):
-  return Cell(
-    write(value, digits), style.interval(low, high, digits, write), **marks
-  )
+def measured(
+  row: Mapping[str, Any], key: str = '', write=style.number
+) -> tuple[str, str]:
+  """A value and its interval, with the digits that the interval supports."""
+  value, low, high = ends(row, key)
+  digits = style.digits_for(low, high)
+  return write(value, digits), style.interval(low, high, digits, write)
+
+
+def against(row: Mapping[str, Any], key: str, difference='difference') -> Cell:
+  """A value with its interval, and the difference to the baseline below."""
+  text, detail = measured(row, key)
+  # The baseline's own difference is 0 with an interval of 0.
+  if style.known(row.get(difference)) and any(ends(row, difference)):
+    detail += '\n' + ' '.join(measured(row, difference, style.signed))
+  return Cell(text, detail)
+
+
+def _named(method: str, detail: str = '') -> Cell:
+  return Cell(style.name(method), detail, method)
+
+
+def paper(table: Mapping[str, Any]) -> Mapping[str, float]:
+  """WARM - ENS in the paper, for runs that have swapped labels as it has."""
+  return PAPER_WA_MINUS_ENS if 'train_swapped' in table else {}
 
 
 # ---------------------------------------------------------------------------
@@ -73,76 +84,71 @@ def _with_interval(value, low, high, digits=3, write=style.number, **marks):
 # ---------------------------------------------------------------------------
 
 
-def subsets(merge: Mapping[str, Any]) -> Table:
+def subsets(
+  merge: Mapping[str, Any], probe: Mapping[str, Any] | None = None
+) -> Table:
   """Members, ensembles and merges on each set, beside the paper's Fig. 4.
 
   Args:
-    merge: result of the stage: 'table' and 'order'.
+    merge: result of the stage.
+    probe: result of the stage, for the accuracy of frozen features.
   """
-  table, first = merge['table'], merge['order'][0]
-  sets = list(table)
+  table, order = merge['table'], merge['order']
+  rows = []
 
-  def row(heading, cell_of):
-    return [heading, *(cell_of(table[s]) for s in sets)]
+  def add(heading, cell_of):
+    rows.append([heading, *(cell_of(s, row) for s, row in table.items())])
 
-  def plain(key):
-    return row(_method(key), lambda x: Cell(style.number(x.get(key))))
+  def quoted(heading, values, write=style.number, digits=3):
+    def cell(split, _):
+      return Cell(write(values.get(split), digits), faint=True)
 
-  def quoted(text, numbers, write):
-    cells = [Cell(write(numbers.get(s)), faint=True) for s in sets]
-    return [Cell(text, faint=True), *cells]
+    add(dataclasses.replace(heading, faint=True), cell)
 
-  def members(x):
-    mean = sum(x['members']) / len(x['members'])
-    low, high = min(x['members']), max(x['members'])
-    spread = f'{style.number(low)} to {style.number(high)}'
-    return Cell(style.number(mean), spread)
+  def spread(_, row):
+    x = row['members']
+    low, high = style.number(min(x)), style.number(max(x))
+    return Cell(style.number(sum(x) / len(x)), f'{low} to {high}')
 
-  def measured(key, **kwargs):
-    return lambda x: _with_interval(
-      x[key]['value'], x[key]['low'], x[key]['high'], **kwargs
+  def with_interval(key, **look):
+    write = style.signed if key == 'wa_minus_ens' else style.number
+    return lambda _, row: Cell(*measured(row[key], write=write), **look)
+
+  if probe and probe.get('accuracy'):
+    heading = Cell('frozen features', 'a linear head on the start')
+    quoted(heading, probe['accuracy'])
+  if len(order) == 1:  # all methods are that one model
+    add(_named('single'), with_interval('ens'))
+  else:
+    add(Cell('members', 'mean, range'), spread)
+    if paper(table):
+      quoted(Cell('paper: members'), PAPER_MEMBERS, digits=2)
+    add(
+      _named('single', 'first on selection'),
+      lambda _, row: Cell(style.number(row['members'][order[0]])),
     )
-
-  columns = [
-    Cell(''),
-    *(Cell(style.set_name(s), f'{table[s]["pairs"]:,} pairs') for s in sets),
-  ]
-  quotes = [quoted('paper: members', PAPER_MEMBERS, _number2)]
-  quotes.append(quoted('paper: WARM − ENS', PAPER_WA_MINUS_ENS, _signed4))
-  if not paper(PAPER_MEMBERS, table):
-    quotes = [[], []]
-  if len(merge['order']) == 1:  # all methods are that one model
-    rows = [row(_method('single'), measured('ens')), quotes[0]]
-    return Table(columns, list(filter(None, rows)))
-  rows = [
-    row(Cell('members', 'mean, range'), members),
-    quotes[0],
-    row(
-      Cell('single', 'first on selection', method='single'),
-      lambda x: Cell(style.number(x['members'][first])),
-    ),
-    row(_method('ens'), measured('ens')),
-    row(_method('warm'), measured('warm')),
-    row(
-      Cell('WARM − ENS', strong=True),
-      measured('wa_minus_ens', digits=4, write=style.signed, strong=True),
-    ),
-    quotes[1],
-    *(plain(k) for k in ('min', 'uncertainty', *merging.SCORERS) if k != 'warm'),
-  ]
-  return Table(columns, list(filter(None, rows)))
-
-
-def _signed4(value):
-  return style.signed(value, 4)
-
-
-def _number2(value):
-  return style.number(value, 2)
+    add(_named('ens'), with_interval('ens'))
+    add(_named('warm'), with_interval('warm'))
+    difference = with_interval('wa_minus_ens', strong=True)
+    add(Cell('WARM − ENS', strong=True), difference)
+    if paper(table):
+      quoted(Cell('paper: WARM − ENS'), PAPER_WA_MINUS_ENS, style.signed)
+    details = {
+      'weighted': f'largest weight {style.number(max(merge["weights"]), 2)}',
+      'greedy': f'{len(merge["greedy_members"])} of {len(order)} members',
+    }
+    shown = ('pairs', 'members', 'ens', 'warm', 'wa_minus_ens')
+    for key in [k for k in next(iter(table.values())) if k not in shown]:
+      cells = {s: row.get(key) for s, row in table.items()}
+      heading = _named(key, details.get(key, ''))
+      add(heading, lambda s, _, cells=cells: Cell(style.number(cells[s])))
+  pairs = {s: f'{row["pairs"]:,} pairs' for s, row in table.items()}
+  columns = [Cell(style.set_name(s), text) for s, text in pairs.items()]
+  return Table([Cell(''), *columns], rows)
 
 
 def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
-  """What each member was given and what it reached, best first."""
+  """The settings and accuracies of each member, best first."""
   hparams = reward.get('hparams', {})
   sets = [s for s in ('train_swapped', 'test', 'ood') if s in merge['table']]
   settings = {
@@ -151,38 +157,28 @@ def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
     'init_index': ('starts from SFT checkpoint', '{}'),
   }
   settings = {k: v for k, v in settings.items() if k in hparams}
-  columns = [Cell('member'), Cell('selection accuracy')]
-  columns += [Cell(style.set_name(s)) for s in sets]
-  columns += [Cell(title) for title, _ in settings.values()]
-  columns.append(Cell('share in the weighted merge'))
+  titles = ['member', 'selection accuracy', *map(style.set_name, sets)]
+  titles += [title for title, _ in settings.values()]
+  titles.append('share in the weighted merge')
   numbers = merge.get('members', range(len(merge['order'])))
   rows = []
   for rank, m in enumerate(merge['order']):
-    chosen = ' (in the soup)' if m in merge.get('greedy_members', ()) else ''
-    rows.append(
-      [
-        Cell(
-          f'{numbers[m]}{chosen}',
-          method={0: 'single', 1: 'second'}.get(rank, ''),
-        ),
-        Cell(style.number(merge['selection_accuracy'][m])),
-        *(Cell(style.number(merge['table'][s]['members'][m])) for s in sets),
-        *(Cell(f.format(hparams[k][m])) for k, (_, f) in settings.items()),
-        Cell(style.number(merge['weights'][m], 2)),
-      ]
-    )
+    soup = ' (in the soup)' if m in merge.get('greedy_members', ()) else ''
+    values = [merge['selection_accuracy'][m]]
+    values += [merge['table'][s]['members'][m] for s in sets]
+    texts = [style.number(value) for value in values]
+    texts += [f.format(hparams[k][m]) for k, (_, f) in settings.items()]
+    texts.append(style.number(merge['weights'][m], 2))
+    method = {0: 'single', 1: 'second'}.get(rank, '')
+    heading = Cell(f'{numbers[m]}{soup}', method=method)
+    rows.append([heading, *map(Cell, texts)])
   for gone in merge.get('left_out', ()):
-    given = gone['hparams']
     why = f'left out: {gone["metric"]} {gone["value"]} at step {gone["step"]}'
-    rows.append(
-      [
-        Cell(str(gone['member']), why, faint=True),
-        *[Cell(style.NOTHING, faint=True)] * (1 + len(sets)),
-        *(Cell(f.format(given[k])) for k, (_, f) in settings.items()),
-        Cell(style.NOTHING, faint=True),
-      ]
-    )
-  return Table(columns, rows)
+    given = [f.format(gone['hparams'][k]) for k, (_, f) in settings.items()]
+    texts = [*[style.NOTHING] * (1 + len(sets)), *given, style.NOTHING]
+    cells = [Cell(text, faint=True) for text in texts]
+    rows.append([Cell(str(gone['member']), why, faint=True), *cells])
+  return Table([Cell(title) for title in titles], rows)
 
 
 # ---------------------------------------------------------------------------
@@ -191,7 +187,7 @@ def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
 
 
 def best_steps(evaluate: Mapping[str, Any]) -> tuple[str, Mapping]:
-  """Who chose each policy's best step, and what was found there.
+  """Judge that chose each policy's best step, and the results there.
 
   The control reward; the proxy where there is no control.
   """
@@ -202,62 +198,37 @@ def best_steps(evaluate: Mapping[str, Any]) -> tuple[str, Mapping]:
 def comparison(evaluate: Mapping[str, Any]) -> Table:
   """Policies at equal KL, over the common range, at their best, after it."""
   judge, best = best_steps(evaluate)
-  names = list(best)
+  area, onset = evaluate.get('area', {}), evaluate.get('hacking_onset', {})
+  rows, at_kl = [], {}
 
-  def gold(row, key, low_high=None):
-    """Value with interval, and the difference to the baseline below."""
-    detail = style.interval(row.get(f'{key}_low'), row.get(f'{key}_high'), 2)
-    if row.get('difference') and style.known(row['difference']):
-      between = style.interval(
-        row['difference_low'], row['difference_high'], 3, style.signed
-      )
-      detail += f'\n{style.signed(row["difference"], 3)} {between}'
-    return Cell(style.number(row.get(key), 2), detail)
+  def add(text, detail, found, cell, *args):
+    cells = [cell(found.get(name, {}), *args) for name in best]
+    rows.append([Cell(text, detail), *cells])
 
-  rows = []
-  at_kl = {}
+  def where(x):
+    return Cell(str(x['step']), f'KL {style.number(x["kl"], 1)}')
+
+  def fall(x):
+    return Cell(*measured(x, 'final_drop', style.signed))
+
   for row in evaluate.get('at_equal_kl', ()):
     at_kl.setdefault(row['kl'], {})[row['policy']] = row
-  for target, found in at_kl.items():
-    cells = [gold(found.get(n, {}), 'gold') for n in names]
-    rows.append([Cell(f'gold at KL {target:g}'), *cells])
-  area = evaluate.get('area', {})
+  for kl, found in at_kl.items():
+    add(f'gold at KL {kl:g}', '', found, against, 'gold')
   if area:
     stop = style.number(next(iter(area.values()))['kl_to'], 1)
-    cells = [gold(area.get(n, {}), 'mean') for n in names]
-    rows.append([Cell('mean gold', f'over KL up to {stop}'), *cells])
-  cells = [gold(best[n], 'gold') for n in names]
-  rows.append([Cell('gold at the best step', f'chosen by {judge}'), *cells])
-  cells = [
-    Cell(str(best[n]['step']), f'KL {style.number(best[n]["kl"], 1)}')
-    for n in names
-  ]
-  rows.append([Cell('that step'), *cells])
-  by_proxy = evaluate.get('best_by_proxy', {})
-  if by_proxy and judge != 'proxy':
-    cells = [gold(by_proxy.get(n, {}), 'gold') for n in names]
-    rows.append([Cell('gold at the step', 'its proxy likes best'), *cells])
-  onset = evaluate.get('hacking_onset', {})
+    add('mean gold', f'over KL up to {stop}', area, against, 'mean')
+  add('gold at the best step', f'chosen by {judge}', best, against, 'gold')
+  add('that step', '', best, where)
+  if evaluate.get('best_by_proxy') and judge != 'proxy':
+    found = evaluate['best_by_proxy']
+    add('gold at the step', 'its proxy likes best', found, against, 'gold')
   if onset:
-    rows.append([Cell('peak of gold'), *(_peak(onset[n]) for n in names)])
-    rows.append(
-      [
-        Cell('onset of hacking', 'KL where gold leaves its peak by the margin'),
-        *(_onset(onset[n]) for n in names),
-      ]
-    )
-    cells = [
-      _with_interval(
-        onset[n]['final_drop'],
-        onset[n]['final_drop_low'],
-        onset[n]['final_drop_high'],
-        digits=2,
-        write=style.signed,
-      )
-      for n in names
-    ]
-    rows.append([Cell('last step minus peak'), *cells])
-  return Table([Cell(''), *(_method(n) for n in names)], rows)
+    add('peak of gold', '', onset, _peak)
+    detail = 'KL where gold leaves its peak by the margin'
+    add('onset of hacking', detail, onset, _onset)
+    add('last step minus peak', '', onset, fall)
+  return Table([Cell(''), *map(_named, best)], rows)
 
 
 def _peak(x) -> Cell:
@@ -273,88 +244,34 @@ def _onset(x) -> Cell:
     return Cell('none seen', share)
   # Not an interval around the value: a resample falls without a test.
   low, high = (style.number(x[f'onset_kl_{e}'], 1) for e in ('low', 'high'))
-  detail = f'resamples {low} to {high}' + (f'\n{share}' if share else '')
-  return Cell(style.number(x['onset_kl'], 1), detail)
+  detail = f'resamples {low} to {high}\n{share}'
+  return Cell(style.number(x['onset_kl'], 1), detail.rstrip())
 
 
-def samples(evaluate: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Posts with their summaries as tables, and which step each was."""
-  best = {n: b['step'] for n, b in best_steps(evaluate)[1].items()}
+def samples(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Prompts with their responses as tables.
+
+  Args:
+    result: of stage evaluate or fronts: 'samples'.
+  """
+  best = {name: row['step'] for name, row in best_steps(result)[1].items()}
   examples = []
-  for example in evaluate.get('samples', ()):
-    last = max(s['step'] for s in example['summaries'])
+  for example in result.get('samples', ()):
+    shown = example['summaries']
+    last = max(x.get('step', 0) for x in shown)
+    has_gold = any(style.known(x.get('gold')) for x in shown)
     rows = []
-    for summary in example['summaries']:
-      policy, step = summary['policy'], summary['step']
-      when = 'before RL'
-      if policy != 'sft':
-        marks = ['best'] if step == best.get(policy) else []
-        marks += ['last'] if step == last else []
+    for x in shown:
+      step, when = x.get('step'), 'before RL'
+      if 'kl' in x:
+        when = f'KL {style.number(x["kl"], 1)}'
+      elif x['policy'] != 'sft' and step:
+        marks = ['best'] * (step == best.get(x['policy']))
+        marks += ['last'] * (step == last)
         when = f'step {step}' + (f', {" and ".join(marks)}' if marks else '')
-      rows.append(
-        [
-          Cell(style.name(policy), when, method=policy),
-          Cell(summary['text'] or '(nothing)', faint=not summary['text']),
-          Cell(style.number(summary['gold'], 2)),
-        ]
-      )
-    columns = [Cell('policy'), Cell('summary'), Cell('gold')]
+      row = [_named(x['policy'], when)]
+      row.append(Cell(x['text'] or '(nothing)', faint=not x['text']))
+      rows.append(row + [Cell(style.number(x['gold'], 2))] * has_gold)
+    columns = [Cell('policy'), Cell('response')] + [Cell('gold')] * has_gold
     examples.append({'post': example['post'], 'table': Table(columns, rows)})
   return examples
-
-
-# ---------------------------------------------------------------------------
-# What ran
-# ---------------------------------------------------------------------------
-
-
-def clock(seconds: float) -> str:
-  """'4.2 s', '37 s', '3 min 05 s', '1 h 02 min'."""
-  if seconds < 9.95:
-    return f'{seconds:.1f} s'
-  minutes, rest = divmod(round(seconds), 60)
-  if not minutes:
-    return f'{rest} s'
-  hours, minutes_left = divmod(minutes, 60)
-  if hours:
-    return f'{hours} h {minutes_left:02d} min'
-  return f'{minutes} min {rest:02d} s'
-
-
-def stages(records: Mapping[str, Mapping[str, Any]]) -> Table:
-  """What ran, how long, with how much memory, and what came out."""
-  rows = []
-  for name, record in records.items():
-    section = record.get('config', {}).get(name, {})
-    rows.append(
-      [
-        Cell(name, settings(section)),
-        Cell(clock(record['seconds'])),
-        Cell(f'{record["peak_memory_gb"]:.2f} GB'),
-        Cell(record['result'].get('summary', '')),
-      ]
-    )
-  total = sum(record['seconds'] for record in records.values())
-  highest = max(record['peak_memory_gb'] for record in records.values())
-  rows.append(
-    [
-      Cell('all', strong=True),
-      Cell(clock(total), strong=True),
-      Cell(f'{highest:.2f} GB', strong=True),
-      Cell('sum of times, highest memory', faint=True),
-    ]
-  )
-  columns = [Cell('stage'), Cell('time'), Cell('memory'), Cell('what came out')]
-  return Table(columns, rows)
-
-
-def settings(section: Mapping[str, Any], limit: int = 6) -> str:
-  """The first settings of a config section in one line; all are in the page."""
-  shown = []
-  for key, value in section.items():
-    if isinstance(value, Mapping):
-      continue
-    if isinstance(value, (list, tuple)):
-      value = ' '.join(str(v) for v in value)
-    shown.append(f'{key} {value}')
-  return ', '.join(shown[:limit])
