@@ -4,7 +4,7 @@
 import json
 import pathlib
 
-from warm_jax.report import numbers, style
+from warm_jax.report import page, style
 
 SETS = {
   'train_swapped': 'train, swapped (as labelled)',
@@ -36,7 +36,7 @@ def write(out: pathlib.Path, results: dict, seconds: dict) -> None:
     part = {arm: arms[arm] for arm in arms if arm.split(', ')[0] == body}
     style.save(accuracy_figure(part), out / f'accuracy_{body}.png')
   for arm, result in arms.items():
-    rows = numbers.interpolation_rows(result['paths'])
+    rows = page.csv_rows(result['paths'])
     style.write_csv(out / f'interpolation_{_file(arm)}.csv', rows)
     figure = interpolation_figure(result['paths'])
     style.save(figure, out / f'interpolation_{_file(arm)}.png')

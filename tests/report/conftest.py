@@ -5,7 +5,9 @@ The parts that `warm_jax.evaluation` computes are computed by it, so that a
 changed field shows here.
 """
 
+import base64
 import json
+import types
 
 import numpy as np
 import pytest
@@ -18,6 +20,10 @@ from warm_jax.evaluation import (
   trajectories,
   win_rate,
 )
+from warm_jax.report import style
+from warm_jax.stages import fronts
+
+ETAS = (0.0, 0.3, 0.5, 1.0, 1.3)
 
 RESAMPLES = 50
 SETS = {
@@ -227,19 +233,133 @@ def fake_evaluate(steps, values):
   }
 
 
-def write_record(workdir, stage, result, config, seconds=31.5):
-  folder = workdir / stage
-  folder.mkdir(parents=True, exist_ok=True)
-  record = {
-    'stage': stage,
-    'config': {'kind': config['kind'], 'seed': 0, stage: config.get(stage, {})},
-    'seconds': seconds,
-    'peak_memory_gb': 0.812,
-    'finished': '2026-11-21 10:00:00',
-    'versions': {'python': '3.11.7', 'jax': '0.10.2'},
-    'result': result,
+def fake_fronts(gain=0.5, gold_gain=0.5, iterations=2, prompts=60, seed=0):
+  """Result of the stage, its numbers computed as the stage does.
+
+  Reward and gold of WARP lie above those of REINFORCE at equal KL by the gains.
+  """
+  rng = np.random.default_rng(seed)
+  noise = rng.normal(size=prompts)
+  rows, values = [], {}
+
+  def add(run, what, kl, lift=0.0, gold_lift=0.0, **labels):
+    here = {
+      'kl': kl + 0.0 * noise,
+      'proxy': np.sqrt(kl) + lift + noise,
+      'control': 0.5 * np.sqrt(kl) + noise,
+      'gold': 3.0 + 0.3 * np.sqrt(kl) - 0.02 * kl + gold_lift + noise,
+      'length': 6 + 0.2 * kl + 0.1 * noise,
+      'similarity': np.clip(0.3 + 0.02 * kl + 0.01 * noise, 0, 1),
+    }
+    for key, x in here.items():
+      values.setdefault(key, []).append(x)
+    means = {k: float(x.mean()) for k, x in here.items()}
+    errors = {f'{k}_stderr': float(x.std() / 8) for k, x in here.items()}
+    rows.append({'run': run, 'what': what, **labels, **means, **errors})
+
+  add('sft', 'policy', 0.0)
+  for i in range(1, iterations + 1):
+    run, lifts = (
+      f'warp_{i}',
+      (gain * i / iterations, gold_gain * i / iterations),
+    )
+    for what, m, step in [
+      (w, m, s) for w in ('policy', 'ema') for m in (0, 1) for s in (0, 10, 20)
+    ]:
+      add(run, what, 0.1 * step * i, member=m, step=step)
+    add(run, 'slerp', 2.5 * i, *lifts)
+    add(run, 'lerp', 1.5 * i, *lifts)
+    for what in ('to_init', 'to_sft'):
+      for eta in ETAS:
+        up = lifts if eta else (0.0, 0.0)
+        add(run, what, 2.5 * i * eta, *up, eta=eta)
+  for run in ('sft_anchor', 'ema_anchor'):
+    for what in ('policy', 'ema'):
+      for step in (0, 20, 40, 60):
+        add(run, what, step / 10, step=step)
+    for eta in ETAS:
+      add(run, 'to_sft', 6.0 * eta, eta=eta)
+  values = {k: np.stack(x) for k, x in values.items()}
+  found = fronts.compare(fronts.series(rows), values, max_kl=5.0, resamples=50)
+  shown = ('sft', 'warp_1', f'warp_{iterations}', 'sft_anchor')
+  return {
+    'rows': rows,
+    'fronts': found,
+    'max_kl': 5.0,
+    'reward': 'warm',
+    'iterations': iterations,
+    'merge': 'slerp',
+    'prompts': prompts,
+    'updates': 80,
+    'stopped_at': {'sft_anchor': 80, 'ema_anchor': 60},
+    'samples': [
+      {
+        'post': 'my dog vanished . tldr :',
+        'summaries': [
+          {'policy': p, 'text': t, 'gold': 1.0, 'kl': 2.0}
+          for p, t in zip(shown, ('<b>', '', 'dog vanished', 'cat'))
+        ],
+      }
+    ],
+    'summary': fronts.summary(found, iterations, 5.0),
   }
-  (folder / 'result.json').write_text(json.dumps(_finite(record)))
+
+
+def fake_training(iterations=2):
+  """Two groups; in the second one nothing moved."""
+  cosines = [[1.0, 0.0, 0.7071], [0.0, 1.0, 0.7071], [0.7071, 0.7071, 1.0]]
+  none = [[None] * 3] * 3
+  return {
+    'iterations': [
+      {
+        'number': i + 1,
+        'steps': 20,
+        'stopped_at': [20, 10],
+        'geometry': {
+          'backbone/layers_0': {'norms': [2.0, 2.0, 2.0], 'cosines': cosines},
+          'backbone/norm': {'norms': [0.0, 0.0, 0.0], 'cosines': none},
+        },
+      }
+      for i in range(iterations)
+    ]
+  }
+
+
+def fake_user_evaluate(**extra):
+  """Result of stage evaluate for one policy on a user's own data."""
+  values = {'proxy': 0.4, 'kl': 1.2, 'length': 30.0, 'ended': 0.9} | extra
+  summaries = [
+    {'policy': 'policy', 'step': step, 'text': text, 'gold': None}
+    for step, text in ((0, 'once'), (20, '<b>twice'))
+  ]
+  return {
+    'num_prompts': 64,
+    'rows': [
+      {'step': step, 'method': 'policy'}
+      | {k: v * step / 20 for k, v in values.items()}
+      | {f'{k}_stderr': 0.05 for k in values}
+      for step in (0, 10, 20)
+    ],
+    'samples': [{'post': 'a prompt', 'summaries': summaries}],
+  }
+
+
+def write_run(workdir, results, config):
+  """Writes result files as the pipeline does."""
+  for second, (stage, result) in enumerate(results.items()):
+    (workdir / stage).mkdir(parents=True, exist_ok=True)
+    record = {
+      'stage': stage,
+      'config': {'seed': 0} | config | {stage: config.get(stage, {})},
+      'seconds': 31.5,
+      'peak_memory_gb': 0.812,
+      'finished': f'2026-11-21 10:00:{second:02d}',
+      'versions': {'python': '3.11.7', 'jax': '0.10.2'},
+      'result': result,
+    }
+    path = workdir / stage / 'result.json'
+    path.write_text(json.dumps(_finite(record)))
+  return workdir
 
 
 def _finite(value):
@@ -253,50 +373,74 @@ def _finite(value):
   return value.item() if isinstance(value, np.generic) else value
 
 
-def fake_run(workdir, *, num_members=6, swapped=True, kind='toy'):
-  """Writes a whole made-up run."""
+def write_metrics(folder, names, members=2, steps=50):
+  """metrics.csv of a loop; the first value of the first column is missing."""
+  columns = [f'{name}/member_{m}' for name in names for m in range(members)]
+  lines = [','.join(['step', *columns])]
+  for step in range(steps):
+    values = [f'{1 / (1 + step):.3f}' for _ in columns]
+    lines.append(','.join([str(step), *values]))
+  lines[1] = lines[1].replace('1.000', '', 1)
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / 'metrics.csv').write_text('\n'.join(lines) + '\n')
+
+
+def fake_run(workdir, *, num_members=6, swapped=True, toy=True):
+  """Writes a whole made-up run: of the toy world, or of a user's pairs."""
   config = {
-    'kind': kind,
     'reward': {'members': num_members, 'steps': 400, 'learning_rates': [1e-3]},
-    'merge': {'num_lambdas': 11},
+    'policy': {'rewards': list(POLICIES)},
   }
+  count = range(num_members)
+  hparams = {'learning_rate': [1e-3 for _ in count], 'init_index': list(count)}
   results = {
-    'world': {'summary': 'writers of the SFT set: gold 2.50, 7.1 words'},
-    'preferences': {
-      'rows': {'train': 4000, 'test': 3000},
-      'swapped': 1000 if swapped else 0,
-      'summary': '4000 training pairs',
-    },
-    'reward': {
-      'hparams': {
-        'learning_rate': [1e-3] * num_members,
-        'dropout_rate': [0.05] * num_members,
-        'init_index': [0] * num_members,
-        'data_seed': list(range(num_members)),
-      },
-      'train': {},
-      'summary': f'{num_members} members, training accuracy 0.731',
-    },
+    'preferences': {'rows': {'train': 4000}, 'swapped': 1000 * swapped},
+    'probe': {'accuracy': {'test': 0.61}},
+    'reward': {'hparams': hparams, 'summary': 'training accuracy 0.731'},
     'merge': fake_merge(num_members, swapped=swapped),
   }
-  if kind == 'toy':
+  if toy:
+    config['world'] = {'posts': 9}
     steps, values = fake_values()
+    results['world'] = {'writers': {'gold': 2.5}, 'summary': 'gold 2.50'}
     results['best_of_n'] = fake_best_of_n()
     results['policy'] = {'kept_steps': steps, 'summary': 'at the end KL 28'}
     results['evaluate'] = fake_evaluate(steps, values)
-    (workdir / 'evaluate').mkdir(parents=True)
-    np.savez(workdir / 'evaluate' / 'values.npz', **values)
-  for stage, result in results.items():
-    write_record(workdir, stage, result, config)
-  return workdir
+    titles = ('objective/scores', 'objective/kl', 'policy/loss')
+    write_metrics(workdir / 'policy', titles, members=3)
+  write_metrics(workdir / 'reward', ('loss', 'accuracy'), num_members)
+  return write_run(workdir, results, config)
 
 
 @pytest.fixture(scope='session')
-def make_run():
-  return fake_run
+def make():
+  """What tests make runs from."""
+  return types.SimpleNamespace(
+    run=fake_run,
+    write=write_run,
+    metrics=write_metrics,
+    fronts=fake_fronts,
+    warp=fake_training,
+    merge=fake_merge,
+    user_evaluate=fake_user_evaluate,
+  )
 
 
 @pytest.fixture(scope='session')
 def toy_run(tmp_path_factory):
   """A whole made-up run; tests only read it."""
   return fake_run(tmp_path_factory.mktemp('report') / 'toy')
+
+
+@pytest.fixture
+def no_pixels(monkeypatch):
+  """Figures are made but not drawn: layout costs a second each."""
+  png = base64.b64decode(
+    'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ'
+    '/pLvAAAAAElFTkSuQmCC'
+  )
+
+  def save(figure, path):
+    getattr(path, 'write', getattr(path, 'write_bytes', None))(png)
+
+  monkeypatch.setattr(style, 'save', save)

@@ -56,13 +56,51 @@ def test_no_panel_is_left_empty(num_sets):
 
 
 def test_filled_only_where_the_interval_excludes_zero():
+  ends = {'value': 0.7, 'low': 0.6, 'high': 0.8}
+  row = {'members': [0.6], 'ens': ends, 'warm': ends}
   table = {
-    'test': {'wa_minus_ens': {'value': 0.01, 'low': 0.005, 'high': 0.02}},
-    'ood': {'wa_minus_ens': {'value': 0.01, 'low': -0.01, 'high': 0.02}},
+    name: row | {'wa_minus_ens': {'value': 0.01, 'low': low, 'high': 0.02}}
+    for name, low in (('test', 0.005), ('ood', -0.01))
   }
-  (ax,) = figures.wa_minus_ens(table, {}).axes
-  marks = [line for line in ax.lines if line.get_marker() == 'D']
+  left, right = figures.accuracies(table, {'frozen features': 0.65}, {}).axes
+  marks = [line for line in right.lines if line.get_marker() == 'D']
   assert [m.get_markerfacecolor() == 'white' for m in marks] == [False, True]
+  floors = [x for x in left.lines if x.get_linestyle() == ':']
+  assert [list(floor.get_xdata()) for floor in floors] == [[0.65, 0.65]]
+
+
+def test_bands_are_95_percent():
+  path = {'lambda': [0.0, 1.0], 'accuracy_stderr': [0.0, 0.01]}
+  path |= {k: [0.7, 0.8] for k in ('accuracy', 'ens_accuracy', 'diag_accuracy')}
+  (ax,) = figures.interpolation({'test': path}).axes
+  (band,) = ax.collections
+  corners = band.get_paths()[0].vertices
+  np.testing.assert_allclose(corners[:, 1].min(), 0.7)
+  np.testing.assert_allclose(corners[:, 1].max(), 0.8 + 1.96 * 0.01)
+
+
+def test_a_flat_curve_is_not_blown_up():
+  curve = {'warm': [0.7, 0.701], 'ens': [0.7, 0.702]}
+  (ax,) = figures.by_size({'test': curve}).axes
+  low, high = ax.get_ylim()
+  assert high - low >= 0.0999
+
+
+@pytest.mark.parametrize('columns', [1, 2])
+def test_panels_side_by_side(columns):
+  rows = [path(s, s / 10) | {'control': 0.0} for s in (0, 10)]
+  fig = figures.policies(rows, columns=columns)
+  lefts = {round(ax.get_subplotspec().colspan.start) for ax in fig.axes}
+  assert len(fig.axes) == 4 and len(lefts) == columns
+
+
+def test_training_curves_are_running_means():
+  rows = [{'step': s, 'loss/member_0': float(s % 2)} for s in range(80)]
+  rows[0]['loss/member_0'] = float('nan')
+  (ax,) = figures.training(rows, {'loss': 'loss'}).axes
+  (line,) = ax.lines
+  np.testing.assert_allclose(line.get_ydata(), 0.5)
+  assert line.get_xdata()[0] == 2 and line.get_xdata()[-1] == 79
 
 
 def test_labels_of_equal_curves_do_not_overlap():
@@ -71,7 +109,7 @@ def test_labels_of_equal_curves_do_not_overlap():
     for step in (0, 10, 20)
     for method in ('single', 'ens', 'warm')
   ]
-  fig = canvas(figures.lengths(rows))
+  fig = canvas(figures.policies(rows, panels=[('length', 'kl')]))
   found = sorted(boxes(fig, fig.axes[0]), key=lambda box: box.y0)
   assert len(found) == 3
   for below, above in zip(found[:-1], found[1:]):
@@ -99,21 +137,29 @@ def test_kl_axis_has_room_between_ticks(highest):
   assert np.diff(places).min() > 0.08
 
 
-def test_best_of_n_without_control():
-  rows = [
-    {'n': n, 'kl': kl, 'gold': g, 'gold_low': g - 0.1, 'gold_high': g + 0.1}
-    for n, kl, g in ((1, 0.0, 1.0), (2, 0.19, 1.3))
-  ]
-  fig = figures.best_of_n({'warm': rows})
-  assert len(fig.axes) == 1
+def test_best_of_n_against_single():
+  rows = [{'n': 1, 'kl': 0.0, 'gold': 0.1, 'gold_low': 0.0, 'gold_high': 0.2}]
+  (ax,) = figures.best_of_n({'warm': rows}).axes
+  assert {text.get_text() for text in ax.texts} == {'WARM', 'single'}
 
 
-def test_heat_map_leaves_the_diagonal_free():
+def test_heat_map_shows_each_pair_once():
   half = [[0.5, 0.7], [0.3, 0.5]]
   matrix = {'names': ['sft', 'warm'], 'win_rate': half, 'low': half}
   fig = figures.win_rates({'gold': matrix | {'high': half}})
   words = [text.get_text() for text in fig.axes[0].texts]
-  assert words == ['70 %', '70–70', '30 %', '30–30']
+  assert words == ['30 %', '30–30']
+
+
+def test_geometry():
+  cosines = [[1.0, 0.0, 0.7071], [0.0, 1.0, 0.7071], [0.7071, 0.7071, 1.0]]
+  moved = {'norms': [2.0, 2.0, 2.0], 'cosines': cosines}
+  still = {'norms': [0.0, 0.0, 0.0], 'cosines': [[None] * 3] * 3}
+  groups = {'backbone/layers_0': moved, 'backbone/norm': still}
+  (row,) = figures.geometry_rows([{'number': 1, 'geometry': groups}])
+  assert row['group'] == 'layers_0'
+  np.testing.assert_allclose(row['angle'], 90.0)
+  np.testing.assert_allclose(row['lerp_norm'], 2.0 / np.sqrt(2))
 
 
 def test_settings_of_the_caller_stay():

@@ -11,7 +11,7 @@ import pytest
 
 from warm_jax import defaults, errors, pipeline
 from warm_jax.models import config as config_lib
-from warm_jax.report import story, tables
+from warm_jax.report import tables
 from warm_jax.stages import export, language, scorers
 from warm_jax.stages import reward as stage
 from warm_jax.training import checkpoint
@@ -84,18 +84,6 @@ def test_page_tells_who_was_left_out():
   assert rows[0][3][0] == '0.3' and rows[1][3][0] == '0.1'
   assert rows[2][0][1] == 'left out: loss nan at step 7'
   assert rows[2][1][0] == '–' and rows[2][3][0] == '0.5'
-  told = [
-    text for text in story.paragraphs({'merge': merged()}) if 'bad' in text
-  ]
-  assert told == [
-    'Numbers went bad in training, so these take no part: member 1 (loss nan '
-    'at step 7, at a learning rate of 0.5).'
-  ]
-
-
-def merged():
-  ends = {'value': 0.0, 'low': -0.1, 'high': 0.1}
-  return MERGED | {'table': {'test': ACCURACY | {'wa_minus_ens': ends}}}
 
 
 def test_card_and_summary_tell_who_was_left_out(run, monkeypatch):

@@ -1,2 +1,2 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""What a run shows: figures, tables, a story in numbers, one page."""
+"""The page of a run and the cards of its models: figures, tables, templates."""

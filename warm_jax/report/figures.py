@@ -78,13 +78,12 @@ def training(
     ends = []
     keys = [key for key in rows[0] if key.startswith(f'{metric}/')]
     for i, key in enumerate(keys):
-      found = [r for r in rows if style.known(r[key])][len(window) - 1 :]
-      y = np.convolve(_column(rows, key), window / len(window), 'valid')
-      y = y[np.isfinite(y)][: len(found)]
-      x = _column(found, 'step')[: len(y)]
+      y = np.array(_column(rows, key), float)
+      x = np.array(_column(rows, 'step'))[np.isfinite(y)][len(window) - 1 :]
+      y = np.convolve(y[np.isfinite(y)], window / len(window), 'valid')
       method = names[i] if i < len(names) else 'warm'
       ax.plot(x, y, color=style.color(method), linewidth=1.3, alpha=0.8)
-      if i < len(names) > 1:
+      if i < len(names) > 1 and len(x):
         ends.append((x[-1], y[-1], style.name(method), style.color(method)))
     ax.set_title(title)
     ax.set_xlabel('step')
