@@ -31,35 +31,29 @@ steps of two members are 6 hours at 400 TFLOP/s.
 
 import ml_collections
 
-from warm_jax import config_check, defaults, errors
-
-KINDS = ('reward', 'policy')
+from warm_jax.config import parse_arg, section
 
 
-def get_config(arg: str = 'reward'):
+def get_config(arg: str = ''):
   """Reward models; ':policy' for the policy."""
-  if arg not in KINDS:
-    raise errors.UserError(
-      f'unknown config argument {arg!r}{config_check.nearest(arg, KINDS)}; '
-      f'known: {", ".join(KINDS)}'
-    )
+  is_policy = parse_arg(arg, reward=False, policy=False).policy
   config = ml_collections.ConfigDict()
-  config.kind = arg
+  config.kind = 'policy' if is_policy else 'reward'
   config.seed = 0
-  config.runtime = defaults.runtime()
+  config.runtime = section('runtime')
   config.runtime.member_map = 'vmap'  # a loop would hold the state twice
   config.model = 'google/gemma-2-2b-it'
-  config.base = defaults.base()
+  config.base = section('base')
   config.base.update({'compute_dtype': 'bfloat16', 'remat': True})
-  config.data = defaults.data(max_length=1_024)
-  config.world = ml_collections.ConfigDict()
-  if arg == 'reward':
-    config.sft = defaults.sft(steps=1, keep_steps=(1,))
+  config.data = section('data', max_length=1_024)
+  config.world = section('world')
+  if not is_policy:
+    config.sft = section('sft', steps=1, keep_steps=(1,))
     config.sft.enabled = False
     config.sft.optimizer.warmup_steps = 0
-    config.preferences = ml_collections.ConfigDict()
-    config.probe = ml_collections.ConfigDict({'l2': 1e-3})
-    config.reward = defaults.reward(members=2, steps=2_000)
+    config.preferences = section('preferences')
+    config.probe = section('probe')
+    config.reward = section('reward', members=2, steps=2_000)
     config.reward.update(
       {
         'batch_size': 64,
@@ -70,15 +64,19 @@ def get_config(arg: str = 'reward'):
         'checkpoint_every': 500,
       }
     )
-    config.reward.optimizer = defaults.optimizer(
-      b2=0.999, weight_decay=0.0, schedule='constant', warmup_steps=100
+    config.reward.optimizer = section(
+      'optimizer',
+      b2=0.999,
+      weight_decay=0.0,
+      schedule='constant',
+      warmup_steps=100,
     )
-    config.merge = defaults.merge()
-    config.export = defaults.export(merged=('warm',), include_members=True)
+    config.merge = section('merge')
+    config.export = section('export', merged=('warm',), include_members=True)
   else:
     config.reward_model = ''
     config.control_model = ''
-    config.policy = defaults.policy(steps=9_000, eval_every=500)
+    config.policy = section('policy', steps=9_000, eval_every=500)
     config.policy.update(
       {
         'batch_size': 128,
@@ -95,6 +93,6 @@ def get_config(arg: str = 'reward'):
     config.policy.optimizer.update(
       {'name': 'adam', 'b2': 0.999, 'warmup_steps': 100}
     )
-    config.evaluate = ml_collections.ConfigDict({'num_prompts': 512})
-    config.export = defaults.export(also_steps=())
+    config.evaluate = section('evaluate', num_prompts=512)
+    config.export = section('export', also_steps=())
   return config

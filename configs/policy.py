@@ -22,7 +22,7 @@ values.
 
 import ml_collections
 
-from warm_jax import defaults
+from warm_jax.config import section
 
 
 def get_config():
@@ -30,14 +30,14 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.kind = 'policy'
   config.seed = 0
-  config.runtime = defaults.runtime()
+  config.runtime = section('runtime')
   config.model = ''
   config.reward_model = ''
   config.control_model = ''
-  config.base = defaults.base()
-  config.data = defaults.data()
-  config.world = ml_collections.ConfigDict()
-  config.policy = defaults.policy(steps=100, eval_every=25)
+  config.base = section('base')
+  config.data = section('data')
+  config.world = section('world')
+  config.policy = section('policy', steps=100, eval_every=25)
   config.policy.update(
     {
       'max_new_tokens': 64,
@@ -45,6 +45,6 @@ def get_config():
       'num_reference': 256,  # samples that fix the scale of the reward
     }
   )
-  config.evaluate = ml_collections.ConfigDict({'num_prompts': 128})
-  config.export = defaults.export(also_steps=())
+  config.evaluate = section('evaluate', num_prompts=128)
+  config.export = section('export', also_steps=())
   return config

@@ -11,7 +11,7 @@ compared with single members and the ensemble, and exported as small Llamas.
 
 import ml_collections
 
-from warm_jax import defaults
+from warm_jax.config import section
 
 
 def get_config():
@@ -19,34 +19,27 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.kind = 'files'
   config.seed = 0
-  config.runtime = defaults.runtime()
-  config.data = defaults.data(max_length=96)
-  config.data.vocab_size = 2_048
-  config.data.pretrain = ()  # files; empty: prompts with what train prefers
-  config.model = defaults.model(width=96, num_layers=3, num_heads=4)
+  config.runtime = section('runtime')
+  config.data = section('data', max_length=96, vocab_size=2_048, pretrain=())
   # The shape of a small Llama, so that others can load what is exported.
+  config.model = section('model', width=96, num_layers=3, num_heads=4)
   config.model.update({'mlp': 'gated', 'activation': 'silu', 'mlp_width': 256})
   config.model.rope_theta = 1000.0
-  config.world = ml_collections.ConfigDict()
-  config.preferences = ml_collections.ConfigDict()
-  config.pretrain = ml_collections.ConfigDict(
-    {
-      'steps': 1_000,
-      'batch_size': 32,
-      'micro_batches': 1,
-      'learning_rate': 2e-3,
-      'dropout_rate': 0.0,
-      'keep_steps': (1_000,),
-      'loss_on': 'all',
-      'checkpoint_every': 200,
-      'optimizer': defaults.optimizer(weight_decay=0.01),
-    }
+  config.world = section('world')
+  config.preferences = section('preferences')
+  config.pretrain = section(
+    'pretrain',
+    steps=1_000,
+    learning_rate=2e-3,
+    loss_on='all',
+    checkpoint_every=200,
+    optimizer=section('optimizer', weight_decay=0.01),
   )
-  config.sft = defaults.sft(steps=300, keep_steps=(200, 250, 300))
-  config.probe = ml_collections.ConfigDict({'l2': 1e-3})
-  config.reward = defaults.reward(members=6, steps=400)
+  config.sft = section('sft', steps=300, keep_steps=(200, 250, 300))
+  config.probe = section('probe')
+  config.reward = section('reward', members=6, steps=400)
   config.reward.learning_rates = (2e-4, 4e-4, 8e-4)
   config.reward.batch_size = 32
-  config.merge = defaults.merge()
-  config.export = defaults.export(merged=('warm',), include_members=True)
+  config.merge = section('merge')
+  config.export = section('export', merged=('warm',), include_members=True)
   return config

@@ -22,7 +22,7 @@ moments), beside activations.
 
 import ml_collections
 
-from warm_jax import defaults
+from warm_jax.config import section
 
 
 def get_config():
@@ -30,19 +30,19 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.kind = 'reward'
   config.seed = 0
-  config.runtime = defaults.runtime()
+  config.runtime = section('runtime')
   config.model = ''
-  config.base = defaults.base()
-  config.data = defaults.data()
-  config.world = ml_collections.ConfigDict()
-  config.preferences = ml_collections.ConfigDict()
+  config.base = section('base')
+  config.data = section('data')
+  config.world = section('world')
+  config.preferences = section('preferences')
   # Already fine-tuned? --config.sft.enabled=false
-  config.sft = defaults.sft(steps=300, keep_steps=(200, 250, 300))
-  config.probe = ml_collections.ConfigDict({'l2': 1e-3})
-  config.reward = defaults.reward(members=6, steps=400)
+  config.sft = section('sft', steps=300, keep_steps=(200, 250, 300))
+  config.probe = section('probe')
+  config.reward = section('reward', members=6, steps=400)
   config.reward.learning_rates = (2e-4, 4e-4, 8e-4)
   config.reward.batch_size = 32
-  config.merge = defaults.merge()
+  config.merge = section('merge')
   config.merge.num_path_pairs = 400
-  config.export = defaults.export(merged=('warm',), include_members=True)
+  config.export = section('export', merged=('warm',), include_members=True)
   return config

@@ -17,7 +17,7 @@ parameter, beside activations.
 
 import ml_collections
 
-from warm_jax import defaults
+from warm_jax.config import section
 
 
 def get_config():
@@ -25,11 +25,11 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.kind = 'sft'
   config.seed = 0
-  config.runtime = defaults.runtime()
+  config.runtime = section('runtime')
   config.model = ''
-  config.base = defaults.base()
-  config.data = defaults.data()
-  config.world = ml_collections.ConfigDict()
-  config.sft = defaults.sft(steps=300, keep_steps=(200, 250, 300))
-  config.export = defaults.export()
+  config.base = section('base')
+  config.data = section('data')
+  config.world = section('world')
+  config.sft = section('sft', steps=300, keep_steps=(200, 250, 300))
+  config.export = section('export')
   return config

@@ -35,32 +35,29 @@ pairs of human judges instead of those of a PaLM-L model.
 
 import ml_collections
 
-from warm_jax import config_check, defaults, errors
-
-KINDS = ('reward', 'sft', 'policy')
+from warm_jax.config import parse_arg, section
 
 
-def get_config(arg: str = 'reward'):
+def get_config(arg: str = ''):
   """The recipe; ':sft' and ':policy' are the other two stages of it."""
-  if arg not in KINDS:
-    raise errors.UserError(
-      f'unknown config argument {arg!r}{config_check.nearest(arg, KINDS)}; '
-      f'known: {", ".join(KINDS)}'
-    )
+  given = parse_arg(arg, reward=False, sft=False, policy=False)
+  kind = 'policy' if given.policy else 'sft' if given.sft else 'reward'
   config = ml_collections.ConfigDict()
-  config.kind = arg
+  config.kind = kind
   config.seed = 0
-  config.runtime = defaults.runtime()
+  config.runtime = section('runtime')
   # One member at a time: the activations of ten would not fit.
   config.runtime.member_map = 'scan'
   config.model = 'EleutherAI/pythia-410m'
-  config.base = defaults.base()
+  config.base = section('base')
   config.base.update({'compute_dtype': 'bfloat16', 'remat': True})
   # Posts of at most 512 tokens and summaries of at most 128.
-  config.data = defaults.data(max_length=640, prompt_template='{prompt}')
-  config.world = ml_collections.ConfigDict()
-  if arg in ('reward', 'sft'):
-    config.sft = defaults.sft(steps=12_000, keep_steps=(8_000, 10_000, 12_000))
+  config.data = section('data', max_length=640, prompt_template='{prompt}')
+  config.world = section('world')
+  if kind != 'policy':
+    config.sft = section(
+      'sft', steps=12_000, keep_steps=(8_000, 10_000, 12_000)
+    )
     config.sft.update(
       {
         'batch_size': 128,
@@ -70,11 +67,11 @@ def get_config(arg: str = 'reward'):
       }
     )
     config.sft.optimizer.update({'b2': 0.999, 'warmup_steps': 100})
-    config.export = defaults.export()
-  if arg == 'reward':
-    config.preferences = ml_collections.ConfigDict()
-    config.probe = ml_collections.ConfigDict({'l2': 1e-3})
-    config.reward = defaults.reward(members=10, steps=10_000)
+    config.export = section('export')
+  if kind == 'reward':
+    config.preferences = section('preferences')
+    config.probe = section('probe')
+    config.reward = section('reward', members=10, steps=10_000)
     config.reward.update(
       {
         'batch_size': 128,
@@ -85,15 +82,19 @@ def get_config(arg: str = 'reward'):
         'checkpoint_every': 1_000,
       }
     )
-    config.reward.optimizer = defaults.optimizer(
-      b2=0.999, weight_decay=0.0, schedule='constant', warmup_steps=100
+    config.reward.optimizer = section(
+      'optimizer',
+      b2=0.999,
+      weight_decay=0.0,
+      schedule='constant',
+      warmup_steps=100,
     )
-    config.merge = defaults.merge()
-    config.export = defaults.export(merged=('warm',), include_members=True)
-  if arg == 'policy':
+    config.merge = section('merge')
+    config.export = section('export', merged=('warm',), include_members=True)
+  if kind == 'policy':
     config.reward_model = ''
     config.control_model = ''
-    config.policy = defaults.policy(steps=10_000, eval_every=500)
+    config.policy = section('policy', steps=10_000, eval_every=500)
     config.policy.update(
       {
         'batch_size': 128,
@@ -109,6 +110,6 @@ def get_config(arg: str = 'reward'):
     )
     # The paper's "policy warmup of 2k steps", read as a ramp of the rate.
     config.policy.optimizer.update({'b2': 0.999, 'warmup_steps': 2_000})
-    config.evaluate = ml_collections.ConfigDict({'num_prompts': 1_000})
-    config.export = defaults.export(also_steps=())
+    config.evaluate = section('evaluate', num_prompts=1_000)
+    config.export = section('export', also_steps=())
   return config

@@ -16,7 +16,7 @@ that it works; the tests use it.
 
 import ml_collections
 
-from warm_jax import defaults
+from warm_jax.config import parse_arg, section
 
 SMALLER = {
   'world.num_pretrain': 128,
@@ -77,120 +77,81 @@ SMALLER = {
 
 
 def get_config(arg: str = ''):
-  """The run of WARP. arg: '' or 'nano'."""
-  if arg not in ('', 'nano'):
-    raise ValueError(f'unknown variant {arg!r}; known: nano')
+  """The run of WARP. arg: 'nano', or nothing."""
   config = ml_collections.ConfigDict()
   config.kind = 'warp'
   config.seed = 0
-  config.runtime = defaults.runtime()
-
+  config.runtime = section('runtime')
   # TinyTLDR with short posts. All splits have their own posts.
-  config.world = ml_collections.ConfigDict(
-    {
-      'num_facts': (4,),
-      'num_pretrain': 16_000,
-      'num_sft': 4_000,
-      'num_prompts': 4_000,  # that policies train on
-      'num_eval_prompts': 256,
-    }
+  config.world = section(
+    'world',
+    num_facts=(4,),
+    num_pretrain=16_000,
+    num_sft=4_000,
+    num_prompts=4_000,
+    num_eval_prompts=256,
   )
   config.data = ml_collections.ConfigDict({'max_length': 38})
-  config.model = defaults.model(width=48, num_layers=2, num_heads=3)
-  config.pretrain = _language(steps=3_000, learning_rate=3e-3)
-  config.sft = defaults.sft(steps=200, keep_steps=(120, 160, 200))
+  config.model = section('model', width=48, num_layers=2, num_heads=3)
+  config.pretrain = section(
+    'pretrain', steps=3_000, learning_rate=3e-3, checkpoint_every=500
+  )
+  config.sft = section('sft', steps=200, keep_steps=(120, 160, 200))
   config.sft.update({'batch_size': 64, 'learning_rate': 1e-3})
   config.sft.dropout_rate = 0.0
-  config.preferences = ml_collections.ConfigDict(
-    {
-      # A reward that is worth climbing: no swapped labels.
-      'num_train': 6_000,
-      'num_selection': 1_000,
-      'num_test': 1_000,
-      'num_ood': 1_000,
-      'temperature': 1.0,
-      'sharpness': 4.0,  # of the annotators
-      'length_cue': 0.1,  # per word
-      'swapped': 0.0,
-      'max_new_tokens': 13,
-      'ood_temperature': 1.4,
-      'num_control': 6_000,
-      # A policy tuned by RL on the utility, one of the sources of the ood set.
-      'tuned': defaults.policy(steps=30, eval_every=30),
-    }
+  config.preferences = section(
+    'preferences',
+    # A reward that is worth climbing: no swapped labels.
+    num_train=6_000,
+    num_selection=1_000,
+    num_test=1_000,
+    num_ood=1_000,
+    temperature=1.0,
+    sharpness=4.0,
+    length_cue=0.1,
+    swapped=0.0,
+    max_new_tokens=13,
+    ood_temperature=1.4,
+    num_control=6_000,
+    # Tuned by RL on the utility: one of the sources of the ood set.
+    tuned=section('policy', steps=30, eval_every=30, max_new_tokens=13),
   )
-  config.preferences.tuned.max_new_tokens = 13
-  config.control = ml_collections.ConfigDict(
-    {
-      'model': defaults.model(width=64, num_layers=2, num_heads=4),
-      'probe_l2': 1e-3,
-      'pretrain': _language(steps=1_000, learning_rate=3e-3),
-      'reward': ml_collections.ConfigDict(
-        {
-          'steps': 600,
-          'batch_size': 32,
-          'micro_batches': 1,
-          'learning_rate': 2e-3,
-          'dropout_rate': 0.05,
-          'label_smoothing': 0.0,
-          'checkpoint_every': 300,
-          'optimizer': defaults.optimizer(weight_decay=0.01),
-        }
-      ),
-    }
+  config.control = section(
+    'control',
+    pretrain=section(
+      'pretrain', steps=1_000, learning_rate=3e-3, checkpoint_every=500
+    ),
+    reward=section(
+      'control.reward',
+      steps=600,
+      learning_rate=2e-3,
+      dropout_rate=0.05,
+      checkpoint_every=300,
+    ),
   )
-  config.probe = ml_collections.ConfigDict({'l2': 1e-3})
-  config.reward = defaults.reward(members=3, steps=900)
+  config.probe = section('probe')
+  config.reward = section('reward', members=3, steps=900)
   config.reward.update({'batch_size': 32, 'learning_rates': (1e-3, 2e-3)})
-  config.merge = defaults.merge()
-  config.merge.update({'num_lambdas': 3, 'num_path_pairs': 500})
-  config.merge.num_train_pairs = 500
-
-  config.warp = defaults.warp(
-    iterations=3, steps=(150, 120, 90), kl_coefs=(0.3,), eval_every=15
+  config.merge = section(
+    'merge', num_lambdas=3, num_path_pairs=500, num_train_pairs=500
   )
-  config.warp.update(
-    {
-      'reward': 'warm',  # any name of stages/scorers.py
-      'mu': 0.05,
-      'max_kl': 8.0,
-      'learning_rate': 3e-4,
-      'max_new_tokens': 13,
-    }
+  config.warp = section(
+    'warp',
+    iterations=3,
+    steps=(150, 120, 90),
+    kl_coefs=(0.3,),
+    eval_every=15,
+    reward='warm',
+    mu=0.05,
+    max_kl=8.0,
+    learning_rate=3e-4,
+    max_new_tokens=13,
   )
   # As many updates as all members of all iterations together, each from the
-  # SFT policy in one go; everything else as in `warp`.
-  config.reinforce = ml_collections.ConfigDict(
-    {
-      'kl_coef': 0.1,  # to the SFT policy; the other run takes warp.kl_coefs[0]
-      'eval_every': 30,
-    }
-  )
-  config.fronts = ml_collections.ConfigDict(
-    {
-      'num_prompts': 256,
-      'num_samples': 2,  # of each prompt; their likeness needs two
-      'etas': (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3),
-      'max_kl': 3.0,  # a front's number is its mean up to this KL
-      'num_bootstrap': 1000,
-    }
-  )
-  if arg == 'nano':
+  # SFT policy in one go, with the KL to it (kl_coef) and to the moving average
+  # (warp.kl_coefs[0]); everything else as in `warp`.
+  config.reinforce = section('reinforce')
+  config.fronts = section('fronts')
+  if parse_arg(arg, nano=False).nano:
     config.update_from_flattened_dict(SMALLER)
   return config
-
-
-def _language(steps: int, learning_rate: float):
-  return ml_collections.ConfigDict(
-    {
-      'steps': steps,
-      'batch_size': 32,
-      'micro_batches': 1,
-      'learning_rate': learning_rate,
-      'dropout_rate': 0.0,
-      'keep_steps': (steps,),
-      'loss_on': 'response',
-      'checkpoint_every': 500,
-      'optimizer': defaults.optimizer(),
-    }
-  )

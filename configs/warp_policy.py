@@ -22,7 +22,7 @@ steps an iteration, 5 iterations, mu 0.01).
 
 import ml_collections
 
-from warm_jax import defaults
+from warm_jax.config import section
 
 
 def get_config():
@@ -30,15 +30,15 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.kind = 'warp_policy'
   config.seed = 0
-  config.runtime = defaults.runtime()
+  config.runtime = section('runtime')
   config.model = ''
   config.reward_model = ''
   config.control_model = ''
-  config.base = defaults.base()
-  config.data = defaults.data()
-  config.world = ml_collections.ConfigDict()
-  config.warp = defaults.warp(
-    iterations=2, steps=(100,), kl_coefs=(0.1,), eval_every=25
+  config.base = section('base')
+  config.data = section('data')
+  config.world = section('world')
+  config.warp = section(
+    'warp', iterations=2, steps=(100,), kl_coefs=(0.1,), eval_every=25
   )
   config.warp.update(
     {
@@ -47,8 +47,8 @@ def get_config():
       'num_reference': 256,  # samples that fix the scale of the reward
     }
   )
-  config.evaluate = ml_collections.ConfigDict(
-    {'num_prompts': 128, 'etas': (0.1, 0.3, 0.5, 0.7)}
+  config.evaluate = section(
+    'evaluate', num_prompts=128, etas=(0.1, 0.3, 0.5, 0.7)
   )
-  config.export = defaults.export(etas=(0.3, 0.5, 0.7))
+  config.export = section('export', etas=(0.3, 0.5, 0.7))
   return config

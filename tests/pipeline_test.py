@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from warm_jax import config_check, errors, files, pipeline
+from warm_jax import errors, files, pipeline
 
 
 def make_config(**changes):
@@ -280,63 +280,6 @@ def test_the_table_is_in_order():
     assert set(stage.needs) <= set(seen), stage.name
     seen.append(stage.name)
   assert len(set(seen)) == len(seen)
-
-
-@pytest.mark.parametrize(
-  'path, value, must',
-  [
-    ('reward.members', 0, 'a whole number of at least 1'),
-    ('reward.members', 1.5, 'a whole number of at least 1'),
-    ('best_of_n.num_samples', 0, 'a whole number of at least 1'),
-    ('reward.learning_rates', (0.1, 0.0), 'a number above 0'),
-    ('reward.dropout_rate', 1.0, r'a number in \[0, 1\)'),
-    ('preferences.swap_fraction', 1.2, r'a number in \[0, 1\]'),
-    ('policy.temperature', 0.0, 'a number above 0'),
-    ('policy.kl_coef', float('nan'), 'a finite number'),
-    ('policy.anything', float('inf'), 'a finite number'),
-    ('reward.optimizer.schedule', 'step', "one of 'constant', 'linear'"),
-    ('reward.batch_size', 'big', 'a whole number of at least 1'),
-    ('reward.batch_size', True, 'a whole number of at least 1'),
-  ],
-)
-def test_validate_names_field_value_and_range(path, value, must):
-  tree = value
-  for key in reversed(path.split('.')):
-    tree = {key: tree}
-  with pytest.raises(errors.UserError, match=must) as error:
-    config_check.validate(tree)
-  assert str(error.value).startswith(f'config.{path} is ')
-
-
-def test_validate_accepts_what_is_right():
-  config_check.validate(make_config())
-  config_check.validate({'reward': {'members': None, 'swap_fraction': 0.0}})
-
-
-def test_validate_asks_the_model_config():
-  model = dict(width=32, num_layers=2, num_heads=4, mlp_width=64)
-  config_check.validate({'model': model, 'control': {'model': model}})
-  wrong = model | dict(norm='batchnorm')
-  with pytest.raises(errors.UserError, match='config.control.model: .*norm'):
-    config_check.validate({'control': {'model': wrong}})
-  with pytest.raises(errors.UserError, match='config.model: .*widht'):
-    config_check.validate({'model': model | dict(widht=3)})
-
-
-def test_parse_arg():
-  spec = dict(tiny=False, members=6, name='x')
-  parse = config_check.parse_arg
-  assert parse('', **spec) == spec
-  assert parse('tiny,members=4', **spec) == dict(tiny=True, members=4, name='x')
-  for arg, words in [
-    ('huge', 'unknown config argument .huge.'),
-    ('member=4', 'did you mean members'),
-    ('members=four', 'expected members=<int>'),
-    ('members', 'expected members=<int>'),
-    ('tiny=3', 'expected tiny=<bool>'),
-  ]:
-    with pytest.raises(errors.UserError, match=words):
-      parse(arg, **spec)
 
 
 def test_clock():

@@ -35,8 +35,9 @@ import numpy as np  # noqa: E402
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import collectives  # noqa: E402
 
-from warm_jax import defaults, members, merging, rewards, sharding  # noqa: E402
+from warm_jax import members, merging, rewards, sharding  # noqa: E402
 from warm_jax import scoring as scoring_lib  # noqa: E402
+from warm_jax.config import section  # noqa: E402
 from warm_jax.data import prefix_sharing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, value_model  # noqa: E402
@@ -63,7 +64,7 @@ TOKENIZER = types.SimpleNamespace(eos_id=1, pad_id=0)
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(2, 31, (M, 2 * B, T)).astype(np.int32)
 MASK = np.arange(T) < RNG.integers(3, T + 1, (M, 2 * B, 1))
-TX = optimizer.make(defaults.optimizer(warmup_steps=0), 10)
+TX = optimizer.make(section('optimizer', warmup_steps=0), 10)
 
 
 def backbones(num: int):
@@ -161,7 +162,7 @@ def sampling(program):
 
 def policy_step(program):
   """One REINFORCE step of eight policies, judged by an ensemble."""
-  config = defaults.policy(steps=2, eval_every=1)
+  config = section('policy', steps=2, eval_every=1)
   config.max_new_tokens = 4
   config.samples_per_prompt = 2
   sft_params = members.member(backbones(1), 0)

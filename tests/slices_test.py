@@ -12,17 +12,19 @@ import ml_collections
 import numpy as np
 import pytest
 
-from warm_jax import config_check, defaults, errors, pipeline
+from warm_jax import config as config_lib
+from warm_jax import errors, pipeline
 from warm_jax.commands import merge
+from warm_jax.config import section
 from warm_jax.data import encoding
-from warm_jax.models import config as config_lib
+from warm_jax.models import config as model_config
 from warm_jax.stages import language, preferences
 from warm_jax.stages import reward as stage
 from warm_jax.training import checkpoint, reward
 from warm_jax.training import recorder as recorder_lib
 
 PARTS = ('5:6', '0:2', '2:5')
-SHAPE = config_lib.ModelConfig(
+SHAPE = model_config.ModelConfig(
   vocab_size=9, width=8, num_layers=1, num_heads=1, mlp_width=8, max_length=4
 )
 # One for each member; two of them go bad.
@@ -35,9 +37,9 @@ def make_config(**changes):
   config.probe = {'l2': 1e-3}
   config.preferences = {'num_train': 40}
   config.merge = {'rule': 'uniform'}
-  config.runtime = defaults.runtime()
+  config.runtime = section('runtime')
   config.runtime.progress = False
-  config.reward = defaults.reward(members=6, steps=5)
+  config.reward = section('reward', members=6, steps=5)
   config.reward.update(
     {
       'batch_size': 8,
@@ -325,7 +327,7 @@ def test_all_members_gone_is_an_error_that_names_them(parts, tmp_path):
 @pytest.mark.parametrize('text', ['3:3', '4:2', ':3', '1:', '0:1:2', 'a:b'])
 def test_wrong_slices(text):
   with pytest.raises(errors.UserError, match='must be FIRST:END'):
-    config_check.member_slice({'reward': {'member_slice': text}})
+    config_lib.member_slice({'reward': {'member_slice': text}})
 
 
 def test_a_slice_beyond_the_members_is_refused(chain, tmp_path):

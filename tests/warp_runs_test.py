@@ -18,7 +18,8 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import config_check, merging, pipeline
+from warm_jax import config as config_lib
+from warm_jax import merging, pipeline
 from warm_jax.evaluation import fronts as fronts_lib
 from warm_jax.stages import fronts
 from warm_jax.training import checkpoint
@@ -48,11 +49,11 @@ def load_config(arg='nano', **changes):
 
 def test_nano_is_the_run_made_small():
   usual, nano = (
-    config_check.flatten(config_check.plain(load_config(arg)))
+    config_lib.flatten(config_lib.plain(load_config(arg)))
     for arg in ('', 'nano')
   )
   assert usual.keys() == nano.keys()
-  config_check.validate(load_config('nano'))
+  config_lib.validate(load_config('nano'))
   for name in ('world.num_pretrain', 'model.width', 'pretrain.steps'):
     assert nano[name] < usual[name]
   with pytest.raises(ValueError, match="'nona'; known: nano"):

@@ -21,6 +21,7 @@ import dataclasses
 import errno
 import functools
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
@@ -32,7 +33,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from warm_jax import config_check, distributed, errors, files
+from warm_jax import config as config_lib
+from warm_jax import distributed, errors, files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,14 +300,14 @@ def run(
   Raises:
     UserError: bad values, a workdir in use, with other settings, unusable.
   """
-  config_check.validate(config)
+  config_lib.validate(config)
   table = {s.name: s for s in (stages or stages_of(config))}
   if stage is not None and stage not in table:
     raise errors.UserError(
-      f'unknown stage {stage!r}{config_check.nearest(stage, table)}; '
+      f'unknown stage {stage!r}{config_lib.nearest(stage, table)}; '
       f'stages: {", ".join(table)}'
     )
-  members = config_check.member_slice(config)
+  members = config_lib.member_slice(config)
   if members:
     table = {s: table[s] for s in table if s in upstream(table, 'reward', True)}
     if stage is not None and stage not in table:
@@ -316,7 +318,7 @@ def run(
   chosen = list(table) if stage is None else [stage]
   involved = list(table) if stage is None else upstream(table, stage, True)
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
-  plain = config_check.plain(config)
+  plain = config_lib.plain(config)
   with contextlib.ExitStack() as held:
 
     def begin():
@@ -331,7 +333,7 @@ def run(
     for name in ('compile_cache', 'progress', 'tensorboard', 'memory_gb'):
       plain.get('runtime', {}).pop(name, None)
     distributed.require_same(
-      config_check.flatten(plain)
+      config_lib.flatten(plain)
       | {'--stage': stage, 'the lock in --workdir': _holder(run_.workdir)}
       | versions()
     )
@@ -353,7 +355,7 @@ def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
   sections = {*COMMON_SECTIONS}
   for stage in upstream(table, name, True):
     sections.update(table[stage].sections)
-  plain = config_check.plain(config)
+  plain = config_lib.plain(config)
   return {k: v for k, v in plain.items() if k in sections}
 
 
@@ -386,7 +388,7 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
     new = relevant_config(run_.config, table, name)
     different = {
       k: v
-      for k, v in config_check.differences(old, new).items()
+      for k, v in differences(old, new).items()
       # Layers computed again give the same numbers.
       if not k.endswith('.remat')
     }
@@ -408,6 +410,19 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
     f'{run_.workdir} was made with another config: {changes}. Take a new '
     f'--workdir, or delete what depends on it: rm -r {shlex.join(folders)}'
   )
+
+
+def differences(old: Mapping, new: Mapping) -> dict[str, tuple[str, str]]:
+  """{field: (old value, new value)} as JSON, for the fields that differ."""
+  old, new = config_lib.flatten(old), config_lib.flatten(new)
+  return {
+    name: tuple(
+      json.dumps(side[name]) if name in side else 'absent'
+      for side in (old, new)
+    )
+    for name in {**old, **new}
+    if name not in old or name not in new or old[name] != new[name]
+  }
 
 
 def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:

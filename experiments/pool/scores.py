@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from experiments.pool import arms, settings
-from warm_jax import config_check, files, members, merging, scoring
+from warm_jax import config as config_lib
+from warm_jax import files, members, merging, scoring
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import reward_model
@@ -107,7 +108,7 @@ def _fingerprint(pairs: encoding.Preferences, key) -> str:
 def _own_settings(config) -> dict:
   """Fields that the experiment has added to those of the shared world."""
   shared = settings.get_config(config.scale)
-  plain = config_check.plain(config)
+  plain = config_lib.plain(config)
   return {k: v for k, v in plain.items() if k not in shared}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from warm_jax import defaults
+from warm_jax.config import section
 
 SCALES = ('full', 'smoke')
 # The last step is the reward model; the ones before are its own past.
@@ -29,7 +29,7 @@ def get_config(scale: str = '') -> Any:
   config.scale = scale
   config.seed = 0  # set for each of `seeds`
   config.seeds = (0, 1, 2, 3, 4) if full else (0, 1)
-  config.runtime = defaults.runtime()
+  config.runtime = section('runtime')
   config.runtime.progress = False
   # Seeds at work at once, each on a core of its own; 0: one for each core.
   config.runtime.workers = 0 if full else 1
@@ -45,7 +45,8 @@ def get_config(scale: str = '') -> Any:
     }
   )
   config.data = ml_collections.ConfigDict({'max_length': 38})
-  config.model = defaults.model(
+  config.model = section(
+    'model',
     width=48 if full else 16,
     num_layers=2 if full else 1,
     num_heads=3 if full else 2,
@@ -87,7 +88,7 @@ def get_config(scale: str = '') -> Any:
       'swapped': 0.0,  # each arm swaps the labels of its own training set
       'max_new_tokens': 13 if full else 6,
       'ood_temperature': 1.4,
-      'tuned': defaults.policy(steps=30 if full else 2, eval_every=30),
+      'tuned': section('policy', steps=30 if full else 2, eval_every=30),
     }
   )
   config.preferences.tuned.max_new_tokens = 13 if full else 6
@@ -96,8 +97,8 @@ def get_config(scale: str = '') -> Any:
   config.probe = ml_collections.ConfigDict({'l2': 1e-3})
 
   # An arm: one set of reward models. Arms override fields of this section.
-  config.arm = defaults.reward(
-    members=10 if full else 3, steps=480 if full else 8
+  config.arm = section(
+    'reward', members=10 if full else 3, steps=480 if full else 8
   )
   config.arm.batch_size = 32 if full else 16
   config.arm.learning_rates = (1e-3, 2e-3, 3e-3)
@@ -121,4 +122,4 @@ def snapshots(steps: int, count: int = NUM_SNAPSHOTS) -> tuple[int, ...]:
 
 def _optimizer(full: bool, **overrides):
   # The smoke form has no room for a warm-up.
-  return defaults.optimizer(warmup_steps=20 if full else 1, **overrides)
+  return section('optimizer', warmup_steps=20 if full else 1, **overrides)

@@ -22,7 +22,8 @@ from typing import Any
 import ml_collections
 
 from experiments.real_preferences import texts
-from warm_jax import defaults, distributed, errors, files, pipeline
+from warm_jax import distributed, errors, files, pipeline
+from warm_jax.config import section
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = 'experiments.real_preferences'
@@ -72,7 +73,7 @@ def get_config(body: str, args, train: pathlib.Path):
   config: Any = ml_collections.ConfigDict()
   config.kind = 'toy'  # that is, pairs are kept as text; see stages.py
   config.seed = args.seed
-  config.runtime = defaults.runtime()
+  config.runtime = section('runtime')
   config.runtime.progress = not args.quiet
   files = args.data / 'wmt19_preferences'
   scored = {
@@ -86,7 +87,8 @@ def get_config(body: str, args, train: pathlib.Path):
       )
       for name, path in scored.items()
     }
-  config.data = defaults.data(
+  config.data = section(
+    'data',
     train=str(train),
     test=str(scored['test']),
     ood=str(scored['ood']),
@@ -94,14 +96,14 @@ def get_config(body: str, args, train: pathlib.Path):
     max_length=sizes['max_length'],
   )
   if body == 'scratch':
-    config.model = defaults.model(
-      width=64, num_layers=1 if smoke else 2, num_heads=2
+    config.model = section(
+      'model', width=64, num_layers=1 if smoke else 2, num_heads=2
     )
     config.model.rope_theta = 1000.0
     config.data.vocab_size = 512 if smoke else 2_048
   else:
     config.model = str(args.model)
-    config.base = defaults.base()
+    config.base = section('base')
   config.world = ml_collections.ConfigDict(
     {
       'folder': str(args.data),
@@ -117,8 +119,8 @@ def get_config(body: str, args, train: pathlib.Path):
   config.sft.optimizer.schedule = 'constant'
   config.preferences = ml_collections.ConfigDict()
   config.probe = ml_collections.ConfigDict({'l2': 1e-2})
-  config.reward = defaults.reward(
-    members=2 if smoke else 6, steps=sizes['reward_steps']
+  config.reward = section(
+    'reward', members=2 if smoke else 6, steps=sizes['reward_steps']
   )
   config.reward.batch_size = sizes['batch_size']
   config.reward.optimizer.warmup_steps = 1 if smoke else 20
@@ -152,7 +154,7 @@ def _sample(source, path: pathlib.Path, count: int, seed: int) -> pathlib.Path:
 
 
 def _language(steps: int, batch_size: int, learning_rate: float, length: int):
-  config: Any = defaults.sft(steps, (steps,))
+  config: Any = section('sft', steps, (steps,))
   config.update(
     {
       'batch_size': batch_size,
@@ -160,8 +162,8 @@ def _language(steps: int, batch_size: int, learning_rate: float, length: int):
       'dropout_rate': 0.0,
       'checkpoint_every': 100,
       'max_length': length,
-      'optimizer': defaults.optimizer(
-        weight_decay=0.01, warmup_steps=min(20, steps // 5)
+      'optimizer': section(
+        'optimizer', weight_decay=0.01, warmup_steps=min(20, steps // 5)
       ),
     }
   )

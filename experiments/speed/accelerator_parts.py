@@ -16,7 +16,8 @@ import numpy as np
 from jax.extend import backend
 
 from experiments.speed import accelerator_counts as counts
-from warm_jax import defaults, members, rewards, sampling
+from warm_jax import members, rewards, sampling
+from warm_jax.config import section
 from warm_jax.models import (
   attention_kernels,
   language_model,
@@ -168,7 +169,7 @@ def training(size, num, mode, pairs, kind='plain', *, quick):
   length, pairs = (16, 2) if quick else (counts.LENGTH, pairs)
   at_once = 1 if mode == 'separate' else num
   member_map = 'vmap' if mode == 'separate' else mode
-  config = defaults.reward(at_once, steps=1000)
+  config = section('reward', at_once, steps=1000)
   config.batch_size = pairs
   tx = optimizer.make(config.optimizer, config.steps)
   hparams = state_lib.make_hparams(
@@ -282,7 +283,7 @@ def reinforce_1b(quick: bool):
   """One REINFORCE step: policy and value model of 1B, anchor and scorer too."""
   shape = counts.model_shape('1B', quick)
   batch, prompt, response = (4, 8, 4) if quick else (32, 128, 128)
-  config = defaults.policy(steps=1000, eval_every=1000)
+  config = section('policy', steps=1000, eval_every=1000)
   config.update({'batch_size': batch, 'max_new_tokens': response})
   tx = optimizer.make(config.optimizer, config.steps)
   params = language_model.init_params(jax.random.key(0), shape)

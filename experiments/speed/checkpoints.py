@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from experiments.speed import machine
-from warm_jax import defaults
+from warm_jax.config import section
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import checkpoint, optimizer, reward
 from warm_jax.training import state as state_lib
@@ -47,7 +47,7 @@ FIELDS = (
 def training(width: int, num_members: int, batch: int, length: int):
   """A state and its step, as in `run.py`."""
   shape = machine.model_shape(width, length)
-  config = defaults.reward(num_members, steps=100)
+  config = section('reward', num_members, steps=100)
   tx = optimizer.make(config.optimizer, config.steps)
   hparams = state_lib.make_hparams(num_members, learning_rate=1e-4)
   keys = jax.random.split(jax.random.key(0), num_members)

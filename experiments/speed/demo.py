@@ -81,7 +81,9 @@ def run_demo(
   workdir, folded = folder / 'run', folder / 'stacks.json'
   config = root / 'configs' / f'{name}.py'
   arguments = [f'--config={config}', f'--workdir={workdir}', *flags]
-  environment = os.environ | distributed.cache_environment(str(folder / 'cache'))
+  environment = os.environ | distributed.cache_environment(
+    str(folder / 'cache')
+  )
   path = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
   environment |= {'PYTHONPATH': path, 'HF_HUB_OFFLINE': '1'}
   if profile:

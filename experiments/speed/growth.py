@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.speed import turns
-from warm_jax import defaults, rewards, sampling
+from warm_jax import rewards, sampling
+from warm_jax.config import section
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import optimizer, reward
@@ -70,9 +71,9 @@ def compiled(jitted, *args, **kwargs):
 
 def shape_of(width: int, layers: int, length: int) -> config_lib.ModelConfig:
   """The demo's kind of model; heads of 16, so that they grow with the width."""
-  section = defaults.model(width, layers, max(1, width // 16))
+  shape = section('model', width, layers, max(1, width // 16))
   return config_lib.ModelConfig(
-    vocab_size=VOCAB, max_length=length, **section.to_dict()
+    vocab_size=VOCAB, max_length=length, **shape.to_dict()
   )
 
 
@@ -84,7 +85,7 @@ def random_reward_model(key, shape):
 def training_point(members, pairs, length, width, layers) -> Point:
   """The optimizer step of M reward models, dropout on."""
   shape = shape_of(width, layers, length)
-  config = defaults.reward(members, steps=1000)
+  config = section('reward', members, steps=1000)
   tx = optimizer.make(config.optimizer, config.steps)
   hparams = state_lib.make_hparams(
     members, learning_rate=1e-4, dropout_rate=0.1

@@ -9,7 +9,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from warm_jax import defaults
+from warm_jax.config import section
 from warm_jax.models import config as config_lib
 
 LAYERS = {64: 2, 128: 4, 256: 6}
@@ -84,7 +84,7 @@ def matmul_flops(
 
 def model_shape(width: int, length: int) -> config_lib.ModelConfig:
   """The demo's kind of model at another width."""
-  section = defaults.model(width, LAYERS[width], num_heads=4)
+  shape = section('model', width, LAYERS[width], num_heads=4)
   return config_lib.ModelConfig(
-    vocab_size=512, max_length=length, **section.to_dict()
+    vocab_size=512, max_length=length, **shape.to_dict()
   )

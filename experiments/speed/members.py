@@ -35,7 +35,8 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from experiments.speed import machine  # noqa: E402
-from warm_jax import defaults, sharding  # noqa: E402
+from warm_jax import sharding  # noqa: E402
+from warm_jax.config import section  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
 from warm_jax.training import optimizer, reward  # noqa: E402
 from warm_jax.training import state as state_lib  # noqa: E402
@@ -51,7 +52,7 @@ class Variant:
     sizes = (num_members, 1, 1) if name == 'mesh' else (1, 1, 1)
     self.mesh = sharding.make_mesh(sizes)
     shape = machine.model_shape(width, length)
-    config = defaults.reward(num_members, steps=1_000)
+    config = section('reward', num_members, steps=1_000)
     tx = optimizer.make(config.optimizer, config.steps)
     keys = jax.random.split(jax.random.key(0), num_members)
 

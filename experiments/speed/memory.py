@@ -17,7 +17,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from warm_jax import defaults, members, sampling
+from warm_jax import members, sampling
+from warm_jax.config import section
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model, value_model
 from warm_jax.training import (
@@ -83,9 +84,9 @@ COMPILE_FAST = {'xla_backend_optimization_level': 0}
 
 def model_shape(width, layers, length, changes) -> config_lib.ModelConfig:
   """The demo's kind of model at another size."""
-  section = defaults.model(width, layers, num_heads=max(4, width // 64))
+  shape = section('model', width, layers, num_heads=max(4, width // 64))
   return config_lib.ModelConfig(
-    vocab_size=VOCABULARY, max_length=length, **section.to_dict() | changes
+    vocab_size=VOCABULARY, max_length=length, **shape.to_dict() | changes
   )
 
 
@@ -103,7 +104,7 @@ def outlined(
 ):
   """A row of the table: (memory.Step, step function, its abstract arguments)."""
   shape = model_shape(width, layers, length, changes)
-  tx = optimizer.make(defaults.optimizer(weight_decay=0.01), 100)
+  tx = optimizer.make(section('optimizer', weight_decay=0.01), 100)
   lm = jax.eval_shape(
     lambda key: language_model.init_params(key, shape), jax.random.key(0)
   )
@@ -118,7 +119,7 @@ def outlined(
 
   options = {'model_config': shape, 'tx': tx, 'micro_batches': parts}
   if objective == 'language':
-    config = defaults.sft(steps=10, keep_steps=(10,))
+    config = section('sft', steps=10, keep_steps=(10,))
     config.update({'batch_size': batch, 'micro_batches': parts})
     outline = memory_limit.language_step(
       lm, shape, tx, config, length, member_map
@@ -130,7 +131,7 @@ def outlined(
     step = functools.partial(sft.member_step, **options)
     return outline, step, (abstract_state(stacked(lm), tx, num), data)
   if objective == 'reward':
-    config = defaults.reward(members=num, steps=10)
+    config = section('reward', members=num, steps=10)
     config.update({'batch_size': batch, 'micro_batches': parts})
     params = jax.eval_shape(
       lambda key, body: reward_model.init_params(key, shape, body),
@@ -143,7 +144,7 @@ def outlined(
     data = {'ids': rows(2 * batch), 'mask': rows(2 * batch, bool)}
     step = functools.partial(reward.member_step, **options)
     return outline, step, (abstract_state(stacked(params), tx, num), data)
-  config = defaults.policy(steps=10, eval_every=10)
+  config = section('policy', steps=10, eval_every=10)
   config.update({'batch_size': batch, 'micro_batches': parts})
   value = jax.eval_shape(
     lambda body: value_model.init_params(None, shape, body), lm['backbone']

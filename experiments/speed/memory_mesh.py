@@ -17,7 +17,8 @@ os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from warm_jax import defaults, sharding  # noqa: E402
+from warm_jax import sharding  # noqa: E402
+from warm_jax.config import section  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
 from warm_jax.training import (  # noqa: E402
@@ -60,7 +61,7 @@ def compare(width, layers, length, pairs, num_members, mode) -> tuple:
     mlp='plain',
     activation='gelu_tanh',
   )
-  config = defaults.reward(num_members, steps=10)
+  config = section('reward', num_members, steps=10)
   config.batch_size = pairs
   config.optimizer.warmup_steps = 0
   tx = optimizer.make(config.optimizer, config.steps)

@@ -23,7 +23,8 @@ import numpy as np
 import optax
 
 from experiments.speed import turns
-from warm_jax import defaults, losses, rewards, sampling
+from warm_jax import losses, rewards, sampling
+from warm_jax.config import section
 from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
@@ -153,7 +154,7 @@ class Ours:
 def make_ours(s: dict, models: tuple) -> Ours:
   """The programs that `policy.train` uses, for one policy."""
   shape, start, reference, judge = models
-  config = defaults.policy(steps=s['most_steps'], eval_every=s['most_steps'])
+  config = section('policy', steps=s['most_steps'], eval_every=s['most_steps'])
   config.update(
     batch_size=s['prompts'] * s['samples'],
     samples_per_prompt=s['samples'],

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.speed import kinds, machine, turns
-from warm_jax import defaults, members
+from warm_jax import members
+from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
@@ -110,7 +111,7 @@ def llama_shape(s: dict) -> config_lib.ModelConfig:
 
 def start(s: dict, params, shape, dropout_rate=0.0, mode='auto'):
   """(step_fn, state, batch): state, metrics = step_fn(state, batch)."""
-  config = defaults.reward(s['members'], steps=1_000_000)
+  config = section('reward', s['members'], steps=1_000_000)
   config.optimizer.update(
     b1=s['b1'],
     b2=s['b2'],

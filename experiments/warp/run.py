@@ -11,7 +11,7 @@ trains no policies.
 import sys
 
 from experiments.pool import launch, settings
-from warm_jax import defaults
+from warm_jax.config import section
 
 
 def get_config(scale: str = ''):
@@ -27,8 +27,8 @@ def get_config(scale: str = ''):
   config.preferences.update(
     num_train=6_000 if full else 96, num_control=6_000 if full else 64
   )
-  config.reward = defaults.reward(
-    members=4 if full else 2, steps=900 if full else 8
+  config.reward = section(
+    'reward', members=4 if full else 2, steps=900 if full else 8
   )
   config.reward.update(
     batch_size=32 if full else 16,
@@ -36,10 +36,11 @@ def get_config(scale: str = ''):
     checkpoint_every=300 if full else 4,
   )
   config.reward.optimizer.warmup_steps = 20 if full else 1
-  config.merge = defaults.merge()
+  config.merge = section('merge')
   config.merge.update(num_lambdas=3, num_path_pairs=500, num_train_pairs=500)
   config.control = {
-    'model': defaults.model(
+    'model': section(
+      'model',
       width=64 if full else 24,
       num_layers=2 if full else 1,
       num_heads=4 if full else 2,
@@ -53,7 +54,7 @@ def get_config(scale: str = ''):
       'keep_steps': (1_500,) if full else (4,),
       'loss_on': 'response',
       'checkpoint_every': 500,
-      'optimizer': defaults.optimizer(warmup_steps=20 if full else 1),
+      'optimizer': section('optimizer', warmup_steps=20 if full else 1),
     },
     'reward': {
       'steps': 900 if full else 4,
@@ -62,15 +63,15 @@ def get_config(scale: str = ''):
       'dropout_rate': 0.05,
       'label_smoothing': 0.0,
       'checkpoint_every': 300,
-      'optimizer': defaults.optimizer(
-        warmup_steps=20 if full else 1, weight_decay=0.01
+      'optimizer': section(
+        'optimizer', warmup_steps=20 if full else 1, weight_decay=0.01
       ),
     },
   }
 
   # What all policies share. Rates, beta and mu were chosen on seed 1000, which
   # no table uses, for runs that get to where gold falls; before any merge.
-  config.rl = defaults.policy(steps=0, eval_every=30 if full else 2)
+  config.rl = section('policy', steps=0, eval_every=30 if full else 2)
   del config.rl.steps  # each set has its own
   config.rl.update(
     batch_size=64 if full else 8,

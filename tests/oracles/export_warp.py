@@ -15,7 +15,8 @@ import export_all
 import jax
 import numpy as np
 
-from warm_jax import defaults, rewards
+from warm_jax import rewards
+from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading, writing
@@ -28,7 +29,7 @@ ETA = 0.3
 
 
 def settings(num_members: int):
-  config = defaults.policy(steps=6, eval_every=6)
+  config = section('policy', steps=6, eval_every=6)
   config.update(
     {
       'iterations': 1,
@@ -65,7 +66,7 @@ def export_iteration(out: pathlib.Path, family: str, tokenizer) -> dict:
   ids = rng.integers(4, 64, (64, 4)).astype(np.int32)
   ids[:, 0] = tokenizer.bos_id
   mask = np.ones(ids.shape, bool)
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.progress = False
   warp.train(
     reading.load(base, head='lm'),

@@ -9,7 +9,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from warm_jax import defaults, errors, pipeline
+from warm_jax import errors, pipeline
+from warm_jax.config import section
 from warm_jax.models import config as config_lib
 from warm_jax.report import tables
 from warm_jax.stages import export, language, scorers
@@ -52,8 +53,8 @@ TRAINED = {
 def run(tmp_path, monkeypatch):
   """A finished run of three members, of which the middle one is gone."""
   monkeypatch.setattr(language, 'model_config', lambda run, shape=None: SHAPE)
-  config = ml_collections.ConfigDict({'runtime': defaults.runtime()})
-  config.reward = defaults.reward(members=3, steps=1)
+  config = ml_collections.ConfigDict({'runtime': section('runtime')})
+  config.reward = section('reward', members=3, steps=1)
   run = pipeline.Run(config, pathlib.Path(tmp_path))
   results = {'merge': MERGED, 'reward': TRAINED}
   for name, result in results.items():

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import defaults, members, merging
+from warm_jax import members, merging
+from warm_jax.config import section
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import optimizer, reward, sft
@@ -84,7 +85,9 @@ def test_masters_moments_and_metrics_stay_float32(objective):
       jax.random.key(2), EXACT, params['backbone']
     )
     member_step = reward.member_step
-  config = defaults.optimizer(warmup_steps=0, weight_decay=0.01, clip_norm=0.0)
+  config = section(
+    'optimizer', warmup_steps=0, weight_decay=0.01, clip_norm=0.0
+  )
   tx = optimizer.make(config, 10)
   hparams = state_lib.make_hparams(1, learning_rate=1e-3)
   state = state_lib.init(

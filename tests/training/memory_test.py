@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from warm_jax import defaults, errors, members
+from warm_jax import errors, members
+from warm_jax.config import section
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 from warm_jax.training import memory, memory_limit, optimizer, sft
@@ -67,7 +68,7 @@ def make_step(
   changes = {'layer_types': None} | changes
   model = dataclasses.replace(MODEL, **changes)
   params = abstract_params(model)
-  tx = optimizer.make(defaults.optimizer(), 100)
+  tx = optimizer.make(section('optimizer'), 100)
   config = types.SimpleNamespace(batch_size=batch)
   config.get = {'micro_batches': micro}.get
   if objective == 'language':
@@ -173,7 +174,7 @@ def test_does_not_fit_at_all():
 
 
 def test_limits(monkeypatch):
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   host = memory_limit.limit(runtime)
   assert 1e8 < host * jax.local_device_count() < 1e14
   runtime.memory_gb = 0.5
@@ -185,7 +186,7 @@ def test_limits(monkeypatch):
 
 
 def test_a_loop_tells_what_it_takes(capsys):
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   found = memory_limit.check(make_step(batch=512), 'sft', runtime)
   text = capsys.readouterr().out
   assert text == f'sft: memory a device: {found}\n'
@@ -203,9 +204,9 @@ def test_a_loop_that_cannot_fit_does_nothing(tmp_path, monkeypatch):
 
   monkeypatch.setattr(members, 'jit_step', untouched)
   monkeypatch.setattr(sft.state_lib, 'init', untouched)
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.memory_gb = 1e-6
-  config = defaults.sft(steps=20, keep_steps=(20,))
+  config = section('sft', steps=20, keep_steps=(20,))
   params = abstract_params(MODEL)
   data = types.SimpleNamespace(length=32, response_length=20)
   with pytest.raises(errors.UserError, match='sft: a step takes .*at all') as e:

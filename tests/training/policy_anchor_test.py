@@ -18,7 +18,8 @@ import numpy as np
 import optax
 import pytest
 
-from warm_jax import defaults, errors, members, rewards, sampling
+from warm_jax import errors, members, rewards, sampling
+from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, value_model
@@ -216,7 +217,7 @@ def run(
   folder, kl_coef, kind='fixed', mu=0.0, scorers=(RULE,), given=None, **over
 ):
   """Trains as many policies as kl_coef has entries; `given` goes to train."""
-  config = defaults.policy(steps=3, eval_every=1)
+  config = section('policy', steps=3, eval_every=1)
   config.update(
     {
       'batch_size': 8,
@@ -230,7 +231,7 @@ def run(
     | over
   )
   config.optimizer.warmup_steps = 0
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.update({'member_map': 'scan', 'progress': False})
   start = start_params()
   anchors = anchor_lib.make(

@@ -20,7 +20,8 @@ import numpy as np
 import optax
 import pytest
 
-from warm_jax import defaults, members, rewards, sampling
+from warm_jax import members, rewards, sampling
+from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, value_model
@@ -423,7 +424,7 @@ def make_prompts(num=16):
 def run(
   folder, scorers=(RULE,), kl_coefs=None, params=None, member_map='scan', **over
 ):
-  config = defaults.policy(steps=4, eval_every=2)
+  config = section('policy', steps=4, eval_every=2)
   config.update(
     {
       'batch_size': 8,
@@ -435,7 +436,7 @@ def run(
     | over
   )
   config.optimizer.warmup_steps = 0
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.update({'member_map': member_map, 'progress': False})
   start = loop_params() if params is None else params
   return policy.train(

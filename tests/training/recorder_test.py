@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import defaults, errors
+from warm_jax import errors
+from warm_jax.config import section
 from warm_jax.training import recorder as recorder_lib
 from warm_jax.training import state as state_lib
 
@@ -20,7 +21,7 @@ def rows_of(folder: pathlib.Path):
 
 
 def open_recorder(folder, start=0, num_steps=10, hparams=None):
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.progress = False
   return recorder_lib.Recorder(folder, start, num_steps, runtime, hparams)
 
@@ -95,7 +96,7 @@ def test_a_bad_value_names_member_and_settings(tmp_path, how, value):
 
 
 def test_one_quiet_line_where_nobody_watches(tmp_path, capsys):
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   with recorder_lib.Recorder(tmp_path / 'sft', 3, 5, runtime) as recorder:
     for step in (3, 4):
       recorder.record(step, {'loss': 0.5})

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import defaults, members
+from warm_jax import members
+from warm_jax.config import section
 from warm_jax.data import encoding, tokenizer
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
@@ -57,7 +58,7 @@ def stored(words, folder, **kwargs):
 
 
 def make_config(**changes):
-  config = defaults.reward(members=2, steps=6)
+  config = section('reward', members=2, steps=6)
   config.update({'batch_size': 8, 'checkpoint_every': 2} | changes)
   config.optimizer.warmup_steps = 1
   return config
@@ -74,7 +75,7 @@ def make_members(config, seed=0):
 
 def train(folder, data):
   config = make_config()
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.update({'member_map': 'scan', 'progress': False})
   return reward.train(
     *make_members(config), MODEL, data, config,

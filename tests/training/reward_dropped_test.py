@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import defaults, errors
+from warm_jax import errors
+from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.training import checkpoint, health, reward
@@ -66,7 +67,7 @@ def make_params(num):
 
 def train(folder, rates, *, numbers=None, member_map='scan', **changes):
   """Trains three members: all there are, or those `numbers` of five."""
-  config, runtime = defaults.reward(members=3, steps=6), defaults.runtime()
+  config, runtime = section('reward', members=3, steps=6), section('runtime')
   config.update({'batch_size': 8, 'checkpoint_every': 2} | changes)
   config.members = 3 if numbers is None else 5
   config.optimizer.warmup_steps = 1

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import defaults, members
+from warm_jax import members
+from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
@@ -45,11 +46,11 @@ def make_members(num=2):
 
 
 def train(folder, params, score_fn=reward_model.scores, **changes):
-  config = defaults.reward(members=2, steps=6)
+  config = section('reward', members=2, steps=6)
   config.optimizer.schedule = 'constant'  # the length of the run is no matter
   config.optimizer.warmup_steps = 1
   config.update({'batch_size': 4, 'checkpoint_every': 2} | changes)
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.progress = False
   hparams = state_lib.make_hparams(
     2, learning_rate=(1e-2, 2e-2), data_seed=(3, 4)

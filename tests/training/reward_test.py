@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from warm_jax import defaults, errors, members
+from warm_jax import errors, members
+from warm_jax.config import section
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, layers, reward_model
@@ -58,7 +59,7 @@ def make_data(num=64, seed=0):
 
 
 def make_config(**changes):
-  config = defaults.reward(members=3, steps=6)
+  config = section('reward', members=3, steps=6)
   config.update(
     {
       'batch_size': 8,
@@ -73,7 +74,7 @@ def make_config(**changes):
 
 
 def make_runtime(member_map='scan'):
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.update({'member_map': member_map, 'progress': False})
   return runtime
 

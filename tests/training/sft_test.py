@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from warm_jax import defaults, errors, members
+from warm_jax import errors, members
+from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -58,11 +59,11 @@ def run(folder, params=None, data=None, **changes):
       'keep_steps': (2, 5, 6),
       'loss_on': 'response',
       'checkpoint_every': 2,
-      'optimizer': defaults.optimizer(warmup_steps=1),
+      'optimizer': section('optimizer', warmup_steps=1),
     }
     | changes
   )
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.progress = False
   return sft.train(
     make_params() if params is None else params,
@@ -179,7 +180,7 @@ def test_kept_steps_and_start(tmp_path):
   assert result == {'loss': sum(losses) / 6}
   # A run as long as the first part of this one ends where this one was, since
   # nothing but the schedule looks at the length.
-  constant = defaults.optimizer(warmup_steps=1, schedule='constant')
+  constant = section('optimizer', warmup_steps=1, schedule='constant')
   long, _ = run(tmp_path / 'long', optimizer=constant)
   short, _ = run(
     tmp_path / 'short', optimizer=constant, steps=2, keep_steps=(2,)

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import defaults, members
+from warm_jax import members
+from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
@@ -22,7 +23,7 @@ MODEL = config_lib.ModelConfig(
   max_length=20,
 )
 NUM, M = 8, 2
-TX = optimizer.make(defaults.optimizer(warmup_steps=1), 10)
+TX = optimizer.make(section('optimizer', warmup_steps=1), 10)
 
 
 def make_side(seed, prompts, longest=6):
@@ -83,7 +84,7 @@ def test_pairs_in_one_row_make_the_step_of_two_rows(micro_batches, margin):
   chex.assert_shape(batch['mask'], (M, 4, 2, length))
   chex.assert_shape(plain['ids'], (M, 8, 20))
   assert batch.keys() == plain.keys()
-  config = defaults.reward(M, steps=10)
+  config = section('reward', M, steps=10)
   config.micro_batches = micro_batches
   step = reward.make_step(MODEL, TX, config, 'vmap')
   found, expected = (step(make_state(), b) for b in (batch, plain))
@@ -99,7 +100,7 @@ def test_dropout_acts_on_pairs_in_one_row():
   same = encoding.Preferences(
     pairs.chosen, pairs.chosen, pairs.flipped, pairs.rows
   )
-  config = defaults.reward(M, steps=10)
+  config = section('reward', M, steps=10)
   step = reward.make_step(MODEL, TX, config, 'scan')
   for rate in (0.0, 0.5):
     state = make_state(dropout_rate=rate)
@@ -109,7 +110,7 @@ def test_dropout_acts_on_pairs_in_one_row():
 
 
 def test_memory_counts_one_row_a_pair():
-  config = defaults.reward(M, steps=10)
+  config = section('reward', M, steps=10)
   params = make_state().params
   options = (params, MODEL, TX, config, 26, 'scan')
   one = memory_limit.reward_step(*options, shares_prefix=True)

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import defaults, files, members, merging, rewards
+from warm_jax import files, members, merging, rewards
+from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
@@ -57,7 +58,7 @@ def make_prompts(num=16):
 
 def run(folder, **over):
   """Two iterations of 4 and 2 steps, two policies, unless told otherwise."""
-  config = defaults.policy(steps=0, eval_every=2)
+  config = section('policy', steps=0, eval_every=2)
   for name in ('steps', 'kl_coef', 'anchor'):
     del config[name]
   config.update(
@@ -81,7 +82,7 @@ def run(folder, **over):
     | over
   )
   config.optimizer.warmup_steps = 0
-  runtime = defaults.runtime()
+  runtime = section('runtime')
   runtime.update({'member_map': 'scan', 'progress': False})
   return warp.train(
     sft_params(),

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from warm_jax import config_check, errors, files, pipeline
+from warm_jax import config as config_lib
+from warm_jax import errors, files, pipeline
 
 # Averaging needs one start (WARM, section 3). Starts that are further apart,
 # relative to their norm, are not the noise of other hardware.
@@ -38,7 +39,7 @@ def is_slice(folder: pathlib.Path) -> bool:
   """Whether a folder is a work directory of a slice, finished or not."""
   config = files.read_record(folder / 'config.json')
   return (folder / files.MARKER).is_file() and bool(
-    config and config_check.member_slice(config)
+    config and config_lib.member_slice(config)
   )
 
 
@@ -80,7 +81,7 @@ def _read(folder: pathlib.Path) -> Slice:
       '(--config.reward.members=0:3); join slices with slices only'
     )
   config = files.read_record(folder / 'config.json')
-  first, end = config_check.member_slice(config)
+  first, end = config_lib.member_slice(config)
   record = files.read_record(folder / 'reward' / 'result.json')
   if record is None:
     raise errors.UserError(
@@ -99,7 +100,7 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
     return shared | {'reward': part.config['reward'] | {'member_slice': ''}}
 
   for other in parts[1:]:
-    changed = config_check.differences(settings(first), settings(other))
+    changed = pipeline.differences(settings(first), settings(other))
     if changed:
       told = [f'{k} is {a} there, {b} here' for k, (a, b) in changed.items()]
       raise errors.UserError(
@@ -212,7 +213,7 @@ def _write(parts, config, sources, folder: pathlib.Path) -> None:
     'result': result,
   }
   files.write_record(into / 'result.json', record)
-  files.write_record(folder / 'config.json', config_check.plain(config))
+  files.write_record(folder / 'config.json', config_lib.plain(config))
   marker = files.read_record(parts[0].folder / files.MARKER)
   files.write_record(folder / files.MARKER, marker)
 

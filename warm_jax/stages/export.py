@@ -12,7 +12,6 @@ from warm_jax.stages import base, language, reward, scorers, world
 from warm_jax.training import checkpoint
 
 
-
 def reward_models(run) -> dict:
   """Writes merged reward models, and each member, under export/.
 

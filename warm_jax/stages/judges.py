@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from warm_jax import (
-  defaults,
   errors,
   files,
   members,
@@ -17,6 +16,7 @@ from warm_jax import (
   rewards,
   sharding,
 )
+from warm_jax.config import section
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading
 from warm_jax.stages import base, scorers, world
@@ -123,7 +123,7 @@ def _of_workdir(folder: pathlib.Path, name: str) -> Judge:
       f'{folder} holds no merged reward model yet; finish the run first'
     )
   config = ml_collections.ConfigDict(
-    json.loads(json.dumps(record['config'])) | {'runtime': defaults.runtime()}
+    json.loads(json.dumps(record['config'])) | {'runtime': section('runtime')}
   )
   run = pipeline.Run(config, folder)
   merged = run.result('merge')

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from warm_jax import config_check, members, rewards, scoring, sharding
+from warm_jax import config as config_lib
+from warm_jax import members, rewards, scoring, sharding
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import language_model, reward_model
@@ -134,7 +135,7 @@ def train(run) -> dict:
   hparams = reward.draw_hparams(
     config, members.num_members(backbones), run.key('hyperparameters')
   )
-  part, numbers = config_check.member_slice(run.config), None
+  part, numbers = config_lib.member_slice(run.config), None
   if part:
     numbers = list(range(*part))
     hparams = jax.tree.map(lambda x: x[np.array(numbers)], hparams)

@@ -1,0 +1,600 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The sections of a config: defaults, allowed values and meaning of each field.
+
+A config file has a function `get_config`, which makes its sections by `section`
+and sets what is its own. Defaults are those of the toy world. `validate` checks
+a config by the same tables; `warm --config=X --help` prints them (`described`).
+"""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from warm_jax import errors, merging
+from warm_jax.models import config as model_config
+
+
+class Rule(NamedTuple):
+  """Allowed values of a field: as text, and as a predicate of one value."""
+
+  text: str
+  holds: Callable[[Any], bool]
+
+
+def number(low, *, above=False, below=math.inf, whole=False) -> Rule:
+  def holds(value):
+    return (
+      type(value) in (int, float)
+      and math.isfinite(value)
+      and (value > low if above else value >= low)
+      and value < below
+      and not (whole and value % 1)
+    )
+
+  text = 'a whole number' if whole else 'a number'
+  text += f' above {low:g}' if above else f' of at least {low:g}'
+  return Rule(
+    text if below == math.inf else f'{text} and below {below:g}', holds
+  )
+
+
+def choice(*values) -> Rule:
+  return Rule(f'one of {", ".join(map(repr, values))}', lambda v: v in values)
+
+
+def each(rule: Rule, least: int = 1) -> Rule:
+  def holds(value):
+    is_tuple = isinstance(value, (tuple, list)) and len(value) >= least
+    return is_tuple and all(map(rule.holds, value))
+
+  some = f'a tuple of {least} or more, each' if least else 'a tuple, each'
+  return Rule(f'{some} {rule.text}', holds)
+
+
+ANY = Rule('', lambda value: True)
+TEXT = Rule('a text', lambda value: isinstance(value, str))
+SWITCH = Rule('True or False', lambda value: isinstance(value, bool))
+COUNT = number(0, whole=True)
+SIZE = number(1, whole=True)
+FROM_0 = number(0)
+ABOVE_0 = number(0, above=True)
+BELOW_1 = number(0, below=1)
+SHARE = Rule('a number in [0, 1]', lambda v: FROM_0.holds(v) and v <= 1)
+STEP = Rule('a number in (0, 1]', lambda v: ABOVE_0.holds(v) and v <= 1)
+DTYPE = choice('float32', 'bfloat16')
+PROMPT = Rule(
+  "a text with '{prompt}' in it, once",
+  lambda v: isinstance(v, str) and v.count('{prompt}') == 1,
+)
+DEVICES = Rule('', lambda v: v == -1 or SIZE.holds(v))
+MESH = Rule(
+  'three whole numbers of at least 1, of which one may be -1',
+  lambda v: each(DEVICES, 3).holds(v) and len(v) == 3 and v.count(-1) <= 1,
+)
+# With `control`, the names of stages.scorers.MEANING.
+SCORER = choice(
+  *('single', 'second', 'ens', 'ens_2', 'min', 'uncertainty', 'warm_2'),
+  *merging.SCORERS,
+)
+
+# ---------------------------------------------------------------------------
+# Sections: {field: (default, allowed values, meaning)}
+# ---------------------------------------------------------------------------
+
+# A default is a value, a function of the fields before it, GIVEN by whoever makes
+# the section, or EXTRA: the field is there only if it is given.
+GIVEN, EXTRA = object(), object()
+MICRO = 1, SIZE, 'Parts of a batch, one at a time (gradient accumulation).'
+DROPOUT = 0.0, BELOW_1, 'Share of activations that is dropped.'
+SMOOTHING = 0.0, number(0, below=0.5), 'Share of the opposite label.'
+NEW_TOKENS = 16, SIZE, 'Tokens of the longest sample.'
+RESAMPLES = 1_000, SIZE, 'Bootstrap resamples of an interval.'
+BFLOAT16 = 'float32', DTYPE, 'Of activations; bfloat16 on accelerators.'
+REMAT = False, SWITCH, 'Recompute layers backward (gradient checkpointing).'
+
+_TRAINING = {
+  'steps': (GIVEN, SIZE, 'Updates.'),
+  'batch_size': (32, SIZE, 'Rows of an update, on all devices together.'),
+  'micro_batches': MICRO,
+  'learning_rate': (5e-4, ABOVE_0, 'Peak of the schedule.'),
+  'dropout_rate': DROPOUT,
+  'checkpoint_every': (100, COUNT, 'Steps; 0: only at the end.'),
+  'optimizer': {},
+}
+_LANGUAGE = _TRAINING | {
+  'keep_steps': (lambda s: (s['steps'],), each(SIZE), 'Kept checkpoints.'),
+  'loss_on': ('response', choice('all', 'response'), 'Tokens to learn.'),
+}
+_POLICY = {
+  'steps': (GIVEN, SIZE, 'Updates.'),
+  'eval_every': (GIVEN, SIZE, 'Steps between kept policies.'),
+  'batch_size': (64, SIZE, 'Samples of an update.'),
+  'micro_batches': MICRO,
+  'samples_per_prompt': (1, SIZE, 'Samples of one prompt in a batch.'),
+  'baseline': (
+    'value',
+    choice('value', 'leave_one_out'),
+    'A value model as large as the policy, or the other samples of a prompt.',
+  ),
+  'temperature': (0.9, ABOVE_0, 'Of sampling.'),
+  'max_new_tokens': NEW_TOKENS,
+  'kl_coef': (0.02, FROM_0, 'Weight of the KL in the reward (beta).'),
+  'anchor': (
+    'sft',
+    choice('sft', 'ema'),
+    'KL to the start, or to the moving average (unbounded: set max_kl).',
+  ),
+  'mu': (0.01, STEP, 'Step of the moving average.'),
+  'max_kl': (0.0, FROM_0, 'Nats from the start where a policy stops; 0: none.'),
+  'missing_eos_penalty': (1.0, FROM_0, 'For a sample that does not end.'),
+  'learning_rate': (2e-4, ABOVE_0, 'Peak of the schedule.'),
+  'value_learning_rate': (1e-3, ABOVE_0, 'Of the value model.'),
+  'checkpoint_every': (60, COUNT, 'Steps; 0: only at the end.'),
+  'optimizer': {'schedule': 'constant'},
+  'rewards': (EXTRA, each(SCORER), 'Reward models: a policy for each.'),
+  'aggregate': (
+    EXTRA,
+    choice('mean', 'min', 'uncertainty'),
+    'Reward of several reward models.',
+  ),
+  'num_reference': (EXTRA, SIZE, 'Samples that set the scale of the reward.'),
+}
+
+SECTIONS: dict[str, dict[str, Any]] = {
+  '': {
+    'seed': (0, COUNT, 'Of everything random in the run.'),
+    'model': ('', TEXT, 'Hugging Face checkpoint: folder or hub id.'),
+    'reward_model': (
+      '',
+      TEXT,
+      'Folder, several with commas, or work directory.',
+    ),
+    'control_model': ('', TEXT, 'Reward model that judges but does not train.'),
+  },
+  'runtime': {
+    'member_map': (
+      'auto',
+      choice('auto', 'vmap', 'scan'),
+      'Members at once or one by one (less memory); auto: scan on a CPU.',
+    ),
+    'mesh': (
+      (1, 1, 1),
+      MESH,
+      'Devices along member, data, model; -1: the rest.',
+    ),
+    'compile_cache': ('', TEXT, "Folder of compiled programs, or 'off'."),
+    'memory_gb': (0.0, FROM_0, 'Of a device that may be used; 0: all it has.'),
+    'progress': (True, SWITCH, 'Show progress bars.'),
+    'tensorboard': (False, SWITCH, 'Write event files.'),
+  },
+  'base': {'compute_dtype': BFLOAT16, 'remat': REMAT},
+  # ModelConfig checks these, and takes more of them.
+  'model': {
+    'width': (GIVEN, ANY, 'Of the residual stream.'),
+    'num_layers': (GIVEN, ANY, 'Transformer blocks.'),
+    'num_heads': (GIVEN, ANY, 'Attention heads.'),
+    'mlp_width': (lambda s: 4 * s['width'], ANY, 'Of the hidden layer.'),
+    'mlp': ('plain', ANY, "'plain' or 'gated'."),
+    'activation': ('gelu_tanh', ANY, 'silu, gelu, gelu_tanh or relu.'),
+    'position': ('rotary', ANY, "'rotary' or 'learned'."),
+    'rope_theta': (100.0, ANY, 'Base of the wavelengths; fits 40 tokens.'),
+    'compute_dtype': (BFLOAT16[0], ANY, BFLOAT16[2]),
+    'remat': REMAT,
+  },
+  'optimizer': {
+    'name': ('adamw', choice('adam', 'adamw'), 'Update rule.'),
+    'b1': (0.9, BELOW_1, 'Decay of the first moment.'),
+    'b2': (0.98, BELOW_1, 'Decay of the second moment.'),
+    'eps': (1e-8, ABOVE_0, 'Added to the root of the second moment.'),
+    'weight_decay': (0.0, FROM_0, 'Decoupled, times the rate.'),
+    'clip_norm': (1.0, FROM_0, 'Largest norm of a gradient; 0: any.'),
+    'schedule': (
+      'cosine',
+      choice('constant', 'linear', 'cosine'),
+      'Of the rate.',
+    ),
+    'warmup_steps': (20, COUNT, 'Updates until the peak.'),
+    'final_fraction': (0.1, SHARE, 'Of the peak, at the end.'),
+  },
+  'data': {
+    'train': ('', TEXT, '.jsonl, .jsonl.gz, .parquet, tfds:... or hf:FOLDER.'),
+    'selection': ('', TEXT, 'Pairs that rank members; empty: a part of train.'),
+    'test': ('', TEXT, 'Held-out rows; empty: a part of train.'),
+    'ood': ('', TEXT, 'Pairs of another distribution; optional.'),
+    'sft': (
+      (),
+      each(TEXT, 0),
+      'Files to fine-tune on; empty: chosen of train.',
+    ),
+    'pretrain': (EXTRA, each(TEXT, 0), 'Files to pretrain on; empty: as sft.'),
+    'selection_fraction': (0.1, SHARE, 'Of the prompts of train.'),
+    'test_fraction': (0.1, SHARE, 'Of the prompts of train.'),
+    'max_pairs': (0, COUNT, 'Random sample of each split; 0: all.'),
+    'swapped': (0.0, SHARE, 'Of training labels, for experiments.'),
+    'prompt_template': ('{prompt}\n', PROMPT, 'Around plain prompts.'),
+    'max_length': (512, SIZE, 'Tokens of a prompt with its response.'),
+    'vocab_size': (EXTRA, SIZE, 'Of a tokenizer made for the texts.'),
+    'overlong': ('filter', choice('filter', 'truncate'), 'For longer rows.'),
+    'max_rejected': (0.05, SHARE, 'Of rows: more unusable ones stop the run.'),
+  },
+  'world': {
+    'num_facts': (EXTRA, each(SIZE), 'Facts of a post.'),
+    'num_pretrain': (EXTRA, SIZE, 'Texts for pretraining.'),
+    'num_sft': (EXTRA, SIZE, 'Texts of the better writers.'),
+    'num_prompts': (EXTRA, SIZE, 'Posts that policies train on.'),
+    'num_eval_prompts': (EXTRA, SIZE, 'Posts for evaluation.'),
+  },
+  'pretrain': _LANGUAGE,
+  'sft': {'enabled': (True, SWITCH, 'False: the checkpoint is fine-tuned.')}
+  | _LANGUAGE
+  | {
+    'dropout_rate': (0.05, *DROPOUT[1:]),
+    'optimizer': {'schedule': 'constant', 'weight_decay': 0.01},
+  },
+  'preferences': {
+    'num_train': (EXTRA, SIZE, 'Pairs to train on.'),
+    'num_selection': (EXTRA, SIZE, 'Pairs that rank members.'),
+    'num_test': (EXTRA, SIZE, 'Held-out pairs.'),
+    'num_ood': (EXTRA, SIZE, 'Pairs of other policies.'),
+    'num_control': (EXTRA, SIZE, 'Pairs for the control model.'),
+    'temperature': (EXTRA, ABOVE_0, 'Of the SFT policies.'),
+    'ood_temperature': (EXTRA, ABOVE_0, 'Of the hotter policy.'),
+    'max_new_tokens': (EXTRA, *NEW_TOKENS[1:]),
+    'sharpness': (EXTRA, FROM_0, 'Of the annotators.'),
+    'length_cue': (EXTRA, ANY, 'What annotators add for a word.'),
+    'swapped': (EXTRA, SHARE, 'Of training labels.'),
+    'tuned': (EXTRA, ANY, ''),
+  },
+  'preferences.tuned': _POLICY,
+  'control': {
+    'model': {'width': 64, 'num_layers': 2, 'num_heads': 4},
+    'probe_l2': (1e-3, FROM_0, 'Penalty on its first head.'),
+    'pretrain': {'steps': 600},
+    'reward': {'steps': 400},
+  },
+  'control.reward': _TRAINING
+  | {'label_smoothing': SMOOTHING, 'optimizer': {'weight_decay': 0.01}},
+  'probe': {'l2': (1e-3, FROM_0, 'Penalty on the common head.')},
+  'reward': {
+    'members': (GIVEN, SIZE, 'Reward models; 0:3 trains three of all, apart.'),
+    'member_slice': ('', TEXT, 'Set by --config.reward.members=FIRST:END.'),
+    'on_nonfinite': (
+      'stop',
+      choice('stop', 'drop_member'),
+      'When the numbers of a member go bad.',
+    ),
+    'max_loss': (100.0, FROM_0, 'A larger loss is bad (chance: .69); 0: none.'),
+    'steps': (GIVEN, SIZE, 'Updates.'),
+    'batch_size': (64, SIZE, 'Pairs of an update, on all devices together.'),
+    'micro_batches': MICRO,
+    'learning_rates': ((5e-4, 1e-3, 2e-3), each(ABOVE_0), 'One a member.'),
+    'dropout_rates': ((0.05, 0.1), each(BELOW_1), 'One a member.'),
+    'sft_checkpoints': ((0, 1, 2), each(COUNT), 'Starts, of sft.keep_steps.'),
+    'same_order': (False, SWITCH, 'One order of the data for all members.'),
+    'label_smoothing': SMOOTHING,
+    'checkpoint_every': (100, COUNT, 'Steps; 0: only at the end.'),
+    'optimizer': {'weight_decay': 0.01},
+  },
+  'merge': {
+    'num_lambdas': (11, number(2, whole=True), 'Points between two members.'),
+    'num_path_pairs': (1_000, SIZE, 'Pairs scored at each point.'),
+    'num_train_pairs': (1_500, SIZE, 'Training pairs that are scored.'),
+    'weight_temperature': (0.01, ABOVE_0, 'Of the softmax of accuracies.'),
+  },
+  'best_of_n': {
+    'scorers': (GIVEN, each(SCORER), 'Reward models that choose.'),
+    'num_samples': (32, SIZE, 'Of each prompt: the largest N.'),
+    'num_prompts': (300, SIZE, 'Prompts.'),
+    'num_bootstrap': RESAMPLES,
+    'temperature': (1.0, ABOVE_0, 'Of sampling.'),
+    'max_new_tokens': NEW_TOKENS,
+  },
+  'policy': _POLICY,
+  'warp': {
+    'iterations': (GIVEN, SIZE, 'Rounds of training and merging.'),
+    'steps': (
+      GIVEN,
+      each(SIZE),
+      'Updates in each iteration; the last repeats.',
+    ),
+    'kl_coefs': (GIVEN, each(FROM_0), 'Weight of the KL in each iteration.'),
+    **{k: v for k, v in _POLICY.items() if k not in ('steps', 'kl_coef')},
+    'baseline': ('leave_one_out', *_POLICY['baseline'][1:]),
+    'samples_per_prompt': (4, *_POLICY['samples_per_prompt'][1:]),
+    'anchor': (
+      'ema',
+      choice('ema', 'init', 'sft'),
+      'KL to each moving average, the start of the iteration, or the run.',
+    ),
+    'max_kl': (12.0, *_POLICY['max_kl'][1:]),
+    'members': (2, SIZE, 'Policies of an iteration.'),
+    'etas': ((0.3,), each(FROM_0), 'Share of the merge in the next start.'),
+    'merge': ('slerp', choice(*merging.available('init')), 'Of policies.'),
+    'group': ('layer', choice(*merging.GROUPS), 'Parts that share an angle.'),
+    'reward': (EXTRA, SCORER, 'The reward model.'),
+  },
+  'reinforce': {
+    'kl_coef': (0.1, *_POLICY['kl_coef'][1:]),
+    'eval_every': (30, *_POLICY['eval_every'][1:]),
+  },
+  'evaluate': {
+    'num_prompts': (GIVEN, SIZE, 'Prompts that policies are judged on.'),
+    'num_bootstrap': (EXTRA, *RESAMPLES[1:]),
+    'kl_targets': (EXTRA, each(FROM_0), 'KL at which policies are compared.'),
+    'etas': (EXTRA, each(FROM_0), 'Points between start and merge.'),
+  },
+  'fronts': {
+    'num_prompts': (256, SIZE, 'Prompts that policies are judged on.'),
+    'num_samples': (2, SIZE, 'Of each prompt; their likeness needs two.'),
+    'etas': (
+      (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3),
+      each(FROM_0),
+      'Points between the start and each merge.',
+    ),
+    'max_kl': (3.0, ABOVE_0, 'Fronts are averaged up to this KL.'),
+    'num_bootstrap': RESAMPLES,
+  },
+  'export': {
+    'dtype': ('float32', DTYPE, 'bfloat16 loses part of what a merge changed.'),
+    'max_shard_gb': (5.0, ABOVE_0, 'Larger models are cut into files.'),
+    'merged': (
+      EXTRA,
+      each(choice(*merging.SCORERS)),
+      'Merged models to write.',
+    ),
+    'include_members': (EXTRA, SWITCH, 'Write the members, too.'),
+    'also_steps': (EXTRA, each(COUNT, 0), 'Kept policies beside the last.'),
+    'etas': (EXTRA, each(FROM_0), 'Points between start and merge.'),
+  },
+}
+
+
+def section(name: str, /, *given, **more) -> ml_collections.ConfigDict:
+  """Makes a section with its defaults, a fresh ConfigDict.
+
+  Args:
+    name: key of SECTIONS.
+    *given: values of its GIVEN fields, in the order of the table.
+    **more: values of other fields.
+  """
+  rows = SECTIONS[name]
+  more |= zip([f for f, row in rows.items() if GIVEN in row], given)
+  if unknown := [f for f in more if f not in rows]:
+    hint = nearest(unknown[0], rows)
+    raise errors.UserError(f'section {name} has no field {unknown[0]!r}{hint}')
+  config: dict[str, Any] = {}
+  for field, row in rows.items():
+    if field in more:
+      config[field] = more[field]
+    elif isinstance(row, dict):
+      path = f'{name}.{field}'
+      config[field] = section(path if path in SECTIONS else field, **row)
+    elif row[0] is GIVEN:
+      raise errors.UserError(f'section {name} needs the field {field}')
+    elif row[0] is not EXTRA:
+      config[field] = row[0](config) if callable(row[0]) else row[0]
+  return ml_collections.ConfigDict(config)
+
+
+def row_of(path: str) -> tuple | None:
+  """The row of a dotted path such as reward.optimizer.b1."""
+  *parts, field = path.split('.')
+  for start in range(max(1, len(parts))):
+    row = SECTIONS.get('.'.join(parts[start:]), {}).get(field)
+    if isinstance(row, tuple):
+      return row
+  return None
+
+
+def described(config) -> str:
+  """Lists all fields: the value, its meaning, and the allowed values."""
+  lines = []
+  for path, value in flatten(config).items():
+    _, rule, meaning = row_of(path) or (None, ANY, '')
+    if not hasattr(value, 'items'):  # an empty section has no fields
+      allowed = f' [{rule.text}]' if rule.text else ''
+      lines += [f'--config.{path}={value!r}', f'      {meaning}{allowed}']
+  return '\n'.join(lines) + '\n'
+
+
+def validate(config) -> None:
+  """Raises one UserError with all values that cannot work, a clause each."""
+  config, wrong = plain(config), []
+  for path, value in flatten(config).items():
+    row = row_of(path)
+    if row and value is not None and not row[1].holds(value):
+      value = tuple(value) if isinstance(value, list) else value
+      wrong.append(f'config.{path} is {value!r}: it must be {row[1].text}')
+  for path, shape in _parts(config):
+    if not path.endswith('model'):
+      continue
+    # The vocabulary and the longest text may be known only from the data.
+    known = {'vocab_size': 2, 'max_length': 2}
+    known |= {k: v for k, v in shape.items() if v is not None}
+    try:
+      model_config.ModelConfig(**known)
+    except (errors.UserError, TypeError) as e:
+      wrong.append(f'config.{path}: {str(e).split("__init__() ")[-1]}')
+  # Only values that are fine one by one are worth comparing.
+  wrong = wrong or list(_conflicts(config))
+  if wrong:
+    raise errors.UserError('; '.join(wrong))
+
+
+def _conflicts(config: Mapping[str, Any]):
+  """Yields a clause for each pair of fields that do not go together."""
+  for path, part in _parts(config):
+    here, get = f'config.{path}.', part.get
+    steps, keep = get('steps'), get('keep_steps')
+    if keep and steps and (keep != sorted({*keep}) or keep[-1] != steps):
+      kept = tuple(sorted({-(-steps * k // max(keep)) for k in keep}))
+      yield (
+        f'{here}keep_steps is {tuple(keep)!r}: it must rise and end at '
+        f'{here}steps={steps}, such as --{here}keep_steps="{kept!r}"'
+      )
+    if isinstance(steps, list):  # one for each iteration
+      steps = min(steps[: get('iterations')])
+    warmup = get('optimizer', {}).get('warmup_steps', 0)
+    if steps and warmup > steps:
+      yield (
+        f'{here}optimizer.warmup_steps is {warmup}: it must not exceed '
+        f'{here}steps={steps}'
+      )
+    per_prompt = get('samples_per_prompt', 1)
+    if get('baseline') == 'leave_one_out' and per_prompt < 2:
+      yield (
+        f"{here}baseline is 'leave_one_out': it needs "
+        f'{here}samples_per_prompt of at least 2'
+      )
+    units = per_prompt * get('micro_batches', 1)
+    if get('batch_size', 0) % units:
+      yield (
+        f'{here}batch_size is {part["batch_size"]}: {here}micro_batches '
+        f'(times samples_per_prompt), {units}, must divide it'
+      )
+    context = config.get('data', {}).get('max_length', math.inf)
+    if get('max_new_tokens', 0) >= context:
+      yield (
+        f'{here}max_new_tokens is {part["max_new_tokens"]}: it leaves no room '
+        f'for a prompt in config.data.max_length={context}'
+      )
+  reward = config.get('reward', {})
+  if (member_slice(config) or (0, 0))[1] > reward.get('members', 0):
+    yield (
+      f'config.reward.member_slice is {reward["member_slice"]}: there are '
+      f'config.reward.members={reward["members"]}, numbered from 0'
+    )
+  kept = config.get('sft', {}).get('keep_steps', ())
+  starts = reward.get('sft_checkpoints', ())
+  if kept and starts and max(starts) >= len(kept):
+    yield (
+      f'config.reward.sft_checkpoints is {tuple(starts)!r}: '
+      f'config.sft.keep_steps keeps {len(kept)}, numbered from 0'
+    )
+
+
+def member_slice(config) -> tuple[int, int] | None:
+  """(first, end) of the members that a run trains; None: all of them."""
+  text = config.get('reward', {}).get('member_slice', '')
+  found = re.fullmatch(r'(\d+):(\d+)', text)
+  if found and int(found[1]) < int(found[2]):
+    return int(found[1]), int(found[2])
+  if text:
+    raise errors.UserError(
+      f'config.reward.member_slice is {text!r}: it must be FIRST:END, such as '
+      '0:3 for members 0, 1 and 2'
+    )
+  return None
+
+
+def plain(config) -> dict[str, Any]:
+  """Converts a config to nested dicts of JSON values, to write and compare."""
+  if hasattr(config, 'to_json_best_effort'):
+    return json.loads(config.to_json_best_effort())
+  return json.loads(json.dumps(config))
+
+
+def flatten(tree, prefix: str = '') -> dict[str, Any]:
+  """{'a': {'b': 1}} -> {'a.b': 1}; an empty section stays as a leaf."""
+  out = {}
+  for key, value in tree.items():
+    if hasattr(value, 'items') and len(value):
+      out |= flatten(value, f'{prefix}{key}.')
+    else:
+      out[prefix + key] = value
+  return out
+
+
+def _parts(tree, prefix=''):
+  """(dotted path, section) of all sections."""
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield prefix + key, value
+      yield from _parts(value, f'{prefix}{key}.')
+
+
+# What others call a field -> our name, and what differs.
+SYNONYMS = {
+  'num_train_epochs': ('steps', 'counted in updates'),
+  'max_steps': ('steps', ''),
+  'per_device_train_batch_size': ('batch_size', 'of all devices together'),
+  'gradient_accumulation_steps': ('micro_batches', 'parts of batch_size'),
+  'gradient_checkpointing': ('remat', ''),
+  'bf16': ('compute_dtype', 'bfloat16'),
+  'torch_dtype': ('compute_dtype', ''),
+  'max_seq_length': ('max_length', ''),
+  'max_completion_length': ('max_new_tokens', ''),
+  'beta': ('kl_coef', ''),
+  'num_generations': ('samples_per_prompt', ''),
+  'learning_rate': ('learning_rates', 'a tuple, drawn from for each member'),
+  'lr_scheduler_type': ('schedule', ''),
+  'warmup_ratio': ('warmup_steps', 'counted in updates'),
+  'max_grad_norm': ('clip_norm', ''),
+  'adam_beta1': ('b1', ''),
+  'adam_beta2': ('b2', ''),
+  'adam_epsilon': ('eps', ''),
+  'save_steps': ('checkpoint_every', ''),
+  'eval_steps': ('eval_every', ''),
+  'report_to': ('tensorboard', ''),
+  'model_name_or_path': ('model', ''),
+  'reward_model_path': ('reward_model', ''),
+  'dataset_name': ('train', 'a file, or hf:FOLDER of a saved data set'),
+  'output_dir': ('--workdir', ''),
+  'resume_from_checkpoint': ('--workdir', 'the same command continues'),
+}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """A hint for an unknown dotted name: '; did you mean ...?', or ''."""
+  known, last = list(known), name.rpartition('.')[2]
+  # A name that TRL uses, or that we used before.
+  ours, note = SYNONYMS.get(last, ('', ''))
+  section_first = sorted(known, key=lambda k: name.split('.')[0] not in k)
+  found = [k for k in section_first if k.rpartition('.')[2] == ours]
+  if ours.startswith('--'):
+    found = [ours]
+  if found or (last in SYNONYMS and not ours):
+    note = f' ({note})' * bool(note)
+    return (
+      f'; here that is {", ".join(found[:3])}{note}' if found else f';{note}'
+    )
+  found = difflib.get_close_matches(name, known, n=1)
+  if not found:  # a right field in a wrong section
+    ends = {k.rpartition('.')[2]: k for k in reversed(known)}
+    found = [ends[x] for x in difflib.get_close_matches(last, ends, n=1)]
+  return f'; did you mean {found[0]}?' if found else ''
+
+
+def parse_arg(arg: str, **defaults) -> ml_collections.ConfigDict:
+  """Reads the text after ':' in --config=FILE.py:TEXT.
+
+  'small,members=4' with small=False, members=6 gives small=True, members=4. A
+  name alone switches a bool on; a value takes the type of its default.
+
+  Raises:
+    UserError: an unknown option, or a value of the wrong type.
+  """
+  out = ml_collections.ConfigDict(defaults)
+  for part in filter(None, (p.strip() for p in arg.split(','))):
+    name, given, text = part.partition('=')
+    if name not in defaults:
+      raise errors.UserError(
+        f'unknown config argument {name!r}{nearest(name, defaults)}; '
+        f'known: {", ".join(defaults) or "none"}'
+      )
+    kind = type(defaults[name])
+    try:
+      if kind is bool:
+        out[name] = {'': True, 'true': True, 'false': False}[text.lower()]
+      else:
+        out[name] = kind(text) if given else kind(None)
+    except (KeyError, TypeError, ValueError):
+      raise errors.UserError(
+        f'config argument {part!r}: expected {name}=<{kind.__name__}>'
+      ) from None
+  return out
