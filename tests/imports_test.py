@@ -21,7 +21,7 @@ FLOORS = [
     'files',
   },
   {'distributed', 'sharding', 'members'},
-  {'models', 'hf', 'losses', 'merging', 'merge_folders', 'data'},
+  {'models', 'hf', 'losses', 'merging', 'data'},
   {'sampling', 'rewards', 'scoring'},
   {'training', 'evaluation', 'report'},
   {'config'},

@@ -66,6 +66,7 @@ class Method:
     scorer: its name among the scorers of a reward run; '' is not tried there.
     needs: what must be given: 'weights', 'evaluate', or 'init' for grams. The
       init then has the weight that is missing to 1.
+    takes_lam: whether lam may be given for two models.
   """
 
   title: str
@@ -73,6 +74,7 @@ class Method:
   weights: Callable[[Known], Any]
   scorer: str = ''
   needs: tuple[str, ...] = ()
+  takes_lam: bool = False
 
 
 def _uniform(known):
@@ -119,7 +121,10 @@ METHODS = {
     needs=('evaluate',),
   ),
   'lerp': Method(
-    'LERP', '(1 - lam) first + lam second; without lam the mean of all', _lerp
+    'LERP',
+    '(1 - lam) first + lam second; without lam the mean of all',
+    _lerp,
+    takes_lam=True,
   ),
   'slerp': Method(
     'SLERP',
@@ -127,6 +132,7 @@ METHODS = {
     'after another (WARP, equation 26)',
     _slerp,
     needs=('init',),
+    takes_lam=True,
   ),
 }
 # {name among the scorers of a reward run: method}

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from warm_jax import errors, main, merge_folders
+from warm_jax import errors, main, merging
 from warm_jax.commands import merge
+from warm_jax.hf import folders as folders_lib
 
 
 def save(folder, value, config=None):
@@ -62,7 +63,7 @@ def test_what_it_says_of_rewards_and_of_bfloat16(tmp_path, capsys):
   ]
   merge.main([f'--out={tmp_path}/out', '--dtype=bfloat16', *models])
   lines = capsys.readouterr().out.splitlines()
-  assert lines[0] == merge_folders.NORMALISER_LINE
+  assert lines[0] == folders_lib.NORMALISER_LINE
   # 1.005 between 1 and 1.0078125: .0028 of 1.005, .56 of the distance .005.
   assert lines[1] == (
     'Rounding to bfloat16 moved the weights by 0.0028 of their norm, and by '
@@ -120,6 +121,6 @@ def test_help_names_every_flag_and_method(capsys):
   shown = capsys.readouterr().out
   flags = vars(merge.parse(['--out=o', 'a'])).keys() - {'models'}
   assert all(f'--{flag}=' in shown for flag in flags)
-  words = (*merge_folders.METHODS, *merge_folders.GROUPS, *merge_folders.DTYPES)
+  words = (*folders_lib.METHODS, *merging.GROUPS, *folders_lib.DTYPES)
   assert all(word in shown for word in words)
   assert max(map(len, shown.splitlines())) <= 80

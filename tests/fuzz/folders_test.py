@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import errors, merge_folders
+from warm_jax import errors
+from warm_jax.hf import folders as folders_lib
 from warm_jax.commands import score
 from warm_jax.data import formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
@@ -99,7 +100,7 @@ def opened(folder):
 
 def merged(folder, twin, out):
   """Whether the mean of a folder and its like is what each of them is."""
-  merge_folders.merge([folder, twin], out)
+  folders_lib.merge([folder, twin], out)
   with tensors.Tensors(folder) as one, tensors.Tensors(out) as two:
     assert one.tensors.keys() == two.tensors.keys()
     for name in one.tensors:

@@ -5,12 +5,14 @@ import argparse
 import pathlib
 import re
 import sys
+import textwrap
 import time
 
-from warm_jax import errors, merge_folders
+from warm_jax import errors, merging
 from warm_jax import files as files_lib
 from warm_jax.commands import parser as parser_lib
 from warm_jax.commands import slices
+from warm_jax.hf import folders as folders_lib
 from warm_jax.hf import tensors
 
 HELP = """\
@@ -23,16 +25,13 @@ warm: then all its exported members take part. Arithmetic is in float32 and done
 piece by piece, so memory does not depend on the size of the models.
 
   --out=FOLDER     of the result: weights, config.json, tokenizer, README.md
-  --method=        uniform   mean of the weights (WARM; the default)
-                   weighted  with --weights
-                   lerp      (1 - lam) FIRST + lam SECOND; with INIT MERGED it
-                             is the last step of WARP (LITI)
-                   slerp     spherical, of the changes since --init (WARP); more
-                             than two are folded in, in the order given
+  --method=        {methods} (default: uniform)
+{rules}
   --weights=a,b,.. for weighted: one for each model, sum 1
-  --lam=L          for lerp and slerp of two; .5 unless given
+  --lam=L          for lerp and slerp of two; .5 unless given. lerp of INIT and
+                   MERGED is the last step of WARP (LITI)
   --init=FOLDER    for slerp: what the models were fine-tuned from
-  --group=         for slerp, what shares an angle: tensor (default), layer or
+  --group=         for slerp, what shares an angle: layer (default), tensor or
                    model
   --dtype=         float32 (default), or bfloat16, which prints what it costs
   --max_shard_gb=  larger models are cut into files of this size; 5 unless given
@@ -65,7 +64,7 @@ def main(argv: list[str]) -> int:
     UserError: one line, for the caller to print.
   """
   if any(a in ('--help', '-help', '-h') for a in argv):
-    print(HELP, end='')
+    print(help_text(), end='')
     return 0
   given = parse(argv)
   folders = [pathlib.Path(name).expanduser() for name in given.models]
@@ -74,7 +73,7 @@ def main(argv: list[str]) -> int:
     slices.join(folders, pathlib.Path(given.out).expanduser())
     return 0
   began = time.monotonic()
-  facts = merge_folders.merge(
+  facts = folders_lib.merge(
     [f for name in given.models for f in expand(name)],
     given.out,
     method=given.method,
@@ -84,21 +83,37 @@ def main(argv: list[str]) -> int:
     group=given.group,
     dtype=given.dtype,
     max_shard_bytes=given.max_shard_gb * 1e9,
-    on_progress=_show if sys.stderr.isatty() else None,
+    on_progress=_show if sys.stderr.isatty() else lambda fraction: None,
   )
   seconds = time.monotonic() - began
   if sys.stderr.isatty():
     print('\r\033[K', end='', file=sys.stderr)
   if facts['dropped_normaliser']:
-    print(merge_folders.NORMALISER_LINE)
+    print(folders_lib.NORMALISER_LINE)
   if facts['rounding']:
     print(tensors.rounding_sentence(facts['rounding']))
   print(
     f'merged {facts["models"]} models of {_count(facts["parameters"])} '
-    f'parameters into {facts["out"]} ({facts["bytes"] / 1e9:.2f} GB in '
+    f'parameters into {given.out} ({facts["bytes"] / 1e9:.2f} GB in '
     f'{seconds:.1f} s)'
   )
   return 0
+
+
+def help_text() -> str:
+  """HELP with the methods of `merging`."""
+  rules = [
+    textwrap.fill(
+      f'{name:<9} {merging.METHODS[name].rule}',
+      80,
+      initial_indent=' ' * 19,
+      subsequent_indent=' ' * 29,
+    )
+    for name in folders_lib.METHODS
+  ]
+  return HELP.format(
+    methods=', '.join(folders_lib.METHODS), rules='\n'.join(rules)
+  )
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -114,7 +129,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   parser.add_argument('--weights', type=_numbers)
   parser.add_argument('--lam', type=float)
   parser.add_argument('--init')
-  parser.add_argument('--group', default='tensor')
+  parser.add_argument('--group')
   parser.add_argument('--dtype', default='float32')
   parser.add_argument('--max_shard_gb', type=_positive, default=5.0)
   given = parser.parse_intermixed_args(argv)

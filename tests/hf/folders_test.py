@@ -14,8 +14,8 @@ import pytest
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from warm_jax import errors, merge_folders, merging
-from warm_jax.hf import mixing
+from warm_jax import errors, merging
+from warm_jax.hf import folders as folders_lib
 
 CONFIG = {
   'architectures': ['LlamaForSequenceClassification'],
@@ -102,25 +102,18 @@ def mean64(trees, weights=None):
 
 def test_uniform_and_weighted_against_float64(members, tmp_path):
   folders, trees = members
-  facts = merge_folders.merge(folders[:3], tmp_path / 'out')
+  facts = folders_lib.merge(folders[:3], tmp_path / 'out')
   found = load(tmp_path / 'out')
   assert_close(found, mean64(trees[:3]))
   assert all(a.dtype == np.float32 for a in found.values())
   assert facts['parameters'] == 332 and facts['bytes'] == 4 * 332
-  merge_folders.merge(
-    folders[:3], tmp_path / 'w', method='weighted', weights=[0.5, 0.3, 0.2]
+  # .001 off is divided out.
+  folders_lib.merge(
+    folders[:3], tmp_path / 'w', method='weighted', weights=[0.5, 0.3, 0.1999]
   )
-  assert_close(load(tmp_path / 'w'), mean64(trees[:3], [0.5, 0.3, 0.2]))
-
-
-def test_weights_that_sum_to_one_nearly_are_divided_by_their_sum(
-  members, tmp_path
-):
-  folders, trees = members
-  merge_folders.merge(
-    folders[:3], tmp_path / 'out', method='weighted', weights=[0.333] * 3
-  )
-  assert_close(load(tmp_path / 'out'), mean64(trees[:3]))
+  assert_close(load(tmp_path / 'w'), mean64(trees[:3], [0.5, 0.3, 0.1999]))
+  folders_lib.merge(folders[:2], tmp_path / 'l', method='lerp', lam=0.3)
+  assert_close(load(tmp_path / 'l'), mean64(trees[:2], [0.7, 0.3]))
 
 
 @pytest.mark.parametrize('method', ['lerp', 'slerp'])
@@ -129,38 +122,10 @@ def test_ends_are_exact(members, tmp_path, method):
   init = folders[3] if method == 'slerp' else None
   for lam in (0, 1):
     out = tmp_path / f'out{lam}'
-    merge_folders.merge(folders[:2], out, method=method, lam=lam, init=init)
+    folders_lib.merge(folders[:2], out, method=method, lam=lam, init=init)
     found = load(out)
     for name, array in trees[lam].items():
       assert np.array_equal(found[name], array)
-
-
-def test_lerp_in_between(members, tmp_path):
-  folders, trees = members
-  merge_folders.merge(folders[:2], tmp_path / 'out', method='lerp', lam=0.3)
-  assert_close(load(tmp_path / 'out'), mean64(trees[:2], [0.7, 0.3]))
-
-
-def test_slerp_of_orthogonal_changes_keeps_their_norm(tmp_path):
-  # By hand: sin(pi/4) / sin(pi/2) = sqrt(1/2) of each change.
-  init = {'w': np.full((2, 2), 3.0, np.float32)}
-  one, two = np.zeros((2, 2, 2), np.float32)
-  one[0, 0], two[1, 1] = 0.5, 0.5
-  folders = [
-    save(tmp_path / 'a', {'w': init['w'] + one}),
-    save(tmp_path / 'b', {'w': init['w'] + two}),
-  ]
-  init_folder = save(tmp_path / 'init', init)
-  merge_folders.merge(
-    folders, tmp_path / 'out', method='slerp', init=init_folder
-  )
-  delta = load(tmp_path / 'out')['w'] - init['w']
-  expected = np.diag([0.5, 0.5]) * math.sqrt(0.5)
-  assert np.abs(delta - expected).max() < 3e-7  # one ulp of 3.35
-  merge_folders.merge(folders, tmp_path / 'mean')
-  mean = load(tmp_path / 'mean')['w'] - init['w']
-  assert np.linalg.norm(delta) == pytest.approx(0.5, rel=1e-6)
-  assert np.linalg.norm(mean) == pytest.approx(0.5 * math.sqrt(0.5))
 
 
 def in_memory(tree):
@@ -177,16 +142,17 @@ def in_memory(tree):
   }
 
 
-@pytest.mark.parametrize('group', merge_folders.GROUPS)
-@pytest.mark.parametrize('count', [2, 3])
-def test_slerp_agrees_with_merging(members, tmp_path, group, count):
+@pytest.mark.parametrize('group', merging.GROUPS)
+@pytest.mark.parametrize('count, lam', [(2, 0.3), (3, None)])
+def test_slerp_agrees_with_merging(members, tmp_path, group, count, lam):
   folders, trees = members
-  merge_folders.merge(
+  folders_lib.merge(
     folders[:count],
     tmp_path / 'out',
     method='slerp',
     init=folders[3],
     group=group,
+    lam=lam,
   )
   found = in_memory(load(tmp_path / 'out'))
   stack = {
@@ -195,7 +161,7 @@ def test_slerp_agrees_with_merging(members, tmp_path, group, count):
     }
     for top, v in found.items()
   }
-  expected = merging.slerp(in_memory(trees[3]), stack, group=group)
+  expected = merging.slerp(in_memory(trees[3]), stack, lam, group)
   for top in found:
     for leaf in found[top]:
       np.testing.assert_allclose(
@@ -203,70 +169,9 @@ def test_slerp_agrees_with_merging(members, tmp_path, group, count):
       )
 
 
-@pytest.mark.parametrize('lam', [0.25, 0.7])
-def test_slerp_of_two_agrees_with_merging(members, tmp_path, lam):
-  folders, trees = members
-  merge_folders.merge(
-    folders[:2], tmp_path / 'out', method='slerp', lam=lam, init=folders[3]
-  )
-  stack = {k: jnp.stack([t[k] for t in trees[:2]]) for k in trees[0]}
-  expected = merging.slerp(trees[3], stack, lam, 'tensor')
-  found = load(tmp_path / 'out')
-  for name, array in expected.items():
-    np.testing.assert_allclose(found[name], array, rtol=0, atol=5e-7)
-
-
-def test_linear_methods_agree_with_merging(members, tmp_path):
-  folders, trees = members
-  merge_folders.merge(folders[:3], tmp_path / 'u')
-  stack = {k: jnp.stack([t[k] for t in trees[:3]]) for k in trees[0]}
-  for name, array in merging.uniform(stack).items():
-    np.testing.assert_allclose(load(tmp_path / 'u')[name], array, rtol=3e-7)
-  merge_folders.merge(folders[:2], tmp_path / 'l', method='lerp', lam=0.3)
-  for name, array in merging.lerp(trees[0], trees[1], 0.3).items():
-    np.testing.assert_allclose(
-      load(tmp_path / 'l')[name], array, rtol=0, atol=3e-7
-    )
-
-
-def test_fold_of_orthogonal_vectors():
-  # The docstring of merging.slerp_fold has these: (.612, .612, .5).
-  expected = [math.sqrt(3 / 8), math.sqrt(3 / 8), 0.5]
-  np.testing.assert_allclose(mixing.fold(np.eye(3)), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize(
-  'products',
-  [
-    [[4.0, 6.0], [6.0, 9.0]],  # parallel
-    [[4.0, -6.0], [-6.0, 9.0]],  # opposite
-    [[0.0, 0.0], [0.0, 9.0]],  # one did not move
-    [[0.0, 0.0], [0.0, 0.0]],
-  ],
-)
-def test_fold_falls_back_to_lerp(products):
-  assert mixing.fold(np.array(products), 0.25) == [0.75, 0.25]
-
-
-@pytest.mark.parametrize(
-  'name, layer',
-  [
-    ('model.layers.12.mlp.up_proj.weight', 'model.layers.12'),
-    ('gpt_neox.layers.1.attention.dense.bias', 'gpt_neox.layers.1'),
-    ('transformer.h.3.ln_1.weight', 'transformer.h.3'),
-    ('model.embed_tokens.weight', 'model.embed_tokens'),
-    ('score.weight', 'score'),
-  ],
-)
-def test_groups_of_stored_names(name, layer):
-  assert mixing.group_of(name, 'tensor') == name
-  assert mixing.group_of(name, 'layer') == layer
-  assert mixing.group_of(name, 'model') == 'model'
-
-
 def test_many_pieces_and_types(tmp_path, monkeypatch):
   # Pieces of 7 numbers: each tensor is cut, and not evenly.
-  monkeypatch.setattr(mixing, '_PIECE', 7)
+  monkeypatch.setattr(folders_lib, '_PIECE', 7)
   rng = np.random.default_rng(0)
   trees = []
   for dtype in (ml_dtypes.bfloat16, np.float16, np.float32):
@@ -274,14 +179,14 @@ def test_many_pieces_and_types(tmp_path, monkeypatch):
     tree['positions'] = np.arange(50)[None]
     trees.append(tree)
   folders = [save(tmp_path / f'm{i}', t) for i, t in enumerate(trees)]
-  merge_folders.merge(folders, tmp_path / 'out', max_shard_bytes=396)
+  folders_lib.merge(folders, tmp_path / 'out', max_shard_bytes=396)
   found = load(tmp_path / 'out')
   assert_close({'w': found['w']}, mean64([{'w': t['w']} for t in trees]))
   assert found['w'].dtype == np.float32
   assert np.array_equal(found['positions'], np.arange(50)[None])
   assert (tmp_path / 'out' / 'model.safetensors.index.json').exists()
   # The result is an input as good as any: its shards are found.
-  merge_folders.merge([tmp_path / 'out', folders[2]], tmp_path / 'again')
+  folders_lib.merge([tmp_path / 'out', folders[2]], tmp_path / 'again')
   expected = (found['w'].astype(np.float64) + trees[2]['w']) / 2
   assert_close({'w': load(tmp_path / 'again')['w']}, {'w': expected})
 
@@ -290,7 +195,7 @@ def test_float64_inputs_are_not_rounded_before_the_mean(tmp_path):
   # In float32 1 + 1e-9 is 1: the mean of these would be 1.
   big = [{'w': np.array([1e9 + 1e-1])}, {'w': np.array([-1e9 + 1e-1])}]
   folders = [save(tmp_path / f'm{i}', t) for i, t in enumerate(big)]
-  merge_folders.merge(folders, tmp_path / 'out')
+  folders_lib.merge(folders, tmp_path / 'out')
   found = load(tmp_path / 'out')['w']
   assert found.dtype == np.float32
   np.testing.assert_allclose(found, [0.1], rtol=1e-6)
@@ -298,7 +203,7 @@ def test_float64_inputs_are_not_rounded_before_the_mean(tmp_path):
 
 def test_bfloat16_tells_what_it_loses(members, tmp_path):
   folders, trees = members
-  facts = merge_folders.merge(folders[:3], tmp_path / 'out', dtype='bfloat16')
+  facts = folders_lib.merge(folders[:3], tmp_path / 'out', dtype='bfloat16')
   found = load(tmp_path / 'out')
   mean = mean64(trees[:3])
   flat = np.concatenate([mean[n].ravel() for n in sorted(mean)])
@@ -326,10 +231,10 @@ def test_bfloat16_tells_what_it_loses(members, tmp_path):
 def test_bfloat16_of_slerp_is_measured_from_the_init(members, tmp_path):
   folders, trees = members
   arguments = dict(method='slerp', init=folders[3])
-  facts = merge_folders.merge(
+  facts = folders_lib.merge(
     folders[:2], tmp_path / 'out', dtype='bfloat16', **arguments
   )
-  merge_folders.merge(folders[:2], tmp_path / 'exact', **arguments)
+  folders_lib.merge(folders[:2], tmp_path / 'exact', **arguments)
   exact, stored = load(tmp_path / 'exact'), load(tmp_path / 'out')
   square = {'lost': 0.0, 'change': 0.0}
   for name in exact:
@@ -350,7 +255,7 @@ def test_the_other_files(tmp_path):
   ]
   (folders[0] / 'chat_template.jinja').write_text('{{ messages }}')
   (folders[1] / 'chat_template.jinja').write_text('{{ messages }}')
-  facts = merge_folders.merge(folders, tmp_path / 'out')
+  facts = folders_lib.merge(folders, tmp_path / 'out')
   assert facts['dropped_normaliser']
   out = tmp_path / 'out'
   merged = json.loads((out / 'config.json').read_text())
@@ -363,7 +268,7 @@ def test_the_other_files(tmp_path):
     assert (out / name).read_bytes() == (folders[0] / name).read_bytes()
   card = (out / 'README.md').read_text()
   assert '| a | 0.5 |' in card and 'method: uniform' in card
-  assert merge_folders.NORMALISER_LINE in card
+  assert folders_lib.NORMALISER_LINE in card
   assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == []
 
 
@@ -394,6 +299,7 @@ BAD_CONFIG = 'cannot merge .*a and .*b: '
       {'tensors': {'score.weight': np.ones((1, 4), np.int32)}},
       'score.weight is float32 and int32',
     ),
+    ({'tensors': {'ids': np.array([1, 3])}}, r'ids \(int64\) has no mean'),
     (
       {'tensors': {'score.weight': np.full((1, 4), np.nan, np.float32)}},
       'score.weight of .*b holds NaN or infinity',
@@ -405,26 +311,18 @@ def test_models_that_do_not_fit(tmp_path, change, words):
   tensors.pop(change.get('drop'), None)
   config = CONFIG | change.get('config', {})
   tokenizer = TOKENIZER | change.get('tokenizer', {})
+  first = weights(1) | ({'ids': np.array([1, 2])} if 'ids' in tensors else {})
   folders = [
-    save(tmp_path / 'a', weights(1)),
+    save(tmp_path / 'a', first),
     save(tmp_path / 'b', tensors, config, tokenizer),
   ]
   if 'file' in change:
     name, text = change['file']
     (folders[1] / name).write_text(text)
   with pytest.raises(errors.UserError, match=words) as caught:
-    merge_folders.merge(folders, tmp_path / 'out')
+    folders_lib.merge(folders, tmp_path / 'out')
   assert '\n' not in str(caught.value)
   assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'b']
-
-
-def test_integers_that_differ_are_refused(tmp_path):
-  folders = [
-    save(tmp_path / n, {'w': np.ones(2), 'ids': np.array([1, i])})
-    for i, n in enumerate('ab')
-  ]
-  with pytest.raises(errors.UserError, match=r'ids \(int64\) has no mean'):
-    merge_folders.merge(folders, tmp_path / 'out')
 
 
 def test_what_may_differ(tmp_path):
@@ -435,7 +333,7 @@ def test_what_may_differ(tmp_path):
     save(tmp_path / 'b', weights(2), new),
     save(tmp_path / 'c', weights(3), CONFIG, tokenizer=None),
   ]
-  merge_folders.merge(folders[::-1], tmp_path / 'out')
+  folders_lib.merge(folders[::-1], tmp_path / 'out')
   # From the first folder that has one.
   found = json.loads((tmp_path / 'out' / 'tokenizer.json').read_text())
   assert found == TOKENIZER
@@ -454,9 +352,9 @@ def test_old_and_new_spelling_of_one_config(tmp_path):
       fields | {'rope_parameters': new | {'rope_theta': 400.0}},
     ),
   ]
-  merge_folders.merge(folders[:2], tmp_path / 'out')
+  folders_lib.merge(folders[:2], tmp_path / 'out')
   with pytest.raises(errors.UserError, match='rope_parameters'):
-    merge_folders.merge([folders[0], folders[2]], tmp_path / 'bad')
+    folders_lib.merge([folders[0], folders[2]], tmp_path / 'bad')
 
 
 LLAMA = {
@@ -488,16 +386,16 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
   for folder in folders[:2]:
     (folder / 'chat_template.jinja').write_text('x')
   arguments = dict(method='slerp', init=folders[2])
-  merge_folders.merge(folders[:2], tmp_path / 'out', **arguments)
+  folders_lib.merge(folders[:2], tmp_path / 'out', **arguments)
   # Between members they count, where both say something.
   other = said | {'prompt_template': 'P'}
   folders[1] = save(tmp_path / 'c', weights(2), other, bpe([['a', 'b']]))
   with pytest.raises(errors.UserError, match='prompt_template is "Q" and "P"'):
-    merge_folders.merge(folders[:2], tmp_path / 'bad')
+    folders_lib.merge(folders[:2], tmp_path / 'bad')
   bad = save(tmp_path / 'd', weights(0), LLAMA, bpe(['b a']))
   arguments['init'] = bad
   with pytest.raises(errors.UserError, match='differ in the vocabulary'):
-    merge_folders.merge(
+    folders_lib.merge(
       [folders[0], tmp_path / 'b'], tmp_path / 'e', **arguments
     )
 
@@ -522,7 +420,6 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
       {'method': 'weighted', 'weights': [math.nan, 1.0, 1.0]},
       'not a finite number',
     ),
-    ({'method': 'lerp'}, 'lerp is between two models, 3 are named'),
     ({'method': 'slerp'}, 'slerp needs init'),
     ({'method': 'slerp', 'init': 'x', 'lam': 0.5}, 'here slerp of 3'),
     ({'lam': 0.5}, 'here uniform of 3'),
@@ -533,7 +430,7 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
 def test_arguments_that_do_not_fit(arguments, words, tmp_path):
   folders = [tmp_path / n for n in 'abc']
   with pytest.raises(errors.UserError, match=words):
-    merge_folders.merge(folders, tmp_path / 'out', **arguments)
+    folders_lib.merge(folders, tmp_path / 'out', **arguments)
 
 
 def test_folders_that_are_none(members, tmp_path):
@@ -544,27 +441,27 @@ def test_folders_that_are_none(members, tmp_path):
     ([folders[0], tmp_path / 'absent'], 'no config.json in .*absent'),
   ):
     with pytest.raises(errors.UserError, match=words):
-      merge_folders.merge(names, tmp_path / 'out')
+      folders_lib.merge(names, tmp_path / 'out')
   with pytest.raises(errors.UserError, match='m1 exists; name a new folder'):
-    merge_folders.merge(folders[:2], folders[1])
+    folders_lib.merge(folders[:2], folders[1])
   pickle = tmp_path / 'pickle'
   pickle.mkdir()
   (pickle / 'config.json').write_text(json.dumps(CONFIG))
   (pickle / 'pytorch_model.bin').touch()
   with pytest.raises(errors.UserError, match='pickled weights'):
-    merge_folders.merge([folders[0], pickle], tmp_path / 'out')
+    folders_lib.merge([folders[0], pickle], tmp_path / 'out')
   data = (folders[1] / 'model.safetensors').read_bytes()
   (folders[1] / 'model.safetensors').write_bytes(data[:-1])
   with pytest.raises(errors.UserError, match='not a whole safetensors file'):
-    merge_folders.merge(folders[:2], tmp_path / 'out')
+    folders_lib.merge(folders[:2], tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
 
 
 KILLED = """
 import os, pathlib, signal, sys
-from warm_jax import merge_folders
+from warm_jax.hf import folders as folders_lib
 folders = [pathlib.Path(sys.argv[1]) / n for n in ('m0', 'm1')]
-merge_folders.merge(folders, sys.argv[2],
+folders_lib.merge(folders, sys.argv[2],
                     on_progress=lambda x: os.kill(os.getpid(), signal.SIGKILL))
 """
 
@@ -576,20 +473,8 @@ def test_a_kill_leaves_nothing_under_the_name(members, tmp_path):
     [sys.executable, '-c', KILLED, str(tmp_path), str(out)], env=environment
   )
   assert child.returncode == -9 and not out.exists()
-  merge_folders.merge(members[0][:2], out)
+  folders_lib.merge(members[0][:2], out)
   assert_close(load(out), mean64(members[1][:2]))
-
-
-def test_starts_without_jax():
-  code = (
-    'import sys; from warm_jax.commands import merge; '
-    "print(sorted({'jax', 'orbax', 'transformers', 'flax'} & {*sys.modules}))"
-  )
-  environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
-  shown = subprocess.check_output(
-    [sys.executable, '-c', code], env=environment, text=True
-  )
-  assert shown == '[]\n'
 
 
 # ---------------------------------------------------------------------------
@@ -599,7 +484,7 @@ def test_starts_without_jax():
 
 def refused(folders, tmp_path, words):
   with pytest.raises(errors.UserError, match=words) as caught:
-    merge_folders.merge(folders, tmp_path / 'out')
+    folders_lib.merge(folders, tmp_path / 'out')
   assert str(caught.value).isprintable()
   assert not list(tmp_path.glob('*out*')) + list(tmp_path.glob('.*'))
 
@@ -638,20 +523,12 @@ def test_tokenizers_that_are_none(tmp_path):
   folders = [save(tmp_path / n, weights(1), tokenizer=texts[0]) for n in 'ab']
   start = save(tmp_path / 'start', weights(0), tokenizer=texts[1])
   with pytest.raises(errors.UserError, match='describes no tokenizer'):
-    merge_folders.merge(folders, tmp_path / 'out', method='slerp', init=start)
-
-
-def test_an_index_without_tensors(tmp_path):
-  folders = [save(tmp_path / n, weights(1)) for n in 'ab']
-  (folders[0] / 'model.safetensors').unlink()
-  index = folders[0] / 'model.safetensors.index.json'
-  index.write_text('{"weight_map": {}}')
-  refused(folders, tmp_path, 'it names no tensor')
+    folders_lib.merge(folders, tmp_path / 'out', method='slerp', init=start)
 
 
 def test_names_that_are_no_characters(tmp_path):
   """They end up in README.md."""
   config = CONFIG | {'architectures': ['\ud800']}
   folders = [save(tmp_path / n, weights(1), config) for n in 'ab']
-  merge_folders.merge(folders, tmp_path / 'out')
+  folders_lib.merge(folders, tmp_path / 'out')
   assert '\\ud800' in (tmp_path / 'out' / 'README.md').read_text()

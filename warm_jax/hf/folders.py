@@ -1,0 +1,468 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Merges Hugging Face folders with the methods of `merging`.
+
+For weights that are on disk and may not fit into memory together: pieces of
+2^18 numbers are read from all models, combined in float32 and written to their
+place. Models with another architecture, vocabulary or padding token average to
+something that runs and is wrong, so all of that is compared first; what
+training and saving leave behind in config.json may differ. jax is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from warm_jax import __version__, errors, files, merging
+from warm_jax.hf import configs as configs_lib
+from warm_jax.hf import tensors as tensors_lib
+
+METHODS = merging.available('weights', 'init')
+DTYPES = {'float32': np.dtype(np.float32)}
+DTYPES |= {'bfloat16': tensors_lib.DTYPES['BF16']}
+NORMALISER_LINE = (
+  'The mean and deviation of rewards of the members (reward_mean, reward_std) '
+  'are not those of the merged model and were left out: its scores are raw.'
+)
+# 1 MB in float32: it stays in the cache and outweighs the cost of the calls.
+_PIECE = 1 << 18
+_NORMALISER = {'reward_mean': 0, 'mean': 0, 'reward_std': 1, 'std': 1}
+_HARMLESS = re.compile(
+  r'.*dropout.*|.*_pdrop|_?attn_implementation|_commit_hash|_name_or_path|'
+  r'(torch_)?dtype|initializer_range|(reward_)?(mean|std)|use_cache|'
+  r'(transformers|warm_jax)_version'
+)
+# What configs that describe one model may still say otherwise.
+_IDENTITY = ('architectures', 'id2label', 'bos_token_id', 'eos_token_id')
+_IDENTITY += ('pad_token_id', 'prompt_template')
+_SPECIAL = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
+_VOCABULARY = ('tokenizer.model', 'vocab.json', 'merges.txt', 'vocab.txt')
+_TOKENIZER = ('tokenizer.json', 'tokenizer_config.json', *_VOCABULARY)
+_TOKENIZER += ('special_tokens_map.json', 'added_tokens.json')
+_TOKENIZER += ('chat_template.jinja',)
+
+
+def merge(
+  folders: Sequence[str | pathlib.Path],
+  out: str | pathlib.Path,
+  *,
+  method: str = 'uniform',
+  weights: Sequence[float] | None = None,
+  lam: float | None = None,
+  init: str | pathlib.Path | None = None,
+  group: str | None = None,
+  dtype: str = 'float32',
+  max_shard_bytes: float = 5e9,
+  on_progress: Callable[[float], None] = lambda fraction: None,
+) -> dict[str, Any]:
+  """Merges models of one architecture into a new folder.
+
+  The score head is merged like any tensor; tensors that are not floating point
+  must be equal. The normaliser of rewards belongs to the model it was measured
+  with: config.json of the result has none.
+
+  Args:
+    folders: Hugging Face folders with safetensors.
+    out: a new folder; appears when it is whole.
+    method: one of METHODS.
+    weights: [M], for 'weighted'; they sum to 1 (.001 off is divided out).
+    lam: share of the second of two models; default .5.
+    init: for 'slerp', the folder that the models were fine-tuned from.
+    group: for 'slerp', what shares an angle, see `merging.group_of`; 'layer'.
+    dtype: of the result, 'float32' or 'bfloat16'.
+    max_shard_bytes: larger models are cut into files of at most this.
+    on_progress: called with the fraction done.
+
+  Returns:
+    'models', 'parameters', 'bytes'; 'dropped_normaliser', whether an input had
+    one; 'rounding', None in float32, else {'of_change', 'of_weights'}: norm of
+    the rounding error relative to the distance from the init, or of the members
+    from their merge, and relative to the weights.
+
+  Raises:
+    UserError: models that do not fit together, arguments that do not fit the
+      method, something at `out`, no space.
+  """
+  folders = [pathlib.Path(f).expanduser() for f in folders]
+  out = pathlib.Path(out).expanduser()
+  weights = _check_arguments(folders, method, weights, lam, init, group, dtype)
+  group = group or 'layer'
+  start = [pathlib.Path(init).expanduser()] if init else []
+  with contextlib.ExitStack() as stack:
+    new = stack.enter_context(files.new_folder(out))
+    configs = [_config(folder) for folder in (*folders, *start)]
+    for folder, other in zip(folders, configs):
+      _check_configs(folders[0], configs[0], folder, other, _IDENTITY)
+    for folder in start:
+      _check_configs(folders[0], configs[0], folder, configs[-1], _IDENTITY[:2])
+    tokenizer = _check_tokenizers(folders, start)
+    models = [
+      stack.enter_context(tensors_lib.Tensors(f)) for f in (*folders, *start)
+    ]
+    _check_tensors(models)
+    stored = models[0].tensors
+    dtypes = {
+      name: DTYPES[dtype] if tensor.is_float else tensor.dtype
+      for name, tensor in stored.items()
+    }
+    plan = [(name, stored[name].shape, dtypes[name]) for name in stored]
+    target = stack.enter_context(tensors_lib.Writer(new, plan, max_shard_bytes))
+    needed, free = target.num_bytes, shutil.disk_usage(new).free
+    _need(
+      free >= needed,
+      f'{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there',
+    )
+    parameters = sum(tensor.size for tensor in stored.values())
+    done = 0
+
+    def tell(size):
+      nonlocal done
+      done += size / parameters / len(passes)
+      on_progress(done)
+
+    passes = ('products', 'sums') if start else ('sums',)
+    grams = _grams(models, group, tell) if start else None
+    known = merging.Known(len(folders), weights, lam, grams)
+    weights = merging.METHODS[method].weights(known)
+    loss = _write(models, len(folders), weights, group, target, dtypes, tell)
+    facts = {
+      'models': len(folders),
+      'parameters': parameters,
+      'bytes': needed,
+      'dropped_normaliser': any(
+        config.get(key, value) != value
+        for config in configs[: len(folders)]
+        for key, value in _NORMALISER.items()
+      ),
+      'rounding': loss if dtype == 'bfloat16' else None,
+    }
+    _write_config(new, configs[0], dtype)
+    for name in (*_TOKENIZER, 'generation_config.json'):
+      source = folders[0] if name.startswith('gen') else tokenizer
+      if source is not None and (source / name).exists():
+        shutil.copyfile(source / name, new / name)
+    recipe = {'method': method, 'dtype': dtype}
+    recipe |= {'init': str(init), 'group': group} if start else {}
+    recipe |= {} if lam is None else {'lam': lam}
+    card = _card(out.name, folders, weights, recipe, facts, configs[0])
+    # Names of folders and classes may hold what is no character.
+    (new / 'README.md').write_bytes(card.encode(errors='backslashreplace'))
+  return facts
+
+
+def _need(holds: Any, message: str) -> None:
+  if not holds:
+    raise errors.UserError(message)
+
+
+def _check_arguments(folders, method, weights, lam, init, group, dtype):
+  """Refuses what does not go together; returns weights that sum to 1."""
+  for name, value, known in (
+    ('method', method, METHODS),
+    ('group', group or 'layer', merging.GROUPS),
+    ('dtype', dtype, DTYPES),
+  ):
+    _need(value in known, f'{name} is {value!r}; known: {", ".join(known)}')
+  num = len(folders)
+  _need(num > 1, f'{num} model to merge; name two or more')
+  for i, folder in enumerate(folders):
+    _need(
+      folder not in folders[:i],
+      f'{folder} is named twice; give it a larger weight instead',
+    )
+  chosen = merging.METHODS[method]
+  for name, value, what in (
+    ('weights', weights, 'one for each model'),
+    ('init', init, 'the folder that the models were fine-tuned from'),
+  ):
+    if name in chosen.needs:
+      _need(value is not None, f'method {method} needs {name}, {what}')
+    else:
+      _need(value is None, f'method {method} takes no {name}')
+  _need(group is None or init, f'method {method} takes no group')
+  if lam is not None:
+    _need(
+      num == 2 and chosen.takes_lam,
+      f'lam is for lerp and slerp of two models; here {method} of {num}',
+    )
+    _need(math.isfinite(lam), f'lam is {lam}; expected a number')
+  if weights is None:
+    return None
+  _need(
+    len(weights) == num,
+    f'{len(weights)} weights for {num} models; give one for each',
+  )
+  total = math.fsum(weights)
+  _need(math.isfinite(total), 'a weight is not a finite number')
+  scaled = ','.join(f'{w / (total or 1.0):.4g}' for w in weights)
+  _need(
+    abs(total - 1.0) <= 1e-3,
+    f'weights sum to {total:g}, not to 1'
+    + (f'; for these proportions write {scaled}' if total > 0 else ''),
+  )
+  return [w / total for w in weights]
+
+
+# ------------------------------------------------- arithmetic, piece by piece
+
+
+def _each_piece(model, names, work, tell) -> Iterator[Any]:
+  """Yields work(name, at, size) of all pieces, computed in a few threads."""
+  pieces = [
+    (name, at, min(_PIECE, model.tensors[name].size - at))
+    for name in names
+    for at in range(0, model.tensors[name].size, _PIECE)
+  ]
+
+  def one(piece):
+    with np.errstate(all='ignore'):  # NaN and infinity are looked for
+      return work(*piece)
+
+  with futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    for piece, found in zip(pieces, pool.map(one, pieces)):
+      tell(piece[2])
+      yield found
+
+
+def _read(models, name, at, size, dtype) -> np.ndarray:
+  """[M, size] numbers of one tensor of all models, as `dtype`."""
+  out = np.empty((len(models), size), dtype)
+  for model, row in zip(models, out):
+    kind = model.tensors[name].dtype
+    part = row if kind == dtype else np.empty(size, kind)
+    model.read_into(name, at, part)
+    if part is not row:
+      row[:] = part
+  return out
+
+
+def _grams(models, group, tell) -> dict[str, np.ndarray]:
+  """{group: [M, M]} float64 of the changes since the last of the models."""
+
+  def work(name, at, size):
+    x = _read(models, name, at, size, np.float64)
+    x = x[:-1] - x[-1]
+    return merging.group_of(name, group), x @ x.T
+
+  names = [n for n, tensor in models[0].tensors.items() if tensor.is_float]
+  grams: dict[str, np.ndarray] = {}
+  for key, gram in _each_piece(models[0], names, work, tell):
+    grams[key] = grams.get(key, 0.0) + gram
+  return grams
+
+
+def _write(models, num, weights, group, target, dtypes, tell):
+  """Writes the merge of the first `num` models, an init behind them.
+
+  Returns:
+    What rounding to the stored dtypes costs, see `merge`.
+  """
+
+  def work(name, at, size):
+    kinds = [model.tensors[name].dtype for model in models]
+    if not models[0].tensors[name].is_float:
+      x = _read(models, name, at, size, kinds[0])
+      for model, row in zip(models, x):
+        _need(
+          row.tobytes() == x[0].tobytes(),
+          f'cannot merge {models[0].folder} and {model.folder}: {name} '
+          f'({kinds[0]}) has no mean and differs',
+        )
+      target.write_part(name, at, x[0])
+      return np.zeros(3)
+    x = _read(
+      models, name, at, size, np.float64 if np.float64 in kinds else np.float32
+    )
+    x, start = x[:num], x[num:]
+    mine = weights
+    if isinstance(weights, dict):
+      mine = weights[merging.group_of(name, group)]
+    mixed = merging.weighted_sum(x, mine, *start)
+    if not np.isfinite(mixed).all():
+      for model, row in zip(models, [*x, *start]):
+        where = f'{name} of {model.folder}'
+        _need(np.isfinite(row).all(), f'{where} holds NaN or infinity')
+      raise errors.UserError(f'{name} overflows when merged')
+    rounded = mixed.astype(dtypes[name])
+    target.write_part(name, at, rounded)
+    if rounded.dtype != DTYPES['bfloat16']:
+      return np.zeros(3)
+    error = rounded.astype(mixed.dtype) - mixed
+    change = (start if len(start) else x) - mixed
+    change = np.einsum('mn,mn', change, change) / len(change)
+    return np.array([error @ error, change, mixed @ mixed])
+
+  found = _each_piece(models[0], models[0].tensors, work, tell)
+  lost, changed, whole = np.sqrt(sum(found, np.zeros(3)))
+  costs = {'of_weights': float(lost / whole) if whole else 0.0}
+  return costs | ({'of_change': float(lost / changed)} if changed else {})
+
+
+# ------------------------------------------------------------ the other files
+
+
+def _write_config(folder: pathlib.Path, config, dtype: str) -> None:
+  names = config.get('architectures') or ()
+  dropped = {'_name_or_path'}
+  if 'reward_mean' in config or 'SequenceClassification' in ' '.join(names):
+    dropped |= {*_NORMALISER}
+  config = {k: v for k, v in config.items() if k not in dropped}
+  old = 'torch_dtype' in config and 'dtype' not in config
+  config['torch_dtype' if old else 'dtype'] = dtype
+  config['warm_jax_version'] = __version__
+  (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+
+
+def _card(title, folders, weights, recipe, facts, config) -> str:
+  """README.md of the result: what was merged, and how."""
+  if isinstance(weights, dict):  # by group
+    shares = ['folded in'] * len(folders)
+  else:
+    shares = [f'{w:.6g}' for w in weights]
+  notes = [f'{key}: {value}' for key, value in recipe.items()]
+  notes.append('Arithmetic in float32, rounded once.')
+  if facts['rounding']:
+    notes[-1] += ' ' + tensors_lib.rounding_sentence(facts['rounding'])
+  if facts['dropped_normaliser']:
+    notes.append(NORMALISER_LINE)
+  kind = (config.get('architectures') or ['A model'])[0]
+  lines = ['---', 'library_name: transformers', 'tags:', '- merge', '- warm']
+  lines += ['---', f'# {title}', '', f'{kind} with merged weights, made by']
+  lines += [f'warm_jax {__version__}.', '', '| model | weight |', '|---|---|']
+  lines += [f'| {f.name} | {share} |' for f, share in zip(folders, shares)]
+  lines += ['', *(f'- {note}' for note in notes), '']
+  lines += ['Sources: WARM, arXiv 2401.12187; WARP, arXiv 2406.16768.', '']
+  return '\n'.join(lines)
+
+
+# ------------------------------------ whether models may be averaged together
+
+
+def _config(folder: pathlib.Path) -> dict[str, Any]:
+  config = files.read_json(folder / 'config.json')
+  names = config.get('architectures') or []
+  is_list = isinstance(names, list) and all(isinstance(n, str) for n in names)
+  _need(
+    is_list,
+    f'{folder}: config.json: architectures={names!r}: expected a list of names',
+  )
+  return config
+
+
+def _refuse(a, b, problems: Sequence[str]) -> None:
+  more = f' and {len(problems) - 4} more' if len(problems) > 4 else ''
+  raise errors.UserError(
+    f'cannot merge {a} and {b}: {"; ".join(problems[:4])}{more}; members must '
+    'be fine-tunes of one checkpoint'
+  )
+
+
+def _check_configs(first, a: dict, folder, b: dict, identity) -> None:
+  """Compares texts; where they differ, the models that they describe."""
+  fields = [
+    f
+    for f in sorted({*a, *b})
+    if not _HARMLESS.fullmatch(f) and a.get(f) != b.get(f)
+  ]
+  if fields and a.get('model_type') == b.get('model_type'):
+    with contextlib.suppress(errors.UserError):  # a model of another family
+      if configs_lib.read(a) == configs_lib.read(b):
+        fields = [f for f in fields if f in identity and f in a and f in b]
+  if fields:
+    _refuse(
+      first,
+      folder,
+      [f'{f} is {_short(a, f)} and {_short(b, f)}' for f in fields],
+    )
+
+
+def _short(config: dict, field: str) -> str:
+  text = json.dumps(config[field]) if field in config else 'absent'
+  return text if len(text) <= 40 else f'{text[:37]}...'
+
+
+def _check_tokenizers(folders, start) -> pathlib.Path | None:
+  """Returns the first folder with a tokenizer; all that have one must agree."""
+  having = []
+  for folder in (*folders, *start):
+    for name in (*_TOKENIZER, 'generation_config.json'):
+      if os.path.lexists(folder / name):
+        files.check_file(folder / name, files.MAX_JSON)
+    if any((folder / n).exists() for n in ('tokenizer.json', *_VOCABULARY)):
+      having.append(folder)
+  for folder in having[1:]:
+    x, y = (_tokenizer(f, folder in start) for f in (having[0], folder))
+    for key in x | y:
+      _need(
+        x.get(key) == y.get(key),
+        f'cannot merge {having[0]} and {folder}: their tokenizers differ in '
+        f'{key}; members must read text alike',
+      )
+  return having[0] if having and having[0] in folders else None
+
+
+def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
+  """What the tokens of a text depend on: {what: value}."""
+  whole, config = (
+    files.read_json(folder / name) if (folder / name).exists() else {}
+    for name in ('tokenizer.json', 'tokenizer_config.json')
+  )
+  if vocabulary_only:
+    try:
+      model = whole.get('model') or {}
+      # Older files hold a text for each merge, newer ones a pair.
+      merges = [
+        m if isinstance(m, str) else ' '.join(m)
+        for m in model.get('merges') or ()
+      ]
+      return {'the vocabulary': (model.get('vocab'), merges)}
+    except (TypeError, AttributeError) as e:
+      raise errors.UserError(
+        f'{folder}/tokenizer.json describes no tokenizer ({e})'
+      ) from e
+  found = {f'{key} of tokenizer.json': value for key, value in whole.items()}
+  for key in ('padding', 'truncation'):  # settings
+    found.pop(f'{key} of tokenizer.json', None)
+  if not whole:
+    found = {name: _bytes(folder / name) for name in _VOCABULARY}
+  for key in _SPECIAL:
+    token = config.get(key)
+    # Older files hold a dict for a special token, newer ones its text.
+    found[key] = token.get('content') if isinstance(token, dict) else token
+  template = _bytes(folder / 'chat_template.jinja')
+  found['the chat template'] = template or config.get('chat_template')
+  return found
+
+
+def _bytes(path: pathlib.Path) -> bytes | None:
+  return path.read_bytes() if path.exists() else None
+
+
+def _check_tensors(models) -> None:
+  """Names, shapes and kinds must agree; floating types may differ."""
+  first = models[0]
+  for other in models[1:]:
+    problems = [
+      f'{name} in {a.folder} only'
+      for a, b in ((first, other), (other, first))
+      for name in a.tensors
+      if name not in b.tensors
+    ]
+    for name in [n for n in first.tensors if n in other.tensors]:
+      x, y = first.tensors[name], other.tensors[name]
+      if x.shape != y.shape:
+        problems.append(f'{name} is {list(x.shape)} and {list(y.shape)}')
+      elif x.dtype != y.dtype and not (x.is_float and y.is_float):
+        problems.append(f'{name} is {x.dtype} and {y.dtype}')
+    if problems:
+      _refuse(first.folder, other.folder, problems)
