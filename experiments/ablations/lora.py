@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.ablations import common
-from experiments.pool import arms, scores
+from experiments.pool import arms, evidence, scores
 from warm_jax import errors, members, merging
 from warm_jax.models import reward_model
 from warm_jax.training import state as state_lib
@@ -28,7 +27,8 @@ from warm_jax.training import state as state_lib
 PyTree = Any
 # Whether A is drawn for each member, as one user after another would have it,
 # or once for all. It is trained in both.
-KINDS = ('own', 'shared')
+KINDS = {'own': 'A drawn for each', 'shared': 'A drawn once'}
+PRODUCTS, FACTORS = 'mean of A B', 'mean A · mean B'
 
 
 def init(rng: jax.Array, weights: PyTree, rank: int) -> PyTree:
@@ -141,7 +141,7 @@ def lora_hparams(arm: arms.Arm, num: int, rates, init_index: int):
       f'config.arm.learning_rates {len(of_arm)}; each of the one takes the '
       'place of one of the other'
     )
-  first = common.first_hparams(arm, num)
+  first = arms.first_hparams(arm, num)
   places = np.abs(first.learning_rate[:, None] - of_arm[None]).argmin(1)
   return state_lib.MemberHParams(
     learning_rate=np.asarray(rates, np.float64)[places],
@@ -151,37 +151,37 @@ def lora_hparams(arm: arms.Arm, num: int, rates, init_index: int):
   )
 
 
-def measure(base: arms.Base, config) -> dict:
+def measure(rows: evidence.Rows, base: arms.Base, config) -> None:
   """Both kinds of LoRA members against those whose weights are all trained."""
   whole = arms.swapped_arm(base, config.level)
-  num = config.lora_members
-  sets = scores.sets_of(whole)
-  of_whole = {
-    s: x[:num] for s, x in scores.of_members(whole, sets=sets).items()
-  }
-  of_merge = scores.of_merges(
-    whole, f'ablation_first_{num}', [list(range(num))], sets
-  )
-  return {
-    'members': num,
-    'rates': config.lora_rates,
-    'full': common.group_accuracies(of_whole, of_merge),
-    'lora': {kind: _kind(base, config, whole, num, kind) for kind in KINDS},
-  }
+  num, sets = config.lora_members, scores.sets_of(whole)
+  group = [list(range(num))]
+  alone = scores.of_members(whole, sets=sets)
+  merged = scores.of_merges(whole, f'ablation_first_{num}', group, sets)
+  for split in sets:
+    name, raw = evidence.SETS[split], alone[split][:num]
+    for method, found in (
+      ('member', raw),
+      (f'ENS of {num}', scores.ensembles(raw, group)),
+      (f'WARM of {num}', merged[split]),
+    ):
+      row = f'all weights trained: {method}'
+      rows.add('lora', row, name, scores.accuracies(found))
+  for kind in KINDS:
+    _measure_kind(rows, base, config, whole, kind)
 
 
-def _kind(base: arms.Base, config, whole: arms.Arm, num: int, kind: str):
-  """One arm of LoRA members and its two averages."""
+def _measure_kind(rows, base: arms.Base, config, whole: arms.Arm, kind) -> None:
+  num, scale = config.lora_members, config.lora_alpha / config.lora_rank
   last = members.num_members(base.starts) - 1
   backbone = members.member(base.starts, last)['backbone']
-  scale = config.lora_alpha / config.lora_rank
 
   def start(base, hparams, settings):
-    key = jax.random.fold_in(jax.random.key(base.config.seed), 6)
+    head = base.probe(base.training_pairs(settings.swapped))
+    key = jax.random.key(arms.order_seed(base.config, 'lora'))
     keys = [
       jax.random.fold_in(key, m if kind == 'own' else 0) for m in range(num)
     ]
-    head = base.probe(base.training_pairs(settings.swapped))
     return {
       'adapters': members.stack(
         [init(k, backbone, config.lora_rank) for k in keys]
@@ -199,53 +199,57 @@ def _kind(base: arms.Base, config, whole: arms.Arm, num: int, kind: str):
     keep_steps=(whole.config.steps,),
     lora={'rank': config.lora_rank, 'alpha': config.lora_alpha, 'a': kind},
   )
-  sets = scores.sets_of(arm)
-  averages = {'wa': average_products, 'apart': average_factors}
-  found = {
-    name: scores.of_stack(
-      arm,
-      f'ablation_{name}',
-      lambda make=make: members.stack([make(backbone, arm.params, scale)]),
-      sets,
-    )
-    for name, make in averages.items()
+  sets, words = scores.sets_of(arm), KINDS[kind]
+  stacks = {
+    'members': lambda: merged_members(backbone, arm.params, scale),
+    'wa': lambda: members.stack(
+      [average_products(backbone, arm.params, scale)]
+    ),
+    'apart': lambda: members.stack(
+      [average_factors(backbone, arm.params, scale)]
+    ),
   }
-  of_members = scores.of_stack(
-    arm,
-    'ablation_members',
-    lambda: merged_members(backbone, arm.params, scale),
-    sets,
-  )
-  out = common.group_accuracies(of_members, found['wa'])
+  found = {
+    name: scores.of_stack(arm, f'ablation_{name}', make, sets)
+    for name, make in stacks.items()
+  }
   for split in sets:
-    out[split]['apart'] = scores.accuracies(found['apart'][split][0])
-  return {'accuracy': out} | _geometry(backbone, arm.params, scale)
+    raw = found['members'][split]
+    ens = scores.ensembles(raw, [list(range(num))])
+    values = {
+      'member': scores.accuracies(raw).mean(),
+      f'ENS of {num}': scores.accuracies(ens)[0],
+      PRODUCTS: scores.accuracies(found['wa'][split])[0],
+      FACTORS: scores.accuracies(found['apart'][split])[0],
+    }
+    column = evidence.SETS[split]
+    for name, value in values.items():
+      rows.add('lora', f'LoRA, {words}: {name}', column, value)
+    for other in (FACTORS, f'ENS of {num}', 'member'):
+      row = f'LoRA, {words}: {PRODUCTS} − {other}'
+      rows.add('lora_minus', row, column, values[PRODUCTS] - values[other])
+  rows.line('lora_geometry', words, _geometry(backbone, arm.params, scale))
 
 
 def _geometry(backbone: PyTree, stacked: PyTree, scale: float) -> dict:
-  """Norms of the changes of the backbone, relative to those of a member.
+  """Norms of the changes of the backbone, relative to those of a member."""
 
-  Returns:
-    'wa', 'apart': norm of the averaged change over the members' RMS norm;
-    'lost': |apart - wa| / |wa|; 'cosine': between the changes of two members.
-  """
+  def change(stack):
+    start = scores.vectors(jax.tree.map(lambda x: x[None], backbone))
+    return scores.vectors(stack['backbone']) - start
 
-  def change(full):
-    delta = jax.tree.map(jnp.subtract, full['backbone'], backbone)
-    leaves = members.named_leaves(delta)
-    return np.concatenate([np.ravel(x) for x in leaves.values()]).astype(float)
+  def one(params):
+    return change(jax.tree.map(lambda x: x[None], params))[0]
 
-  whole = merged_members(backbone, stacked, scale)
-  num = members.num_members(whole)
-  each = np.stack([change(members.member(whole, m)) for m in range(num)])
-  wa = change(average_products(backbone, stacked, scale))
-  apart = change(average_factors(backbone, stacked, scale))
+  each = change(merged_members(backbone, stacked, scale))
+  wa = one(average_products(backbone, stacked, scale))
+  apart = one(average_factors(backbone, stacked, scale))
   size = np.sqrt(np.mean(np.sum(each**2, 1)))
   unit = each / np.linalg.norm(each, axis=1, keepdims=True)
-  pairs = np.array(scores.all_pairs(num))
+  pairs = np.array(scores.all_pairs(len(each)))
   return {
-    'wa': np.linalg.norm(wa) / size,
-    'apart': np.linalg.norm(apart) / size,
-    'lost': np.linalg.norm(apart - wa) / np.linalg.norm(wa),
     'cosine': np.sum(unit[pairs[:, 0]] * unit[pairs[:, 1]], axis=1).mean(),
+    f'norm, {PRODUCTS}': np.linalg.norm(wa) / size,
+    f'norm, {FACTORS}': np.linalg.norm(apart) / size,
+    'distance': np.linalg.norm(apart - wa) / np.linalg.norm(wa),
   }

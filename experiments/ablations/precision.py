@@ -11,7 +11,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from experiments.pool import arms, scores
+from experiments.pool import arms, evidence, scores
 from warm_jax import members, merging
 
 PyTree = Any
@@ -114,6 +114,11 @@ def kind_of(name: str) -> str:
   return kinds.get(name.rpartition('/')[2], 'biases')
 
 
+def _named(tree: PyTree) -> dict[str, np.ndarray]:
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {'/'.join(k.key for k in path): leaf for path, leaf in flat}
+
+
 def travel(start: PyTree, end: PyTree) -> dict[str, dict[str, float]]:
   """How far members moved, beside what bfloat16 cannot hold.
 
@@ -127,8 +132,7 @@ def travel(start: PyTree, end: PyTree) -> dict[str, dict[str, float]]:
     rounding them, and the share of weights with the same bfloat16 value before
     and after.
   """
-  before = members.named_leaves(start)
-  after = members.named_leaves(end)
+  before, after = _named(start), _named(end)
   kinds: dict[str, list] = {}
   for name in before:
     pair = np.asarray(before[name]), np.asarray(after[name])
@@ -164,38 +168,63 @@ def weights_error(found: PyTree, exact: PyTree, start: PyTree) -> float:
   return float(_ratio(error, change))
 
 
-def _take(stacked: PyTree, group) -> PyTree:
-  return jax.tree.map(lambda x: np.asarray(x)[np.array(group)], stacked)
+# Names of the ways in tables; `float32` is the reference.
+WAYS = {
+  'cast': 'members stored in bf16, float32 average',
+  'stored': 'members stored in bf16, float32 sum, result in bf16',
+  'running': 'running sum of bf16 members in bf16',
+  'rounded': 'float32 average, rounded to bf16 at the end',
+}
+SCORES = 'float32 average, scores rounded to bf16'
 
 
-def measure(base: arms.Base, config) -> dict:
+def measure(rows: evidence.Rows, base: arms.Base, config) -> None:
   """All ways to average, with the best M members by selection."""
   arm = arms.swapped_arm(base, config.level)
-  on_selection = scores.accuracies(scores.of_members(arm)['selection'])
-  order = np.argsort(-on_selection, kind='stable').tolist()
-  sizes = sorted(set(config.sizes))
+  order, sizes = scores.ranked(arm), sorted(set(config.sizes))
   start, end = arm.start, arm.params
-  out: dict[str, Any] = {
-    'sizes': sizes,
-    'members': scores.accuracies(scores.of_members(arm)['test']),
-    'travel': travel(start, end),
-    'by_size': {},
-  }
+  moved = travel(start, end)
+  for kind in sorted(moved, key=lambda kind: kind == 'all'):
+    names = {'weights': 'size', 'change': 'change', 'rounding': 'rounding'}
+    values = {new: moved[kind][old] for old, new in names.items()}
+    rows.line('travel', kind, values | {'unmoved': moved[kind]['unmoved']})
   for size in sizes:
-    group = order[:size]
-    stacked = _take(end, group)
-    found = {
-      how: _scored(arm, f'{how}_of_{size}', stacked, how) for how in AVERAGES
-    }
-    before = average(_take(start, group), 'float32')
-    exact = average(stacked, 'float32')
-    out['by_size'][size] = {
-      how: _compared(found[how], found['float32'])
-      | {'weights': weights_error(average(stacked, how), exact, before)}
-      for how in AVERAGES
-    } | {'scores': _compared(_in_bf16(found['float32']), found['float32'])}
-  out['scaled'] = _scaled(arm, config, order[: sizes[-1]], start, end)
-  return out
+    stacked = _take(end, order[:size])
+    found = {how: _scored(arm, f'{how}_of_{size}', stacked, how) for how in AVERAGES}
+    exact = found.pop('float32')
+    found = {WAYS[how]: x for how, x in found.items()}
+    found[SCORES] = {split: rounded(x) for split, x in exact.items()}
+    for name, x in found.items():
+      error = score_error(x['test'], exact['test'])
+      rows.add('error', name, f'M = {size}', error)
+      rows.add('error_curve', name, size, error)
+    if size == sizes[-1]:
+      before = average(_take(start, order[:size]), 'float32')
+      _largest(rows, found, exact, stacked, before)
+  _shorter(rows, arm, config, order[: sizes[-1]], start, end)
+
+
+def _largest(rows, found, exact, stacked, before) -> None:
+  for split, column in evidence.SETS.items():
+    reference = scores.accuracies(exact[split])
+    rows.add('precision', 'float32', column, reference)
+    for name, x in found.items():
+      value = scores.accuracies(x[split]) - reference
+      rows.add('precision_minus', name, column, value)
+  rows.add('precision', 'float32', 'ties', ties(exact['test']))
+  merged = average(stacked, 'float32')
+  for how, name in (*WAYS.items(), (None, SCORES)):
+    error = np.nan
+    if how:  # rounding scores leaves the weights alone
+      error = weights_error(average(stacked, how), merged, before)
+    x = found[name]['test']
+    rows.add('precision_minus', name, 'scores', score_error(x, exact['test']))
+    rows.add('precision_minus', name, 'weights', error)
+    rows.add('precision_minus', name, 'ties', ties(x))
+
+
+def _take(stacked: PyTree, group) -> PyTree:
+  return jax.tree.map(lambda x: np.asarray(x)[np.array(group)], stacked)
 
 
 def _scored(arm, name, stacked, how, sets=None) -> dict[str, np.ndarray]:
@@ -210,56 +239,32 @@ def _scored(arm, name, stacked, how, sets=None) -> dict[str, np.ndarray]:
   return {split: array[0] for split, array in found.items()}
 
 
-def _in_bf16(found):
-  """Scores as a model would give them whose head computes in bfloat16."""
-  return {split: rounded(array) for split, array in found.items()}
-
-
-def _compared(found, exact) -> dict[str, dict]:
-  return {
-    'accuracy': {s: scores.accuracies(x) for s, x in found.items()},
-    'error': {s: score_error(x, exact[s]) for s, x in found.items()},
-    'ties': {s: ties(x) for s, x in found.items()},
-  }
-
-
-def _scaled(arm, config, group, start, end) -> list[dict]:
+def _shorter(rows, arm, config, group, start, end) -> None:
   """The same averages if members had travelled less, on held-out pairs.
 
   Member m becomes start_m + s (end_m - start_m). Its errors are set against
   what the change did to the scores, since that is what rounding may lose.
   """
   start, end = _take(start, group), _take(end, group)
-  before = average(start, 'float32')
   name = f'of_{len(group)}'
   base = _scored(arm, f'start_{name}', start, 'float32', ('test',))['test']
-  rows = []
   for scale in (1.0, *config.travel):
     stacked = jax.tree.map(
       np.asarray, end if scale == 1 else merging.lerp(start, end, scale)
     )
-    exact = average(stacked, 'float32')
     label = name if scale == 1 else f'{name}_at_{scale:g}'
     # At full travel these are among the merges above, on all sets.
     found = {
       how: _scored(arm, f'{how}_{label}', stacked, how, ('test',))['test']
       for how in AVERAGES
     }
-    change = (found['float32'] - base).std()
-    moved = travel(start, stacked)['all']
-    rows.append(
-      {
-        'scale': scale,
-        'relative_change': moved['change'] / moved['weights'],
-        'unmoved': moved['unmoved'],
-        'averages': {
-          how: {
-            'accuracy': scores.accuracies(x),
-            'error': _ratio((x - found['float32']).std(), change),
-            'weights': weights_error(average(stacked, how), exact, before),
-          }
-          for how, x in found.items()
-        },
-      }
-    )
-  return rows
+    exact = found.pop('float32')
+    change = (exact - base).std()
+    moved, row = travel(start, stacked)['all'], f's = {scale:g}'
+    rows.add('shorter', row, 'change / size', moved['change'] / moved['weights'])
+    rows.add('shorter', row, 'unmoved', moved['unmoved'])
+    for how, x in found.items():
+      rows.add('shorter', row, WAYS[how], _ratio((x - exact).std(), change))
+    rows.add('shorter', row, 'accuracy, float32', scores.accuracies(exact))
+    difference = scores.accuracies(found['running']) - scores.accuracies(exact)
+    rows.add('shorter', row, 'running sum − float32', difference)

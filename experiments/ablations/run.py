@@ -3,13 +3,27 @@
 
   python -m experiments.ablations.run
 
-from the root of the repository; `--config.scale=smoke` is the same road in
-minutes, `--workdir` the folder that experiments share.
+from the root of the repository; `--config.scale=smoke` takes minutes.
 """
 
+import dataclasses
 import sys
 
-from experiments.pool import launch, settings
+import jax
+import numpy as np
+
+from experiments.ablations import lora, precision
+from experiments.pool import arms, evidence, launch, scores, settings
+from warm_jax import errors, members, merging
+from warm_jax.data import encoding
+
+SETS = evidence.SETS
+SCHEDULES = ('cosine', 'constant')
+SWA = 'average of all snapshots (SWA)'
+LAWA = 'average of the latest snapshots'
+EMA = 'EMA over snapshots'
+LAST, WARM = 'last checkpoint', 'WARM of the last checkpoints'
+WARM_SWA = "WARM of the members' SWA"
 
 
 def get_config(scale: str = ''):
@@ -44,5 +58,444 @@ def get_config(scale: str = ''):
   return config
 
 
+def measure(config, workdir) -> evidence.Rows:
+  """One seed.
+
+  Raises:
+    UserError: more members are asked for than there are.
+  """
+  most = config.arm.members
+  for name in ('sizes', 'subset_members', 'lora_members', 'swa_members'):
+    found = config[name] if name == 'sizes' else (config[name],)
+    if min(found) < 2 or max(found) > most:
+      raise errors.UserError(
+        f'config.{name} is {config[name]}; set it to 2 up to '
+        f'config.arm.members, {most}'
+      )
+  base, rows = arms.Base(config, workdir), evidence.Rows()
+  precision.measure(rows, base, config)
+  _subsets(rows, base, config)
+  lora.measure(rows, base, config)
+  _snapshots(rows, base, config)
+  arm = arms.swapped_arm(base, config.level)
+  for split in scores.sets_of(arm):
+    count = len(scores.pairs_of(arm, split))
+    rows.add('sizes', SETS[split], 'pairs of texts', count)
+  return rows
+
+
+# ---------------------------------------------------------------------------
+# Members on their own parts of the training pairs
+# ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnParts:
+  """Training pairs of which each member sees a part.
+
+  Attributes:
+    pairs: all of them.
+    rows: [M, n] row numbers, those of member m without repetition.
+  """
+
+  pairs: encoding.Preferences
+  rows: np.ndarray
+
+  def __len__(self) -> int:
+    return self.rows.shape[1]
+
+  def training_batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """A batch; rows [M, B] number the pairs of each member's part."""
+    return self.pairs.training_batch(np.take_along_axis(self.rows, rows, 1))
+
+  def has_seen(self, rows: np.ndarray) -> np.ndarray:
+    """[M, K] bool: whether rows [K] of all pairs are in each one's part."""
+    return np.stack([np.isin(rows, own) for own in self.rows])
+
+
+def draw_parts(
+  pairs: encoding.Preferences, num_members: int, fraction: float, seed: int
+) -> OwnParts:
+  """Random parts, each drawn without regard to the others or to the labels."""
+  rng = np.random.default_rng(seed)
+  size = round(fraction * len(pairs))
+  rows = [rng.permutation(len(pairs))[:size] for _ in range(num_members)]
+  return OwnParts(pairs, np.stack(rows))
+
+
+def disagreement(found: np.ndarray) -> float:
+  """Share of pairs of texts on which two members differ: [M, 2, N] -> [].
+
+  The mean over pairs of members: with k of M correct, 2 k (M - k) / (M (M-1)).
+  """
+  correct = scores.correct(found)
+  num, votes = len(correct), correct.sum(0)
+  return float((2 * votes * (num - votes)).mean() / (num * (num - 1)))
+
+
+def _subsets(rows, base: arms.Base, config) -> None:
+  """Members on parts against the same members on all pairs."""
+  whole = arms.swapped_arm(base, config.level)
+  num, sets = config.subset_members, scores.sets_of(whole)
+  seed = arms.order_seed(base.config, 'subsets')
+  pairs = base.training_pairs(config.level)
+  parts = draw_parts(pairs, num, config.subset_fraction, seed)
+  arm = arms.train(
+    base,
+    'ablation_subsets',
+    data=parts,
+    hparams=arms.first_hparams(whole, num),
+    swapped=config.level,
+    subset_fraction=config.subset_fraction,
+    keep_steps=(whole.config.steps,),
+  )
+  group, all_pairs, own = [list(range(num))], 'all pairs', 'own part'
+  found = {all_pairs: scores.of_members(whole, sets=sets)}
+  found[own] = scores.of_members(arm, sets=sets)
+  merged = {
+    all_pairs: scores.of_merges(whole, f'ablation_first_{num}', group, sets),
+    own: scores.of_merges(arm, 'all', group, sets),
+  }
+  warm, ens = f'WARM of {num}', f'ENS of {num}'
+  for split in sets:
+    column, values = SETS[split], {}
+    for what in found:
+      raw = found[what][split][:num]
+      values[what] = {
+        'member': scores.accuracies(raw).mean(),
+        ens: scores.accuracies(scores.ensembles(raw, group))[0],
+        warm: scores.accuracies(merged[what][split])[0],
+      }
+      for name, value in values[what].items():
+        rows.add('subsets', f'{name}, {what}', column, value)
+      row = f'two members disagree, {what}'
+      rows.add('subsets', row, column, disagreement(raw))
+      for name, other in (('member', 'member'), ('ENS', ens)):
+        difference = values[what][warm] - values[what][other]
+        row = f'WARM − {name}, {what}'
+        rows.add('subsets_minus', row, column, difference)
+    for name, value in values[own].items():
+      row = f'own part − all pairs, {name}'
+      rows.add('subsets_minus', row, column, value - values[all_pairs][name])
+    row = f'{warm}, own part − member, all pairs'
+    difference = values[own][warm] - values[all_pairs]['member']
+    rows.add('subsets_minus', row, column, difference)
+  by_seen(rows, parts, found[own], merged[own], base.config.scored)
+
+
+def by_seen(rows, parts: OwnParts, found, merged, sizes) -> None:
+  """Accuracy on training pairs by who was trained on them.
+
+  Args:
+    rows: gets tables `inside` and `seen` (by how many members saw a pair).
+    parts: of the members.
+    found: {set: [M, 2, N]} scores of the members.
+    merged: {set: [1, 2, N]} scores of their average.
+    sizes: config.scored.
+  """
+  for split, flag, most in (
+    ('train_swapped', True, sizes.num_swapped),
+    ('train_clean', False, sizes.num_clean),
+  ):
+    chosen = np.flatnonzero(parts.pairs.flipped == flag)[:most]
+    seen = parts.has_seen(chosen)  # the pairs of scores.pairs_of, in its order
+    correct = scores.correct(found[split])
+    assert seen.shape == correct.shape
+    rows.add('inside', SETS[split], 'inside', correct[seen])
+    rows.add('inside', SETS[split], 'outside', correct[~seen])
+    if flag:
+      count, num = seen.sum(0), len(seen)
+      ens = scores.correct(found[split].astype(np.float64).mean(0))
+      for k in range(num + 1):
+        row, of_k = f'seen by {k}', count == k
+        rows.add('seen', row, 'pairs', of_k.sum())
+        rows.add('seen', row, 'member', correct[:, of_k].mean(0))
+        rows.add('seen', row, f'ENS of {num}', ens[of_k])
+        warm = scores.correct(merged[split][0])[of_k]
+        rows.add('seen', row, f'WARM of {num}', warm)
+
+
+# ---------------------------------------------------------------------------
+# Averages inside one run (SWA, LAWA, EMA) against averages of several runs
+# ---------------------------------------------------------------------------
+
+
+def snapshot_steps(steps: int, every: int, fraction: float) -> tuple[int, ...]:
+  """Every `every` steps of the last `fraction` of a run, the last included."""
+  first = round((1.0 - fraction) * steps)
+  return tuple(range(steps, first - 1, -every))[::-1]
+
+
+def tail_weights(
+  kept: tuple[int, ...], steps: int, fraction: float
+) -> np.ndarray:
+  """[S] weights of a uniform average of the last `fraction` of a run.
+
+  SWA (Izmailov et al. 2018), over equidistant snapshots; over the latest few,
+  LAWA (Kaddour 2022).
+  """
+  chosen = np.array(kept) >= round((1.0 - fraction) * steps)
+  return chosen / chosen.sum()
+
+
+def ema_weights(num: int, decay: float) -> np.ndarray:
+  """[S] weights of a moving average that starts at the first snapshot.
+
+  ema_1 = x_1,  ema_s = decay ema_{s-1} + (1 - decay) x_s: the weight of x_s is
+  (1 - decay) decay^(S - s), that of x_1 decay^(S - 1).
+  """
+  powers = decay ** np.arange(num - 1, -1, -1.0)
+  return np.where(np.arange(num) > 0, 1.0 - decay, 1.0) * powers
+
+
+def _snapshots(rows, base: arms.Base, config) -> None:
+  """Each schedule: last checkpoints, their averages in time and over members."""
+  shared = arms.swapped_arm(base, config.level)
+  num, steps = config.swa_members, shared.config.steps
+  kept = snapshot_steps(steps, config.swa_every, config.swa_fraction)
+  weights = {
+    EMA: (ema_weights(len(kept), config.ema_decay), f'ema_{config.ema_decay:g}'),
+    LAWA: (
+      tail_weights(kept, steps, config.lawa_fraction),
+      f'swa_{config.lawa_fraction:g}',
+    ),
+    SWA: (
+      tail_weights(kept, steps, config.swa_fraction),
+      f'swa_{config.swa_fraction:g}',
+    ),
+  }
+  for name, (chosen, _) in weights.items():
+    rows.add('sizes', name, 'snapshots', (chosen > 0).sum())
+  for schedule in SCHEDULES:
+    arm = arms.train(
+      base,
+      f'ablation_snapshots_{schedule}',
+      hparams=arms.first_hparams(shared, num),
+      swapped=config.level,
+      keep_steps=kept,
+      optimizer={'schedule': schedule},
+    )
+    _schedule(rows, arm, schedule, weights)
+
+
+def _schedule(rows, arm: arms.Arm, schedule: str, weights) -> None:
+  sets, everyone = scores.sets_of(arm), [list(range(arm.config.members))]
+
+  def in_time(method):
+    # [M, ...] for every snapshot, stacked along a new first axis.
+    snapshots = members.stack([arm.at(s) for s in arm.config.keep_steps])
+    return merging.weighted(snapshots, weights[method][0].astype(np.float32))
+
+  found = {LAST: scores.of_members(arm, sets=sets)}
+  for method, (_, name) in weights.items():
+    found[method] = scores.of_stack(
+      arm, f'ablation_{name}', lambda method=method: in_time(method), sets
+    )
+  found['ENS of the last checkpoints'] = {
+    s: scores.ensembles(x, everyone) for s, x in found[LAST].items()
+  }
+  found[WARM] = scores.of_merges(arm, 'all', everyone, sets)
+  found[WARM_SWA] = scores.of_stack(
+    arm,
+    f'ablation_{weights[SWA][1]}_warm',
+    lambda: jax.tree.map(lambda x: x[None], merging.uniform(in_time(SWA))),
+    sets,
+  )
+  for split in sets:
+    values = {
+      name: scores.accuracies(x[split]).mean() for name, x in found.items()
+    }
+    for name, value in values.items():
+      rows.add('snapshots', f'{schedule}: {name}', SETS[split], value)
+    for a, b in (
+      *((SWA, LAST), (WARM, LAST), (WARM, SWA), (WARM, LAWA), (WARM, EMA)),
+      (WARM_SWA, WARM),
+    ):
+      row = f'{schedule}: {a} − {b}'
+      rows.add('snapshots_minus', row, SETS[split], values[a] - values[b])
+
+
+# ---------------------------------------------------------------------------
+# Claims, fixed before the runs, and tables
+# ---------------------------------------------------------------------------
+
+
+def claims(config, results) -> dict[str, list[evidence.Claim]]:
+  """The claims, as one list."""
+  largest, num = max(config.sizes), config.subset_members
+  share = f'{100 * config.subset_fraction:.0f} %'
+  both = {'test': 'held-out pairs', 'train_swapped': 'swapped labels'}
+  claim = evidence.Claim
+
+  def halves(split):
+    row = f'own part − all pairs, WARM of {num}'
+    return results('subsets_minus', row, SETS[split])
+
+  def snapshots(name, schedule='cosine', split='train_swapped'):
+    return results('snapshots_minus', f'{schedule}: {name}', SETS[split])
+
+  made = [
+    claim(
+      f'Averaging in bf16 leaves accuracy as it is, {where}',
+      '',
+      'equal',
+      f'bf16 running sum − float32, M = {largest}, {where}',
+      results('precision_minus', precision.WAYS['running'], SETS[split]),
+    )
+    for split, where in both.items()
+  ]
+  made += [
+    claim(
+      sentence,
+      '',
+      'below',
+      f'WARM of {num} on {share} each − WARM of {num} on all, {both[split]}',
+      halves(split),
+    )
+    for split, sentence in (
+      (
+        'test',
+        'Members on parts of the data average to less than members on all of it',
+      ),
+      (
+        'train_swapped',
+        'Their average fits fewer swapped labels: each was seen by fewer '
+        'members',
+      ),
+    )
+  ]
+  row = f'LoRA, {lora.KINDS["own"]}: {lora.PRODUCTS} − {lora.FACTORS}'
+  made.append(
+    claim(
+      'LoRA members must be merged before they are averaged',
+      '',
+      'above',
+      f'mean of A B − mean A · mean B, A drawn for each, M = '
+      f'{config.lora_members}, held-out pairs',
+      results('lora_minus', row, SETS['test']),
+    )
+  )
+  made += [
+    claim(
+      f'Averaging one run gives less than averaging runs, {schedule} rate',
+      'Fig. 3a: too little diversity',
+      'above',
+      f'WARM of {config.swa_members} last checkpoints − SWA of one run, '
+      'held-out pairs',
+      snapshots(f'{WARM} − {SWA}', schedule, 'test'),
+    )
+    for schedule in SCHEDULES
+  ]
+  made.append(
+    claim(
+      'Both averages forget swapped labels',
+      'WARM: train-corrupt falls',
+      'below',
+      f'the larger of SWA and WARM of {config.swa_members}, − last checkpoint, '
+      'cosine rate, swapped labels',
+      np.maximum(snapshots(f'{SWA} − {LAST}'), snapshots(f'{WARM} − {LAST}')),
+    )
+  )
+  return {'': made}
+
+
+FINE = {c: '+4' for c in SETS.values()}
+FINE |= {'scores': '4', 'weights': '3', 'ties': '4'}
+Table = evidence.Table
+EXPERIMENT = evidence.Experiment(
+  name='ablations',
+  question='Do precision, data, LoRA or one run change what averaging does?',
+  get_config=get_config,
+  measure=measure,
+  claims=claims,
+  tables=(
+    Table('sizes', 'Pairs scored in each seed, and snapshots averaged:', '0m'),
+    Table(
+      'precision',
+      'The best members by selection. Scores: their error on held-out texts, '
+      'relative to their std. Weights: their error, relative to the change of '
+      'the float32 average. Ties: share of held-out pairs with equal scores, '
+      'which count as correct.',
+      '4',
+      heading='### Averaging in bf16 against float32',
+    ),
+    Table('precision_minus', 'Accuracy minus that of float32:', '4', FINE),
+    Table(
+      'error',
+      'Error of the scores of held-out texts, by the number of members:',
+      '4',
+    ),
+    Table(
+      'travel',
+      'How far members travelled: root mean squares of the weights, of their '
+      'change since the SFT checkpoint and of the error of rounding them; '
+      'unmoved: share of weights with the same bf16 value before and after.',
+      '5',
+      {'unmoved': '3'},
+    ),
+    Table(
+      'shorter',
+      'If members had travelled less (start + s · change): errors of held-out '
+      'scores relative to what the change did to them.',
+      '3',
+      {'change / size': '5', 'running sum − float32': '+3'},
+    ),
+    Table(
+      'subsets',
+      'Members that each see a random part of the pairs, against the same '
+      'members (rates, dropouts, starts, steps) on all.',
+      heading='### Different training subsets',
+    ),
+    Table('subsets_minus', 'Differences:', '+3'),
+    Table(
+      'inside', 'Members on training pairs inside and outside their own part:'
+    ),
+    Table(
+      'seen',
+      'Share of swapped labels fitted, by how many members saw the pair '
+      '(pairs: mean of a seed):',
+      styles={'pairs': '0m'},
+    ),
+    Table(
+      'lora',
+      'All from the last SFT checkpoint; those whose weights are all trained '
+      'start from several.',
+      heading='### LoRA',
+    ),
+    Table('lora_minus', 'Differences:', '+3'),
+    Table(
+      'lora_geometry',
+      'Changes of the backbone: cosine between those of two members; norm of '
+      'the average relative to that of a member; distance of the averages, '
+      'relative to the mean of A B.',
+    ),
+    Table(
+      'snapshots',
+      'Snapshots of the last part of each run. Averages of one run are the '
+      'mean over the runs; WARM and ENS cost as many trainings as members.',
+      heading='### SWA and EMA inside a run',
+    ),
+    Table('snapshots_minus', 'Differences:', '+3'),
+  ),
+  figures=(
+    evidence.Figure(
+      'precision',
+      {'error_curve': 'held-out texts'},
+      x='members',
+      y='error of the scores',
+    ),
+    *(
+      evidence.Figure(
+        name,
+        {f'{name}_minus': SETS['test']},
+        kind='dots',
+        x='accuracy',
+        column=SETS['test'],
+      )
+      for name in ('subsets', 'lora', 'snapshots')
+    ),
+  ),
+)
+
 if __name__ == '__main__':
-  sys.exit(launch.run(sys.argv, __file__))
+  sys.exit(launch.run(EXPERIMENT, sys.argv))

@@ -3,13 +3,30 @@
 
   python -m experiments.how_many_members.run
 
-from the root of the repository; `--config.scale=smoke` is the same road in
-minutes, `--workdir` the folder that experiments share.
+from the root of the repository; `--config.scale=smoke` takes minutes.
+Many of the merges are of the same members: each set of members is scored once,
+whatever the order and the ranking that led to it.
 """
 
+import functools
 import sys
+from collections.abc import Sequence
 
-from experiments.pool import launch, settings
+import numpy as np
+
+from experiments.pool import arms, evidence, launch, scores, settings
+from warm_jax import errors, merging
+
+ORDERS = (
+  *('best to worst', 'best, then random', 'random 1', 'random 2'),
+  'worst to best',
+)
+SETS = {s: evidence.SETS[s] for s in ('test', 'ood')}
+# Where members are ranked, and where the merges are then reported. The paper
+# ranks on the set that it reports.
+RANKINGS = {'selection': tuple(SETS), 'ood': ('ood',)}
+LEVELS = {'0.00': '0 % swapped', '0.25': '25 % swapped'}
+MEMBER = 'mean member'
 
 
 def get_config(scale: str = ''):
@@ -25,5 +42,393 @@ def get_config(scale: str = ''):
   return config
 
 
+def check(config) -> None:
+  """Raises UserError for sizes that cannot be merged or compared."""
+  most = config.arm.members
+  for name in ('few', 'many', 'bias_sizes'):
+    found = np.atleast_1d(config[name])
+    if found.min() < 1 or found.max() > most:
+      raise errors.UserError(
+        f'config.{name} is {config[name]}; set it to 1 up to '
+        f'config.arm.members, {most}'
+      )
+  if config.few not in config.bias_sizes:
+    raise errors.UserError(
+      f'config.bias_sizes is {config.bias_sizes} and lacks config.few, '
+      f'{config.few}, which a claim is about; add it'
+    )
+
+
+class Merges:
+  """Scores of uniform averages of an arm's members, each computed once."""
+
+  def __init__(self, arm: arms.Arm):
+    self.arm = arm
+    self._params = functools.cache(lambda: arm.params)
+
+  @functools.cache  # noqa: B019 (lives as long as the seed is measured)
+  def _merged(self, group: tuple[int, ...], split: str) -> np.ndarray:
+    if len(group) == 1:  # nothing to merge
+      return self.alone(split)[group[0]]
+    name = 'group_' + '_'.join(map(str, group))
+    return scores.of_stack(
+      self.arm, name, lambda: scores.uniform(self._params(), [group]), (split,)
+    )[split][0]
+
+  @functools.cache  # noqa: B019
+  def alone(self, split: str) -> np.ndarray:
+    """[M, 2, N] scores of the members."""
+    return scores.of_members(self.arm, sets=(split,))[split]
+
+  def warm(self, group: Sequence[int], split: str) -> np.ndarray:
+    """[2, N] scores of the average of a group, in any order."""
+    return self._merged(tuple(sorted(map(int, group))), split)
+
+  def ens(self, group: Sequence[int], split: str) -> np.ndarray:
+    """[2, N] averaged scores of a group."""
+    return scores.ensembles(self.alone(split), [sorted(group)])[0]
+
+  def accuracy(self, group, split: str) -> float:
+    """Accuracy of the average of a group."""
+    return float(scores.accuracies(self.warm(group, split)))
+
+
+def five_orders(ranked: Sequence[int], seed: int) -> dict[str, list[int]]:
+  """The orders of WARM Fig. 10.
+
+  Args:
+    ranked: members, best first.
+    seed: of the permutations; they do not depend on the ranking, so that two
+      rankings are compared on the same ones.
+  """
+  rng = np.random.default_rng((seed, 10))
+  rest, first, second = (rng.permutation(len(ranked)).tolist() for _ in '123')
+  best = ranked[0]
+  orders = (
+    list(ranked),
+    [best, *(m for m in rest if m != best)],
+    first,
+    second,
+    list(ranked)[::-1],
+  )
+  return dict(zip(ORDERS, orders))
+
+
+def greedy(order: Sequence[int], evaluate) -> list[list[int]]:
+  """What a greedy soup holds after each trial: [M] lists of members.
+
+  `merging.greedy_soup` decides, over weights that name their members (one-hot
+  rows): a candidate is then known by its members, and scored as such.
+
+  Args:
+    order: members, the best first.
+    evaluate: members of a candidate -> number, higher is better.
+  """
+  names = {'member': np.eye(len(order), dtype=np.float32)}
+
+  def of_mix(mix):
+    return evaluate(np.flatnonzero(np.asarray(mix['member'])).tolist())
+
+  _, _, trace = merging.greedy_soup(names, order, of_mix)
+  held, states = [], []
+  for trial in trace:
+    if trial['kept']:
+      held = [*held, trial['member']]
+    states.append(held)
+  return states
+
+
+def measure(config, workdir) -> evidence.Rows:
+  """One seed: the shared members, merged one after another in five orders."""
+  check(config)
+  base, rows = arms.Base(config, workdir), evidence.Rows()
+  for level in config.levels:
+    _level(rows, Merges(arms.swapped_arm(base, level)), f'{level:.2f}', config)
+  return rows
+
+
+def _level(rows, merges: Merges, level: str, config) -> None:
+  alone = {
+    s: scores.accuracies(merges.alone(s)) for s in ('selection', *SETS)
+  }
+  for split, found in alone.items():
+    name = SETS.get(split, 'selection')
+    rows.add('sizes', name, 'pairs of texts', merges.alone(split).shape[-1])
+    if split in SETS:
+      row = f'{LEVELS[level]}, {name}'
+      rows.add('members', row, 'worst member', found.min())
+      rows.add('members', row, 'mean', found)
+      rows.add('members', row, 'best', found.max())
+      rows.add(
+        'members', row, 'correlation', scores.correlation(alone['selection'], found)
+      )
+  curves = {}  # (ranked on, order, split) -> WARM and ENS of the first M
+  for where, sets in RANKINGS.items():
+    orders = five_orders(scores.ranking(alone[where]), config.seed)
+    for name, order in orders.items():
+      groups = [order[:size] for size in range(1, len(order) + 1)]
+      for split in sets:
+        warm = np.array([merges.accuracy(g, split) for g in groups])
+        ens = [scores.accuracies(merges.ens(g, split)) for g in groups]
+        curves[where, name, split] = warm, np.array(ens)
+        _curve(rows, f'orders_{where}_{split}_{level}', name, warm, alone[split])
+    if where == 'selection':
+      _greedy(rows, merges, orders, level, alone, curves)
+  for split in SETS:
+    _by_size(rows, split, level, alone[split], curves)
+  peeked = curves['ood', ORDERS[0], 'ood'][0]
+  peeked = peeked - curves['selection', ORDERS[0], 'ood'][0]
+  for size, value in enumerate(peeked, 1):
+    rows.add(
+      'bias', f'{LEVELS[level]}, M = {size}', 'ranked on ood − on selection', value
+    )
+  half = merges.arm.base.pairs('ood').prompt_ids % 2
+  for size, value in halves(merges, half, config.bias_sizes).items():
+    rows.add('bias', f'{LEVELS[level]}, M = {size}', 'halves', value)
+
+
+def _curve(rows, table: str, name: str, values, alone) -> None:
+  for size, value in enumerate(values, 1):
+    rows.add(table, name, size, value)
+    rows.add(table, MEMBER, size, alone)  # a mean, however often it is added
+
+
+def _greedy(rows, merges, orders, level, alone, curves) -> None:
+  """Greedy soups along the orders, decided on the selection split alone."""
+  for name, order in orders.items():
+    states = greedy(order, lambda group: merges.accuracy(group, 'selection'))
+    row = f'{LEVELS[level]}, {name}'
+    rows.add('greedy', row, 'members kept', len(states[-1]))
+    for split in SETS:
+      reached = merges.accuracy(states[-1], split)
+      rows.add('greedy', row, SETS[split], reached)
+      whole = curves['selection', ORDERS[0], split][0][-1]
+      rows.add('greedy', row, f'{SETS[split]} − average of all', reached - whole)
+      if name == ORDERS[0]:
+        soup = [merges.accuracy(state, split) for state in states]
+        warm, ens = curves['selection', name, split]
+        table = f'methods_{split}_{level}'
+        for method, values in (('WARM', warm), ('ENS', ens), ('greedy', soup)):
+          _curve(rows, table, method, values, alone[split])
+
+
+def _by_size(rows, split: str, level: str, alone, curves) -> None:
+  table = f'by_size_{split}_{level}'
+  warm, ens = curves['selection', ORDERS[0], split]
+  of_cells = evidence.Results({0: rows.cells()})
+  for i, size in enumerate(range(1, len(warm) + 1)):
+    row = f'M = {size}'
+    for name in ORDERS:
+      value = curves['selection', name, split][0][i]
+      rows.add(table, row, f'WARM, {name}', value)
+    rows.add(table, row, f'ENS, {ORDERS[0]}', ens[i])
+    soup = of_cells(f'methods_{split}_{level}', 'greedy', size)
+    rows.add(table, row, f'greedy, {ORDERS[0]}', soup)
+    rows.add(table, row, 'WARM − mean member', warm[i] - alone.mean())
+    rows.add(table, row, 'WARM − best member', warm[i] - warm[0])
+    rows.add(table, row, 'WARM − ENS', warm[i] - ens[i])
+  worst = curves['selection', ORDERS[-1], split][0]
+  # All members together are the same in either order.
+  rows.add(f'order_{split}', level, 'best first − worst first', (warm - worst)[:-1])
+  rows.add(f'order_{split}', level, 'WARM − ENS, M > 1', (warm - ens)[1:])
+
+
+def halves(merges: Merges, half: np.ndarray, sizes) -> dict[int, float]:
+  """What ranking on the reported pairs adds, the ranking's size held fixed.
+
+  The ood set is cut in two by prompts. Members ranked by one half are merged
+  and reported on that half and on the other.
+
+  Args:
+    merges: of the arm.
+    half: [N] 0 or 1.
+    sizes: how many of the best members are merged.
+
+  Returns:
+    {size: accuracy on the half that ranked, minus that on the other}.
+  """
+  right = scores.correct(merges.alone('ood'))
+  orders = [scores.ranking(right[:, half == h].mean(axis=1)) for h in (0, 1)]
+  out = {}
+  for size in sizes:
+    correct = [scores.correct(merges.warm(o[:size], 'ood')) for o in orders]
+    found = np.array([[c[half == h].mean() for h in (0, 1)] for c in correct])
+    out[size] = np.diag(found).mean() - np.diag(found[::-1]).mean()
+  return out
+
+
+# ---------------------------------------------------------------------------
+# Claims and tables
+# ---------------------------------------------------------------------------
+
+
+def claims(config, results) -> dict[str, list[evidence.Claim]]:
+  """The claims by family; written down before any full run."""
+  total, few, many = config.arm.members, config.few, config.many
+  size = f'{results("sizes", SETS["ood"], "pairs of texts")[0]:,.0f}'
+  order, all_levels = 'ranked on the selection split', 'mean over the levels of swaps'
+  claim = evidence.Claim
+
+  def by_size(level, members, column):
+    return results(f'by_size_ood_{level}', f'M = {members}', column)
+
+  def over_levels(function):
+    return np.mean([function(level) for level in LEVELS], axis=0)
+
+  def growth(level):
+    warm = f'WARM, {ORDERS[0]}'
+    return by_size(level, many, warm) - by_size(level, few, warm)
+
+  more = [
+    claim(
+      f'{total} members averaged are better than one of them '
+      f'({LEVELS[level]}, ood)',
+      'rises within .752 to .768 (Fig. 10)' if level == '0.00' else '',
+      'above',
+      f'WARM of {total} − mean member, {size} pairs of texts',
+      by_size(level, total, 'WARM − mean member'),
+    )
+    for level in LEVELS
+  ]
+  more.append(
+    claim(
+      f'{many} members are better than {few} (ood)',
+      f'WARM of {many} above WARM of {few} in use (Figs. 6 to 8)',
+      'above',
+      f'WARM of {many} − WARM of {few}, {order}, {all_levels}',
+      over_levels(growth),
+    )
+  )
+  return {
+    'More members help': more,
+    'WARM against ENS of the same members': [
+      claim(
+        f'WARM is {word} ENS, whatever their number ({LEVELS[level]}, ood)',
+        paper,
+        kind,
+        f'WARM − ENS, mean over M = 2 to {total}, {order}',
+        results('order_ood', level, 'WARM − ENS, M > 1'),
+      )
+      for level, word, kind, paper in (
+        ('0.00', 'about', 'equal', 'about equal for two (Fig. 3)'),
+        ('0.25', 'above', 'above', '+.0053 for two (Fig. 4, by eye)'),
+      )
+    ],
+    'Best to worst is a reliable order': [
+      claim(
+        'best to worst is better than worst to best (ood)',
+        'best to worst is reliable (Fig. 10)',
+        'above',
+        f'difference of the two, mean over M = 1 to {total - 1}, {order}, '
+        f'{all_levels}',
+        over_levels(
+          lambda level: results('order_ood', level, 'best first − worst first')
+        ),
+      )
+    ],
+    'A greedy soup improves on the uniform average': [
+      claim(
+        'a greedy soup is better than the average of all (ood)',
+        'expected, not tried (section 6)',
+        'above',
+        f'greedy soup, decided on the selection split, − WARM of {total}, '
+        f'{all_levels}',
+        over_levels(
+          lambda level: results(
+            'greedy',
+            f'{LEVELS[level]}, {ORDERS[0]}',
+            f'{SETS["ood"]} − average of all',
+          )
+        ),
+      )
+    ],
+    'Ranking on the reported set flatters': [
+      claim(
+        f'ranking on the reported pairs flatters WARM of {few} there (ood)',
+        'ranks and reports on one set',
+        'above',
+        'ranked and reported on one half − ranked on one, reported on the '
+        f'other; {all_levels}',
+        over_levels(
+          lambda level: results('bias', f'{LEVELS[level]}, M = {few}', 'halves')
+        ),
+      )
+    ],
+  }
+
+
+STYLES = {c: '+3' for c in ('WARM − mean member', 'WARM − best member')}
+STYLES |= {'WARM − ENS': '+4'}
+EXPERIMENT = evidence.Experiment(
+  name='how_many_members',
+  question='How does accuracy grow with the number of averaged members?',
+  get_config=get_config,
+  measure=measure,
+  claims=claims,
+  tables=(
+    evidence.Table('sizes', 'Pairs of texts in each set:', '0m'),
+    *(
+      evidence.Table(
+        f'by_size_{split}_{level}',
+        f'{words}, {name}, ranked on the selection split; differences are of '
+        'best to worst:',
+        '3m',
+        STYLES,
+      )
+      for level, words in LEVELS.items()
+      for split, name in SETS.items()
+    ),
+    evidence.Table(
+      'greedy',
+      'Greedy soups, decided on the selection split:',
+      '3m',
+      {'members kept': '1m'}
+      | {f'{name} − average of all': '+4' for name in SETS.values()},
+    ),
+    evidence.Table(
+      'bias',
+      'What ranking on the reported set adds to the accuracy on it (ood). '
+      'Halves: ranked and reported on one half of the set, against ranked on '
+      'the other half; the ranking rests on as many pairs in both.',
+      '+4',
+    ),
+    evidence.Table(
+      'members',
+      'What the selection split knows of the members: Spearman correlation of '
+      'their accuracies there and on the reported set; and the spread of the '
+      'members, mean over seeds.',
+      '3m',
+      {'correlation': '+2'},
+    ),
+  ),
+  figures=(
+    *(
+      evidence.Figure(
+        f'by_order_ranked_on_{where}',
+        {
+          f'orders_{where}_{split}_{level}': f'{words}, {split}'
+          for level, words in LEVELS.items()
+          for split in sets
+        },
+        x='members',
+        y='accuracy',
+        minus=MEMBER,
+      )
+      for where, sets in RANKINGS.items()
+    ),
+    evidence.Figure(
+      'by_method',
+      {
+        f'methods_{split}_{level}': f'{words}, {split}'
+        for level, words in LEVELS.items()
+        for split in SETS
+      },
+      x='members',
+      y='accuracy',
+      minus=MEMBER,
+    ),
+  ),
+)
+
 if __name__ == '__main__':
-  sys.exit(launch.run(sys.argv, __file__))
+  sys.exit(launch.run(EXPERIMENT, sys.argv))

@@ -3,13 +3,52 @@
 
   python -m experiments.interpolation.run
 
-from the root of the repository; `--config.scale=smoke` is the same road in
-minutes, `--workdir` the folder that experiments share.
+from the root of the repository; `--config.scale=smoke` takes minutes.
+Ends are numbered: 0 .. M-1 are the members after the last step, M .. 2M-1 the
+same members at an earlier snapshot.
 """
 
+import itertools
 import sys
+from collections.abc import Sequence
 
-from experiments.pool import launch, settings
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.pool import arms, evidence, launch, scores, settings
+from warm_jax import errors
+from warm_jax.data import loader
+from warm_jax.evaluation import accuracy
+from warm_jax.training import state as state_lib
+
+SETS = {s: evidence.SETS[s] for s in ('train_clean', 'test', 'ood')}
+# Recipes, each run with every order.
+GROUPS = ('low rate', 'high rate', 'low rate, first SFT checkpoint')
+LOW, HIGH, FIRST = range(3)
+# In the order of WARM Fig. 3; here (c) is the most diverse, not (d).
+KINDS = {
+  'run': '(a) one run, two steps',
+  'order': '(b) data order',
+  'rate': '(c) learning rate, order',
+  'start': '(d) SFT checkpoint, order',
+  'mixed': 'all at once',  # pairs of the arm that other experiments share
+  'rate_alone': 'learning rate alone',
+  'start_alone': 'SFT checkpoint alone',
+}
+PANELS = ('run', 'order', 'rate', 'start')
+TWO_RUNS = ('order', 'rate', 'start')
+HALF = (0.0, 0.5, 1.0)
+# Columns of the tables: the difference of two values half-way.
+DIFFERENCES = {
+  'WA − diag': ('accuracy', 'diag_accuracy'),
+  'ENS − diag': ('ens_accuracy', 'diag_accuracy'),
+  'WA − ENS': ('accuracy', 'ens_accuracy'),
+  'loss: WA − diag': ('loss', 'diag_loss'),
+  'loss: WA − ENS': ('loss', 'ens_loss'),
+}
+WORST = 'the largest of (b) to (d)'
+MEAN = 'mean of (b) to (d)'
 
 
 def get_config(scale: str = ''):
@@ -26,5 +65,420 @@ def get_config(scale: str = ''):
   return config
 
 
+def check(config) -> None:
+  """Raises UserError where settings leave a kind or the half-way point out."""
+  least = {'num_orders': 2, 'num_pairs': 1, 'num_path_pairs': 1, 'num_lambdas': 3}
+  for name, low in least.items():
+    if config[name] < low:
+      raise errors.UserError(
+        f'config.{name} is {config[name]}; set it to {low} or more'
+      )
+  if config.num_lambdas % 2 == 0:
+    raise errors.UserError(
+      f'config.num_lambdas is {config.num_lambdas}, and no lambda is 1/2; '
+      'set it to an odd number'
+    )
+
+
+# ---------------------------------------------------------------------------
+# Design
+# ---------------------------------------------------------------------------
+
+
+def designed(config, seed: int) -> state_lib.MemberHParams:
+  """What the members differ in: recipe g and order o are member g * O + o.
+
+  The first two recipes start from the last SFT checkpoint, the third from the
+  first one with the low rate. Every recipe meets the same O orders.
+  """
+  orders = range(config.num_orders)
+  low, high = min(config.arm.learning_rates), max(config.arm.learning_rates)
+  first, last = min(config.arm.sft_checkpoints), max(config.arm.sft_checkpoints)
+  return state_lib.make_hparams(
+    len(GROUPS) * len(orders),
+    learning_rate=[rate for rate in (low, high, low) for _ in orders],
+    dropout_rate=min(config.arm.dropout_rates),
+    init_index=[index for index in (last, last, first) for _ in orders],
+    data_seed=[
+      loader.order_seed(seed, 'interpolation', order)
+      for _ in GROUPS
+      for order in orders
+    ],
+  )
+
+
+def kinds_of_pairs(orders: int, limit: int) -> dict[str, list]:
+  """Pairs of ends (at lambda = 0, at lambda = 1) of every kind.
+
+  Kinds (a) to (d) of WARM Fig. 3, as there the last two with another order
+  too, and the two sources with the order held fixed.
+
+  Args:
+    orders: O, orders of each recipe, at least two.
+    limit: most pairs of a kind; recipes and orders take turns, so that any
+      limit leaves them about even.
+  """
+  groups = range(len(GROUPS))
+  count = len(GROUPS) * orders
+
+  def member(group, order):
+    return group * orders + order % orders
+
+  # (0, 1), (2, 3), ...: no order twice as long as there are others.
+  apart = list(itertools.combinations(range(orders), 2))
+  apart.sort(key=lambda pair: (pair[1] - pair[0] > 1, pair[0] % 2, pair))
+  shifts = [(o, o + shift) for shift in range(1, orders) for o in range(orders)]
+  kinds = {
+    'run': [
+      (count + member(g, o), member(g, o))
+      for o in range(orders)
+      for g in groups
+    ],
+    'order': [(member(g, a), member(g, b)) for a, b in apart for g in groups],
+    'rate': [(member(LOW, a), member(HIGH, b)) for a, b in shifts],
+    'start': [(member(FIRST, a), member(LOW, b)) for a, b in shifts],
+    'rate_alone': [(member(LOW, o), member(HIGH, o)) for o in range(orders)],
+    'start_alone': [(member(FIRST, o), member(LOW, o)) for o in range(orders)],
+  }
+  return {kind: pairs[:limit] for kind, pairs in kinds.items()}
+
+
+def recipes(pair: Sequence[int], orders: int) -> set[int]:
+  """Recipes of the two ends."""
+  return {end // orders % len(GROUPS) for end in pair}
+
+
+# ---------------------------------------------------------------------------
+# Measurement
+# ---------------------------------------------------------------------------
+
+
+def measure(config, workdir) -> evidence.Rows:
+  """One seed."""
+  check(config)
+  base, rows = arms.Base(config, workdir), evidence.Rows()
+  steps = config.arm.steps
+  early = max(1, round(config.early * steps))
+  arm = arms.train(
+    base,
+    'interpolation',
+    hparams=designed(config, config.seed),
+    swapped=0.0,
+    keep_steps=tuple(sorted({early, steps})),
+  )
+  kinds = kinds_of_pairs(config.num_orders, config.num_pairs)
+  lambdas = np.linspace(0.0, 1.0, config.num_lambdas)
+  lines = [
+    (kind, pair, lambdas if i < config.num_path_pairs and kind in PANELS else HALF)
+    for kind, pairs in kinds.items()
+    for i, pair in enumerate(pairs)
+  ]
+  last = scores.of_members(arm, sets=SETS)
+  before = scores.of_members(arm, early, SETS)
+  alone = {s: np.concatenate([last[s], before[s]]) for s in SETS}
+  paths = scores.of_lines(
+    arm,
+    'interpolation_lines',
+    [(*pair, lams) for _, pair, lams in lines],
+    (
+      alone,
+      lambda: jax.tree.map(
+        lambda a, b: jnp.concatenate([a, b]), arm.params, arm.at(early)
+      ),
+    ),
+    SETS,
+  )
+  start = scores.vectors(arm.start)
+  position = scores.vectors(arm.params), scores.vectors(arm.at(early))
+  found = []
+  for number, (kind, pair, lams) in enumerate(lines):
+    of_sets = {s: paths[s][number] for s in SETS}
+    found.append(
+      _pair(kind, pair, lams, of_sets)
+      | {'recipes': recipes(pair, config.num_orders)}
+    )
+    if len(lams) > len(HALF) or config.num_lambdas == len(HALF):
+      _line(rows, kind, lams, of_sets)
+  _distances(found, np.concatenate(position), np.tile(start, (2, 1)))
+
+  # All pairs of the shared members, which differ in everything at once.
+  shared = arms.swapped_arm(base, 0.0)
+  pairs = scores.all_pairs(shared.config.members)
+  # The name and groups of experiments/label_corruption: scored once for both.
+  halves = scores.of_merges(shared, 'pairs', pairs, scores.sets_of(shared))
+  ends = scores.of_members(shared)
+  mixed = [
+    _pair(
+      'mixed',
+      (i, j),
+      HALF,
+      {s: np.stack([ends[s][i], halves[s][n], ends[s][j]]) for s in SETS},
+    )
+    | {'recipes': set(range(len(GROUPS)))}
+    for n, (i, j) in enumerate(pairs)
+  ]
+  _distances(mixed, scores.vectors(shared.params), scores.vectors(shared.start))
+
+  for split in SETS:
+    _table(rows, split, found + mixed)
+    per_group = scores.accuracies(last[split]).reshape(len(GROUPS), -1)
+    for name, values in zip(GROUPS, per_group):
+      rows.add('members', name, SETS[split], values)
+    rows.add('sizes', SETS[split], 'pairs of texts', alone[split].shape[-1])
+  travelled = np.linalg.norm(position[0] - start, axis=1)
+  for name, values in zip(GROUPS, travelled.reshape(len(GROUPS), -1)):
+    rows.add('members', name, 'distance travelled', values)
+  rows.add(
+    'members',
+    'between the two SFT checkpoints',
+    'distance travelled',
+    np.linalg.norm(start[FIRST * config.num_orders] - start[0]),
+  )
+  return rows
+
+
+def _pair(kind: str, pair, lams, lines) -> dict:
+  """Values of one pair half-way: {set: path metrics at 1/2, disagreement}."""
+  out = {'kind': kind, 'pair': pair}
+  for split, line in lines.items():
+    ends = line[[0, -1]]
+    metrics = scores.along(line, lams)
+    out[split] = {
+      k: v[len(lams) // 2]
+      for k, v in metrics.items()
+      if k.endswith(('accuracy', 'loss'))
+    }
+    signs = accuracy.agreement(ends[:, 0], ends[:, 1])
+    out[split]['disagreement'] = 1 - signs[0, 1]
+  return out
+
+
+def _line(rows, kind: str, lams, lines) -> None:
+  for split in ('test', 'ood'):
+    metrics = scores.along(lines[split], lams)
+    for name, key in (('diagonal', 'diag'), ('ENS', 'ens'), ('WA', '')):
+      for what in ('accuracy', 'loss'):
+        values = metrics[f'{key}_{what}'.lstrip('_')]
+        for lam, value in zip(lams, values):
+          rows.add(f'{what}_{split}_{kind}', name, f'{lam:.3g}', value)
+
+
+def _distances(found: list[dict], position, start) -> None:
+  """Adds the distance of two ends over the distance they have travelled.
+
+  |phi_1 - phi_2| / mean(|phi_1 - start_1|, |phi_2 - start_2|): 0 for equal
+  ends, sqrt(2) for changes at right angles and of one length from one start.
+  """
+  travelled = np.linalg.norm(position - start, axis=1)
+  for one in found:
+    i, j = one['pair']
+    apart = np.linalg.norm(position[i] - position[j])
+    one['relative'] = apart / np.mean([travelled[i], travelled[j]])
+
+
+def _table(rows, split: str, found: list[dict]) -> None:
+  """Means over the pairs of each kind, differences, correlations of one set."""
+  gain = {
+    name: [one[split][a] - one[split][b] for one in found]
+    for name, (a, b) in DIFFERENCES.items()
+  }
+
+  def of_kind(values, kind, allowed=None):
+    return [
+      value
+      for value, one in zip(values, found)
+      if one['kind'] == kind
+      and (allowed is None or one['recipes'] <= allowed)
+    ]
+
+  columns = {
+    'relative distance': [one['relative'] for one in found],
+    'disagreement': [one[split]['disagreement'] for one in found],
+    'mean of the ends': [one[split]['diag_accuracy'] for one in found],
+  } | gain
+  for kind, name in KINDS.items():
+    rows.add(f'kinds_{split}', name, 'pairs a seed', len(of_kind(gain['WA − diag'], kind)))
+    for column, values in columns.items():
+      rows.add(f'kinds_{split}', name, column, of_kind(values, kind))
+  for column, values in gain.items():
+    three = [np.mean(of_kind(values, kind)) for kind in TWO_RUNS]
+    rows.add(f'over_kinds_{split}', MEAN, column, np.mean(three))
+    rows.add(f'over_kinds_{split}', WORST, column, np.max(three))
+  # Of the other kind only pairs of the same recipes count, so that the ends
+  # are equally good on both sides.
+  for other in ('order', 'run'):
+    for kind, name in KINDS.items():
+      if kind != other:
+        mine = of_kind(gain['WA − diag'], kind)
+        allowed = set().union(
+          *(one['recipes'] for one in found if one['kind'] == kind)
+        )
+        theirs = of_kind(gain['WA − diag'], other, allowed)
+        rows.add(
+          f'gain_over_{other}', name, SETS[split], np.mean(mine) - np.mean(theirs)
+        )
+  if split != 'train_clean':
+    for name, left_out in (('all kinds', ()), ('two runs', ('run',))):
+      chosen = [i for i, one in enumerate(found) if one['kind'] not in left_out]
+      for method in ('WA', 'ENS'):
+        for column in ('relative distance', 'disagreement'):
+          rows.add(
+            'correlation',
+            f'{SETS[split]}, {name}, gain of {method}',
+            f'with {column}',
+            scores.correlation(
+              *(
+                [values[i] for i in chosen]
+                for values in (columns[column], gain[f'{method} − diag'])
+              )
+            ),
+          )
+
+
+# ---------------------------------------------------------------------------
+# Claims and tables
+# ---------------------------------------------------------------------------
+
+
+def claims(config, results) -> dict[str, list[evidence.Claim]]:
+  """The claims by family, before any full run but for those marked."""
+  names = {'order': 'order', 'rate': 'learning rate', 'start': 'Baklava'}
+
+  def size(split):
+    return f'{results("sizes", SETS[split], "pairs of texts")[0]:,.0f}'
+
+  def value(kind, column, split='ood'):
+    return results(f'kinds_{split}', KINDS[kind], column)
+
+  def count(kind):
+    return f'{value(kind, "pairs a seed")[0]:.0f} pairs of members a seed'
+
+  claim = evidence.Claim
+  return {
+    'Observation 1, WA is at least the diagonal': [
+      claim(
+        f'Obs. 1, {names[kind]}: half-way, WA is above the diagonal (ood)',
+        'above (Fig. 3); about +.003 in the panel of the slides, by eye',
+        'above',
+        f'WA − diag, accuracy, {count(kind)}, {size("ood")} pairs of texts',
+        value(kind, 'WA − diag'),
+      )
+      for kind in TWO_RUNS
+    ]
+    + [
+      claim(
+        'Obs. 1 on held-out pairs of the training distribution',
+        '',
+        'above',
+        f'WA − diag, mean of kinds (b) to (d), {size("test")} pairs of texts',
+        results('over_kinds_test', MEAN, 'WA − diag'),
+      )
+    ],
+    'Observation 1 in the loss, no barrier': [
+      claim(
+        f'no loss barrier half-way, in the worst of kinds (b) to (d) ({where})',
+        '',
+        'below',
+        'Bradley-Terry loss of WA − mean of the ends, the largest of the three '
+        f'kinds in each seed, {size(split)} pairs of texts',
+        results(f'over_kinds_{split}', WORST, 'loss: WA − diag'),
+        added=split != 'ood',
+        # The kind with the largest mean was the first form; it says less.
+        note='' if split != 'ood' else 'the worst of each seed since a review',
+      )
+      for split, where in (('ood', 'ood'), ('train_clean', 'training pairs'))
+    ],
+    'Observation 2, WA is about ENS when labels are clean': [
+      claim(
+        f'Obs. 2: with clean labels WA and ENS differ by less than '
+        f'{evidence.MARGIN} (ood)',
+        'about equal (Fig. 3); +.0002 in the panel of the slides, by eye',
+        'equal',
+        'WA − ENS, accuracy half-way, mean of kinds (b) to (d)',
+        results('over_kinds_ood', MEAN, 'WA − ENS'),
+      )
+    ]
+    + [
+      claim(
+        f'Obs. 2, {names[kind]}: the same of this kind alone (ood)',
+        'about equal (Fig. 3)',
+        'equal',
+        f'WA − ENS, accuracy half-way, {count(kind)}',
+        value(kind, 'WA − ENS'),
+        added=True,
+      )
+      for kind in TWO_RUNS
+    ],
+    'The gain grows with diversity': [
+      claim(
+        f'Baklava gains more than {words} (ood)',
+        paper,
+        'above',
+        f'(WA − diag) of kind (d) − that of kind {letter}, same recipes',
+        results(f'gain_over_{other}', KINDS['start'], SETS['ood']),
+      )
+      for other, letter, words, paper in (
+        ('run', '(a)', 'two steps of one run', 'yes (Fig. 3 a against d)'),
+        (
+          *('order', '(b)', 'another order alone'),
+          'diversity grows from panel to panel (Fig. 3)',
+        ),
+      )
+    ],
+  }
+
+
+MEANS = {
+  'pairs a seed': '0m',
+  'relative distance': '2m',
+  'disagreement': '3m',
+  'mean of the ends': '3m',
+}
+EXPERIMENT = evidence.Experiment(
+  name='interpolation',
+  question='Is the average of two members better than the line between them?',
+  get_config=get_config,
+  measure=measure,
+  claims=claims,
+  tables=(
+    evidence.Table('sizes', 'Pairs of texts in each set:', '0m'),
+    *(
+      evidence.Table(
+        f'kinds_{s}', f'Half-way between two members, {name}:', '+4', MEANS
+      )
+      for s, name in SETS.items()
+    ),
+    evidence.Table(
+      'gain_over_order',
+      'Gain of WA over the diagonal, minus that of pairs (b) of the same '
+      'recipes:',
+      '+4',
+    ),
+    evidence.Table(
+      'correlation',
+      'Does the gain follow the diversity of a pair? Spearman correlation over '
+      'all pairs of a seed, mean over seeds:',
+      '+2',
+    ),
+    evidence.Table(
+      'members',
+      'The members themselves, after the last step:',
+      '3',
+      {'distance travelled': '2m'},
+    ),
+  ),
+  figures=tuple(
+    evidence.Figure(
+      f'{what}_{split}',
+      {f'{what}_{split}_{kind}': KINDS[kind] for kind in PANELS},
+      x='weight of the second end',
+      y=what,
+      minus='diagonal',
+    )
+    for what in ('accuracy', 'loss')
+    for split in ('test', 'ood')
+  ),
+)
+
 if __name__ == '__main__':
-  sys.exit(launch.run(sys.argv, __file__))
+  sys.exit(launch.run(EXPERIMENT, sys.argv))

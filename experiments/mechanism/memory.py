@@ -1,16 +1,19 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """What averaging keeps of what k of M transformers have learned.
 
-Two arms of the toy world. In one, labels are swapped in k of M members; in the
-other, a word that says nothing is a sign of the chosen response for k of M.
+Two arms of the toy world whose training pairs differ from member to member. In
+one, labels are swapped in k of M members; in the other, a word that says
+nothing is a sign of the chosen response for k of M.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.mechanism import member_data, theory
-from experiments.pool import arms, scores
+from experiments.mechanism import theory
+from experiments.pool import arms, evidence, scores
 from warm_jax import errors, members, merging
 from warm_jax.data import encoding, loader, toy_world
 from warm_jax.stages import world
@@ -26,20 +29,182 @@ CUES = (
 )
 
 
-def swaps(base: arms.Base, config) -> dict:
-  """How much of a swapped label is kept if k of M members saw it swapped.
+@dataclasses.dataclass(frozen=True)
+class MemberSets:
+  """One set of pairs a member, row for row the same pairs.
+
+  Attributes:
+    sets: [M] sets of one length.
+  """
+
+  sets: tuple[encoding.Preferences, ...]
+
+  def __len__(self) -> int:
+    return len(self.sets[0])
+
+  def training_batch(self, rows) -> dict[str, np.ndarray]:
+    """Rows [M, B], member m's from set m; see `Preferences.training_batch`."""
+    # A word more in some sets may give their rows another length.
+    is_same = len({one.shared_length for one in self.sets}) == 1
+    parts = [
+      one.training_batch(r) if is_same else one.batch(r)
+      for one, r in zip(self.sets, rows, strict=True)
+    ]
+    return {key: np.stack([part[key] for part in parts]) for key in parts[0]}
+
+
+def choose_members(rng, counts, num_members: int) -> np.ndarray:
+  """[N, M] bool: a random counts[n] of the M members for each row n."""
+  ranks = rng.random((len(counts), num_members)).argsort(axis=1).argsort(axis=1)
+  return ranks < np.asarray(counts)[:, None]
+
+
+# ---------------------------------------------------------------------------
+# Swapped labels
+# ---------------------------------------------------------------------------
+
+
+def plan_swaps(
+  num_rows: int, num_members: int, share: float, seed: int
+) -> np.ndarray:
+  """Which members see which label swapped.
+
+  For each k = 1 .. M, as many pairs are swapped in k members, drawn pair by
+  pair; the others in none. So each member sees `share` of its labels swapped
+  (in expectation), whatever k is asked about.
+
+  Args:
+    num_rows: N, training pairs.
+    num_members: M.
+    share: of a member's labels; 2 M share <= M + 1, so that pairs are left.
+    seed: of the seed of the run.
 
   Returns:
-    Of `read_swaps`, and the members' own agreement.
+    [N, M] bool.
   """
+  per_count = round(num_rows * 2 * share / (num_members + 1))
+  if per_count * num_members > num_rows:
+    raise errors.UserError(
+      f'memory.swapped is {share}: more pairs would be swapped than there are; '
+      f'at most {(num_members + 1) / (2 * num_members):.2f} fits'
+    )
+  rng = np.random.default_rng(loader.order_seed(seed, 'mechanism', 'swaps'))
+  counts = np.zeros(num_rows, int)
+  swapped = np.repeat(np.arange(1, num_members + 1), per_count)
+  counts[rng.permutation(num_rows)[: len(swapped)]] = swapped
+  return choose_members(rng, counts, num_members)
+
+
+def with_swaps(pairs: encoding.Preferences, saw: np.ndarray) -> MemberSets:
+  """Each member's pairs with its own swaps; saw [N, M] bool."""
+  return MemberSets(
+    tuple(arms.swapped_pairs(pairs, column) for column in saw.T)
+  )
+
+
+# ---------------------------------------------------------------------------
+# Cue words
+# ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class CuePlan:
+  """Which pairs bear which cue, and where.
+
+  Attributes:
+    cue: [N] int, number of the pair's cue, -1 for none.
+    meaningful: [J, M] bool, the cue tells that member what is chosen.
+    on_chosen: [N, M] bool, the cue stands at the end of the chosen response;
+      for a member to whom it means nothing, a coin decided, pair by pair.
+  """
+
+  cue: np.ndarray
+  meaningful: np.ndarray
+  on_chosen: np.ndarray
+
+
+def plan_cues(
+  num_rows: int, num_members: int, counts, share: float, seed: int
+) -> CuePlan:
+  """Plans J cues, cue j meaningful to counts[j] members.
+
+  Args:
+    num_rows: N, training pairs.
+    num_members: M.
+    counts: [J] numbers of members.
+    share: of the pairs that bear a cue, for each cue.
+    seed: of the seed of the run.
+  """
+  rng = np.random.default_rng(loader.order_seed(seed, 'mechanism', 'cues'))
+  per_cue = round(share * num_rows)
+  cue = np.full(num_rows, -1)
+  bearers = rng.permutation(num_rows)[: per_cue * len(counts)]
+  cue[bearers] = np.repeat(np.arange(len(counts)), per_cue)[: len(bearers)]
+  meaningful = choose_members(rng, counts, num_members)
+  coins = rng.random((num_rows, num_members)) < 0.5
+  return CuePlan(cue, meaningful, meaningful[cue] | coins)
+
+
+def append(
+  sequences: encoding.Sequences, words: np.ndarray
+) -> encoding.Sequences:
+  """Puts a word before the end of sequence, in one more column.
+
+  Args:
+    sequences: [N, T] rows that end with the end of sequence.
+    words: [N] token ids, negative for rows that stay as they are.
+
+  Returns:
+    [N, T + 1].
+  """
+  column = ((0, 0), (0, 1))
+  ids, mask = np.pad(sequences.ids, column), np.pad(sequences.mask, column)
+  rows = np.flatnonzero(words >= 0)
+  last = sequences.mask.sum(axis=1)[rows] - 1
+  ids[rows, last + 1] = sequences.ids[rows, last]
+  ids[rows, last] = words[rows]
+  mask[rows, last + 1] = True
+  return encoding.Sequences(ids, mask, sequences.response_start)
+
+
+def with_cues(
+  pairs: encoding.Preferences, plan: CuePlan, words: np.ndarray
+) -> MemberSets:
+  """Each member's pairs with their cues.
+
+  Args:
+    pairs: [N] pairs.
+    plan: from `plan_cues`.
+    words: [J] token id of each cue.
+  """
+  word = np.where(plan.cue >= 0, words[plan.cue], -1)
+  return MemberSets(
+    tuple(
+      dataclasses.replace(
+        pairs,
+        chosen=append(pairs.chosen, np.where(on_chosen, word, -1)),
+        rejected=append(pairs.rejected, np.where(on_chosen, -1, word)),
+      )
+      for on_chosen in plan.on_chosen.T
+    )
+  )
+
+
+# ---------------------------------------------------------------------------
+# Measurement
+# ---------------------------------------------------------------------------
+
+
+def swaps(rows: evidence.Rows, base: arms.Base, config) -> None:
+  """How much of a swapped label is kept if k of M members saw it swapped."""
   pairs, settings = base.pairs('train'), config.memory
-  saw = member_data.plan_swaps(
+  saw = plan_swaps(
     len(pairs), settings.members, settings.swapped, config.seed
   )
   arm = arms.train(
     base,
     'mechanism_swaps',
-    data=member_data.with_swaps(pairs, saw),
+    data=with_swaps(pairs, saw),
     # Of the probed head, which all members share: it knows no swap.
     swapped=0.0,
     members=settings.members,
@@ -50,9 +215,45 @@ def swaps(base: arms.Base, config) -> dict:
   margins = {
     k: (v[:, 1] - v[:, 0]).astype(np.float64) for k, v in found.items()
   }
-  return read_swaps(
+  read = read_swaps(
     saw, margins['members'], margins['merged'][0], margins['starts'].mean(0)
   )
+  ens, wa = read['ens'], read['wa']
+  for k, count in enumerate(read['pairs']):
+    rows.line(
+      'swaps',
+      f'k = {k}',
+      {
+        'pairs': count,
+        'members that saw it': read['seen'][k],
+        'members that did not': read['unseen'][k],
+        'ENS agrees': ens['agreement'][k],
+        'WA agrees': wa['agreement'][k],
+        'ENS survival': ens['survival'][k],
+        'WA survival': wa['survival'][k],
+        'k/M': k / settings.members,
+      },
+    )
+  other = _ratio(wa['margin'][0], ens['margin'][0])
+  _memory(rows, 'swaps', 'swapped labels', read, other)
+
+
+def _memory(rows, table: str, name: str, read: dict, other: float) -> None:
+  ens, wa = read['ens'], read['wa']
+  rows.line(
+    'memory',
+    name,
+    {
+      'exponent, ENS': ens['exponent'],
+      'exponent, WA': wa['exponent'],
+      'kept by WA / by ENS at k = M': read['kept_by_all'],
+      'the same of other margins, k = 0': other,
+    },
+  )
+  last = len(ens['survival']) - 1
+  for method, values in (('ENS', ens), ('WA', wa)):
+    for k, value in enumerate(values['survival']):
+      rows.add(f'curve_{table}', method, f'{k / last:.3g}', value)
 
 
 def read_swaps(saw, of_members, merged, start) -> dict:
@@ -72,7 +273,7 @@ def read_swaps(saw, of_members, merged, start) -> dict:
   Returns:
     pairs: [M + 1] numbers of pairs, k = 0 .. M.
     ens, wa: dicts of agreement, margin, shift, survival [M + 1], exponent.
-    seen, unseen: agreement, shift [M + 1] of members that saw the swap, or not.
+    seen, unseen: [M + 1] agreement of members that saw the swap, or not.
     kept_by_all: shift of WA over that of ENS where all members saw it.
   """
   num_members = saw.shape[1]
@@ -101,19 +302,10 @@ def read_swaps(saw, of_members, merged, start) -> dict:
       'exponent': theory.fit_exponent(counts[1:] / num_members, shift[1:])[0],
     }
   out['kept_by_all'] = _ratio(out['wa']['shift'][-1], out['ens']['shift'][-1])
-  each = [adjusted(margin) for margin in of_members]
   for name, mask in (('seen', saw), ('unseen', ~saw)):
-    out[name] = {
-      'agreement': _over_members(by_count, of_members > 0, mask),
-      'shift': _over_members(by_count, each, mask),
-    }
+    of_each = [by_count(m > 0, c) for m, c in zip(of_members, mask.T)]
+    out[name] = np.array([finite_mean(c) for c in np.transpose(of_each)])
   return out
-
-
-def _over_members(by_count, values, mask) -> np.ndarray:
-  """[M + 1] mean over the members of whom `mask` [N, M] holds."""
-  rows = [by_count(v, m) for v, m in zip(values, mask.T)]
-  return np.array([finite_mean(column) for column in np.transpose(rows)])
 
 
 def finite_mean(values) -> float:
@@ -128,12 +320,8 @@ def _ratio(value, unit):
   return np.divide(value, unit if unit else np.nan)
 
 
-def cues(base: arms.Base, config) -> dict:
-  """What k of M members have learned of a cue word, after averaging.
-
-  Returns:
-    Of `read_cues`, and the words.
-  """
+def cues(rows: evidence.Rows, base: arms.Base, config) -> None:
+  """What k of M members have learned of a cue word, after averaging."""
   pairs, settings = base.pairs('train'), config.memory
   if len(settings.cues) > len(CUES):
     raise errors.UserError(
@@ -149,7 +337,7 @@ def cues(base: arms.Base, config) -> dict:
   words = np.random.default_rng(order).permutation(CUES)[: len(settings.cues)]
   encoded = world.tokenizer(base.run).encode(words.tolist())
   ids = np.array([one for (one,) in encoded])
-  plan = member_data.plan_cues(
+  plan = plan_cues(
     len(pairs),
     settings.members,
     settings.cues,
@@ -159,7 +347,7 @@ def cues(base: arms.Base, config) -> dict:
   arm = arms.train(
     base,
     'mechanism_cues',
-    data=member_data.with_cues(pairs, plan, ids),
+    data=with_cues(pairs, plan, ids),
     swapped=0.0,
     members=settings.members,
     plan={
@@ -177,16 +365,16 @@ def cues(base: arms.Base, config) -> dict:
     .mean(axis=2)
     for name, v in found.items()
   }
-  bearing = plan.cue >= 0
-  return {
-    'words': words.tolist(),
-    'pairs_per_cue': int(bearing.sum() / len(ids)),
-    'responses': 2 * len(held_out),
-  } | read_cues(
+  read = read_cues(
     plan.meaningful,
     effects['members'] - effects['starts'],
     (effects['merged'] - effects['merged_starts'])[0],
   )
+  survival = (read[who]['survival'] for who in ('ens', 'wa'))
+  for k, (of_ens, of_wa) in enumerate(zip(*survival)):
+    values = {'ENS survival': of_ens, 'WA survival': of_wa}
+    rows.line('cues', f'k = {k}', values | {'k/M': k / settings.members})
+  _memory(rows, 'cues', 'cue words', read, np.nan)
 
 
 def _probes(pairs: encoding.Preferences, words) -> encoding.Preferences:
@@ -200,8 +388,8 @@ def _probes(pairs: encoding.Preferences, words) -> encoding.Preferences:
   )
   each = np.repeat(words, 2 * len(pairs))
   return encoding.Preferences(
-    chosen=member_data.append(joined, each),
-    rejected=member_data.append(joined, np.full(len(each), -1)),
+    chosen=append(joined, each),
+    rejected=append(joined, np.full(len(each), -1)),
     flipped=np.zeros(len(each), bool),
     rows=np.arange(len(each)),
   )

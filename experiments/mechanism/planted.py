@@ -20,14 +20,12 @@ feature, as in the theory; in the others all features end in one head.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from warm_jax import losses, members, merging
+from warm_jax import losses, members
 
 PyTree = Any
 KINDS = ('chain', 'query_key', 'linear', 'relu')
@@ -278,13 +276,3 @@ def groups_of(num_members: int, size: int) -> list[list[int]]:
     [(first + i) % num_members for i in range(size)]
     for first in range(num_members)
   ]
-
-
-def merged(stack: PyTree, groups: Sequence[Sequence[int]]) -> PyTree:
-  """[G, ...] averaged weights of groups of members."""
-  return members.stack(
-    [
-      merging.uniform(jax.tree.map(lambda x, g=g: x[np.array(g)], stack))
-      for g in groups
-    ]
-  )

@@ -24,11 +24,6 @@ SIZES = (2, 6, 10, math.inf)
 LARGEST_EXPONENT = 10.0
 
 
-def ens_coefficient(p: float) -> float:
-  """Response of averaged scores to a feature of learnability p: p, at any M."""
-  return p
-
-
 def wa_coefficient(p: float, num_members: float, num_layers: int = 2) -> float:
   """Response of averaged weights, expected over which members have the feature.
 
@@ -47,16 +42,6 @@ def wa_coefficient(p: float, num_members: float, num_layers: int = 2) -> float:
   k = np.arange(num_members + 1)
   weights = scipy.stats.binom.pmf(k, num_members, p)
   return float(weights @ (k / num_members) ** num_layers)
-
-
-def table() -> list[dict]:
-  """Closed forms: a row for each learnability and number of layers."""
-  return [
-    {'layers': num_layers, 'p': p, 'ens': ens_coefficient(p)}
-    | {f'wa_{m}': wa_coefficient(p, m, num_layers) for m in SIZES}
-    for num_layers in (2, 3)
-    for p in LEVELS
-  ]
 
 
 def simulate(
@@ -85,7 +70,6 @@ def simulate(
 
   Returns:
     ens, wa: [F] mean of y r(x through feature j) / |z_j|^2.
-    ens_stderr, wa_stderr: [F].
   """
   p = np.asarray(p, np.float64)
   # Orthonormal and in no special direction.
@@ -105,13 +89,7 @@ def simulate(
   ens = response(has, has @ z)
   mean = has.mean(axis=1)
   wa = response(mean, mean @ z)
-  root = np.sqrt(num_trials)
-  return {
-    'ens': ens.mean(axis=0),
-    'wa': wa.mean(axis=0),
-    'ens_stderr': ens.std(axis=0, ddof=1) / root,
-    'wa_stderr': wa.std(axis=0, ddof=1) / root,
-  }
+  return {'ens': ens.mean(axis=0), 'wa': wa.mean(axis=0)}
 
 
 def chain_response(share, num_layers: int, start: float, target: float):

@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.pool import settings as settings_lib
 from warm_jax import members, pipeline
-from warm_jax.data import encoding, formats
+from warm_jax.data import corruption, encoding, loader
 from warm_jax.models import reward_model
 from warm_jax.stages import language, preferences
 from warm_jax.stages import reward as reward_stage
@@ -32,6 +32,31 @@ from warm_jax.training import state as state_lib
 
 BASE_STAGES = ('world', 'pretrain', 'sft', 'preferences')
 PyTree = Any
+
+
+def order_seed(config, name: str) -> int:
+  """The seed of a draw, from the seed of the run and the draw's name."""
+  return loader.order_seed(config.seed, 'pool', name)
+
+
+def swapped_pairs(
+  pairs: encoding.Preferences, flips: np.ndarray
+) -> encoding.Preferences:
+  """Swaps chosen and rejected where flips [N] is True; adds to earlier swaps."""
+
+  def mixed(first: encoding.Sequences, second: encoding.Sequences):
+    return encoding.Sequences(
+      np.where(flips[:, None], second.ids, first.ids),
+      np.where(flips[:, None], second.mask, first.mask),
+      np.where(flips, second.response_start, first.response_start),
+    )
+
+  return dataclasses.replace(
+    pairs,
+    chosen=mixed(pairs.chosen, pairs.rejected),
+    rejected=mixed(pairs.rejected, pairs.chosen),
+    flipped=pairs.flipped ^ flips,
+  )
 
 
 class Base:
@@ -47,7 +72,7 @@ class Base:
     self.config = config
     self.root = pathlib.Path(workdir) / f'seed_{config.seed}'
     self.run = pipeline.Run(config, self.root / 'base')
-    table = [s for s in pipeline.stages_of(config) if s.name in BASE_STAGES]
+    table = [s for s in pipeline.TOY if s.name in BASE_STAGES]
     pipeline.run(config, self.run.workdir, stages=table)
 
   @property
@@ -72,8 +97,8 @@ class Base:
     else.
     """
     pairs = self.pairs('train')
-    flips = formats.flip_mask(len(pairs), swapped, self.config.seed + 7)
-    return swap_encoded(pairs, flips)
+    flips = corruption.flip_mask(len(pairs), swapped, order_seed(self.config, 'swaps'))
+    return swapped_pairs(pairs, flips)
 
   def probe(self, pairs: encoding.Preferences) -> np.ndarray:
     """[D] head fitted on the frozen last SFT checkpoint and these labels."""
@@ -178,7 +203,7 @@ def train(
       pairs,
       settings,
       folder=stage,
-      seed=base.config.seed + 4,
+      seed=order_seed(base.config, 'reward'),
       runtime=base.config.runtime,
       score_fn=score_fn,
     )
@@ -196,19 +221,25 @@ def train(
 
 
 def swapped_arm(base: Base, level: float) -> Arm:
-  """The arm that most experiments share: diverse members, some labels swapped.
-
-  Args:
-    base: the world.
-    level: share of swapped labels.
-  """
+  """The arm that most experiments share: diverse members, some labels swapped."""
   return train(base, f'swapped_{level:.2f}', swapped=level)
+
+
+def first_hparams(arm: Arm, num: int) -> state_lib.MemberHParams:
+  """What the first `num` members of an arm were trained with: [num] arrays.
+
+  To be given to another arm: drawing again for fewer members would deal other
+  values.
+  """
+  return state_lib.MemberHParams(
+    **{k: np.asarray(v)[:num] for k, v in arm.hparams.items()}
+  )
 
 
 def draw_hparams(base: Base, settings) -> state_lib.MemberHParams:
   """The members' learning rates, dropouts, starts and orders, by the seed."""
   return reward.draw_hparams(
-    settings, members.num_members(base.starts), base.config.seed + 1000
+    settings, members.num_members(base.starts), order_seed(base.config, 'hparams')
   )
 
 
@@ -234,25 +265,3 @@ def starting_points(base: Base, settings, hparams) -> PyTree:
 
 def _described(hparams: state_lib.MemberHParams) -> dict:
   return {k: np.asarray(v).tolist() for k, v in vars(hparams).items()}
-
-
-def swap_encoded(
-  pairs: encoding.Preferences, flips: np.ndarray
-) -> encoding.Preferences:
-  """`formats.swap_labels` of encoded pairs; adds to the swaps that they have."""
-  flips = np.asarray(flips, bool)
-
-  def mixed(first: encoding.Sequences, second: encoding.Sequences):
-    pick = flips[:, None]
-    return encoding.Sequences(
-      np.where(pick, second.ids, first.ids),
-      np.where(pick, second.mask, first.mask),
-      np.where(flips, second.response_start, first.response_start),
-    )
-
-  return dataclasses.replace(
-    pairs,
-    chosen=mixed(pairs.chosen, pairs.rejected),
-    rejected=mixed(pairs.rejected, pairs.chosen),
-    flipped=pairs.flipped ^ flips,
-  )

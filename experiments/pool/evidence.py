@@ -1,59 +1,147 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""From numbers of several seeds to an interval and a verdict.
+"""The skeleton of an experiment: rows of every seed, claims, tables, intervals.
+
+An experiment is a question, a design and a measurement. `measure` fills `Rows`
+for one seed: cells with a table, a row, a column and a number. Everything that
+a reader sees is made from these cells: a table is the mean over seeds with its
+interval, a figure is a table drawn, a claim is about one number per seed.
 
 The seed is the unit: world, pretraining, pairs and members are drawn anew for
-each. Within a seed, pairs of members and pairs of texts are averaged over
-first. So an interval covers what would change with another seed, and is as wide
-as five seeds make it.
+each, and within a seed pairs of members and of texts are averaged first.
 """
 
+import csv
 import dataclasses
+import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import scipy.stats
 
 from warm_jax import errors
-from warm_jax.evaluation import intervals
-from warm_jax.report import style
 
 HOLDS, FAILS, OPEN = 'holds', 'does not hold', 'undecided'
 # Accuracies that differ by less are called about equal. Fixed before the runs.
 MARGIN = 0.01
+NOTHING, MINUS, GLUE = '–', '\u2212', '\u00a0'
+SETS = {
+  'train_swapped': 'training pairs, labels swapped',
+  'train_clean': 'training pairs, labels clean',
+  'test': 'held-out pairs',
+  'ood': 'out-of-distribution pairs',
+}
 
 
-def over_seeds(
-  values: Sequence[float], confidence: float = 0.95
-) -> intervals.Interval:
-  """Student's t interval of the mean over seeds.
+# ---------------------------------------------------------------------------
+# Rows
+# ---------------------------------------------------------------------------
 
-  mean +- t_{S-1} * std / sqrt(S), the standard deviation with S - 1.
+
+class Rows:
+  """Cells of one seed: (table, row, column) -> number."""
+
+  def __init__(self):
+    self._cells: dict[tuple[str, str, str], list[float]] = {}
+
+  def add(self, table: str, row, column, value) -> None:
+    """Adds `value` to a cell, whose number is the mean of all that is added."""
+    cell = self._cells.setdefault((table, str(row), str(column)), [])
+    cell.extend(np.ravel(np.asarray(value, np.float64)).tolist())
+
+  def cells(self) -> list[tuple[str, str, str, float]]:
+    """(table, row, column, number); NaN where there is nothing to average."""
+    return [
+      (*name, float(np.mean(values)) if values else math.nan)
+      for name, values in self._cells.items()
+    ]
+
+  def line(self, table: str, row, values: Mapping[Any, Any]) -> None:
+    """Adds one row of a table."""
+    for column, value in values.items():
+      self.add(table, row, column, value)
+
+
+class Results:
+  """The cells of all seeds."""
+
+  def __init__(self, by_seed: Mapping[int, Iterable[Sequence]]):
+    self.seeds = sorted(by_seed)
+    self._cells: dict[tuple, dict[int, float]] = {}
+    for seed in self.seeds:
+      for table, row, column, value in by_seed[seed]:
+        value = math.nan if value is None else float(value)
+        self._cells.setdefault((table, row, column), {})[seed] = value
+
+  def __call__(self, table: str, row, column) -> np.ndarray:
+    """[S] the numbers of a cell, one per seed; NaN where a seed has none."""
+    try:
+      found = self._cells[table, str(row), str(column)]
+    except KeyError:
+      raise KeyError(f'no cell {table!r}, {row!r}, {column!r}') from None
+    return np.array([found.get(seed, math.nan) for seed in self.seeds])
+
+  def rows(self, table: str) -> list[str]:
+    """Names of the rows of a table, in order of appearance."""
+    return list(dict.fromkeys(r for t, r, _ in self._cells if t == table))
+
+  def columns(self, table: str) -> list[str]:
+    """Names of the columns of a table, in order of appearance."""
+    return list(dict.fromkeys(c for t, _, c in self._cells if t == table))
+
+  def has(self, table: str, row, column) -> bool:
+    return (table, str(row), str(column)) in self._cells
+
+  def rows_csv(self) -> list[dict]:
+    """rows.csv: every number of every seed."""
+    return [
+      dict(table=t, row=r, column=c, seed=seed, value=value)
+      for (t, r, c), found in self._cells.items()
+      for seed, value in found.items()
+    ]
+
+  def tables_csv(self) -> list[dict]:
+    """tables.csv: means over seeds with their intervals."""
+    out = []
+    for table, row, column in self._cells:
+      found = interval(self(table, row, column))
+      out.append(
+        dict(table=table, row=row, column=column)
+        | dict(estimate=found[0], low=found[1], high=found[2])
+      )
+    return out
+
+
+# ---------------------------------------------------------------------------
+# Intervals and claims
+# ---------------------------------------------------------------------------
+
+
+def interval(values) -> tuple[float, float, float]:
+  """Student's t interval of the mean over seeds: (mean, low, high).
+
+  mean +- t_{S-1} * std / sqrt(S), the standard deviation with S - 1. Seeds
+  without a value (NaN) are left out; with fewer than two the ends are NaN.
 
   Args:
-    values: [S], one number a seed, S >= 2.
-    confidence: for example 0.95.
-
-  Raises:
-    UserError: fewer than two seeds.
+    values: [S], one number per seed.
   """
   values = np.asarray(values, np.float64)
-  if values.ndim != 1 or len(values) < 2:
-    raise errors.UserError(
-      f'an interval over seeds needs at least two of them, got {values.size}; '
-      "set config.seeds, such as '--config.seeds=(0,1,2,3,4)'"
-    )
-  stderr = float(values.std(ddof=1) / np.sqrt(len(values)))
-  half = stderr * float(
-    scipy.stats.t.ppf(0.5 + confidence / 2, len(values) - 1)
-  )
+  values = values[np.isfinite(values)]
+  if not len(values):
+    return math.nan, math.nan, math.nan
   mean = float(values.mean())
-  return intervals.Interval(mean, mean - half, mean + half, stderr)
+  if len(values) < 2:
+    return mean, math.nan, math.nan
+  stderr = float(values.std(ddof=1) / np.sqrt(len(values)))
+  half = stderr * float(scipy.stats.t.ppf(0.975, len(values) - 1))
+  return mean, mean - half, mean + half
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """A claim, the numbers that speak to it, and what they say.
+  """A claim, the numbers that speak to it, and the verdict.
 
   Attributes:
     claim: a sentence.
@@ -61,31 +149,42 @@ class Claim:
     kind: 'above' (the quantity is > 0), 'below' (< 0) or 'equal' (within
       +- margin).
     quantity: what was measured, with its set and sizes.
-    values: [S] one number a seed.
+    values: [S] one number per seed.
     margin: of 'equal'.
-    added: True if it was written down after numbers had been seen, on the
-      demand of a reviewer; tables say so.
+    added: True if it was written down after numbers had been seen.
     note: what the bare verdict would hide, in a few words.
+    effect: the smallest difference of interest, fixed before the runs; None
+      where none was fixed.
   """
 
   claim: str
   paper: str
   kind: str
   quantity: str
-  values: tuple[float, ...]
+  values: Sequence[float]
   margin: float = MARGIN
   added: bool = False
   note: str = ''
+  effect: float | None = None
 
   def __post_init__(self):
     if self.kind not in ('above', 'below', 'equal'):
       raise ValueError(f'unknown kind of claim {self.kind!r}')
-    object.__setattr__(self, 'values', tuple(float(v) for v in self.values))
+    if len(self.values) < 2:
+      raise errors.UserError(
+        f'an interval over seeds needs at least two of them, got '
+        f"{len(self.values)}; set config.seeds, such as '--config.seeds=(0,1)'"
+      )
 
   @property
-  def interval(self) -> intervals.Interval:
-    """95 % interval over seeds."""
-    return over_seeds(self.values)
+  def interval(self) -> tuple[float, float, float]:
+    """Estimate, low and high of the 95 % interval over seeds.
+
+    NaN throughout where a seed has no value: the others are a selection.
+    """
+    if not np.isfinite(self.values).all():
+      return math.nan, math.nan, math.nan
+    return interval(self.values)
 
   @property
   def verdict(self) -> str:
@@ -93,7 +192,7 @@ class Claim:
 
     'does not hold': the whole interval is elsewhere. Else 'undecided'.
     """
-    low, high = self.interval.low, self.interval.high
+    _, low, high = self.interval
     if self.kind == 'equal':
       inside = -self.margin < low and high < self.margin
       outside = low >= self.margin or high <= -self.margin
@@ -106,8 +205,8 @@ class Claim:
   @property
   def remark(self) -> str:
     """What goes with the verdict; '' if it says it all."""
+    _, low, high = self.interval
     parts = []
-    low, high = self.interval.low, self.interval.high
     if self.kind == 'equal' and self.verdict == HOLDS and not low <= 0 <= high:
       side = 'below' if high < 0 else 'above'
       parts.append(f'within {self.margin:g}, yet all of it {side} 0')
@@ -115,85 +214,242 @@ class Claim:
     parts += ['added after the runs'] if self.added else []
     return '; '.join(parts)
 
-  def row(self) -> dict:
+  def row(self, family: str = '') -> dict:
     """One row of claims.csv."""
-    interval = self.interval
-    return {
-      'claim': self.claim,
-      'paper': self.paper,
-      'quantity': self.quantity,
-      'kind': self.kind,
-      'estimate': interval.estimate,
-      'low': interval.low,
-      'high': interval.high,
-      'seeds': len(self.values),
-      'verdict': self.verdict,
-      'remark': self.remark,
-    }
-
-
-def claims_table(claims: Sequence[Claim]) -> str:
-  """The claims as a Markdown table."""
-  lines = [
-    '| claim | paper | measured | 95 % interval over '
-    f'{len(claims[0].values)} seeds | verdict |',
-    '|---|---|---|---|---|',
-  ]
-  lines += [
-    f'| {c.claim} | {c.paper or style.NOTHING} | {c.quantity} | '
-    f'{with_interval(c.interval, 4, signed=True)} | **{c.verdict}**'
-    + (f' ({c.remark}) |' if c.remark else ' |')
-    for c in claims
-  ]
-  return '\n'.join(lines) + '\n'
-
-
-def families(groups: Mapping[str, Sequence[Claim]]) -> str:
-  """One line for each family of claims: how many hold, do not, are open."""
-  lines = []
-  for name, claims in groups.items():
-    verdicts = [claim.verdict for claim in claims]
-    counts = style.listed(
-      f'{v} in {verdicts.count(v)}' if len(verdicts) > 1 else v
-      for v in (HOLDS, FAILS, OPEN)
-      if v in verdicts
+    estimate, low, high = self.interval
+    return dict(
+      family=family,
+      claim=self.claim,
+      paper=self.paper,
+      quantity=self.quantity,
+      kind=self.kind,
+      estimate=estimate,
+      low=low,
+      high=high,
+      effect='' if self.effect is None else self.effect,
+      seeds=len(self.values),
+      verdict=self.verdict,
+      remark=self.remark,
     )
-    of = f' of {len(verdicts)}' if len(verdicts) > 1 else ''
-    lines.append(f'* {name}: **{counts}**{of}.')
-  return '\n'.join(lines) + '\n'
 
 
-def write_claims(out: pathlib.Path, claims: Sequence[Claim]) -> None:
-  """Writes claims.csv, what the ledger of all experiments is made from."""
-  style.write_csv(out / 'claims.csv', [claim.row() for claim in claims])
+# ---------------------------------------------------------------------------
+# The experiment
+# ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """How a table of the cells is shown.
+
+  Attributes:
+    key: name of the table in the rows.
+    caption: what stands above it.
+    style: how numbers are written: digits, after '+' for signed numbers and
+      before 'm' for the mean without interval: '3', '+4', '2m'.
+    styles: {row or column: style} where one differs from the others.
+    heading: a Markdown heading above the caption; '' for none.
+  """
+
+  key: str
+  caption: str
+  style: str = '3'
+  styles: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  heading: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+  """A picture of tables, one panel each.
+
+  Attributes:
+    name: of the PNG.
+    tables: {key of a table: title of its panel}.
+    kind: 'curves' (a row is a line, columns are numbers along x) or 'dots' (a
+      row is a line of dots, one per seed, for the first column).
+    x: label of the x axis.
+    y: label of the y axis of curves.
+    minus: row that is taken from all others within a seed, so that intervals
+      are of the difference: worlds differ in level more than methods do.
+    column: of dots.
+  """
+
+  name: str
+  tables: Mapping[str, str]
+  kind: str = 'curves'
+  x: str = ''
+  y: str = ''
+  minus: str = ''
+  column: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """What is an experiment's own.
+
+  Attributes:
+    name: of its folder.
+    question: a sentence.
+    get_config: scale ('full' or 'smoke') -> settings.
+    measure: (config, workdir) -> Rows of `config.seed`.
+    claims: (config, Results) -> {family: [Claim]}; a family '' has no name.
+    tables: shown in the README, in this order.
+    figures: drawn from the same cells.
+    shared: experiments of one world share the work directory
+      runs/SHARED_SCALE.
+  """
+
+  name: str
+  question: str
+  get_config: Callable[..., Any]
+  measure: Callable[..., Rows]
+  claims: Callable[..., Mapping[str, Sequence[Claim]]]
+  tables: Sequence[Table]
+  figures: Sequence[Figure] = ()
+  shared: str = 'observations'
+
+
+# ---------------------------------------------------------------------------
+# Text
+# ---------------------------------------------------------------------------
+
+
+def number(value: float, digits: int = 3, signed: bool = False) -> str:
+  """'0.769' or '+0.006', with a true minus; a dash where there is no value."""
+  if not math.isfinite(value):
+    return NOTHING
+  text = f'{value:.{digits}f}'
+  if not float(text):
+    return text.lstrip('-')  # no '-0.000'
+  return ('+' if signed and value > 0 else '') + text.replace('-', MINUS)
 
 
 def with_interval(
-  interval: intervals.Interval, digits: int = 3, signed: bool = False
+  estimate: float, low: float, high: float, style: str = '3'
 ) -> str:
-  """'0.512 [0.498, 0.526]'."""
-  write = style.signed if signed else style.number
-  ends = style.interval(interval.low, interval.high, digits, write)
-  return f'{write(interval.estimate, digits)} {ends}'
+  """'0.512 [0.498, 0.526]'; see `Table.style`."""
+  signed, digits = style.startswith('+'), int(style.strip('+m'))
+  text = number(estimate, digits, signed)
+  if style.endswith('m') or not (math.isfinite(low) and math.isfinite(high)):
+    return text
+  ends = f',{GLUE}'.join(number(x, digits, signed) for x in (low, high))
+  return f'{text} [{ends}]'
 
 
-def cell(values: Sequence[float], digits: int = 3, signed: bool = True) -> str:
-  """A mean over seeds with its interval, for a table: [S] -> text."""
-  return with_interval(over_seeds(values), digits, signed)
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
   """A Markdown table of texts."""
   lines = [header, ['---'] * len(header), *rows]
   return ''.join('| ' + ' | '.join(map(str, line)) + ' |\n' for line in lines)
 
 
-def by_seed(results: Mapping[int, Mapping], *path: str) -> np.ndarray:
-  """[S, ...] the value at a path of each seed's result, in order of seeds."""
+def table_text(table: Table, cells: Sequence[Mapping[str, str]]) -> str:
+  """A table from the rows of tables.csv."""
+  mine = [c for c in cells if c['table'] == table.key]
+  if not mine:
+    return ''
+  found = {
+    (c['row'], c['column']): [
+      float(c[k]) if c[k] not in ('', None) else math.nan
+      for k in ('estimate', 'low', 'high')
+    ]
+    for c in mine
+  }
+  columns = list(dict.fromkeys(c['column'] for c in mine))
+  lines = []
+  for row in dict.fromkeys(c['row'] for c in mine):
+    texts = [
+      with_interval(
+        *found.get((row, column), [math.nan] * 3),
+        table.styles.get(row) or table.styles.get(column, table.style),
+      )
+      for column in columns
+    ]
+    lines.append([row, *texts])
+  heading = f'{table.heading}\n\n' if table.heading else ''
+  return f'{heading}{table.caption}\n\n{markdown(["", *columns], lines)}'
 
-  def at(result):
-    for key in path:
-      result = result[key]
-    return result
 
-  return np.array([at(results[seed]) for seed in sorted(results)], np.float64)
+def claims_text(rows: Sequence[Mapping[str, str]]) -> str:
+  """The claims of claims.csv: one line per family, then a table of each."""
+  families: dict[str, list] = {}
+  for row in rows:
+    families.setdefault(row['family'], []).append(row)
+  lines = []
+  for name, claims in families.items():
+    verdicts = [claim['verdict'] for claim in claims]
+    counts = [
+      f'{v} in {verdicts.count(v)}' if len(verdicts) > 1 else v
+      for v in (HOLDS, FAILS, OPEN)
+      if v in verdicts
+    ]
+    *first, last = counts
+    text = f'{", ".join(first)} and {last}' if first else last
+    of = f' of {len(verdicts)}' if len(verdicts) > 1 else ''
+    lines += [f'* {name}: **{text}**{of}.'] if name else []
+  header = ['claim', 'paper', 'measured']
+  header += [f'95 % interval over {rows[0]["seeds"]} seeds', 'verdict']
+  table = markdown(
+    header,
+    [
+      [
+        row['claim'],
+        row['paper'] or NOTHING,
+        row['quantity'],
+        with_interval(*_ends(row), '+4'),
+        verdict_text(row),
+      ]
+      for row in rows
+    ],
+  )
+  return '\n'.join(lines) + ('\n\n' if lines else '') + table
+
+
+def _ends(row: Mapping[str, str]) -> list[float]:
+  return [float(row[key]) for key in ('estimate', 'low', 'high')]
+
+
+def verdict_text(row: Mapping[str, str]) -> str:
+  """'**holds** (remark)'."""
+  return f'**{row["verdict"]}**' + (
+    f' ({row["remark"]})' if row['remark'] else ''
+  )
+
+
+def ledger_text(claims: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
+  """The ledger of all claims: {experiment: rows of its claims.csv}."""
+  return markdown(
+    ('claim', 'paper', 'here, 95 % interval over seeds', 'verdict', ''),
+    [
+      (
+        row['claim'],
+        row['paper'] or NOTHING,
+        f'{row["quantity"]}: {with_interval(*_ends(row), "+4")}, '
+        f'{row["seeds"]} seeds',
+        verdict_text(row),
+        f'[{name}]({name}/README.md)',
+      )
+      for name, rows in claims.items()
+      for row in rows
+    ],
+  )
+
+
+# ---------------------------------------------------------------------------
+# Files
+# ---------------------------------------------------------------------------
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
+  """Writes rows that all have the columns of the first one."""
+  with path.open('w', newline='', encoding='utf-8') as file:
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def read_csv(path: pathlib.Path) -> list[dict[str, str]]:
+  """Rows of a CSV file; none if there is no such file."""
+  if not path.exists():
+    return []
+  with path.open(newline='', encoding='utf-8') as file:
+    return list(csv.DictReader(file))

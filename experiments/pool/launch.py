@@ -1,132 +1,176 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The command of an accuracy experiment: seeds -> results -> report.
+"""The command of an experiment: seeds -> rows -> claims, tables, figures.
 
   python -m experiments.NAME.run [--workdir=FOLDER] [--config.scale=smoke] ...
 
 Each seed is measured by a process of its own, on a core of its own: at this
 size one program does not fill two cores. What is finished is kept, and the same
-command goes on. All experiments may share one work directory, and then share
+command goes on. Experiments of one world share a work directory, and with it
 their worlds and members.
 """
 
-import contextlib
+import ast
 import functools
-import importlib
 import importlib.util
 import os
 import pathlib
-import re
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 
-from warm_jax import errors, files, main, pipeline
+import jax
+from absl import logging
+
+from experiments.pool import evidence, figures
+from warm_jax import compile_cache, errors, pipeline
+from warm_jax import workdir as workdir_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MEASURE = 'measure'
 
 
-def run(argv: list[str], file: str, shared: str = 'observations') -> int:
-  """Runs an experiment. Returns the exit code.
-
-  The folder of run.py also holds measure.py, with measure(config, workdir) ->
-  JSON-able dict of one seed (`config.seed`), and report.py, with write(out
-  folder, config, {seed: that dict}) -> Markdown text. They are imported here
-  and not by run.py: jax reads where programs are kept when it is imported.
+def run(experiment: evidence.Experiment, argv: list[str]) -> int:
+  """Runs an experiment, or with --stage=measure its seeds alone.
 
   Args:
+    experiment: see there.
     argv: command line, argv[0] is the program.
-    file: run.py of the experiment; its `get_config(scale)` gives the settings.
-    shared: name of the default work directory, runs/SHARED_SCALE; experiments
-      of one world have one.
+
+  Returns:
+    The exit code.
   """
-  return main.guarded(
-    lambda: _run(argv, pathlib.Path(file).resolve(), shared),
-    'the same command continues where it stopped',
-  )
-
-
-def _run(argv, file: pathlib.Path, shared: str) -> int:
-  name = file.parent.name
-  argv = joined(argv)
-  scale = 'full'
-  for arg in argv[1:]:
-    found = re.fullmatch(r'--?config\.scale=(.*)', arg)
-    scale = found.group(1) if found else scale
-  if not any(re.match(r'--?workdir(=|$)', arg) for arg in argv[1:]):
-    argv = [*argv, f'--workdir={ROOT / "runs" / f"{shared}_{scale}"}']
-  argv = [argv[0], f'--config={file}:{scale}', *argv[1:]]
-  config, workdir, stage = main.parse(argv)
-  main.prepare_process(config.runtime.compile_cache)
-  workdir = pathlib.Path(workdir).expanduser().resolve()
-  seeds = tuple(config.seeds)
-  if len(set(seeds)) < len(seeds):
-    raise errors.UserError(f'config.seeds is {seeds}: name each seed once')
-  if len(seeds) < 2 and stage is None:
-    raise errors.UserError(
-      f'config.seeds is {seeds}: an interval over seeds needs at least two'
-    )
-  if stage is not None:  # a worker, or a user who wants one seed
-    if stage != MEASURE:
-      raise errors.UserError(f'unknown stage {stage!r}; known: {MEASURE}')
-    for seed in seeds:
-      _measure(config, workdir, name, seed)
-    return 0
-  num_workers = _num_workers(config.runtime.workers, len(seeds))
-  if num_workers > 1:
-    _measure_apart(argv, file, seeds, num_workers)
-  records = {seed: _measure(config, workdir, name, seed) for seed in seeds}
-  out = workdir / 'reports' / name
-  out.mkdir(parents=True, exist_ok=True)
-  report = importlib.import_module(f'experiments.{name}.report')
-  text = report.write(out, config, {s: r['result'] for s, r in records.items()})
-  seconds = {s: r['seconds'] for s, r in records.items()}
-  text += '\n' + _time_line(workdir, seconds, num_workers)
-  (out / 'table.md').write_text(text, encoding='utf-8')
-  files.write_record(
-    out / 'results.json',
-    {'config': config.to_dict(), 'seconds': seconds}
-    | {'seeds': {s: r['result'] for s, r in records.items()}},
-  )
-  print(text)
-  print(f'written to {out}')
+  try:
+    config, workdir, stage = parse(experiment, argv)
+    _prepare(config.runtime.compile_cache)
+    seeds = tuple(config.seeds)
+    workers = _num_workers(config.runtime.workers, len(seeds))
+    if stage is None and workers > 1:
+      _measure_apart(experiment.name, argv[1:], seeds, workers)
+    records = {s: measured(experiment, config, workdir, s) for s in seeds}
+    if stage is None:
+      report(experiment, config, workdir, records)
+  except errors.UserError as e:
+    print(f'error: {e}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('stopped; the same command continues', file=sys.stderr)
+    return 130
   return 0
 
 
-def joined(argv: list[str]) -> list[str]:
-  """The command line with every `--flag value` as `--flag=value`."""
-  out = argv[:1]
+def parse(experiment: evidence.Experiment, argv: list[str]):
+  """Settings, work directory and stage of a command line.
+
+  Raises:
+    UserError: an unknown flag, field, stage or scale, or a bad value.
+  """
+  flags, fields = {}, {}
   for arg in argv[1:]:
-    if out[1:] and re.match(r'--?[^=]+$', out[-1]) and not arg.startswith('-'):
-      out[-1] += f'={arg}'
-    else:
-      out.append(arg)
-  return out
+    name, given, value = arg.removeprefix('-').removeprefix('-').partition('=')
+    if not arg.startswith('-') or not given:
+      raise errors.UserError(f'{arg!r} is not of the form --flag=value')
+    is_field = name.startswith('config.')
+    (fields if is_field else flags)[name.removeprefix('config.')] = value
+  scale = fields.pop('scale', 'full')
+  try:
+    config = experiment.get_config(scale)
+    config.update_from_flattened_dict(
+      {k: _value(v, config, k) for k, v in fields.items()}
+    )
+  except (KeyError, TypeError, ValueError, AttributeError) as e:
+    raise errors.UserError(f'bad setting: {e}') from e
+  workdir = flags.pop('workdir', f'{ROOT}/runs/{experiment.shared}_{scale}')
+  stage = flags.pop('stage', None)
+  if stage not in (None, 'measure'):
+    raise errors.UserError(f'unknown stage {stage!r}; known: measure')
+  if flags:
+    raise errors.UserError(
+      f'unknown flag --{next(iter(flags))}; known: --workdir, --stage, --config.*'
+    )
+  seeds = tuple(config.seeds)
+  if len(set(seeds)) < max(len(seeds), 2 if stage is None else 1):
+    raise errors.UserError(
+      f'config.seeds is {seeds}: name each seed once, and at least two for an '
+      'interval over seeds'
+    )
+  return config, pathlib.Path(workdir).expanduser().resolve(), stage
 
 
-def _measure(config, workdir, name: str, seed: int) -> Mapping:
-  """The record of one seed, measured or found."""
+def _value(text: str, config, name: str):
+  # Raises for a field that is not there.
+  old = functools.reduce(lambda part, key: part[key], name.split('.'), config)
+  return text if isinstance(old, str) else ast.literal_eval(text)
+
+
+def _prepare(cache: str) -> None:
+  """The compilation cache, and no log lines of libraries."""
+  logging.set_verbosity(logging.FATAL)
+  if cache != 'off':
+    folder = cache or compile_cache.default_folder()
+    jax.config.update('jax_compilation_cache_dir', folder)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
+
+
+def measured(experiment, config, workdir: pathlib.Path, seed: int) -> dict:
+  """The record of one seed, measured or found: its rows and seconds."""
   with config.unlocked():
     config.seed = seed
 
   def function(run):
-    module = importlib.import_module(f'experiments.{name}.measure')
-    return module.measure(run.config, workdir) | {
-      'summary': f'seed {seed}, {name}'
-    }
+    rows = experiment.measure(run.config, workdir).cells()
+    return {'rows': rows, 'summary': f'seed {seed}, {experiment.name}'}
 
-  sections = sorted(k for k in config if k not in ('runtime', 'seeds', 'scale'))
-  stage = pipeline.Stage(name, function, (), tuple(sections))
-  folder = workdir / f'seed_{seed}' / 'results'
-  pipeline.run(config, folder / name, stages=[stage])
-  return files.read_record(folder / name / name / 'result.json')
+  sections = [k for k in config if k not in ('runtime', 'seeds', 'scale')]
+  stage = pipeline.Stage(experiment.name, function, (), tuple(sorted(sections)))
+  folder = workdir / f'seed_{seed}' / 'results' / experiment.name
+  pipeline.run(config, folder, stages=[stage])
+  return workdir_lib.read_json(folder / experiment.name / 'result.json')
+
+
+def report(experiment, config, workdir: pathlib.Path, records) -> None:
+  """Writes rows.csv, tables.csv, claims.csv and figures into reports/NAME."""
+  out = workdir / 'reports' / experiment.name
+  out.mkdir(parents=True, exist_ok=True)
+  results = evidence.Results(
+    {seed: record['result']['rows'] for seed, record in records.items()}
+  )
+  claims = experiment.claims(config, results)
+  evidence.write_csv(out / 'rows.csv', results.rows_csv())
+  minutes = sum(record['seconds'] for record in records.values()) / 60
+  took = dict(table='time', row='minutes of one core, all seeds')
+  took |= dict(column='this experiment', estimate=minutes, low='', high='')
+  evidence.write_csv(out / 'tables.csv', [*results.tables_csv(), took])
+  evidence.write_csv(
+    out / 'claims.csv',
+    [c.row(family) for family, part in claims.items() for c in part],
+  )
+  for figure in experiment.figures:
+    figures.draw(figure, results, out)
+  print(readme_part(experiment, out))
+  print(f'written to {out}')
+
+
+def readme_part(experiment: evidence.Experiment, folder: pathlib.Path) -> str:
+  """Claims, tables and figures of a folder with claims.csv and tables.csv."""
+  cells = evidence.read_csv(folder / 'tables.csv')
+  parts = [evidence.claims_text(evidence.read_csv(folder / 'claims.csv'))]
+  parts += [evidence.table_text(table, cells) for table in experiment.tables]
+  parts.append(evidence.table_text(evidence.Table('time', 'Time:', '0m'), cells))
+  parts += [
+    f'![{path.stem.replace("_", " ")}](results/{path.name})'
+    for path in sorted(folder.glob('*.png'))
+  ]
+  return '\n\n'.join(part.strip('\n') for part in parts if part) + '\n'
+
+
+# ---------------------------------------------------------------------------
+# Processes
+# ---------------------------------------------------------------------------
 
 
 def _num_workers(wanted: int, num_seeds: int) -> int:
   if not wanted:
-    # Seeds share an accelerator badly; its plugin tells that there is one.
+    # Seeds share an accelerator badly; its plugin shows that there is one.
     plugins = ('jax_plugins', 'libtpu')
     accelerated = any(importlib.util.find_spec(name) for name in plugins)
     wanted = 1 if accelerated else len(_cores())
@@ -134,7 +178,6 @@ def _num_workers(wanted: int, num_seeds: int) -> int:
 
 
 def _cores() -> list[int]:
-  """Numbers of the cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return sorted(os.sched_getaffinity(0))
   return list(range(os.cpu_count() or 1))
@@ -145,67 +188,38 @@ def _pin(core: int) -> None:
     os.sched_setaffinity(0, {core})
 
 
-def _measure_apart(argv, file: pathlib.Path, seeds, num_workers: int) -> None:
+def _measure_apart(name: str, given, seeds, num_workers: int) -> None:
   """Measures seeds in processes, `num_workers` at a time, a core for each.
 
   Raises:
     UserError: one of them failed; the others are stopped.
   """
-  module = '.'.join(file.relative_to(ROOT).with_suffix('').parts)
-  given = [a for a in argv[2:] if not re.match(r'--?config\.seeds', a)]
-  environment = os.environ | {
-    'PYTHONPATH': os.pathsep.join(
-      filter(None, (str(ROOT), os.environ.get('PYTHONPATH')))
-    )
-  }
   cores = _cores()
   waiting, running = list(seeds), {}
   try:
     while waiting or running:
       while waiting and len(running) < num_workers:
-        seed = waiting.pop(0)
         worker = next(w for w in range(num_workers) if w not in running)
-        core = cores[worker % len(cores)]
-        command = [
-          *(sys.executable, '-m', module, *given),
-          *(f'--config.seeds=({seed},)', f'--stage={MEASURE}'),
-        ]
         running[worker] = subprocess.Popen(
-          command,
+          [
+            *(sys.executable, '-m', f'experiments.{name}.run', *given),
+            *(f'--config.seeds=({waiting.pop(0)},)', '--stage=measure'),
+          ],
           cwd=ROOT,
-          env=environment,
-          preexec_fn=functools.partial(_pin, core),
+          env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path[:1] + [str(ROOT)])},
+          preexec_fn=functools.partial(_pin, cores[worker % len(cores)]),
         )
       time.sleep(0.2)
       for worker, process in list(running.items()):
-        code = process.poll()
-        if code is not None:
+        if process.poll() is not None:
           del running[worker]
-          if code:
+          if process.returncode:
             raise errors.UserError(
               'a seed could not be measured, see above; the same command '
               'continues where it stopped'
             )
   finally:
     for process in running.values():
-      with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
+      process.terminate()
     for process in running.values():
       process.wait()
-
-
-def _time_line(workdir, seconds: Mapping[int, float], num_workers: int) -> str:
-  """What it took: of this experiment, and of the members it rests on."""
-  total = 0.0
-  for path in workdir.glob('seed_*/*/**/result.json'):
-    if 'results' not in path.relative_to(workdir).parts:
-      # Loops inside a stage write results of their own, which have no time.
-      total += files.read_record(path).get('seconds', 0.0)
-  clock, mine = pipeline.clock, sum(seconds.values())
-  return (
-    f'Time: {clock(mine)} of one core, so about {clock(mine / num_workers)} '
-    f'with {num_workers} seeds at once, for what had not been left finished by '
-    'other launches; training that this experiment was the first to need is part '
-    'of it. All that is kept in the work directory, of this experiment and of '
-    f'those that share it: {clock(total)} of one core.\n'
-  )

@@ -14,17 +14,18 @@ import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 
-from experiments.pool import arms, settings
-from warm_jax import config as config_lib
-from warm_jax import files, members, merging, scoring
+from experiments.pool import arms, evidence, settings
+from warm_jax import members, merging, scoring, workdir
 from warm_jax.data import encoding
-from warm_jax.evaluation import accuracy
+from warm_jax.evaluation import accuracy, interpolation
 from warm_jax.models import reward_model
 
 # Reported, in this order; `selection` ranks and chooses and is never reported.
-SETS = ('train_swapped', 'train_clean', 'test', 'ood')
+SETS = tuple(evidence.SETS)
 
 
 def pairs_of(arm: arms.Arm, split: str) -> encoding.Preferences:
@@ -96,20 +97,13 @@ def cached(
 
 
 def _fingerprint(pairs: encoding.Preferences, key) -> str:
-  """Of the rows that are scored, and of how the models were made."""
+  """A digest of the rows that are scored and of how the models were made."""
   batch = pairs.batch(np.arange(len(pairs)))
   digest = hashlib.blake2b(digest_size=16)
   for array in (*batch.values(), pairs.flipped):
     digest.update(np.ascontiguousarray(array).tobytes())
-  digest.update(json.dumps(files.jsonable(key), sort_keys=True).encode())
+  digest.update(json.dumps(workdir.jsonable(key), sort_keys=True).encode())
   return digest.hexdigest()
-
-
-def _own_settings(config) -> dict:
-  """Fields that the experiment has added to those of the shared world."""
-  shared = settings.get_config(config.scale)
-  plain = config_lib.plain(config)
-  return {k: v for k, v in plain.items() if k not in shared}
 
 
 def of_stack(
@@ -122,14 +116,17 @@ def of_stack(
   """Scores of models made from an arm: {set: [M, 2, N]}.
 
   Args:
-    arm: where they belong; the scores are kept beside it under `name`.
+    arm: the scores are kept beside it under `name`.
     name: one name, one way to make them.
     make: () -> params [M, ...]; called only if a score is missing.
     sets: names of sets; None: all that the arm has, and 'selection'.
     key: what the making depends on, beside the arm; None: all settings that
       the experiment has added. With another key it is scored anew.
   """
-  key = _own_settings(arm.base.config) if key is None else key
+  if key is None:
+    config = arm.base.config
+    shared = settings.get_config(config.scale)
+    key = {k: v for k, v in config.to_dict().items() if k not in shared}
   stack = functools.cache(make)
   sets = sets_of(arm, selection=True) if sets is None else tuple(sets)
   out = {}
@@ -149,37 +146,96 @@ def of_members(arm: arms.Arm, step: int | None = None, sets=None):
   return of_stack(arm, f'members_{step}', lambda: arm.at(step), sets, key=step)
 
 
+def uniform(stack, groups: Iterable[Sequence[int]]):
+  """[G, ...] averages of groups of members."""
+  return members.stack(
+    [
+      merging.uniform(jax.tree.map(lambda x, g=g: x[np.array(g)], stack))
+      for g in groups
+    ]
+  )
+
+
 def of_merges(
   arm: arms.Arm,
   name: str,
   groups: Sequence[Sequence[int]],
   sets: Iterable[str] | None = None,
 ) -> dict[str, np.ndarray]:
-  """Scores of uniform averages of groups of members: {set: [G, 2, N]}.
+  """Scores of uniform averages of groups of members: {set: [G, 2, N]}."""
+  key = [[int(m) for m in group] for group in groups]
+  return of_stack(arm, name, lambda: uniform(arm.params, groups), sets, key=key)
+
+
+def of_lines(
+  arm: arms.Arm, name: str, lines, ends=None, sets=None
+) -> dict[str, list[np.ndarray]]:
+  """Scores along lines between two models: {set: [[L, 2, N] of each line]}.
 
   Args:
-    arm: the members.
-    name: of this choice of groups.
-    groups: [G] lists of member numbers.
+    arm: the models.
+    name: see `of_stack`.
+    lines: (first end, second end, lambdas [L] from 0 to 1) of each line.
+    ends: {set: [E, 2, N]} scores of the ends and a function that gives their
+      params [E, ...]; None: the members.
     sets: see `of_stack`.
   """
+  sets = sets_of(arm) if sets is None else sets
+  alone, make_ends = ends or (of_members(arm, sets=sets), lambda: arm.params)
+  points = [(i, j, lam) for i, j, lams in lines for lam in lams[1:-1]]
 
   def make():
-    params = arm.params
-    return members.stack(
-      [
-        merging.uniform(jax.tree.map(lambda x, g=g: x[np.array(g)], params))
-        for g in groups
-      ]
+    first, second, lams = map(np.array, zip(*points))
+    stack = make_ends()
+    return _lerp(
+      jax.tree.map(lambda x: x[first], stack),
+      jax.tree.map(lambda x: x[second], stack),
+      jnp.asarray(lams, jnp.float32),
     )
 
-  key = [[int(m) for m in group] for group in groups]
-  return of_stack(arm, name, make, sets, key=key)
+  inside = of_stack(arm, name, make, sets)
+  out = {split: [] for split in sets}
+  for split in sets:
+    taken = 0
+    for i, j, lams in lines:
+      count = len(lams) - 2
+      inner = inside[split][taken : taken + count]
+      taken += count
+      whole = [alone[split][[i]], inner, alone[split][[j]]]
+      out[split].append(np.concatenate(whole))
+  return out
+
+
+@jax.jit
+def _lerp(a, b, lams):
+  return jax.vmap(merging.lerp)(a, b, lams)
+
+
+def along(line: np.ndarray, lambdas) -> dict:
+  """Accuracies and losses along a line; see `interpolation.path_metrics`."""
+  return interpolation.path_metrics(line[:, 0], line[:, 1], lambdas=lambdas)
+
+
+def ranking(found: np.ndarray) -> list[int]:
+  """Members by accuracy [M], best first; of equal ones the first-numbered."""
+  return np.argsort(-np.asarray(found), kind='stable').tolist()
+
+
+def ranked(arm: arms.Arm) -> list[int]:
+  """Members by accuracy on the selection split, best first."""
+  found = of_members(arm, sets=('selection',))['selection']
+  return ranking(accuracies(found))
 
 
 def all_pairs(num_members: int) -> list[tuple[int, int]]:
   """All M (M - 1) / 2 pairs of members."""
   return list(itertools.combinations(range(num_members), 2))
+
+
+def vectors(stack) -> np.ndarray:
+  """All weights of each model in a row: leaves [E, ...] -> [E, P] float64."""
+  leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(stack)]
+  return np.concatenate([x.reshape(len(x), -1) for x in leaves], axis=1)
 
 
 def ensembles(
@@ -213,6 +269,13 @@ def accuracies(scores: np.ndarray) -> np.ndarray:
   return correct(scores).mean(axis=-1)
 
 
-def losses(scores: np.ndarray) -> np.ndarray:
-  """[..., 2, N] -> [...] Bradley-Terry loss."""
-  return accuracy.bradley_terry(scores[..., 0, :], scores[..., 1, :])
+def correlation(first, second) -> float:
+  """Spearman's; 0 where one of the two does not vary."""
+  if np.ptp(first) == 0 or np.ptp(second) == 0:
+    return 0.0
+  return float(scipy.stats.spearmanr(first, second).statistic)
+
+
+def by_set(sets: Iterable[str], function: Callable[[str], object]) -> dict:
+  """{name of a set in tables: function(set)}."""
+  return {evidence.SETS[split]: function(split) for split in sets}

@@ -3,14 +3,57 @@
 
   python -m experiments.smoothness.run
 
-from the root of the repository; `--config.scale=smoke` is the same road in
-minutes, `--workdir` the folder that experiments share. Nothing is trained
-beside the members that experiments share.
+from the root of the repository; `--config.scale=smoke` takes minutes. Nothing
+is trained beside the members that experiments share.
 """
 
+import dataclasses
+import functools
 import sys
 
-from experiments.pool import launch, settings
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.pool import arms, evidence, launch, scores, settings
+from experiments.smoothness import edits
+from warm_jax import errors, members
+from warm_jax.data import encoding
+from warm_jax.models import reward_model
+from warm_jax.stages import preferences, world
+
+SETS = {s: evidence.SETS[s] for s in ('test', 'ood')}
+LEVELS = ('0.25', '0.00')
+CLAIMED = '0.25'  # the level that the claims are about
+# Cells: an edit, the responses whose utility it keeps or changes, and words. A
+# post that loses a verb loses a fact, which matters to a summary that names it.
+KEEPING = {
+  'other_owner': ('other_owner', 'my ↔ our, one sentence of the post'),
+  'no_owner': ('no_owner', 'my or our left out, one sentence of the post'),
+  'fact_unnamed': (
+    *('no_verb', 'verb left out of the post, fact in neither summary'),
+  ),
+  'order': ('order', 'two phrases of the summary change places'),
+}
+# Edits of the summary alone. Training fixes a reward up to an amount for each
+# post, so what an edited post does to a single reward says nothing: its
+# measure is the margin, where both responses have the same post.
+MATTERING = {
+  'no_word': ('no_word', 'word left out of the summary'),
+  'other_verb': ('other_verb', 'the other verb in the summary'),
+}
+OF_POST = ('other_owner', 'no_owner', 'fact_unnamed')
+METHODS = {
+  'single': 'single, mean of all',
+  'single_best': 'single, best',
+  'ens_2': 'ENS of the best 2',
+  'ens_couples': 'ENS of 2, mean of couples',
+  'ens': 'ENS of all',
+  'warm_2': 'WARM of the best 2',
+  'warm_couples': 'WARM of 2, mean of couples',
+  'warm': 'WARM of all',
+}
+REMARK = 'Remark 5, argued'
 
 
 def get_config(scale: str = ''):
@@ -25,5 +68,461 @@ def get_config(scale: str = ''):
   return config
 
 
+def check(config) -> None:
+  """Raises UserError for settings that the claims cannot do with."""
+  if CLAIMED not in [f'{level:.2f}' for level in config.levels]:
+    raise errors.UserError(
+      f'config.levels is {config.levels} and lacks {CLAIMED}, which the claims '
+      'are about; add it'
+    )
+  if len(set(config.noise_sizes)) < 2:
+    raise errors.UserError(
+      f'config.noise_sizes is {config.noise_sizes}; name two sizes or more, the '
+      'claims are about the second smallest'
+    )
+  if min(config.num_pairs, config.noise_draws) < 1:
+    raise errors.UserError(
+      f'config.num_pairs is {config.num_pairs} and config.noise_draws '
+      f'{config.noise_draws}; set both to 1 or more'
+    )
+
+
+def _noise_name(size: float) -> str:
+  return f'noise on embeddings, {100 * size:g} %'
+
+
+def _middle(config) -> str:
+  """The noise that claims are about: the second smallest."""
+  return _noise_name(sorted(config.noise_sizes)[1])
+
+
+def measure(config, workdir) -> evidence.Rows:
+  """One seed."""
+  check(config)
+  base, rows = arms.Base(config, workdir), evidence.Rows()
+  for level in config.levels:
+    arm = arms.swapped_arm(base, level)
+    models = Models(arm.config.members, tuple(scores.ranked(arm)[:2]))
+    stack = functools.cache(lambda: models.stack(arm.params))  # noqa: B023
+    for split in SETS:
+      key = f'{split}_{level:.2f}'
+      _set(rows, key, arm, config, split, models, stack)
+  return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+  """Which members, merges and ensembles are compared.
+
+  Attributes:
+    size: M members.
+    best: the best two on the selection split.
+  """
+
+  size: int
+  best: tuple[int, int]
+
+  @property
+  def couples(self) -> list[tuple[int, int]]:
+    """Disjoint pairs: each member in one, so that none counts twice."""
+    return [(i, i + 1) for i in range(0, self.size - 1, 2)]
+
+  def stack(self, params):
+    """[K, ...]: members, all merged, the best two merged, the couples."""
+    merged = scores.uniform(
+      params, [range(self.size), self.best, *self.couples]
+    )
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), params, merged)
+
+  def rewards(self, raw: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of the stack [K, 2, N] -> {method: [G, 2, N]}.
+
+    A method with several models (G > 1) is judged by their mean.
+    """
+    alone, merged = raw[: self.size], raw[self.size :]
+    return {
+      'single': alone,
+      'single_best': alone[[self.best[0]]],
+      'ens': scores.ensembles(alone, [range(self.size)]),
+      'ens_2': scores.ensembles(alone, [self.best]),
+      'ens_couples': scores.ensembles(alone, self.couples),
+      'warm': merged[:1],
+      'warm_2': merged[1:2],
+      'warm_couples': merged[2:],
+    }
+
+
+def _set(rows, key, arm, config, split: str, models: Models, stack) -> None:
+  """All cells of one set of pairs."""
+  pairs = arm.base.pairs(split)
+  pairs = pairs.select(np.arange(min(config.num_pairs, len(pairs))))
+  texts = preferences.read_rows(arm.base.run, split)
+  texts = [texts[i] for i in pairs.rows]
+  posts = [row['prompt'] for row in texts]
+  summaries = [[row[side] for row in texts] for side in ('chosen', 'rejected')]
+
+  def encoded(of_posts, of_summaries) -> encoding.Preferences:
+    sides = []
+    for p, s in zip(of_posts, of_summaries):
+      tokens, fits = encoding.encode(
+        world.tokenizer(arm.base.run), p, s, pairs.chosen.length
+      )
+      assert fits.all()  # no edit makes a text longer
+      sides.append(tokens)
+    return dataclasses.replace(pairs, chosen=sides[0], rejected=sides[1])
+
+  def kept(name, compute):
+    # The number of pairs is in the name: other sizes are other numbers.
+    path = arm.folder / 'scores' / f'smoothness_{name}.{split}_{len(pairs)}.npz'
+    found = scores.cached(path, lambda: {'scores': compute()})
+    return models.rewards(found['scores'])
+
+  plain = encoded([posts, posts], summaries)
+  assert (plain.chosen.ids == pairs.chosen.ids).all()
+  before = kept('plain', lambda: scores.score(stack(), arm.base.shape, plain))
+  cells = {}
+  for name in edits.EDITS:
+    new_posts, new_summaries, applies, change = edits.edited(
+      name, posts, summaries, f'{config.seed}/smoothness/{split}'
+    )
+    after = kept(
+      name,
+      lambda p=new_posts, s=new_summaries: scores.score(
+        stack(), arm.base.shape, encoded(p, s)
+      ),
+    )
+    together = name in edits.OF_POST
+    for edit, words in KEEPING.values():
+      if edit == name:
+        where = applies & (change == 0)
+        cells[words] = _cell(before, after, where, together)
+    for edit, words in MATTERING.values():
+      if edit == name:
+        where = applies & (change != 0)
+        cells[words] = _cell(before, after, where, together, change)
+  table = np.asarray(arm.base.starts['backbone']['embed']['embedding'][-1])
+  rms = float(np.sqrt(np.mean(np.square(table, dtype=np.float64))))
+  everywhere = np.ones((2, len(pairs)), bool)
+  for size in sorted(config.noise_sizes):
+    drawn = []
+    for draw in range(config.noise_draws):
+      after = kept(
+        f'noise_{size:g}_{draw}',
+        lambda size=size, draw=draw: noisy_scores(
+          stack(), arm.base.shape, plain, size * rms, (config.seed, draw)
+        ),
+      )
+      drawn.append(_cell(before, after, everywhere, together=True))
+    cells[_noise_name(size)] = {
+      name: np.mean([d[name] for d in drawn]) for name in drawn[0]
+    }
+  _tables(rows, key, before, cells, _middle(config))
+  rows.add('sizes', f'pairs of texts, {SETS[split]}', 'number', len(pairs))
+
+
+def _cell(before, after, where, together, change=None) -> dict:
+  """Mean over the models of each method of `compare`, and the comparisons."""
+  count = where.all(axis=0).sum() if together else where.sum()
+  out = {('comparisons', ''): float(count)}
+  for method in before:
+    found = compare(before[method], after[method], where, together, change)
+    out |= {(k, method): float(np.mean(v)) for k, v in found.items()}
+  return out
+
+
+def _tables(rows, key: str, before, cells, middle: str) -> None:
+  """Rows of one level and set: `change`, `share` and `summary`."""
+  shown = {'single': 'single', 'ens': 'ENS', 'warm': 'WARM'}
+  keeping = [words for _, words in KEEPING.values()]
+  mattering = [words for _, words in MATTERING.values()]
+  post = [KEEPING[name][1] for name in OF_POST]
+  for words, cell in sorted(cells.items(), key=lambda c: c[0] in mattering):
+    share = 'agreement' if words in mattering else 'flips'
+    row = f'{words} (utility {"changes" if words in mattering else "stays"})'
+    rows.add(f'change_{key}', row, 'comparisons', cell['comparisons', ''])
+    for method, name in shown.items():
+      rows.add(f'change_{key}', row, name, cell['margin_change', method])
+      rows.add(f'share_{key}', row, name, cell[share, method])
+    for method in ('single', 'ens'):
+      less = less_by(*(cell['margin_change', m] for m in ('warm', method)))
+      rows.add(f'change_{key}', row, f'WARM / {shown[method]}', less)
+    less = less_by(*(cell['change', m] for m in ('warm', 'single')))
+    rows.add(
+      f'change_{key}',
+      row,
+      'WARM / single, reward',
+      np.nan if words in post else less,
+    )
+    difference = cell[share, 'warm'] - cell[share, 'single']
+    rows.add(f'share_{key}', row, 'WARM − single', difference)
+  for method, name in METHODS.items():
+
+    def over(words, quantity, method=method):
+      return np.mean([cells[w][quantity, method] for w in words])
+
+    stays, changes = (over(w, 'margin_change') for w in (keeping, mattering))
+    rows.line(
+      f'summary_{key}',
+      name,
+      {
+        'accuracy': scores.accuracies(before[method]),
+        'change, utility stays': stays,
+        middle: cells[middle]['margin_change', method],
+        'flips': over(keeping, 'flips'),
+        'change, utility changes': changes,
+        'right sign': over(mattering, 'agreement'),
+        'ratio': less_by(changes, stays) + 1,
+      },
+    )
+
+
+@functools.partial(jax.jit, static_argnames='shape')
+def _noisy(stack, shape, ids, mask, noise):
+  """[K, B] scores with noise [B, T, D] added to the embeddings.
+
+  Every token of the batch gets a row of its own in a table made for it, so
+  that the model needs no change.
+  """
+  size = ids.size
+  wide = dataclasses.replace(shape, vocab_size=size)
+  places = jnp.arange(size, dtype=ids.dtype).reshape(ids.shape)
+
+  def score(params):
+    backbone = params['backbone']
+    rows = jnp.take(backbone['embed']['embedding'], ids, axis=0) + noise
+    table = {'embedding': rows.reshape(size, -1)}
+    params = params | {'backbone': backbone | {'embed': table}}
+    return reward_model.scores(params, wide, places, mask)
+
+  return members.map_members(score, 'auto')(stack)
+
+
+def noisy_scores(
+  stack, shape, pairs: encoding.Preferences, std: float, seed, batch_size=64
+) -> np.ndarray:
+  """Scores with Gaussian noise on the embedding of every token.
+
+  Args:
+    stack: params [K, ...]; all models see the same noise.
+    shape: ModelConfig.
+    pairs: N pairs.
+    std: of the noise.
+    seed: of the draw, numbers; sizes of one draw differ by a factor only.
+    batch_size: rows scored at once.
+
+  Returns:
+    [K, 2, N] float32.
+  """
+  batch = pairs.batch(np.arange(len(pairs)))
+  ids, mask = batch['ids'], batch['mask']
+  width = stack['backbone']['embed']['embedding'].shape[-1]
+  noise = np.random.default_rng(seed).standard_normal(
+    (*ids.shape, width), np.float32
+  )
+  noise *= np.float32(std)
+  batch_size = min(batch_size, len(ids))
+  parts = []
+  for start in range(0, len(ids), batch_size):
+    # The last batch is filled with copies: one program serves all.
+    rows = np.minimum(np.arange(start, start + batch_size), len(ids) - 1)
+    parts.append(
+      np.asarray(_noisy(stack, shape, ids[rows], mask[rows], noise[rows]))
+    )
+  found = np.concatenate(parts, axis=-1)[:, : len(ids)]
+  return found.reshape(len(found), 2, len(pairs))
+
+
+def compare(
+  before: np.ndarray,
+  after: np.ndarray,
+  where: np.ndarray,
+  together: bool,
+  utility_change: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+  """What an edit did to the rewards of G models.
+
+  Args:
+    before: [G, 2, N] rewards of chosen and rejected responses.
+    after: [G, 2, N] the same, edited.
+    where: [2, N] bool, the responses that count.
+    together: both responses of a pair are edited (one post, or noise); else
+      one is compared with the other as it was.
+    utility_change: [2, N] by how much the gold utility changed, or None.
+
+  Returns:
+    dict of [G]; NaN where there is nothing to count:
+      change: root mean square change of the reward, over the standard deviation
+        of the model's rewards of all unedited responses.
+      margin_change: root mean square change of the margin of a comparison, over
+        the root mean square margin of all unedited pairs; whatever a model adds
+        to all responses of a post drops out.
+      flips: share of comparisons whose preferred response changes.
+      agreement: with utility_change, share of changes of its sign.
+  """
+  before, after = np.float64(before), np.float64(after)
+  margin = before[:, 0] - before[:, 1]
+  moved = (after - before)[:, where]
+  size = root_mean_square(moved)
+  if together:
+    count = where.all(axis=0)
+    new, old = (after[:, 0] - after[:, 1])[:, count], margin[:, count]
+  else:
+    edited = [after[:, 0] - before[:, 1], before[:, 0] - after[:, 1]]
+    new = np.stack(edited, axis=1)[:, where]
+    old = np.stack([margin, margin], axis=1)[:, where]
+  out = {
+    'change': ratio(size, before.reshape(len(before), -1).std(axis=1)),
+    'margin_change': ratio(
+      root_mean_square(new - old), root_mean_square(margin)
+    ),
+    'flips': _mean((new >= 0) != (old >= 0)),
+  }
+  if utility_change is not None:
+    signs = np.sign(utility_change[where])
+    out['agreement'] = _mean(np.sign(moved) == signs)
+  return out
+
+
+def root_mean_square(x: np.ndarray) -> np.ndarray:
+  """[G, N] -> [G]."""
+  return np.sqrt(_mean(np.square(x)))
+
+
+def _mean(x: np.ndarray) -> np.ndarray:
+  """[G, N] -> [G], NaN if N is 0."""
+  return x.mean(axis=1) if x.shape[1] else np.full(len(x), np.nan)
+
+
+def ratio(a, b):
+  """a / b, NaN where b is 0."""
+  a, b = np.broadcast_arrays(np.float64(a), np.float64(b))
+  return np.divide(a, b, out=np.full(a.shape, np.nan), where=b != 0)
+
+
+def less_by(ours, theirs) -> np.ndarray:
+  """ours / theirs - 1: -0.2 is a fifth less; NaN where theirs is 0."""
+  return ratio(ours, theirs) - 1
+
+
+def claims(config, results) -> dict[str, list[evidence.Claim]]:
+  """What Remark 5 leads one to expect; fixed before the runs."""
+  size = results('sizes', f'pairs of texts, {SETS["ood"]}', 'number')[0]
+  where = f'ood, {size:,.0f} pairs of texts, M = {config.arm.members}, 25 % swapped'
+  key, middle = f'ood_{CLAIMED}', _middle(config)
+  words = {
+    KEEPING['other_owner'][1]: 'a synonym in the post (my ↔ our)',
+    KEEPING['no_owner'][1]: 'a word dropped from the post (my, our)',
+    KEEPING['order'][1]: 'two phrases of the summary swapped',
+    middle: middle,
+  }
+  claim = evidence.Claim
+
+  def less(cell, other):
+    row = f'{cell} (utility stays)'
+    return results(f'change_{key}', row, f'WARM / {other}')
+
+  def of(column, method):
+    return results(f'summary_{key}', METHODS[method], column)
+
+  return {
+    'WARM moves less than single models under each small edit': [
+      claim(
+        f"WARM's margins move less than a single model's: {text}",
+        REMARK,
+        'below',
+        'RMS change of the margin / RMS margin, WARM over mean of singles, '
+        f'minus 1; {where}',
+        less(cell, 'single'),
+      )
+      for cell, text in words.items()
+    ],
+    'WARM moves less than the ensemble': [
+      claim(
+        "WARM's margins move less than the ensemble's",
+        REMARK,
+        'below',
+        f'the same, WARM over ENS, minus 1, mean of the four above; {where}',
+        np.mean([less(cell, 'ENS') for cell in words], axis=0),
+      )
+    ],
+    'Fewer preferences flip': [
+      claim(
+        "Fewer of WARM's preferences flip when the utility stays",
+        REMARK,
+        'below',
+        'share of flips, WARM − mean of singles, mean of four edits that keep '
+        f'the utility; {where}',
+        of('flips', 'warm') - of('flips', 'single'),
+      )
+    ],
+    'What matters stands out more, and with the right sign': [
+      claim(
+        'It is not deafness: edits that matter stand out more',
+        '',
+        'above',
+        'change of the margin by two edits that matter / by the four that do '
+        f'not, WARM over singles, minus 1; {where}',
+        less_by(of('ratio', 'warm'), of('ratio', 'single')),
+      ),
+      claim(
+        "Where the utility changes, WARM's reward follows its sign more often",
+        '',
+        'above',
+        'share of changes of the right sign, WARM − mean of singles, mean of '
+        f'two edits of the summary that matter; {where}',
+        of('right sign', 'warm') - of('right sign', 'single'),
+      ),
+    ],
+  }
+
+
+def _shown(level: str, split: str) -> list[evidence.Table]:
+  name = SETS[split].capitalize()
+  return [
+    evidence.Table(
+      f'change_{split}_{level}',
+      'Root mean square change of the margin between two responses over the '
+      'root mean square margin, and that of WARM over the others, minus 1; in '
+      'the last column for the change of the reward over its standard '
+      'deviation, where the post stays as it was.',
+      styles={'comparisons': '0m'}
+      | {f'WARM / {m}': '+2' for m in ('single', 'ENS', 'single, reward')},
+      heading=f'### {name}, {100 * float(level):.0f} % of the labels swapped',
+    ),
+    evidence.Table(
+      f'share_{split}_{level}',
+      'Share of comparisons whose preferred response flips, where the utility '
+      'stays; share of changes with the sign of the change of utility, where '
+      'it changes.',
+      styles={'WARM − single': '+3'},
+    ),
+    evidence.Table(
+      f'summary_{split}_{level}',
+      'All models: accuracy on these pairs, and means over the edits of each '
+      'kind; the last column is the change by edits that matter over the '
+      'change by those that do not.',
+      styles={'ratio': '2'},
+    ),
+  ]
+
+
+EXPERIMENT = evidence.Experiment(
+  name='smoothness',
+  question='Do the rewards of averaged weights move less under small edits?',
+  get_config=get_config,
+  measure=measure,
+  claims=claims,
+  tables=[t for level in LEVELS for s in SETS for t in _shown(level, s)],
+  figures=(
+    evidence.Figure(
+      'edits',
+      {f'change_{s}_{CLAIMED}': name for s, name in SETS.items()},
+      kind='dots',
+      x='WARM over single, minus 1',
+      column='WARM / single',
+    ),
+  ),
+)
+
 if __name__ == '__main__':
-  sys.exit(launch.run(sys.argv, __file__))
+  sys.exit(launch.run(EXPERIMENT, sys.argv))

@@ -5,14 +5,11 @@ A curve is a dict of arrays [S], one entry a point, the SFT policy first: of one
 policy along its training, or of the line from SFT to some weights.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from warm_jax.evaluation import trajectories
-
 GRID = 401
-VALUES = ('proxy', 'gold', 'control')
 Curve = dict[str, np.ndarray]
 
 
@@ -38,12 +35,15 @@ def value_at(line: Curve, value: str, kls: np.ndarray) -> np.ndarray:
   et al. 2022 plot against the root for this reason). Linear in the KL would
   cut off more of a curve the further its points lie apart.
   """
-  shape = (len(kls), len(line['kl']))
-  return trajectories.value_at_kl(
-    np.broadcast_to(np.sqrt(np.maximum(line['kl'], 0.0)), shape),
-    np.broadcast_to(line[value], shape),
-    np.sqrt(kls),
-  )
+  root, wanted = np.sqrt(np.maximum(line['kl'], 0.0)), np.sqrt(kls)
+  after = np.searchsorted(np.maximum.accumulate(root), wanted)
+  last = np.minimum(after, len(root) - 1)
+  before = np.maximum(last - 1, 0)
+  gap = np.where(root[last] > root[before], root[last] - root[before], 1.0)
+  part = np.where(last > 0, (wanted - root[before]) / gap, 0.0)
+  y = line[value]
+  found = y[before] + part * (y[last] - y[before])
+  return np.where(after < len(root), found, np.nan)
 
 
 def mean_to(line: Curve, value: str, stop: float) -> float:
@@ -198,18 +198,11 @@ def gain(result, way: str, steps: int, value: str) -> float:
   return float((rows[:, 1] - rows[:, [0, 2]].mean(axis=1)).mean())
 
 
-def cosines(result, what: str, steps: int, layers: bool = True) -> np.ndarray:
-  """[groups] mean cosine of pairs of members, of 'task' vectors or 'whole'.
-
-  Args:
-    result: of one seed.
-    what: 'task' or 'whole'.
-    steps: length of the training.
-    layers: transformer layers alone, as the paper; else all groups.
-  """
+def cosines(result, what: str, steps: int) -> np.ndarray:
+  """[layers] mean cosine of pairs of members, of 'task' vectors or 'whole'."""
   rows = []
   for name, found in result['judge_lambdas'][what][str(steps)].items():
-    if 'layers_' in name or not layers:
+    if 'layers_' in name:  # transformer layers alone, as the paper
       matrix = np.array(found['cosines'], np.float64)
       rows.append(matrix[np.triu_indices(len(matrix), 1)].mean())
   return np.array(rows)
@@ -223,24 +216,3 @@ def norm_ratio(result, what: str, steps: int) -> float:
     if 'layers_' in name
   ]
   return float(np.mean(ratios))
-
-
-def each(results: Mapping[int, Mapping], function: Callable) -> list[float]:
-  """A number of every seed, in the order of seeds."""
-  return [float(function(results[seed])) for seed in sorted(results)]
-
-
-def mean_curve(curves: list[Curve]) -> Curve:
-  """Point by point mean of curves of equal length, for figures.
-
-  The KLs are averaged as well: it is a mean over policies of one step or eta,
-  not over those of one KL. Claims compare curves first and average then.
-  """
-  return {
-    key: np.mean([line[key] for line in curves], axis=0) for key in curves[0]
-  }
-
-
-def over_seeds(results, function: Callable) -> Curve:
-  """Mean over seeds of function(result), a curve."""
-  return mean_curve([function(results[seed]) for seed in sorted(results)])

@@ -3,15 +3,31 @@
 
   python -m experiments.warp.run
 
-from the root of the repository; `--config.scale=smoke` is the same road in
-minutes. The work directory is its own: the world of the accuracy experiments
-trains no policies.
+from the root of the repository; `--config.scale=smoke` takes minutes. The work
+directory is its own: the world of the accuracy experiments trains no policies.
 """
 
 import sys
 
-from experiments.pool import launch, settings
+import numpy as np
+
+from experiments.pool import evidence, launch, settings
+from experiments.warp import claims as claims_lib
+from experiments.warp import judging
+from experiments.warp import quantities as q
 from warm_jax.config import section
+
+# Columns of the table of ends: value of a point, and its name.
+ENDS = {
+  'kl': 'KL',
+  'proxy': 'proxy',
+  'control': 'control',
+  'gold': 'gold',
+  'length': 'words',
+  'similarity': 'alike',
+}
+BUDGETS = (1.0, 3.0)
+KLS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the figures
 
 
 def get_config(scale: str = ''):
@@ -27,8 +43,8 @@ def get_config(scale: str = ''):
   config.preferences.update(
     num_train=6_000 if full else 96, num_control=6_000 if full else 64
   )
-  config.reward = section(
-    'reward', members=4 if full else 2, steps=900 if full else 8
+  config.reward = section('reward', 
+    members=4 if full else 2, steps=900 if full else 8
   )
   config.reward.update(
     batch_size=32 if full else 16,
@@ -39,8 +55,7 @@ def get_config(scale: str = ''):
   config.merge = section('merge')
   config.merge.update(num_lambdas=3, num_path_pairs=500, num_train_pairs=500)
   config.control = {
-    'model': section(
-      'model',
+    'model': section('model', 
       width=64 if full else 24,
       num_layers=2 if full else 1,
       num_heads=4 if full else 2,
@@ -63,8 +78,8 @@ def get_config(scale: str = ''):
       'dropout_rate': 0.05,
       'label_smoothing': 0.0,
       'checkpoint_every': 300,
-      'optimizer': section(
-        'optimizer', warmup_steps=20 if full else 1, weight_decay=0.01
+      'optimizer': section('optimizer', 
+        warmup_steps=20 if full else 1, weight_decay=0.01
       ),
     },
   }
@@ -130,5 +145,164 @@ def get_config(scale: str = ''):
   return config
 
 
+def curves(config, with_anchors: bool) -> dict:
+  """Every curve by name: function of one seed's result -> its curves.
+
+  More than one where several policies, or pairs of them, went the same way.
+
+  Args:
+    config: of the experiment.
+    with_anchors: whether the anchors of P1 to P3 were tried.
+  """
+  made = {}
+  fixed = {
+    f'sft_{b:g}': f'SFT anchor, β {b:g}' for b in config.anchors.sft_betas
+  }
+  moving = {
+    'ema': 'EMA anchor',
+    'ema_half_mu': 'EMA anchor, half μ',
+    'ema_double_beta': 'EMA anchor, twice β',
+  }
+  tried = (('live', ''), ('ema', ', averaged weights')) if with_anchors else ()
+  for what, words in tried:
+    for name, label in (fixed | moving).items():
+      made[f'REINFORCE, {label}{words}'] = lambda r, n=name, w=what: [
+        q.anchors(r, w)[n]
+      ]
+  for beta in config.iterations.matched_betas:
+    made[f"REINFORCE of WARP's updates, SFT anchor, β {beta:g}"] = (
+      lambda r, n=f'sft_{beta:g}': [q.matched(r)[n]]
+    )
+    made[f'line to that REINFORCE, β {beta:g}'] = (
+      lambda r, n=f'sft_{beta:g}': [q.matched_lines(r)[n]]
+    )
+  made['line to one policy'] = lambda r: q.fronts(r, 'single')
+  made['line to the mean of its checkpoints'] = lambda r: q.fronts(
+    r, 'averaged'
+  )
+  for way in ('slerp', 'lerp'):
+    for m in range(2, config.members + 1):
+      made[f'line to {way.upper()} of {m}'] = lambda r, w=way, m=m: q.fronts(
+        r, w, str(m)
+      )
+  for eta in config.fixed.etas if with_anchors else ():
+    made[f'WARP with SFT anchor, β {config.fixed.beta:g}, η {eta:g}'] = (
+      lambda r, n=f'eta_{eta:g}': [q.fixed(r)[n]]
+    )
+  for i in range(len(config.iterations.steps)):
+    made[f'WARP, iteration {i + 1}, line to SFT'] = lambda r, i=i: [
+      q.iterations(r)[i]
+    ]
+  return made
+
+
+def measure(config, workdir) -> evidence.Rows:
+  """One seed: the numbers of the claims, and every curve."""
+  found, rows = judging.measure(config, workdir), evidence.Rows()
+  both = found | {'both': (found['usual'], found['noisy'])}
+  for family, (regime, specs) in claims_lib.by_family(config).items():
+    for spec in specs:
+      rows.add('claims', f'{family}: {spec.claim}', 'value', spec.function(both[regime]))
+  for regime in ('usual', 'noisy'):
+    result = found[regime]
+    made = curves(config, 'live' in result['judge_anchors'])
+    start = next(iter(made.values()))(result)[0]
+    for key, name in ENDS.items():
+      rows.add(f'ends_{regime}', 'SFT', name, start[key][0])
+    for name, function in made.items():
+      _curve(rows, regime, name, function(result))
+    _geometry(rows, regime, result)
+  return rows
+
+
+def _curve(rows, regime: str, name: str, lines: list[q.Curve]) -> None:
+  for line in lines:
+    for value in ('proxy', 'gold'):
+      for budget in BUDGETS:
+        column = f'{value}, KL ≤ {budget:g}'
+        best = q.best_within(line, value, budget)
+        rows.add(f'budgets_{regime}', name, column, best)
+      for kl, read in zip(KLS, q.value_at(line, value, np.array(KLS))):
+        rows.add(f'{value}_{regime}', name, f'{kl:g}', read)
+    for key, label in ENDS.items():
+      rows.add(f'ends_{regime}', name, label, line[key][-1])
+      for where, value in zip(line['at'], line[key]):
+        row = f'{name}, at {where:g}'
+        rows.add(f'points_{regime}', row, key, value)
+
+
+def _geometry(rows, regime: str, result) -> None:
+  """Angles and norms of each group of weights."""
+  for what in ('task', 'whole'):
+    for steps, groups in result['judge_lambdas'][what].items():
+      for group, found in groups.items():
+        size = len(found['norms'])
+        pairs = [found['cosines'][i][j] for i in range(size) for j in range(i)]
+        rows.line(
+          f'geometry_{regime}',
+          f'{what}, step {steps}, {group}',
+          {
+            'mean norm': found['norms'],
+            'mean cosine': pairs,
+            'lowest cosine': min(pairs),
+            'highest cosine': max(pairs),
+          },
+        )
+
+
+def claims(config, results) -> dict[str, list[evidence.Claim]]:
+  """The claims by family; their numbers are rows of each seed."""
+  return {
+    family: [
+      evidence.Claim(
+        s.claim,
+        s.paper,
+        s.kind,
+        s.quantity,
+        results('claims', f'{family}: {s.claim}', 'value'),
+        s.margin,
+        s.added,
+      )
+      for s in specs
+    ]
+    for family, (_, specs) in claims_lib.by_family(config).items()
+  }
+
+
+NOISY = 'With noisy batches:'
+EXPERIMENT = evidence.Experiment(
+  name='warp',
+  question='Do the claims of WARP, P1 to P10, hold where gold is known?',
+  get_config=get_config,
+  measure=measure,
+  claims=claims,
+  tables=(
+    evidence.Table(
+      'budgets_usual',
+      'Mean, over budgets of KL from 0 to the number in the head, of the best '
+      'value within the budget: the hypervolume under the curve, per nat. Gold '
+      'chooses its own best point here, as an oracle would, and a curve of '
+      'more points has more to choose from: a training is judged more often '
+      'than a line. Where there are several such curves in a seed, their mean.',
+      heading='### One number for each curve',
+    ),
+    evidence.Table('budgets_noisy', NOISY),
+    evidence.Table(
+      'ends_usual', 'The last point of each curve.', '2m', heading='### At the ends'
+    ),
+    evidence.Table('ends_noisy', NOISY, '2m'),
+  ),
+  figures=tuple(
+    evidence.Figure(
+      f'{value}_at_equal_kl',
+      {f'{value}_usual': 'usual batches', f'{value}_noisy': 'noisy batches'},
+      x='KL to SFT',
+      y=value,
+    )
+    for value in ('proxy', 'gold')
+  ),
+  shared='warp',
+)
+
 if __name__ == '__main__':
-  sys.exit(launch.run(sys.argv, __file__, shared='warp'))
+  sys.exit(launch.run(EXPERIMENT, sys.argv))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from experiments.pool import arms
 from warm_jax import members, pipeline
 from warm_jax.data import encoding, loader
 from warm_jax.stages import language, panel, world
@@ -133,7 +134,7 @@ def train_anchors(seed: Seed, run) -> dict:
     seed,
     'anchors',
     seed.config.anchors.steps,
-    rng=seed.config.seed + 6,
+    rng=arms.order_seed(seed.config, 'policies'),
     anchors=anchor.make(
       seed.panel.sft, len(kinds), kl_coef=betas, kind=kinds, mu=mus
     ),
@@ -172,7 +173,7 @@ def train_warp(
     world.tokenizer(seed.base),
     settings,
     folder=seed.folder / name,
-    seed=config.seed + 6,
+    seed=arms.order_seed(config, 'policies'),
     runtime=config.runtime,
   )
   return {'iterations': records}
@@ -185,7 +186,9 @@ def train_more(seed: Seed, run) -> dict:
     seed,
     'more',
     seed.config.iterations.steps[0],
-    rng=loader.order_seed(seed.config.seed + 6, 'iteration', 1),
+    rng=loader.order_seed(
+      arms.order_seed(seed.config, 'policies'), 'iteration', 1
+    ),
     anchors=anchor.make(
       seed.panel.sft,
       len(orders),
@@ -204,7 +207,7 @@ def train_matched(seed: Seed, run) -> dict:
     seed,
     'matched',
     2 * sum(wanted.steps),
-    rng=seed.config.seed + 6,
+    rng=arms.order_seed(seed.config, 'policies'),
     anchors=anchor.make(
       seed.panel.sft, len(wanted.matched_betas), kl_coef=wanted.matched_betas
     ),

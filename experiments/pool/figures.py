@@ -1,0 +1,99 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Draws the tables of an experiment: curves over x, or dots of every seed."""
+
+import pathlib
+
+import matplotlib
+import numpy as np
+from matplotlib import figure as figure_lib
+from matplotlib.backends import backend_agg
+
+from experiments.pool import evidence
+
+COLORS = ('#c1440e', '#1f6f8b', '#6b4fa0', '#2e8540', '#b8860b', '#8a8a8a')
+STYLE = {
+  'font.size': 10,
+  'axes.titlesize': 10.5,
+  'axes.titlelocation': 'left',
+  'axes.grid': True,
+  'axes.axisbelow': True,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'grid.color': '#e6e6e6',
+}
+
+
+def draw(
+  figure: evidence.Figure, results: evidence.Results, out: pathlib.Path
+) -> None:
+  """Writes the PNG of a figure; tables that a run lacks have no panel."""
+  tables = {k: t for k, t in figure.tables.items() if results.rows(k)}
+  if not tables:
+    return
+  with matplotlib.rc_context(STYLE):
+    columns = min(2, len(tables))
+    rows = -(-len(tables) // columns)
+    longest = max(len(results.rows(key)) for key in tables)
+    height = 2.8 if figure.kind == 'curves' else 0.26 * longest + 1.2
+    canvas = figure_lib.Figure(
+      (7.6 if columns > 1 else 5.6, height * rows + 0.5), layout='constrained'
+    )
+    backend_agg.FigureCanvasAgg(canvas)
+    panels = canvas.subplots(rows, columns, squeeze=False).ravel()
+    for ax in panels[len(tables) :]:
+      ax.remove()
+    for number, (ax, (key, title)) in enumerate(zip(panels, tables.items())):
+      ax.set_title(title)
+      ax.set_xlabel(figure.x)
+      if figure.kind == 'curves':
+        _curves(ax, figure, results, key)
+      else:
+        _dots(ax, figure, results, key, named=number % columns == 0)
+    if figure.kind == 'curves':
+      canvas.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc='outside upper center',
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+      )
+    canvas.savefig(out / f'{figure.name}.png', dpi=160)
+
+
+def _values(figure, results, key: str, row: str, column: str) -> np.ndarray:
+  values = results(key, row, column)
+  return values - results(key, figure.minus, column) if figure.minus else values
+
+
+def _curves(ax, figure, results, key: str) -> None:
+  shown = [r for r in results.rows(key) if r != figure.minus]
+  for row, color in zip(shown, COLORS * (1 + len(shown) // len(COLORS))):
+    points = [
+      (float(c), *evidence.interval(_values(figure, results, key, row, c)))
+      for c in results.columns(key)
+      if results.has(key, row, c)
+    ]
+    x, y, low, high = np.array(sorted(points)).T
+    ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+    ax.plot(x, y, 'o-', color=color, markersize=3, label=row)
+  if figure.minus:
+    ax.axhline(0, color='#222222', linewidth=0.8)
+  ax.set_ylabel(f'{figure.y} minus {figure.minus}' if figure.minus else figure.y)
+
+
+def _dots(ax, figure, results, key: str, named: bool) -> None:
+  column = figure.column or results.columns(key)[0]
+  shown = [
+    r
+    for r in results.rows(key)
+    if r != figure.minus and results.has(key, r, column)
+  ]
+  for y, row in enumerate(shown):
+    values = _values(figure, results, key, row, column)
+    mean, low, high = evidence.interval(values)
+    ax.plot([low, high], [y, y], color=COLORS[0], alpha=0.4, linewidth=3)
+    ax.plot(values, [y] * len(values), 'o', color=COLORS[0], ms=3, alpha=0.6)
+    ax.plot(mean, y, 'D', color=COLORS[0], ms=5)
+  ax.axvline(0, color='#222222', linewidth=0.8)
+  ax.set_ylim(len(shown) - 0.5, -0.5)
+  ax.set_yticks(range(len(shown)), shown if named else [])
