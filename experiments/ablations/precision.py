@@ -190,7 +190,9 @@ def measure(rows: evidence.Rows, base: arms.Base, config) -> None:
     rows.line('travel', kind, values | {'unmoved': moved[kind]['unmoved']})
   for size in sizes:
     stacked = _take(end, order[:size])
-    found = {how: _scored(arm, f'{how}_of_{size}', stacked, how) for how in AVERAGES}
+    found = {
+      how: _scored(arm, f'{how}_of_{size}', stacked, how) for how in AVERAGES
+    }
     exact = found.pop('float32')
     found = {WAYS[how]: x for how, x in found.items()}
     found[SCORES] = {split: rounded(x) for split, x in exact.items()}
@@ -261,7 +263,9 @@ def _shorter(rows, arm, config, group, start, end) -> None:
     exact = found.pop('float32')
     change = (exact - base).std()
     moved, row = travel(start, stacked)['all'], f's = {scale:g}'
-    rows.add('shorter', row, 'change / size', moved['change'] / moved['weights'])
+    rows.add(
+      'shorter', row, 'change / size', moved['change'] / moved['weights']
+    )
     rows.add('shorter', row, 'unmoved', moved['unmoved'])
     for how, x in found.items():
       rows.add('shorter', row, WAYS[how], _ratio((x - exact).std(), change))

@@ -254,7 +254,10 @@ def _snapshots(rows, base: arms.Base, config) -> None:
   num, steps = config.swa_members, shared.config.steps
   kept = snapshot_steps(steps, config.swa_every, config.swa_fraction)
   weights = {
-    EMA: (ema_weights(len(kept), config.ema_decay), f'ema_{config.ema_decay:g}'),
+    EMA: (
+      ema_weights(len(kept), config.ema_decay),
+      f'ema_{config.ema_decay:g}',
+    ),
     LAWA: (
       tail_weights(kept, steps, config.lawa_fraction),
       f'swa_{config.lawa_fraction:g}',

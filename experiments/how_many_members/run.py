@@ -148,19 +148,21 @@ def measure(config, workdir) -> evidence.Rows:
 
 
 def _level(rows, merges: Merges, level: str, config) -> None:
-  alone = {
-    s: scores.accuracies(merges.alone(s)) for s in ('selection', *SETS)
-  }
+  alone = {s: scores.accuracies(merges.alone(s)) for s in ('selection', *SETS)}
   for split, found in alone.items():
     name = SETS.get(split, 'selection')
     rows.add('sizes', name, 'pairs of texts', merges.alone(split).shape[-1])
     if split in SETS:
       row = f'{LEVELS[level]}, {name}'
+      rows.add('mean_member', row, 'accuracy', found)
       rows.add('members', row, 'worst member', found.min())
       rows.add('members', row, 'mean', found)
       rows.add('members', row, 'best', found.max())
       rows.add(
-        'members', row, 'correlation', scores.correlation(alone['selection'], found)
+        'members',
+        row,
+        'correlation',
+        scores.correlation(alone['selection'], found),
       )
   curves = {}  # (ranked on, order, split) -> WARM and ENS of the first M
   for where, sets in RANKINGS.items():
@@ -171,7 +173,9 @@ def _level(rows, merges: Merges, level: str, config) -> None:
         warm = np.array([merges.accuracy(g, split) for g in groups])
         ens = [scores.accuracies(merges.ens(g, split)) for g in groups]
         curves[where, name, split] = warm, np.array(ens)
-        _curve(rows, f'orders_{where}_{split}_{level}', name, warm, alone[split])
+        _curve(
+          rows, f'orders_{where}_{split}_{level}', name, warm, alone[split]
+        )
     if where == 'selection':
       _greedy(rows, merges, orders, level, alone, curves)
   for split in SETS:
@@ -180,7 +184,10 @@ def _level(rows, merges: Merges, level: str, config) -> None:
   peeked = peeked - curves['selection', ORDERS[0], 'ood'][0]
   for size, value in enumerate(peeked, 1):
     rows.add(
-      'bias', f'{LEVELS[level]}, M = {size}', 'ranked on ood − on selection', value
+      'bias',
+      f'{LEVELS[level]}, M = {size}',
+      'ranked on ood − on selection',
+      value,
     )
   half = merges.arm.base.pairs('ood').prompt_ids % 2
   for size, value in halves(merges, half, config.bias_sizes).items():
@@ -203,7 +210,9 @@ def _greedy(rows, merges, orders, level, alone, curves) -> None:
       reached = merges.accuracy(states[-1], split)
       rows.add('greedy', row, SETS[split], reached)
       whole = curves['selection', ORDERS[0], split][0][-1]
-      rows.add('greedy', row, f'{SETS[split]} − average of all', reached - whole)
+      rows.add(
+        'greedy', row, f'{SETS[split]} − average of all', reached - whole
+      )
       if name == ORDERS[0]:
         soup = [merges.accuracy(state, split) for state in states]
         warm, ens = curves['selection', name, split]
@@ -229,7 +238,9 @@ def _by_size(rows, split: str, level: str, alone, curves) -> None:
     rows.add(table, row, 'WARM − ENS', warm[i] - ens[i])
   worst = curves['selection', ORDERS[-1], split][0]
   # All members together are the same in either order.
-  rows.add(f'order_{split}', level, 'best first − worst first', (warm - worst)[:-1])
+  rows.add(
+    f'order_{split}', level, 'best first − worst first', (warm - worst)[:-1]
+  )
   rows.add(f'order_{split}', level, 'WARM − ENS, M > 1', (warm - ens)[1:])
 
 
@@ -266,7 +277,10 @@ def claims(config, results) -> dict[str, list[evidence.Claim]]:
   """The claims by family; written down before any full run."""
   total, few, many = config.arm.members, config.few, config.many
   size = f'{results("sizes", SETS["ood"], "pairs of texts")[0]:,.0f}'
-  order, all_levels = 'ranked on the selection split', 'mean over the levels of swaps'
+  order, all_levels = (
+    'ranked on the selection split',
+    'mean over the levels of swaps',
+  )
   claim = evidence.Claim
 
   def by_size(level, members, column):
@@ -378,6 +392,7 @@ EXPERIMENT = evidence.Experiment(
       for level, words in LEVELS.items()
       for split, name in SETS.items()
     ),
+    evidence.Table('mean_member', 'The mean member:'),
     evidence.Table(
       'greedy',
       'Greedy soups, decided on the selection split:',

@@ -67,7 +67,12 @@ def get_config(scale: str = ''):
 
 def check(config) -> None:
   """Raises UserError where settings leave a kind or the half-way point out."""
-  least = {'num_orders': 2, 'num_pairs': 1, 'num_path_pairs': 1, 'num_lambdas': 3}
+  least = {
+    'num_orders': 2,
+    'num_pairs': 1,
+    'num_path_pairs': 1,
+    'num_lambdas': 3,
+  }
   for name, low in least.items():
     if config[name] < low:
       raise errors.UserError(
@@ -169,7 +174,11 @@ def measure(config, workdir) -> evidence.Rows:
   kinds = kinds_of_pairs(config.num_orders, config.num_pairs)
   lambdas = np.linspace(0.0, 1.0, config.num_lambdas)
   lines = [
-    (kind, pair, lambdas if i < config.num_path_pairs and kind in PANELS else HALF)
+    (
+      kind,
+      pair,
+      lambdas if i < config.num_path_pairs and kind in PANELS else HALF,
+    )
     for kind, pairs in kinds.items()
     for i, pair in enumerate(pairs)
   ]
@@ -287,8 +296,7 @@ def _table(rows, split: str, found: list[dict]) -> None:
     return [
       value
       for value, one in zip(values, found)
-      if one['kind'] == kind
-      and (allowed is None or one['recipes'] <= allowed)
+      if one['kind'] == kind and (allowed is None or one['recipes'] <= allowed)
     ]
 
   columns = {
@@ -297,7 +305,12 @@ def _table(rows, split: str, found: list[dict]) -> None:
     'mean of the ends': [one[split]['diag_accuracy'] for one in found],
   } | gain
   for kind, name in KINDS.items():
-    rows.add(f'kinds_{split}', name, 'pairs a seed', len(of_kind(gain['WA − diag'], kind)))
+    rows.add(
+      f'kinds_{split}',
+      name,
+      'pairs a seed',
+      len(of_kind(gain['WA − diag'], kind)),
+    )
     for column, values in columns.items():
       rows.add(f'kinds_{split}', name, column, of_kind(values, kind))
   for column, values in gain.items():
@@ -315,7 +328,10 @@ def _table(rows, split: str, found: list[dict]) -> None:
         )
         theirs = of_kind(gain['WA − diag'], other, allowed)
         rows.add(
-          f'gain_over_{other}', name, SETS[split], np.mean(mine) - np.mean(theirs)
+          f'gain_over_{other}',
+          name,
+          SETS[split],
+          np.mean(mine) - np.mean(theirs),
         )
   if split != 'train_clean':
     for name, left_out in (('all kinds', ()), ('two runs', ('run',))):

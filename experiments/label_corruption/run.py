@@ -108,9 +108,7 @@ def _level(rows, arm: arms.Arm, config) -> None:
       for size, of_warm, of_ens in zip(config.sizes, warm, ens):
         rows.add('controls', f'ENS of {size}', name, of_ens)
         rows.add('controls', f'WARM of {size}', name, of_warm)
-      rows.add(
-        'controls', SINGLE, name, scores.accuracies(raw)[order[0]]
-      )
+      rows.add('controls', SINGLE, name, scores.accuracies(raw)[order[0]])
 
 
 def _paths(rows, arm: arms.Arm, config) -> None:

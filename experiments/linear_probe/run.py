@@ -103,7 +103,9 @@ def _arm(rows, arm: arms.Arm, head: str, config, lambdas: np.ndarray) -> None:
     f'linear_probe_paths_{len(pairs)}_{len(lambdas)}',
     [(i, j, lambdas) for i, j in pairs],
   )
-  together = scores.of_merges(arm, f'linear_probe_all_{num}', [range(num)], sets)
+  together = scores.of_merges(
+    arm, f'linear_probe_all_{num}', [range(num)], sets
+  )
   for split in sets:
     raw, whole, column = alone[split], [range(num)], SETS[split]
     paths = [scores.along(line, lambdas) for line in lines[split]]
@@ -142,7 +144,9 @@ def _arm(rows, arm: arms.Arm, head: str, config, lambdas: np.ndarray) -> None:
           rows.add(f'paths_{split}', row, f'{lam:.3g}', value)
     if (split, head) == ('ood', 'probe'):
       rows.add('sizes', f'{level}: pairs of members', 'number', len(pairs))
-      rows.add('sizes', f'{level}: pairs of texts, ood', 'number', raw.shape[-1])
+      rows.add(
+        'sizes', f'{level}: pairs of texts, ood', 'number', raw.shape[-1]
+      )
   _travelled(rows, arm, name, num, level)
   scales = reference.reshape(num, -1).std(axis=1)
   rows.add(f'distance_{level}', name, 'spreads', scales.max() / scales.min())

@@ -198,9 +198,7 @@ def with_cues(
 def swaps(rows: evidence.Rows, base: arms.Base, config) -> None:
   """How much of a swapped label is kept if k of M members saw it swapped."""
   pairs, settings = base.pairs('train'), config.memory
-  saw = plan_swaps(
-    len(pairs), settings.members, settings.swapped, config.seed
-  )
+  saw = plan_swaps(len(pairs), settings.members, settings.swapped, config.seed)
   arm = arms.train(
     base,
     'mechanism_swaps',
@@ -365,6 +363,9 @@ def cues(rows: evidence.Rows, base: arms.Base, config) -> None:
     .mean(axis=2)
     for name, v in found.items()
   }
+  count = (plan.cue >= 0).sum() // len(ids)
+  rows.add('sizes', 'training pairs with each cue', 'number', count)
+  rows.add('sizes', 'responses probed', 'number', 2 * len(held_out))
   read = read_cues(
     plan.meaningful,
     effects['members'] - effects['starts'],

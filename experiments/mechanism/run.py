@@ -310,9 +310,7 @@ def claims(config, results) -> dict[str, list[evidence.Claim]]:
         OWN,
         'worse of chains and query-key',
       ),
-      power(
-        'in dense networks of depth 2', DENSE, 'worse of linear and relu'
-      ),
+      power('in dense networks of depth 2', DENSE, 'worse of linear and relu'),
       claim(
         'WA damps rare features (p ≤ .5) more than ENS in dense networks of '
         'depth 2 and 3',
@@ -407,6 +405,7 @@ EXPERIMENT = evidence.Experiment(
       '2',
       {'k/M': '2m'},
     ),
+    Table('sizes', 'Of the cue words:', '0m'),
     Table(
       'memory',
       'Exponents in the transformers, and what WA keeps of what all members '

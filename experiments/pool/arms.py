@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.pool import settings as settings_lib
 from warm_jax import members, pipeline
-from warm_jax.data import corruption, encoding, loader
+from warm_jax.data import encoding, formats, loader
 from warm_jax.models import reward_model
 from warm_jax.stages import language, preferences
 from warm_jax.stages import reward as reward_stage
@@ -72,7 +72,7 @@ class Base:
     self.config = config
     self.root = pathlib.Path(workdir) / f'seed_{config.seed}'
     self.run = pipeline.Run(config, self.root / 'base')
-    table = [s for s in pipeline.TOY if s.name in BASE_STAGES]
+    table = [s for s in pipeline.stages_of(config) if s.name in BASE_STAGES]
     pipeline.run(config, self.run.workdir, stages=table)
 
   @property
@@ -97,7 +97,9 @@ class Base:
     else.
     """
     pairs = self.pairs('train')
-    flips = corruption.flip_mask(len(pairs), swapped, order_seed(self.config, 'swaps'))
+    flips = formats.flip_mask(
+      len(pairs), swapped, order_seed(self.config, 'swaps')
+    )
     return swapped_pairs(pairs, flips)
 
   def probe(self, pairs: encoding.Preferences) -> np.ndarray:
@@ -239,7 +241,9 @@ def first_hparams(arm: Arm, num: int) -> state_lib.MemberHParams:
 def draw_hparams(base: Base, settings) -> state_lib.MemberHParams:
   """The members' learning rates, dropouts, starts and orders, by the seed."""
   return reward.draw_hparams(
-    settings, members.num_members(base.starts), order_seed(base.config, 'hparams')
+    settings,
+    members.num_members(base.starts),
+    order_seed(base.config, 'hparams'),
   )
 
 

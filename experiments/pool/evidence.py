@@ -342,6 +342,13 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
   return ''.join('| ' + ' | '.join(map(str, line)) + ' |\n' for line in lines)
 
 
+def ordered(columns: Iterable[str]) -> list[str]:
+  """Columns as they come, but those that are sets in the order of SETS."""
+  columns = list(columns)
+  sets = iter([name for name in SETS.values() if name in columns])
+  return [next(sets) if c in SETS.values() else c for c in columns]
+
+
 def table_text(table: Table, cells: Sequence[Mapping[str, str]]) -> str:
   """A table from the rows of tables.csv."""
   mine = [c for c in cells if c['table'] == table.key]
@@ -354,7 +361,7 @@ def table_text(table: Table, cells: Sequence[Mapping[str, str]]) -> str:
     ]
     for c in mine
   }
-  columns = list(dict.fromkeys(c['column'] for c in mine))
+  columns = ordered(dict.fromkeys(c['column'] for c in mine))
   lines = []
   for row in dict.fromkeys(c['row'] for c in mine):
     texts = [

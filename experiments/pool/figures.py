@@ -78,7 +78,9 @@ def _curves(ax, figure, results, key: str) -> None:
     ax.plot(x, y, 'o-', color=color, markersize=3, label=row)
   if figure.minus:
     ax.axhline(0, color='#222222', linewidth=0.8)
-  ax.set_ylabel(f'{figure.y} minus {figure.minus}' if figure.minus else figure.y)
+  ax.set_ylabel(
+    f'{figure.y} minus {figure.minus}' if figure.minus else figure.y
+  )
 
 
 def _dots(ax, figure, results, key: str, named: bool) -> None:

@@ -22,8 +22,7 @@ import jax
 from absl import logging
 
 from experiments.pool import evidence, figures
-from warm_jax import compile_cache, errors, pipeline
-from warm_jax import workdir as workdir_lib
+from warm_jax import distributed, errors, files, pipeline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -105,7 +104,7 @@ def _prepare(cache: str) -> None:
   """The compilation cache, and no log lines of libraries."""
   logging.set_verbosity(logging.FATAL)
   if cache != 'off':
-    folder = cache or compile_cache.default_folder()
+    folder = distributed.cache_environment(cache)['JAX_COMPILATION_CACHE_DIR']
     jax.config.update('jax_compilation_cache_dir', folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
@@ -124,7 +123,7 @@ def measured(experiment, config, workdir: pathlib.Path, seed: int) -> dict:
   stage = pipeline.Stage(experiment.name, function, (), tuple(sorted(sections)))
   folder = workdir / f'seed_{seed}' / 'results' / experiment.name
   pipeline.run(config, folder, stages=[stage])
-  return workdir_lib.read_json(folder / experiment.name / 'result.json')
+  return files.read_record(folder / experiment.name / 'result.json')
 
 
 def report(experiment, config, workdir: pathlib.Path, records) -> None:
@@ -155,7 +154,9 @@ def readme_part(experiment: evidence.Experiment, folder: pathlib.Path) -> str:
   cells = evidence.read_csv(folder / 'tables.csv')
   parts = [evidence.claims_text(evidence.read_csv(folder / 'claims.csv'))]
   parts += [evidence.table_text(table, cells) for table in experiment.tables]
-  parts.append(evidence.table_text(evidence.Table('time', 'Time:', '0m'), cells))
+  parts.append(
+    evidence.table_text(evidence.Table('time', 'Time:', '0m'), cells)
+  )
   parts += [
     f'![{path.stem.replace("_", " ")}](results/{path.name})'
     for path in sorted(folder.glob('*.png'))
@@ -206,7 +207,8 @@ def _measure_apart(name: str, given, seeds, num_workers: int) -> None:
             *(f'--config.seeds=({waiting.pop(0)},)', '--stage=measure'),
           ],
           cwd=ROOT,
-          env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path[:1] + [str(ROOT)])},
+          env=os.environ
+          | {'PYTHONPATH': os.pathsep.join(sys.path[:1] + [str(ROOT)])},
           preexec_fn=functools.partial(_pin, cores[worker % len(cores)]),
         )
       time.sleep(0.2)

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.stats
 
 from experiments.pool import arms, evidence, settings
-from warm_jax import members, merging, scoring, workdir
+from warm_jax import files, members, merging, scoring
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy, interpolation
 from warm_jax.models import reward_model
@@ -102,7 +102,7 @@ def _fingerprint(pairs: encoding.Preferences, key) -> str:
   digest = hashlib.blake2b(digest_size=16)
   for array in (*batch.values(), pairs.flipped):
     digest.update(np.ascontiguousarray(array).tobytes())
-  digest.update(json.dumps(workdir.jsonable(key), sort_keys=True).encode())
+  digest.update(json.dumps(files.jsonable(key), sort_keys=True).encode())
   return digest.hexdigest()
 
 

@@ -407,7 +407,9 @@ def less_by(ours, theirs) -> np.ndarray:
 def claims(config, results) -> dict[str, list[evidence.Claim]]:
   """What Remark 5 leads one to expect; fixed before the runs."""
   size = results('sizes', f'pairs of texts, {SETS["ood"]}', 'number')[0]
-  where = f'ood, {size:,.0f} pairs of texts, M = {config.arm.members}, 25 % swapped'
+  where = (
+    f'ood, {size:,.0f} pairs of texts, M = {config.arm.members}, 25 % swapped'
+  )
   key, middle = f'ood_{CLAIMED}', _middle(config)
   words = {
     KEEPING['other_owner'][1]: 'a synonym in the post (my ↔ our)',

@@ -173,9 +173,9 @@ def curves(config, with_anchors: bool) -> dict:
     made[f"REINFORCE of WARP's updates, SFT anchor, β {beta:g}"] = (
       lambda r, n=f'sft_{beta:g}': [q.matched(r)[n]]
     )
-    made[f'line to that REINFORCE, β {beta:g}'] = (
-      lambda r, n=f'sft_{beta:g}': [q.matched_lines(r)[n]]
-    )
+    made[f'line to that REINFORCE, β {beta:g}'] = lambda r, n=f'sft_{beta:g}': [
+      q.matched_lines(r)[n]
+    ]
   made['line to one policy'] = lambda r: q.fronts(r, 'single')
   made['line to the mean of its checkpoints'] = lambda r: q.fronts(
     r, 'averaged'
@@ -202,7 +202,12 @@ def measure(config, workdir) -> evidence.Rows:
   both = found | {'both': (found['usual'], found['noisy'])}
   for family, (regime, specs) in claims_lib.by_family(config).items():
     for spec in specs:
-      rows.add('claims', f'{family}: {spec.claim}', 'value', spec.function(both[regime]))
+      rows.add(
+        'claims',
+        f'{family}: {spec.claim}',
+        'value',
+        spec.function(both[regime]),
+      )
   for regime in ('usual', 'noisy'):
     result = found[regime]
     made = curves(config, 'live' in result['judge_anchors'])
@@ -288,7 +293,10 @@ EXPERIMENT = evidence.Experiment(
     ),
     evidence.Table('budgets_noisy', NOISY),
     evidence.Table(
-      'ends_usual', 'The last point of each curve.', '2m', heading='### At the ends'
+      'ends_usual',
+      'The last point of each curve.',
+      '2m',
+      heading='### At the ends',
     ),
     evidence.Table('ends_noisy', NOISY, '2m'),
   ),

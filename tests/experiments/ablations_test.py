@@ -1,27 +1,21 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The arithmetic of experiments/ablations, against values from outside.
-
-That of LoRA is in ablations_lora_test.py.
-"""
+"""What experiments/ablations computes with, against values from outside."""
 
 import types
 
+import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.ablations import (
-  lora,
-  measure,
-  plots,
-  precision,
-  report,
-  run,
-  series,
-  snapshots,
-  subsets,
-)
-from warm_jax import errors
+from experiments.ablations import lora, precision, run
+from experiments.pool import evidence
+from warm_jax import errors, members
 from warm_jax.data import encoding
+from warm_jax.models import config as model_config
+from warm_jax.models import language_model, reward_model
+from warm_jax.training import optimizer as state
 
 # ---------------------------------------------------------------------------
 # bfloat16: 8 bits of precision, so that steps are 2 from 256 to 512, 1/2 from
@@ -112,7 +106,7 @@ def _pairs(num: int, flipped) -> encoding.Preferences:
 
 
 def test_members_get_pairs_of_their_own_parts():
-  parts = subsets.draw_parts(_pairs(10, []), 3, 0.5, seed=0)
+  parts = run.draw_parts(_pairs(10, []), 3, 0.5, seed=0)
   assert len(parts) == 5
   assert all(len(set(row)) == 5 for row in parts.rows.tolist())
   assert len({tuple(sorted(row)) for row in parts.rows.tolist()}) > 1
@@ -135,13 +129,11 @@ def test_disagreement_is_that_of_all_pairs_of_members():
   expected = np.mean(
     [(right[i] != right[j]).mean() for i in range(4) for j in range(i)]
   )
-  assert subsets.disagreement(found) == pytest.approx(expected)
+  assert run.disagreement(found) == pytest.approx(expected)
 
 
 def test_counts_by_who_saw_a_pair():
-  parts = subsets.OwnParts(
-    _pairs(6, [1, 3, 4]), np.array([[1, 3, 0], [3, 5, 2]])
-  )
+  parts = run.OwnParts(_pairs(6, [1, 3, 4]), np.array([[1, 3, 0], [3, 5, 2]]))
   # Swapped rows 1, 3, 4: seen by member 0, by both, by none.
   swapped = np.zeros((2, 2, 3))
   swapped[0, 0] = [1, 1, -1]  # member 0 fits the first two
@@ -150,15 +142,22 @@ def test_counts_by_who_saw_a_pair():
   found = {'train_swapped': swapped, 'train_clean': clean}
   merged = {s: x.mean(0, keepdims=True) for s, x in found.items()}
   sizes = types.SimpleNamespace(num_swapped=10, num_clean=10)
-  out = subsets._by_seen(parts, found, merged, sizes)
-  first = out['train_swapped']
-  assert first['num'].tolist() == [1, 1, 1]
-  assert first['members'].tolist() == [0, 0.5, 1]
-  assert first['ens'].tolist() == first['wa'].tolist() == [0, 0, 1]
-  assert first['seen'] == 1 and first['unseen'] == 0
-  # Clean rows 0, 2, 5: each seen by one.
-  assert out['train_clean']['num'].tolist() == [0, 3, 0]
-  assert out['train_clean']['wa'].tolist() == [0, 3, 0]
+  rows = evidence.Rows()
+  run.by_seen(rows, parts, found, merged, sizes)
+  results = evidence.Results({0: rows.cells()})
+
+  def seen(column):
+    return [results('seen', f'seen by {k}', column)[0] for k in (0, 1, 2)]
+
+  assert seen('pairs') == [1, 1, 1]
+  assert seen('member') == [0, 0.5, 1]
+  assert seen('ENS of 2') == seen('WARM of 2') == [0, 0, 1]
+  first, clean = ('train_swapped', 'train_clean')
+  inside = {
+    s: [results('inside', run.SETS[s], c)[0] for c in ('inside', 'outside')]
+    for s in (first, clean)
+  }
+  assert inside == {first: [1, 0], clean: [1, 1]}
 
 
 # ---------------------------------------------------------------------------
@@ -167,12 +166,12 @@ def test_counts_by_who_saw_a_pair():
 
 
 def test_snapshots_of_the_last_part():
-  kept = snapshots.snapshot_steps(400, 20, 0.6)
+  kept = run.snapshot_steps(400, 20, 0.6)
   assert kept == tuple(range(160, 401, 20))
-  assert snapshots.snapshot_steps(400, 150, 0.6) == (250, 400)
-  weights = snapshots.tail_weights(kept, 400, 0.3)
+  assert run.snapshot_steps(400, 150, 0.6) == (250, 400)
+  weights = run.tail_weights(kept, 400, 0.3)
   np.testing.assert_allclose(weights, [0] * 6 + [1 / 7] * 7)
-  np.testing.assert_allclose(snapshots.tail_weights(kept, 400, 0.6), 1 / 13)
+  np.testing.assert_allclose(run.tail_weights(kept, 400, 0.6), 1 / 13)
 
 
 def test_ema_weights_are_those_of_the_recursion():
@@ -180,111 +179,153 @@ def test_ema_weights_are_those_of_the_recursion():
   ema = values[0]
   for value in values[1:]:
     ema = 0.8 * ema + 0.2 * value
-  weights = snapshots.ema_weights(5, 0.8)
+  weights = run.ema_weights(5, 0.8)
   assert weights @ values == pytest.approx(ema)
   assert weights.sum() == pytest.approx(1)
-  assert snapshots.ema_weights(1, 0.8).tolist() == [1]
-
-
-def test_more_members_than_there_are():
-  config = run.get_config('full')
-  measure.check(config)
-  measure.check(run.get_config('smoke'))
-  for name, value in (('sizes', (2, 11)), ('lora_members', 1)):
-    config = run.get_config('full')
-    config[name] = value
-    with pytest.raises(errors.UserError, match=rf'config\.{name} is'):
-      measure.check(config)
+  assert run.ema_weights(1, 0.8).tolist() == [1]
 
 
 # ---------------------------------------------------------------------------
-# Report
+# LoRA
 # ---------------------------------------------------------------------------
 
 
-def test_seeds_without_a_value_are_left_out():
-  assert series.interval([0.5, np.nan]) is None
-  found = series.interval([0.0, 1.0, np.nan])
-  assert found.estimate == 0.5
-  assert series.text([np.nan, np.nan]) == '–'
-  results = {
-    seed: {'subsets': {'seen': {'x': {'num': [0, 4], 'wa': [0, right]}}}}
-    for seed, right in ((0, 1), (1, 3))
+def test_merge_in_closed_form():
+  weights = {
+    'mlp': {'up': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}},
+    'norm': {'scale': jnp.ones(2)},
   }
-  share = series.seen(results, 'x', 'wa')
-  assert np.isnan(share[:, 0]).all()
-  assert share[:, 1].tolist() == [0.25, 0.75]
-
-
-def _equal_results(num_members=3):
-  """A seed in which nothing differs from anything, and no pair was seen."""
-
-  def by_set(value):
-    return {s: value for s in series.SETS}
-
-  def group(**more):
-    return by_set(
-      {'members': [0.5] * num_members, 'ens': 0.5, 'wa': 0.5} | more
-    )
-
-  way = {k: by_set(v) for k, v in (('accuracy', 0.5), ('error', None))}
-  way |= {'ties': by_set(0.0), 'weights': None}
-  ways = [*precision.AVERAGES, 'scores']
-  scaled = {'accuracy': 0.5, 'error': None, 'weights': None}
-  counts = {k: [0] * (num_members + 1) for k in ('num', 'members', 'ens', 'wa')}
-  moved = {'weights': 1.0, 'change': 0.0, 'rounding': 0.0, 'unmoved': 1.0}
-  methods = ('last', 'swa', 'lawa', 'ema')
-  of_runs = {m: [0.5] * num_members for m in methods}
-  of_runs |= {m: 0.5 for m in ('warm', 'ens', 'warm_swa')}
-  return {
-    'precision': {
-      'sizes': [2, 3],
-      'travel': {'all': moved, 'head': moved},
-      'by_size': {str(size): {w: way for w in ways} for size in (2, 3)},
-      'scaled': [
-        {'scale': s, 'relative_change': 0.1 * s, 'unmoved': 0.0}
-        | {'averages': {w: scaled for w in precision.AVERAGES}}
-        for s in (1.0, 0.1)
-      ],
-    },
-    'subsets': {
-      'members': num_members,
-      'pairs': [5, 10],
-      'accuracy': {'all': group(), 'part': group()},
-      'disagreement': {k: by_set(0.0) for k in ('all', 'part')},
-      'seen': {
-        s: {'seen': None, 'unseen': None} | counts
-        for s in ('train_swapped', 'train_clean')
-      },
-    },
-    'lora': {
-      'members': num_members,
-      'full': group(),
-      'lora': {
-        kind: {'accuracy': group(apart=0.5)}
-        | {k: None for k in ('cosine', 'wa', 'apart', 'lost')}
-        for kind in lora.KINDS
-      },
-    },
-    'snapshots': {
-      'members': num_members,
-      'snapshots': [4, 8],
-      'averaged': {m: 2 for m in methods[1:]},
-      'schedules': {s: by_set(of_runs) for s in snapshots.SCHEDULES},
-    },
-    'num_pairs': by_set(4),
+  adapters = {
+    'mlp': {
+      'up': {
+        'lora_a': jnp.array([[1.0], [2.0]]),
+        'lora_b': jnp.array([[3.0, 5.0]]),
+      }
+    }
   }
+  merged = lora.merge(weights, adapters, 0.5)
+  expected = [[1 + 1.5, 1 + 2.5], [1 + 3.0, 1 + 5.0]]
+  np.testing.assert_array_equal(merged['mlp']['up']['kernel'], expected)
+  chex.assert_trees_all_equal(merged['norm'], weights['norm'])
+  np.testing.assert_array_equal(merged['mlp']['up']['bias'], [1, 1])
+  np.testing.assert_array_equal(weights['mlp']['up']['kernel'], np.ones((2, 2)))
 
 
-def test_a_report_of_equal_things(tmp_path):
-  results = {0: _equal_results(), 1: _equal_results()}
-  text = report.write(tmp_path, run.get_config('smoke'), results)
-  rows = (tmp_path / 'claims.csv').read_text().splitlines()
-  assert len(rows) == 1 + 8
-  assert sum(',holds,' in row for row in rows) == 2  # those of 'equal'
-  assert sum(',undecided,' in row for row in rows) == 6
-  for name in ('precision', 'subsets', 'lora', 'snapshots'):
-    assert (tmp_path / f'{name}.png').stat().st_size > 10_000
-    assert (tmp_path / f'{name}.csv').exists()
-  assert text.startswith('| claim')
-  assert set(plots.WAYS) < set(precision.AVERAGES)
+def _model():
+  shape = model_config.ModelConfig(
+    vocab_size=11,
+    width=8,
+    num_layers=2,
+    num_heads=2,
+    mlp_width=12,
+    max_length=9,
+  )
+  params = language_model.init_params(jax.random.key(0), shape)
+  return shape, params['backbone']
+
+
+def _stacked(backbone, num, rng=3):
+  """Members with A and B that are not zero, [M, ...]."""
+  stacked = members.stack(
+    [
+      {
+        'adapters': lora.init(jax.random.key(m), backbone, 2),
+        'score': {'kernel': jnp.full(8, float(m + 1))},
+      }
+      for m in range(num)
+    ]
+  )
+  leaves, structure = jax.tree.flatten(stacked)
+  keys = jax.random.split(jax.random.key(rng), len(leaves))
+  return jax.tree.unflatten(
+    structure, [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)]
+  )
+
+
+def test_adapters_start_at_the_frozen_model_and_are_not_decayed():
+  shape, backbone = _model()
+  adapters = lora.init(jax.random.key(1), backbone, 2)
+  # query, key, value, out, up, down in 2 layers, and a gate where gated.
+  kernels = [
+    x for x in jax.tree.leaves(state.is_decayed({'b': backbone})) if x
+  ]
+  made = jax.tree.leaves(adapters)
+  assert len(made) == 2 * len(kernels)
+  assert not any(jax.tree.leaves(state.is_decayed(adapters)))
+  chex.assert_trees_all_equal(lora.merge(backbone, adapters, 2.0), backbone)
+  query = adapters['layers_0']['attention']['query']
+  assert float(jnp.abs(query['lora_a']).max()) <= 8**-0.5
+  assert not jnp.allclose(
+    query['lora_a'], adapters['layers_0']['attention']['key']['lora_a']
+  )
+
+
+def test_scores_of_adapters_are_those_of_the_merged_model():
+  shape, backbone = _model()
+  one = members.member(_stacked(backbone, 2), 1)
+  ids = jax.random.randint(jax.random.key(4), (3, 5), 0, 11)
+  mask = jnp.arange(5)[None] < jnp.array([[5], [3], [4]])
+  score_fn = lora.scorer(backbone, 0.5)
+  found, grads = jax.jit(
+    jax.value_and_grad(lambda p: score_fn(p, shape, ids, mask).sum())
+  )(one)
+  expected = reward_model.scores(
+    lora.full_params(backbone, one, 0.5), shape, ids, mask
+  ).sum()
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  chex.assert_trees_all_equal_structs(grads, one)
+  assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(grads))
+
+
+def test_mean_of_products_is_product_of_means_and_their_covariance():
+  _, backbone = _model()
+  stacked = _stacked(backbone, 3)
+  products = lora.average_products(backbone, stacked, 2.0)
+  factors = lora.average_factors(backbone, stacked, 2.0)
+  chex.assert_trees_all_close(products['score'], factors['score'])
+  query = stacked['adapters']['layers_1']['mlp']['up']
+  a, b = (np.asarray(query[k], np.float64) for k in ('lora_a', 'lora_b'))
+  covariance = np.mean([x @ y for x, y in zip(a - a.mean(0), b - b.mean(0))], 0)
+  difference = (
+    products['backbone']['layers_1']['mlp']['up']['kernel']
+    - factors['backbone']['layers_1']['mlp']['up']['kernel']
+  )
+  assert np.abs(covariance).max() > 0.1
+  np.testing.assert_allclose(difference, 2 * covariance, atol=1e-5)
+
+
+def test_with_one_a_for_all_the_two_averages_agree():
+  _, backbone = _model()
+  stacked = _stacked(backbone, 3)
+
+  def share(path, leaf):
+    if getattr(path[-1], 'key', None) != 'lora_a':
+      return leaf
+    return jnp.broadcast_to(leaf[:1], leaf.shape)
+
+  stacked = jax.tree_util.tree_map_with_path(share, stacked)
+  chex.assert_trees_all_close(
+    lora.average_products(backbone, stacked, 2.0),
+    lora.average_factors(backbone, stacked, 2.0),
+    atol=1e-5,
+  )
+
+
+def test_rates_take_the_places_of_the_others():
+  arm = types.SimpleNamespace(
+    config=types.SimpleNamespace(learning_rates=(1e-3, 2e-3)),
+    hparams={
+      # float32 values, as results keep them
+      'learning_rate': np.array([2e-3, 1e-3, 2e-3], np.float32).tolist(),
+      'dropout_rate': [0.1, 0.2, 0.3],
+      'data_seed': [7, 8, 9],
+      'init_index': [0, 1, 2],
+    },
+  )
+  found = lora.lora_hparams(arm, 2, (5e-3, 6e-3), 2)
+  assert found.learning_rate.tolist() == [6e-3, 5e-3]
+  assert found.dropout_rate.tolist() == [0.1, 0.2]
+  assert found.data_seed.tolist() == [7, 8]
+  assert found.init_index.tolist() == [2, 2]
+  with pytest.raises(errors.UserError, match='lora_rates has 3 entries'):
+    lora.lora_hparams(arm, 2, (1.0, 2.0, 3.0), 2)

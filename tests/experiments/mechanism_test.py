@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.mechanism import claims, member_data, memory, planted, theory
+from experiments.mechanism import memory, planted, theory
+from experiments.pool import scores as scores_lib
 from warm_jax import errors
 from warm_jax.data import encoding, tokenizer, toy_world
 
@@ -59,9 +60,9 @@ def test_the_simulation_agrees_with_the_closed_form(num_layers):
   )
   for i, p in enumerate(theory.LEVELS):
     expected = theory.wa_coefficient(p, 6, num_layers)
-    assert abs(found['wa'][i] - expected) < 4 * found['wa_stderr'][i]
-    assert abs(found['ens'][i] - p) < 4 * found['ens_stderr'][i]
-    assert found['wa_stderr'][i] < 0.01
+    # Standard errors are below .005.
+    assert abs(found['wa'][i] - expected) < 0.02
+    assert abs(found['ens'][i] - p) < 0.02
 
 
 def test_exponents_of_exact_powers():
@@ -176,7 +177,7 @@ def test_training_learns_what_is_informative_and_follows_the_closed_form():
     of_members = planted.responses(stack, bag, 'chain') - start**2
     expected = target * informative
     np.testing.assert_allclose(of_members, expected, atol=0.2)
-    merged = planted.merged(stack, [[0, 1, 2, 3]])
+    merged = scores_lib.uniform(stack, [[0, 1, 2, 3]])
     found = planted.responses(merged, bag, 'chain')[0] - start**2
     unit = of_members[informative].mean()
     closed = theory.chain_response(
@@ -196,23 +197,23 @@ def test_every_member_is_in_as_many_groups():
 
 
 def test_swaps_are_planned_for_every_count():
-  saw = member_data.plan_swaps(2_800, 6, 0.25, seed=3)
+  saw = memory.plan_swaps(2_800, 6, 0.25, seed=3)
   chex.assert_shape(saw, (2_800, 6))
   counts = np.bincount(saw.sum(axis=1))
   np.testing.assert_array_equal(counts, [1_600, *[200] * 6])
   np.testing.assert_allclose(saw.mean(axis=0), 0.25, atol=0.02)
-  assert (saw == member_data.plan_swaps(2_800, 6, 0.25, seed=3)).all()
-  assert (saw != member_data.plan_swaps(2_800, 6, 0.25, seed=4)).any()
+  assert (saw == memory.plan_swaps(2_800, 6, 0.25, seed=3)).all()
+  assert (saw != memory.plan_swaps(2_800, 6, 0.25, seed=4)).any()
 
 
 def test_too_many_swaps_are_refused():
   with pytest.raises(errors.UserError, match='more pairs'):
-    member_data.plan_swaps(100, 6, 0.7, seed=0)
+    memory.plan_swaps(100, 6, 0.7, seed=0)
 
 
 def test_cues_are_planned():
   counts = (0, 2, 3)
-  plan = member_data.plan_cues(96, 3, counts, 1 / 8, seed=0)
+  plan = memory.plan_cues(96, 3, counts, 1 / 8, seed=0)
   np.testing.assert_array_equal(
     np.bincount(plan.cue + 1), [96 - 36, 12, 12, 12]
   )
@@ -239,7 +240,7 @@ def _pairs(tmp_path):
 def test_a_cue_is_appended_as_the_tokenizer_would(pairs):
   made, rows, encoded = pairs
   ((word,),) = made.encode(['vital'])
-  found = member_data.append(encoded.chosen, np.array([word, -1, word]))
+  found = memory.append(encoded.chosen, np.array([word, -1, word]))
   texts = ['dog barked vital', 'dog', 'vital']
   expected, fits, _ = encoding.encode(
     made, [row['prompt'] for row in rows], texts, encoded.chosen.length + 1
@@ -249,14 +250,14 @@ def test_a_cue_is_appended_as_the_tokenizer_would(pairs):
   np.testing.assert_array_equal(found.mask, expected.mask)
   np.testing.assert_array_equal(found.ids[found.mask], expected.ids[found.mask])
   np.testing.assert_array_equal(found.response_start, expected.response_start)
-  longest = member_data.append(encoded.rejected, np.full(3, word))
+  longest = memory.append(encoded.rejected, np.full(3, word))
   assert longest.mask[1].all()  # a row without padding
 
 
 def test_each_member_gets_its_own_pairs(pairs):
   _, _, encoded = pairs
   saw = np.array([[True, False], [False, False], [True, True]])
-  data = member_data.with_swaps(encoded, saw)
+  data = memory.with_swaps(encoded, saw)
   assert len(data) == 3
   rows = np.array([[0, 2], [0, 2]])
   chosen, rejected = (
@@ -275,7 +276,7 @@ def test_each_member_gets_its_own_pairs(pairs):
   # Sets of which one takes two rows a pair all take two.
   longer = dataclasses.replace(data.sets[1], flipped=data.sets[1].flipped)
   object.__setattr__(longer, 'shared_length', None)
-  batch = member_data.MemberSets((data.sets[0], longer)).training_batch(rows)
+  batch = memory.MemberSets((data.sets[0], longer)).training_batch(rows)
   chex.assert_shape(batch['ids'], (2, 4, encoded.chosen.length))
   assert [
     [list(ids[mask]) for ids, mask in zip(*of_member)]
@@ -285,13 +286,13 @@ def test_each_member_gets_its_own_pairs(pairs):
 
 def test_a_cue_stands_where_the_plan_says(pairs):
   _, _, encoded = pairs
-  plan = member_data.CuePlan(
+  plan = memory.CuePlan(
     cue=np.array([0, -1, 1]),
     meaningful=np.array([[True, True], [False, True]]),
     on_chosen=np.array([[True, True], [True, True], [False, True]]),
   )
   words = np.array([7, 8])
-  data = member_data.with_cues(encoded, plan, words)
+  data = memory.with_cues(encoded, plan, words)
   ends = [
     [
       [int(row.ids[i][row.mask[i]][-2]) for i in range(3)]
@@ -315,7 +316,7 @@ def test_a_cue_stands_where_the_plan_says(pairs):
 def test_survival_of_swaps_that_follow_powers():
   """Members move a pair's margin by 2 if they saw it swapped; WA by 2 (k/M)^2."""
   rng = np.random.default_rng(0)
-  saw = member_data.plan_swaps(1_400, 6, 0.25, seed=0)
+  saw = memory.plan_swaps(1_400, 6, 0.25, seed=0)
   k = saw.sum(axis=1)
   start = rng.standard_normal(1_400)
   of_members = 0.5 * start - 1 + 2.0 * saw.T
@@ -327,10 +328,14 @@ def test_survival_of_swaps_that_follow_powers():
   assert out['ens']['exponent'] == pytest.approx(1, abs=1e-3)
   assert out['wa']['exponent'] == pytest.approx(2, abs=1e-3)
   assert out['kept_by_all'] == pytest.approx(1)
-  np.testing.assert_allclose(out['seen']['shift'][1:], 2, atol=1e-9)
-  np.testing.assert_allclose(out['unseen']['shift'][:6], 0, atol=1e-9)
-  assert np.isnan(out['seen']['shift'][0])
-  assert np.isnan(out['unseen']['shift'][6])
+  # A member agrees where it saw the swap: its margin is 0.5 start + 1.
+  for k in range(1, 7):
+    wanted = [
+      (of_members[m] > 0)[saw[:, m] & (saw.sum(1) == k)].mean()
+      for m in range(6)
+    ]
+    assert out['seen'][k] == pytest.approx(np.mean(wanted))
+  assert np.isnan(out['seen'][0]) and np.isnan(out['unseen'][6])
 
 
 def test_survival_of_cues_that_follow_powers():
@@ -347,15 +352,3 @@ def test_survival_of_cues_that_follow_powers():
   assert out['kept_by_all'] == pytest.approx(0.9)
   np.testing.assert_allclose(out['seen'][1:], learned[1:])
   assert np.isnan(out['seen'][0])
-
-
-def test_relative_responses_are_those_over_shared_features():
-  network = {'sizes': {'2': {'wa': [0.2, 0.4, 0.8], 'share': [0.5, 0.75, 1.0]}}}
-  found = {'planted': {'networks': {'linear_2': {'0.02': network}}}}
-  results = {0: found, 1: found}
-  chex.assert_trees_all_close(
-    claims.relative(results, 'linear_2', '0.02', 2, 'wa'),
-    np.array([[0.25, 0.5, 1.0]] * 2),
-  )
-  off = claims.off(results, ['linear_2'], '0.02', 2, 'wa', 'share', slice(0, 2))
-  np.testing.assert_allclose(off, -0.25)

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Shared arithmetic of the accuracy experiments: intervals, verdicts, scores."""
+"""The skeleton of the experiments: rows, intervals, verdicts, scores, READMEs."""
 
 import dataclasses
 
@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.pool import arms, evidence, launch, ledger, scores, settings
+from experiments.pool import (
+  arms,
+  evidence,
+  figures,
+  launch,
+  ledger,
+  scores,
+  settings,
+)
 from warm_jax import errors, members, merging
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
@@ -52,17 +60,18 @@ def make_members(num):
 
 def test_interval_over_seeds_is_that_of_scipy():
   values = np.array([0.1, 0.4, -0.2, 0.3, 0.25])
-  found = evidence.over_seeds(values)
   wanted = scipy.stats.t.interval(
     0.95, 4, loc=values.mean(), scale=scipy.stats.sem(values)
   )
-  assert (found.low, found.high) == pytest.approx(wanted)
-  assert found.estimate == pytest.approx(0.17)
+  found = evidence.interval([*values, np.nan])  # a seed without a value
+  assert found == pytest.approx((0.17, *wanted))
+  assert np.isnan(evidence.interval([0.3])[1:]).all()
+  assert np.isnan(evidence.interval([np.nan])).all()
 
 
-def test_an_interval_of_one_seed_is_refused():
+def test_a_claim_of_one_seed_is_refused():
   with pytest.raises(errors.UserError, match='at least two'):
-    evidence.over_seeds([0.3])
+    evidence.Claim('c', '', 'above', 'q', [0.3])
 
 
 # Two values v +- d have the t interval v +- 12.706 d.
@@ -73,8 +82,8 @@ def test_an_interval_of_one_seed_is_refused():
     ('above', (-1.0, -1.1), evidence.FAILS),
     ('above', (1.0, -1.0), evidence.OPEN),
     ('above', (0.0, 0.0), evidence.OPEN),
+    ('above', (1.0, np.nan), evidence.OPEN),  # one seed of two: a selection
     ('below', (-1.0, -1.1), evidence.HOLDS),
-    ('below', (1.0, 1.1), evidence.FAILS),
     ('equal', (0.001, 0.0011), evidence.HOLDS),
     ('equal', (0.0, 0.004), evidence.OPEN),
     ('equal', (0.05, 0.0501), evidence.FAILS),
@@ -84,23 +93,184 @@ def test_an_interval_of_one_seed_is_refused():
 def test_verdicts(kind, values, wanted):
   claim = evidence.Claim('c', '', kind, 'q', values)
   assert claim.verdict == wanted
-  assert claim.row()['verdict'] == wanted
-  assert wanted in evidence.claims_table([claim])
+  assert wanted in evidence.claims_text([claim.row()])
 
 
 def test_families_count_their_verdicts():
   held = evidence.Claim('c', '', 'above', 'q', (1.0, 1.1))
-  left = evidence.Claim('c', '', 'above', 'q', (1.0, -1.0))
-  text = evidence.families({'a': [held, left, held], 'b': [left]})
-  assert text == (
+  left = evidence.Claim('c', '', 'above', 'q', (1.0, -1.0), effect=0.1)
+  rows = [held.row('a'), left.row('a'), held.row('a'), left.row('b')]
+  assert rows[1]['effect'] == 0.1 and rows[0]['effect'] == ''
+  assert evidence.claims_text(rows).startswith(
     '* a: **holds in 2 and undecided in 1** of 3.\n* b: **undecided**.\n'
   )
-  assert evidence.cell((0.5, 0.5)) == '+0.500 [+0.500,\u00a0+0.500]'
 
 
-def test_values_are_taken_in_the_order_of_seeds():
-  results = {3: {'a': {'b': [3.0]}}, 1: {'a': {'b': [1.0]}}}
-  assert evidence.by_seed(results, 'a', 'b').tolist() == [[1.0], [3.0]]
+def test_cells_of_seeds_become_tables(tmp_path):
+  by_seed = {}
+  for seed in (3, 1):
+    rows = evidence.Rows()
+    rows.add('t', 'a', evidence.SETS['ood'], [seed, seed + 1])
+    rows.add('t', 'a', evidence.SETS['test'], 0.25)
+    rows.add('t', 'a', evidence.SETS['test'], 0.75)  # the mean of both
+    rows.add('t', 'b', evidence.SETS['test'], [])
+    by_seed[seed] = rows.cells()
+  results = evidence.Results(by_seed)
+  assert results('t', 'a', evidence.SETS['ood']).tolist() == [1.5, 3.5]
+  with pytest.raises(KeyError, match="no cell 't', 'c'"):
+    results('t', 'c', 'd')
+  evidence.write_csv(tmp_path / 'tables.csv', results.tables_csv())
+  cells = evidence.read_csv(tmp_path / 'tables.csv')
+  table = evidence.Table('t', 'Caption:', '+1', {'b': '2m'})
+  assert evidence.table_text(table, cells).splitlines() == [
+    'Caption:',
+    '',
+    '|  | held-out pairs | out-of-distribution pairs |',
+    '| --- | --- | --- |',
+    '| a | +0.5 [+0.5,\u00a0+0.5] | +2.5 [\u221210.2,\u00a0+15.2] |',
+    '| b | – | – |',
+  ]
+  evidence.write_csv(tmp_path / 'rows.csv', results.rows_csv())
+  assert len(evidence.read_csv(tmp_path / 'rows.csv')) == 6
+  for kind in ('dots', 'curves'):
+    by_seed = {
+      s: [('x', r, c, s + c) for r in 'ab' for c in (0, 1)] for s in (0, 1)
+    }
+    found = evidence.Results(
+      {s: [(*x[:2], str(x[2]), x[3]) for x in v] for s, v in by_seed.items()}
+    )
+    figure = evidence.Figure(kind, {'x': 'X', 'missing': ''}, kind, minus='a')
+    figures.draw(figure, found, tmp_path)
+    assert (tmp_path / f'{kind}.png').stat().st_size > 3_000
+
+
+@pytest.mark.parametrize('name', ledger.NAMES)
+def test_figures_and_tables_of_an_experiment_have_names_of_their_own(name):
+  experiment = ledger.load(name)
+  assert experiment.name == name and experiment.question.endswith('?')
+  for part in (
+    [table.key for table in experiment.tables],
+    [figure.name for figure in experiment.figures],
+  ):
+    assert len(set(part)) == len(part)
+
+
+def test_readmes_are_those_of_the_kept_results():
+  for path, text in ledger.pages().items():
+    assert path.read_text(encoding='utf-8') == text, path
+  # The verdicts are those of the intervals that are kept beside them.
+  for name in ledger.NAMES:
+    rows = evidence.read_csv(ledger.HERE / name / 'results' / 'claims.csv')
+    for row in rows:
+      low, high = float(row['low']), float(row['high'])
+      assert low <= float(row['estimate']) <= high
+      if row['kind'] != 'equal':
+        low, high = sorted(
+          (low, high) if row['kind'] == 'above' else (-low, -high)
+        )
+        wanted = evidence.HOLDS if low > 0 else evidence.OPEN
+        wanted = evidence.FAILS if high < 0 else wanted
+        assert row['verdict'] == wanted
+
+
+def test_results_go_between_the_markers(tmp_path):
+  path = tmp_path / 'README.md'
+  path.write_text(f'before\n{ledger.BEGIN}\nold\n{ledger.END}\nafter\n')
+  text = ledger.filled(path, 'new')
+  assert text.startswith('before\n') and text.endswith('\nafter\n')
+  assert 'new' in text and 'old' not in text
+  path.write_text('nothing')
+  with pytest.raises(errors.UserError, match='markers'):
+    ledger.filled(path, 'new')
+
+
+@pytest.mark.parametrize(
+  ('flag', 'message'),
+  [
+    ('--config.stepz=3', 'stepz'),
+    ('--config.arm.batch_size=many', 'bad setting'),
+    ('--config.scale=huge', 'unknown scale'),
+    ('--config.seeds=(3,)', 'at least two'),
+    ('--config.seeds=(3, 3)', 'name each seed once'),
+    ('--stage=train', 'unknown stage'),
+    ('--wrokdir=x', 'unknown flag'),
+    ('smoke', 'not of the form'),
+  ],
+)
+def test_bad_flags_are_refused(flag, message, capsys):
+  experiment = ledger.load('label_corruption')
+  assert launch.run(experiment, ['run', flag]) == 2
+  assert message in capsys.readouterr().err
+
+
+def test_flags_set_fields():
+  argv = ['run', '--config.scale=smoke', '--workdir=a b']
+  argv += ['--config.seeds=(5,)', '--stage=measure', '--config.arm.swapped=0.5']
+  found = launch.parse(ledger.load('label_corruption'), argv)
+  config, workdir, stage = found
+  assert config.scale == 'smoke' and config.arm.swapped == 0.5
+  assert tuple(config.seeds) == (5,)
+  assert workdir.name == 'a b' and stage == 'measure'
+
+
+def test_fingerprints_tell_rows_and_settings_apart():
+  pairs = make_pairs(5)
+  flips = np.array([True, False, False, False, False])
+  found = {
+    scores._fingerprint(p, {'a': a})
+    for p, a in (
+      (pairs, 1),
+      (pairs, 2),
+      (make_pairs(4), 1),
+      (arms.swapped_pairs(pairs, flips), 1),
+    )
+  }
+  assert len(found) == 4
+  assert scores._fingerprint(make_pairs(5), {'a': 1}) in found
+
+
+def test_points_of_a_line_are_between_its_ends(tmp_path):
+  pairs = make_pairs(4)
+  margins = np.array([[3.0, -1.0, -1.0, 0.5], [-1.0, 3.0, -1.0, 0.5]])
+  alone = np.stack([margins, np.zeros_like(margins)], axis=1)
+
+  class Fake:
+    folder = tmp_path
+    params = {'w': jax.numpy.asarray(margins, 'float32')}
+    base = type('Base', (), {'shape': None, 'pairs': lambda self, s: pairs})()
+
+  lams = np.linspace(0, 1, 5)
+
+  def linear(stack, shape, pairs):  # the weights are the margins
+    del shape, pairs
+    w = np.asarray(stack['w'])
+    return np.stack([w, np.zeros_like(w)], axis=1)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(scores, 'score', linear)
+    patch.setattr(scores, 'of_members', lambda arm, sets: {'test': alone})
+    base = Fake.base
+    base.config = settings.get_config('smoke')
+    found = scores.of_lines(
+      Fake(), 'line', [(0, 1, lams), (1, 0, lams[::2])], sets=['test']
+    )['test']
+  wanted = [(1 - x) * alone[0] + x * alone[1] for x in lams]
+  np.testing.assert_allclose(found[0], wanted, atol=1e-6)
+  np.testing.assert_allclose(found[1], wanted[::-2], atol=1e-6)
+  path = scores.along(found[0], lams)
+  # Each end is right on two of four, their middle (1, 1, -1, .5) on three.
+  assert path['accuracy'][[0, 2, 4]].tolist() == [0.5, 0.75, 0.5]
+  np.testing.assert_allclose(path['accuracy'], path['ens_accuracy'])
+
+
+def test_ranking_correlation_and_vectors():
+  assert scores.ranking([0.5, 0.75, 0.5, 0.75]) == [1, 3, 0, 2]
+  assert scores.correlation([1, 1, 1], [1, 2, 3]) == 0.0
+  assert scores.correlation([1, 2, 3], [2, 4, 9]) == pytest.approx(1.0)
+  tree = {'a': np.arange(4.0).reshape(2, 2), 'b': {'c': np.array([7.0, 8.0])}}
+  assert scores.vectors(tree).tolist() == [[0, 1, 7], [2, 3, 8]]
+  merged = scores.uniform({'w': np.arange(3.0)}, [(0, 1), (0, 1, 2)])
+  assert merged['w'].tolist() == [0.5, 1.0]
 
 
 def test_scores_of_a_stack_are_those_of_each_model():
@@ -159,33 +329,6 @@ def test_scores_of_something_else_are_not_taken(tmp_path):
     assert found['scores'].tolist() == [wanted]
 
 
-def test_fingerprints_tell_rows_and_settings_apart():
-  pairs = make_pairs(5)
-  base = scores._fingerprint(pairs, {'a': 1})
-  assert base == scores._fingerprint(make_pairs(5), {'a': 1})
-  assert base != scores._fingerprint(pairs, {'a': 2})
-  assert base != scores._fingerprint(make_pairs(4), {'a': 1})
-  flips = np.array([True, False, False, False, False])
-  swapped = arms.swap_encoded(pairs, flips)
-  assert base != scores._fingerprint(swapped, {'a': 1})
-  config = settings.get_config('smoke')
-  assert scores._own_settings(config) == {}
-  config.mine = 3
-  assert scores._own_settings(config) == {'mine': 3}
-
-
-def test_flags_of_both_forms():
-  given = ['run', '--config.scale', 'smoke', '--workdir=a b', '--stage', 'x']
-  wanted = ['run', '--config.scale=smoke', '--workdir=a b', '--stage=x']
-  assert launch.joined(given) == wanted
-  assert launch.joined(['run', '--help', '--a', '-1']) == [
-    'run',
-    '--help',
-    '--a',
-    '-1',
-  ]
-
-
 def test_remarks_say_what_a_verdict_hides():
   def remark(values, **kwargs):
     return evidence.Claim('c', '', 'equal', 'q', values, **kwargs).remark
@@ -199,7 +342,7 @@ def test_remarks_say_what_a_verdict_hides():
 def test_swapping_encoded_pairs_is_swapping_their_labels():
   pairs = make_pairs(6)
   flips = np.array([True, False, True, False, False, False])
-  found = arms.swap_encoded(pairs, flips)
+  found = arms.swapped_pairs(pairs, flips)
   np.testing.assert_array_equal(found.flipped, flips)
   for i, flip in enumerate(flips):
     first, second = pairs.chosen, pairs.rejected
@@ -207,7 +350,7 @@ def test_swapping_encoded_pairs_is_swapping_their_labels():
       first, second = second, first
     np.testing.assert_array_equal(found.chosen.ids[i], first.ids[i])
     np.testing.assert_array_equal(found.rejected.mask[i], second.mask[i])
-  back = arms.swap_encoded(found, flips)
+  back = arms.swapped_pairs(found, flips)
   np.testing.assert_array_equal(back.chosen.ids, pairs.chosen.ids)
   assert not back.flipped.any()
 
@@ -215,16 +358,3 @@ def test_swapping_encoded_pairs_is_swapping_their_labels():
 def test_snapshots_end_at_the_last_step():
   assert settings.snapshots(480) == (60, 120, 180, 240, 300, 360, 420, 480)
   assert settings.snapshots(3, 8) == (1, 2, 3)
-
-
-def test_results_go_between_the_markers(tmp_path):
-  path = tmp_path / 'README.md'
-  path.write_text(f'before\n{ledger.BEGIN}\nold\n{ledger.END}\nafter\n')
-  ledger.fill(path, 'new')
-  ledger.fill(path, 'newer')
-  text = path.read_text()
-  assert text.startswith('before\n') and text.endswith('\nafter\n')
-  assert 'newer' in text and 'old' not in text and text.count('new') == 1
-  path.write_text('nothing')
-  with pytest.raises(errors.UserError, match='markers'):
-    ledger.fill(path, 'new')

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.pool import scores
-from experiments.smoothness import edits, measure, report, run
-from warm_jax import errors, members
+from experiments.pool import evidence, scores
+from experiments.smoothness import edits, run
+from warm_jax import members
 from warm_jax.data import encoding, toy_world
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
@@ -120,7 +120,7 @@ def test_compare_by_hand():
   after = np.array([[[3.0, 2.0], [1.0, 3.0]]])
   where = np.array([[True, False], [False, True]])
   utility = np.array([[1.0, 0.0], [0.0, -1.0]])
-  found = measure.compare(before, after, where, False, utility)
+  found = run.compare(before, after, where, False, utility)
   rms = np.sqrt((3**2 + 4**2) / 2)
   np.testing.assert_allclose(found['change'], rms / np.sqrt(1.25))
   # Margins -1 and 3.
@@ -129,13 +129,13 @@ def test_compare_by_hand():
   np.testing.assert_allclose(found['flips'], 1)
   np.testing.assert_allclose(found['agreement'], 0.5)
   # Both sides edited: the first pair flips (3 to 1), the second as well.
-  both = measure.compare(before, after, np.ones((2, 2), bool), True)
+  both = run.compare(before, after, np.ones((2, 2), bool), True)
   np.testing.assert_allclose(both['flips'], 1)
   # Margins of 2 and -1.
   moved = np.sqrt((3**2 + 4**2) / 2)
   np.testing.assert_allclose(both['margin_change'], moved / np.sqrt(5))
   one = np.array([[True, True], [True, False]])
-  only = measure.compare(before, before, one, True)
+  only = run.compare(before, before, one, True)
   assert only['flips'].tolist() == [0] and only['change'].tolist() == [0]
 
 
@@ -143,10 +143,8 @@ def test_change_does_not_depend_on_the_scale_of_a_model():
   rng = np.random.default_rng(0)
   before, step = rng.normal(size=(2, 1, 2, 30))
   where = rng.random((2, 30)) < 0.5
-  first = measure.compare(before, before + step, where, False)
-  scaled = measure.compare(
-    7 * before + 3, 7 * (before + step) + 3, where, False
-  )
+  first = run.compare(before, before + step, where, False)
+  scaled = run.compare(7 * before + 3, 7 * (before + step) + 3, where, False)
   for key in first:
     np.testing.assert_allclose(first[key], scaled[key])
 
@@ -154,7 +152,7 @@ def test_change_does_not_depend_on_the_scale_of_a_model():
 def test_what_is_added_to_all_responses_of_a_post_moves_no_margin():
   before = np.random.default_rng(0).normal(size=(1, 2, 30))
   offset = np.arange(30.0)  # of each post, when edited
-  found = measure.compare(before, before + offset, np.ones((2, 30), bool), True)
+  found = run.compare(before, before + offset, np.ones((2, 30), bool), True)
   np.testing.assert_allclose(found['margin_change'], 0, atol=1e-12)
   assert found['flips'].tolist() == [0] and found['change'] > 1
 
@@ -162,12 +160,12 @@ def test_what_is_added_to_all_responses_of_a_post_moves_no_margin():
 def test_nothing_to_compare_is_not_a_number():
   zeros, nowhere = np.zeros((2, 2, 3)), np.zeros((2, 3), bool)
   for together in (True, False):
-    found = measure.compare(zeros, zeros, nowhere, together, np.zeros((2, 3)))
+    found = run.compare(zeros, zeros, nowhere, together, np.zeros((2, 3)))
     assert all(np.isnan(x).all() for x in found.values())
 
 
 def test_models_of_a_stack():
-  models = measure.Models(5, (3, 0))
+  models = run.Models(5, (3, 0))
   assert models.couples == [(0, 1), (2, 3)]  # the fifth has no partner
   params = {'w': jnp.arange(5.0)[:, None] ** 2}
   stack = models.stack(params)
@@ -202,9 +200,9 @@ def test_noise_is_added_to_the_embedding_of_each_token():
   ]
   pairs = encoding.Preferences(*sides, np.zeros(3, bool), np.arange(3))
   plain = scores.score(stack, shape, pairs)
-  none = measure.noisy_scores(stack, shape, pairs, 0.0, (1, 2), batch_size=4)
+  none = run.noisy_scores(stack, shape, pairs, 0.0, (1, 2), batch_size=4)
   np.testing.assert_allclose(none, plain, rtol=1e-5, atol=1e-6)
-  found = measure.noisy_scores(stack, shape, pairs, 0.5, (1, 2), batch_size=4)
+  found = run.noisy_scores(stack, shape, pairs, 0.5, (1, 2), batch_size=4)
   noise = np.random.default_rng((1, 2)).standard_normal((6, 5, 16), np.float32)
   moved = jax.tree.map(np.array, stack)
   moved['backbone']['embed']['embedding'][:, :30] += 0.5 * noise.reshape(30, 16)
@@ -213,77 +211,41 @@ def test_noise_is_added_to_the_embedding_of_each_token():
   assert np.abs(found - plain).max() > 0.01
 
 
-def _results(config, margin_change):
-  """Made-up results; margin_change(cell, method, seed) is given."""
-  noise = report.noise_names(config)
+def test_tables_and_claims_are_about_margins():
+  config = run.get_config('full')
+  names = [
+    words for _, words in (*run.KEEPING.values(), *run.MATTERING.values())
+  ]
+  names += [run._noise_name(size) for size in config.noise_sizes]
+  by_seed = {}
+  for seed in (0, 1):
 
-  def cell(name, seed):
-    out = {'responses': 7, 'comparisons': 7} | {
-      key: dict.fromkeys(report.METHODS, 0.25)
+    def moved(words, method, seed=seed):
+      size = {'single': 1.0, 'ens': 0.8, 'warm': 0.5}.get(method, 0.7)
+      size *= 1 + 0.1 * seed
+      matters = words in [w for _, w in run.MATTERING.values()]
+      return 2 * size**0.5 if matters else size
+
+    cells = {
+      words: {('comparisons', ''): 7.0}
       # What an amount for each post would do to rewards must not count.
-      for key in ('change', 'flips', 'agreement')
-    }
-    moved = {m: margin_change(name, m, seed) for m in report.METHODS}
-    return out | {'margin_change': moved}
-
-  def of_set(seed):
-    return {
-      'pairs': 20,
-      'accuracy': dict.fromkeys(report.METHODS, 0.5),
-      'cells': {
-        name: cell(name, seed)
-        for name in (*measure.KEEPING, *measure.MATTERING, *noise)
-      },
-    }
-
-  return {
-    seed: {
-      'levels': {
-        level: {'sets': {s: of_set(seed) for s in measure.SETS}}
-        for level in ('0.25', '0.00')
+      | {
+        (q, m): 0.25
+        for q in ('change', 'flips', 'agreement')
+        for m in run.METHODS
       }
+      | {('margin_change', m): moved(words, m) for m in run.METHODS}
+      for words in names
     }
-    for seed in (0, 1)
-  }
-
-
-def test_claims_and_tables_are_about_margins(tmp_path):
-  config = run.get_config('full')
-
-  def moved(cell, method, seed):
-    size = {'single': 1.0, 'ens': 0.8, 'warm': 0.5}.get(method, 0.7)
-    size *= 1 + 0.1 * seed
-    if cell == 'fact_named':  # a post edited where it matters: left out
-      return 99.0
-    return 2 * size**0.5 if cell in report.MATTERING else size
-
-  results = _results(config, moved)
-  found = report.claims(config, results)
-  np.testing.assert_allclose([c.values for c in found[:4]], -0.5)
-  np.testing.assert_allclose(found[4].values, 0.5 / 0.8 - 1)
+    before = {m: np.zeros((1, 2, 4)) for m in run.METHODS}
+    rows = evidence.Rows()
+    run._tables(rows, 'ood_0.25', before, cells, run._middle(config))
+    rows.add('sizes', f'pairs of texts, {run.SETS["ood"]}', 'number', 20)
+    by_seed[seed] = rows.cells()
+  found = run.claims(config, evidence.Results(by_seed))
+  singles, ens, flips, last = found.values()
+  np.testing.assert_allclose([c.values for c in singles], -0.5)
+  np.testing.assert_allclose(ens[0].values, 0.5 / 0.8 - 1)
+  np.testing.assert_allclose(flips[0].values, 0)
   # Ratios: 2 / sqrt(size), so that half the size is sqrt(2) times the ratio.
-  ratio = report.sensitivity(results, '0.25', 'ood', 'warm')
-  np.testing.assert_allclose(ratio, [2 / 0.5**0.5, 2 / 0.55**0.5])
-  np.testing.assert_allclose(found[6].values, 2**0.5 - 1)
-  text = report.write(tmp_path, config, results)
-  assert text.count('| **') == 8
-  assert 'fact_named' not in (tmp_path / 'changes.csv').read_text()
-  for name in ('edits', 'noise'):
-    assert (tmp_path / f'{name}.png').stat().st_size > 10_000
-
-
-@pytest.mark.parametrize(
-  'name, value',
-  [
-    ('levels', (0.0, 0.1)),
-    ('noise_sizes', (0.1,)),
-    ('num_pairs', 0),
-  ],
-)
-def test_settings_that_cannot_be(name, value):
-  config = run.get_config('full')
-  measure.check(config)
-  measure.check(run.get_config('smoke'))
-  config[name] = value
-  with pytest.raises(errors.UserError, match=rf'config\.{name} is'):
-    measure.check(config)
+  np.testing.assert_allclose(last[0].values, 2**0.5 - 1)

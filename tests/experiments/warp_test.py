@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """What experiments/warp computes with."""
 
-import csv
 import importlib.util
 import pathlib
 import types
@@ -10,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.pool import evidence
-from experiments.warp import figures, measure, quantities, report, run, runs
-from warm_jax import members, merging
+from experiments.pool import arms, evidence
+from experiments.warp import judging, quantities, run, runs
 from warm_jax.data import loader
-from warm_jax.report import style
 from warm_jax.stages import language, world
 from warm_jax.training import checkpoint, policy
 
@@ -154,7 +151,6 @@ def test_between_and_gain_take_the_right_members():
   assert found.tolist() == [[1.0, 5.0, 3.0], [10.0, 26.0, 30.0]]
   # 5 - 2 and 26 - 20
   assert quantities.gain(result, 'slerp', 60, 'proxy') == 4.5
-  assert measure.PAIRS == ((0, 1), (2, 3))
 
 
 def test_angles_and_norms_by_hand():
@@ -172,7 +168,6 @@ def test_angles_and_norms_by_hand():
   result = {'judge_lambdas': {'task': {'60': groups}}}
   found = quantities.cosines(result, 'task', 60)
   np.testing.assert_allclose(found, [0.3, 0.0])
-  assert quantities.cosines(result, 'task', 60, layers=False)[0] == 1.0
   assert quantities.norm_ratio(result, 'task', 60) == pytest.approx(1.5)
 
 
@@ -190,83 +185,6 @@ def test_lines_to_the_init_begin_there():
 # ---------------------------------------------------------------------------
 # What is measured
 # ---------------------------------------------------------------------------
-
-
-class FakeSeed:
-  """A seed whose policies are one layer of three weights, never trained."""
-
-  def __init__(self, config):
-    self.config = config
-    sft = self.tree(jnp.zeros)
-    self.panel = types.SimpleNamespace(sft=sft)
-
-  @staticmethod
-  def tree(make):
-    return {'backbone': {'embed': {'table': make(2)}, 'layers_0': make(3)}}
-
-  def params(self, *names):
-    leading = {'anchors': (len(runs.anchor_specs(self.config)),)}
-    if names[-1] in ('init', 'merged'):
-      shape = ()
-    elif names[0] == 'warp':
-      shape = (2,)
-    elif names[0] == 'more':
-      shape = (self.config.members - 2,)
-    else:
-      betas = self.config.iterations.matched_betas
-      shape = leading.get(names[0], (len(betas),))
-    rng = np.random.default_rng(len('/'.join(names)))
-    return self.tree(
-      lambda size: jnp.array(rng.normal(size=(*shape, size)), jnp.float32)
-    )
-
-  def result(self, name):
-    every, wanted = self.config.rl.eval_every, self.config.iterations
-
-    def kept(last):
-      return sorted({*range(0, last, every), last})
-
-    if name == 'warp':
-      return {
-        'iterations': [
-          {'number': i, 'kept_steps': kept(steps)}
-          for i, steps in enumerate(wanted.steps, 1)
-        ]
-      }
-    last = {
-      'anchors': self.config.anchors.steps,
-      'more': wanted.steps[0],
-      'matched': 2 * sum(wanted.steps),
-    }
-    return {'kept_steps': kept(last[name])}
-
-
-def outline(tree):
-  """Names and lengths of a nested result, numbers left out."""
-  if isinstance(tree, dict):
-    return {key: outline(value) for key, value in tree.items()}
-  return [outline(x) for x in tree] if isinstance(tree, list) else None
-
-
-@pytest.mark.parametrize('scale', ['full', 'smoke'])
-def test_fakes_are_built_like_what_is_measured(scale, monkeypatch):
-  config = run.get_config(scale)
-  monkeypatch.setattr(
-    measure, 'point', lambda seed, params: fakes.point(0.0, 0.0)
-  )
-  first = types.SimpleNamespace(  # what is merged does not matter here
-    merge=lambda stack, method, init, group, lam: members.member(stack, 0),
-    norms_and_cosines=merging.norms_and_cosines,
-    liti=lambda init, end, eta: end,
-    slerp=lambda init, stack, group: members.member(stack, 0),
-    uniform=lambda stack: members.member(stack, 0),
-  )
-  monkeypatch.setattr(measure, 'merging', first)
-  seed = FakeSeed(config)
-  found = {name: function(seed, seed) for name, function, *_ in measure.PARTS}
-  made = fakes.result(config, 0)
-  del made['geometry_of_iterations']
-  assert outline(found) == outline(made)
 
 
 def test_members_of_the_first_iteration_are_in_the_order_of_their_orders(
@@ -314,9 +232,8 @@ def test_more_members_differ_from_the_first_two_by_their_orders_alone(
       train(seed, None)
   (first, how), (more, how_more) = calls
   assert [*how['orders'], *how_more['orders']] == [0, 1, 2, 3, 4]
-  assert (
-    how['seed'] == how_more['seed'] == loader.order_seed(13, 'iteration', 1)
-  )
+  seed = loader.order_seed(arms.order_seed(config, 'policies'), 'iteration', 1)
+  assert how['seed'] == how_more['seed'] == seed
   for i in (0, 1, 2, 3, 4):  # sft, proxy, shape, prompts, tokenizer
     assert str(first[i]) == str(more[i])
   for one, other in ((how['anchors'], how_more['anchors']),):
@@ -337,26 +254,29 @@ def test_more_members_differ_from_the_first_two_by_their_orders_alone(
 # ---------------------------------------------------------------------------
 
 
-def usual_and_noisy(config, seeds=(0, 1), **flipped):
-  """{seed: what measure.measure returns}."""
-  noisy = runs.noisy(runs.Seed(config, pathlib.Path(), None)).config
-  results = {}
-  for seed in seeds:
-    results[seed] = {
-      'usual': fakes.result(config, seed, **flipped),
-      'noisy': fakes.result(noisy, seed, **flipped),
-    }
-    one = results[seed]
-    one['noisy']['judge_anchors'] = {
-      'sft': one['usual']['judge_anchors']['sft']
-    }
-  return results
-
-
-def families(**flipped):
+def results_of(monkeypatch, **flipped):
+  """Rows of two seeds of a made-up world, through the experiment's own door."""
   config = run.get_config('full')
-  results = {s: fakes.result(config, s, **flipped) for s in (0, 1)}
-  return report.families_of(config, results)
+  noisy = runs.noisy(runs.Seed(config, pathlib.Path(), None)).config
+
+  def made_up(config, seed):
+    usual, other = (fakes.result(c, seed, **flipped) for c in (config, noisy))
+    other['judge_anchors'] = {'sft': usual['judge_anchors']['sft']}
+    return {'usual': usual, 'noisy': other}
+
+  monkeypatch.setattr(judging, 'measure', made_up)
+  return config, evidence.Results(
+    {s: run.measure(config, s).cells() for s in (0, 1)}
+  )
+
+
+def families(monkeypatch, **flipped):
+  found = run.claims(*results_of(monkeypatch, **flipped))
+  return {
+    name: part
+    for name, part in found.items()
+    if 'noisy' not in name and 'Reasons' not in name
+  }
 
 
 def others(found, verdict):
@@ -368,16 +288,16 @@ def others(found, verdict):
   }
 
 
-def test_in_a_world_like_the_papers_every_claim_holds():
-  found = families()
+def test_in_a_world_like_the_papers_every_claim_holds(monkeypatch):
+  found = families(monkeypatch)
   assert not others(found, evidence.HOLDS)
   said = [claim.claim for part in found.values() for claim in part]
   assert len(set(said)) == len(said)
 
 
-def test_in_a_world_turned_round_none_does():
+def test_in_a_world_turned_round_none_does(monkeypatch):
   flipped = dict.fromkeys(fakes.KNOBS, -1)
-  assert not others(families(**flipped), evidence.FAILS)
+  assert not others(families(monkeypatch, **flipped), evidence.FAILS)
 
 
 # What is turned round, and {family: how many of its claims hear of it}.
@@ -400,41 +320,25 @@ TURNED = {
 
 
 @pytest.mark.parametrize('knob', TURNED)
-def test_each_part_of_the_world_is_heard_of_by_its_own_claims(knob):
-  found = others(families(**{knob: -1}), evidence.HOLDS)
+def test_each_part_of_the_world_is_heard_of_by_its_own_claims(
+  knob, monkeypatch
+):
+  found = others(families(monkeypatch, **{knob: -1}), evidence.HOLDS)
   counts = {name.partition(',')[0]: len(part) for name, part in found.items()}
   assert counts == TURNED[knob]
 
 
-def test_the_shape_of_lines_is_read_off_their_middle():
-  found = others(families(bend=-1), evidence.HOLDS)
-  text = str(found['P7, lines back to SFT'])
-  assert 'the KL is convex' in text and 'the reward is concave' in text
-
-
-# ---------------------------------------------------------------------------
-# Report
-# ---------------------------------------------------------------------------
-
-
-def test_report(tmp_path, monkeypatch):
-  monkeypatch.setattr(style, 'DPI', 40)
-  config = run.get_config('full')
-  results = usual_and_noisy(config)
-  text = report.write(tmp_path, config, results)
-  with (tmp_path / 'claims.csv').open(newline='', encoding='utf-8') as file:
-    claims = list(csv.DictReader(file))
-  said = [claim['claim'] for claim in claims]
-  assert len(set(said)) == len(said)
-  assert all(f'| {claim} |' in text for claim in said)
-  assert 'nan' not in text
-  pictures = {path.stem for path in tmp_path.glob('*.png')}
-  assert pictures >= set(figures.ALL)
-  assert all(p.stat().st_size > 2_000 for p in tmp_path.glob('*.png'))
-  with (tmp_path / 'curves.csv').open(newline='', encoding='utf-8') as file:
-    rows = list(csv.DictReader(file))
-  # Each begins with SFT, or with the init of a later iteration.
-  starts = [row for row in rows if float(row['step_or_eta']) == 0.0]
-  for row in starts:
-    assert (float(row['kl']) == 0.0) == ('its init' not in row['curve'])
-  assert (tmp_path / 'geometry.csv').stat().st_size > 100
+def test_tables_of_a_made_up_world(monkeypatch):
+  config, results = results_of(monkeypatch)
+  kept = evidence.read_csv(
+    pathlib.Path(run.__file__).with_name('results') / 'claims.csv'
+  )
+  claims = run.claims(config, results)
+  made = [c.row(f) for f, part in claims.items() for c in part]
+  for column in ('family', 'claim', 'paper', 'quantity', 'kind'):
+    assert [r[column] for r in made] == [r[column] for r in kept]
+  for table in ('budgets_usual', 'ends_noisy', 'geometry_usual', 'gold_usual'):
+    assert results.rows(table)
+  # Each curve begins with SFT, at KL 0.
+  row = 'line to one policy, at 0'
+  assert results('points_usual', row, 'kl').tolist() == [0, 0]
