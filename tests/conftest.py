@@ -38,8 +38,8 @@ jax.config.update('jax_default_matmul_precision', 'highest')
 # What takes longest, longest first: begun last, one of these would leave the
 # other workers idle at the end.
 LONGEST = (
-  'experiments/observations_test.py',
-  'experiments/observations_test.py::test_smoke_form[warp]',
+  'experiments/smoke_test.py',
+  'experiments/smoke_test.py::test_smoke_form[warp]',
   'warp_runs_test.py',
   'stages_test.py',
   'experiments/real_preferences_test.py',

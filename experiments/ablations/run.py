@@ -287,7 +287,7 @@ def _schedule(rows, arm: arms.Arm, schedule: str, weights) -> None:
   def in_time(method):
     # [M, ...] for every snapshot, stacked along a new first axis.
     snapshots = members.stack([arm.at(s) for s in arm.config.keep_steps])
-    return merging.weighted(snapshots, weights[method][0].astype(np.float32))
+    return merging.combine(snapshots, weights[method][0])
 
   found = {LAST: scores.of_members(arm, sets=sets)}
   for method, (_, name) in weights.items():

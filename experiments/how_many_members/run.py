@@ -114,30 +114,6 @@ def five_orders(ranked: Sequence[int], seed: int) -> dict[str, list[int]]:
   return dict(zip(ORDERS, orders))
 
 
-def greedy(order: Sequence[int], evaluate) -> list[list[int]]:
-  """What a greedy soup holds after each trial: [M] lists of members.
-
-  `merging.greedy_soup` decides, over weights that name their members (one-hot
-  rows): a candidate is then known by its members, and scored as such.
-
-  Args:
-    order: members, the best first.
-    evaluate: members of a candidate -> number, higher is better.
-  """
-  names = {'member': np.eye(len(order), dtype=np.float32)}
-
-  def of_mix(mix):
-    return evaluate(np.flatnonzero(np.asarray(mix['member'])).tolist())
-
-  _, _, trace = merging.greedy_soup(names, order, of_mix)
-  held, states = [], []
-  for trial in trace:
-    if trial['kept']:
-      held = [*held, trial['member']]
-    states.append(held)
-  return states
-
-
 def measure(config, workdir) -> evidence.Rows:
   """One seed: the shared members, merged one after another in five orders."""
   check(config)
@@ -203,7 +179,11 @@ def _curve(rows, table: str, name: str, values, alone) -> None:
 def _greedy(rows, merges, orders, level, alone, curves) -> None:
   """Greedy soups along the orders, decided on the selection split alone."""
   for name, order in orders.items():
-    states = greedy(order, lambda group: merges.accuracy(group, 'selection'))
+    states = list(
+      merging.greedy_soup(
+        order, lambda group: merges.accuracy(group, 'selection')
+      )
+    )
     row = f'{LEVELS[level]}, {name}'
     rows.add('greedy', row, 'members kept', len(states[-1]))
     for split in SETS:

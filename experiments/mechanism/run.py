@@ -115,25 +115,25 @@ def _simulated(rows, config) -> None:
 
 def _planted(rows, config) -> None:
   """Responses of trained networks to features that k of M members learned."""
-  settings = config.planted
-  levels = (*settings.levels, 1.0)
-  counts = [settings.per_level] * len(settings.levels) + [settings.shared]
+  wanted = config.planted
+  levels = (*wanted.levels, 1.0)
+  counts = [wanted.per_level] * len(wanted.levels) + [wanted.shared]
   p = np.repeat(levels, counts)
   seed = loader.order_seed(config.seed, 'mechanism', 'planted')
   rng = np.random.default_rng(seed)
-  informative = rng.random((settings.members, len(p))) < p
+  informative = rng.random((wanted.members, len(p))) < p
   key = jax.random.key(seed)
   noise = jax.random.normal(
-    jax.random.fold_in(key, 1), (settings.noise_rows, len(p))
+    jax.random.fold_in(key, 1), (wanted.noise_rows, len(p))
   )
-  size = max(settings.sizes)
-  for level in settings.levels:
+  size = max(wanted.sizes)
+  for level in wanted.levels:
     column = f'p = {level:g}'
     rows.add('planted', 'closed form, ENS', column, level)
     closed = theory.wa_coefficient(level, size)
     rows.add('planted', 'closed form, WA of 2 layers', column, closed)
   for network in planted.NETWORKS:
-    for start in settings.starts if network.depth > 1 else (1.0,):
+    for start in wanted.starts if network.depth > 1 else (1.0,):
       _network(rows, network, start, p, informative, noise, key, config)
 
 
@@ -144,29 +144,27 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
   learned, and less the response of the start. `relative` is a response over
   that to features which all members learned.
   """
-  settings, kind = config.planted, network.kind
+  wanted, kind = config.planted, network.kind
   num_members, num_features = informative.shape
-  steps = settings.updates[network.depth - 1]
+  steps = wanted.updates[network.depth - 1]
   first = planted.init(
-    jax.random.fold_in(rng, 2), network, num_features, settings.width, start
+    jax.random.fold_in(rng, 2), network, num_features, wanted.width, start
   )
   stack = planted.train(
     first,
     jnp.asarray(informative),
     jax.random.split(jax.random.fold_in(rng, 3), num_members),
     noise,
-    planted.learning_rate(network, start, settings.strength),
-    settings.strength,
+    planted.learning_rate(network, start, wanted.strength),
+    wanted.strength,
     kind=kind,
-    num_steps=settings.updates_query_key if kind == 'query_key' else steps,
-    num_pairs=settings.pairs,
+    num_steps=wanted.updates_query_key if kind == 'query_key' else steps,
+    num_pairs=wanted.pairs,
     member_map=config.runtime.member_map,
   )
   shape = (2, num_features) if kind == 'query_key' else (num_features,)
   alone = jnp.zeros((1, *shape))
-  in_bags = jax.random.normal(
-    jax.random.fold_in(rng, 4), (settings.bags, *shape)
-  )
+  in_bags = jax.random.normal(jax.random.fold_in(rng, 4), (wanted.bags, *shape))
   origin = jax.tree.map(lambda x: x[None], first)
 
   def read(params, bags):
@@ -176,9 +174,9 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
 
   of_members = read(stack, alone)
   unit, name = of_members[informative].mean(), NETWORKS[network.name]
-  levels = (*settings.levels, 1.0)
-  is_first = start == settings.starts[0]
-  for size in settings.sizes:
+  levels = (*wanted.levels, 1.0)
+  is_first = start == wanted.starts[0]
+  for size in wanted.sizes:
     groups = planted.groups_of(num_members, size)
     averaged = scores.uniform(stack, groups)
     k = np.stack([informative[g].sum(axis=0) for g in groups])
@@ -201,7 +199,7 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
     if size < num_members:
       continue
     if is_first and network.depth > 1:
-      rare = np.array(settings.levels) <= 0.5
+      rare = np.array(wanted.levels) <= 0.5
       off = {
         'ENS − k/M': (relative['ENS'] - relative['share'])[:-1],
         'WA − (k/M)^L': (relative['WA'] - relative['power'])[:-1],
@@ -210,10 +208,10 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
       rows.line('off', network.name, off)
       for method in ('ENS', 'WA'):
         row = f'{name}, {method}'
-        for level, value in zip(settings.levels, relative[method]):
+        for level, value in zip(wanted.levels, relative[method]):
           rows.add('planted', row, f'p = {level:g}', value)
         rows.add('planted', row, 'shared', by_level[method][-1])
-        whole = unit / planted.target(kind, settings.strength)
+        whole = unit / planted.target(kind, wanted.strength)
         rows.add('planted', row, 'unit', whole)
     found['in bags'] = read(averaged, in_bags) / unit
     shares = k.ravel() / size
@@ -225,7 +223,7 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
     rows.add('exponents', name, column, exponent(found['WA']))
     if kind == 'chain':
       closed = theory.chain_response(
-        shares, network.depth, start, 2 * settings.strength
+        shares, network.depth, start, 2 * wanted.strength
       )
       rows.add('exponents', name, f'{column}, closed form', exponent(closed))
     if is_first or network.depth == 1:
@@ -239,9 +237,9 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
 
 def claims(config, results) -> dict[str, list[evidence.Claim]]:
   """The claims by family; written down before any full run."""
-  settings, members = config.planted, config.memory.members
-  start = f'{settings.starts[0]:g}'
-  size, count = max(settings.sizes), settings.per_level * len(settings.levels)
+  wanted, members = config.planted, config.memory.members
+  start = f'{wanted.starts[0]:g}'
+  size, count = max(wanted.sizes), wanted.per_level * len(wanted.levels)
   everywhere = (*OWN, 'chain_3', *DENSE, *DENSE_DEEP)
   sizes = f'M = {size}, {count} features a network and seed'
   claim = evidence.Claim
@@ -258,7 +256,7 @@ def claims(config, results) -> dict[str, list[evidence.Claim]]:
     return np.mean(found, axis=0)
 
   # What the formula says of the fourth claim, for depth 2.
-  rare = [p for p in settings.levels if p <= 0.5]
+  rare = [p for p in wanted.levels if p <= 0.5]
   damped = np.mean([theory.wa_coefficient(p, size) - p for p in rare])
   in_dense = worst((*DENSE, *DENSE_DEEP), 'WA − ENS, p ≤ .5')
   pairs = results('swaps', 'k = 1', 'pairs').min()

@@ -93,6 +93,15 @@ class Results:
   def has(self, table: str, row, column) -> bool:
     return (table, str(row), str(column)) in self._cells
 
+  def interval(self, table: str, row, column, minus: str = ''):
+    """(mean, low, high) of a cell, or of its difference to another row."""
+    return interval(self.values(table, row, column, minus))
+
+  def values(self, table: str, row, column, minus: str = '') -> np.ndarray:
+    """[S] a cell, less the cell of row `minus` if there is one."""
+    other = self(table, minus, column) if minus else 0.0
+    return self(table, row, column) - other
+
   def rows_csv(self) -> list[dict]:
     """rows.csv: every number of every seed."""
     return [
@@ -111,6 +120,29 @@ class Results:
         | dict(estimate=found[0], low=found[1], high=found[2])
       )
     return out
+
+
+class Cells(Results):
+  """Cells that are known by their mean and interval only: rows of tables.csv."""
+
+  def __init__(self, cells: Iterable[Mapping[str, Any]]):
+    self._cells = {(c['table'], c['row'], c['column']): c for c in cells}
+
+  def interval(self, table: str, row, column, minus: str = ''):
+    """(mean, low, high); of a difference only the mean is known."""
+    keys = ('estimate', 'low', 'high')
+    cell = self._cells[table, row, column]
+    found = [
+      math.nan if cell[k] in ('', None) else float(cell[k]) for k in keys
+    ]
+    if minus:
+      other = self._cells[table, minus, column]
+      return found[0] - float(other['estimate']), math.nan, math.nan
+    return tuple(found)
+
+  def values(self, table: str, row, column, minus: str = '') -> np.ndarray:
+    """No seed's number is known."""
+    return np.empty(0)
 
 
 # ---------------------------------------------------------------------------
@@ -351,24 +383,18 @@ def ordered(columns: Iterable[str]) -> list[str]:
 
 def table_text(table: Table, cells: Sequence[Mapping[str, str]]) -> str:
   """A table from the rows of tables.csv."""
-  mine = [c for c in cells if c['table'] == table.key]
-  if not mine:
+  found = Cells(c for c in cells if c['table'] == table.key)
+  if not found.rows(table.key):
     return ''
-  found = {
-    (c['row'], c['column']): [
-      float(c[k]) if c[k] not in ('', None) else math.nan
-      for k in ('estimate', 'low', 'high')
-    ]
-    for c in mine
-  }
-  columns = ordered(dict.fromkeys(c['column'] for c in mine))
-  lines = []
-  for row in dict.fromkeys(c['row'] for c in mine):
+  columns, lines = ordered(found.columns(table.key)), []
+  for row in found.rows(table.key):
     texts = [
       with_interval(
-        *found.get((row, column), [math.nan] * 3),
+        *found.interval(table.key, row, column),
         table.styles.get(row) or table.styles.get(column, table.style),
       )
+      if found.has(table.key, row, column)
+      else NOTHING
       for column in columns
     ]
     lines.append([row, *texts])

@@ -60,16 +60,11 @@ def draw(
     canvas.savefig(out / f'{figure.name}.png', dpi=160)
 
 
-def _values(figure, results, key: str, row: str, column: str) -> np.ndarray:
-  values = results(key, row, column)
-  return values - results(key, figure.minus, column) if figure.minus else values
-
-
 def _curves(ax, figure, results, key: str) -> None:
   shown = [r for r in results.rows(key) if r != figure.minus]
   for row, color in zip(shown, COLORS * (1 + len(shown) // len(COLORS))):
     points = [
-      (float(c), *evidence.interval(_values(figure, results, key, row, c)))
+      (float(c), *results.interval(key, row, c, figure.minus))
       for c in results.columns(key)
       if results.has(key, row, c)
     ]
@@ -91,8 +86,8 @@ def _dots(ax, figure, results, key: str, named: bool) -> None:
     if r != figure.minus and results.has(key, r, column)
   ]
   for y, row in enumerate(shown):
-    values = _values(figure, results, key, row, column)
-    mean, low, high = evidence.interval(values)
+    values = results.values(key, row, column, figure.minus)
+    mean, low, high = results.interval(key, row, column, figure.minus)
     ax.plot([low, high], [y, y], color=COLORS[0], alpha=0.4, linewidth=3)
     ax.plot(values, [y] * len(values), 'o', color=COLORS[0], ms=3, alpha=0.6)
     ax.plot(mean, y, 'D', color=COLORS[0], ms=5)

@@ -8,85 +8,115 @@ floors too.
 
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from experiments.pool import evidence, scores
 from experiments.real_preferences import floors, stages
 from experiments.real_preferences import texts as texts_lib
 from warm_jax import members, merging, rewards
-from warm_jax.data import encoding, formats
-from warm_jax.evaluation import accuracy, interpolation, intervals
-from warm_jax.models import reward_model
+from warm_jax.data import formats
+from warm_jax.evaluation import accuracy, intervals
 from warm_jax.stages import language, preferences
 from warm_jax.training import checkpoint
 
-REPORTED = ('train_swapped', 'train_clean', 'test', 'ood')
+DIFFERENCES = (
+  ('WARM', 'ENS'),
+  ('WARM', 'members, mean'),
+  ('WARM', 'frozen features'),
+  ('WARM', 'bag of words'),
+  ('WARM', 'words shared (F1)'),
+  ('ENS', 'members, mean'),
+  ('ENS', 'bag of words'),
+)
+SPLITS = ('train', 'selection', 'test', 'ood')
 
 
 def run(run) -> dict:
-  """Scores, compares, and returns tables of numbers with their intervals."""
+  """Scores and compares; returns cells of tables with their intervals."""
   config, shape = run.config.evaluate, language.model_config(run)
-  rows = {
-    split: preferences.read_rows(run, split)
-    for split in ('train', 'selection', 'test', 'ood')
-  }
-  encoded = {split: preferences.read(run, split) for split in rows}
+  rows = {split: preferences.read_rows(run, split) for split in SPLITS}
+  encoded = {split: preferences.read(run, split) for split in SPLITS}
   # The stage kept pairs that fit, so text rows and encoded rows correspond.
   sets, texts = _sets(encoded, rows, config.num_train_pairs)
-  stack = checkpoint.load_params(run.folder('reward') / 'params')
-  num_members = members.num_members(stack)
-  scores = Scores(shape, sets)
+  stack = jax.tree.map(
+    jnp.asarray, checkpoint.load_params(run.folder('reward') / 'params')
+  )
+  num = members.num_members(stack)
 
-  of_members = {
-    name: np.stack(
-      [scores(members.member(stack, m), name) for m in range(num_members)]
-    )
-    for name in sets
-  }  # [M, 2, N]
-  on_selection = [
-    float(accuracy.is_correct(*s).mean()) for s in of_members['selection']
-  ]
-  order = sorted(range(num_members), key=lambda m: -on_selection[m])
-  reference = of_members['selection'].reshape(num_members, -1)
-  normaliser = rewards.fit_normaliser(reference, 'mean')
-  merged = merging.uniform(stack)
-  probe = _probed(run)
-  judged = floors.scores(_all_pairs(run, rows), texts)
-  reported = [name for name in REPORTED if name in sets]
+  alone = scores.score(stack, shape, sets['selection'])
+  order = scores.ranking(scores.accuracies(alone))
+  lambdas = np.linspace(0.0, 1.0, config.num_lambdas)
+  first, second = (members.member(stack, m) for m in order[:2])
+  line = [merging.lerp(first, second, float(x)) for x in lambdas[1:-1]]
+  others = members.stack([merging.uniform(stack), _probed(run), *line])
+  stack = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), stack, others)
+  normaliser = rewards.fit_normaliser(alone.reshape(num, -1), 'mean')
+  judged = floors.scores(_all_pairs(run, rows)[: config.bag_pairs], texts)
 
-  table = {}
-  for name in reported:
-    ens = np.asarray(
-      rewards.apply_normaliser(normaliser, of_members[name], 'mean')
-    )
-    judges = {
-      f'member {m}': accuracy.is_correct(*of_members[name][m])
-      for m in range(num_members)
-    }
-    judges['members, mean'] = np.mean(list(judges.values()), axis=0)
-    judges['ENS'] = accuracy.is_correct(*ens)
-    judges['WARM'] = accuracy.is_correct(*scores(merged, name))
-    judges['frozen features'] = accuracy.is_correct(*scores(probe, name))
+  cells: list[tuple] = []
+  for name in evidence.SETS:
+    if name not in sets:
+      continue
+    found = scores.score(stack, shape, sets[name])
+    ens = rewards.apply_normaliser(normaliser, found[:num], 'mean')
+    right = scores.correct(found)
+    judges = {f'member {m}': right[m] for m in range(num)}
+    judges['members, mean'] = right[:num].mean(axis=0)
+    judges['ENS'] = accuracy.is_correct(*np.asarray(ens))
+    judges |= {'WARM': right[num], 'frozen features': right[num + 1]}
     judges |= {judge: wins[name] for judge, wins in judged.items()}
-    table[name] = _compared(judges, sets[name].prompt_ids, config.resamples)
-
-  paths = _paths(run, scores, stack, order, reported, config)
-  best = judged['words shared (F1)']['selection']
+    prompts = sets[name].prompt_ids
+    cells += _compared(judges, prompts, config.resamples, name)
+    whole = found[[order[0], *range(num + 2, len(found)), order[1]]]
+    path = scores.along(whole, lambdas)
+    for row, key in (
+      ('diagonal', 'diag_accuracy'),
+      ('ENS', 'ens_accuracy'),
+      ('WA', 'accuracy'),
+    ):
+      for lam, value in zip(lambdas, path[key]):
+        cells.append((f'path {name}', row, f'{lam:.3g}', value, '', ''))
+  cells += _members(run, order, scores.accuracies(alone))
+  known = {(t, r, c): value for t, r, c, value, *_ in cells}
+  test = evidence.SETS['test']
   return {
-    'order': order,
-    'selection_accuracy': on_selection,
-    'selection_overlap': float(best.mean()),
-    'hparams': run.result('reward')['hparams'],
-    'train': run.result('reward')['train'],
-    'preferences': run.result('preferences'),
-    'table': table,
-    'paths': paths,
-    'summary': '; '.join(
-      f'{name} member {row["accuracy"]["members, mean"]["value"]:.3f} ENS '
-      f'{row["accuracy"]["ENS"]["value"]:.3f} WARM '
-      f'{row["accuracy"]["WARM"]["value"]:.3f}'
-      for name, row in table.items()
+    'cells': cells,
+    'summary': 'held out: '
+    + ' '.join(
+      f'{judge} {known["accuracy", judge, test]:.3f}'
+      for judge in ('members, mean', 'ENS', 'WARM')
     ),
   }
+
+
+def _members(run, order, on_selection) -> list[tuple]:
+  hparams, trained = (run.result('reward')[k] for k in ('hparams', 'train'))
+  columns = {
+    'learning rate': hparams['learning_rate'],
+    'dropout': hparams['dropout_rate'],
+    'SFT checkpoint': hparams['init_index'],
+    'selection': on_selection,
+    'training accuracy': trained['accuracy'],
+  }
+  cells = [
+    ('members', f'member {m}', name, values[m], '', '')
+    for m in range(len(order))
+    for name, values in columns.items()
+  ]
+  kept = run.result('preferences')
+  for row, value in (
+    ('training pairs that fit', kept['rows']['train']),
+    ('of them swapped', kept['swapped']),
+    ('training pairs too long', kept['too_long']['train']),
+    *(
+      (f'prompts of {split} shared with train', count)
+      for split, count in kept['prompts_shared_with_train'].items()
+    ),
+  ):
+    cells.append(('data', row, 'number', value, '', ''))
+  return cells
 
 
 def _all_pairs(run, rows) -> list[dict]:
@@ -100,7 +130,7 @@ def _all_pairs(run, rows) -> list[dict]:
   path = pathlib.Path(run.config.world.folder) / stages.PAIRS
   pairs = [p for p in texts_lib.read(path) if p['prompt'].strip() not in held]
   flips = formats.flip_mask(
-    len(pairs), run.config.data.swapped, seed=run.config.seed + 8
+    len(pairs), run.config.data.swapped, seed=run.key('bag of words')
   )
   return formats.swap_labels(pairs, flips)
 
@@ -121,41 +151,6 @@ def _sets(encoded, rows, limit: int):
   return sets, texts
 
 
-class Scores:
-  """Scores of pairs; a text that many pairs share is scored once."""
-
-  def __init__(self, shape, sets: dict[str, encoding.Preferences]):
-    self._shape = shape
-    self._distinct = {}
-    for name, pairs in sets.items():
-      batch = pairs.batch(np.arange(len(pairs)))
-      _, first, index = np.unique(
-        batch['ids'], axis=0, return_index=True, return_inverse=True
-      )
-      self._distinct[name] = (
-        batch['ids'][first],
-        batch['mask'][first],
-        index.reshape(2, -1),
-      )
-
-  def score_fn(self, params, ids, mask):
-    """One function object for all calls, so that it is compiled once."""
-    return reward_model.scores(params, self._shape, ids, mask)
-
-  def __call__(self, params, name: str) -> np.ndarray:
-    """[2, N] scores of the chosen and the rejected texts."""
-    ids, mask, index = self._distinct[name]
-    return accuracy.score(rewards.single(params, self._shape), ids, mask)[index]
-
-  def along(self, function, first, second, name: str, lambdas):
-    """([Lambda, N], [Lambda, N]) scores on the line between two members."""
-    ids, mask, index = self._distinct[name]
-    scores = interpolation.path_scores(
-      function, first, second, ids, mask, lambdas=lambdas
-    )
-    return scores[:, index[0]], scores[:, index[1]]
-
-
 def _probed(run):
   """The starting point of the last checkpoint: features and the fitted head."""
   kept = language.sft_checkpoints(run)
@@ -164,57 +159,24 @@ def _probed(run):
   return {'backbone': last['backbone'], 'score': {'kernel': head}}
 
 
-DIFFERENCES = (
-  ('WARM', 'ENS'),
-  ('WARM', 'members, mean'),
-  ('WARM', 'frozen features'),
-  ('WARM', 'bag of words'),
-  ('WARM', 'words shared (F1)'),
-  ('ENS', 'members, mean'),
-  ('ENS', 'bag of words'),
-)
-
-
-def _compared(judges, prompts, resamples: int) -> dict:
+def _compared(judges, prompts, resamples: int, name: str) -> list[tuple]:
   """Accuracy of each judge and chosen differences, with intervals."""
-
-  def described(interval):
-    return {
-      'value': interval.estimate,
-      'low': interval.low,
-      'high': interval.high,
-    }
-
-  settings = {'clusters': prompts, 'resamples': resamples}
-  return {
-    'pairs': len(prompts),
-    'prompts': len(set(prompts.tolist())),
-    'accuracy': {
-      name: described(intervals.mean_interval(wins.astype(float), **settings))
-      for name, wins in judges.items()
-    },
-    'difference': {
-      f'{a} - {b}': described(
-        intervals.paired_difference(
-          judges[a].astype(float), judges[b].astype(float), **settings
-        )
-      )
-      for a, b in DIFFERENCES
-    },
+  settings, column = (
+    {'clusters': prompts, 'resamples': resamples},
+    evidence.SETS[name],
+  )
+  judges = {judge: wins.astype(float) for judge, wins in judges.items()}
+  found = {
+    ('accuracy', judge): intervals.mean_interval(wins, **settings)
+    for judge, wins in judges.items()
+  } | {
+    ('difference', f'{a} - {b}'): intervals.paired_difference(
+      judges[a], judges[b], **settings
+    )
+    for a, b in DIFFERENCES
   }
-
-
-def _paths(run, scores, stack, order, names, config) -> dict:
-  """Accuracy between the two members that rank first on the selection set."""
-  first, second = (members.member(stack, m) for m in order[:2])
-  lambdas = np.linspace(0.0, 1.0, config.num_lambdas)
-  function = scores.score_fn
-  return {
-    name: {
-      key: np.asarray(value).tolist()
-      for key, value in interpolation.path_metrics(
-        *scores.along(function, first, second, name, lambdas), lambdas=lambdas
-      ).items()
-    }
-    for name in names
-  }
+  cells = [
+    (*key, column, x.estimate, x.low, x.high) for key, x in found.items()
+  ]
+  counts = {'pairs': len(prompts), 'prompts': len(set(prompts.tolist()))}
+  return cells + [('sizes', column, k, n, '', '') for k, n in counts.items()]

@@ -21,6 +21,7 @@ from typing import Any
 
 import ml_collections
 
+from experiments.pool import evidence, figures
 from experiments.real_preferences import texts
 from warm_jax import distributed, errors, files, pipeline
 from warm_jax.config import section
@@ -130,6 +131,8 @@ def get_config(body: str, args, train: pathlib.Path):
       'num_train_pairs': 60 if smoke else 1_000,
       'num_lambdas': 3 if smoke else 11,
       'resamples': 200 if smoke else 2_000,
+      # The bag of words needs many, and they cost it nothing in full size.
+      'bag_pairs': 2_000 if smoke else 50_000,
     }
   )
   return config
@@ -170,58 +173,37 @@ def _language(steps: int, batch_size: int, learning_rate: float, length: int):
   return config
 
 
-def imported_late(module: str, name: str):
-  """A stage function whose module, and jax, is imported when it runs."""
-  return lambda run: getattr(importlib.import_module(module), name)(run)
-
-
 def table(body: str, trunk: pathlib.Path | None):
   """The stages of one arm; the unlabelled ones are taken from `trunk`."""
 
+  def function(name, module=f'{HERE}.stages', of=None):
+    # The module, and jax with it, is imported when the stage runs.
+    return lambda run: getattr(importlib.import_module(module), of or name)(run)
+
   def early(name):
     if trunk is None:
-      return imported_late(f'{HERE}.stages', name)
+      return function(name)
     return functools.partial(inherit, trunk=trunk, name=name)
 
-  row = pipeline.Stage
-  base = row(
-    'base',
-    imported_late('warm_jax.stages.base', 'run'),
-    (),
-    ('base', 'model', 'data'),
-  )
-  imported = body != 'scratch'
-  return (
-    *([base] if imported else []),
-    row(
-      'world',
-      early('world'),
-      ('base',) if imported else (),
-      ('world', 'model', 'data'),
-    ),
-    row('copies', early('copies'), ('world',), ('copies',)),
-    row('remarks', early('remarks'), ('copies',), ('remarks',)),
-    row('sft', early('sft'), ('remarks',), ('sft',)),
-    row(
-      'preferences',
-      imported_late(f'{HERE}.stages', 'preferences'),
-      ('sft',),
-      ('preferences',),
-    ),
-    row(
-      'probe',
-      imported_late('warm_jax.stages.reward', 'probe'),
-      ('preferences',),
-      ('probe',),
-    ),
-    row(
-      'reward',
-      imported_late('warm_jax.stages.reward', 'train'),
-      ('probe',),
-      ('reward',),
-    ),
-    row('evaluate', f'{HERE}.evaluate:run', ('reward',), ('evaluate',)),
-  )
+  package = 'warm_jax.stages'
+  base = ('base', function('base', f'{package}.base', 'run'))
+  rows = [
+    (*base, ('base', 'model', 'data')),
+    ('world', early('world'), ('world', 'model', 'data')),
+    ('copies', early('copies'), ('copies',)),
+    ('remarks', early('remarks'), ('remarks',)),
+    ('sft', early('sft'), ('sft',)),
+    ('preferences', function('preferences'), ('preferences',)),
+    ('probe', function('probe', f'{package}.reward'), ('probe',)),
+    ('reward', function('train', f'{package}.reward'), ('reward',)),
+    ('evaluate', function('run', f'{HERE}.evaluate'), ('evaluate',)),
+  ]
+  rows = rows[1:] if body == 'scratch' else rows
+  stages, needs = [], ()
+  for name, stage_function, sections in rows:
+    stages.append(pipeline.Stage(name, stage_function, needs, sections))
+    needs = (name,)
+  return tuple(stages)
 
 
 def inherit(run, *, trunk: pathlib.Path, name: str) -> dict:
@@ -238,27 +220,90 @@ def inherit(run, *, trunk: pathlib.Path, name: str) -> dict:
   return record['result'] | {'summary': f'taken from {trunk / name}'}
 
 
-def _run_body(body: str, args, folder: pathlib.Path, results, seconds) -> None:
-  """Runs both arms of a body; adds to results and seconds, by 'body, arm'."""
+def _run_body(body: str, args, folder: pathlib.Path) -> list[dict]:
+  """Runs both arms of a body; returns the cells of their tables."""
   train = sample_pairs(body, args, folder / 'train.jsonl')
   config = get_config(body, args, train)
-  trunk = None
+  trunk, cells = None, []
   for arm, swapped in ARMS.items():
     config.data.swapped = swapped
-    print(f'{body}, {arm}: {folder / arm}', flush=True)
     name = f'{body}, {arm}'
-    results[name] = pipeline.run(
+    print(f'{name}: {folder / arm}', flush=True)
+    results = pipeline.run(
       config.copy_and_resolve_references(),
       folder / arm,
       stages=table(body, trunk),
       command='python -m experiments.real_preferences.run',
     )
-    records = {
-      stage: files.read_record(folder / arm / stage / 'result.json')
-      for stage in results[name]
-    }
-    seconds[name] = {stage: r['seconds'] for stage, r in records.items()}
+    for part, *rest in results['evaluate']['cells']:
+      cells.append(dict(zip(COLUMNS, (f'{name}: {part}', *rest))))
+    for stage in results:
+      record = files.read_record(folder / arm / stage / 'result.json')
+      cell = ('seconds', stage, name, record['seconds'], '', '')
+      cells.append(dict(zip(COLUMNS, cell)))
     trunk = trunk or folder / arm
+  return cells
+
+
+COLUMNS = ('table', 'row', 'column', 'estimate', 'low', 'high')
+
+
+def write(out: pathlib.Path, cells: list[dict]) -> str:
+  """Writes tables.csv, table.md and the figures; returns the text."""
+  out.mkdir(parents=True, exist_ok=True)
+  evidence.write_csv(out / 'tables.csv', cells)
+  text = tables_text(evidence.read_csv(out / 'tables.csv'))
+  (out / 'table.md').write_text(text, encoding='utf-8')
+  known = evidence.Cells(cells)
+  for arm in arms_of(cells):
+    splits = {f'{arm}: path {s}': name for s, name in evidence.SETS.items()}
+    name = arm.replace(', ', '_')
+    figures.draw(
+      evidence.Figure(
+        f'interpolation_{name}', splits, x='weight of the second', y='accuracy'
+      ),
+      known,
+      out,
+    )
+    figures.draw(
+      evidence.Figure(
+        f'accuracy_{name}',
+        {f'{arm}: accuracy': 'held-out pairs'},
+        kind='dots',
+        x='accuracy',
+        column=evidence.SETS['test'],
+      ),
+      known,
+      out,
+    )
+  return text
+
+
+def arms_of(cells) -> list[str]:
+  """'body, arm' of every arm that the cells are of."""
+  names = (c['table'].partition(':') for c in cells)
+  return list(dict.fromkeys(arm for arm, colon, _ in names if colon))
+
+
+def tables_text(cells: list[dict]) -> str:
+  """All tables as Markdown, from the rows of tables.csv."""
+  parts = []
+  for arm in arms_of(cells):
+    for part, caption, style, styles in (
+      ('data', 'Pairs of the training file:', '0m', {}),
+      ('sizes', 'Pairs and prompts that are scored:', '0m', {}),
+      ('accuracy', 'Accuracy, 95 % intervals over prompts:', '3', {}),
+      ('difference', 'Differences:', '+3', {}),
+      (
+        *('members', 'The members:', '3m'),
+        {'learning rate': '4m', 'dropout': '2m', 'SFT checkpoint': '0m'},
+      ),
+    ):
+      heading = f'## {arm}' if part == 'data' else ''
+      table = evidence.Table(f'{arm}: {part}', caption, style, styles, heading)
+      parts.append(evidence.table_text(table, cells))
+  seconds = evidence.Table('seconds', 'Seconds of each stage:', '0m')
+  return '\n'.join([*filter(None, parts), evidence.table_text(seconds, cells)])
 
 
 def main(argv=None) -> int:
@@ -280,16 +325,14 @@ def main(argv=None) -> int:
   out = args.out or workdir / 'report'
   # Before jax is imported, which the stages do.
   os.environ.update(distributed.cache_environment())
-  results, seconds = {}, {}
+  cells = []
   try:
     for body in args.bodies:
-      _run_body(body, args, workdir / body, results, seconds)
+      cells += _run_body(body, args, workdir / body)
   except errors.UserError as e:
     print(f'error: {e}', file=sys.stderr)
     return 2
-  report = importlib.import_module(f'{HERE}.report')
-  report.write(out, results, seconds)
-  print((out / 'table.md').read_text())
+  print(write(out, cells))
   print(f'written to {out}')
   return 0
 

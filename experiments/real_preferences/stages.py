@@ -86,7 +86,7 @@ def preferences(run) -> dict:
     kept[split], too_long[split] = len(fits), len(part) - len(fits)
     part = [part[row] for row in fits]
     swapped = config.swapped if split == 'train' else 0.0
-    flips = formats.flip_mask(len(part), swapped, seed=seed + 7)
+    flips = formats.flip_mask(len(part), swapped, seed=run.key('swaps'))
     rows[split] = formats.swap_labels(part, flips)
   sources.write_tfds(rows, preferences_lib.NAME, run.folder('preferences'))
   swapped = sum(row['flipped'] for row in rows['train'])
@@ -115,17 +115,17 @@ def copies(run) -> dict:
   else:
     rng = jax.random.key(run.config.seed)
     start = language_model.init_params(rng, language.model_config(run))
-  return _train(run, 'copies', start, 1)
+  return _train(run, 'copies', start)
 
 
 def remarks(run) -> dict:
   """Teaches it to say how far two texts agree."""
-  return _train(run, 'remarks', _last(run, 'copies'), 2)
+  return _train(run, 'remarks', _last(run, 'copies'))
 
 
 def sft(run) -> dict:
   """Fine-tunes on scitldr and tldr; keeps the members' starting points."""
-  return _train(run, 'sft', _last(run, 'remarks'), 3)
+  return _train(run, 'sft', _last(run, 'remarks'))
 
 
 def _last(run, stage: str):
@@ -133,7 +133,7 @@ def _last(run, stage: str):
   return members.member(kept, members.num_members(kept) - 1)
 
 
-def _train(run, split: str, start, number: int) -> dict:
+def _train(run, split: str, start) -> dict:
   config = run.config[split]
   rows = encoding.encode_responses(
     world_lib.tokenizer(run),
@@ -147,7 +147,7 @@ def _train(run, split: str, start, number: int) -> dict:
     rows,
     config,
     folder=run.folder(split),
-    seed=run.config.seed + number,
+    seed=run.key(split),
     runtime=run.config.runtime,
   )
   checkpoint.save_params(run.folder(split) / 'params', kept)

@@ -164,11 +164,11 @@ def _set(rows, key, arm, config, split: str, models: Models, stack) -> None:
   def encoded(of_posts, of_summaries) -> encoding.Preferences:
     sides = []
     for p, s in zip(of_posts, of_summaries):
-      tokens, fits = encoding.encode(
+      tokens, fits, _ = encoding.encode(
         world.tokenizer(arm.base.run), p, s, pairs.chosen.length
       )
       assert fits.all()  # no edit makes a text longer
-      sides.append(tokens)
+      sides.append(tokens.padded_to(pairs.chosen.length))
     return dataclasses.replace(pairs, chosen=sides[0], rejected=sides[1])
 
   def kept(name, compute):

@@ -124,8 +124,9 @@ def fill(root: pathlib.Path, found: dict[str, dict]) -> None:
     UserError: a README without the markers.
   """
   text = markdown(found)
-  ledger.fill(root / 'docs' / 'speed.md', text)
-  ledger.fill(
-    root / 'experiments' / 'speed' / 'README.md',
-    f'{text}\n\n{details(found)}',
-  )
+  pages = {
+    root / 'docs' / 'speed.md': text,
+    root / 'experiments' / 'speed' / 'README.md': f'{text}\n\n{details(found)}',
+  }
+  for path, part in pages.items():
+    path.write_text(ledger.filled(path, part), encoding='utf-8')

@@ -246,9 +246,7 @@ def test_adapters_start_at_the_frozen_model_and_are_not_decayed():
   shape, backbone = _model()
   adapters = lora.init(jax.random.key(1), backbone, 2)
   # query, key, value, out, up, down in 2 layers, and a gate where gated.
-  kernels = [
-    x for x in jax.tree.leaves(state.is_decayed({'b': backbone})) if x
-  ]
+  kernels = [x for x in jax.tree.leaves(state.is_decayed({'b': backbone})) if x]
   made = jax.tree.leaves(adapters)
   assert len(made) == 2 * len(kernels)
   assert not any(jax.tree.leaves(state.is_decayed(adapters)))

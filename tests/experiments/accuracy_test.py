@@ -10,7 +10,7 @@ from experiments.interpolation import run as lines_run
 from experiments.label_corruption import run as corruption_run
 from experiments.linear_probe import run as probe_run
 from experiments.pool import evidence, ledger, scores
-from warm_jax import errors, merging
+from warm_jax import errors
 from warm_jax.data import loader
 
 ORDERS = 4
@@ -115,6 +115,8 @@ def test_kinds_are_compared_among_the_same_recipes():
     made_up('start', (0, 1), 0.05, {2, 0}),  # joins first and low
     made_up('rate', (0, 1), -0.02, {0, 1}),
     made_up('run', (0, 1), 0.02, {0}),
+    made_up('rate_alone', (0, 1), 0.0, {0, 1}),
+    made_up('start_alone', (0, 1), 0.0, {0, 2}),
     made_up('mixed', (0, 1), 0.0, {0, 1, 2}),
   ]
   rows = evidence.Rows()
@@ -250,31 +252,6 @@ def test_five_orders():
   assert (
     members_run.five_orders(ranked, seed=2)['random 1'] != orders['random 1']
   )
-
-
-def test_greedy_over_names_decides_as_over_weights():
-  rng = np.random.default_rng(0)
-  weights = rng.normal(size=(6, 3)).astype(np.float32)
-  order = [4, 0, 5, 2, 1, 3]
-
-  def evaluate(weight):
-    return -float(jnp.abs(weight).sum())
-
-  states = members_run.greedy(
-    order, lambda group: evaluate(weights[group].mean(0))
-  )
-  _, chosen, trace = merging.greedy_soup(
-    {'w': weights}, order, lambda params: evaluate(params['w'])
-  )
-  assert states[-1] == chosen
-  assert 1 < len(chosen) < len(order)
-  kept = np.cumsum([trial['kept'] for trial in trace])
-  assert [len(state) for state in states] == kept.tolist()
-
-
-def test_equal_members_are_all_kept():
-  states = members_run.greedy([2, 0, 1], lambda group: 0.5)
-  assert states == [[2], [2, 0], [2, 0, 1]]
 
 
 class _Linear:

@@ -269,7 +269,9 @@ def test_ranking_correlation_and_vectors():
   assert scores.correlation([1, 2, 3], [2, 4, 9]) == pytest.approx(1.0)
   tree = {'a': np.arange(4.0).reshape(2, 2), 'b': {'c': np.array([7.0, 8.0])}}
   assert scores.vectors(tree).tolist() == [[0, 1, 7], [2, 3, 8]]
-  merged = scores.uniform({'w': np.arange(3.0)}, [(0, 1), (0, 1, 2)])
+  merged = scores.uniform(
+    {'w': np.arange(3, dtype=np.float32)}, [(0, 1), (0, 1, 2)]
+  )
   assert merged['w'].tolist() == [0.5, 1.0]
 
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The smoke form of experiments/real_preferences, and what it computes with."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.pool import evidence
 from experiments.real_preferences import floors, texts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -58,32 +58,26 @@ def test_smoke_form(tmp_path):
   environment = os.environ | {'PYTHONPATH': str(ROOT)}
   subprocess.run(command, cwd=ROOT, env=environment, check=True)
   report = tmp_path / 'report'
-  arms = json.loads((report / 'results.json').read_text())['arms']
-  bodies = ('stories260k', 'scratch')
-  kinds = ('clean', 'swapped')
-  assert set(arms) == {f'{body}, {arm}' for body in bodies for arm in kinds}
-  assert 'train_swapped' not in arms['scratch, clean']['table']
-  assert 'train_swapped' in arms['scratch, swapped']['table']
-  for arm in arms.values():
-    for row in arm['table'].values():
-      judges = row['accuracy']
-      members = [v['value'] for k, v in judges.items() if k[:7] == 'member ']
-      assert len(members) == 2
-      assert np.mean(members) == pytest.approx(judges['members, mean']['value'])
-      for judge in judges.values():
-        assert 0 <= judge['low'] <= judge['value'] <= judge['high'] <= 1
+  known = evidence.Cells(evidence.read_csv(report / 'tables.csv'))
+  bodies, kinds = ('stories260k', 'scratch'), ('clean', 'swapped')
+  test, swapped = evidence.SETS['test'], evidence.SETS['train_swapped']
+  for arm in (f'{body}, {kind}' for body in bodies for kind in kinds):
+    table = f'{arm}: accuracy'
+    assert known.has(table, 'WARM', swapped) == arm.endswith('swapped')
+    for column in known.columns(table):
+      for judge in known.rows(table):
+        value, low, high = known.interval(table, judge, column)
+        assert 0 <= low <= value <= high <= 1
+    alone = [known.interval(table, f'member {m}', test)[0] for m in (0, 1)]
+    mean = known.interval(table, 'members, mean', test)[0]
+    assert np.mean(alone) == pytest.approx(mean)
     # The ends of a path are the members themselves.
-    first, second = arm['order'][:2]
-    path, judges = arm['paths']['test'], arm['table']['test']['accuracy']
-    ends = [path['accuracy'][0], path['accuracy'][-1]]
-    wanted = [judges[f'member {m}']['value'] for m in (first, second)]
-    assert ends == pytest.approx(wanted)
-  names = {path.name for path in report.iterdir()}
+    path = f'{arm}: path test'
+    ends = [known.interval(path, 'WA', x)[0] for x in ('0', '1')]
+    assert sorted(ends) == pytest.approx(sorted(alone))
   for body in bodies:
-    assert f'accuracy_{body}.png' in names
-    for arm in kinds:
-      figure = f'interpolation_{body}_{arm}'
-      assert {f'{figure}.png', f'{figure}.csv'} <= names
+    for kind in kinds:
+      assert (report / f'interpolation_{body}_{kind}.png').exists()
   before = (report / 'table.md').stat().st_mtime_ns
   subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60)
   assert (report / 'table.md').stat().st_mtime_ns > before  # resumed, rewritten

@@ -1,0 +1,72 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The smoke form of every experiment, in one work directory for each world."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from experiments.pool import evidence, launch, ledger
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='session')
+def workdirs(tmp_path_factory):
+  """Experiments of one world share their worlds, members and programs."""
+  return {
+    name: tmp_path_factory.mktemp(name) for name in ('observations', 'warp')
+  }
+
+
+def flags(name, workdirs, *more):
+  workdir = workdirs[ledger.load(name).shared]
+  return ['run', '--config.scale=smoke', f'--workdir={workdir}', *more]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ledger.NAMES)
+def test_smoke_form(name, workdirs, capsys):
+  experiment = ledger.load(name)
+  argv = flags(name, workdirs)
+  out = workdirs[experiment.shared] / 'reports' / name
+  if name == 'interpolation':  # stopped after its first seed: it goes on
+    one = [*argv, '--config.seeds=(0,)', '--stage=measure']
+    assert launch.run(experiment, one) == 0
+    assert not out.exists()
+  assert launch.run(experiment, argv) == 0
+  text = capsys.readouterr().out
+  claims = evidence.read_csv(out / 'claims.csv')
+  assert claims
+  for claim in claims:
+    assert claim['claim'] in text and claim['seeds'] == '2'
+    assert claim['verdict'] in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
+  known = evidence.Cells(evidence.read_csv(out / 'tables.csv'))
+  for table in experiment.tables:
+    if '0.1' not in table.key:  # smoke has fewer levels
+      assert known.rows(table.key), table.key
+  for figure in experiment.figures:
+    assert (out / f'{figure.name}.png').stat().st_size > 3_000
+  # Again: nothing is computed, and the same is written.
+  assert launch.run(experiment, argv) == 0
+  assert 'finished earlier' in capsys.readouterr().out
+  assert evidence.read_csv(out / 'claims.csv') == claims
+  if name == 'interpolation':
+    other = flags(name, workdirs, '--config.arm.batch_size=8')
+    assert launch.run(experiment, other) == 2
+    assert 'arm.batch_size was 16, is now 8' in capsys.readouterr().err
+
+
+def test_the_command_refuses_in_one_line():
+  command = [sys.executable, '-m', 'experiments.interpolation.run']
+  done = subprocess.run(
+    [*command, '--config.seeds=(3,)'],
+    cwd=ROOT,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    text=True,
+    capture_output=True,
+  )
+  assert done.returncode == 2
+  assert 'at least two' in done.stderr and 'Traceback' not in done.stderr
