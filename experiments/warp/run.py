@@ -43,8 +43,8 @@ def get_config(scale: str = ''):
   config.preferences.update(
     num_train=6_000 if full else 96, num_control=6_000 if full else 64
   )
-  config.reward = section('reward', 
-    members=4 if full else 2, steps=900 if full else 8
+  config.reward = section(
+    'reward', members=4 if full else 2, steps=900 if full else 8
   )
   config.reward.update(
     batch_size=32 if full else 16,
@@ -55,7 +55,8 @@ def get_config(scale: str = ''):
   config.merge = section('merge')
   config.merge.update(num_lambdas=3, num_path_pairs=500, num_train_pairs=500)
   config.control = {
-    'model': section('model', 
+    'model': section(
+      'model',
       width=64 if full else 24,
       num_layers=2 if full else 1,
       num_heads=4 if full else 2,
@@ -78,8 +79,8 @@ def get_config(scale: str = ''):
       'dropout_rate': 0.05,
       'label_smoothing': 0.0,
       'checkpoint_every': 300,
-      'optimizer': section('optimizer', 
-        warmup_steps=20 if full else 1, weight_decay=0.01
+      'optimizer': section(
+        'optimizer', warmup_steps=20 if full else 1, weight_decay=0.01
       ),
     },
   }
