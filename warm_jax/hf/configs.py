@@ -17,17 +17,16 @@ from warm_jax.models import config as config_lib
 Json = dict[str, Any]
 
 _ACTIVATIONS = {
-  'silu': 'silu',
-  'swish': 'silu',
-  'gelu': 'gelu',
-  'gelu_python': 'gelu',
-  # Spellings of the tanh approximation (equal to 1e-9).
-  'gelu_pytorch_tanh': 'gelu_tanh',
-  'gelu_python_tanh': 'gelu_tanh',
-  'gelu_new': 'gelu_tanh',
-  'gelu_fast': 'gelu_tanh',
-  'gelu_accurate': 'gelu_tanh',
-  'relu': 'relu',
+  theirs: ours
+  for ours, spellings in {
+    'silu': 'silu swish',
+    'gelu': 'gelu gelu_python',
+    # Equal to 1e-9.
+    'gelu_tanh': 'gelu_pytorch_tanh gelu_python_tanh gelu_new gelu_fast '
+    'gelu_accurate',
+    'relu': 'relu',
+  }.items()
+  for theirs in spellings.split()
 }
 _LAYER_TYPES = {'full_attention': 'full', 'sliding_attention': 'sliding'}
 
@@ -95,8 +94,7 @@ _REFUSED = (
 )
 # Entries without a part in the shape. The first two would import torch.
 _UNREAD = ('dtype', 'torch_dtype', 'architectures', 'quantization_config')
-_UNREAD += ('bos_token_id', 'eos_token_id', 'pad_token_id')
-# Larger numbers are damage, or meant to do some.
+# Refused before anything of that size is made: damage, or meant to do some.
 _MOST_LAYERS, _MOST_LENGTH, _MOST = 1_000, 2**31 - 1, 2**24
 _LARGEST = 3.4e38  # of float32
 
@@ -112,22 +110,25 @@ def read(hf: Json) -> config_lib.ModelConfig:
   """
   kind = hf.get('model_type')
   if not isinstance(kind, str) or kind not in ENTRIES:
-    hint = ''
-    if kind == 'gemma3':
-      hint = '; of Gemma 3 the text models are supported (gemma3_text)'
-    raise errors.UserError(
-      f'config.json: model_type={kind!r} is not supported; known are '
-      f'{", ".join(ENTRIES)}{hint}'
-    )
-  _check_sizes(hf)
+    # Of Gemma 3 only the text models.
+    _refuse('model_type', kind, ENTRIES)
   for name in _REFUSED:
     if hf.get(name):
       _refuse(name, hf[name])
+  for name in set().union(*ENTRIES.values()):
+    most = _MOST_LENGTH if 'position' in name else _MOST
+    most = _MOST_LAYERS if name in ('num_hidden_layers', 'n_layer') else most
+    value = hf.get(name)
+    if isinstance(value, int) and value > most:
+      raise errors.UserError(
+        f'config.json: {name}={value}: expected at most {most}'
+      )
   import transformers
 
-  entries = {k: v for k, v in hf.items() if k not in _UNREAD}
+  read = {k: v for k, v in hf.items() if k not in _UNREAD}
+  read |= dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id'))
   try:
-    found = transformers.CONFIG_MAPPING[kind].from_dict(copy.deepcopy(entries))
+    found = transformers.CONFIG_MAPPING[kind].from_dict(copy.deepcopy(read))
     config = config_lib.ModelConfig(**_fields(kind, found))
   except errors.UserError:
     raise
@@ -214,18 +215,6 @@ def _refuse(name: str, value, known=()) -> None:
   raise errors.UserError(
     f'config.json: {name}={value!r} is not supported{known}'
   )
-
-
-def _check_sizes(hf: Json) -> None:
-  """Refuses a size before anything of that size is made."""
-  for name in set().union(*ENTRIES.values()):
-    value = hf.get(name)
-    most = _MOST_LENGTH if 'position' in name else _MOST
-    most = _MOST_LAYERS if 'layers' in name or name == 'n_layer' else most
-    if isinstance(value, int) and value > most:
-      raise errors.UserError(
-        f'config.json: {name}={value}: expected at most {most}'
-      )
 
 
 # ---------------------------------------------------------------------- writing

@@ -369,21 +369,18 @@ def _add_beginning(path: pathlib.Path, tokenizer) -> None:
   ids = tokenizer.hf('a')['input_ids']
   if ids[:1] == [tokenizer.bos_id] or not path.exists():
     return
-  content = json.loads(path.read_text(encoding='utf-8'))
-  bos = tokenizer.hf.bos_token
-  begin = {'SpecialToken': {'id': bos, 'type_id': 0}}
-  first, second = ({'Sequence': {'id': x, 'type_id': 0}} for x in 'AB')
-  ids = {'id': bos, 'ids': [tokenizer.bos_id], 'tokens': [bos]}
-  added = {
-    'type': 'TemplateProcessing',
-    'single': [begin, first],
-    'pair': [begin, first, second],
-    'special_tokens': {bos: ids},
-  }
-  before = content.get('post_processor')
-  both = {'type': 'Sequence', 'processors': [before, added]}
-  content['post_processor'] = both if before else added
-  path.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
+  import tokenizers
+
+  opened = tokenizers.Tokenizer.from_file(str(path))
+  bos, before = tokenizer.hf.bos_token, opened.post_processor
+  begin = tokenizers.processors.TemplateProcessing(
+    single=[bos, '$A'],
+    pair=[bos, '$A', '$B'],
+    special_tokens=[(bos, tokenizer.bos_id)],
+  )
+  both = tokenizers.processors.Sequence
+  opened.post_processor = both([before, begin]) if before else begin
+  opened.save(str(path))
 
 
 def _check_tokenizer(folder, tokenizer, name) -> None:
