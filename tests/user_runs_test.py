@@ -75,7 +75,7 @@ def files(tmp_path_factory):
     max_length=64,
   )
   params = language_model.init_params(jax.random.key(0), shape)
-  writing.save_language_model(folder / 'model', params, shape, tokenizer)
+  writing.save(folder / 'model', params, shape, tokenizer)
   # A base without a chat template, as most are that were only pretrained.
   (folder / 'model' / 'chat_template.jinja').unlink()
   write(folder / 'train.jsonl', train)

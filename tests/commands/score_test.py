@@ -39,7 +39,7 @@ def models(tmp_path_factory):
   for m in (0, 1):
     backbone = language_model.init_params(jax.random.key(m), SHAPE)['backbone']
     params.append(reward_model.init_params(jax.random.key(9), SHAPE, backbone))
-    writing.save_reward_model(
+    writing.save(
       folder / f'model_{m}',
       params[m],
       SHAPE,

@@ -58,7 +58,7 @@ def good(tmp_path_factory):
   backbone = language_model.init_params(jax.random.key(0), shape)['backbone']
   params = reward_model.init_params(jax.random.key(1), shape, backbone)
   for name, size in (('single', 1e9), ('sharded', 8_000), ('twin', 1e9)):
-    writing.save_reward_model(
+    writing.save(
       *(folder / name, params, shape, tokenizer), max_shard_bytes=size
     )
   return folder, params

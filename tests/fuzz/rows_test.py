@@ -60,7 +60,7 @@ def model(tokenizer, tmp_path_factory):
   backbone = language_model.init_params(jax.random.key(0), shape)['backbone']
   params = reward_model.init_params(jax.random.key(1), shape, backbone)
   folder = tmp_path_factory.mktemp('models') / 'model'
-  writing.save_reward_model(folder, params, shape, tokenizer)
+  writing.save(folder, params, shape, tokenizer)
   return folder
 
 

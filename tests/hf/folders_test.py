@@ -395,9 +395,7 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
   bad = save(tmp_path / 'd', weights(0), LLAMA, bpe(['b a']))
   arguments['init'] = bad
   with pytest.raises(errors.UserError, match='differ in the vocabulary'):
-    folders_lib.merge(
-      [folders[0], tmp_path / 'b'], tmp_path / 'e', **arguments
-    )
+    folders_lib.merge([folders[0], tmp_path / 'b'], tmp_path / 'e', **arguments)
 
 
 @pytest.mark.parametrize(

@@ -118,10 +118,7 @@ def test_export_of_an_import_is_the_file_of_transformers(
   source = FIXTURES / name / ('reward' if head == 'score' else '')
   checkpoint = reading.inspect(source)
   params = reading.load(checkpoint, head=head)
-  save = writing.save_language_model
-  if head == 'score':
-    save = writing.save_reward_model
-  facts = save(
+  facts = writing.save(
     tmp_path / 'out', params, checkpoint.config, tokenizer, base=checkpoint
   )
   assert facts['files'] == ['model.safetensors']
@@ -152,9 +149,7 @@ def test_both_spellings_are_written(name, spelling, tmp_path, tokenizer_of):
   base = json.loads((FIXTURES / name / spelling).read_text())
   config = configs.read(base)
   params = reward_params(config)
-  writing.save_reward_model(
-    tmp_path / 'out', params, config, tokenizer, base=base
-  )
+  writing.save(tmp_path / 'out', params, config, tokenizer, base=base)
   after = config_of(tmp_path / 'out')
   new = {k: v for k, v in after.items() if not k.startswith('rope_theta')}
   old = {k: v for k, v in after.items() if k != 'rope_parameters'}
@@ -163,7 +158,7 @@ def test_both_spellings_are_written(name, spelling, tmp_path, tokenizer_of):
 
 
 def test_entries_of_a_reward_model(tmp_path, tokenizer, scratch):
-  facts = writing.save_reward_model(
+  facts = writing.save(
     tmp_path / 'out',
     scratch,
     TINY,
@@ -209,7 +204,7 @@ def test_generation_config(tmp_path, tokenizer):
     '{"temperature": 0.7, "pad_token_id": 63}'
   )
   base = reading.inspect(folder)
-  writing.save_language_model(
+  writing.save(
     tmp_path / 'out', reading.load(base), base.config, tokenizer, base=base
   )
   found = json.loads((tmp_path / 'out' / 'generation_config.json').read_text())
@@ -221,16 +216,6 @@ def test_generation_config(tmp_path, tokenizer):
   }
 
 
-def test_shards(tmp_path, tokenizer, scratch):
-  facts = writing.save_reward_model(
-    tmp_path / 'out', scratch, TINY, tokenizer, max_shard_bytes=6000
-  )
-  assert len(facts['files']) > 2
-  assert (tmp_path / 'out' / 'model.safetensors.index.json').exists()
-  again = reading.inspect(tmp_path / 'out')
-  assert_same_trees(reading.load(again, head='score'), scratch)
-
-
 def test_bfloat16_prints_what_it_costs(tmp_path, tokenizer, capsys):
   base = reading.inspect(FIXTURES / 'llama' / 'reward')
   before = reading.load(base, head='score')
@@ -238,7 +223,7 @@ def test_bfloat16_prints_what_it_costs(tmp_path, tokenizer, capsys):
   params = jax.tree.map(
     lambda x: np.float32(x + 1e-3 * rng.standard_normal(x.shape)), before
   )
-  facts = writing.save_reward_model(
+  facts = writing.save(
     tmp_path / 'out',
     params,
     base.config,
@@ -247,9 +232,7 @@ def test_bfloat16_prints_what_it_costs(tmp_path, tokenizer, capsys):
     dtype='bfloat16',
   )
   found, old = stored(tmp_path / 'out'), stored(base.folder)
-  writing.save_reward_model(
-    tmp_path / 'exact', params, base.config, tokenizer, base=base
-  )
+  writing.save(tmp_path / 'exact', params, base.config, tokenizer, base=base)
   exact = stored(tmp_path / 'exact')
   assert all(a.dtype == ml_dtypes.bfloat16 for a in found.values())
   sums = np.zeros(3)
@@ -272,7 +255,7 @@ def test_the_tokenizer_reloaded(name, tmp_path, tokenizer):
   import transformers
 
   base = reading.inspect(FIXTURES / name / 'reward')
-  writing.save_reward_model(
+  writing.save(
     tmp_path / 'out',
     reading.load(base, head='score'),
     base.config,
@@ -305,7 +288,7 @@ def test_the_tokenizer_reloaded(name, tmp_path, tokenizer):
 def test_a_chat_template_is_kept(tmp_path, scratch):
   own = tokenizer_lib.make_word_tokenizer(['a'], tmp_path / 'tokenizer')
   own.hf.chat_template = '{{ messages[0].content }}'
-  writing.save_reward_model(tmp_path / 'out', scratch, TINY, own)
+  writing.save(tmp_path / 'out', scratch, TINY, own)
   again = tokenizer_lib.load(tmp_path / 'out')
   assert again.hf.chat_template == '{{ messages[0].content }}'
 
@@ -313,13 +296,11 @@ def test_a_chat_template_is_kept(tmp_path, scratch):
 def test_a_vocabulary_that_has_grown(tmp_path, tokenizer):
   base = reading.fit(reading.inspect(FIXTURES / 'llama'), 66)
   params = reading.load(base)
-  writing.save_language_model(
-    tmp_path / 'out', params, base.config, tokenizer, base=base
-  )
+  writing.save(tmp_path / 'out', params, base.config, tokenizer, base=base)
   assert config_of(tmp_path / 'out')['vocab_size'] == 66
   again = reading.inspect(tmp_path / 'out')
   assert_same_trees(reading.load(again), params)
-  facts = writing.save_language_model(
+  facts = writing.save(
     tmp_path / 'out',
     params,
     base.config,
@@ -333,7 +314,7 @@ def test_a_vocabulary_that_has_grown(tmp_path, tokenizer):
 
 def refused(words, tmp_path, *args, **kwargs):
   with pytest.raises(errors.UserError, match=words) as caught:
-    writing.save_reward_model(tmp_path / 'out', *args, **kwargs)
+    writing.save(tmp_path / 'out', *args, **kwargs)
   assert '\n' not in str(caught.value)
   assert not list(tmp_path.iterdir())
 
@@ -352,9 +333,7 @@ def test_padding_equal_to_end_of_sequence_is_refused(
   refused(
     'the tokenizer pads with 5', tmp_path, params, config, other, base=base
   )
-  writing.save_reward_model(
-    tmp_path / 'out', params, config, tokenizer, base=base
-  )
+  writing.save(tmp_path / 'out', params, config, tokenizer, base=base)
   assert config_of(tmp_path / 'out')['eos_token_id'] == [2, 5]
 
 
@@ -389,16 +368,16 @@ def test_only_an_export_is_replaced(tmp_path, tokenizer, scratch):
   out.mkdir()
   (out / 'thesis.tex').touch()
   with pytest.raises(errors.UserError, match='exists; name a new folder'):
-    writing.save_reward_model(out, scratch, TINY, tokenizer)
+    writing.save(out, scratch, TINY, tokenizer)
   assert (out / 'thesis.tex').exists()
   (out / 'thesis.tex').unlink()
-  writing.save_reward_model(out, scratch, TINY, tokenizer, card='one')
-  writing.save_reward_model(out, scratch, TINY, tokenizer)
+  writing.save(out, scratch, TINY, tokenizer, card='one')
+  writing.save(out, scratch, TINY, tokenizer)
   assert not (out / 'README.md').exists()
   before = stored(out)
   bad = scratch | {'score': {'kernel': np.full(16, np.nan, np.float32)}}
   with pytest.raises(errors.UserError, match='score/kernel holds NaN'):
-    writing.save_reward_model(out, bad, TINY, tokenizer)
+    writing.save(out, bad, TINY, tokenizer)
   assert_identical(stored(out), before)
   assert [p.name for p in tmp_path.iterdir()] == ['out']
 
@@ -408,7 +387,7 @@ def test_a_tokenizer_that_its_users_would_open_otherwise_is_refused(
 ):
   base = reading.inspect(FIXTURES / 'qwen2')
   with pytest.raises(errors.UserError, match='opens this tokenizer as Qwen2'):
-    writing.save_language_model(
+    writing.save(
       tmp_path / 'out', reading.load(base), base.config, tokenizer, base=base
     )
   assert not (tmp_path / 'out').exists()

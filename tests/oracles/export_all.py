@@ -152,7 +152,7 @@ class Exports:
 
   def reward(self, name, params, config, *, base=None, dtype='float32', **more):
     """Exports a reward model and keeps our scores of it."""
-    writing.save_reward_model(
+    writing.save(
       self.out / 'exports' / name,
       params,
       config,
@@ -202,7 +202,7 @@ class Exports:
   def policy(self, name, params, config, *, base=None, **more):
     """Exports a language model; keeps our logits and greedy continuations."""
     folder = self.out / 'exports' / name
-    writing.save_language_model(
+    writing.save(
       folder, params, config, self._tokenizer_for(name), base=base, **more
     )
     checkpoint = reading.inspect(folder)

@@ -82,7 +82,7 @@ def export_iteration(out: pathlib.Path, family: str, tokenizer) -> dict:
 
   def save(name, params):
     folder = f'warp/{family}/{name}'
-    writing.save_language_model(
+    writing.save(
       out / 'exports' / folder, params, base.config, tokenizer, base=base
     )
     return folder

@@ -103,7 +103,7 @@ class Tensor:
     return _LAYOUTS[self.layout][0](self.leaf_shapes)
 
   def to_leaves(self, stored: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns our leaves, in the order of `leaves` and the dtype of `stored`."""
+    """Returns our leaves, in the order of `leaves`, in the stored dtype."""
     return _LAYOUTS[self.layout][1](stored, self.config)
 
   def to_stored(self, leaves: Sequence[np.ndarray]) -> np.ndarray:

@@ -158,7 +158,7 @@ class Tensors:
       raise
 
   def read_into(self, name: str, start: int, out: np.ndarray) -> None:
-    """Fills `out` [n], of the stored dtype, with entries start, start + 1, ..."""
+    """Fills `out` [n], of the stored dtype, from entry `start` on."""
     tensor = self.tensors[name]
     data = out.view(np.uint8).data
     offset = tensor.offset + start * tensor.dtype.itemsize

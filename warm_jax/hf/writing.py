@@ -36,36 +36,41 @@ _NOT_INHERITED = set(
 )
 
 
-def save_reward_model(
+def save(
   folder: str | pathlib.Path,
   params: PyTree,
   config: config_lib.ModelConfig,
   tokenizer: Any,
   *,
+  base: Any = None,
+  dtype: str = 'float32',
+  card: str = '',
+  prompt_template: str = '{prompt}',
+  max_shard_bytes: float = 5e9,
   reward_mean: float = 0.0,
   reward_std: float = 1.0,
-  **options,
 ) -> dict[str, Any]:
-  """Writes a reward model as <Family>ForSequenceClassification, one label.
+  """Writes a model as <Family>ForSequenceClassification, or ForCausalLM.
 
-  Its score is the raw one. The mean and deviation are entries of config.json
-  (reward_mean, reward_std, and mean, std), since the head has no bias.
+  A tree with a 'score' is a reward model with one label, any other a language
+  model. The score of the file is the raw one: its head has no bias, so mean and
+  deviation are entries of config.json (reward_mean, reward_std; mean, std).
 
   Args:
     folder: to write; a new one, or an earlier export.
-    params: {'backbone': ..., 'score': {'kernel' [D]}}, arrays of any kind.
+    params: {'backbone': ...} with 'score': {'kernel' [D]}, or with 'lm_head'
+      where embeddings are not tied; arrays of any kind.
     config: of the model.
     tokenizer: `data.tokenizer.Tokenizer`; it pads with a token of its own.
+    base: what the run started from, `reading.Checkpoint` or a config.json as a
+      dict. It gives the family, and its other entries are kept. None: the
+      family is one that fits.
+    dtype: of the file; 'bfloat16' prints what rounding costs.
+    card: text of README.md.
+    prompt_template: what was around plain prompts in training; an entry of
+      config.json, and the chat template of a tokenizer that has none.
+    max_shard_bytes: larger models are cut into files of at most this.
     reward_mean, reward_std: of raw scores over reference responses.
-    **options: all of them optional.
-      base: what the run started from, `reading.Checkpoint` or a config.json as
-        a dict. It gives the family, and its other entries are kept. Without
-        one a family that fits is found.
-      dtype: of the file; 'bfloat16' prints what rounding costs.
-      card: text of README.md.
-      prompt_template: what stood around plain prompts in training; an entry of
-        config.json, and the chat template of a tokenizer that has none.
-      max_shard_bytes: larger models are cut into files of at most this.
 
   Returns:
     'folder', 'model_type', 'architecture', 'dtype', 'files', 'parameters',
@@ -77,56 +82,14 @@ def save_reward_model(
     UserError: no family holds the model, leaves that do not fit, NaN, padding
       equal to the end of sequence, a folder that is no export.
   """
+  folder = pathlib.Path(folder).expanduser()
+  head = 'score' if 'score' in params else 'lm'
   mean, std = float(reward_mean), float(reward_std)
   if not (math.isfinite(mean) and 0 < std < math.inf):
     raise errors.UserError(
       f'{folder}: reward_mean={mean}, reward_std={std}; expected a number and a '
       'positive number'
     )
-  entries = {
-    'num_labels': 1,
-    'id2label': {'0': 'LABEL_0'},
-    'label2id': {'LABEL_0': 0},
-    # The second pair of names is OpenRLHF's.
-    **{'reward_mean': mean, 'reward_std': std, 'mean': mean, 'std': std},
-  }
-  return _save(folder, params, config, tokenizer, 'score', entries, **options)
-
-
-def save_language_model(
-  folder: str | pathlib.Path,
-  params: PyTree,
-  config: config_lib.ModelConfig,
-  tokenizer: Any,
-  **options,
-) -> dict[str, Any]:
-  """Writes a language model, also a policy, as <Family>ForCausalLM.
-
-  Args:
-    folder: as in `save_reward_model`, like the options, result and errors.
-    params: {'backbone': ...} with 'lm_head' where embeddings are not tied.
-    config: of the model.
-    tokenizer: its end of sequence ends a generation.
-    **options: see there.
-  """
-  return _save(folder, params, config, tokenizer, 'lm', {}, **options)
-
-
-def _save(
-  folder,
-  params,
-  config,
-  tokenizer,
-  head,
-  entries,
-  *,
-  base: Any = None,
-  dtype: str = 'float32',
-  card: str = '',
-  prompt_template: str = '{prompt}',
-  max_shard_bytes: float = 5e9,
-) -> dict[str, Any]:
-  folder = pathlib.Path(folder).expanduser()
   if dtype not in DTYPES:
     raise errors.UserError(f'dtype is {dtype!r}; known: {", ".join(DTYPES)}')
   inherited = dict(getattr(base, 'hf_config', base) or {})
@@ -139,7 +102,13 @@ def _save(
   leaves = members.named_leaves(params)
   _check_leaves(leaves, plan, folder)
   stored_config = _stored_config(family, config, inherited, tokenizer, folder)
-  architecture = family.classifier if head == 'score' else family.causal_lm
+  architecture, entries = family.causal_lm, {}
+  if head == 'score':
+    architecture = family.classifier
+    entries = {'num_labels': 1, 'id2label': {'0': 'LABEL_0'}}
+    entries |= {'label2id': {'LABEL_0': 0}, 'reward_mean': mean}
+    # The other pair of names is OpenRLHF's.
+    entries |= {'reward_std': std, 'mean': mean, 'std': std}
   stored_config |= {
     'architectures': [architecture],
     # One spelling for today's transformers, one for that before 5.

@@ -32,7 +32,7 @@ def reward_models(run) -> dict:
   for name, params in models.items():
     params = jax.tree.map(jnp.asarray, params)
     scorer = rewards.calibrate(rewards.single(params, shape), **reference)
-    written[name] = writing.save_reward_model(
+    written[name] = writing.save(
       run.folder('export') / name,
       params,
       shape,
@@ -90,7 +90,7 @@ def warp_policies(run) -> dict:
 
 def _save_language_models(run, models) -> dict:
   written = {
-    name: writing.save_language_model(
+    name: writing.save(
       run.folder('export') / name,
       jax.tree.map(jnp.asarray, params),
       language.model_config(run),
