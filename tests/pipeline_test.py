@@ -24,7 +24,7 @@ def make_config(**changes):
       data=dict(num_rows=8, lengths=(1, 2)),
       reward=dict(members=2, learning_rate=0.1),
       merge=dict(rule='uniform'),
-      runtime=dict(progress=False),
+      runtime=dict(progress=False, mesh=(1, 1, 1)),
     )
   )
   config.update_from_flattened_dict(changes)
@@ -79,7 +79,8 @@ def test_runs_in_order_then_skips(chain, tmp_path, capsys):
   first = chain.run(folder)
   assert chain.calls == ['data', 'reward', 'merge']
   lines = capsys.readouterr().out.splitlines()
-  assert len(lines) == 3 and 'reward is fine' in lines[1]
+  assert len(lines) == 4 and 'reward is fine' in lines[2]
+  assert lines[0].startswith('device: 1 of')
   saved = record(folder, 'reward')
   assert saved['result']['value'] == 1.5
   assert saved['config'] == {
@@ -272,6 +273,13 @@ def test_bad_values_stop_before_anything_is_written(chain, tmp_path):
   assert 'config.reward.members is 0' in str(error.value)
   assert 'config.seed is -1' in str(error.value)
   assert not folder.exists()
+
+
+def test_a_mesh_that_does_not_fit_stops_before_the_first_stage(chain, tmp_path):
+  config = make_config(**{'runtime.mesh': (64, 1, 1)})
+  with pytest.raises(errors.UserError, match='platform cpu, which cannot fill'):
+    chain.run(tmp_path, config)
+  assert chain.calls == []
 
 
 def test_the_table_is_in_order():

@@ -151,7 +151,7 @@ def test_meshes_that_cannot_be_are_refused():
   for sizes, message in [
     ((2, 2), 'three numbers'),
     ((-1, -1, 1), 'one may be -1'),
-    ((2, 1, 1), '1 devices cannot fill it'),
+    ((2, 1, 1), 'finds 1 device.*cannot fill it'),
     ((0, 1, 1), 'cannot fill it'),
   ]:
     with pytest.raises(errors.UserError, match=message):

@@ -31,10 +31,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from warm_jax import config as config_lib
-from warm_jax import distributed, errors, files
+from warm_jax import distributed, errors, files, stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +90,7 @@ class Run:
 COMMON_SECTIONS = ('kind', 'seed')
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
   """One stage of a run.
 
   Attributes:
@@ -107,169 +106,88 @@ class Stage:
   """
 
   name: str
-  function: Callable[['Run'], Mapping[str, Any]]
+  function: Callable[[Run], Mapping[str, Any]]
   needs: tuple[str, ...] = ()
   sections: tuple[str, ...] = ()
   on_host: bool = False
 
 
-STAGES: list[Stage] = []
-
-
-def _stage(*needs: str, also: tuple[str, ...] = (), on_host: bool = False):
-  """Adds a function to STAGES; it imports what it calls, jax with it."""
-
-  def add(function):
-    name = function.__name__
-    STAGES.append(Stage(name, function, needs, (name, *also), on_host))
-    return function
-
-  return add
-
-
-def _is_toy(run: 'Run') -> bool:
+def _is_toy(run: Run) -> bool:
   """Whether texts and pairs come from the embedded toy world."""
   return bool(len(run.config.world))
 
 
-@_stage(also=('model',), on_host=True)
-def base(run):
-  from warm_jax.stages import base
-
-  return base.run(run)
+def _world(run: Run):
+  return (stages.world.run if _is_toy(run) else stages.user_data.world)(run)
 
 
-@_stage('base', also=('data',), on_host=True)
-def world(run):
-  from warm_jax.stages import user_data, world
-
-  return world.run(run) if _is_toy(run) else user_data.world(run)
-
-
-@_stage('world', also=('model',))
-def pretrain(run):
-  from warm_jax.stages import language
-
-  return language.pretrain(run)
-
-
-@_stage('world', 'pretrain')
-def sft(run):
-  from warm_jax.stages import language
-
-  return language.supervised(run)
-
-
-@_stage('sft')
-def preferences(run):
-  from warm_jax.stages import preferences, user_data
-
+def _preferences(run: Run):
   if _is_toy(run):
-    return preferences.run(run)
-  return distributed.on_first(lambda: user_data.preferences(run))
+    return stages.preferences.run(run)
+  return distributed.on_first(lambda: stages.user_data.preferences(run))
 
 
-@_stage('preferences')
-def control(run):
-  from warm_jax.stages import reward
-
-  return reward.control(run)
+def _policy(run: Run):
+  return (stages.policy if _is_toy(run) else stages.user_policy).train(run)
 
 
-@_stage('preferences')
-def probe(run):
-  from warm_jax.stages import reward
-
-  return reward.probe(run)
+def _warp(run: Run):
+  return (stages.warp if _is_toy(run) else stages.user_warp).train(run)
 
 
-@_stage('probe')
-def reward(run):
-  from warm_jax.stages import reward
-
-  return reward.train(run)
-
-
-@_stage('reward')
-def merge(run):
-  from warm_jax.stages import merge
-
-  return merge.run(run)
-
-
-@_stage('merge', 'control')
-def best_of_n(run):
-  from warm_jax.stages import best_of_n
-
-  return best_of_n.run(run)
-
-
-@_stage('world', 'merge', also=('reward_model',))
-def policy(run):
-  from warm_jax.stages import policy, user_policy
-
-  return policy.train(run) if _is_toy(run) else user_policy.train(run)
-
-
-@_stage('world', 'merge', also=('reward_model',))
-def warp(run):
-  from warm_jax.stages import user_warp, warp
-
-  return warp.train(run) if _is_toy(run) else user_warp.train(run)
-
-
-@_stage('merge', also=('warp',))
-def reinforce(run):
-  from warm_jax.stages import warp
-
-  return warp.reinforce(run)
-
-
-@_stage('policy', 'warp', 'control', also=('control_model',))
-def evaluate(run):
-  from warm_jax.stages import policy, user_policy, user_warp
-
+def _evaluate(run: Run):
   if _is_toy(run):
-    return policy.evaluate(run)
-  return (user_warp if 'warp' in run.config else user_policy).evaluate(run)
+    return stages.policy.evaluate(run)
+  by_warp = 'warp' in run.config
+  return (stages.user_warp if by_warp else stages.user_policy).evaluate(run)
 
 
-@_stage('warp', 'reinforce', 'control')
-def fronts(run):
-  from warm_jax.stages import fronts
-
-  return fronts.run(run)
-
-
-@_stage('sft', 'merge', 'policy', 'warp', on_host=True)
-def export(run):
-  from warm_jax.stages import export
-
-  if 'policy' in run.config:
-    return export.policies(run)
-  if 'warp' in run.config:
-    return export.warp_policies(run)
-  return (
-    export.reward_models(run)
-    if 'merge' in run.config
-    else export.language_models(run)
-  )
+def _export(run: Run):
+  for section, function in (
+    ('policy', stages.export.policies),
+    ('warp', stages.export.warp_policies),
+    ('merge', stages.export.reward_models),
+  ):
+    if section in run.config:
+      return function(run)
+  return stages.export.language_models(run)
 
 
-@_stage('best_of_n', 'evaluate', 'fronts', 'export', on_host=True)
-def report(run):
-  from warm_jax.stages import report
+def _row(name, function, needs='', also='', on_host=False) -> Stage:
+  sections = (name, *also.split())
+  return Stage(name, function, tuple(needs.split()), sections, on_host)
 
-  return report.run(run)
+
+# In the order of a run. Modules of `stages` are imported when they are called.
+STAGES = (
+  _row('base', lambda r: stages.base.run(r), '', 'model', on_host=True),
+  _row('world', _world, 'base', 'data', on_host=True),
+  _row('pretrain', lambda r: stages.language.pretrain(r), 'world', 'model'),
+  _row('sft', lambda r: stages.language.supervised(r), 'world pretrain'),
+  _row('preferences', _preferences, 'sft'),
+  _row('control', lambda r: stages.reward.control(r), 'preferences'),
+  _row('probe', lambda r: stages.reward.probe(r), 'preferences'),
+  _row('reward', lambda r: stages.reward.train(r), 'probe'),
+  _row('merge', lambda r: stages.merge.run(r), 'reward'),
+  _row('best_of_n', lambda r: stages.best_of_n.run(r), 'merge control'),
+  _row('policy', _policy, 'world merge', 'reward_model'),
+  _row('warp', _warp, 'world merge', 'reward_model'),
+  _row('reinforce', lambda r: stages.warp.reinforce(r), 'merge', 'warp'),
+  _row('evaluate', _evaluate, 'policy warp control', 'control_model'),
+  _row('fronts', lambda r: stages.fronts.run(r), 'warp reinforce control'),
+  _row('export', _export, 'sft merge policy warp', on_host=True),
+  _row(
+    'report',
+    lambda r: stages.report.run(r),
+    'best_of_n evaluate fronts export',
+    on_host=True,
+  ),
+)
 
 
 def stages_of(config) -> tuple[Stage, ...]:
-  """The stages of a run: those that its config has a section for, and report."""
-  return tuple(
-    s
-    for s in STAGES
-    if s.name in config or (s.name == 'report' and 'merge' in config)
-  )
+  """The stages that a config has a section for, and `report`."""
+  return tuple(s for s in STAGES if s.name in config or s.name == 'report')
 
 
 # ---------------------------------------------------------------------------
@@ -337,6 +255,9 @@ def run(
       | {'--stage': stage, 'the lock in --workdir': _holder(run_.workdir)}
       | versions()
     )
+    done = [(run_.workdir / name / 'result.json').exists() for name in chosen]
+    if not all(done):
+      _say(_devices(config))
     results = {}
     for name in chosen:
       label = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12}'
@@ -440,8 +361,7 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
     if distributed.is_first():
       files.write_record(folder / 'config.json', relevant)
     with _attempt(folder) as totals:
-      with contextlib.nullcontext() if stage.on_host else _mesh(run_.config):
-        result = stage.function(run_) or {}
+      result = _call(stage, run_)
     if distributed.is_first():
       record = {
         'stage': stage.name,
@@ -466,16 +386,40 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   return record['result']
 
 
-def _mesh(config):
-  """The mesh of `config.runtime.mesh`, set; nothing for one device."""
-  sizes = tuple(config.get('runtime', {}).get('mesh', (1, 1, 1)))
-  if sizes == (1, 1, 1) and distributed.count() == 1:
-    return contextlib.nullcontext()
+def _call(stage: Stage, run_: Run) -> Mapping[str, Any]:
+  mesh = None if stage.on_host else _mesh(run_.config)
+  if mesh is None:
+    return stage.function(run_) or {}
   import jax
 
+  with jax.set_mesh(mesh):
+    return stage.function(run_) or {}
+
+
+def _mesh(config):
+  """The mesh of `config.runtime.mesh`; None for one device.
+
+  Raises:
+    UserError: these devices cannot fill it.
+  """
+  sizes = tuple(config.get('runtime', {}).get('mesh', (1, 1, 1)))
+  if sizes == (1, 1, 1) and distributed.count() == 1:
+    return None
   from warm_jax import sharding
 
-  return jax.set_mesh(sharding.make_mesh(sizes))
+  return sharding.make_mesh(sizes)
+
+
+def _devices(config) -> str:
+  """The line that says where a run computes."""
+  import jax
+
+  mesh, devices = _mesh(config), jax.devices()
+  used, kind = mesh.size if mesh else 1, devices[0].device_kind
+  line = f'device: {used} of {len(devices)} ({devices[0].platform}, {kind})'
+  if used < len(devices):
+    line += '; --config.runtime.mesh=-1,1,1 spreads members over all of them'
+  return line
 
 
 def _say(line: str) -> None:

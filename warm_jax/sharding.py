@@ -90,7 +90,9 @@ def make_mesh(
     known < 1 or len(devices) < known or (-1 in sizes and len(devices) % known)
   ):
     raise errors.UserError(
-      f'runtime.mesh is {sizes}: {len(devices)} devices cannot fill it'
+      f'runtime.mesh is {sizes}: jax finds {len(devices)} device(s) of platform '
+      f'{devices[0].platform}, which cannot fill it (for GPUs install '
+      'warm_jax[cuda12] or [cuda13])'
     )
   sizes = tuple(len(devices) // known if n == -1 else n for n in sizes)
   wanted = math.prod(sizes)
