@@ -40,7 +40,7 @@ from warm_jax import scoring as scoring_lib  # noqa: E402
 from warm_jax.config import section  # noqa: E402
 from warm_jax.data import prefix_sharing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
-from warm_jax.models import language_model, value_model  # noqa: E402
+from warm_jax.models import language_model, reward_model  # noqa: E402
 from warm_jax.stages import language  # noqa: E402
 from warm_jax.training import anchor as anchor_lib  # noqa: E402
 from warm_jax.training import optimizer, policy, reinforce, reward, sft  # noqa: E402
@@ -167,9 +167,7 @@ def policy_step(program):
   config.samples_per_prompt = 2
   sft_params = members.member(backbones(1), 0)
   anchors = anchor_lib.make(sft_params, M, kl_coef=0.1, kind='ema', mu=0.1)
-  value = value_model.init_params(
-    jax.random.key(2), SHAPE, sft_params['backbone']
-  )
+  value = reward_model.init_value(SHAPE, sft_params['backbone'])
 
   def stacked(params):
     spread = sharding.born(lambda p: members.broadcast(p, M), 1)

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from warm_jax import errors, sharding
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, value_model
+from warm_jax.models import language_model, reward_model
 
 HERE = pathlib.Path(__file__).parent
 AUTO = (jax.sharding.AxisType.Auto,) * 3
@@ -117,7 +117,7 @@ def test_the_table_knows_every_leaf_of_every_model(position, norm):
     return [
       lm,
       {'backbone': backbone, 'score': {'kernel': head}},
-      value_model.init_params(rng, shape, backbone),
+      reward_model.init_value(shape, backbone),
     ]
 
   for params in jax.eval_shape(init, jax.random.key(0)):

@@ -18,13 +18,7 @@ from jax.extend import backend
 from experiments.speed import accelerator_counts as counts
 from warm_jax import members, rewards, sampling
 from warm_jax.config import section
-from warm_jax.models import (
-  attention_kernels,
-  language_model,
-  layers,
-  reward_model,
-  value_model,
-)
+from warm_jax.models import language_model, layers, reward_model
 from warm_jax.training import (
   anchor,
   memory,
@@ -40,17 +34,30 @@ from warm_jax.training import state as state_lib
 @contextlib.contextmanager
 def attention_of(kind: str):
   """Models traced inside use 'plain', 'xla' or, where it can be, 'cudnn'."""
-  before = layers.attend
-  if kind != 'plain':
-    # None: the one query of a reward model's last layer is not for cuDNN.
-    layers.attend = functools.partial(
-      attention_kernels.fused_attend,
-      implementation=None if kind == 'cudnn' else kind,
-    )
+  before = layers.attend, layers._has_kernel
+  if kind == 'xla':
+    layers.attend = _fused(kind)
+  elif kind == 'plain':
+    layers._has_kernel = lambda query, key: False
   try:
     yield
   finally:
-    layers.attend = before
+    layers.attend, layers._has_kernel = before
+
+
+def _plain(*args, **settings):
+  with attention_of('plain'):
+    return layers.attend(*args, **settings)
+
+
+def _fused(implementation: str):
+  def attend(query, key, value, visible, *, scale, cap=None):
+    assert cap is None
+    return layers.fused_attend(
+      query, key, value, visible, scale, implementation
+    )
+
+  return attend
 
 
 # ---------------------------------------------------------------------------
@@ -107,11 +114,10 @@ def attention(quick: bool):
         implementation='cudnn',
       )
 
-    kernel = attention_kernels.fused_attend
     variants = {
-      'plain': layers.attend,
-      'xla': functools.partial(kernel, implementation='xla'),
-      'cudnn, mask': functools.partial(kernel, implementation='cudnn'),
+      'plain': _plain,
+      'xla': _fused('xla'),
+      'cudnn, mask': _fused('cudnn'),
       'cudnn, causal and lengths': known_lengths,
     }
 
@@ -291,7 +297,7 @@ def reinforce_1b(quick: bool):
     reward_model.init_params(jax.random.key(1), shape, params['backbone']),
     shape,
   )
-  value = value_model.init_params(jax.random.key(2), shape, params['backbone'])
+  value = reward_model.init_value(shape, params['backbone'])
   anchors = anchor.of_config(params, 1, config)
   estimate = memory.estimate(
     memory_limit.policy_step(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from warm_jax import members, sampling
 from warm_jax.config import section
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model, value_model
+from warm_jax.models import language_model, reward_model
 from warm_jax.training import (
   anchor,
   memory,
@@ -147,7 +147,7 @@ def outlined(
   config = section('policy', steps=10, eval_every=10)
   config.update({'batch_size': batch, 'micro_batches': parts})
   value = jax.eval_shape(
-    lambda body: value_model.init_params(None, shape, body), lm['backbone']
+    lambda body: reward_model.init_value(shape, body), lm['backbone']
   )
   anchors = jax.eval_shape(lambda p: anchor.make(p, num, kl_coef=0.1), lm)
   outline = memory_limit.policy_step(

@@ -5,7 +5,6 @@ import functools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,11 +13,11 @@ from warm_jax.models import config as config_lib
 from warm_jax.models import kv_cache, language_model, layers
 
 B, S, DH = 3, 7, 4
-HEADS = pytest.mark.parametrize('heads', [(4, 4), (4, 2), (3, 1)])
+HEADS = pytest.mark.parametrize('heads', [(4, 2), (3, 1)])
 
 
 def normal(rng, *shape):
-  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+  return rng.normal(size=shape).astype(np.float32)
 
 
 @HEADS
@@ -32,23 +31,26 @@ def test_equals_plain_attention_over_all_slots(heads, cap, length):
   visible = rng.random((B, length, S)) < 0.5
   visible[:, :, index] = True
   new = (x[:, index : index + length] for x in (key, value))
-  old = tuple(
-    x.at[:, index : index + length].set(9.0).swapaxes(1, 2)
-    for x in (key, value)
-  )
+  old = tuple(x.swapaxes(1, 2).copy() for x in (key, value))
+  for x in old:
+    x[:, :, index : index + length] = 9.0
   how = {'scale': 0.3, 'cap': cap}
   out, cache = jax.jit(functools.partial(kv_cache.attend, **how))(
     old, index, query, *new, visible
   )
-  expected = layers.attend(query, key, value, jnp.asarray(visible), **how)
+  expected = jax.jit(functools.partial(layers.attend, **how))(
+    query, key, value, visible
+  )
   np.testing.assert_allclose(out, expected, atol=1e-6)
   for found, wanted in zip(cache, (key, value)):
-    np.testing.assert_array_equal(found.swapaxes(1, 2), wanted)
+    np.testing.assert_array_equal(found, wanted.swapaxes(1, 2))
 
 
 @HEADS
 @pytest.mark.parametrize('length', [1, 3])
-def test_an_empty_cache_is_the_same_known_to_be_empty_or_not(heads, length):
+def test_an_empty_cache_is_the_same_known_to_be_empty_or_not(
+  heads, length, random_params
+):
   config = config_lib.ModelConfig(
     vocab_size=8,
     width=12,
@@ -59,26 +61,28 @@ def test_an_empty_cache_is_the_same_known_to_be_empty_or_not(heads, length):
     mlp_width=16,
     max_length=16,
   )
-  params = language_model.init_params(jax.random.key(0), config)
-  ids = jax.random.randint(jax.random.key(1), (B, length), 0, 8)
-  mask = jnp.arange(length)[None, :] <= jnp.arange(B)[:, None]
+  ids = np.random.default_rng(1).integers(0, 8, (B, length))
+  mask = np.arange(length)[None, :] <= np.arange(B)[:, None]
 
   @jax.jit
-  def start(cache):
-    return language_model.hidden_states(params, config, ids, mask, cache=cache)
+  def starts(params, index):
+    empty = kv_cache.init_cache(config, B, S)
+    args = (params, config, ids, mask)
+    return (
+      language_model.hidden_states(*args, cache=empty),
+      language_model.hidden_states(*args, cache=empty | {'index': index}),
+      language_model.hidden_states(*args),
+    )
 
-  empty = kv_cache.init_cache(config, B, S)
-  hidden, cache = start(empty)  # as an argument its index is traced
-  known, other = jax.jit(lambda: start.__wrapped__(empty))()
-  plain = language_model.hidden_states(params, config, ids, mask)
-  np.testing.assert_allclose(hidden, plain, atol=1e-5)
-  np.testing.assert_allclose(known, plain, atol=1e-5)
-  for found, wanted in zip(jax.tree.leaves(cache), jax.tree.leaves(other)):
+  known, traced, plain = starts(random_params(config), 0)
+  for hidden, _ in (known, traced):
+    np.testing.assert_allclose(hidden, plain, atol=1e-5)
+  for found, wanted in zip(*map(jax.tree.leaves, (known[1], traced[1]))):
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
-def test_no_step_copies_the_cache():
-  """Steps write into the cache where it lies and read it as it lies."""
+def test_no_step_copies_the_cache(random_params):
+  """Steps write into the cache where it is and read it as it is."""
   config = config_lib.ModelConfig(
     vocab_size=16,
     width=24,
@@ -88,23 +92,22 @@ def test_no_step_copies_the_cache():
     mlp_width=40,
     max_length=32,
   )
-  params = language_model.init_params(jax.random.key(0), config)
-  compiled = (
-    jax.jit(
-      lambda params, ids, mask: sampling.sample(
-        params,
-        config,
-        jax.random.key(0),
-        ids,
-        mask,
-        max_new_tokens=14,
-        eos_id=1,
-        pad_id=0,
-      )
+
+  @jax.jit
+  def sample(params, ids, mask):
+    return sampling.sample(
+      params,
+      config,
+      jax.random.key(0),
+      ids,
+      mask,
+      max_new_tokens=14,
+      eos_id=1,
+      pad_id=0,
     )
-    .lower(params, jnp.full((5, 3), 2), jnp.ones((5, 3), bool))
-    .compile()
-  )
+
+  ids = np.full((5, 3), 2)
+  compiled = sample.lower(random_params(config), ids, ids > 0).compile()
   of_cache = re.compile(r'= f32\[([\d,]+)\]\S* (copy|transpose|fusion)\(')
   size = 5 * 2 * (3 + 14 - 1) * 6  # B K S Dh
   program = compiled.as_text()

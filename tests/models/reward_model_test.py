@@ -1,15 +1,13 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Tests of the reward head and the value head."""
 
-import functools
-
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model, value_model
+from warm_jax.models import language_model, reward_model
 
 EOS, PAD = 1, 0
 CONFIG = config_lib.ModelConfig(
@@ -20,18 +18,14 @@ CONFIG = config_lib.ModelConfig(
   mlp_width=24,
   max_length=16,
 )
-
-
-@functools.cache
-def make_params():
-  rngs = jax.random.split(jax.random.key(0))
-  backbone = language_model.init_params(rngs[0], CONFIG)['backbone']
-  return reward_model.init_params(rngs[1], CONFIG, backbone)
-
-
+HEAD = np.random.default_rng(1).normal(size=16).astype(np.float32)
 scores = jax.jit(reward_model.scores, static_argnums=1)
-features = jax.jit(reward_model.features, static_argnums=1)
-hidden_states = jax.jit(language_model.hidden_states, static_argnums=1)
+
+
+@pytest.fixture
+def params(random_params):
+  backbone = random_params(CONFIG)['backbone']
+  return {'backbone': backbone, 'score': {'kernel': HEAD}}
 
 
 def make_rows(sides=('right', 'right', 'left')):
@@ -45,29 +39,36 @@ def make_rows(sides=('right', 'right', 'left')):
   return ids, mask
 
 
-def test_score_is_head_applied_at_end_of_sequence():
-  params = make_params()
+def test_heads_read_the_final_hidden_states(params):
   ids, mask = make_rows()
-  hidden = hidden_states(params, CONFIG, ids, mask)
-  at_eos = np.asarray(hidden)[ids == EOS]
-  chex.assert_shape(at_eos, (3, 16))
-  np.testing.assert_allclose(
-    features(params, CONFIG, ids, mask), at_eos, atol=1e-5
-  )
-  out = scores(params, CONFIG, ids, mask)
-  expected = at_eos @ np.asarray(params['score']['kernel'])
-  np.testing.assert_allclose(out, expected, atol=1e-5)
-  chex.assert_shape(out, (3,))
-  assert out.dtype == jnp.float32
+  value = {'kernel': np.arange(16, dtype=np.float32), 'bias': np.float32(2.0)}
+
+  @jax.jit
+  def compute(params):
+    hidden = language_model.hidden_states(params, CONFIG, ids, mask)
+    return (
+      hidden,
+      reward_model.features(params, CONFIG, ids, mask),
+      reward_model.scores(params, CONFIG, ids, mask),
+      reward_model.values({'value': value}, hidden),
+    )
+
+  hidden, features, out, values = map(np.asarray, compute(params))
+  at_eos = hidden[ids == EOS]
+  assert at_eos.shape == (3, 16)
+  np.testing.assert_allclose(features, at_eos, atol=1e-5)
+  np.testing.assert_allclose(out, at_eos @ HEAD, atol=1e-5)
+  np.testing.assert_allclose(values, hidden @ np.arange(16) + 2.0, atol=1e-4)
+  assert out.shape == (3,) and values.shape == (3, 8)
+  assert out.dtype == values.dtype == np.float32
 
 
-def test_scores_do_not_depend_on_padding_or_batch():
-  params = make_params()
-  right = scores(params, CONFIG, *make_rows(['right'] * 3))
+def test_scores_do_not_depend_on_padding_or_batch(params):
+  right = np.asarray(scores(params, CONFIG, *make_rows(['right'] * 3)))
   left = scores(params, CONFIG, *make_rows(['left'] * 3))
   np.testing.assert_allclose(left, right, atol=1e-5)
   ids, mask = make_rows()
-  alone = scores(params, CONFIG, ids[1:2, :5], mask[1:2, :5])
+  alone = np.asarray(scores(params, CONFIG, ids[1:2, :5], mask[1:2, :5]))
   np.testing.assert_allclose(alone[0], right[1], atol=1e-5)
   # What stands under the padding is never read.
   noisy = np.where(mask, ids, 7)
@@ -77,11 +78,12 @@ def test_scores_do_not_depend_on_padding_or_batch():
 
 
 def test_last_token():
-  mask = jnp.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]], bool)
-  np.testing.assert_array_equal(reward_model.last_token(mask), [1, 2, 2, 0])
+  mask = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]], bool)
+  found = jax.jit(reward_model.last_token)(mask)
+  np.testing.assert_array_equal(found, [1, 2, 2, 0])
 
 
-def test_head_init():
+def test_init_of_heads():
   config = config_lib.ModelConfig(
     vocab_size=4,
     width=4096,
@@ -91,16 +93,18 @@ def test_head_init():
     max_length=1,
   )
   params = reward_model.init_params(jax.random.key(0), config, {})
-  kernel = params['score']['kernel']
-  chex.assert_shape(kernel, (4096,))
-  assert abs(kernel.std() * 4097**0.5 - 1) < 4.5 / np.sqrt(2 * 4096)
   assert set(params['score']) == {'kernel'}
+  kernel = np.asarray(params['score']['kernel'])
+  assert kernel.shape == (4096,)
+  assert abs(kernel.std() * 4097**0.5 - 1) < 4.5 / np.sqrt(2 * 4096)
+  value = reward_model.init_value(CONFIG, {})['value']
+  assert value['kernel'].shape == (16,) and value['bias'].shape == ()
+  assert not np.any(value['kernel']) and not value['bias']
 
 
-def test_gradient_reads_the_row_up_to_its_end():
-  params = make_params()
-  ids = jnp.array([[2, 3, 4, 5, 6]])
-  mask = jnp.array([[True, True, True, False, False]])
+def test_gradient_reads_the_row_up_to_its_end(params):
+  ids = np.array([[2, 3, 4, 5, 6]])
+  mask = np.array([[True, True, True, False, False]])
 
   def score(table):
     backbone = {**params['backbone'], 'embed': {'embedding': table}}
@@ -114,37 +118,19 @@ def test_gradient_reads_the_row_up_to_its_end():
   np.testing.assert_array_equal(slope[[0, 1, 5, 6, 7, 8, 9, 10]], 0.0)
 
 
-def test_dropout_of_scores():
-  params = make_params()
+def test_dropout_of_scores(params):
   ids, mask = make_rows()
 
   @jax.jit
-  def train(rates, keys):
+  def train(rates):
+    keys = jax.random.split(jax.random.key(0), 3)
     return jax.vmap(
       lambda rate, key: reward_model.scores(
         params, CONFIG, ids, mask, dropout_rate=rate, rng=key
       )
     )(rates, keys)
 
-  out = train(
-    jnp.array([0.0, 0.1, 0.1]), jax.random.split(jax.random.key(0), 3)
-  )
+  out = np.asarray(train(jnp.array([0.0, 0.1, 0.1])))
   plain = scores(params, CONFIG, ids, mask)
   np.testing.assert_allclose(out[0], plain, atol=1e-5)
-  assert jnp.abs(out[1] - out[2]).max() > 1e-3
-
-
-def test_values():
-  backbone = make_params()['backbone']
-  params = value_model.init_params(jax.random.key(0), CONFIG, backbone)
-  ids, mask = make_rows()
-  values = jax.jit(value_model.values, static_argnums=1)
-  np.testing.assert_array_equal(
-    values(params, CONFIG, ids, mask), np.zeros((3, 8))
-  )
-  params['value'] = {'kernel': jnp.arange(16.0), 'bias': jnp.float32(2.0)}
-  out = values(params, CONFIG, ids, mask)
-  hidden = hidden_states(params, CONFIG, ids, mask)
-  expected = np.where(mask, np.asarray(hidden) @ np.arange(16.0) + 2.0, 0.0)
-  np.testing.assert_allclose(out, expected, atol=1e-4)
-  assert out.dtype == jnp.float32
+  assert np.abs(out[1] - out[2]).max() > 1e-3

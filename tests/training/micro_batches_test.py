@@ -10,7 +10,7 @@ import pytest
 
 from warm_jax import errors, members, sampling
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model, value_model
+from warm_jax.models import language_model, reward_model
 from warm_jax.training import (
   anchor,
   micro_batches,
@@ -189,9 +189,7 @@ def test_reinforce_divides_by_sequences(baseline):
   scores = np.random.default_rng(0).normal(size=16).astype(np.float32)
   value = None
   if baseline == 'value':
-    value = value_model.init_params(
-      jax.random.key(0), MODEL, lm_params(3)['backbone']
-    )
+    value = reward_model.init_value(MODEL, lm_params(3)['backbone'])
     value['value']['kernel'] += 0.1
     value = train_state(value)
   state = reinforce.PolicyState(

@@ -22,7 +22,7 @@ from warm_jax import errors, members, rewards, sampling
 from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, value_model
+from warm_jax.models import language_model, reward_model
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy, reinforce
 from warm_jax.training import recorder as recorder_lib
@@ -97,9 +97,7 @@ def test_expected_gradient_is_exact(kind):
   params, ema, fixed = lm_params(0), lm_params(1), lm_params(4)
   kl_coef = 0.4
   anchor = anchor_lib.make(ema, 1, kl_coef=kl_coef, kind=kind, mu=0.25)
-  value = value_model.init_params(
-    jax.random.key(2), MODEL, lm_params(2)['backbone']
-  )
+  value = reward_model.init_value(MODEL, lm_params(2)['backbone'])
 
   def train_state(params):
     return state_lib.TrainState(

@@ -24,7 +24,7 @@ from warm_jax import members, rewards, sampling
 from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, value_model
+from warm_jax.models import language_model, reward_model
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy, reinforce
 from warm_jax.training import recorder as recorder_lib
@@ -61,9 +61,7 @@ def lm_params(seed, scale=1.6):
 
 def value_params(seed):
   """A value model whose values are not 0, unlike those of its start."""
-  params = value_model.init_params(
-    jax.random.key(seed), MODEL, lm_params(seed)['backbone']
-  )
+  params = reward_model.init_value(MODEL, lm_params(seed)['backbone'])
   params['value'] = {
     'kernel': jax.random.normal(jax.random.key(seed + 1), (MODEL.width,)) / 4,
     'bias': jnp.float32(0.3),
@@ -218,7 +216,10 @@ def test_expected_gradient_is_exact(baseline, temperature):
       logps = sequence_logps(params, samples, temperature)
       log_ratio = logps - sequence_logps(anchor, samples, temperature)
       returns = scores - PENALTY * (1.0 - samples.ended) - kl_coef * log_ratio
-      values = value_model.values(value, MODEL, samples.ids, samples.mask)
+      values = reward_model.values(
+        value,
+        language_model.hidden_states(value, MODEL, samples.ids, samples.mask),
+      )
       response = sampling.response_mask(samples.mask, samples.response_start)
       error = (returns[:, None] - values[:, :-1]) ** 2  # V before each token
       return jnp.sum(p * jnp.sum(jnp.where(response[:, 1:], error, 0.0), 1))
@@ -279,9 +280,10 @@ def hand_values(params, prompts):
   for row, (prompt, response) in enumerate(zip(prompts, HAND_RESPONSES)):
     for t in range(len(response)):
       prefix = jnp.array([[*prompt, *response[:t]]])
-      values = value_model.values(
+      hidden = language_model.hidden_states(
         params, MODEL, prefix, jnp.ones(prefix.shape, bool)
       )
+      values = reward_model.values(params, hidden)
       out[row, t] = values[0, -1]
   return out
 

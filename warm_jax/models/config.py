@@ -18,27 +18,13 @@ _CHOICES = {
   'compute_dtype': ('float32', 'bfloat16'),
 }
 _POSITIVE = (
-  'vocab_size',
-  'width',
-  'num_layers',
-  'num_heads',
-  'num_kv_heads',
-  'head_dim',
-  'mlp_width',
-  'max_length',
+  'vocab_size width num_layers num_heads num_kv_heads head_dim mlp_width '
+  'max_length'
 )
 _POSITIVE_OR_NONE = (
-  'norm_eps',
-  'rope_theta',
-  'rope_theta_local',
-  'rope_factor',
-  'rope_low_frequency',
-  'rope_high_frequency',
-  'rope_original_length',
-  'query_scale',
-  'attention_softcap',
-  'final_softcap',
-  'sliding_window',
+  'norm_eps rope_theta rope_theta_local rope_factor rope_low_frequency '
+  'rope_high_frequency rope_original_length query_scale attention_softcap '
+  'final_softcap sliding_window'
 )
 
 
@@ -46,103 +32,67 @@ _POSITIVE_OR_NONE = (
 class ModelConfig:
   """Shape and variant of a transformer; covers Llama, Qwen, Gemma, NeoX, GPT-2.
 
-  Fields left at None are resolved on construction where a default exists
-  (`num_kv_heads`, `head_dim`, `layer_types`), so that a config written to JSON
-  and read back is equal to the original.
-
-  Attributes:
-    vocab_size: V, rows of the embedding.
-    width: D, the residual stream.
-    num_layers: L.
-    num_heads: H, query heads.
-    mlp_width: F.
-    max_length: longest sequence; the number of rows of learned positions.
-    num_kv_heads: K, divides H; default H (no grouping).
-    head_dim: Dh; default D / H.
-    norm: 'rmsnorm' (scale only) or 'layernorm' (scale and bias).
-    norm_eps: added to the variance.
-    norm_plus_one: multiply by 1 + scale and start scale at 0 (Gemma).
-    position: 'rotary' or 'learned'.
-    rotary_fraction: part of Dh that is rotated (NeoX: 0.25).
-    rope_theta: base of the rotary wavelengths.
-    rope_theta_local: base in sliding layers (Gemma 3); default `rope_theta`.
-      Given it, those layers are not scaled either.
-    rope_scaling: 'none', 'linear' or 'llama3': longer wavelengths for a longer
-      context, see `layers.rotary_frequencies`.
-    rope_factor: what the wavelengths are multiplied by.
-    rope_low_frequency: 'llama3' alone: frequencies that turn less often than
-      this within `rope_original_length` are divided by the factor,
-    rope_high_frequency: those that turn more often are left alone.
-    rope_original_length: tokens of context before the scaling.
-    mlp: 'gated' (down(act(gate x) * up x)) or 'plain' (down(act(up x))).
-    activation: 'silu', 'gelu' (exact), 'gelu_tanh' or 'relu'.
-    parallel_residual: x + attention(norm x) + mlp(norm x) (NeoX).
-    qkv_bias: bias on query, key and value (Qwen2, NeoX, GPT-2).
-    attention_out_bias: bias on the attention output (NeoX, GPT-2).
-    mlp_bias: bias in the MLP (NeoX, GPT-2).
-    qk_norm: RMS-normalise each query and key head before rotation (Qwen3).
-    post_norms: norms on the branch outputs as well (Gemma 2, 3).
-    tied_embeddings: the head is the transposed embedding.
-    embed_scale: multiply embeddings by sqrt(D) (Gemma).
-    query_scale: factor on q.k; default Dh ** -0.5.
-    attention_softcap: c in c * tanh(scores / c), before the mask (Gemma 2).
-    final_softcap: the same for the logits.
-    sliding_window: a query sees itself and the window - 1 tokens before it.
-    layer_types: 'full' or 'sliding' for each layer; default all 'sliding' if
-      `sliding_window` is given, else all 'full'.
-    compute_dtype: 'float32' or 'bfloat16'. Parameters, norms, softmax, logits
-      and heads are float32 either way.
-    remat: recompute each layer in the backward pass to save memory.
+  Fields left at None are resolved on construction where a default exists, so
+  that a config written to JSON and read back equals the original.
   """
 
-  vocab_size: int
-  width: int
-  num_layers: int
-  num_heads: int
-  mlp_width: int
-  max_length: int
-  num_kv_heads: int = _RESOLVED
-  head_dim: int = _RESOLVED
-  norm: str = 'rmsnorm'
-  norm_eps: float = 1e-6
-  norm_plus_one: bool = False
-  position: str = 'rotary'
-  rotary_fraction: float = 1.0
-  rope_theta: float = 10000.0
+  vocab_size: int  # V, rows of the embedding
+  width: int  # D, the residual stream
+  num_layers: int  # L
+  num_heads: int  # H, query heads
+  mlp_width: int  # F
+  max_length: int  # longest sequence; rows of learned positions
+  num_kv_heads: int = _RESOLVED  # K, divides H; default H (no grouping)
+  head_dim: int = _RESOLVED  # Dh; default D / H
+  norm: str = 'rmsnorm'  # (scale only) or 'layernorm' (scale and bias)
+  norm_eps: float = 1e-6  # added to the variance
+  norm_plus_one: bool = False  # times 1 + scale, scale starts at 0 (Gemma)
+  position: str = 'rotary'  # or 'learned'
+  rotary_fraction: float = 1.0  # part of Dh that is rotated (NeoX: 0.25)
+  rope_theta: float = 10000.0  # base of the rotary wavelengths
+  # Base in sliding layers (Gemma 3), which are then not scaled; default: as all.
   rope_theta_local: float | None = None
+  # 'linear' or 'llama3': longer wavelengths for a longer context, see
+  # `layers.rotary_frequencies`.
   rope_scaling: str = 'none'
-  rope_factor: float = 1.0
+  rope_factor: float = 1.0  # factor on the wavelengths
+  # 'llama3' divides frequencies that turn less often than this within
+  # rope_original_length (tokens of context before the scaling) ...
   rope_low_frequency: float = 1.0
-  rope_high_frequency: float = 4.0
+  rope_high_frequency: float = 4.0  # ... and keeps those that turn more often.
   rope_original_length: int | None = None
-  mlp: str = 'gated'
-  activation: str = 'silu'
-  parallel_residual: bool = False
-  qkv_bias: bool = False
-  attention_out_bias: bool = False
-  mlp_bias: bool = False
-  qk_norm: bool = False
-  post_norms: bool = False
-  tied_embeddings: bool = True
-  embed_scale: bool = False
-  query_scale: float | None = None
+  mlp: str = 'gated'  # down(act(gate x) * up x), or 'plain': down(act(up x))
+  activation: str = 'silu'  # 'gelu' (exact), 'gelu_tanh' or 'relu'
+  parallel_residual: bool = False  # x + attention(norm x) + mlp(norm x) (NeoX)
+  qkv_bias: bool = False  # on query, key and value (Qwen2, NeoX, GPT-2)
+  attention_out_bias: bool = False  # (NeoX, GPT-2)
+  mlp_bias: bool = False  # (NeoX, GPT-2)
+  qk_norm: bool = False  # RMS-norm of query and key heads (Qwen3)
+  post_norms: bool = False  # norms on the branch outputs as well (Gemma 2, 3)
+  tied_embeddings: bool = True  # the head is the transposed embedding
+  embed_scale: bool = False  # multiply embeddings by sqrt(D) (Gemma)
+  query_scale: float | None = None  # factor on q.k; default Dh ** -0.5
+  # c in c * tanh(scores / c), before the mask (Gemma 2); the same for logits.
   attention_softcap: float | None = None
   final_softcap: float | None = None
+  # A query sees itself and the window - 1 tokens before it.
   sliding_window: int | None = None
+  # 'full' or 'sliding' for each layer; default 'sliding' if there is a window.
   layer_types: tuple[str, ...] = _RESOLVED
+  # Or 'bfloat16'. Parameters, norms, softmax, logits, heads: always float32.
   compute_dtype: str = 'float32'
-  remat: bool = False
+  remat: bool = False  # recompute layers in the backward pass, to save memory
 
   def __post_init__(self):
     for field, choices in _CHOICES.items():
       if getattr(self, field) not in choices:
         self._fail(field, f'expected one of {", ".join(choices)}')
     self._resolve()
-    for field in _POSITIVE:
+    for field in _POSITIVE.split():
       value = getattr(self, field)
       if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         self._fail(field, 'expected a positive integer')
-    for field in _POSITIVE_OR_NONE:
+    for field in _POSITIVE_OR_NONE.split():
       value = getattr(self, field)
       if value is not None and not value > 0:
         self._fail(field, 'expected a positive number')
@@ -175,9 +125,13 @@ class ModelConfig:
 
   def _resolve(self):
     """Fills the defaults that depend on other fields."""
-    # object.__setattr__ is the documented way inside a frozen dataclass.
+
+    def fill(field, value):
+      # The documented way inside a frozen dataclass.
+      object.__setattr__(self, field, value)
+
     if self.num_kv_heads is None:
-      object.__setattr__(self, 'num_kv_heads', self.num_heads)
+      fill('num_kv_heads', self.num_heads)
     if self.head_dim is None:
       heads = self.num_heads
       if not heads or self.width % heads:
@@ -185,12 +139,13 @@ class ModelConfig:
           'head_dim',
           f'give it: width={self.width} is not a multiple of num_heads={heads}',
         )
-      object.__setattr__(self, 'head_dim', self.width // heads)
-    if self.layer_types is None:
+      fill('head_dim', self.width // heads)
+    kinds = self.layer_types
+    if kinds is None:
       kind = 'full' if self.sliding_window is None else 'sliding'
-      object.__setattr__(self, 'layer_types', (kind,) * self.num_layers)
+      kinds = (kind,) * self.num_layers
     # A list (from JSON or a ConfigDict) would not be hashable.
-    object.__setattr__(self, 'layer_types', tuple(self.layer_types))
+    fill('layer_types', tuple(kinds))
 
   def _fail(self, field: str, message: str):
     value = getattr(self, field)

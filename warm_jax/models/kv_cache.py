@@ -1,9 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Keys and values of past tokens: a plain pytree, passed in and returned."""
 
-import functools
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -18,9 +15,9 @@ def init_cache(config: config_lib.ModelConfig, batch: int, length: int) -> dict:
   checked, and a write past the end would land on the last slots.
 
   Returns:
-    dict of k, v: tuples with one [B, K, S, Dh] array (compute dtype) a layer,
-    which the products of a step read as it lies; mask: [B, S] bool, True for
-    real tokens; index: the next slot, 0 here and [] int32 once it is traced.
+    dict of k, v: tuples with one [B, K, S, Dh] array (compute dtype) a layer;
+    mask: [B, S] bool, True for real tokens; index: the next slot, 0 here and
+    [] int32 once it is traced.
   """
   shape = (batch, config.num_kv_heads, length, config.head_dim)
 
@@ -37,13 +34,6 @@ def init_cache(config: config_lib.ModelConfig, batch: int, length: int) -> dict:
   }
 
 
-def reader(cache: dict, layer: int) -> Callable:
-  """`attend` within the cache of one layer."""
-  return functools.partial(
-    attend, (cache['k'][layer], cache['v'][layer]), cache['index']
-  )
-
-
 def attend(
   cache: tuple[jax.Array, jax.Array],
   index: jax.Array | int,
@@ -55,17 +45,16 @@ def attend(
   scale: float,
   cap: float | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  """Writes keys and values into a cache and attends within it.
+  """Writes keys and values into a layer's cache and attends within it.
 
-  The same numbers as `layers.attend` over all slots; from an index that is
-  known to be 0 the prompt attends within itself alone.
+  The same numbers as `layers.attend` over all slots; at an index that is known
+  to be 0, the prompt attends within itself alone.
 
   Args:
     cache: (k, v), each [B, K, S, Dh].
     index: [] int32, the slot where the new tokens start; 0 if known.
     query: [B, T, H, Dh], or [B, 1, H, Dh] for one of the T positions.
-    key: [B, T, K, Dh].
-    value: [B, T, K, Dh].
+    key, value: [B, T, K, Dh].
     visible: [B, T or 1, S] bool.
     scale: factor on the scores.
     cap: optional soft-cap on the scores.

@@ -17,14 +17,14 @@ PyTree = Any
 
 @functools.partial(jax.jit, static_argnames='config')
 def init_params(rng: jax.Array, config: config_lib.ModelConfig) -> PyTree:
-  """Random float32 parameters.
+  """Random float32 parameters: plain nested dicts.
 
-  Kernels ~ N(0, 1 / fan_in), those that end a residual branch divided by
-  sqrt(2 L) (Radford et al. 2019, section 2.3); embeddings ~ N(0, 1 / D).
+  Kernels ~ N(0, 1 / fan_in), divided by sqrt(2 L) at the end of a residual
+  branch (Radford et al. 2019, section 2.3); embeddings ~ N(0, 1 / D).
 
   Returns:
     {'backbone': {...}, 'lm_head': {'kernel': [D, V]}}, the latter only if the
-    embeddings are untied. Plain nested dicts.
+    embeddings are untied.
   """
   rng_backbone, rng_head = jax.random.split(rng)
   ids = jnp.zeros((1, 1), jnp.int32)
@@ -49,7 +49,7 @@ def hidden_states(
   cache: PyTree | None = None,
   only: jax.Array | None = None,
 ) -> Any:
-  """Final hidden states of any tree with a 'backbone' (LM, reward, value).
+  """Final hidden states of a language, reward or value model.
 
   Positions count real tokens, so left and right padding give the same result.
 
@@ -57,9 +57,9 @@ def hidden_states(
     params: tree with the key 'backbone'.
     config: model shape (static).
     ids: [B, T] int32.
-    mask: [B, T] bool, True for real tokens; or [B, K, T], for K sequences with
-      one beginning in a row (`data.prefix_sharing`): the tokens of each of them.
-      A token then reads those of the sequences that it is in. Not with a cache.
+    mask: [B, T] bool, True for real tokens; or [B, K, T], the tokens of each of
+      K sequences that share a row and its beginning (`data.prefix_sharing`). A
+      token reads the sequences that it belongs to. Not with a cache.
     dropout_rate: [] float; may be traced. Ignored if rng is None.
     rng: key of the dropout, or None for evaluation.
     cache: optional, see `kv_cache.init_cache`; ids then continue it.
@@ -71,8 +71,8 @@ def hidden_states(
     (hidden, new cache).
 
   Raises:
-    UserError: more tokens than learned positions. (A sequence that is too long
-      in a row of several gives NaN: its length is not known here.)
+    UserError: more tokens than learned positions. (In a row of several
+      sequences one that is too long gives NaN: its length is not static.)
   """
   chex.assert_rank([ids, mask], [2, {2, 3}])
   chex.assert_equal_shape([ids, mask], dims=(0, -1))
@@ -91,17 +91,9 @@ def hidden_states(
 def logits(
   params: PyTree, config: config_lib.ModelConfig, hidden: jax.Array
 ) -> jax.Array:
-  """Next-token logits.
+  """Next-token logits of hidden states [..., D]: [..., V] float32.
 
   The product is taken in the compute dtype with float32 accumulation.
-
-  Args:
-    params: LM tree.
-    config: model shape (static).
-    hidden: [..., D].
-
-  Returns:
-    [..., V] float32.
   """
   if config.tied_embeddings:
     table = {'embed': params['backbone']['embed']}
@@ -135,10 +127,10 @@ def token_logps(
   previous real token.
 
   Args:
-    params: LM tree.
+    params: language model.
     config: model shape (static).
     ids: [B, T] int32.
-    mask: [B, T] bool, True for real tokens.
+    mask: [B, T] bool, True for real tokens, padding anywhere.
     temperature: [] float > 0, may be traced; the temperature of sampling, for
       policy and reference alike.
     dropout_rate: [] float; may be traced.
@@ -147,49 +139,29 @@ def token_logps(
   Returns:
     [B, T] float32; 0 at padding and at the first real token of a row.
   """
-  # The compiler drops the unused entropy.
-  return token_logps_and_entropy(
-    params,
-    config,
-    ids,
-    mask,
-    temperature=temperature,
-    dropout_rate=dropout_rate,
-    rng=rng,
-  )[0]
-
-
-def token_logps_and_entropy(
-  params: PyTree,
-  config: config_lib.ModelConfig,
-  ids: jax.Array,
-  mask: jax.Array,
-  *,
-  temperature: jax.Array | float = 1.0,
-  dropout_rate: jax.Array | float = 0.0,
-  rng: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-  """As `token_logps`, with the entropy of the distribution of each token.
-
-  Returns:
-    (logps, entropy): each [B, T] float32, both 0 where `token_logps` is 0.
-  """
   hidden = hidden_states(
     params, config, ids, mask, dropout_rate=dropout_rate, rng=rng
   )
-  previous, following = _neighbours(mask.astype(bool))
+  mask = mask.astype(bool)
+  index = jnp.broadcast_to(jnp.arange(mask.shape[1])[None, :], mask.shape)
+  last = jnp.where(mask, index, -1)
+  previous = jnp.pad(
+    jax.lax.cummax(last, axis=1)[:, :-1],
+    ((0, 0), (1, 0)),
+    constant_values=-1,
+  )
+  end = mask.shape[1] - 1
+  following = jnp.pad(
+    jax.lax.cummin(jnp.where(mask, index, end), axis=1, reverse=True)[:, 1:],
+    ((0, 0), (0, 1)),
+    constant_values=end,
+  )
   # Targets are moved to the position that predicts them, and the results back:
   # that moves [B, T] numbers instead of [B, T, D] hidden states.
   targets = jnp.take_along_axis(ids, following, axis=1)
-  found = _of_targets(params, config, hidden, targets, temperature)
-  has_previous = mask.astype(bool) & (previous >= 0)
-
-  def to_target(x):
-    moved = jnp.take_along_axis(x, jnp.maximum(previous, 0), axis=1)
-    return jnp.where(has_previous, moved, 0.0)
-
-  logps, entropy = found
-  return to_target(logps), to_target(entropy)
+  logps, _ = _of_targets(params, config, hidden, targets, temperature)
+  logps = jnp.take_along_axis(logps, jnp.maximum(previous, 0), axis=1)
+  return jnp.where(mask & (previous >= 0), logps, 0.0)
 
 
 def response_logps_and_entropy(
@@ -205,10 +177,12 @@ def response_logps_and_entropy(
   dropout_rate: jax.Array | float = 0.0,
   rng: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """`token_logps_and_entropy` of responses alone, see `response_states`.
+  """`token_logps` of responses, with the entropy of each distribution.
+
+  Args: see `response_states`, `token_logps`.
 
   Returns:
-    (logps, entropy): each [B, R] float32; 0 at padding. Entry j is of token
+    (logps, entropy): each [B, R] float32; 0 at padding. Entry j belongs to token
     start + j.
   """
   hidden = response_states(
@@ -243,11 +217,10 @@ def response_states(
   dropout_rate: jax.Array | float = 0.0,
   rng: jax.Array | None = None,
 ) -> jax.Array:
-  """Final hidden states from which the tokens of responses are predicted.
+  """Final hidden states that predict the tokens of responses.
 
-  Those of `hidden_states`, one token before each token of a response; the last
-  layer is not computed elsewhere. A prompt is computed once for all its samples
-  (not with dropout, nor with `remat`: then for each of them).
+  The last layer is computed at these positions alone. Samples of one prompt
+  share its computation, except with dropout or `remat`.
 
   Args:
     params: tree with the key 'backbone'.
@@ -262,7 +235,8 @@ def response_states(
     rng: key of the dropout, or None.
 
   Returns:
-    [B, R, D] float32; finite but meaningless where there is no token.
+    [B, R, D] float32, one token before each token of the response; finite but
+    meaningless where there is no token.
   """
   # Layers with a cache have no dropout and are not computed again backward.
   if num_samples == 1 or rng is not None or config.remat:
@@ -306,11 +280,9 @@ def take_span(x: jax.Array, start: jax.Array, length: int) -> jax.Array:
 
   A slice a row: its gradient is one write a row. start + length <= T.
   """
-
-  def of_row(row, first):
-    return jax.lax.dynamic_slice_in_dim(row, first, length)
-
-  return jax.vmap(of_row)(x, start)
+  return jax.vmap(
+    lambda row, first: jax.lax.dynamic_slice_in_dim(row, first, length)
+  )(x, start)
 
 
 def _of_targets(params, config, hidden, targets, temperature):
@@ -323,18 +295,3 @@ def _of_targets(params, config, hidden, targets, temperature):
   probabilities = jnp.exp(scaled - log_z[:, :, None])
   entropy = log_z - jnp.sum(probabilities * scaled, axis=-1)
   return chosen - log_z, entropy
-
-
-def _neighbours(mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Index of the real token before (-1: none) and after (T-1: none) each."""
-  length = mask.shape[1]
-  index = jnp.broadcast_to(jnp.arange(length)[None, :], mask.shape)
-  before = jax.lax.cummax(jnp.where(mask, index, -1), axis=1)
-  previous = jnp.pad(before[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-  after = jax.lax.cummin(
-    jnp.where(mask, index, length - 1), axis=1, reverse=True
-  )
-  following = jnp.pad(
-    after[:, 1:], ((0, 0), (0, 1)), constant_values=length - 1
-  )
-  return previous, following

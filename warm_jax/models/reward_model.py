@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Reward model: a scalar head read at the last real token."""
+"""Scalar heads on a backbone: rewards of sequences, values of states."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ PyTree = Any
 def init_params(
   rng: jax.Array, config: config_lib.ModelConfig, backbone: PyTree
 ) -> PyTree:
-  """Adds a random head to a backbone.
+  """Adds a random reward head to a backbone.
 
   kernel ~ N(0, 1 / (D + 1))   (Stiennon et al. 2020; Huang et al. 2024, N+
   implementation details, number 11). There is no bias: rewards are defined up
@@ -30,7 +30,7 @@ def init_params(
 
 
 def last_token(mask: jax.Array) -> jax.Array:
-  """Index [...] of the rightmost True of mask [..., T]; 0 where there is none."""
+  """Index [...] of the rightmost True of mask [..., T]; 0 if there is none."""
   index = jnp.arange(mask.shape[-1]).reshape((1,) * (mask.ndim - 1) + (-1,))
   return jnp.max(jnp.where(mask.astype(bool), index, 0), axis=-1)
 
@@ -46,11 +46,10 @@ def features(
 ) -> jax.Array:
   """Final hidden state at the last real token of each sequence.
 
-  Rows should end with the end-of-sequence token: that is where the reward is
-  read.
+  Rows should end with the end-of-sequence token: the reward is read there.
 
   Args:
-    params: any tree with 'backbone'.
+    params: tree with 'backbone'.
     config: model shape (static).
     ids: [B, T] int32.
     mask: [B, T] bool, True for real tokens, any padding side; or [B, K, T], K
@@ -83,9 +82,9 @@ def scores(
   dropout_rate: jax.Array | float = 0.0,
   rng: jax.Array | None = None,
 ) -> jax.Array:
-  """Raw reward of each row: features . kernel, in float32.
+  """Raw reward of each sequence: features . kernel, in float32.
 
-  Args: as `features`, with a tree that also has 'score'.
+  Args: see `features`; params also has 'score'.
 
   Returns:
     [B] float32; [B, K] with a mask [B, K, T].
@@ -95,3 +94,29 @@ def scores(
   # 4, bfloat16 has steps of 1/32, which makes ties.
   kernel = params['score']['kernel']
   return jnp.sum(x * kernel.reshape((1,) * (x.ndim - 1) + (-1,)), axis=-1)
+
+
+def init_value(config: config_lib.ModelConfig, backbone: PyTree) -> PyTree:
+  """Adds a value head of zeros, so that the first baselines are neutral.
+
+  Returns:
+    {'backbone': backbone, 'value': {'kernel': [D], 'bias': []}} float32.
+  """
+  head = {
+    'kernel': jnp.zeros((config.width,), jnp.float32),
+    'bias': jnp.zeros((), jnp.float32),
+  }
+  return {'backbone': backbone, 'value': head}
+
+
+def values(params: PyTree, hidden: jax.Array) -> jax.Array:
+  """Values [B, T] of the states after each token.
+
+  The value before a token was chosen is the entry of the previous token.
+
+  Args:
+    params: tree with 'value'.
+    hidden: [B, T, D], see `language_model.hidden_states`.
+  """
+  head = params['value']
+  return jnp.sum(hidden * head['kernel'][None, None, :], axis=-1) + head['bias']

@@ -44,14 +44,6 @@ class Block(nn.Module):
     return attended + _maybe_dropout(y, rate, rngs[1]), cache
 
 
-def _apply_block(config, params, x, table, visible, rate, rng, only):
-  """One layer without a cache, as a function of all that it depends on."""
-  block = Block(config)
-  return block.apply(
-    {'params': params}, x, table, visible, rate, rng, only=only
-  )[0]
-
-
 class Embed(nn.Module):
   """Rows of a table [rows, D] float32."""
 
@@ -80,24 +72,10 @@ class Backbone(nn.Module):
   def __call__(
     self, ids, mask, *, dropout_rate=0.0, rng=None, cache=None, only=None
   ):
-    """Final hidden states.
+    """Final hidden states and the new cache, or None without one.
 
-    Positions count real tokens only, so any padding side gives the same
-    result. With a cache, ids continue the sequences stored there.
-
-    Args:
-      ids: [B, T] int32.
-      mask: [B, T] bool, True for real tokens; or [B, K, T], see
-        `language_model.hidden_states`.
-      dropout_rate: [] float, may be traced.
-      rng: key, or None for no dropout.
-      cache: see `kv_cache.init_cache`, or None.
-      only: [B, K] int32, the positions of each row that are wanted, or None.
-
-    Returns:
-      hidden: [B, T, D] float32, finite but meaningless at padding; [B, K, D]
-        with `only`.
-      cache: the new cache, or None.
+    Positions count real tokens, so any padding side gives the same result.
+    Arguments as of `language_model.hidden_states`.
     """
     c = self.config
     length = ids.shape[1]
@@ -131,7 +109,8 @@ class Backbone(nn.Module):
 
     rngs = [None] * (c.num_layers + 1)
     # A static rate of 0 costs nothing even when a key is given.
-    if rng is not None and not _is_static_zero(dropout_rate):
+    is_zero = isinstance(dropout_rate, (int, float)) and dropout_rate == 0
+    if rng is not None and not is_zero:
       rngs = jax.random.split(rng, c.num_layers + 1)
     x = Embed(c.vocab_size, c.width, c.width**-0.5, name='embed')(ids)
     if c.embed_scale:
@@ -147,10 +126,15 @@ class Backbone(nn.Module):
       # Earlier layers need all positions as keys and values of the next.
       wanted = only if i == c.num_layers - 1 else None
       if c.remat and cache is None and not self.is_initializing():
-        again = jax.checkpoint(functools.partial(_apply_block, c))
-        x = again(self.variables['params'][f'layers_{i}'], *inputs, wanted)
+        params = {'params': self.variables['params'][f'layers_{i}']}
+        x, _ = jax.checkpoint(Block(c, parent=None).apply)(
+          params, *inputs, wanted
+        )
       else:
-        read = None if cache is None else kv_cache.reader(cache, i)
+        read = None
+        if cache is not None:
+          layer = (cache['k'][i], cache['v'][i])
+          read = functools.partial(kv_cache.attend, layer, start)
         x, layer_cache = Block(c, name=f'layers_{i}')(*inputs, wanted, read)
         caches.append(layer_cache)
     x = x.astype(jnp.float32)
@@ -195,7 +179,3 @@ def _readable(seen, start, length):
     return seen[:, None, :] & causal[None, :, :]
   together = jnp.any(seen[:, :, :, None] & seen[:, :, None, :], axis=1)
   return together & causal[None, :, :]
-
-
-def _is_static_zero(rate) -> bool:
-  return isinstance(rate, (int, float)) and rate == 0

@@ -20,7 +20,7 @@ import numpy as np
 from warm_jax import members, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
-from warm_jax.models import value_model
+from warm_jax.models import reward_model
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, memory_limit, optimizer, reinforce
 from warm_jax.training import recorder as recorder_lib
@@ -99,8 +99,8 @@ def train(
 
   value_params = None
   if config.baseline == 'value':
-    value_params = value_model.init_params(
-      jax.random.key(seed), model_config, start_params['backbone']
+    value_params = reward_model.init_value(
+      model_config, start_params['backbone']
     )
   memory_limit.check(
     memory_limit.policy_step(

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from warm_jax import losses, sampling, sharding
-from warm_jax.models import language_model, value_model
+from warm_jax.models import language_model, reward_model
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import micro_batches as micro_lib
 from warm_jax.training import optimizer
@@ -196,7 +196,7 @@ def _gradients(
     states = language_model.response_states(
       params, model_config, *rows, num_samples=num_samples
     )
-    values = value_model.of_states(params, states)
+    values = reward_model.values(params, states)
     return losses.value_loss(values, returns, response), values
 
   def policy_loss_fn(params):
