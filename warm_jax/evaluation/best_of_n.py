@@ -29,16 +29,9 @@ def kl(n) -> np.ndarray:
 
 
 def rank_weights(num_samples: int, ns: Iterable[int]) -> np.ndarray:
-  """Probability that the sample of each rank is the best of n.
+  """Probability [len(ns), N] that the sample of each rank is the best of n.
 
   P(rank i) = C(i-1, n-1) / C(N, n), i = 1 the worst; computed in log space.
-
-  Args:
-    num_samples: N.
-    ns: sizes between 1 and N.
-
-  Returns:
-    [len(ns), N] float64, rows sum to 1.
   """
   ns = np.asarray(list(ns), np.int64)
   if not ns.size or ns.min() < 1 or ns.max() > num_samples:
@@ -47,18 +40,17 @@ def rank_weights(num_samples: int, ns: Iterable[int]) -> np.ndarray:
     )
   from scipy import special
 
-  n = ns[:, None].astype(np.float64)
-  below = np.arange(num_samples, dtype=np.float64)[None, :]  # i - 1
-  log_choose = special.gammaln
-  possible = below >= n - 1.0
-  rest = np.where(possible, below - n + 1.0, 0.0)
-  numerator = log_choose(below + 1.0) - log_choose(n) - log_choose(rest + 1.0)
-  denominator = (
-    log_choose(num_samples + 1.0)
-    - log_choose(n + 1.0)
-    - log_choose(num_samples - n + 1.0)
-  )
-  return np.where(possible, np.exp(numerator - denominator), 0.0)
+  def log_choose(n, k):
+    log_factorial = special.gammaln
+    found = log_factorial(n + 1.0) - log_factorial(k + 1.0)
+    return found - log_factorial(n - k + 1.0)
+
+  n, below = ns[:, None], np.arange(num_samples)[None, :]  # below: i - 1
+  is_possible = below >= n - 1
+  # Where it is not possible, any number that gammaln takes.
+  numerator = log_choose(np.maximum(below, n - 1), n - 1)
+  weights = np.exp(numerator - log_choose(num_samples, n))
+  return np.where(is_possible, weights, 0.0)
 
 
 def _average_ties(sorted_proxy: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -98,36 +90,30 @@ def expected_best(
     name -> [P, len(ns)] float64; average over prompts for the curve.
 
   Raises:
-    UserError: an array that does not match the proxy, or a value that is not
-      finite.
+    UserError: an array that does not match the proxy, or is not finite.
   """
-  proxy = np.asarray(proxy)
-  if proxy.ndim != 2 or not proxy.size:
-    raise errors.UserError(
-      f'best-of-n needs proxy scores [prompts, samples], got {proxy.shape}'
-    )
-  arrays = {'proxy': proxy, **{k: v for k, v in scores.items() if k != 'proxy'}}
-  if 'proxy' in scores and not np.array_equal(scores['proxy'], proxy):
-    raise errors.UserError("the score named 'proxy' is not the proxy")
+  arrays = {'proxy': proxy} | {k: v for k, v in scores.items() if k != 'proxy'}
+  arrays = {name: np.asarray(value) for name, value in arrays.items()}
+  proxy = arrays['proxy']
   for name, value in arrays.items():
-    if np.shape(value) != proxy.shape:
+    if value.ndim != 2 or value.shape != proxy.shape:
       raise errors.UserError(
-        f"best-of-n: score '{name}' has shape {np.shape(value)}, the proxy has "
-        f'{proxy.shape}; both must be of the same samples in the same order'
+        f"best-of-n: score '{name}' has shape {value.shape}, the proxy has "
+        f'{proxy.shape}; both must be [prompts, samples] of the same samples'
       )
     if not np.isfinite(value).all():
       raise errors.NonFiniteError(
         f"best-of-n: score '{name}' has a value that is not finite"
       )
-  weights = rank_weights(proxy.shape[1], ns)  # [n, N]
   order = np.argsort(proxy, axis=1, kind='stable')
   values = np.stack(
     [
-      np.take_along_axis(np.asarray(v, np.float64), order, axis=1)
-      for v in arrays.values()
+      np.take_along_axis(value.astype(np.float64), order, axis=1)
+      for value in arrays.values()
     ]
   )
   values = _average_ties(np.take_along_axis(proxy, order, axis=1), values)
+  weights = rank_weights(proxy.shape[1], ns)  # [n, N]
   return dict(zip(arrays, values @ weights.T, strict=True))
 
 
@@ -138,7 +124,7 @@ def default_sizes(num_samples: int) -> list[int]:
 
 
 def tie_rate(proxy: np.ndarray) -> float:
-  """Share of samples whose proxy equals that of another sample of the prompt.
+  """Share of samples [P, N] with the proxy of another sample of the prompt.
 
   Repeated samples are ties too; above a few percent the KL formula is loose.
   """
@@ -154,12 +140,10 @@ def curve(
   proxy: np.ndarray,
   scores: Mapping[str, np.ndarray],
   *,
-  ns: Iterable[int] | None = None,
-  confidence: float = intervals.DEFAULT_CONFIDENCE,
-  resamples: int = intervals.DEFAULT_RESAMPLES,
+  resamples: int = intervals.RESAMPLES,
   seed: int = 0,
 ) -> list[dict[str, float]]:
-  """The best-of-n curve with bootstrap intervals over prompts.
+  """The best-of-n curve for n = 1, 2, 4, ..., N, with intervals over prompts.
 
   Curves of several proxies on the same samples and the same seed are paired;
   for a difference take `expected_best` of both and `intervals.paired_difference`.
@@ -167,8 +151,6 @@ def curve(
   Args:
     proxy: [P, N] scores that choose.
     scores: name -> [P, N], see `expected_best`.
-    ns: sizes; None is 1, 2, 4, ..., N.
-    confidence: of the intervals.
     resamples: of the bootstrap.
     seed: of the bootstrap.
 
@@ -176,23 +158,18 @@ def curve(
     One dict a size: n, kl, and for each name the mean with _low, _high and
     _stderr.
   """
-  proxy = np.asarray(proxy)
-  if ns is None:
-    ns = default_sizes(np.shape(proxy)[-1])
-  ns = [int(n) for n in ns]
+  ns = default_sizes(np.shape(proxy)[-1])
   best = expected_best(proxy, scores, ns)
   weights = intervals.resampling_weights(len(proxy), resamples, seed)
-  resampled = {
-    name: intervals.resampled_means(value.T, weights)
+  means = {
+    name: intervals.mean_and_resamples(value.T, weights)
     for name, value in best.items()
   }
   rows = []
   for i, n in enumerate(ns):
     row = {'n': n, 'kl': float(kl(n))}
-    for name, value in best.items():
-      interval = intervals.percentile_interval(
-        value[:, i].mean(), resampled[name][:, i], confidence
-      )
+    for name, x in means.items():
+      interval = intervals.percentile_interval(x[0, i], x[1:, i])
       row |= interval.as_dict(name)
     rows.append(row)
   return rows

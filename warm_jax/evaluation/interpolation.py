@@ -14,7 +14,6 @@ dropout, and at least 11 points.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -22,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, members, merging, scoring
+from warm_jax import errors, merging, scoring
 from warm_jax.evaluation import accuracy
 
 PyTree = Any
-DEFAULT_LAMBDAS = tuple(np.linspace(0.0, 1.0, 11).round(6).tolist())
+LAMBDAS = tuple(np.linspace(0.0, 1.0, 11).round(6).tolist())
 
 
 @functools.partial(jax.jit, static_argnames='score_fn')
@@ -46,7 +45,7 @@ def path_scores(
   ids: np.ndarray,
   mask: np.ndarray,
   *,
-  lambdas: Iterable[float] = DEFAULT_LAMBDAS,
+  lambdas: Iterable[float] = LAMBDAS,
   batch_size: int = 256,
   reads_shared: bool = False,
 ) -> np.ndarray:
@@ -62,7 +61,7 @@ def path_scores(
     lambdas: increasing, from 0 to 1.
     batch_size: rows scored at once.
     reads_shared: score_fn takes several sequences in a row, too, as
-      `reward_model.scores` does; what rows have in common is then computed once.
+      `reward_model.scores` does; a shared prefix is then computed once.
 
   Returns:
     [Lambda, N] float32.
@@ -80,12 +79,8 @@ def path_scores(
 
 def _check_lambdas(lambdas: Iterable[float]) -> np.ndarray:
   points = np.asarray(list(lambdas), np.float64)
-  if (
-    points.size < 2
-    or points[0] != 0.0
-    or points[-1] != 1.0
-    or (np.diff(points) <= 0).any()
-  ):
+  is_path = points.size >= 2 and points[0] == 0.0 and points[-1] == 1.0
+  if not is_path or (np.diff(points) <= 0).any():
     raise errors.UserError(
       'lambdas must increase from 0 to 1: the ends are the members themselves, '
       f'which the barrier is measured against; got {points.tolist()}'
@@ -97,7 +92,7 @@ def path_metrics(
   chosen: np.ndarray,
   rejected: np.ndarray,
   *,
-  lambdas: Iterable[float] = DEFAULT_LAMBDAS,
+  lambdas: Iterable[float] = LAMBDAS,
 ) -> dict[str, Any]:
   """Accuracy and loss of WA, ENS and the diagonal along a path.
 
@@ -115,20 +110,15 @@ def path_metrics(
     wa_minus_ens (accuracy, at the lambda nearest to 1/2).
   """
   points = _check_lambdas(lambdas)
-  chosen, rejected = np.asarray(chosen), np.asarray(rejected)
-  if len(chosen) != len(points):
-    raise errors.UserError(
-      f'{len(points)} lambdas were given with scores of {len(chosen)}'
-    )
   mix = np.stack([1.0 - points, points], axis=1)  # [Lambda, 2]
 
   def ends(x):
-    return x[[0, -1]].astype(np.float64)
+    return np.asarray(x)[[0, -1]].astype(np.float64)
 
   wa_accuracy = accuracy.is_correct(chosen, rejected).mean(axis=1)
   wa_loss = accuracy.bradley_terry(chosen, rejected)
-  ens_chosen, ens_rejected = mix @ ends(chosen), mix @ ends(rejected)
-  ens_accuracy = accuracy.is_correct(ens_chosen, ens_rejected).mean(axis=1)
+  ens = mix @ ends(chosen), mix @ ends(rejected)
+  ens_accuracy = accuracy.is_correct(*ens).mean(axis=1)
   diag_accuracy, diag_loss = mix @ ends(wa_accuracy), mix @ ends(wa_loss)
   barrier = wa_loss - diag_loss
   accuracy_barrier = diag_accuracy - wa_accuracy
@@ -138,7 +128,7 @@ def path_metrics(
     'accuracy': wa_accuracy,
     'loss': wa_loss,
     'ens_accuracy': ens_accuracy,
-    'ens_loss': accuracy.bradley_terry(ens_chosen, ens_rejected),
+    'ens_loss': accuracy.bradley_terry(*ens),
     'diag_accuracy': diag_accuracy,
     'diag_loss': diag_loss,
     'barrier': barrier,
@@ -157,80 +147,15 @@ def interpolate(
   ids: np.ndarray,
   mask: np.ndarray,
   *,
-  lambdas: Iterable[float] = DEFAULT_LAMBDAS,
-  batch_size: int = 256,
-  reads_shared: bool = False,
+  lambdas: Iterable[float] = LAMBDAS,
+  **options,
 ) -> dict[str, Any]:
   """`path_metrics` of two members on preference rows.
 
-  Args:
-    score_fn: see `path_scores`.
-    params_a: weights at lambda = 0.
-    params_b: weights at lambda = 1.
-    ids: [2N, T], the N chosen rows, then the N rejected rows.
-    mask: [2N, T] bool.
-    lambdas: increasing, from 0 to 1.
-    batch_size: rows scored at once.
-    reads_shared: see `path_scores`.
+  Rows are the N chosen, then the N rejected; options as in `path_scores`.
   """
-  if len(ids) % 2:
-    raise errors.UserError(
-      f'preference rows are the chosen, then as many rejected; got {len(ids)}'
-    )
   lambdas = tuple(lambdas)
   scores = path_scores(
-    score_fn,
-    params_a,
-    params_b,
-    ids,
-    mask,
-    lambdas=lambdas,
-    batch_size=batch_size,
-    reads_shared=reads_shared,
+    score_fn, params_a, params_b, ids, mask, lambdas=lambdas, **options
   )
-  num_pairs = len(ids) // 2
-  return path_metrics(
-    scores[:, :num_pairs], scores[:, num_pairs:], lambdas=lambdas
-  )
-
-
-def interpolate_members(
-  score_fn: Callable,
-  stacked: PyTree,
-  ids: np.ndarray,
-  mask: np.ndarray,
-  *,
-  pairs: Iterable[tuple[int, int]] | None = None,
-  lambdas: Iterable[float] = DEFAULT_LAMBDAS,
-  batch_size: int = 256,
-) -> list[dict[str, Any]]:
-  """`interpolate` for many pairs of members (WARM Fig. 5): same program.
-
-  Args:
-    score_fn: see `path_scores`.
-    stacked: leaves [M, ...].
-    ids: [2N, T], the N chosen rows, then the N rejected rows.
-    mask: [2N, T] bool.
-    pairs: member indices; None is all M (M - 1) / 2.
-    lambdas: increasing, from 0 to 1.
-    batch_size: rows scored at once.
-
-  Returns:
-    One dict a pair, as `interpolate`, with 'pair' added.
-  """
-  if pairs is None:
-    pairs = itertools.combinations(range(members.num_members(stacked)), 2)
-  lambdas = tuple(lambdas)
-  results = []
-  for i, j in pairs:
-    metrics = interpolate(
-      score_fn,
-      members.member(stacked, int(i)),
-      members.member(stacked, int(j)),
-      ids,
-      mask,
-      lambdas=lambdas,
-      batch_size=batch_size,
-    )
-    results.append({'pair': (int(i), int(j)), **metrics})
-  return results
+  return path_metrics(*np.split(scores, 2, axis=1), lambdas=lambdas)

@@ -1,0 +1,169 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Win rates between policies, at equal length too, and how alike answers are.
+
+A scorer judges each response alone; the response with the higher score wins,
+a tie is half a win for each. P prompts, N samples of each.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from warm_jax import errors
+from warm_jax.evaluation import intervals
+
+
+def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Share of a's wins against b on each prompt, ties half.
+
+  Args:
+    a: [P] or [P, N] scores of one policy's responses.
+    b: [P] or [P, N'] scores of the other's, same prompts in the same order.
+
+  Returns:
+    [P] in [0, 1]: the mean over all N x N' pairs of samples.
+  """
+  a, b = (np.asarray(x).reshape(len(x), -1) for x in (a, b))
+  if len(a) != len(b):
+    raise errors.UserError(
+      f'policies to be compared must share their prompts, got {len(a)} and '
+      f'{len(b)}'
+    )
+  if not (np.isfinite(a).all() and np.isfinite(b).all()):
+    raise errors.NonFiniteError('a score to be compared is not finite')
+  # Ranks of the samples rather than N x N' pairs of each prompt: a win and a
+  # half for each tie is what searchsorted from both sides counts.
+  result = np.empty(len(a))
+  for i, (row, others) in enumerate(zip(a, np.sort(b, axis=1), strict=True)):
+    below = np.searchsorted(others, row, side='left')
+    not_above = np.searchsorted(others, row, side='right')
+    result[i] = (below + not_above).mean() / (2 * len(others))
+  return result
+
+
+def win_rate(a: np.ndarray, b: np.ndarray, **options) -> intervals.Interval:
+  """Win rate of a against b, see `wins`.
+
+  One sample of each prompt: Wilson interval. More: bootstrap over prompts with
+  the options of `intervals.mean_interval`.
+  """
+  won = wins(a, b)
+  if np.size(a) == np.size(b) == len(won):
+    return intervals.wilson(float(won.sum()), len(won))
+  return intervals.mean_interval(won, **options)
+
+
+def win_rate_matrix(
+  scores: Mapping[str, np.ndarray], **options
+) -> dict[str, Any]:
+  """Win rates of every policy against every other.
+
+  Args:
+    scores: policy name -> [P] or [P, N] scores of its responses to the same
+      prompts by one scorer.
+    **options: see `win_rate`.
+
+  Returns:
+    dict: names; win_rate, low, high [K, K], row against column, 0.5 with
+    itself; num_prompts.
+  """
+  names = list(scores)
+  rate, low, high = np.full((3, len(names), len(names)), 0.5)
+  for i, j in itertools.combinations(range(len(names)), 2):
+    # The later against the earlier, and the other way round exactly: ties count
+    # half for both.
+    found = win_rate(scores[names[j]], scores[names[i]], **options)
+    rate[j, i], low[j, i], high[j, i] = found.estimate, found.low, found.high
+    rate[i, j], low[i, j], high[i, j] = 1 - rate[j, i], 1 - found.high, 1 - found.low
+  return {
+    'names': names,
+    'win_rate': rate,
+    'low': low,
+    'high': high,
+    'num_prompts': len(scores[names[0]]),
+  }
+
+
+def length_controlled(won: np.ndarray, length_difference: np.ndarray) -> float:
+  """Win rate at equal length, by a regression on the length difference.
+
+  won = sigmoid(a + b tanh(d / std(d))),  reported at d = 0: sigmoid(a)
+  (the length term of length-controlled AlpacaEval, Dubois et al. 2024).
+
+  Args:
+    won: [P] in [0, 1], from `wins`.
+    length_difference: [P] length of the first policy's responses minus the
+      second's, mean over samples.
+  """
+  won = np.asarray(won, np.float64)
+  difference = np.asarray(length_difference, np.float64)
+  if won.shape != difference.shape or won.ndim != 1:
+    raise errors.UserError(
+      f'length control needs one win and one length difference a prompt, got '
+      f'{won.shape} and {difference.shape}'
+    )
+  spread = difference.std()
+  if spread == 0:
+    # All pairs differ by the same length: nothing tells its effect.
+    return float(won.mean()) if difference[0] == 0 else float('nan')
+  from scipy import optimize
+
+  x = np.tanh(difference / spread)
+
+  def loss(w):
+    """Logistic loss with a weak ridge, finite when one policy wins always."""
+    logits = w[0] + w[1] * x
+    nll = np.mean(np.logaddexp(0.0, logits) - won * logits)
+    error = 1.0 / (1.0 + np.exp(-logits)) - won
+    gradient = np.array([error.mean(), (error * x).mean()])
+    return nll + 0.5e-3 * w @ w, gradient + 1e-3 * w
+
+  result = optimize.minimize(loss, np.zeros(2), method='BFGS', jac=True)
+  return float(1.0 / (1.0 + np.exp(-result.x[0])))
+
+
+def likeness(a: str, b: str) -> float:
+  """Share of words that two texts have in common, in order: 2 matches / words.
+
+  The ratio of `difflib.SequenceMatcher` over words, made symmetric; 1 for equal
+  texts (two empty ones too), 0 where no word is shared.
+  """
+  a, b = a.split(), b.split()
+  if a == b:
+    return 1.0
+  # Which blocks match depends on the order of the two.
+  ratios = [
+    difflib.SequenceMatcher(None, x, y, autojunk=False).ratio()
+    for x, y in ((a, b), (b, a))
+  ]
+  return sum(ratios) / 2
+
+
+def self_similarity(texts: Sequence[str], num_samples: int) -> np.ndarray:
+  """Mean likeness of all pairs of responses to the same prompt.
+
+  # Deviation: WARP (Fig. 19) measures it with BLEURT, a learned metric that must
+  # be downloaded; here it is the share of words in common.
+
+  Args:
+    texts: [P * N] responses, those of a prompt adjacent.
+    num_samples: N >= 2.
+
+  Returns:
+    [P] in [0, 1]; 1 where the policy always says the same.
+  """
+  if num_samples < 2 or len(texts) % num_samples:
+    raise errors.UserError(
+      f'self-similarity needs at least 2 samples of every prompt, got '
+      f'{len(texts)} texts with num_samples={num_samples}'
+    )
+  means = []
+  for start in range(0, len(texts), num_samples):
+    pairs = itertools.combinations(texts[start : start + num_samples], 2)
+    means.append(np.mean([likeness(a, b) for a, b in pairs]))
+  return np.array(means, np.float64)
