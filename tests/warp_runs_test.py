@@ -20,7 +20,6 @@ import pytest
 
 from warm_jax import config as config_lib
 from warm_jax import merging, pipeline
-from warm_jax.evaluation import fronts as fronts_lib
 from warm_jax.stages import fronts
 from warm_jax.training import checkpoint
 
@@ -58,30 +57,6 @@ def test_nano_is_the_run_made_small():
     assert nano[name] < usual[name]
   with pytest.raises(ValueError, match="'nona'; known: nano"):
     load_config('nona')
-
-
-def test_number_of_the_policy_that_another_judge_chooses():
-  """By hand: within KL 0-1 the start, 1-3 the second, from 3 on the third."""
-  kl = np.array([0.0, 1.0, 3.0, 4.0])
-  proxy = np.array([0.0, 1.0, 2.0, 1.5])
-  gold = np.array([5.0, 6.0, 1.0, 9.0])
-  got = fronts.mean_chosen(kl, proxy, gold, 5.0)
-  np.testing.assert_allclose(got, (5.0 + 2 * 6.0 + 2 * 1.0) / 5.0)
-  # Beyond the largest budget nothing counts.
-  np.testing.assert_allclose(
-    fronts.mean_chosen(kl, proxy, gold, 2.0), (5.0 + 6.0) / 2.0
-  )
-
-
-def test_choosing_by_the_value_itself_is_the_usual_number():
-  rng = np.random.default_rng(0)
-  kl = np.concatenate([np.zeros((6, 1)), rng.uniform(0, 9, (6, 12))], axis=1)
-  reward = rng.normal(size=kl.shape)
-  np.testing.assert_allclose(
-    fronts.mean_chosen(kl, reward, reward, 7.0),
-    fronts_lib.mean_best(kl, reward, 7.0, ref_reward=reward[:, 0]),
-    rtol=1e-12,
-  )
 
 
 def test_sets_hold_the_sft_policy_and_their_own():

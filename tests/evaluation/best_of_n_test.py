@@ -136,5 +136,3 @@ def test_misuse_is_refused():
     best_of_n.expected_best(proxy, {'gold': proxy * np.nan}, [1])
   with pytest.raises(errors.UserError, match='samples'):
     best_of_n.expected_best(proxy[0], {}, [1])
-  with pytest.raises(errors.UserError, match='not the proxy'):
-    best_of_n.expected_best(proxy, {'proxy': -proxy}, [1])

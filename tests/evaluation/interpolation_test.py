@@ -76,7 +76,10 @@ def test_ends_are_the_members_and_points_are_by_hand(data, stacked):
     chosen, rejected = accuracy.score_pairs(
       lambda i, m, p=params: _two_layers(p, i, m), *data
     )
-    own = accuracy.pairwise_accuracy(chosen, rejected)
+    own = {
+      'accuracy': accuracy.is_correct(chosen, rejected).mean(),
+      'loss': accuracy.bradley_terry(chosen, rejected),
+    }
     for prefix in ('', 'ens_', 'diag_'):
       np.testing.assert_allclose(
         result[prefix + 'accuracy'][end], own['accuracy']
@@ -115,15 +118,18 @@ def test_many_pairs_share_one_program(data, stacked):
     traces.append(1)
     return _two_layers(params, ids, mask)
 
-  results = interpolation.interpolate_members(
-    counted, stacked, *data, lambdas=[0, 0.5, 1], batch_size=16
-  )
-  assert [r['pair'] for r in results] == [(0, 1), (0, 2), (1, 2)]
-  assert len(traces) == 1
-  again = interpolation.interpolate_members(
-    counted, stacked, *data, pairs=[(2, 0)], lambdas=[0, 0.5, 1], batch_size=16
-  )
-  np.testing.assert_allclose(again[0]['accuracy'], results[1]['accuracy'][::-1])
+  found = [
+    interpolation.interpolate(
+      counted,
+      _member(stacked, i),
+      _member(stacked, j),
+      *data,
+      lambdas=[0, 0.5, 1],
+      batch_size=16,
+    )
+    for i, j in ((0, 2), (2, 0))
+  ]
+  np.testing.assert_allclose(found[0]['accuracy'], found[1]['accuracy'][::-1])
   assert len(traces) == 1
 
 

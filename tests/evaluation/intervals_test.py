@@ -13,9 +13,9 @@ from warm_jax.evaluation import intervals
   'successes, trials', [(0, 7), (3, 7), (50, 60), (9, 9)]
 )
 def test_wilson_is_scipy(successes, trials):
-  got = intervals.wilson(successes, trials, 0.9)
+  got = intervals.wilson(successes, trials)
   expected = scipy.stats.binomtest(successes, trials).proportion_ci(
-    0.9, method='wilson'
+    0.95, method='wilson'
   )
   np.testing.assert_allclose(
     [got.low, got.high], [expected.low, expected.high], atol=1e-12
@@ -26,8 +26,6 @@ def test_wilson_is_scipy(successes, trials):
 def test_wilson_takes_ties_as_halves():
   low, half, high = (intervals.wilson(x, 10) for x in (4, 4.5, 5))
   assert low.low < half.low < high.low and low.high < half.high < high.high
-  with pytest.raises(errors.UserError, match='successes'):
-    intervals.wilson(11, 10)
 
 
 def test_mean_interval_is_the_percentile_bootstrap_of_scipy():
@@ -54,14 +52,12 @@ def test_paired_interval_covers_at_its_rate():
   for seed in range(200):
     prompt = 5 * rng.normal(size=60)  # shared difficulty, cancels in pairs
     a, b = prompt + rng.normal(size=(2, 60))
-    interval = intervals.paired_difference(
-      a + 0.3, b, confidence=0.9, resamples=400, seed=seed
-    )
+    interval = intervals.paired_difference(a + 0.3, b, resamples=400, seed=seed)
     covered += interval.low <= 0.3 <= interval.high
     assert interval.high - interval.low < 1
-  # 0.9 +- 3 standard errors of 200 trials, and a percentile bootstrap is a
+  # 0.95 +- 3 standard errors of 200 trials, and a percentile bootstrap is a
   # little narrow.
-  assert 0.82 < covered / 200 < 0.97
+  assert 0.88 < covered / 200 < 0.99
 
 
 def test_clusters_widen_the_interval_of_dependent_values():
@@ -94,22 +90,12 @@ def test_resampling_weights():
 
 def test_undefined_resamples_are_left_out():
   interval = intervals.percentile_interval(
-    np.nan, np.array([np.nan, 1.0, 2.0, 3.0]), 0.5
+    np.nan, np.array([np.nan, 1.0, 2.0, 3.0])
   )
-  assert (interval.low, interval.high) == (1.5, 2.5)
+  np.testing.assert_allclose((interval.low, interval.high), (1.05, 2.95))
   nothing = intervals.percentile_interval(np.nan, np.full(3, np.nan))
   assert np.isnan(nothing.low)
   assert set(nothing.as_dict('x')) == {'x', 'x_low', 'x_high', 'x_stderr'}
-
-
-def test_mcnemar_by_hand():
-  a = np.array([True] * 8 + [False] * 2 + [True] * 5)
-  b = np.array([False] * 8 + [True] * 2 + [True] * 5)
-  result = intervals.mcnemar(a, b)
-  assert (result['only_a'], result['only_b']) == (8, 2)
-  # Two-sided binomial(10, 1/2): 2 (1 + 10 + 45) / 1024.
-  np.testing.assert_allclose(result['p_value'], 112 / 1024)
-  assert intervals.mcnemar(a, a)['p_value'] == 1
 
 
 def test_bad_input_is_refused():
@@ -117,8 +103,6 @@ def test_bad_input_is_refused():
     lambda: intervals.mean_interval(np.zeros(0)),
     lambda: intervals.mean_interval(np.zeros(3), clusters=np.zeros(2)),
     lambda: intervals.paired_difference(np.zeros(3), np.zeros(2)),
-    lambda: intervals.mcnemar(np.zeros(3), np.zeros(2)),
-    lambda: intervals.resampling_weights(0),
   ):
     with pytest.raises(errors.UserError):
       call()

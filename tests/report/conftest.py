@@ -16,10 +16,9 @@ from warm_jax.evaluation import (
   best_of_n,
   interpolation,
   intervals,
-  overoptimization,
-  trajectories,
-  win_rate,
+  paths,
 )
+from warm_jax.evaluation import policies as policies_lib
 from warm_jax.report import style
 from warm_jax.stages import fronts
 
@@ -176,22 +175,22 @@ def fake_values(seed=0, prompts=200):
 def fake_evaluate(steps, values):
   """Result of stage evaluate, from per-prompt values."""
   policies = {
-    name: trajectories.Trajectory(
+    name: paths.Trajectory(
       steps=np.array(steps), values={k: v[:, p] for k, v in values.items()}
     )
     for p, name in enumerate(POLICIES)
   }
   options = dict(baseline='single', resamples=RESAMPLES)
-  best = overoptimization.report_best(policies, select_by='control', **options)
+  best = paths.report_best(policies, select_by='control', **options)
   first = policies['single']
-  _, reporting = overoptimization.halves(first.num_prompts)
+  _, reporting = paths.halves(first.num_prompts)
   win_rates = {}
   for judge in ('gold', 'control'):
     scores = {'sft': first.values[judge][0, reporting]}
     for name, trajectory in policies.items():
       at = steps.index(best[name]['step'])
       scores[name] = trajectory.values[judge][at, reporting]
-    matrix = win_rate.matrix(scores, resamples=RESAMPLES)
+    matrix = policies_lib.win_rate_matrix(scores, resamples=RESAMPLES)
     win_rates[judge] = {
       k: v.tolist() if isinstance(v, np.ndarray) else v
       for k, v in matrix.items()
@@ -216,15 +215,15 @@ def fake_evaluate(steps, values):
       for p, name in enumerate(POLICIES)
     ],
     'best_by_control': best,
-    'best_by_proxy': overoptimization.report_best(
+    'best_by_proxy': paths.report_best(
       policies, select_by='proxy', **options
     ),
-    'at_equal_kl': overoptimization.compare_at_kl(
+    'at_equal_kl': paths.compare_at_kl(
       policies, (1.0, 4.0, 16.0), **options
     ),
-    'area': overoptimization.area(policies, **options),
+    'area': paths.area(policies, **options),
     'hacking_onset': {
-      name: overoptimization.hacking_onset(t, margin=0.1, resamples=RESAMPLES)
+      name: paths.hacking_onset(t, margin=0.1, resamples=RESAMPLES)
       for name, t in policies.items()
     },
     'win_rates': win_rates,

@@ -154,4 +154,6 @@ def wilson(successes: float, trials: int) -> Interval:
   half = z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
   half /= 1 + z**2 / trials
   low, high = max(0.0, center - half), min(1.0, center + half)
-  return Interval(p, float(low), float(high), float((p * (1 - p) / trials) ** 0.5))
+  return Interval(
+    p, float(low), float(high), float((p * (1 - p) / trials) ** 0.5)
+  )

@@ -79,7 +79,11 @@ def win_rate_matrix(
     # half for both.
     found = win_rate(scores[names[j]], scores[names[i]], **options)
     rate[j, i], low[j, i], high[j, i] = found.estimate, found.low, found.high
-    rate[i, j], low[i, j], high[i, j] = 1 - rate[j, i], 1 - found.high, 1 - found.low
+    rate[i, j], low[i, j], high[i, j] = (
+      1 - rate[j, i],
+      1 - found.high,
+      1 - found.low,
+    )
   return {
     'names': names,
     'win_rate': rate,

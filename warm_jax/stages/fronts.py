@@ -25,7 +25,7 @@ import numpy as np
 
 from warm_jax import distributed, members, merging, sharding
 from warm_jax.data import toy_world
-from warm_jax.evaluation import fronts, intervals
+from warm_jax.evaluation import intervals, paths
 from warm_jax.report import style
 from warm_jax.stages import panel as panel_lib
 from warm_jax.stages import warp as warp_stage
@@ -274,32 +274,25 @@ def compare(
     number with its interval, and difference_JUDGE to BASELINE, paired.
   """
   weights = intervals.resampling_weights(values['kl'].shape[1], resamples, seed)
-  paths = {  # the whole sample first, then the resamples: [1 + R, rows]
-    key: np.concatenate(
-      [
-        values[key].mean(axis=1)[None],
-        intervals.resampled_means(values[key], weights),
-      ]
-    )
+  found = {  # [1 + R, rows]
+    key: intervals.mean_and_resamples(values[key], weights)
     for key in ('kl', *JUDGES)
   }
   means = {}
   for name, index in sets.items():
-    at = {key: x[:, index] for key, x in paths.items()}
+    at = {key: x[:, index] for key, x in found.items()}
     means[name] = {
-      judge: fronts.mean_best(
-        at['kl'], at[judge], max_kl, ref_reward=at[judge][:, 0]
-      )
+      judge: paths.mean_best(at['kl'], at[judge], max_kl)
       for judge in JUDGES
     }
-    means[name]['gold_by_proxy'] = mean_chosen(
-      at['kl'], at['proxy'], at['gold'], max_kl
+    means[name]['gold_by_proxy'] = paths.mean_best(
+      at['kl'], at['gold'], max_kl, chooser=at['proxy']
     )
   out = {}
   for name, index in sets.items():
     out[name] = {
       'points': len(index),
-      'largest_kl': float(paths['kl'][0, index].max()),
+      'largest_kl': float(found['kl'][0, index].max()),
     }
     for judge, x in means[name].items():
       difference = x - means[BASELINE][judge]
@@ -307,38 +300,6 @@ def compare(
         interval = intervals.percentile_interval(y[0], y[1:])
         out[name] |= interval.as_dict(prefix)
   return out
-
-
-def mean_chosen(
-  kl: np.ndarray, chooser: np.ndarray, value: np.ndarray, max_kl: float
-) -> np.ndarray:
-  """Mean, over budgets of KL, of the value of the policy chosen within it.
-
-  Chosen is the policy with KL <= budget whose `chooser` is highest; with
-  chooser = value this is `fronts.mean_best`.
-
-  Args:
-    kl: [..., S] nats; one policy (SFT) at 0.
-    chooser: [..., S].
-    value: [..., S].
-    max_kl: budgets are uniform in [0, max_kl].
-
-  Returns:
-    [...] in units of the value.
-  """
-  order = np.argsort(kl, axis=-1, kind='stable')
-  kl, chooser, value = (
-    np.take_along_axis(x, order, axis=-1) for x in (kl, chooser, value)
-  )
-  is_best = chooser >= np.maximum.accumulate(chooser, axis=-1)
-  place = np.where(is_best, np.arange(kl.shape[-1]), 0)
-  chosen = np.take_along_axis(
-    value, np.maximum.accumulate(place, axis=-1), axis=-1
-  )
-  starts = np.clip(kl, 0.0, max_kl)
-  starts[..., 0] = 0.0
-  widths = np.diff(starts, axis=-1, append=max_kl)
-  return (chosen * widths).sum(axis=-1) / max_kl
 
 
 def summary(found, iterations: int, max_kl: float) -> str:

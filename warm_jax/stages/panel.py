@@ -9,7 +9,7 @@ import numpy as np
 
 from warm_jax import members, rewards, sharding
 from warm_jax.data import encoding, toy_world
-from warm_jax.evaluation import diversity
+from warm_jax.evaluation import policies
 from warm_jax.stages import language, scorers, world
 
 PyTree = Any
@@ -132,5 +132,5 @@ def judge(
     for key, x in rows.items()
   }
   if panel.num_samples > 1:
-    values['similarity'] = diversity.self_similarity(texts, panel.num_samples)
+    values['similarity'] = policies.self_similarity(texts, panel.num_samples)
   return values, texts

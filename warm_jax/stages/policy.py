@@ -6,7 +6,8 @@ import numpy as np
 
 from warm_jax import distributed, members, sharding
 from warm_jax.data import toy_world
-from warm_jax.evaluation import overoptimization, trajectories, win_rate
+from warm_jax.evaluation import paths
+from warm_jax.evaluation import policies as policies_lib
 from warm_jax.stages import language, scorers, world
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
@@ -60,7 +61,7 @@ def evaluate(run) -> dict:
   distributed.on_first(lambda: np.savez(path, **values))
 
   policies = {
-    name: trajectories.Trajectory(
+    name: paths.Trajectory(
       steps=np.array(steps),
       values={key: value[:, p] for key, value in values.items()},
     )
@@ -70,23 +71,23 @@ def evaluate(run) -> dict:
     baseline='single' if 'single' in policies else None,
     resamples=run.config.evaluate.num_bootstrap,
   )
-  best = overoptimization.report_best(policies, select_by='control', **options)
-  start_kl, common_kl = trajectories.common_kl_range(policies)
+  best = paths.report_best(policies, select_by='control', **options)
+  start_kl, common_kl = paths.common_kl_range(policies)
   targets = [k for k in run.config.evaluate.kl_targets if k <= common_kl]
   spread = float(values['gold'][0].std())
   return {
     'rows': _rows(steps, config.rewards, values),
     'best_by_control': best,
-    'best_by_proxy': overoptimization.report_best(
+    'best_by_proxy': paths.report_best(
       policies, select_by='proxy', **options
     ),
-    'at_equal_kl': overoptimization.compare_at_kl(policies, targets, **options),
+    'at_equal_kl': paths.compare_at_kl(policies, targets, **options),
     # Policies that hardly moved have no range of KL to average over.
-    'area': overoptimization.area(policies, **options)
+    'area': paths.area(policies, **options)
     if start_kl < common_kl
     else {},
     'hacking_onset': {
-      name: overoptimization.hacking_onset(
+      name: paths.hacking_onset(
         trajectory,
         margin=0.1 * spread,
         resamples=run.config.evaluate.num_bootstrap,
@@ -187,13 +188,13 @@ def _win_rates(policies, best, num_bootstrap) -> dict:
   """Win rates at each policy's best step, and of the SFT policy."""
   out = {}
   first = next(iter(policies.values()))
-  _, reporting = overoptimization.halves(first.num_prompts)
+  _, reporting = paths.halves(first.num_prompts)
   for judge in ('gold', 'control'):
     scores = {'sft': first.values[judge][0, reporting]}
     for name, trajectory in policies.items():
       at = list(trajectory.steps).index(best[name]['step'])
       scores[name] = trajectory.values[judge][at, reporting]
-    matrix = win_rate.matrix(scores, resamples=num_bootstrap)
+    matrix = policies_lib.win_rate_matrix(scores, resamples=num_bootstrap)
     out[judge] = {
       key: value.tolist() if isinstance(value, np.ndarray) else value
       for key, value in matrix.items()
