@@ -28,11 +28,11 @@ STEPS = 24
     ('--coordinator=h:1', 'give the number of processes N'),
     ('--num_processes=2 --process_id=0', 'give HOST:PORT'),
     ('--coordinator=h:1 --num_processes=2 --process_id=2', 'from 0 to N - 1'),
-    ('--coordinator=h:1 --num_processes x --process_id 0', 'from 0 to N - 1'),
+    ('--coordinator=h:1 --num_processes x --process_id 0', 'processes=x'),
   ],
 )
 def test_wrong_flags_are_one_line(flags, message, capsys):
-  assert main.main(['warm', '--config=c.py', *flags.split()]) == 2
+  assert main.main(['warm', '--config=nano', '--workdir=w', *flags.split()]) == 2
   assert message in capsys.readouterr().err
 
 

@@ -34,11 +34,6 @@ _BUFFER = 1 << 16  # bytes of a message from process 0
 _count, _index, _is_alone, _waits = 1, 0, False, 0
 
 
-# ---------------------------------------------------------------------------
-# Processes
-# ---------------------------------------------------------------------------
-
-
 def start(
   coordinator: str, num_processes: int | None, process_id: int | None
 ) -> None:
@@ -49,9 +44,6 @@ def start(
       SLURM, Open MPI, GKE or a Cloud TPU.
     num_processes: of the run.
     process_id: of this one, 0 to num_processes - 1.
-
-  Raises:
-    UserError: the others did not come, or jax knows no such cluster.
   """
   global _count, _index
   import jax
@@ -101,13 +93,10 @@ def wait_for_all() -> None:
 
 
 def on_first(action: Callable[[], Any]) -> Any:
-  """Runs an action in process 0 while the others wait.
+  """Runs an action in process 0; returns its result in every process.
 
   Args:
     action: returns a JSON value of at most 64 kB.
-
-  Returns:
-    What it returned, in every process.
 
   Raises:
     UserError: the action failed, in every process.
@@ -146,11 +135,7 @@ def _broadcast(message: dict) -> dict:
 
 
 def require_same(settings: Mapping[str, Any]) -> None:
-  """Refuses a run whose processes have different settings (name -> JSON value).
-
-  Raises:
-    UserError: in every process.
-  """
+  """Raises a UserError everywhere unless all have these settings (JSON)."""
   if _count == 1:
     return
   own = json.loads(json.dumps(settings))
@@ -205,12 +190,12 @@ def supervise(
   """Runs one process of many in a child; returns its exit code.
 
   When the coordinator is gone, jax aborts the process in C++ with a stack
-  trace. The parent then says what happened and ends with LOST_EXIT_CODE.
+  trace. The parent then says what happened and returns LOST_EXIT_CODE.
 
   Args:
     run: returns the exit code; jax must not have been used yet.
-    num_processes: of the run, for the message.
-    process_id: of this process, for the message.
+    num_processes: for the message.
+    process_id: for the message.
   """
   sys.stdout.flush()
   sys.stderr.flush()
@@ -245,10 +230,6 @@ def supervise(
   return code if code >= 0 else 128 - code
 
 
-# ---------------------------------------------------------------------------
-# SIGTERM and Ctrl-C
-# ---------------------------------------------------------------------------
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _depth = 0  # of `deferred` blocks under way
@@ -257,18 +238,12 @@ _asked = 0  # calls of `agreed`
 
 
 class Stop(KeyboardInterrupt):
-  """A signal asked the run to end.
-
-  Attributes:
-    saved: what was saved on the way, as text; '' for nothing.
-    exit_code: 130 for Ctrl-C, 143 for SIGTERM.
-  """
+  """A signal asked the run to end; `saved` says what was saved on the way."""
 
   def __init__(self, signum: int, saved: str = ''):
     super().__init__(f'signal {signum}')
-    self.signum = signum
     self.saved = saved
-    self.exit_code = 128 + signum
+    self.exit_code = 128 + signum  # 130 for Ctrl-C, 143 for SIGTERM
 
 
 def stop_at_once(signum, frame):
@@ -353,20 +328,12 @@ def stop_between_stages() -> None:
       agreed()
 
 
-# ---------------------------------------------------------------------------
-# Compiled programs
-# ---------------------------------------------------------------------------
-
-
 def cache_environment(folder: str | None = None) -> dict[str, str]:
-  """Environment variables that switch on jax's cache of compiled programs.
+  """Environment variables for jax's cache of compiled programs.
 
-  Set them before jax is imported. The default folder carries a hash of the
-  processor's features: a home directory may be shared by machines of which one
-  lacks instructions that another has.
-
-  Args:
-    folder: of the cache; None or '' takes one in the user's cache folder.
+  Set them before jax is imported. The default folder, in the user's cache,
+  carries a hash of the processor's features: a home directory may be shared by
+  machines of which one lacks instructions that another has.
   """
   if not folder:
     features = platform.machine()

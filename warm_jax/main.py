@@ -70,7 +70,10 @@ def main(argv: list[str]) -> int:
 def _run_command(name: str, arguments: list[str]) -> int:
   prepare_process('')
   command = importlib.import_module(f'warm_jax.commands.{name}')
-  return command.main(arguments) or 0
+  try:
+    return command.main(arguments) or 0
+  except SystemExit as e:  # argparse has printed the help
+    return int(e.code or 0)
 
 
 def _run_config(argv: list[str]) -> int:
@@ -86,8 +89,8 @@ def _run_config(argv: list[str]) -> int:
     return _sweep(
       [a for a in argv if a not in sweep], sweep[0].endswith('=run')
     )
-  others, rest = _take_processes(argv)
-  config, workdir, stage = parse(rest)
+  config, values = _read(argv)
+  others = _others(values)
 
   def run() -> int:
     prepare_process(config.get('runtime', {}).get('compile_cache', ''))
@@ -96,7 +99,9 @@ def _run_config(argv: list[str]) -> int:
     from warm_jax import pipeline
 
     command = ['warm', *(a for a in argv[1:] if not re.match('--?stage=', a))]
-    pipeline.run(config, workdir, stage=stage, command=shlex.join(command))
+    pipeline.run(
+      config, values.workdir, stage=values.stage, command=shlex.join(command)
+    )
     return 0
 
   if not others:
@@ -148,36 +153,27 @@ def joined(argv: list[str]) -> list[str]:
   return out
 
 
-def _take_processes(argv: list[str]):
-  """Takes --coordinator, --num_processes and --process_id off the arguments.
-
-  Returns:
-    The three or None, and the rest.
-  """
-  names = ('coordinator', 'num_processes', 'process_id')
-  given, rest = {}, []
-  for arg in argv:
-    found = re.fullmatch(f'--?({"|".join(names)})=(.*)', arg)
-    if found:
-      given[found[1]] = found[2]
-    else:
-      rest.append(arg)
-  if not given:
-    return None, rest
-  where, number, own = (given.get(name) for name in names)
+def _others(values) -> tuple[str, int | None, int | None] | None:
+  """The flags of a run of several processes: coordinator, their number, ours."""
+  where, number, own = given = (
+    values.coordinator,
+    values.num_processes,
+    values.process_id,
+  )
+  if given == (None, None, None):
+    return None
   if not re.fullmatch(r'auto|.+:\d+', where or ''):
     raise errors.UserError(
       f"--coordinator is {where!r}: give HOST:PORT of process 0, or 'auto'"
     )
-  if where == 'auto' and not number and not own:
-    return (where, None, None), rest
-  is_whole = all(map(str.isdecimal, (number or '', own or '')))
-  if not is_whole or int(own) >= int(number):
+  if given != ('auto', None, None) and (
+    number is None or own is None or own >= number
+  ):
     raise errors.UserError(
-      f'--num_processes is {number!r} and --process_id is {own!r}: give the '
-      'number of processes N, and a number from 0 to N - 1'
+      f'--num_processes is {number} and --process_id is {own}: give the number '
+      'of processes N, and a number from 0 to N - 1'
     )
-  return (where, int(number), int(own)), rest
+  return given
 
 
 # ---------------------------------------------------------------------------
@@ -186,14 +182,17 @@ def _take_processes(argv: list[str]):
 
 
 def parse(argv: list[str]):
-  """Reads the command line.
-
-  Returns:
-    config (a locked ConfigDict), workdir, stage (or None).
+  """Reads the command line: config (a locked ConfigDict), workdir, stage.
 
   Raises:
     UserError: one line for anything that is not as it should be.
   """
+  config, values = _read(argv)
+  return config, values.workdir, values.stage
+
+
+def _read(argv: list[str]):
+  """The config, and absl's values of the other flags."""
   from absl import flags
   from ml_collections import config_flags
 
@@ -212,8 +211,10 @@ def parse(argv: list[str]):
   config_flags.DEFINE_config_dict(
     'config', config, flag_values=values, sys_argv=argv
   )
-  flags.DEFINE_string('workdir', None, '', flag_values=values)
-  flags.DEFINE_string('stage', None, '', flag_values=values)
+  for name in ('workdir', 'stage', 'coordinator'):
+    flags.DEFINE_string(name, None, '', flag_values=values)
+  for name in ('num_processes', 'process_id'):
+    flags.DEFINE_integer(name, None, '', lower_bound=0, flag_values=values)
   try:
     rest = values(argv)[1:]
   except (flags.Error, AttributeError, TypeError, ValueError) as e:
@@ -228,7 +229,7 @@ def parse(argv: list[str]):
     )
   # Some libraries (grain's workers) ask whether absl's own flags were parsed.
   flags.FLAGS.mark_as_parsed()
-  return config, values.workdir, values.stage
+  return config, values
 
 
 def _config_name(argv: list[str]) -> str:

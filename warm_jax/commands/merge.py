@@ -8,9 +8,8 @@ import sys
 import textwrap
 import time
 
-from warm_jax import errors, merging
+from warm_jax import commands, errors, merging
 from warm_jax import files as files_lib
-from warm_jax.commands import parser as parser_lib
 from warm_jax.commands import slices
 from warm_jax.hf import folders as folders_lib
 from warm_jax.hf import tensors
@@ -122,7 +121,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   Raises:
     UserError: an unknown flag or a value that is none.
   """
-  parser = parser_lib.Parser('warm merge')
+  parser = commands.Parser('warm merge')
   parser.add_argument('models', nargs='*')
   parser.add_argument('--out')
   parser.add_argument('--method', default='uniform')

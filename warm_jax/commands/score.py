@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""`warm score`: the rows of a file with their rewards."""
+"""`warm score`: adds rewards to the rows of a file."""
 
 import argparse
 import base64
@@ -7,46 +7,19 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from warm_jax import errors
-from warm_jax.commands import parser as parser_lib
+from warm_jax import commands, errors
 
-HELP = """\
-usage: warm score --model=MODEL --data=FILE --out=FILE.jsonl [options]
-
+DESCRIPTION = """\
 Writes each row of --data with its rewards: pairs get score_chosen and
 score_rejected (lists, if a row makes several pairs), and their accuracy is
 printed; other rows get score. A row that cannot be used keeps its place, with
 the reason in the field error. Dates and decimals of tables become text, and
-bytes that are none base64.
-
-  --model=         a folder or hub id of a reward model (warm's export, or any
-                   ...ForSequenceClassification with one label); several with
-                   commas between, an ensemble; or a work directory: its merged
-                   model, WORKDIR:single, WORKDIR:ens, WORKDIR:member_0, ...
-  --data=          .jsonl, .jsonl.gz, .parquet, tfds:..., hf:...; rows of pairs
-                   (also those of RewardBench and of ranked completions), of
-                   prompt and completion (or response), messages, or text
-  --out=           a new file of JSON lines, one for each row
-  --field=         name of the new fields, if score is taken: with warm_2 they
-                   are warm_2, warm_2_chosen and warm_2_rejected
-  --normalise      less the mean and over the deviation that the model (each
-                   member of an ensemble) was exported with, instead of the raw
-                   output of the head
-  --aggregate=     of several models: mean (default), min, uncertainty; the last
-                   two need --normalise
-  --max_length=    tokens; the context of the model unless given
-  --overlong=      longer rows: filter (default) leaves them without a score,
-                   truncate cuts their responses
-  --prompt_template=  around plain prompts; what the model was trained with
-                   unless given, and '{prompt}' if that is not known
-  --batch_size=    rows at a time; 32 unless given
-  --dtype=         float32 (default) or bfloat16, of the computation
-  --overwrite      replaces the file --out
+bytes that are no text base64.
 
 example: warm score --model=runs/mine/export/warm --data=test.jsonl \\
              --out=scored.jsonl
@@ -76,37 +49,25 @@ class _Row:
 def main(argv: list[str]) -> int:
   """Runs the command; argv is what follows `warm score`.
 
-  Returns:
-    The exit code.
-
   Raises:
     UserError: one line, for the caller to print.
   """
-  if any(a in ('--help', '-help', '-h') for a in argv):
-    print(HELP, end='')
-    return 0
   given = parse(argv)
   out = pathlib.Path(given.out)
   if out.exists() and not given.overwrite:
     raise errors.UserError(
       f'--out: {out} is there already; name another file or add --overwrite'
     )
-  score, read = _prepare(given)
-  totals = _Totals(given.field)
+  scored = _scored_rows(given)
   out.parent.mkdir(parents=True, exist_ok=True)
   partial = out.with_name(out.name + '.tmp')
   try:
     with partial.open('w', encoding='utf-8') as file:
-      for chunk in read(given.data):
-        score(chunk)
-        for row in chunk:
-          totals.add(row)
-          file.write(json.dumps(row.value, default=_as_json) + '\n')
-    totals.require_some(given.data)
+      summary = _write(scored, file, given)
     os.replace(partial, out)
   finally:
     partial.unlink(missing_ok=True)
-  print(f'{totals.summary()}; written to {out}')
+  print(f'{summary}; written to {out}')
   return 0
 
 
@@ -114,30 +75,56 @@ def parse(argv: list[str]) -> argparse.Namespace:
   """Reads the flags.
 
   Raises:
-    UserError: an unknown flag or a value that is none.
+    UserError: an unknown flag or a wrong value.
   """
-  parser = parser_lib.Parser('warm score')
-  for name in ('model', 'data', 'out'):
-    parser.add_argument(f'--{name}')
-  parser.add_argument('--field', default='score')
-  parser.add_argument('--normalise', action='store_true')
-  parser.add_argument('--overwrite', action='store_true')
-  parser.add_argument(
-    '--aggregate', default='mean', choices=('mean', 'min', 'uncertainty')
+  parser = commands.Parser('warm score', DESCRIPTION)
+  add = parser.add_argument
+  add(
+    '--model',
+    required=True,
+    help="folder or hub id of a reward model (warm's export, or any "
+    '...ForSequenceClassification with one label); several with commas between, '
+    'an ensemble; or a work directory: its merged model, WORKDIR:single, '
+    'WORKDIR:ens, WORKDIR:member_0, ...',
   )
-  parser.add_argument('--max_length', type=_count)
-  parser.add_argument(
-    '--overlong', default='filter', choices=('filter', 'truncate')
+  add(
+    '--data',
+    required=True,
+    help='.jsonl, .jsonl.gz, .parquet, tfds:..., hf:...; rows of pairs (also '
+    'those of RewardBench and of ranked completions), of prompt and completion '
+    '(or response), messages, or text',
   )
-  parser.add_argument('--prompt_template')
-  parser.add_argument('--batch_size', type=_count, default=32)
-  parser.add_argument(
-    '--dtype', default='float32', choices=('float32', 'bfloat16')
+  add('--out', required=True, help='a new .jsonl file, one line for each row')
+  add('--field', default='score', help='name of the new fields (score)')
+  add(
+    '--normalise',
+    action='store_true',
+    help='less the mean and over the deviation that the model (each member of an '
+    'ensemble) was exported with, instead of the raw output of the head',
   )
+  add(
+    '--aggregate',
+    default='mean',
+    choices=('mean', 'min', 'uncertainty'),
+    help='of several models (mean); the last two need --normalise',
+  )
+  add('--max_length', type=commands.size, help='tokens; the context by default')
+  add(
+    '--overlong',
+    default='filter',
+    choices=('filter', 'truncate'),
+    help='longer rows get no score (filter), or their responses are cut',
+  )
+  add(
+    '--prompt_template',
+    help="around plain prompts; by default the model's own, or '{prompt}'",
+  )
+  add(
+    '--batch_size', type=commands.size, default=32, help='rows at a time (32)'
+  )
+  add('--dtype', default='float32', choices=('float32', 'bfloat16'))
+  add('--overwrite', action='store_true', help='replace the file --out')
   given = parser.parse_args(argv)
-  for name in ('model', 'data', 'out'):
-    if not getattr(given, name):
-      parser.error(f'--{name} is missing')
   template = given.prompt_template
   if template is not None and '{prompt}' not in template:
     parser.error("--prompt_template has no '{prompt}' in it")
@@ -154,8 +141,8 @@ def _refuse_raw(aggregate: str) -> None:
     )
 
 
-def _prepare(given):
-  """Opens the model; returns what scores a chunk and what reads a source."""
+def _scored_rows(given) -> Iterator[_Row]:
+  """Opens the model and the file, and yields its rows, scored."""
   import jax
 
   from warm_jax import rewards
@@ -201,9 +188,8 @@ def _prepare(given):
       # Every batch is full: the last row is repeated.
       places = np.minimum(np.arange(given.batch_size), len(part) - 1)
       batch = tokens.take(part[places])
-      longest = batch.lengths.max()
-      width = min(-(-longest // BUCKET) * BUCKET, max_length)
-      batch = batch.padded_to(width)
+      width = -(-batch.lengths.max() // BUCKET) * BUCKET
+      batch = batch.padded_to(min(width, max_length))
       scores = np.asarray(call(scorer, batch.ids, batch.mask))
       values[part] = scores[: len(part)]
     for (row, field, _, _), value, fit in zip(wanted, values, fits):
@@ -216,11 +202,14 @@ def _prepare(given):
       else:
         row.value[field] = float(value)
 
-  # Rows that are read, sorted by length and written at a time.
-  return score, lambda source: encoding.chunks(
-    _rows(sources.open_rows(source), chat, given.field),
+  # Rows are read, sorted by length and written a chunk at a time.
+  chunks = encoding.chunks(
+    _rows(sources.open_rows(given.data), chat, given.field),
     lambda row: sum(len(p) + len(r) for _, p, r in row.texts),
   )
+  for chunk in chunks:
+    score(chunk)
+    yield from chunk
 
 
 def _rows(source, chat, field: str) -> Iterator[_Row]:
@@ -242,86 +231,67 @@ def _rows(source, chat, field: str) -> Iterator[_Row]:
     try:
       if isinstance(row.value, formats.BadRow):
         raise row.value
-      yield _Row(kept, *_texts(row.value, chat, formats, field))
+      if any(kept.get(f) is not None for f in (*PAIR, 'completions')):
+        pairs = formats.preference_rows(row.value, chat)
+        texts = [
+          (f'{field}_{side}', pair['prompt'], pair[side])
+          for pair in pairs
+          for side in PAIR
+        ]
+        yield _Row(kept, texts, several=len(pairs) > 1)
+      else:
+        one = formats.response_row(row.value, chat)
+        yield _Row(kept, [(field, one['prompt'], one['response'])])
     except formats.BadRow as bad:
       yield _Row(kept or {'row': row.number}, [], error=str(bad))
 
 
-def _texts(value: Any, chat, formats, field: str):
-  """What of a row is scored: ([(field, prompt, response)], several pairs?)."""
-  given = value if isinstance(value, dict) else {}
-  if any(given.get(f) is not None for f in (*PAIR, 'completions')):
-    pairs = formats.preference_rows(value, chat)
-    texts = [
-      (f'{field}_{side}', pair['prompt'], pair[side])
-      for pair in pairs
-      for side in PAIR
-    ]
-    return texts, len(pairs) > 1
-  row = formats.response_row(value, chat)
-  return [(field, row['prompt'], row['response'])], False
+def _write(rows: Iterable[_Row], file, given) -> str:
+  """Writes scored rows as JSON lines; returns what to print.
 
-
-class _Totals:
-  """What is printed at the end."""
-
-  def __init__(self, field: str):
-    self.field = field
-    self.scored = self.unusable = 0
-    self.margins: list[float] = []
-    self.first_error = ''
-
-  def add(self, row: _Row) -> None:
+  Raises:
+    UserError: no row has a score.
+  """
+  scored, reasons, margins = 0, [], []
+  sides = [f'{given.field}_{side}' for side in PAIR]
+  for row in rows:
     if row.error:
-      self.unusable += 1
-      self.first_error = self.first_error or row.error
+      reasons.append(row.error)
       # One score of two would be taken for a pair.
       for field, _, _ in row.texts:
         row.value.pop(field, None)
       row.value['error'] = row.error
-      return
-    self.scored += 1
-    names = [f'{self.field}_{side}' for side in PAIR]
-    if names[0] in row.value:
-      chosen, rejected = (np.atleast_1d(row.value[name]) for name in names)
-      self.margins.extend(chosen - rejected)
-
-  def require_some(self, source: str) -> None:
-    if not self.scored:
-      raise errors.UserError(
-        f'{source}: none of its {self.unusable} rows can be scored '
-        f'({self.first_error or "it is empty"})'
-      )
-
-  def summary(self) -> str:
-    parts = [f'{self.scored} rows scored']
-    if self.margins:
-      margins = np.array(self.margins)
-      right = int((margins >= 0).sum())
-      parts.append(
-        f'accuracy {right / len(margins):.3f} ({right} of {len(margins)} pairs, '
-        f'{int((margins == 0).sum())} ties)'
-      )
-    if self.unusable:
-      parts.append(
-        f'{self.unusable} rows without a score, see their field error '
-        f'({self.first_error}, ...)'
-      )
-    return '; '.join(parts)
+    else:
+      scored += 1
+      if sides[0] in row.value:
+        chosen, rejected = (np.atleast_1d(row.value[side]) for side in sides)
+        margins.extend(chosen - rejected)
+    file.write(json.dumps(row.value, default=_as_json) + '\n')
+  if not scored:
+    reason = reasons[0] if reasons else 'it is empty'
+    raise errors.UserError(
+      f'{given.data}: none of its {len(reasons)} rows can be scored ({reason})'
+    )
+  parts = [f'{scored} rows scored']
+  if margins:
+    right, ties = (sum(m >= 0 for m in margins), sum(m == 0 for m in margins))
+    parts.append(
+      f'accuracy {right / len(margins):.3f} ({right} of {len(margins)} pairs, '
+      f'{ties} ties)'
+    )
+  if reasons:
+    parts.append(
+      f'{len(reasons)} rows without a score, see their field error '
+      f'({reasons[0]}, ...)'
+    )
+  return '; '.join(parts)
 
 
-def _as_json(value):
-  """What tables hold and JSON has no form for: as text."""
+def _as_json(value: Any) -> str:
+  """The text of what a table holds and JSON does not."""
   if isinstance(value, bytes):
     try:
       return value.decode()
     except UnicodeDecodeError:
       return base64.b64encode(value).decode()
   return value.isoformat() if hasattr(value, 'isoformat') else str(value)
-
-
-def _count(text: str) -> int:
-  value = int(text) if text.isdigit() else 0
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a number of at least 1')
-  return value
