@@ -19,7 +19,7 @@ from warm_jax.evaluation import (
   paths,
 )
 from warm_jax.evaluation import policies as policies_lib
-from warm_jax.report import style
+from warm_jax.report import figures, style
 from warm_jax.stages import fronts
 
 ETAS = (0.0, 0.3, 0.5, 1.0, 1.3)
@@ -432,8 +432,16 @@ def toy_run(tmp_path_factory):
 
 
 @pytest.fixture
+def no_figures(no_pixels, monkeypatch):
+  """Nothing is drawn, for tests of the words."""
+  for name, function in list(vars(figures).items()):
+    if hasattr(function, '__wrapped__'):
+      monkeypatch.setattr(figures, name, lambda *args, columns, **kwargs: None)
+
+
+@pytest.fixture
 def no_pixels(monkeypatch):
-  """Figures are made but not drawn: layout costs a second each."""
+  """Figures are made but not laid out, which costs a second each."""
   png = base64.b64decode(
     'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ'
     '/pLvAAAAAElFTkSuQmCC'

@@ -162,6 +162,13 @@ def test_geometry():
   np.testing.assert_allclose(row['lerp_norm'], 2.0 / np.sqrt(2))
 
 
+def test_the_same_figure_gives_the_same_file(tmp_path):
+  for name in 'ab':
+    figure = figures.by_size({'test': {'warm': [0.7, 0.8], 'ens': [0.7, 0.9]}})
+    style.save(figure, tmp_path / name)
+  assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
+
+
 def test_settings_of_the_caller_stay():
   def settings():
     return {key: matplotlib.rcParams[key] for key in style.SETTINGS}

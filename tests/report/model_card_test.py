@@ -71,15 +71,18 @@ def tables(card):
 
 def test_card_of_a_reward_model():
   card = model_card.render(FACTS)
-  assert header(card) == {
+  head = header(card)
+  (result,) = head.pop('model-index')[0]['results']
+  assert result['metrics'] == [{'type': 'accuracy', 'value': 0.689}]
+  assert head == {
     'library_name': 'transformers',
     'pipeline_tag': 'text-classification',
     'base_model': 'EleutherAI/pythia-14m',
-    'tags': ['reward-model', 'weight-averaging', 'warm', 'warm_jax'],
+    'tags': ['reward-model', 'warm', 'warm_jax'],
   }
-  (snippet,) = code(card)
-  ast.parse(snippet)
-  assert 'AutoModelForSequenceClassification' in snippet
+  for snippet in code(card):
+    ast.parse(snippet)
+  assert 'AutoModelForSequenceClassification' in code(card)[0]
   members, metrics = tables(card)
   for table in (members, metrics):
     assert len({len(row) for row in table}) == 1, table
@@ -103,7 +106,6 @@ def test_card_of_a_reward_model():
     'warm --config=configs/reward.py',
     'with jax 0.10.2, numpy 2.4.6.',
     'arXiv:2401.12187',
-    'arXiv:2406.16768',
     'title={{WARM}: On',
     'year={2024}',
     r'framed as `Q: {prompt}\nA:` in training',
@@ -112,14 +114,62 @@ def test_card_of_a_reward_model():
   assert '{%' not in card and '\n\n\n' not in card
 
 
-def test_card_of_a_policy():
+@pytest.mark.parametrize(
+  'kind, paper', [('policy', '2401.12187'), ('warp', '2406.16768')]
+)
+def test_card_of_a_policy(kind, paper):
   facts = {k: v for k, v in FACTS.items() if k not in ('members', 'metrics')}
-  card = model_card.render(facts | {'kind': 'policy'})
+  card = model_card.render(facts | {'kind': kind})
   assert header(card)['pipeline_tag'] == 'text-generation'
+  assert 'reinforcement-learning' in header(card)['tags']
   (snippet,) = code(card)
   ast.parse(snippet)
   assert 'AutoModelForCausalLM' in snippet
+  assert r"'Q: {prompt}\nA:'.replace" in snippet  # the frame of training
   assert 'reward_mean' not in card and not tables(card)
+  assert re.findall(r'arXiv:([\d.]+)', card) == [paper]
+
+
+def test_no_paths_of_this_machine():
+  facts = FACTS | {
+    'base': '/home/me/models/sft',
+    'data': {'train': ('~/x/a.jsonl', '/data/b.jsonl'), 'test': 'my/hub_set'},
+    'command': 'warm --config=/home/me/c.py --workdir=/home/me/runs/1',
+    'notes': ['against /home/me/runs/0/export/warm, 3 steps'],
+  }
+  card = model_card.render(facts)
+  assert '/home' not in card and '/data' not in card and '~' not in card
+  for text in ('start: sft', 'a.jsonl, b.jsonl', '--config=c.py --workdir=1'):
+    assert text in card, text
+  assert header(card)['datasets'] == ['my/hub_set']
+
+
+def test_licence_and_language_come_from_the_base(tmp_path):
+  text = '---\nlicense: apache-2.0\nlanguage: en\ntags: [x]\n---\n# base\n'
+  (tmp_path / 'README.md').write_text(text)
+  head = header(model_card.render(FACTS | {'base_folder': tmp_path}))
+  assert (head['license'], head['language']) == ('apache-2.0', 'en')
+  assert 'x' not in head['tags']
+
+
+@pytest.mark.parametrize('value, told', [(0.51, True), (0.6, False)])
+def test_a_model_at_chance_is_called_so(value, told):
+  metrics = {'test': {'pairs': 400, 'warm': {'value': value}}}
+  card = model_card.render(FACTS | {'metrics': metrics})
+  assert ('no better than chance' in card) == told
+
+
+def test_accuracy_of_a_member_is_its_own():
+  head = header(model_card.render(FACTS | {'name': 'member_1'}))
+  (result,) = head['model-index'][0]['results']
+  assert result['metrics'][0]['value'] == 0.69
+
+
+@pytest.mark.parametrize('own', [True, False])
+def test_recipe_for_plain_prompts(own):
+  card = model_card.render(FACTS | {'has_chat_template': own})
+  assert ('text = bos + ' in card) == own
+  assert 'add_special_tokens=False' in card and 'RLOOTrainer' in card
 
 
 @pytest.mark.parametrize('kind', ['reward', 'policy'])

@@ -146,8 +146,9 @@ def language_facts(run, name: str) -> dict:
   titles = _DATA.get(run.config.kind, {})
   facts = {
     'name': name,
-    'kind': 'policy',
+    'kind': run.config.kind.removesuffix('_policy'),  # sft, policy, warp
     'base': _base_name(run),
+    'base_folder': _settings(run)['base'],
     'data': {titles.get(k, k): v for k, v in run.config.data.items() if v},
     'has_chat_template': bool(world.tokenizer(run).hf.chat_template),
     'dtype': run.config.export.dtype,
