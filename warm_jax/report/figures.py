@@ -11,7 +11,7 @@ from typing import Any
 
 from warm_jax.report import style
 
-KL_LABEL = 'KL to SFT (nats, square-root scale)'
+KL_LABEL = 'KL to the start (nats, square-root scale)'
 TITLES = {
   'gold': 'gold (true utility)',
   'control': 'control reward (SFT deviations)',

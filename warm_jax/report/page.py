@@ -106,6 +106,9 @@ def write(
   }
   _write_bon(results.get('best_of_n', {}), folder / 'figures' / 'bon.json')
   template = environment().get_template('page.html.j2')
+  curves = [name for name in plots if name.startswith('training')]
+  if curves == ['training_sft']:  # then it is on the first screen
+    curves = []
   onset = results.get('evaluate', {}).get('hacking_onset', {})
   shown = dict(
     results=results,
@@ -118,7 +121,7 @@ def write(
     select=figures.select,
     side=side,
     clock=lambda s: str(datetime.timedelta(seconds=round(s))),
-    training=[name for name in plots if name.startswith('training')],
+    training=curves,
     hacked=[n for n, x in onset.items() if style.known(x['onset_kl'])],
   )
   temporary = folder / 'index.html.tmp'
