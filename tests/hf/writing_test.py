@@ -171,8 +171,8 @@ def test_entries_of_a_reward_model(tmp_path, tokenizer, scratch):
   expected = {
     'architectures': ['LlamaForSequenceClassification'],
     'num_labels': 1,
-    'id2label': {'0': 'reward'},
-    'label2id': {'reward': 0},
+    'id2label': {'0': 'LABEL_0'},
+    'label2id': {'LABEL_0': 0},
     'pad_token_id': 0,
     'bos_token_id': 1,
     'eos_token_id': 2,

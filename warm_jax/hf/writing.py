@@ -105,8 +105,8 @@ def save(
   architecture, entries = family.causal_lm, {}
   if head == 'score':
     architecture = family.classifier
-    entries = {'num_labels': 1, 'id2label': {'0': 'reward'}}
-    entries |= {'label2id': {'reward': 0}, 'reward_mean': mean}
+    entries = {'num_labels': 1, 'id2label': {'0': 'LABEL_0'}}
+    entries |= {'label2id': {'LABEL_0': 0}, 'reward_mean': mean}
     # The other pair of names is OpenRLHF's.
     entries |= {'reward_std': std, 'mean': mean, 'std': std}
   stored_config |= {
