@@ -22,7 +22,7 @@ def fixture(name, file='config.json'):
   return json.loads((FIXTURES / name / file).read_text())
 
 
-# ------------------------------------------------------------------------- names
+# ------------------------------------------------------------------------ names
 
 
 @pytest.mark.parametrize('name', FOLDERS)
@@ -53,7 +53,7 @@ def test_a_leaf_without_a_tensor_is_named():
     names.FAMILIES['llama'].tensors(config)
 
 
-# ----------------------------------------------------------------------- layouts
+# ---------------------------------------------------------------------- layouts
 
 
 def small_config(**changes):

@@ -49,7 +49,7 @@ def refused(folder, match):
   return message
 
 
-# -------------------------------------------------------------------- inspecting
+# ------------------------------------------------------------------- inspecting
 
 
 def test_a_reward_model():
@@ -130,7 +130,7 @@ def test_a_missing_shard_is_named(tmp_path):
   refused(folder, gone.name)
 
 
-# ------------------------------------------------------------------------- heads
+# ------------------------------------------------------------------------ heads
 
 
 def test_heads():
@@ -220,7 +220,7 @@ def test_scores_read_before_the_end_of_sequence_are_refused(change, eos):
     reading.load(found, 'score')
 
 
-# ----------------------------------------------------------------- larger vocabulary
+# ----------------------------------------------------------- larger vocabulary
 
 
 @pytest.mark.parametrize('name', ['llama_bf16', 'qwen3'])
@@ -242,7 +242,7 @@ def test_new_tokens_get_the_mean_row(name):
     np.testing.assert_allclose(new[:, 65], mean, atol=1e-7)
 
 
-# --------------------------------------------------------------------- placement
+# -------------------------------------------------------------------- placement
 
 
 @pytest.mark.parametrize('dtype', [np.float16, ml_dtypes.bfloat16])

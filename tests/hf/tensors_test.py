@@ -121,7 +121,7 @@ def test_only_usual_weights_and_small_files_are_fetched(monkeypatch, tmp_path):
   assert set(chosen(second)) == {*small, repository[1]}
 
 
-# ----------------------------------------------- reading: damaged, hostile files
+# ---------------------------------------------- reading: damaged, hostile files
 
 
 def refused(folder, match):

@@ -42,7 +42,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def qwen_tokenizer(tmp_path_factory):
-  """Letters in the class that transformers opens for Qwen, whatever is saved."""
+  """Letters, in the class that transformers always opens for Qwen."""
   import transformers
 
   letters = 'abcdefghijklmnopqrstuvwxyz'
@@ -340,9 +340,10 @@ def test_padding_equal_to_end_of_sequence_is_refused(
 @pytest.mark.parametrize(
   ('words', 'changes', 'options'),
   [
-    (r'value/kernel is \(16,\), not absent', {'value': {'kernel': np.ones(16)}}, {}),
-    (r'score/kernel is \(15,\), not \(16,\)', {'score': {'kernel': np.ones(15)}},
-     {}),
+    (r'value/kernel is \(16,\), not absent',
+     {'value': {'kernel': np.ones(16)}}, {}),
+    (r'score/kernel is \(15,\), not \(16,\)',
+     {'score': {'kernel': np.ones(15)}}, {}),
     ('score/kernel is absent', {'score': {}}, {}),
     ("model_type='bert'", {}, {'base': {'model_type': 'bert'}}),
     ("dtype is 'float16'", {}, {'dtype': 'float16'}),

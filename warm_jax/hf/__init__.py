@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Checkpoints in the folder format of Hugging Face, read and written.
+"""Checkpoints in the folder format of Hugging Face: read, written, merged.
 
-Neither torch nor transformers is needed for it; no code of a checkpoint runs.
+Needs no torch, and runs no code of a checkpoint.
 """

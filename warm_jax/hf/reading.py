@@ -37,18 +37,16 @@ _SHOWN = 8  # names in an error message
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """What is known about a checkpoint before its weights are read.
+  """A checkpoint whose weights are not read yet.
 
   Attributes:
     folder: where its files are.
     source: path or id by which it was named.
     family: table of names.
-    config: the model; its vocabulary may be larger than the stored one, see
-      `fit`.
+    config: the model; `fit` may have enlarged its vocabulary.
     hf_config: config.json.
     names: {name in the table: stored name} of the tensors that are there.
-    reward_mean, reward_std: of its scores, as the exporter measured them; 0
-      and 1 if it did not.
+    reward_mean, reward_std: of its scores; 0 and 1 if not in config.json.
   """
 
   folder: pathlib.Path

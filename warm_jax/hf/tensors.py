@@ -1,14 +1,14 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Finds the folder of a checkpoint; reads and writes its tensors in parts.
 
-The safetensors library checks a file before it is used. Its bytes are then read
-and written in parts, so that a process holds a part of one tensor: the library
-maps files, whose pages count as memory, and `save_file` needs a whole shard.
+The safetensors library checks a file, huggingface_hub plans shards. Bytes are
+read and written here, so that a process holds a part of one tensor: the library
+maps files, whose pages count as memory, and its `save_file` needs whole shards.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import json
 import math
 import os
@@ -16,6 +16,7 @@ import pathlib
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -51,13 +52,11 @@ def find(
 ) -> pathlib.Path:
   """Returns the folder of a checkpoint, fetched from the hub if need be.
 
-  A folder on this machine comes first. Anything else is an id on the hub,
-  'name', 'owner/name' or 'owner/name@revision', which huggingface_hub fetches
-  into its own cache or finds there (HF_HOME, HF_HUB_OFFLINE and HF_TOKEN work
-  as usual). Only safetensors are fetched as weights.
-
   Args:
-    source: folder or id.
+    source: a folder on this machine, or else an id on the hub: 'name',
+      'owner/name' or 'owner/name@revision'. huggingface_hub fetches it, with
+      safetensors as weights, or finds it in its cache (HF_HOME, HF_HUB_OFFLINE
+      and HF_TOKEN work as usual).
     check: called with config.json before any weights are fetched; may raise.
 
   Raises:
@@ -105,9 +104,8 @@ def _fetch(source: str, patterns: list[str]) -> pathlib.Path:
 # ---------------------------------------------------------------------- reading
 
 
-@dataclasses.dataclass(frozen=True)
-class Stored:
-  """One tensor of a file; `offset` is that of its first byte."""
+class Stored(NamedTuple):
+  """One tensor of a file, which begins at byte `offset`."""
 
   shape: tuple[int, ...]
   dtype: np.dtype
@@ -116,16 +114,14 @@ class Stored:
 
   @property
   def size(self) -> int:
-    """Number of entries."""
     return math.prod(self.shape)
 
   @property
   def is_float(self) -> bool:
-    """Whether it takes part in arithmetic (bfloat16 is no np.floating)."""
     return self.dtype.kind == 'f' or self.dtype == DTYPES['BF16']
 
 
-class Tensors:
+class Tensors(contextlib.ExitStack):
   """Opens a folder of safetensors, in one file or in shards.
 
   Use it in a `with`; files stay open meanwhile, and threads may read at a time.
@@ -140,6 +136,7 @@ class Tensors:
   """
 
   def __init__(self, folder: str | pathlib.Path):
+    super().__init__()
     self.folder = pathlib.Path(folder)
     self.tensors: dict[str, Stored] = {}
     self._files: dict[str, int] = {}
@@ -175,23 +172,12 @@ class Tensors:
     self.read_into(name, 0, flat)
     return flat.reshape(tensor.shape)
 
-  def close(self) -> None:
-    """Closes the files."""
-    for file in self._files.values():
-      os.close(file)
-    self._files = {}
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *exc):
-    self.close()
-
   def _open(self, name: str) -> None:
     path = self.folder / name
     files.check_file(path)
     try:
       file = self._files[name] = os.open(path, os.O_RDONLY)
+      self.callback(os.close, file)
       size = int.from_bytes(os.pread(file, 8, 0), 'little')
       if size > _MAX_HEADER:
         raise ValueError(f'its header has {size} bytes')
@@ -213,8 +199,8 @@ class Tensors:
         )
       if tensor in self.tensors:
         raise errors.UserError(
-          f'{path} and {self.tensors[tensor].file} both hold {tensor}; which of '
-          'them counts would depend on the reader, fetch the model again'
+          f'{path} and {self.tensors[tensor].file} both hold {tensor}, and '
+          'readers would differ in which they take; fetch the model again'
         )
       shape, begin = tuple(entry['shape']), entry['data_offsets'][0]
       dtype = DTYPES[entry['dtype']]
@@ -231,9 +217,9 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
     raise errors.UserError(
       f'{folder} holds shards without their {INDEX}; fetch it as well'
       if shards
-      else f'{folder} has no model.safetensors nor shards of it; pickled weights '
-      '(.bin, .pt) can run code when opened and are refused: write them anew '
-      'with save_pretrained of transformers'
+      else f'{folder} has no model.safetensors nor shards of it; pickled '
+      'weights (.bin, .pt) can run code when opened and are refused: write them '
+      'anew with save_pretrained of transformers'
     )
   found = files.read_json(index).get('weight_map')
   names = list(found.values()) if isinstance(found, dict) else []
@@ -251,7 +237,7 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
 # ---------------------------------------------------------------------- writing
 
 
-class Writer:
+class Writer(contextlib.ExitStack):
   """Writes a model as `model.safetensors`, or as shards with their index.
 
   The headers go first; tensors or parts of them follow in any order and from
@@ -277,6 +263,7 @@ class Writer:
     """
     import huggingface_hub
 
+    super().__init__()
     self._plan = {name: (shape, np.dtype(d)) for name, shape, d in plan}
     sizes = {
       name: math.prod(shape) * dtype.itemsize
@@ -291,7 +278,6 @@ class Writer:
     self.names = list(split.filename_to_tensors)
     self.num_bytes = self._left = sum(sizes.values())
     self._places: dict[str, tuple[int, int]] = {}  # file, offset of its bytes
-    self._files: list[int] = []
     self._lock = threading.Lock()
     folder = pathlib.Path(folder)
     if split.is_sharded:
@@ -326,21 +312,10 @@ class Writer:
       self._left -= len(data)
     _write_at(file, data, offset + start * dtype.itemsize)
 
-  def close(self) -> None:
-    """Closes the files; ValueError if a tensor is not whole."""
-    for file in self._files:
-      os.close(file)
-    self._files = []
-    if self._left:
-      raise ValueError(f'{self._left} bytes of tensors were not written')
-
-  def __enter__(self):
-    return self
-
   def __exit__(self, kind, *exc):
-    if kind is not None:
-      self._left = 0  # what happened is reported, not what is missing
-    self.close()
+    super().__exit__(kind, *exc)
+    if kind is None and self._left:
+      raise ValueError(f'{self._left} bytes of tensors were not written')
 
   def _start(self, path: pathlib.Path, names, sizes) -> None:
     """Opens one file, writes its header and notes where its tensors go."""
@@ -358,7 +333,7 @@ class Writer:
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-    self._files.append(file)
+    self.callback(os.close, file)
     _write_at(file, memoryview(len(text).to_bytes(8, 'little') + text), 0)
     os.ftruncate(file, 8 + len(text) + at)
     for name in names:

@@ -30,9 +30,9 @@ _STRIP = 16  # columns; 64 bytes of float32
 
 # Entries of the base's config.json that describe its own file or head.
 _NOT_INHERITED = set(
-  '_name_or_path architectures auto_map dtype id2label label2id mean num_labels '
-  'problem_type prompt_template quantization_config reward_mean reward_std std '
-  'torch_dtype warm_jax_version'.split()
+  '_name_or_path architectures auto_map dtype id2label label2id mean '
+  'num_labels problem_type prompt_template quantization_config reward_mean '
+  'reward_std std torch_dtype warm_jax_version'.split()
 )
 
 
@@ -87,8 +87,8 @@ def save(
   mean, std = float(reward_mean), float(reward_std)
   if not (math.isfinite(mean) and 0 < std < math.inf):
     raise errors.UserError(
-      f'{folder}: reward_mean={mean}, reward_std={std}; expected a number and a '
-      'positive number'
+      f'{folder}: reward_mean={mean}, reward_std={std}; expected a number and '
+      'a positive number'
     )
   if dtype not in DTYPES:
     raise errors.UserError(f'dtype is {dtype!r}; known: {", ".join(DTYPES)}')
