@@ -3,6 +3,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from warm_jax.data import formats, sources
@@ -382,3 +383,23 @@ def test_what_looks_like_a_template_is_text():
   [pair] = formats.preference_rows(row, FRAMED)
   assert pair['prompt'] == f'Q: {told}\nA:'
   assert (pair['chosen'], pair['rejected']) == (told + 'a', told + 'b')
+
+
+def test_exactly_the_asked_share_is_flipped_and_the_seed_decides():
+  mask = formats.flip_mask(2000, 0.25, seed=3)
+  assert mask.sum() == 500 and mask.dtype == bool
+  np.testing.assert_array_equal(mask, formats.flip_mask(2000, 0.25, seed=3))
+  assert (mask != formats.flip_mask(2000, 0.25, seed=4)).any()
+  # Hypergeometric: 250 of 1000 flips in the first half of 2000 rows, sd 13.7.
+  assert abs(mask[:1000].sum() - 250) < 4 * 13.7
+  assert not formats.flip_mask(10, 0.0, seed=0).any()
+  assert formats.flip_mask(10, 1.0, seed=0).all()
+
+
+def test_swapping_exchanges_texts_and_keeps_the_mask():
+  rows = [{'prompt': 'p', 'chosen': 'a', 'rejected': 'b'} for _ in range(3)]
+  swapped = formats.swap_labels(rows, np.array([True, False, True]))
+  assert [r['chosen'] for r in swapped] == ['b', 'a', 'b']
+  assert [r['rejected'] for r in swapped] == ['a', 'b', 'a']
+  assert [r['flipped'] for r in swapped] == [True, False, True]
+  assert rows[0]['chosen'] == 'a'  # the input is left alone

@@ -98,7 +98,7 @@ def test_seeds_of_orders():
 
 def test_a_set_smaller_than_a_batch_is_refused():
   with pytest.raises(errors.UserError, match='3 rows are fewer than one batch'):
-    loader.member_order(3, [0], 4)
+    next(loader.index_batches(3, [0], 4, 0, 1))
 
 
 @pytest.mark.parametrize('num_rows', [1, 7, 8, 9])

@@ -9,9 +9,9 @@
   responses    prompt + completion (or response), messages, text
   prompts      any of these: what comes before the response
 
-Pure functions of one row (a dict) and a `Chat`, which says how prompts and
-conversations are written. Further fields of a row do not matter; None is the
-same as an absent field.
+Pure functions of one row (a dict) and a `Chat`, which writes prompts and
+conversations as text. Other fields of a row are ignored; None is the same as an
+absent field.
 """
 
 import datetime
@@ -25,171 +25,10 @@ from warm_jax import errors
 from warm_jax.data import sources
 from warm_jax.data import tokenizer as tokenizer_lib
 
-# Templates that write the date would make a reward depend on the day:
-# some are handed it, some ask for it.
-# The day is that of the Llama 3 templates' own fixed default.
-PINNED_DATE = datetime.datetime(2024, 7, 26)
-
-Message = dict[str, str]
-
-
-class Chat:
-  """How prompts and responses of one run become text.
-
-  Args:
-    tokenizer: its chat template renders conversations; None or a tokenizer
-      without one: plain rendering.
-    prompt_template: text around plain prompts; holds '{prompt}'.
-  """
-
-  def __init__(
-    self,
-    tokenizer: tokenizer_lib.Tokenizer | None = None,
-    prompt_template: str = '{prompt}',
-  ):
-    self._hf: Any = tokenizer.hf if tokenizer else None
-    self._template: str | None = None
-    if self._hf is not None and self._hf.chat_template:
-      self._template = _pinned(_template_of(self._hf))
-    self.prompt_template = prompt_template
-
-  def frame(self, prompt: str) -> str:
-    """A plain prompt in its template.
-
-    '{prompt}' alone takes prompts as they are; any other template decides on
-    the white space around the prompt, and the prompt's own is left out.
-    """
-    if self.prompt_template == '{prompt}':
-      return prompt
-    return self.prompt_template.replace('{prompt}', prompt.strip())
-
-  def response(self, text: str) -> str:
-    """A plain response as it stands behind a framed prompt.
-
-    White space at its end is left out, since the end of sequence follows; that
-    at its start too if the template ends in white space already.
-    """
-    return (
-      text.strip() if _ends_in_space(self.prompt_template) else text.rstrip()
-    )
-
-  def prompt(self, messages: list[Message]) -> str:
-    """Text of the turns of a prompt, up to where the response begins."""
-    return self._render(messages, True)
-
-  def split(
-    self, prompt: list[Message], response: list[Message]
-  ) -> tuple[str, str]:
-    """Texts of a conversation before and after the start of its response.
-
-    The response carries no end of sequence: that is added as a token, exactly
-    once, and what a template writes behind it is left out (a sampler stops
-    there).
-
-    Raises:
-      BadRow: the template refuses the turns, or rewrites earlier turns when
-        later ones follow, so that the response has no place of its own.
-    """
-    head, whole = self.prompt(prompt), self._render(prompt + response, False)
-    if not whole.startswith(head):
-      raise sources.BadRow(
-        'the chat template renders the prompt otherwise when the response '
-        'follows'
-      )
-    text = whole[len(head) :].rstrip()
-    if self._template and self._hf.eos_token:
-      text = text.removesuffix(self._hf.eos_token)
-    return head, text
-
-  def _render(self, messages: list[Message], open_turn: bool) -> str:
-    if self._template is None:
-      return self._render_plainly(messages)
-    try:
-      return self._hf.apply_chat_template(
-        messages,
-        chat_template=self._template,
-        tokenize=False,
-        add_generation_prompt=open_turn,
-        date_string=PINNED_DATE.strftime('%d %b %Y'),
-      )
-    # A template is a program, and raises what it likes.
-    except Exception as error:
-      told = ' '.join(str(error).split())
-      raise sources.BadRow(f'the chat template refuses it: {told}') from error
-
-  def _render_plainly(self, messages: list[Message]) -> str:
-    return ''.join(
-      self.frame(message['content'])
-      if message['role'] == 'user'
-      else self.response(message['content']) + '\n'
-      for message in messages
-    )
-
-
-def _template_of(hf) -> str:
-  try:
-    template = hf.get_chat_template()
-  except ValueError as error:  # several, none of them the default
-    raise errors.UserError(f'tokenizer: {error}') from error
-  if not isinstance(template, str):
-    raise errors.UserError(
-      f'tokenizer: chat_template is {template!r}, not text; correct it in '
-      'tokenizer_config.json'
-    )
-  return template
-
-
-def _pinned(template: str) -> str:
-  """Puts a macro of its name before the function that tells the time."""
-  if 'strftime_now' not in template:
-    return template
-  letters = [*(f'-{c}' for c in 'dmHIMSj'), *'aAbBcdfHIjmMpSUwWxXyYzZ']
-  steps = ''.join(
-    f' | replace({_quoted("%" + c)}, {_quoted(PINNED_DATE.strftime("%" + c))})'
-    for c in letters
-  )
-  return (
-    '{%- macro strftime_now(format) -%}{{ format'
-    + steps
-    + ' }}{%- endmacro -%}'
-    + template
-  )
-
-
-def plain_template(prompt_template: str) -> str:
-  """The plain rendering as a chat template (Jinja), for exported tokenizers.
-
-  The beginning of sequence is left to the tokenizer, the end stands behind the
-  last response.
-  """
-  before, _, after = prompt_template.partition('{prompt}')
-  prompt = response = "message['content']"
-  if prompt_template != '{prompt}':
-    prompt += '.strip()'
-  response += '.strip()' if _ends_in_space(prompt_template) else '.rstrip()'
-  return (
-    "{% for message in messages %}{% if message['role'] == 'user' %}"
-    f'{{{{ {_quoted(before)} + {prompt} + {_quoted(after)} }}}}'
-    f'{{% elif loop.last %}}{{{{ {response} + eos_token }}}}'
-    f'{{% else %}}{{{{ {response} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
-  )
-
-
-def _ends_in_space(prompt_template: str) -> bool:
-  return prompt_template[-1:].isspace()
-
-
-def _quoted(text: str) -> str:
-  """A Jinja literal; its escapes are those of Python and of JSON."""
-  return json.dumps(text)
-
-
 BadRow = sources.BadRow
 
 MOST_PAIRS = 10_000  # of one row; lists of a thousand texts make a million
 MOST_CHARACTERS = 2**20  # of one text; tokenising takes 200 bytes for each
-_LARGEST = float(np.finfo(np.float32).max)
-
 PREFERENCES = (
   'prompt + chosen + rejected; chosen + rejected with a common beginning; '
   'context + completions [{rank, completion}]; texts or lists of '
@@ -198,11 +37,15 @@ PREFERENCES = (
 RESPONSES = 'prompt + completion (or response); messages; text'
 PROMPTS = 'prompt; messages; or any format of preferences'
 
-# Turns of dialogues written as one text: the response follows the last of them.
+# In dialogues written as one text the response follows the last of these.
 TURN_BORDERS = ('\n\nAssistant:',)
 
+# Templates that write the date would make a reward depend on the day. This day
+# is the default of the Llama 3 templates.
+PINNED_DATE = datetime.datetime(2024, 7, 26)
 
-def preference_rows(row: Any, chat: Chat) -> list[dict]:
+
+def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
   """Pairs of one row: dicts of prompt, chosen, rejected and perhaps margin.
 
   Raises:
@@ -221,18 +64,17 @@ def preference_rows(row: Any, chat: Chat) -> list[dict]:
     for name, text in (('chosen', chosen), ('rejected', rejected)):
       if not text.strip():
         raise BadRow(f'{name!r} is empty')
-    if chosen.strip() == rejected.strip():
-      raise BadRow('chosen and rejected are the same text')
+    _check_differ(chosen.strip(), rejected.strip())
     pair = {'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
     made.append(pair if margin is None else pair | {'margin': margin})
   return made
 
 
-def response_row(row: Any, chat: Chat) -> dict:
+def response_row(row: Any, chat: 'Chat') -> dict:
   """Prompt and response of one row of supervised fine-tuning.
 
-  Of a conversation the last turn is the response. A bare `text` is all
-  response: its prompt is empty.
+  The last turn of a conversation is the response. A bare `text` is a response
+  to an empty prompt.
 
   Raises:
     BadRow: the row cannot be used; says why.
@@ -249,14 +91,15 @@ def response_row(row: Any, chat: Chat) -> dict:
   elif field:
     raise BadRow("'prompt' is missing")
   else:
-    told = 'no completion beside the prompt' if 'prompt' in row else ''
-    raise _unknown(row, told)
+    raise _unknown(
+      row, 'no completion beside the prompt' if 'prompt' in row else ''
+    )
   if not response.strip():
     raise BadRow('the response is empty')
   return {'prompt': prompt, 'response': response}
 
 
-def prompt_row(row: Any, chat: Chat) -> dict:
+def prompt_row(row: Any, chat: 'Chat') -> dict:
   """The prompt of one row of any format that has one.
 
   Raises:
@@ -273,8 +116,7 @@ def prompt_row(row: Any, chat: Chat) -> dict:
   elif 'context' in row:
     prompt = row['context']
   elif 'chosen' in row:
-    prompt = preference_rows(row, chat)[0]['prompt']
-    return {'prompt': prompt}
+    return {'prompt': preference_rows(row, chat)[0]['prompt']}
   else:
     raise _unknown(row)
   if _is_conversation(prompt):
@@ -288,34 +130,57 @@ def prompt_row(row: Any, chat: Chat) -> dict:
   return {'prompt': text}
 
 
+def flip_mask(num_rows: int, fraction: float, seed: int) -> np.ndarray:
+  """Chooses which labels of a training set are swapped.
+
+  A function of its arguments alone: averaging over members must not average
+  over different noise (WARM section 4.2 swaps 25 % once).
+
+  Returns:
+    [num_rows] bool with exactly round(fraction * num_rows) True.
+  """
+  mask = np.zeros(num_rows, bool)
+  order = np.random.default_rng(seed).permutation(num_rows)
+  mask[order[: round(fraction * num_rows)]] = True
+  return mask
+
+
+def swap_labels(rows: list[dict], flips: np.ndarray) -> list[dict]:
+  """Swaps `chosen` and `rejected` where flips is True; adds `flipped`."""
+  swapped = []
+  for row, flip in zip(rows, flips, strict=True):
+    if flip:
+      row = row | {'chosen': row['rejected'], 'rejected': row['chosen']}
+    swapped.append(row | {'flipped': bool(flip)})
+  return swapped
+
+
 # ---------------------------------------------------------------------------
 # Preferences
 # ---------------------------------------------------------------------------
 
 
-def _chosen_and_rejected(row: dict, chat: Chat):
+def _chosen_and_rejected(row: dict, chat):
   for field in ('chosen', 'rejected'):
     if field not in row:
       raise BadRow(f'{field!r} is missing')
   chosen, rejected, prompt = row['chosen'], row['rejected'], row.get('prompt')
+  sides = [(chosen, rejected)]
   if _is_texts(chosen) and _is_texts(rejected):
     _check_number(len(chosen) * len(rejected))
     sides = itertools.product(chosen, rejected)
-  else:
-    sides = [(chosen, rejected)]
   for chosen, rejected in sides:
     if _is_conversation(chosen) != _is_conversation(rejected):
       raise BadRow(
         'one of chosen and rejected is a text, the other a conversation'
       )
-    if not _is_conversation(chosen):
-      yield _texts(prompt, chosen, rejected, chat)
-    else:
+    if _is_conversation(chosen):
       yield _conversations(prompt, chosen, rejected, chat)
+    else:
+      yield _texts(prompt, chosen, rejected, chat)
 
 
 def _texts(prompt, chosen, rejected, chat):
-  """Plain responses to a prompt that is given, or their common beginning."""
   if prompt is not None:
     shared, chosen = _answer(prompt, chosen, 'chosen', chat)
     return shared, chosen, _answer(prompt, rejected, 'rejected', chat)[1]
@@ -332,17 +197,13 @@ def _texts(prompt, chosen, rejected, chat):
 def _common_beginning(chosen: str, rejected: str) -> int:
   """Length of the implicit prompt: cut at a border of turns, else of words.
 
-  A single space before the first word of the responses goes to them, as
-  tokenizers want it; line breaks stay with the prompt.
+  A single space before the first word of the responses belongs to them, as
+  tokenizers want it; line breaks belong to the prompt.
   """
-  if chosen.strip() == rejected.strip():
-    raise BadRow('chosen and rejected are the same text')
+  _check_differ(chosen.strip(), rejected.strip())
   # Both responses keep a character: one text may continue the other.
   least = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
-  end = next(
-    (i for i, (a, b) in enumerate(zip(chosen, rejected)) if a != b), least
-  )
-  end = max(min(end, least), 0)
+  end = max(min(_num_common(chosen, rejected), least), 0)
   shared = chosen[:end]
   for border in TURN_BORDERS:
     found = shared.rfind(border)
@@ -357,8 +218,7 @@ def _common_beginning(chosen: str, rejected: str) -> int:
 
 
 def _conversations(prompt, chosen, rejected, chat):
-  """Turns after a prompt that is given, or after their common beginning."""
-  sides = _messages(chosen, 'chosen'), _messages(rejected, 'rejected')
+  sides = [_messages(chosen, 'chosen'), _messages(rejected, 'rejected')]
   if isinstance(prompt, str) and all(
     side[0]['role'] == 'assistant' for side in sides
   ):
@@ -373,23 +233,17 @@ def _conversations(prompt, chosen, rejected, chat):
       side[len(prompt) :] if side[: len(prompt)] == prompt else side
       for side in sides
     ]
-  heads, texts = zip(
-    *(
-      _split(prompt, side, name, chat)
-      for side, name in zip(sides, ('chosen', 'rejected'))
-    )
-  )
-  return heads[0], *texts
+  head, chosen = _split(prompt, sides[0], 'chosen', chat)
+  return head, chosen, _split(prompt, sides[1], 'rejected', chat)[1]
 
 
 def _common_turns(chosen: list[dict], rejected: list[dict]) -> int:
   """Number of turns that belong to the implicit prompt."""
-  if chosen == rejected:
-    raise BadRow('chosen and rejected are the same text')
-  least = min(len(chosen), len(rejected)) - 1
-  pairs = enumerate(zip(chosen, rejected))
-  shared = next((i for i, (a, b) in pairs if a != b), least)
-  shared = min(shared, least)  # one conversation may continue the other
+  _check_differ(chosen, rejected)
+  # One conversation may continue the other.
+  shared = min(
+    _num_common(chosen, rejected), len(chosen) - 1, len(rejected) - 1
+  )
   if shared and not (
     chosen[shared]['role'] == rejected[shared]['role'] == 'assistant'
   ):
@@ -399,7 +253,13 @@ def _common_turns(chosen: list[dict], rejected: list[dict]) -> int:
   return shared
 
 
-def _ranked(row: dict, chat: Chat):
+def _num_common(a, b) -> int:
+  """Number of entries that two sequences begin with."""
+  differ = (i for i, (x, y) in enumerate(zip(a, b)) if x != y)
+  return next(differ, min(len(a), len(b)))
+
+
+def _ranked(row: dict, chat):
   """All pairs of different rank among completions to one context."""
   if 'context' not in row:
     raise BadRow("'context' is missing")
@@ -412,11 +272,10 @@ def _ranked(row: dict, chat: Chat):
     rank = one.get('rank')
     if isinstance(rank, bool) or not isinstance(rank, int):
       raise BadRow(f'the rank of completion {number} is not a whole number')
+    name = f'completion {number}'
     if one.get('completion') is None:
-      raise BadRow(f'completion {number} is missing')
-    answer = _answer(
-      row['context'], one['completion'], f'completion {number}', chat
-    )
+      raise BadRow(f'{name} is missing')
+    answer = _answer(row['context'], one['completion'], name, chat)
     ranked.append((rank, *answer))
   if len({rank for rank, _, _ in ranked}) < 2:
     raise BadRow('no two completions of different rank')
@@ -431,13 +290,18 @@ def _check_number(pairs: int) -> None:
     raise BadRow(f'it makes {pairs} pairs, more than {MOST_PAIRS}')
 
 
+def _check_differ(chosen, rejected) -> None:
+  if chosen == rejected:
+    raise BadRow('chosen and rejected are the same text')
+
+
 def _margin(row: dict) -> float | None:
   margin = row.get('margin')
   if margin is None:
     return None
   if isinstance(margin, bool) or not isinstance(margin, (int, float)):
     raise BadRow(f"'margin' is {_kind(margin)}, not a number")
-  if not abs(margin) <= _LARGEST:  # nor NaN
+  if not abs(margin) <= np.finfo(np.float32).max.item():  # nor NaN
     raise BadRow(f"'margin' is {margin}, no number of 32 bits")
   return float(margin)
 
@@ -447,29 +311,28 @@ def _margin(row: dict) -> float | None:
 # ---------------------------------------------------------------------------
 
 
-def _answer(prompt, response, field: str, chat: Chat):
+def _answer(prompt, response, field: str, chat):
   """Texts of a prompt and of one response to it, each plain or in turns."""
-  if _is_conversation(prompt) or _is_conversation(response):
-    name = 'prompt'
-    if not _is_conversation(prompt):
-      prompt = [{'role': 'user', 'content': _text(prompt, name)}]
-    if not _is_conversation(response):
-      response = [{'role': 'assistant', 'content': _text(response, field)}]
-    turns = _messages(prompt, name), _messages(response, field)
-    return _split(*turns, field, chat)
-  framed = chat.frame(_text(prompt, 'prompt'))
-  return framed, chat.response(_text(response, field))
+  if not _is_conversation(prompt) and not _is_conversation(response):
+    framed = chat.frame(_text(prompt, 'prompt'))
+    return framed, chat.response(_text(response, field))
+  if not _is_conversation(prompt):
+    prompt = [{'role': 'user', 'content': _text(prompt, 'prompt')}]
+  if not _is_conversation(response):
+    response = [{'role': 'assistant', 'content': _text(response, field)}]
+  turns = _messages(prompt, 'prompt'), _messages(response, field)
+  return _split(*turns, field, chat)
 
 
-def _split(prompt, response, field: str, chat: Chat):
+def _split(prompt, response, field: str, chat):
   if not response:
     raise BadRow(f'{field!r} adds no turn to the prompt')
-  if response[0]['role'] != 'assistant' or response[-1]['role'] != 'assistant':
-    wrong = response[0 if response[0]['role'] != 'assistant' else -1]['role']
-    raise BadRow(
-      f'{field!r} has to begin and end with a turn of the assistant, not of '
-      f'{wrong!r}'
-    )
+  for turn in (response[0], response[-1]):
+    if turn['role'] != 'assistant':
+      raise BadRow(
+        f'{field!r} has to begin and end with a turn of the assistant, not of '
+        f'{turn["role"]!r}'
+      )
   if not response[-1]['content'].strip():
     raise BadRow(f'{field!r} is empty')
   _check_prompt(prompt, field)
@@ -486,7 +349,7 @@ def _check_prompt(turns: list[dict], field: str) -> None:
 
 
 def _messages(value, field: str) -> list[dict]:
-  """Turns as {role, content} alone; checks each."""
+  """Checked turns, as {role, content} alone."""
   value = _unzipped(value)
   if not isinstance(value, list) or not value:
     raise BadRow(f'{field!r} is {_kind(value)}, not a list of turns')
@@ -555,51 +418,146 @@ def _fields(row) -> dict:
   return {key: value for key, value in row.items() if value is not None}
 
 
-def _unknown(row: dict, told: str = '') -> sources.UnknownFormat:
+def _unknown(row: dict, reason: str = '') -> sources.UnknownFormat:
   names = ', '.join(sorted(map(str, row))[:12]) or 'none'
   return sources.UnknownFormat(
-    f'{told or "in no known format"}; its fields: {names}'
+    f'{reason or "in no known format"}; its fields: {names}'
   )
 
 
-def flip_mask(num_rows: int, fraction: float, seed: int) -> np.ndarray:
-  """Chooses which labels of a training set are swapped.
+# ---------------------------------------------------------------------------
+# From turns to text
+# ---------------------------------------------------------------------------
 
-  The mask depends on the size, the fraction and this seed only, never on a
-  member, a method or an order of the data: averaging over members must not
-  average over different noise (WARM section 4.2 swaps 25 % once).
+
+class Chat:
+  """Writes prompts and conversations as text.
+
+  A prompt in a field of its own is put into `prompt_template`; the common
+  beginning of two texts is left as it is; a conversation is rendered by the
+  tokenizer's chat template. Without one, user turns are put into
+  `prompt_template` and other turns end in a line break, so that one question and
+  one answer are the same text as a plain prompt and response.
 
   Args:
-    num_rows: number of preference pairs.
-    fraction: share of swapped labels in [0, 1].
-    seed: seed of the corruption, used for nothing else.
-
-  Returns:
-    [num_rows] bool with exactly round(fraction * num_rows) True.
-
-  Raises:
-    UserError: fraction outside [0, 1].
+    tokenizer: its chat template renders conversations.
+    prompt_template: text around plain prompts; holds '{prompt}'.
   """
-  if not 0.0 <= fraction <= 1.0:
-    raise errors.UserError(
-      f'corruption: the fraction of swapped labels is {fraction}, '
-      'give a number from 0 to 1'
+
+  def __init__(
+    self,
+    tokenizer: tokenizer_lib.Tokenizer | None = None,
+    prompt_template: str = '{prompt}',
+  ):
+    self._hf: Any = tokenizer.hf if tokenizer else None
+    self._template: str | None = None
+    if self._hf is not None and self._hf.chat_template:
+      self._template = _pinned_template(self._hf)
+    self.prompt_template = prompt_template
+
+  def frame(self, prompt: str) -> str:
+    """A plain prompt in its template, which decides on the space around it."""
+    if self.prompt_template == '{prompt}':
+      return prompt
+    return self.prompt_template.replace('{prompt}', prompt.strip())
+
+  def response(self, text: str) -> str:
+    """A plain response behind a framed prompt, without space at its end.
+
+    Nor at its start, if the template ends in white space already.
+    """
+    return (
+      text.strip() if self.prompt_template[-1:].isspace() else text.rstrip()
     )
-  mask = np.zeros(num_rows, bool)
-  rng = np.random.default_rng(seed)
-  chosen = rng.permutation(num_rows)[: round(fraction * num_rows)]
-  mask[chosen] = True
-  return mask
+
+  def prompt(self, messages: list[dict]) -> str:
+    """Text of the turns of a prompt, up to where the response begins."""
+    return self._render(messages, True)
+
+  def split(self, prompt: list[dict], response: list[dict]) -> tuple[str, str]:
+    """Texts of a conversation before and after the start of its response.
+
+    The response ends before its end of sequence, which is added as a token, and
+    before anything that a template writes behind that (a sampler stops there).
+
+    Raises:
+      BadRow: the template refuses the turns, or rewrites earlier turns when
+        later ones follow, so that the response has no place of its own.
+    """
+    head, whole = self.prompt(prompt), self._render(prompt + response, False)
+    if not whole.startswith(head):
+      raise BadRow(
+        'the chat template renders the prompt otherwise when the response '
+        'follows'
+      )
+    text = whole[len(head) :].rstrip()
+    if self._template and self._hf.eos_token:
+      text = text.removesuffix(self._hf.eos_token)
+    return head, text
+
+  def _render(self, messages: list[dict], open_turn: bool) -> str:
+    if self._template is None:
+      return ''.join(
+        self.frame(message['content'])
+        if message['role'] == 'user'
+        else self.response(message['content']) + '\n'
+        for message in messages
+      )
+    try:
+      return self._hf.apply_chat_template(
+        messages,
+        chat_template=self._template,
+        tokenize=False,
+        add_generation_prompt=open_turn,
+        date_string=PINNED_DATE.strftime('%d %b %Y'),
+      )
+    # A template is a program, and raises what it likes.
+    except Exception as error:
+      reason = ' '.join(str(error).split())
+      raise BadRow(f'the chat template refuses it: {reason}') from error
 
 
-def swap_labels(rows: list[dict], flips: np.ndarray) -> list[dict]:
-  """Swaps `chosen` and `rejected` where flips is True; adds `flipped`."""
-  return [
-    row
-    | {
-      'chosen': row['rejected'] if flip else row['chosen'],
-      'rejected': row['chosen'] if flip else row['rejected'],
-      'flipped': bool(flip),
-    }
-    for row, flip in zip(rows, flips, strict=True)
-  ]
+def _pinned_template(hf) -> str:
+  """The tokenizer's chat template; `strftime_now` writes the pinned date."""
+  try:
+    template = hf.get_chat_template()
+  except ValueError as error:  # several, none of them the default
+    raise errors.UserError(f'tokenizer: {error}') from error
+  if not isinstance(template, str):
+    raise errors.UserError(
+      f'tokenizer: chat_template is {template!r}, not text; correct it in '
+      'tokenizer_config.json'
+    )
+  if 'strftime_now' not in template:
+    return template
+  letters = [*(f'-{c}' for c in 'dmHIMSj'), *'aAbBcdfHIjmMpSUwWxXyYzZ']
+  steps = ''.join(
+    f' | replace({_quoted("%" + c)}, {_quoted(PINNED_DATE.strftime("%" + c))})'
+    for c in letters
+  )
+  macro = '{%- macro strftime_now(format) -%}{{ format'
+  return f'{macro}{steps} }}}}{{%- endmacro -%}}{template}'
+
+
+def plain_template(prompt_template: str) -> str:
+  """The rendering without a template as one (Jinja), for exported tokenizers.
+
+  The tokenizer writes the beginning of sequence; the last response ends in the
+  end of sequence.
+  """
+  before, _, after = prompt_template.partition('{prompt}')
+  prompt = response = "message['content']"
+  if prompt_template != '{prompt}':
+    prompt += '.strip()'
+  response += '.strip()' if prompt_template[-1:].isspace() else '.rstrip()'
+  return (
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    f'{{{{ {_quoted(before)} + {prompt} + {_quoted(after)} }}}}'
+    f'{{% elif loop.last %}}{{{{ {response} + eos_token }}}}'
+    f'{{% else %}}{{{{ {response} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
+  )
+
+
+def _quoted(text: str) -> str:
+  """A Jinja literal, which has the escapes of JSON."""
+  return json.dumps(text)

@@ -1,10 +1,10 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Rows of text in and out: JSON lines, parquet, TFDS and `datasets` folders.
 
-Rows are read one at a time; a row that is no JSON comes as a `BadRow`
-for the caller to count. TFDS is used without TensorFlow: a builder that writes
-array_record, and the data source that reads it back. The toy world goes through
-the same reader as a data set that a user has prepared.
+Rows are read one at a time. A row that cannot be used, because it is no JSON or
+in no known format, is a `BadRow`: `Rejects` names each and stops a run that has
+too many. TFDS is used without TensorFlow, through array_record files. The toy
+world goes through the same reader as a user's data set.
 """
 
 import collections
@@ -25,28 +25,30 @@ import numpy as np
 
 from warm_jax import errors, files
 
-# So many rows at the start of a file, all unusable, are enough to judge it.
-FIRST_ROWS = 100
+PREFERENCE_FIELDS = ('prompt', 'chosen', 'rejected')
+RESPONSE_FIELDS = ('prompt', 'response')
+BLOCK = 512  # rows that are read at a time
+MAX_LINE = 2**25  # bytes; a file without line breaks must not fill the memory
+FIRST_ROWS = 100  # if all of so many are unusable, the rest is not read
 EXAMPLES = 3
-_MOST = 300  # characters of a reason
 
 
 class BadRow(Exception):
   """A row that cannot be used; the text says why, in one short line."""
 
   def __init__(self, reason: str):
-    super().__init__(errors.one_line(reason, _MOST))
+    super().__init__(errors.one_line(reason, 300))
 
 
 class UnknownFormat(BadRow):
-  """A row whose fields are those of no format known here."""
+  """A row whose fields belong to no known format."""
 
 
 class SourceRow(NamedTuple):
   """One row of a source.
 
   Attributes:
-    file: the file it stands in, or the name of the data set.
+    file: its file, or the name of the data set.
     number: line of the file (JSON lines) or number of the row, from 1.
     value: the row, or the `BadRow` that reading it gave.
   """
@@ -56,32 +58,37 @@ class SourceRow(NamedTuple):
   value: Any
 
 
+# ---------------------------------------------------------------------------
+# Rows that cannot be used
+# ---------------------------------------------------------------------------
+
+
 class Rejects:
   """Collects the unusable rows of all files that a stage reads.
 
   Args:
-    path: where `write` names them, one JSON object a line.
+    path: file that names them, one JSON object a line.
     max_rejected: the share of a source that may be unusable.
   """
 
   def __init__(self, path: str | pathlib.Path, max_rejected: float = 0.0):
     self.path = pathlib.Path(path)
     self.max_rejected = max_rejected
-    # {(source, what it was read as): ...}; a source may serve several splits.
+    # {(source, formats): ...}; a source of two splits is counted once.
     self._counts: dict[tuple[str, str], int] = {}
     self._found: dict[tuple[str, str], list[tuple[str, int, str]]] = {}
 
   @property
   def counts(self) -> dict[str, int]:
     """{source: number of its rows}, twice if it was read as two things."""
-    out = dict.fromkeys((source for source, _ in self._counts), 0)
+    out = collections.Counter()
     for (source, _), num in self._counts.items():
       out[source] += num
-    return out
+    return dict(out)
 
   @property
   def rejected(self) -> dict[str, int]:
-    """{source: number of its rows that cannot be used}."""
+    """{source: number of its unusable rows}."""
     out = dict.fromkeys(self.counts, 0)
     for (source, _), rows in self._found.items():
       out[source] += len(rows)
@@ -89,7 +96,7 @@ class Rejects:
 
   @property
   def rows(self) -> list[tuple[str, int, str]]:
-    """(file, number, reason) of all that cannot be used."""
+    """(file, number, reason) of each unusable row."""
     return [row for rows in self._found.values() for row in rows]
 
   def read(
@@ -99,16 +106,13 @@ class Rejects:
     convert: Callable[[dict], Any],
     formats: str = '',
   ) -> Iterator[tuple[SourceRow, Any]]:
-    """Yields what `convert` makes of each usable row.
+    """Yields each usable row with what `convert` makes of it.
 
     Args:
       source: as the user named it.
       rows: of the source, in order.
       convert: raises BadRow for a row that cannot be used.
       formats: the formats it knows, for a message.
-
-    Yields:
-      (row, converted value).
 
     Raises:
       UserError: no rows, too many unusable ones, or none usable; the file of
@@ -126,7 +130,7 @@ class Rejects:
         found.append((row.file, row.number, str(bad)))
         kinds.add(type(bad))
         if count == FIRST_ROWS == len(found):
-          break  # all of them: the rest will hardly be better
+          break
         continue
       yield row, value
     self._counts[source, formats], self._found[source, formats] = count, found
@@ -135,38 +139,34 @@ class Rejects:
     if len(found) == count or len(found) > self.max_rejected * count:
       self.write()
       known = formats if kinds == {UnknownFormat} else ''
-      raise errors.UserError(self._too_many(source, count, found, known))
-
-  def _too_many(self, source, count, found, known) -> str:
-    if len(found) == count:
-      first = 'first ' if count == FIRST_ROWS else ''
-      told = f'{source}: none of its {first}{count} rows can be used'
-    else:
-      told = (
-        f'{source}: {len(found)} of {count} rows cannot be used, more than '
-        f'data.max_rejected={self.max_rejected:g} allows'
+      if len(found) == count:
+        first = 'first ' if count == FIRST_ROWS else ''
+        problem = f'none of its {first}{count} rows can be used'
+      else:
+        problem = (
+          f'{len(found)} of {count} rows cannot be used, more than '
+          f'data.max_rejected={self.max_rejected:g} allows'
+        )
+      # Where no field is known, the other rows say the same as the first.
+      examples = '; '.join(
+        f'{"" if name == source else f"{name}, "}row {number}: {reason}'
+        for name, number, reason in found[: 1 if known else EXAMPLES]
       )
-    # Where no field is known, the other rows say the same as the first.
-    examples = '; '.join(
-      f'{"" if name == source else f"{name}, "}row {number}: {reason}'
-      for name, number, reason in found[: 1 if known else EXAMPLES]
-    )
-    return (
-      f'{told}: {examples}'
-      + (f'; known: {known}' if known else '')
-      + f'; all of them are named in {self.path}'
-    )
+      raise errors.UserError(
+        f'{source}: {problem}: {examples}'
+        + (f'; known: {known}' if known else '')
+        + f'; all of them are named in {self.path}'
+      )
 
   def write(self) -> None:
     """Writes all rejected rows; without any, no file is left."""
-    found = self.rows
-    if not found:
+    if not self.rows:
       self.path.unlink(missing_ok=True)
       return
     self.path.parent.mkdir(parents=True, exist_ok=True)
     partial = self.path.with_name(f'{self.path.name}.tmp')
     with partial.open('w', encoding='utf-8') as file:
-      for name, number, reason in found:
+      for name, number, reason in self.rows:
         row = {'file': name, 'row': number, 'reason': reason}
         file.write(json.dumps(row, ensure_ascii=True) + '\n')
     os.replace(partial, self.path)
@@ -177,21 +177,20 @@ class Rejects:
     if not found:
       return ''
     reasons = collections.Counter(reason for _, _, reason in found)
-    told = ', '.join(
+    examples = ', '.join(
       f'{reason} ({num})' for reason, num in reasons.most_common(EXAMPLES)
     )
     more = len(reasons) - EXAMPLES
     return (
-      f'{len(found)} of {sum(self._counts.values())} rows rejected: {told}'
+      f'{len(found)} of {sum(self.counts.values())} rows rejected: {examples}'
       + (f' and {more} other reasons' if more > 0 else '')
       + f'; named in {self.path}'
     )
 
 
-PREFERENCE_FIELDS = ('prompt', 'chosen', 'rejected')
-RESPONSE_FIELDS = ('prompt', 'response')
-BLOCK = 512  # rows that are read at a time
-MAX_LINE = 2**25  # bytes; a file without line breaks must not fill the memory
+# ---------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------
 
 
 def open_rows(source: str) -> Iterator[SourceRow]:
@@ -208,38 +207,42 @@ def open_rows(source: str) -> Iterator[SourceRow]:
       hf:FOLDER[:SPLIT], saved by `save_to_disk` of the library `datasets`.
 
   Yields:
-    SourceRow with a dict, or with the `BadRow` of a line that is not
-    JSON.
+    SourceRow with a dict, or with the `BadRow` of a line that is not JSON.
 
   Raises:
     UserError: a source that is not there or cannot be read.
   """
   if source.startswith('tfds:'):
-    yield from _numbered(source, _tfds_rows(source))
+    opened = [(source, _tfds_rows(source))]
   elif source.startswith('hf:'):
-    yield from _numbered(source, _hf_rows(source))
+    opened = [(source, _hf_rows(source))]
   else:
-    for path in _paths(source):
-      if path.suffix == '.parquet':
-        yield from _numbered(str(path), _parquet_rows(path))
-      else:
-        yield from _jsonl_rows(path)
+    opened = [
+      (str(path), _parquet_rows(path))
+      if path.suffix == '.parquet'
+      else (str(path), _jsonl_rows(path))
+      for path in _paths(source)
+    ]
+  for name, rows in opened:
+    for number, row in enumerate(rows, 1):
+      # Blank lines of a file count, but are no rows.
+      if row is not None:
+        yield SourceRow(name, number, row)
 
 
 def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
-  """Reads all rows of a source that has to be without fault.
+  """Reads all rows of a source that must be without fault.
 
   Args:
     source: see `open_rows`.
-    fields: text fields that every row must have; further fields of a row are
-      kept.
+    fields: text fields that every row must have; other fields are kept.
 
   Returns:
     List of dicts.
 
   Raises:
-    UserError: unreadable or empty source, or a row that lacks a field or holds
-      something else than text there; names file, row and field.
+    UserError: unreadable or empty source, or a row that lacks a field or has
+      something other than text there; names file, row and field.
   """
   rows = []
   for file, number, row in open_rows(source):
@@ -254,11 +257,6 @@ def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
   if not rows:
     raise errors.UserError(f'{source}: no rows in it')
   return rows
-
-
-def _numbered(name: str, rows: Iterable) -> Iterator[SourceRow]:
-  for number, row in enumerate(rows, 1):
-    yield SourceRow(name, number, row)
 
 
 def _paths(source: str) -> list[pathlib.Path]:
@@ -276,7 +274,8 @@ def _paths(source: str) -> list[pathlib.Path]:
   return found
 
 
-def _jsonl_rows(path: pathlib.Path) -> Iterator[SourceRow]:
+def _jsonl_rows(path: pathlib.Path) -> Iterator:
+  """The value of each line, None for a blank one."""
   opener = gzip.open if path.suffix == '.gz' else open
   number = 0
   try:
@@ -284,11 +283,11 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator[SourceRow]:
       while line := lines.readline(MAX_LINE + 1):
         number += 1
         if len(line) > MAX_LINE and not line.endswith(b'\n'):
-          _skip_line(lines)
-          told = f'the line is longer than {MAX_LINE >> 20} MB'
-          yield SourceRow(str(path), number, BadRow(told))
-        elif line.strip():
-          yield SourceRow(str(path), number, _parsed(line))
+          while line and not line.endswith(b'\n'):
+            line = lines.readline(BLOCK << 10)
+          yield BadRow(f'the line is longer than {MAX_LINE >> 20} MB')
+        else:
+          yield _parsed(line) if line.strip() else None
   except (OSError, EOFError, zlib.error) as error:
     raise errors.UserError(
       f'{path}, after row {number}: the file is damaged ({error})'
@@ -297,26 +296,29 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator[SourceRow]:
     ) from error
 
 
-def _skip_line(lines) -> None:
-  while more := lines.readline(BLOCK << 10):
-    if more.endswith(b'\n'):
-      return
-
-
 def _parsed(line: bytes):
-  """The value of a line, or the `BadRow` that says what is wrong with it."""
   try:
     return files.loads(line)
   except ValueError as error:
-    told = 'not UTF-8' if isinstance(error, UnicodeError) else 'not JSON'
-    return BadRow(f'{told} ({error})')
+    kind = 'not UTF-8' if isinstance(error, UnicodeError) else 'not JSON'
+    return BadRow(f'{kind} ({error})')
+
+
+@contextlib.contextmanager
+def _readable(trouble: str):
+  """Turns whatever a library raises for damaged files into a UserError."""
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except Exception as error:  # pyarrow's, TFDS's, protobuf's, the system's ...
+    raise errors.UserError(f'{trouble} ({error})') from error
 
 
 def _parquet_rows(path: pathlib.Path) -> Iterator[dict]:
   from pyarrow import parquet
 
-  number = 0
-  try:
+  with _readable(f'{path}: not a readable parquet file'):
     with parquet.ParquetFile(path) as file:
       names = file.schema_arrow.names
       if twice := [n for i, n in enumerate(names) if n in names[:i]]:
@@ -326,14 +328,6 @@ def _parquet_rows(path: pathlib.Path) -> Iterator[dict]:
         )
       for batch in file.iter_batches(batch_size=BLOCK):
         yield from _table_rows(batch)
-        number += len(batch)
-  except errors.UserError:
-    raise
-  # Of a damaged file pyarrow raises its own errors, Python's and of the system.
-  except Exception as error:
-    raise errors.UserError(
-      f'{path}: not a readable parquet file, after row {number} ({error})'
-    ) from error
 
 
 def _table_rows(batch) -> list:
@@ -361,15 +355,9 @@ def _tfds_rows(source: str) -> Iterator:
       'holds dataset_info.json'
     )
   name, split, data_dir = match.groups()
-  try:
+  with _readable(f'{source}: not a readable set of TFDS'):
     opened: Any = _tfds_builder(source, name, data_dir)
     known = sorted(opened.info.splits)
-  except errors.UserError:
-    raise
-  except Exception as error:  # what damaged files make TFDS raise
-    raise errors.UserError(
-      f'{source}: not a readable set of TFDS ({error})'
-    ) from error
   if split.split('[')[0] not in known:
     raise errors.UserError(f'{source}: no split {split!r}; there are {known}')
   try:
@@ -380,14 +368,10 @@ def _tfds_rows(source: str) -> Iterator:
       'file_format="array_record"'
     ) from error
   for start in range(0, len(data), BLOCK):
-    try:
+    with _readable(f'{source}: damaged after row {start}'):
       # In blocks: array_record seeks once a block, ten times faster.
       block = data.__getitems__(range(start, min(start + BLOCK, len(data))))
       rows = [_decoded(row) for row in block]
-    except Exception as error:  # array_record's, protobuf's and TFDS's own
-      raise errors.UserError(
-        f'{source}: damaged after row {start} ({error})'
-      ) from error
     yield from rows
 
 
@@ -401,14 +385,11 @@ def _tfds_builder(source: str, name: str, data_dir: str | None):
     return tfds.builder_from_directory(str(folder))
   if folder.is_absolute() or folder.is_dir() or name.startswith(('.', '~')):
     raise errors.UserError(f'{source}: no dataset_info.json in {name}')
-  try:
+  with _readable(
+    f'{source}: no prepared set of that name; prepare it with '
+    'download_and_prepare, file_format="array_record"'
+  ):
     return read_only_builder.builder_from_files(name, data_dir=data_dir)
-  except Exception as error:  # TFDS raises its own and others' errors here
-    told = ' '.join(str(error).split())
-    raise errors.UserError(
-      f'{source}: no prepared set of that name; prepare it with '
-      f'download_and_prepare, file_format="array_record" ({told})'
-    ) from error
 
 
 def _hf_rows(source: str) -> Iterator[dict]:
@@ -424,11 +405,8 @@ def _hf_rows(source: str) -> Iterator[dict]:
     folder, _, split = folder.rpartition(':')
   if not folder or not pathlib.Path(folder).is_dir():
     raise errors.UserError(f'{source}: no such folder; write hf:FOLDER:SPLIT')
-  try:
+  with _readable(f'{source}: not a readable folder of datasets'):
     data = datasets.load_from_disk(folder)
-  except (OSError, ValueError) as error:
-    told = ' '.join(str(error).split())
-    raise errors.UserError(f'{source}: {told}') from error
   if isinstance(data, dict):
     if split not in data:
       raise errors.UserError(
@@ -437,15 +415,8 @@ def _hf_rows(source: str) -> Iterator[dict]:
     data = data[split]
   elif split:
     raise errors.UserError(f'{source}: this folder holds no splits')
-  rows = iter(data)
-  for number in range(len(data)):
-    try:
-      row = next(rows)
-    except Exception as error:  # of the library, of pyarrow or of a decoder
-      raise errors.UserError(
-        f'{source}: damaged after row {number} ({error})'
-      ) from error
-    yield row
+  with _readable(f'{source}: damaged'):
+    yield from data
 
 
 def _decoded(value):
@@ -456,28 +427,31 @@ def _decoded(value):
     try:
       return value.decode()
     except UnicodeDecodeError:
-      return value  # said to be no text where a field of text is wanted
-  if isinstance(value, (list, tuple)):
-    return [_decoded(entry) for entry in value]
-  if isinstance(value, np.ndarray) and value.ndim:
+      return value  # refused where a field of text is wanted
+  if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value):
     return [_decoded(entry) for entry in value]
   return np.asarray(value).item()
+
+
+# ---------------------------------------------------------------------------
+# Writing
+# ---------------------------------------------------------------------------
 
 
 def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
   """Writes rows as a TFDS data set in array_record, without TensorFlow.
 
-  A set of that name in that folder, whole or interrupted, is replaced: TFDS
-  itself would keep the old rows and say nothing.
+  A set of that name in that folder is replaced: TFDS itself would keep the old
+  rows and say nothing.
 
   Args:
-    rows_of_split: {'train': rows, ...}; every row of a set has the same fields,
-      of type str, bool, int or float.
+    rows_of_split: {'train': rows, ...}; all rows have the same fields, of type
+      str, bool, int or float.
     name: name of the data set, snake_case.
     folder: data_dir; the set goes to folder/name/1.0.0.
 
   Returns:
-    The version folder, as `read_rows` takes it in 'tfds:FOLDER:SPLIT'.
+    The version folder, for `read_rows` as 'tfds:FOLDER:SPLIT'.
   """
   import tensorflow_datasets as tfds
 

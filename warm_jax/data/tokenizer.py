@@ -1,14 +1,16 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Tokenizers: made with `tokenizers`, saved and opened with transformers.
 
-Both kinds made here share four special tokens, with padding apart from the end
-of sequence (a reward model whose two ids agree reads its score at the wrong
-token).
+Padding has a token of its own: a reward model whose padding is the end of
+sequence reads its score at the wrong token.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
+
+import numpy as np
 
 from warm_jax import errors, files
 
@@ -63,15 +65,12 @@ class Tokenizer:
 
   def decode(self, ids, mask=None) -> list[str]:
     """Texts of ids [B, T], special tokens left out; mask [B, T] optional."""
-    rows = [
-      [int(t) for t, keep in zip(row, kept) if keep]
-      for row, kept in zip(ids, mask if mask is not None else _all_true(ids))
-    ]
-    return self.hf.batch_decode(rows, skip_special_tokens=True)
-
-
-def _all_true(ids):
-  return [[True] * len(row) for row in ids]
+    rows = [np.asarray(row) for row in ids]
+    if mask is not None:
+      rows = [row[np.asarray(kept, bool)] for row, kept in zip(rows, mask)]
+    return self.hf.batch_decode(
+      [row.tolist() for row in rows], skip_special_tokens=True
+    )
 
 
 def make_word_tokenizer(words, folder) -> Tokenizer:
@@ -88,16 +87,8 @@ def make_word_tokenizer(words, folder) -> Tokenizer:
 def train_bpe_tokenizer(texts, vocab_size: int, folder) -> Tokenizer:
   """Trains a byte-level BPE tokenizer on texts and saves it in a folder.
 
-  Args:
-    texts: iterable of strings.
-    vocab_size: number of tokens, special ones included; at least 260.
-    folder: where the tokenizer files go.
-
-  Returns:
-    The tokenizer, opened from the folder.
-
   Raises:
-    UserError: vocab_size too small to hold all bytes.
+    UserError: vocab_size (special tokens included) is below 260.
   """
   import tokenizers
 
@@ -142,8 +133,8 @@ def load(folder) -> Tokenizer:
   """Opens a tokenizer folder as it is.
 
   Raises:
-    UserError: no tokenizer there, no end of sequence or padding token, or
-      both the same token.
+    UserError: no tokenizer there, or none with a padding and an end-of-sequence
+      token of their own.
   """
   if not (pathlib.Path(folder) / 'tokenizer_config.json').exists():
     raise errors.UserError(f'tokenizer: no tokenizer_config.json in {folder}')
@@ -162,7 +153,7 @@ def load(folder) -> Tokenizer:
 
 
 def load_pretrained(folder) -> Tokenizer:
-  """Opens the tokenizer of a checkpoint and sees to its padding token.
+  """Opens the tokenizer of a checkpoint and gives it a padding token.
 
   Many checkpoints have none, or pad with the end of sequence. The padding
   token here is, in this order: its own if it differs from the end of sequence;
@@ -170,12 +161,9 @@ def load_pretrained(folder) -> Tokenizer:
   is neither end nor begin of sequence; else a new '<pad>' after the last token,
   for which the embedding may need one more row.
 
-  Padding goes to the right and the model inputs are ids and mask only,
-  whatever the folder says. Rows begin with the beginning of sequence if the
-  tokenizer writes it by itself.
-
-  Args:
-    folder: with tokenizer files; no code in it is run.
+  Padding is on the right and the model inputs are ids and mask, whatever the
+  folder says. Rows begin with the beginning of sequence if the tokenizer writes
+  it by itself. No code of the folder is run.
 
   Raises:
     UserError: no tokenizer there, one that transformers cannot open, or one
@@ -188,44 +176,32 @@ def load_pretrained(folder) -> Tokenizer:
       'files of the model there'
     )
   _check_files(path)
-  try:
-    return _prepared(folder)
-  except errors.UserError:
-    raise
-  except BaseException as e:
-    # A panic in the library tokenizers is no Exception.
-    if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
-      raise
-    raise errors.UserError(_told(folder, e)) from e
-
-
-def _prepared(folder) -> Tokenizer:
   hf = _open(folder)
-  hf.padding_side = 'right'
-  # Others, token_type_ids among them, make some models fail.
-  hf.model_input_names = ['input_ids', 'attention_mask']
-  if hf.pad_token_id is None or hf.pad_token_id == hf.eos_token_id:
-    vocabulary = hf.get_vocab()
-    taken = {hf.eos_token, hf.bos_token, None}
-    known = [token for token in _PADDING_TOKENS if token in vocabulary]
-    token = next(
-      (token for token in (*known, hf.unk_token) if token not in taken), PAD
+  with _guarded(folder):
+    hf.padding_side = 'right'
+    # Others, token_type_ids among them, make some models fail.
+    hf.model_input_names = ['input_ids', 'attention_mask']
+    if hf.pad_token_id is None or hf.pad_token_id == hf.eos_token_id:
+      vocabulary = hf.get_vocab()
+      taken = {hf.eos_token, hf.bos_token, None}
+      known = [token for token in _PADDING_TOKENS if token in vocabulary]
+      token = next(
+        (token for token in (*known, hf.unk_token) if token not in taken), PAD
+      )
+      hf.add_special_tokens({'pad_token': token})
+    # Rows begin as its users' rows do: GPT-2, NeoX and Qwen name a beginning of
+    # sequence, or none, but do not write it.
+    begins = hf('a')['input_ids'][:1] == [hf.bos_token_id]
+    return dataclasses.replace(
+      _reduced(hf), bos_id=hf.bos_token_id if begins else None
     )
-    hf.add_special_tokens({'pad_token': token})
-  # Rows begin as its users' rows do: GPT-2, NeoX and Qwen name a beginning of
-  # sequence, or none, but do not write it.
-  begins = hf('a')['input_ids'][:1] == [hf.bos_token_id]
-  return dataclasses.replace(
-    _reduced(hf), bos_id=hf.bos_token_id if begins else None
-  )
 
 
 def _check_files(folder: pathlib.Path) -> None:
-  """Refuses files that transformers would open without looking.
+  """Refuses what transformers would open without looking.
 
-  Raises:
-    UserError: no plain file, a link out of the folder, no JSON, the name of a
-      file elsewhere, an id that no embedding has a row for.
+  Links out of the folder, files that are no JSON, names of files elsewhere, and
+  ids that no embedding has a row for.
   """
   for path in sorted(folder.iterdir()):
     if path.suffix in ('.json', '.jinja', '.model', '.txt'):
@@ -259,14 +235,10 @@ def _open(folder):
   """The transformers tokenizer of a folder, which must have an end token."""
   import transformers
 
-  try:
+  with _guarded(folder):
     hf = transformers.AutoTokenizer.from_pretrained(
       str(folder), local_files_only=True, trust_remote_code=False
     )
-  # Its errors for damaged files, missing converters and remote code have no
-  # type in common.
-  except Exception as e:
-    raise errors.UserError(_told(folder, e)) from e
   if not isinstance(hf.eos_token_id, int):
     raise errors.UserError(
       f'tokenizer: {folder} names no eos_token; set it in tokenizer_config.json'
@@ -274,9 +246,18 @@ def _open(folder):
   return hf
 
 
-def _told(folder, error: BaseException) -> str:
-  reason = str(error).strip().split('\n')[0] or type(error).__name__
-  return f'tokenizer: cannot open {folder}: {reason}'
+@contextlib.contextmanager
+def _guarded(folder):
+  """Turns whatever the libraries raise for a folder into a UserError."""
+  # Damaged files, missing converters and remote code have no type in common,
+  # and a panic in the library tokenizers is no Exception.
+  try:
+    yield
+  except BaseException as e:
+    if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
+      raise
+    reason = str(e).strip().split('\n')[0] or type(e).__name__
+    raise errors.UserError(f'tokenizer: cannot open {folder}: {reason}') from e
 
 
 def _reduced(hf) -> Tokenizer:

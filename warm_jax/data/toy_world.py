@@ -2,7 +2,7 @@
 """TinyTLDR: posts, summaries and a utility that can be known exactly.
 
 A post tells five or six facts, one a sentence. Some matter, some do not, as
-everybody knows who reads them:
+every reader knows:
 
     our roof collapsed . my cat purred . my boss quit . our phone rang . ...
 
@@ -11,17 +11,16 @@ commas, invents nothing, repeats nothing, and stops:
 
     roof collapsed , boss quit
 
-Text to pretrain on goes on after the summary's end with a reader's remark, as
-text in the world does: `false cat hid`, `vital roof collapsed`, `again boss
-quit`. A remark names the class of one phrase: its weight in words, or its
-fault. So the pretraining text tells what kinds of phrases there are and which
-facts readers find vital, as text in the world does, but no price, no sum, and
-no comparison of two summaries. Without remarks models this small have no
-features that a reward model could use.
+Text to pretrain on continues with a reader's remark after the summary's end:
+`false cat hid`, `vital roof collapsed`, `again boss quit`. A remark names the
+class of one phrase: its weight in words, or its fault. So the pretraining text
+shows which facts matter to readers, but no price, no sum, and no comparison of
+two summaries. Without remarks models this small have no features that a reward
+model could use.
 
-The gold utility reads the two texts and nothing else. It is what people would
-want if annotators made no mistakes; no model is trained on its value, and it is
-computed for the annotators' labels and for evaluation only.
+The gold utility is what people would want if annotators made no mistakes. No
+model is trained on its value: it is computed for the annotators' labels and for
+evaluation only.
 """
 
 import collections
@@ -31,8 +30,6 @@ import random
 
 import numpy as np
 
-# Short posts come first in difficulty: with one fact there is little to choose.
-PRETRAIN_NUM_FACTS = (1, 2, 3, 4, 5, 6)
 NUM_FACTS = (5, 6)
 OWNERS = ('my', 'our')
 # Who, the two things that may happen to each, and how much each matters, 0 to
@@ -71,17 +68,8 @@ SEPARATOR = ','
 REMARKS = {3: 'vital', 2: 'useful', 1: 'minor', 0: 'trivial'}
 FALSE, AGAIN, GARBLED, WORDY = 'false', 'again', 'garbled', 'wordy'
 WORDS = (
-  *OWNERS,
-  *NOUNS,
-  *VERBS,
-  '.',
-  SEPARATOR,
-  *PROMPT_END.split(),
-  *REMARKS.values(),
-  FALSE,
-  AGAIN,
-  GARBLED,
-  WORDY,
+  *(*OWNERS, *NOUNS, *VERBS, '.', SEPARATOR, *PROMPT_END.split()),
+  *(*REMARKS.values(), FALSE, AGAIN, GARBLED, WORDY),
 )
 
 # The utility's price list, in the unit of a fact's weight. In docs/design.md too.
@@ -105,16 +93,11 @@ class Fact:
 def make_post(
   rng: random.Random, num_facts: tuple[int, ...] = NUM_FACTS
 ) -> str:
-  """Draws one post with distinct nouns, as text.
-
-  Args:
-    rng: source of randomness.
-    num_facts: how many facts a post may tell, each equally likely.
-  """
+  """Draws one post with distinct nouns; each number of facts equally likely."""
   nouns = rng.sample(NOUNS, rng.choice(num_facts))
   facts = [(noun, rng.choice(tuple(WEIGHTS[noun]))) for noun in nouns]
   if not any(WEIGHTS[noun][verb] for noun, verb in facts):
-    # A post without a point cannot be summarised: tell of something else.
+    # A post without a point cannot be summarised.
     facts[0] = (nouns[0], max(WEIGHTS[nouns[0]], key=WEIGHTS[nouns[0]].get))
   sentences = [f'{rng.choice(OWNERS)} {noun} {verb} .' for noun, verb in facts]
   return ' '.join(sentences) + ' ' + PROMPT_END
@@ -136,18 +119,10 @@ def gold_utility(post: str, summary: str) -> float:
             - 1.0 * invented - 0.25 * repeated - 0.75 * malformed
             - 0.5 * max(0, words - 6)
 
-  A phrase is what stands between commas; it is malformed unless it reads
-  `noun verb` with a verb that goes with the noun, and invented unless the post
-  says just that. Length costs only beyond six words (three facts), so a fourth
-  fact of weight 1 does not pay and one of weight 3 does: the utility is not a
-  linear function of length.
-
-  Args:
-    post: text of the post.
-    summary: text of the summary, without special tokens.
-
-  Returns:
-    The utility, a float.
+  A phrase between commas is malformed unless it reads `noun verb` with a verb of
+  that noun, and invented unless the post says just that. Length costs only
+  beyond six words (three facts), so a fourth fact of weight 1 does not pay and
+  one of weight 3 does: the utility is not a linear function of length.
   """
   price = {FALSE: -INVENTED, AGAIN: -REPEATED, GARBLED: -MALFORMED}
   price |= {REMARKS[weight]: weight or -IRRELEVANT for weight in REMARKS}
@@ -163,7 +138,7 @@ def _phrases(post: str, summary: str) -> list[tuple[str, str]]:
   seen, out = set(), []
   for text in summary.split(SEPARATOR):
     phrase = tuple(text.split())
-    if not _is_phrase(phrase):
+    if len(phrase) != 2 or phrase[1] not in WEIGHTS.get(phrase[0], ()):
       kind = GARBLED
     elif phrase in seen:
       kind = AGAIN
@@ -176,21 +151,8 @@ def _phrases(post: str, summary: str) -> list[tuple[str, str]]:
   return out
 
 
-def _is_phrase(words: tuple[str, ...]) -> bool:
-  return len(words) == 2 and words[1] in WEIGHTS.get(words[0], ())
-
-
 def gold_scores(tokenizer, ids, mask) -> np.ndarray:
-  """Gold utility of token rows, each a post and its summary.
-
-  Args:
-    tokenizer: decodes ids; see `warm_jax.data.tokenizer`.
-    ids: [B, T] int32.
-    mask: [B, T] bool.
-
-  Returns:
-    [B] float32.
-  """
+  """Gold utility [B] of token rows [B, T], each a post and its summary."""
   pairs = [
     text.partition(f' {PROMPT_END}')[::2]
     for text in tokenizer.decode(ids, mask)
@@ -207,21 +169,13 @@ def gold_utilities(posts, summaries) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Writer:
-  """Somebody who summarises posts, with a taste and a rate of mistakes.
+  """Somebody who summarises posts, with a taste and a rate of mistakes."""
 
-  Attributes:
-    judgement: how strongly important facts are preferred (0: at random).
-    mistakes: probability that a phrase gets the other verb or another noun.
-    repeats: probability that a fact is named twice.
-    slips: probability that a phrase loses a word.
-    num_facts: probabilities of naming 1, 2, 3, ... facts.
-  """
-
-  judgement: float
-  mistakes: float
-  repeats: float
-  slips: float
-  num_facts: tuple[float, ...]
+  judgement: float  # how strongly important facts are preferred (0: at random)
+  mistakes: float  # probability of another verb or noun in a phrase
+  repeats: float  # probability that a fact is named twice
+  slips: float  # probability that a phrase loses a word
+  num_facts: tuple[float, ...]  # probabilities of naming 1, 2, 3, ... facts
 
 
 GOOD_WRITER = Writer(1.5, 0.04, 0.01, 0.01, (0.05, 0.3, 0.5, 0.15, 0.0))
@@ -242,7 +196,8 @@ def write_summary(post: str, writer: Writer, rng: random.Random) -> str:
   """Lets a writer summarise a post; facts are named in the post's order."""
   facts = read_facts(post)
   num = 1 + rng.choices(range(len(writer.num_facts)), writer.num_facts)[0]
-  taste = [writer.judgement * f.weight + _gumbel(rng) for f in facts]
+  gumbel = [-math.log(-math.log(max(rng.random(), 1e-300))) for _ in facts]
+  taste = [writer.judgement * f.weight + g for f, g in zip(facts, gumbel)]
   order = sorted(range(len(facts)), key=lambda i: -taste[i])
   phrases = []
   for i in sorted(order[:num]):
@@ -258,10 +213,6 @@ def write_summary(post: str, writer: Writer, rng: random.Random) -> str:
     if rng.random() < writer.repeats:
       phrases.append(phrase)
   return f' {SEPARATOR} '.join(phrases)
-
-
-def _gumbel(rng: random.Random) -> float:
-  return -math.log(-math.log(max(rng.random(), 1e-300)))
 
 
 def write_remark(post: str, summary: str, rng: random.Random) -> str:
@@ -281,7 +232,7 @@ def write_rows(
   """Draws posts, each with the summary of a writer drawn from `writers`.
 
   Args:
-    seed: seed of the generator (an int or a string).
+    seed: of the generator.
     num_rows: number of rows.
     writers: tuple of (Writer, probability).
     num_facts: how many facts a post may tell.
@@ -321,16 +272,10 @@ class Annotator:
 
   P(a preferred to b) = sigmoid(sharpness * (u_a - u_b)
                                 + length_cue * (length_a - length_b))
-
-  The length that impresses them is what they see: words and commas.
-
-  Attributes:
-    sharpness: inverse temperature on the utility; its noise is their own.
-    length_cue: how much each further word or comma impresses them.
   """
 
-  sharpness: float
-  length_cue: float
+  sharpness: float  # inverse temperature on the utility
+  length_cue: float  # how much each further word or comma impresses them
 
   def probability(self, post: str, a: str, b: str) -> float:
     """Probability that summary a is preferred to summary b."""
@@ -342,18 +287,11 @@ class Annotator:
 def annotate(
   posts, first, second, annotator: Annotator, rng: random.Random
 ) -> list[dict]:
-  """Labels pairs of summaries; pairs of equal texts are left out.
-
-  Args:
-    posts: [N] texts.
-    first: [N] summaries.
-    second: [N] summaries.
-    annotator: who labels.
-    rng: their indecision.
+  """Labels N pairs of summaries; pairs of equal texts are left out.
 
   Returns:
-    List of {'prompt', 'chosen', 'rejected', 'gold_margin'}; the last is the
-    utility of chosen minus that of rejected, kept for reports only.
+    List of {'prompt', 'chosen', 'rejected', 'gold_margin'}: the last, utility of
+    chosen minus utility of rejected, is for reports only.
   """
   rows = []
   for post, a, b in zip(posts, first, second):
@@ -363,19 +301,13 @@ def annotate(
       continue
     chosen, rejected = (a, b) if prefers_a else (b, a)
     margin = gold_utility(post, chosen) - gold_utility(post, rejected)
-    rows.append(
-      {
-        'prompt': post,
-        'chosen': chosen,
-        'rejected': rejected,
-        'gold_margin': margin,
-      }
-    )
+    pair = {'prompt': post, 'chosen': chosen, 'rejected': rejected}
+    rows.append(pair | {'gold_margin': margin})
   return rows
 
 
 def describe(posts, summaries) -> dict[str, float]:
-  """Means that say what a set of summaries is like: gold, words, faults."""
+  """Means of a set of summaries: gold utility, words, phrases, faults."""
   totals = collections.Counter()
   for post, summary in zip(posts, summaries):
     kinds = [kind for kind, _ in _phrases(post, summary)]
