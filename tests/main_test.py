@@ -8,8 +8,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import textwrap
 import time
+from unittest import mock
 
 import pytest
 
@@ -207,74 +207,54 @@ def test_sweeps_are_printed_or_run(workplace, tmp_path, capsys, monkeypatch):
   assert len(launched) == 1
 
 
-def test_stage_errors_are_one_line(workplace, monkeypatch, capsys):
-  def fails(run):
-    raise errors.NonFiniteError('stage reward, step 3:\n loss is nan')
+def raised_from(error, cause):
+  error.__cause__ = cause
+  return error
 
-  table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setattr(pipeline, 'STAGES', table)
-  assert warm(*RUN) == 2
-  err = capsys.readouterr().err
-  assert err == 'warm: error: stage reward, step 3: loss is nan\n'
+
+LATE = TimeoutError('Timeout waiting for key')
 
 
 @pytest.mark.parametrize(
-  'error',
+  'error, line',
   [
-    OSError(errno.ENOSPC, 'No space left on device', 'run/x'),
-    RuntimeError('write() failed: No space left on device; writing run/x'),
+    (
+      errors.NonFiniteError('stage reward, step 3:\n loss is nan'),
+      'error: stage reward, step 3: loss is nan',
+    ),
+    (
+      OSError(errno.ENOSPC, 'No space left on device', 'run/x'),
+      'error: cannot write run/x: No space left on device; mend that, and run '
+      'the same command again',
+    ),
+    (
+      RuntimeError('write() failed: No space left on device; writing run/x'),
+      'error: cannot write a file: No space left on device; mend that, and run '
+      'the same command again',
+    ),
+    # Errors that crossed threads may be their own cause.
+    (
+      raised_from(ValueError('saving failed'), raised_from(LATE, LATE)),
+      'error: cannot write a file: it took too long, or the clock was set '
+      'forward meanwhile; mend that, and run the same command again',
+    ),
   ],
 )
-def test_a_full_disk_is_one_line(workplace, monkeypatch, capsys, error):
-  def fails(run):
-    raise error
-
-  table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setattr(pipeline, 'STAGES', table)
-  assert warm(*RUN) == 2
-  err = capsys.readouterr().err
-  assert 'No space left on device; mend that, and run the same' in err
-  assert err.startswith('warm: error: cannot write ') and err.count('\n') == 1
-
-
-def test_a_wait_for_the_disk_that_failed_is_one_line(
-  workplace, monkeypatch, capsys
+def test_what_a_stage_raises_is_one_line(
+  workplace, monkeypatch, capsys, error, line
 ):
-  late = TimeoutError('Timeout waiting for key')
-  late.__cause__ = late  # as errors that crossed threads may come
-
-  def fails(run):
-    raise ValueError('saving failed') from late
-
-  table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setattr(pipeline, 'STAGES', table)
+  stage = mock.Mock(side_effect=error)
+  monkeypatch.setattr(pipeline, 'STAGES', (pipeline.Stage('reward', stage),))
   assert warm(*RUN) == 2
-  err = capsys.readouterr().err
-  assert 'the clock was set forward meanwhile; mend that' in err
-  assert err.count('\n') == 1
+  assert capsys.readouterr().err == f'warm: {line}\n'
 
 
-def test_a_defect_that_is_its_own_cause_keeps_its_traceback(
-  workplace, monkeypatch
-):
+@pytest.mark.parametrize('is_its_own_cause', [False, True])
+def test_defects_keep_their_traceback(workplace, monkeypatch, is_its_own_cause):
   defect = RuntimeError('a bug')
-  defect.__cause__ = defect
-
-  def fails(run):
-    raise defect
-
-  table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setattr(pipeline, 'STAGES', table)
-  with pytest.raises(RuntimeError, match='a bug'):
-    warm(*RUN)
-
-
-def test_defects_keep_their_traceback(workplace, monkeypatch):
-  def fails(run):
-    raise RuntimeError('a bug')
-
-  table = (pipeline.Stage('reward', fails),)
-  monkeypatch.setattr(pipeline, 'STAGES', table)
+  defect.__cause__ = defect if is_its_own_cause else None
+  stage = mock.Mock(side_effect=defect)
+  monkeypatch.setattr(pipeline, 'STAGES', (pipeline.Stage('reward', stage),))
   with pytest.raises(RuntimeError, match='a bug'):
     warm(*RUN)
 
@@ -357,29 +337,13 @@ def test_relaunch_needs_no_jax(workplace):
   assert time.monotonic() - begin < 5  # about 0.3 s on an idle core
 
 
-def test_help_is_quick_and_names_the_stages():
-  code = """
-    import sys
-    from warm_jax import main
-    code = main.main(['warm', '--help'])
-    heavy = {'jax', 'flax'} & set(sys.modules)
-    assert not heavy, heavy
-    sys.exit(code)
-  """
-  done = subprocess.run(
-    [sys.executable, '-c', textwrap.dedent(code)],
-    capture_output=True,
-    text=True,
-    env=ENVIRONMENT,
-  )
-  assert done.returncode == 0, done.stderr
-  for stage in pipeline.STAGES:
-    assert stage.name in done.stdout
-
-
-def test_version(capsys):
+def test_version_and_help(capsys):
   assert warm('--version') == 0
   assert capsys.readouterr().out.startswith('warm_jax ')
+  assert warm('--help') == 0
+  told = capsys.readouterr().out
+  for name in [stage.name for stage in pipeline.STAGES] + ['tldr_pythia']:
+    assert name in told
 
 
 def test_compile_cache_is_switched_on_before_jax(workplace, monkeypatch):

@@ -35,7 +35,6 @@ def make_config(**changes):
   config = ml_collections.ConfigDict({'kind': 'sliced', 'seed': 0})
   config.sft = {'enabled': True}
   config.probe = {'l2': 1e-3}
-  config.preferences = {'num_train': 40}
   config.merge = {'rule': 'uniform'}
   config.runtime = section('runtime')
   config.runtime.progress = False
@@ -78,10 +77,6 @@ def save_head(run):
   return {}
 
 
-def save_pairs(run):
-  return {'rows': 40}
-
-
 def average(run):
   stack, numbers = stage.trained(run)
   mean = jax.tree.map(lambda x: np.mean(x, axis=0), stack)
@@ -104,8 +99,7 @@ def chain():
   """The stages of a run, without its model."""
   table = (
     pipeline.Stage('sft', save_start, (), ('sft',)),
-    pipeline.Stage('preferences', save_pairs, ('sft',), ()),
-    pipeline.Stage('probe', save_head, ('preferences',), ()),
+    pipeline.Stage('probe', save_head, ('sft',), ()),
     pipeline.Stage('reward', stage.train, ('probe',), ('reward',)),
     pipeline.Stage('merge', average, ('reward',), ('merge',)),
   )
@@ -187,7 +181,7 @@ def test_slices_joined_are_the_run_of_all(runs, tmp_path, capsys):
 def test_a_slice_stops_and_says_what_to_do(runs, chain, capsys):
   folder = runs / '0_2'
   assert {p.name for p in folder.iterdir() if p.is_dir()} == {
-    *('sft', 'probe', 'preferences', 'reward')
+    *('sft', 'probe', 'reward')
   }
   config = make_config(**{'reward.member_slice': '0:2'})
   pipeline.run(config, folder)
@@ -251,8 +245,8 @@ def test_what_does_not_fit_is_one_line(runs, parts, tmp_path):
   assert [p.name for p in out.iterdir()] == ['mine.txt']
 
 
-def test_other_starts_and_pairs_are_refused(parts, tmp_path):
-  late, _, middle = parts
+def test_other_starts_are_refused(parts, tmp_path):
+  middle = parts[2]
   start = checkpoint.load_params(middle / 'sft' / 'params')
 
   def restart(factor):
@@ -264,16 +258,8 @@ def test_other_starts_and_pairs_are_refused(parts, tmp_path):
     errors.UserError, match='2_5 starts elsewhere than .* 0.1'
   ):
     join(parts, tmp_path / 'out')
-  restart(1 + 1e-5)  # other hardware
-
-  def other_pairs(content):
-    content['result']['rows'] = 41
-
-  edited(late / 'preferences' / 'result.json', other_pairs)
-  with pytest.raises(errors.UserError, match='5_6 learned from other pairs'):
-    join(parts, tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
-  shutil.copy(middle / 'preferences' / 'result.json', late / 'preferences')
+  restart(1 + 1e-5)  # other hardware
   assert join(parts, tmp_path / 'out') == 0
 
 

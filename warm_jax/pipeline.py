@@ -208,15 +208,12 @@ def run(
   Args:
     config: ml_collections ConfigDict.
     workdir: new, empty, or of an earlier launch with the same config.
-    stage: name of the only stage to run; what it needs must be finished.
+    stage: the only stage to run; what it needs must be finished.
     command: how this was launched, quoted in advice.
     stages: others than those of the config.
 
   Returns:
     {stage: its result} of all that was run or found finished.
-
-  Raises:
-    UserError: bad values, a workdir in use, with other settings, unusable.
   """
   config_lib.validate(config)
   table = {s.name: s for s in (stages or stages_of(config))}
@@ -349,12 +346,6 @@ def differences(old: Mapping, new: Mapping) -> dict[str, tuple[str, str]]:
 def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   folder = run_.folder(stage.name)
   path = folder / 'result.json'
-  if distributed.on_first(path.exists):
-    record = files.read_record(path)
-    summary = record['result'].get('summary', '')
-    _say(f'{label} finished earlier in {clock(record["seconds"])}  {summary}')
-    return record['result']
-  distributed.stop_between_stages()
   relevant = relevant_config(run_.config, table, stage.name)
 
   def work():
@@ -374,15 +365,20 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
       files.write_record(path, record)
       (folder / 'attempt.json').unlink(missing_ok=True)
 
-  if stage.on_host:
+  took = '{:>7}'
+  if distributed.on_first(path.exists):
+    took = 'finished earlier in {}'
+  elif stage.on_host:
+    distributed.stop_between_stages()
     distributed.on_first(work)
   else:
+    distributed.stop_between_stages()
     work()
     distributed.wait_for_all()
   # Read again, so that the first launch returns what later ones read.
   record = files.read_record(path)
   summary = record['result'].get('summary', '')
-  _say(f'{label} {clock(record["seconds"]):>7}  {summary}')
+  _say(f'{label} {took.format(clock(record["seconds"]))}  {summary}')
   return record['result']
 
 
@@ -397,11 +393,7 @@ def _call(stage: Stage, run_: Run) -> Mapping[str, Any]:
 
 
 def _mesh(config):
-  """The mesh of `config.runtime.mesh`; None for one device.
-
-  Raises:
-    UserError: these devices cannot fill it.
-  """
+  """The mesh of `config.runtime.mesh`; None for one device."""
   sizes = tuple(config.get('runtime', {}).get('mesh', (1, 1, 1)))
   if sizes == (1, 1, 1) and distributed.count() == 1:
     return None
@@ -439,10 +431,6 @@ def hold(path: pathlib.Path):
   """Makes `path` a work directory and locks it while the block runs.
 
   The system frees the lock however the process ends.
-
-  Raises:
-    UserError: it is a file, not writable, holds files that are not ours, or
-      another process is at work in it.
   """
   import fcntl
 

@@ -127,22 +127,21 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
 
 
 def _require_one_start(first: Slice, other: Slice) -> None:
-  """Raises if two slices began elsewhere, or learned from other pairs."""
+  """Raises if two slices began elsewhere; the head tells other pairs, too."""
   import jax
 
   from warm_jax.training import checkpoint
 
   for stage in ('sft', 'probe'):
     a, b = (
-      jax.tree.leaves(checkpoint.load_params(p.folder / stage / 'params'))
-      for p in (first, other)
+      jax.tree.leaves(checkpoint.load_params(part.folder / stage / 'params'))
+      for part in (first, other)
     )
-    if list(map(np.shape, a)) == list(map(np.shape, b)):
-      square = sum(np.sum((x - y) ** 2, dtype=np.float64) for x, y in zip(a, b))
-      norm = sum(np.sum(x**2, dtype=np.float64) for x in a)
+    apart = np.inf
+    if [*map(np.shape, a)] == [*map(np.shape, b)]:
+      norm = sum(np.sum(np.square(x, dtype=float)) for x in a)
+      square = sum(np.sum(np.square(x - y, dtype=float)) for x, y in zip(a, b))
       apart = float(np.sqrt(square / norm))
-    else:
-      apart = np.inf
     if not apart <= MAX_DISTANCE:
       raise errors.UserError(
         f'{other.folder} starts elsewhere than {first.folder}: the parameters '
@@ -150,15 +149,6 @@ def _require_one_start(first: Slice, other: Slice) -> None:
         'must share a start to be averaged, so copy the stages before reward '
         'from one work directory to the others'
       )
-  pairs = [
-    files.read_record(part.folder / 'preferences' / 'result.json')
-    for part in (first, other)
-  ]
-  if pairs[0] and pairs[1] and pairs[0]['result'] != pairs[1]['result']:
-    raise errors.UserError(
-      f'{other.folder} learned from other pairs than {first.folder}; were data '
-      'files changed in between?'
-    )
 
 
 def _joint_config(plain: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -253,21 +243,13 @@ def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
     for line in path.read_text().splitlines():
       row = json.loads(line)
       rows.setdefault(row['step'], {}).update(row)
-  names = dict.fromkeys(
-    column.rsplit('/member_', 1)[0]
-    for row in rows.values()
-    for column in row
-    if column != 'step'
-  )
+  # A slice that lost all its members ended before the others.
+  longest = max(rows.values(), key=len)
+  names = dict.fromkeys(c.rsplit('/', 1)[0] for c in longest if c != 'step')
   total = parts[0].config['reward']['members']
   columns = ['step'] + [f'{n}/member_{m}' for n in names for m in range(total)]
-  # A slice that lost all its members ended before the others.
-  (folder / 'metrics.jsonl').write_text(
-    ''.join(
-      json.dumps({c: row.get(c) for c in columns}) + '\n'
-      for row in rows.values()
-    )
-  )
+  lines = [json.dumps({c: r.get(c) for c in columns}) for r in rows.values()]
+  (folder / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
   # Opened behind its end it writes the same rows as CSV.
   with metrics.MetricsWriter(folder, start_step=max(rows) + 1):
     pass
