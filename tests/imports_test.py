@@ -25,6 +25,7 @@ FLOORS = [
   {'sampling', 'rewards', 'scoring'},
   {'training', 'evaluation', 'report'},
   {'config'},
+  {'worlds'},
   {'stages'},
   {'pipeline'},
   {'commands'},

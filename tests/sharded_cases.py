@@ -36,12 +36,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import collectives  # noqa: E402
 
 from warm_jax import members, merging, rewards, sharding  # noqa: E402
+from warm_jax import sampling as sampling_lib  # noqa: E402
 from warm_jax import scoring as scoring_lib  # noqa: E402
 from warm_jax.config import section  # noqa: E402
 from warm_jax.data import prefix_sharing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
-from warm_jax.stages import language  # noqa: E402
 from warm_jax.training import anchor as anchor_lib  # noqa: E402
 from warm_jax.training import optimizer, policy, reinforce, reward, sft  # noqa: E402
 from warm_jax.training import state as state_lib  # noqa: E402
@@ -148,7 +148,7 @@ def sampling(program):
     def take(self, index):
       return types.SimpleNamespace(ids=rows.ids[index], mask=rows.mask[index])
 
-  samples = language.sample_rows(
+  samples = sampling_lib.sample_rows(
     sharding.put(params),
     SHAPE,
     settings,

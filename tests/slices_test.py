@@ -18,10 +18,10 @@ from warm_jax.commands import merge
 from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as model_config
-from warm_jax.stages import language, preferences
 from warm_jax.stages import reward as stage
 from warm_jax.training import checkpoint, reward
 from warm_jax.training import recorder as recorder_lib
+from warm_jax.worlds import base, files
 
 PARTS = ('5:6', '0:2', '2:5')
 SHAPE = model_config.ModelConfig(
@@ -84,7 +84,7 @@ def average(run):
   return {'members': numbers, 'left_out': stage.left_out(run)}
 
 
-def read_pairs(run, split):
+def read_pairs(world, split):
   rng = np.random.default_rng(3)
 
   def side():
@@ -106,8 +106,8 @@ def chain():
   train = reward.train
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(pipeline, 'STAGES', table)
-    patch.setattr(language, 'model_config', lambda run: SHAPE)
-    patch.setattr(preferences, 'read', read_pairs)
+    patch.setattr(base, 'model_config', lambda run: SHAPE)
+    patch.setattr(files.World, 'pairs', read_pairs)
     patch.setattr(
       reward, 'train', lambda *a, **kw: train(*a, **kw, score_fn=scores)
     )

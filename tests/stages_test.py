@@ -2,58 +2,47 @@
 """The whole chain at nano size: finished, continued, varied, and honest."""
 
 import ast
-import importlib.util
 import itertools
 import json
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import chains
 import chex
 import jax
 import numpy as np
 import pytest
+import scipy.special
 
-from warm_jax import errors, members, merging, pipeline
+from warm_jax import errors, members, merging, pipeline, sampling, worlds
 from warm_jax.data import toy_world
 from warm_jax.models import reward_model
-from warm_jax.stages import language, preferences, reward, scorers, world
+from warm_jax.stages import reward, scorers
 from warm_jax.training import checkpoint
+from warm_jax.worlds import base
 
-ROOT = pathlib.Path(__file__).parents[1]
-TOY = (
+STAGES = (
   'world pretrain sft preferences control probe reward merge best_of_n policy '
   'evaluate report'
 ).split()
+PAIRS = ('train', 'selection', 'test', 'ood', 'control')
 slow = pytest.mark.slow
 
 
-def load_config(name, *arg, **changes):
-  path = ROOT / 'configs' / f'{name}.py'
-  spec = importlib.util.spec_from_file_location(f'stages_{name}', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(*arg)
-  config.update_from_flattened_dict({'runtime.progress': False} | changes)
-  return config.lock()
+def load_config(name='nano', **changes):
+  return chains.load_config(name, **changes).lock()
 
 
-def copy_until(source, folder, stage):
-  """A work directory in which the stages before `stage` are finished."""
-  folder.mkdir(exist_ok=True)
-  shutil.copy(source / 'warm_jax.json', folder)
-  for name in TOY[: TOY.index(stage)]:
-    shutil.copytree(source / name, folder / name)
-  return folder
-
-
-def rerun(source, folder, stage, config):
-  """Runs everything from `stage` on with another config."""
-  return pipeline.run(config, copy_until(source, folder, stage))
+def rerun(source, folder, config, *stages):
+  """Runs some stages with another config on what was made before them."""
+  chains.copy_until(source, folder, STAGES, stages[0])
+  return {
+    name: pipeline.run(config, folder, stage=name)[name] for name in stages
+  }
 
 
 def trees_equal(a, b):
@@ -64,10 +53,12 @@ def trees_equal(a, b):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A finished nano run; tests copy from it and leave it alone."""
-  folder = tmp_path_factory.mktemp('nano') / 'run'
-  pipeline.run(load_config('nano'), folder)
-  return folder
+  return chains.finished(tmp_path_factory)
+
+
+@pytest.fixture(scope='module')
+def run(finished):
+  return pipeline.Run(load_config(), finished)
 
 
 # ---------------------------------------------------------------------------
@@ -88,24 +79,28 @@ def words_of(node):
 
 
 def test_no_code_that_trains_or_merges_reads_the_gold_utility():
-  """Not the loops, not the reward and merge stages, not the RL stage."""
-  package = ROOT / 'warm_jax'
+  """Not the loops, not the reward and merge stages, not the RL stages."""
+  package = pathlib.Path(pipeline.__file__).parent
+  stages = package / 'stages'
   trees = {
     path: ast.parse(path.read_text())
     for path in [
       *package.glob('training/*.py'),
       *package.glob('models/*.py'),
-      package / 'stages' / 'reward.py',
-      package / 'stages' / 'merge.py',
-      package / 'stages' / 'scorers.py',
-      package / 'stages' / 'warp.py',
+      *(stages / f'{name}.py' for name in ('language', 'reward', 'merge')),
+      *(stages / f'{name}.py' for name in ('scorers', 'warp')),
       package / 'merging.py',
     ]
+    if path.exists()
   }
-  policy = ast.parse((package / 'stages' / 'policy.py').read_text())
-  for node in policy.body:  # its evaluation does, its training does not
-    if isinstance(node, ast.FunctionDef) and node.name == 'train':
-      trees[package / 'stages' / 'policy.py'] = node
+  # Their evaluation does, their training does not.
+  for name, functions in (
+    ('policy', ('train', 'training_prompts')),
+    ('evaluator', ('build', 'proxies')),
+  ):
+    for node in ast.parse((stages / f'{name}.py').read_text()).body:
+      if isinstance(node, ast.FunctionDef) and node.name in functions:
+        trees[name, node.name] = node
   assert len(trees) > 15
   for path, tree in trees.items():
     for word in words_of(tree):
@@ -114,9 +109,8 @@ def test_no_code_that_trains_or_merges_reads_the_gold_utility():
 
 def test_labels_do_not_depend_on_members_or_methods():
   """The stage that swaps labels may not read what tells members apart (M11)."""
-  config = load_config('nano')
-  table = {stage.name: stage for stage in pipeline.stages_of(config)}
-  sections = pipeline.relevant_config(config, table, 'preferences')
+  table = {stage.name: stage for stage in pipeline.stages_of(load_config())}
+  sections = pipeline.relevant_config(load_config(), table, 'preferences')
   assert not {'reward', 'merge', 'policy', 'probe', 'control'} & set(sections)
 
 
@@ -127,7 +121,7 @@ def test_labels_do_not_depend_on_members_or_methods():
 
 @slow
 def test_all_stages_finish_and_a_second_launch_does_nothing(finished, capsys):
-  for name in TOY:
+  for name in STAGES:
     record = json.loads((finished / name / 'result.json').read_text())
     assert record['stage'] == name and record['result']['summary']
     assert not list((finished / name).glob('*.tmp*'))
@@ -135,74 +129,72 @@ def test_all_stages_finish_and_a_second_launch_does_nothing(finished, capsys):
   assert '<html' in page and len(page) > 10_000
   before = {p: p.stat().st_mtime_ns for p in finished.rglob('*') if p.is_file()}
   began = time.monotonic()
-  pipeline.run(load_config('nano'), finished)
+  assert list(pipeline.run(load_config(), finished)) == STAGES
   assert time.monotonic() - began < 3.0
-  assert capsys.readouterr().out.count('finished earlier') == len(TOY)
+  assert capsys.readouterr().out.count('finished earlier') == len(STAGES)
   after = {p: p.stat().st_mtime_ns for p in finished.rglob('*') if p.is_file()}
   changed = {p.name for p in after if before.get(p) != after[p]}
-  assert changed <= {'lock', '.lock'}
+  assert changed <= {'lock', '.lock', 'config.json'}
 
 
 @slow
-def test_swaps_are_on_train_only_and_of_the_seed(finished):
-  run = pipeline.Run(load_config('nano'), finished)
-  splits = {
-    name: preferences.read_rows(run, name)
-    for name in ('train', 'selection', 'test', 'ood', 'control')
+def test_swaps_are_on_train_only_and_splits_share_no_post(run):
+  world = worlds.of(run)
+  rows = {name: world.rows('preferences', name) for name in PAIRS}
+  flipped = {name: sum(r['flipped'] for r in rows[name]) for name in PAIRS}
+  assert flipped == dict.fromkeys(PAIRS, 0) | {'train': 24}  # a quarter of 96
+  assert all(row['chosen'] != row['rejected'] for row in rows['train'])
+  rows |= {
+    name: world.rows('world', name)
+    for name in ('prompts', 'eval_prompts', 'sft')
   }
-  flipped = {
-    name: np.array([row['flipped'] for row in rows])
-    for name, rows in splits.items()
-  }
-  assert flipped.pop('train').sum() == 24  # a quarter of 96
-  assert not any(mask.any() for mask in flipped.values())
-  assert all(row['chosen'] != row['rejected'] for row in splits['train'])
-
-
-@slow
-def test_splits_share_no_post(finished):
-  run = pipeline.Run(load_config('nano'), finished)
-  posts = {
-    name: {row['prompt'] for row in preferences.read_rows(run, name)}
-    for name in ('train', 'selection', 'test', 'ood', 'control')
-  }
-  for name in ('prompts', 'eval_prompts', 'sft'):
-    posts[name] = {row['prompt'] for row in world.read(run, name)}
+  posts = {name: {r['prompt'] for r in part} for name, part in rows.items()}
   for a, b in itertools.combinations(posts, 2):
     assert not posts[a] & posts[b], (a, b)
+  # Evaluation shows prompts as they read back from their tokens.
+  prompts = world.prompts('test', 6)
+  assert world.tokenizer.decode(prompts.ids, prompts.mask) == [
+    row['prompt'] for row in rows['eval_prompts']
+  ]
 
 
 @slow
-def test_policy_starts_at_the_sft_model(finished):
-  sft = checkpoint.load_params(finished / 'sft' / 'params_6')
-  stack = checkpoint.load_params(finished / 'policy' / 'params_0')
-  for p in range(3):
-    embedding = stack['backbone']['embed']['embedding'][p]
-    np.testing.assert_array_equal(
-      embedding, sft['backbone']['embed']['embedding']
-    )
-  values = np.load(finished / 'evaluate' / 'values.npz')
-  np.testing.assert_allclose(values['kl'][0], 0.0, atol=1e-4)
+def test_clean_labels_are_the_same_pairs_the_right_way_round(run, tmp_path):
+  config = load_config('nano:clean')
+  result = rerun(run.workdir, tmp_path, config, 'preferences')['preferences']
+  assert result['swapped'] == 0
+  clean = worlds.of(pipeline.Run(config, tmp_path))
+  for row, right in zip(
+    worlds.of(run).rows('preferences', 'train'),
+    clean.rows('preferences', 'train'),
+    strict=True,
+  ):
+    texts = right['chosen'], right['rejected']
+    assert (row['chosen'], row['rejected']) == texts[
+      :: -1 if row['flipped'] else 1
+    ]
 
 
 @slow
-def test_members_and_their_means_have_the_accuracies_of_each_alone(finished):
+def test_members_and_their_means_have_the_accuracies_of_each_alone(run):
   """The merge stage scores members in one program, prompts in common once."""
-  run = pipeline.Run(load_config('nano'), finished)
-  merged, shape = run.result('merge'), language.model_config(run)
+  merged, shape = run.result('merge'), base.model_config(run)
   stack, _ = reward.trained(run)
   order = merged['order']
+  score = jax.jit(
+    lambda params, ids, mask: reward_model.scores(params, shape, ids, mask)
+  )
 
   def check(params, batch, values):
     """Each is the accuracy, up to margins of rounding size."""
-    found = reward_model.scores(params, shape, batch['ids'], batch['mask'])
-    chosen, rejected = np.split(np.asarray(found), 2)
+    found = np.asarray(score(params, batch['ids'], batch['mask']))
+    chosen, rejected = np.split(found, 2)
     margins = chosen - rejected
     for value in values:
       assert (margins > 1e-5).mean() <= value <= (margins > -1e-5).mean()
 
   for name in ('test', 'ood'):
-    pairs = preferences.read(run, name)
+    pairs = worlds.of(run).pairs(name)
     batch = pairs.batch(np.arange(len(pairs)))
     table, warm = merged['table'][name], merged['by_size'][name]['warm']
     path = merged['interpolation'][name]['accuracy']
@@ -215,85 +207,114 @@ def test_members_and_their_means_have_the_accuracies_of_each_alone(finished):
 
 
 @slow
-def test_each_policy_is_judged_at_each_step_by_its_own_reward(finished):
+def test_each_policy_is_judged_at_each_step_by_its_own_reward(run):
   """Against one policy, one judge and one post at a time."""
-  config = load_config('nano')
-  run = pipeline.Run(config, finished)
-  values = np.load(finished / 'evaluate' / 'values.npz')
-  posts = [row['prompt'] for row in world.read(run, 'eval_prompts')]
-  prompts = language.encoded_prompts(
-    run, posts, config.policy.max_new_tokens, 'world split eval_prompts'
-  )
+  config, world = run.config, worlds.of(run)
+  values = dict(np.load(run.folder('evaluate') / 'values.npz'))
+  rows = run.result('evaluate')['rows']
+  prompts = world.prompts('test', config.policy.max_new_tokens)
+  posts = world.tokenizer.decode(prompts.ids, prompts.mask)
   names = config.policy.rewards
   judges = scorers.build(run, (*names, 'control'))
   steps = run.result('policy')['kept_steps']
-  shape = (len(steps), len(names), len(posts))
-  assert values['proxy'].shape == values['control'].shape == shape
-  assert len({values['proxy'][-1, p].tobytes() for p in range(len(names))}) > 1
-  for s, p in ((0, 0), (1, 1), (len(steps) - 1, len(names) - 1)):
-    stack = checkpoint.load_params(finished / 'policy' / f'params_{steps[s]}')
-    samples = language.sample_rows(
+  places = list(itertools.product(range(len(steps)), range(len(names))))
+  assert [(r['step'], r['method']) for r in rows] == [
+    (steps[s], names[p]) for s, p in places
+  ]
+  shape = (len(rows), len(posts))
+  assert all(x.shape == shape for x in values.values())
+  assert len({x.tobytes() for x in values['proxy'][-len(names) :]}) > 1
+  # The policies start at the last SFT checkpoint.
+  np.testing.assert_allclose(values['kl'][: len(names)], 0.0, atol=1e-4)
+  sft = checkpoint.load_params(run.folder('sft') / 'params')
+  start = checkpoint.load_params(run.folder('policy') / 'params_0')
+  for p in range(len(names)):
+    chex.assert_trees_all_equal(
+      members.member(start, p), jax.tree.map(lambda x: x[-1], sft)
+    )
+  for k in (0, len(names) + 1, len(rows) - 1):
+    s, p = places[k]
+    stack = checkpoint.load_params(run.folder('policy') / f'params_{steps[s]}')
+    samples = sampling.sample_rows(
       members.member(stack, p),
-      language.model_config(run),
-      language.sample_settings(run, config.policy.max_new_tokens),
+      base.model_config(run),
+      sampling.settings(world.tokenizer, config.policy.max_new_tokens),
       jax.random.key(run.key('evaluate')),
       prompts,
       config.policy.temperature,
     )
-    texts = language.responses_text(run, samples)
+    texts = sampling.responses_text(world.tokenizer, samples)
     gold = toy_world.gold_utilities(posts, texts)
-    np.testing.assert_array_equal(values['gold'][s, p], gold)
+    np.testing.assert_array_equal(values['gold'][k], gold)
+    np.testing.assert_array_equal(values['ended'][k], samples.ended)
     for i in (0, len(posts) - 1):
       row = (samples.ids[i : i + 1], samples.mask[i : i + 1])
       for key, name in (('proxy', names[p]), ('control', 'control')):
         np.testing.assert_allclose(
-          values[key][s, p, i], judges[name](*row)[0], atol=2e-5
+          values[key][k, i], judges[name](*row)[0], atol=2e-5
         )
 
 
 @slow
-def test_other_stages_leave_their_inputs_alone(finished, tmp_path):
+def test_win_rates_against_the_start(run):
+  """As they are, and at equal length: the intercept of a logistic fit."""
+  result = run.result('evaluate')
+  values = dict(np.load(run.folder('evaluate') / 'values.npz'))
+  assert result['win_rate_by'] == 'gold'
+  assert result['rows'][0]['win_rate'] == result['rows'][0]['win_rate_lc'] == 0.5
+  gold, length = values['gold'], values['length']
+  for k, row in enumerate(result['rows']):
+    won = (1 + np.sign(gold[k] - gold[0])) / 2
+    np.testing.assert_allclose(row['win_rate'], won.mean())
+    longer = length[k] - length[0]
+    if longer.std() > 0:
+      # At the optimum the (weakly ridged) fit has the mean of what was won.
+      a = scipy.special.logit(row['win_rate_lc'])
+      x = np.tanh(longer / longer.std())
+      slopes = np.linspace(-9, 9, 3_601)
+      p = scipy.special.expit(a + slopes[:, None] * x)
+      misfit = np.abs((p - won).mean(axis=1) + 1e-3 * a)
+      misfit += np.abs(((p - won) * x).mean(axis=1) + 1e-3 * slopes)
+      assert misfit.min() < 2e-3
+  matrix = result['win_rates']['gold']
+  rates = np.array(matrix['length_controlled'], float)
+  assert rates.shape == np.shape(matrix['win_rate'])
+  np.testing.assert_allclose(np.diag(rates), 0.5)
+
+
+@slow
+def test_stages_leave_their_inputs_alone(finished, tmp_path):
   """A stage run anew from the same inputs gives the same bits."""
-  config = load_config('nano')
-  folder = copy_until(finished, tmp_path, 'probe')
-  for stage in ('probe', 'reward', 'merge'):
-    pipeline.run(config, folder, stage=stage)
-  trees_equal(folder / 'reward' / 'params', finished / 'reward' / 'params')
+  rerun(finished, tmp_path, load_config(), 'probe', 'reward', 'merge')
+  trees_equal(tmp_path / 'reward' / 'params', finished / 'reward' / 'params')
   for name in ('warm', 'weighted', 'greedy'):
-    trees_equal(folder / 'merge' / name, finished / 'merge' / name)
+    trees_equal(tmp_path / 'merge' / name, finished / 'merge' / name)
 
 
 # ---------------------------------------------------------------------------
 # Interruption
 # ---------------------------------------------------------------------------
 
-LONG = ('--config.reward.steps=300', '--config.reward.checkpoint_every=20')
+LONG = {'reward.steps': 300, 'reward.checkpoint_every': 20}
 
 
-def warm(folder, *args):
-  """`warm --stage=reward` in a process of its own."""
-  command = [sys.executable, '-m', 'warm_jax.main']
-  command += ['--config=configs/nano.py', f'--workdir={folder}']
-  command += ['--stage=reward', '--config.runtime.progress=False', *LONG, *args]
-  return subprocess.Popen(
+@slow
+def test_killed_run_continues_to_the_same_bits(finished, tmp_path):
+  config = load_config(**LONG)
+  result = rerun(finished, tmp_path / 'a', config, 'reward')['reward']
+  killed = chains.copy_until(finished, tmp_path / 'b', STAGES, 'reward')
+  command = [sys.executable, '-m', 'warm_jax.main', '--config=configs/nano.py']
+  command += [f'--workdir={killed}', '--stage=reward']
+  command += ['--config.runtime.progress=False']
+  command += [f'--config.{name}={value}' for name, value in LONG.items()]
+  process = subprocess.Popen(
     command,
-    cwd=ROOT,
+    cwd=chains.ROOT,
     env=os.environ | {'JAX_DEFAULT_MATMUL_PRECISION': 'highest'},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
   )
-
-
-@slow
-def test_killed_run_continues_to_the_same_bits(finished, tmp_path):
-  undisturbed = copy_until(finished, tmp_path / 'a', 'reward')
-  killed = copy_until(finished, tmp_path / 'b', 'reward')
-  process = warm(undisturbed)
-  out, _ = process.communicate(timeout=300)
-  assert process.returncode == 0, out
-
-  process = warm(killed)
   metrics, deadline = killed / 'reward' / 'metrics.jsonl', time.time() + 300
   try:
     while process.poll() is None and time.time() < deadline:
@@ -307,19 +328,12 @@ def test_killed_run_continues_to_the_same_bits(finished, tmp_path):
   assert process.returncode == -signal.SIGKILL, out
   assert not (killed / 'reward' / 'result.json').exists()
   assert metrics.read_bytes().count(b'\n') < 300
-
-  process = warm(killed)
-  out, _ = process.communicate(timeout=300)
-  assert process.returncode == 0, out
-  trees_equal(killed / 'reward' / 'params', undisturbed / 'reward' / 'params')
+  again = pipeline.run(config, killed, stage='reward')['reward']
+  assert again == result
+  mine, other = killed / 'reward', tmp_path / 'a' / 'reward'
+  trees_equal(mine / 'params', other / 'params')
   for name in ('metrics.jsonl', 'metrics.csv'):
-    expected = (undisturbed / 'reward' / name).read_text()
-    assert (killed / 'reward' / name).read_text() == expected
-  results = [
-    json.loads((folder / 'reward' / 'result.json').read_text())['result']
-    for folder in (killed, undisturbed)
-  ]
-  assert results[0] == results[1]
+    assert (mine / name).read_text() == (other / name).read_text()
 
 
 # ---------------------------------------------------------------------------
@@ -329,10 +343,9 @@ def test_killed_run_continues_to_the_same_bits(finished, tmp_path):
 
 @slow
 def test_one_member(finished, tmp_path):
-  """Everything after `probe` with M = 1: the merge is the member."""
-  config = load_config('nano', **{'reward.members': 1})
-  results = rerun(finished, tmp_path, 'reward', config)
-  assert set(results) == set(TOY)
+  """The merge of one member is the member."""
+  config = load_config(**{'reward.members': 1})
+  results = rerun(finished, tmp_path, config, 'reward', 'merge', 'best_of_n')
   assert results['merge']['order'] == [0]
   member = checkpoint.load_params(tmp_path / 'reward' / 'params')
   merged = checkpoint.load_params(tmp_path / 'merge' / 'warm')
@@ -346,53 +359,21 @@ def test_one_member(finished, tmp_path):
 
 
 @slow
-def test_another_seed(finished, tmp_path):
-  """The whole chain; other data, other models."""
-  results = pipeline.run(load_config('nano', seed=1), tmp_path)
-  assert set(results) == set(TOY)
-  before = json.loads((finished / 'sft' / 'result.json').read_text())
-  assert results['sft']['loss'] != before['result']['loss']
-
-
-@slow
 def test_leave_one_out(finished, tmp_path):
   changes = {'policy.baseline': 'leave_one_out', 'policy.samples_per_prompt': 2}
-  results = rerun(finished, tmp_path, 'policy', load_config('nano', **changes))
+  results = rerun(finished, tmp_path, load_config(**changes), 'policy')
   assert results['policy']['kept_steps'] == [0, 2, 4]
   rows = (tmp_path / 'policy' / 'metrics.jsonl').read_text()
   assert 'value/loss' not in rows
 
 
 @slow
-def test_clean_labels(finished, tmp_path):
-  """The same pairs the right way round; nothing is reported about swaps."""
-  results = rerun(
-    finished, tmp_path, 'preferences', load_config('nano', 'clean')
-  )
-  assert set(results) == set(TOY)
-  assert results['preferences']['swapped'] == 0
-  assert set(results['merge']['table']) == {'train_clean', 'test', 'ood'}
-  noisy, clean = (
-    preferences.read_rows(pipeline.Run(load_config('nano'), folder), 'train')
-    for folder in (finished, tmp_path)
-  )
-  for row, right in zip(noisy, clean, strict=True):
-    texts = right['chosen'], right['rejected']
-    assert (row['chosen'], row['rejected']) == texts[
-      :: -1 if row['flipped'] else 1
-    ]
-
-
-@slow
-@pytest.mark.parametrize('max_length', [8, 30])
-def test_texts_longer_than_the_context(finished, tmp_path, max_length):
+def test_texts_longer_than_the_context(finished, tmp_path):
   """One line that names the source, and no half of a result."""
-  config = load_config('nano', **{'data.max_length': max_length})
+  config = load_config(**{'data.max_length': 8})
   with pytest.raises(errors.UserError) as error:
-    rerun(finished, tmp_path, 'pretrain', config)
+    rerun(finished, tmp_path, config, 'world', 'pretrain')
   text = str(error.value)
   assert '\n' not in text
-  assert 'world split' in text or 'posts of' in text
-  assert 'data.max_length' in text
-  made = [name for name in TOY if (tmp_path / name / 'result.json').exists()]
-  assert 'preferences' not in made
+  assert 'world split' in text and 'data.max_length' in text
+  assert not (tmp_path / 'pretrain' / 'result.json').exists()

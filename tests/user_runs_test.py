@@ -1,11 +1,10 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """A user's path: checkpoint and files in, folders out, scores from them."""
 
-import importlib.util
 import json
-import pathlib
 import random
 
+import chains
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,6 @@ from warm_jax.models import language_model
 from warm_jax.stages import judges
 from warm_jax.training import checkpoint
 
-ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.hf]
 GOOD, BAD = ('clear', 'true', 'short'), ('vague', 'false', 'endless')
 
@@ -44,18 +42,6 @@ def pairs(num, seed):
 def write(path, rows):
   path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
   return path
-
-
-def config_of(name, **changes):
-  spec = importlib.util.spec_from_file_location(
-    name, ROOT / 'configs' / f'{name}.py'
-  )
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config()
-  config.update_from_flattened_dict(changes)
-  config.runtime.progress = False
-  return config
 
 
 @pytest.fixture(scope='module')
@@ -102,7 +88,7 @@ def sizes(**more):
 @pytest.fixture(scope='module')
 def reward_run(files, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('reward') / 'run'
-  config = config_of(
+  config = chains.load_config(
     'reward',
     model=str(files / 'model'),
     **{
@@ -219,7 +205,7 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
   small = {
     k: v for k, v in sizes().items() if k.split('.')[0] in ('data', 'sft')
   }
-  config = config_of(
+  config = chains.load_config(
     'sft', model=str(files / 'model'), **{'data.train': str(responses)}, **small
   )
   pipeline.run(config, sft)
@@ -232,7 +218,7 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
   assert exported.apply_chat_template(turns, tokenize=False) == (
     f'{exported.bos_token}what is it\nclear{exported.eos_token}'
   )
-  config = config_of(
+  config = chains.load_config(
     'policy',
     model=str(sft / 'export' / 'sft_6'),
     reward_model=str(reward_run / 'export' / 'warm'),
@@ -257,6 +243,11 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
   results = pipeline.run(config, tmp_path / 'policy')
   rows = results['evaluate']['rows']
   assert [row['step'] for row in rows] == [0, 2, 4]
+  assert {'proxy', 'control', 'kl', 'length', 'ended'} <= set(rows[-1])
+  assert results['evaluate']['win_rate_by'] == 'control'
+  assert rows[0]['win_rate'] == rows[0]['win_rate_lc'] == 0.5
+  (example, *_) = results['evaluate']['samples']
+  assert [s['step'] for s in example['summaries']] == [0, 4]
   # The first policy is the anchor, on whose samples the reward is 0.
   assert rows[0]['kl'] == pytest.approx(0.0, abs=1e-5)
   kept = checkpoint.load_params(tmp_path / 'policy' / 'policy' / 'params_4')
@@ -274,7 +265,7 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
 def test_warp_run_exports_the_line_from_the_start_to_the_merge(
   reward_run, files, tmp_path
 ):
-  config = config_of(
+  config = chains.load_config(
     'warp_policy',
     model=str(files / 'model'),
     reward_model=str(reward_run / 'export' / 'warm'),

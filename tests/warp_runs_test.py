@@ -2,17 +2,15 @@
 """A whole run of WARP at nano size: finished, killed, continued, and told."""
 
 import csv
-import importlib.util
 import itertools
 import json
 import os
-import pathlib
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import chains
 import chex
 import jax
 import numpy as np
@@ -23,22 +21,23 @@ from warm_jax import merging, pipeline
 from warm_jax.stages import fronts
 from warm_jax.training import checkpoint
 
-ROOT = pathlib.Path(__file__).parents[1]
-STAGES = (
-  'world pretrain sft preferences control probe reward merge warp reinforce '
-  'fronts report'
-).split()
+EARLY = (
+  *('world', 'data', 'model', 'pretrain', 'sft', 'preferences', 'control'),
+  *('probe', 'reward', 'merge'),
+)
 slow = pytest.mark.slow
 
 
-def load_config(arg='nano', **changes):
-  path = ROOT / 'configs' / 'warp.py'
-  spec = importlib.util.spec_from_file_location('config_of_warp', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config(arg)
-  config.update_from_flattened_dict({'runtime.progress': False} | changes)
+def load_config(**changes):
+  """WARP at nano size, in the world and with the reward models of nano.py."""
+  config, nano = chains.load_config('warp:nano'), chains.load_config('nano')
+  for name in {'kind', *EARLY} & set(nano):
+    config[name] = nano[name]
+  config.update_from_flattened_dict(changes)
   return config.lock()
+
+
+STAGES = chains.names(load_config())
 
 
 # ---------------------------------------------------------------------------
@@ -48,15 +47,15 @@ def load_config(arg='nano', **changes):
 
 def test_nano_is_the_run_made_small():
   usual, nano = (
-    config_lib.flatten(config_lib.plain(load_config(arg)))
-    for arg in ('', 'nano')
+    config_lib.flatten(config_lib.plain(chains.load_config(name)))
+    for name in ('warp', 'warp:nano')
   )
   assert usual.keys() == nano.keys()
-  config_lib.validate(load_config('nano'))
+  config_lib.validate(chains.load_config('warp:nano'))
   for name in ('world.num_pretrain', 'model.width', 'pretrain.steps'):
     assert nano[name] < usual[name]
   with pytest.raises(ValueError, match="'nona'; known: nano"):
-    load_config('nona')
+    chains.load_config('warp:nona')
 
 
 def test_sets_hold_the_sft_policy_and_their_own():
@@ -114,7 +113,10 @@ def test_differences_are_paired_and_have_their_sign():
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """A finished nano run; tests copy from it and leave it alone."""
-  folder = tmp_path_factory.mktemp('warp') / 'run'
+  folder = tmp_path_factory.mktemp('warp')
+  chains.copy_until(
+    chains.finished(tmp_path_factory), folder, STAGES, 'warp'
+  )
   pipeline.run(load_config(), folder)
   return folder
 
@@ -174,6 +176,8 @@ def test_rows_hold_every_policy_once(finished):
     values['proxy'].mean(axis=1), [r['proxy'] for r in rows]
   )
   assert values['similarity'].shape == (len(rows), 12)
+  assert found['win_rate_by'] == 'gold' and rows[0]['win_rate'] == 0.5
+  assert {'ended', 'control', 'win_rate_lc'} <= set(rows[-1])
 
 
 @slow
@@ -202,7 +206,7 @@ def test_another_reward_another_merge_another_anchor(finished, tmp_path):
       'warp.iterations': 1,
     }
   )
-  copy_until(finished, tmp_path, 'warp')
+  chains.copy_until(finished, tmp_path, STAGES, 'warp')
   results = pipeline.run(config, tmp_path)
   assert results['fronts']['updates'] == 18
   assert (tmp_path / 'report' / 'index.html').exists()
@@ -212,30 +216,33 @@ def test_another_reward_another_merge_another_anchor(finished, tmp_path):
 # Interruption
 # ---------------------------------------------------------------------------
 
-LONG = ('--config.warp.steps=(40,30)', '--config.warp.checkpoint_every=7')
-
-
-def copy_until(source, folder, stage):
-  folder.mkdir(exist_ok=True)
-  shutil.copy(source / 'warm_jax.json', folder)
-  for name in STAGES[: STAGES.index(stage)]:
-    shutil.copytree(source / name, folder / name)
-  return folder
+LONG = {'warp.steps': (40, 30), 'warp.checkpoint_every': 7}
 
 
 def launch(folder):
   """`warm --stage=warp` in a process of its own."""
-  command = [sys.executable, '-m', 'warm_jax.main']
-  command += ['--config=configs/warp.py:nano', f'--workdir={folder}']
-  command += ['--stage=warp', '--config.runtime.progress=False', *LONG]
+  file = folder / 'config.py'
+  file.write_text(CONFIG.format(tests=str(chains.ROOT / 'tests'), changes=LONG))
+  command = [sys.executable, '-m', 'warm_jax.main', f'--config={file}']
+  command += [f'--workdir={folder}', '--stage=warp']
   return subprocess.Popen(
     command,
-    cwd=ROOT,
+    cwd=chains.ROOT,
     env=os.environ | {'JAX_DEFAULT_MATMUL_PRECISION': 'highest'},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
   )
+
+
+CONFIG = """
+import sys
+sys.path.insert(0, {tests!r})
+import warp_runs_test
+
+def get_config():
+  return warp_runs_test.load_config(**{changes})
+"""
 
 
 def stop_in(folder, iteration, number, rows):
@@ -259,11 +266,11 @@ def stop_in(folder, iteration, number, rows):
 def test_killed_in_each_iteration_it_goes_on_to_the_same_bits(
   finished, tmp_path
 ):
-  undisturbed = copy_until(finished, tmp_path / 'a', 'warp')
-  killed = copy_until(finished, tmp_path / 'b', 'warp')
-  process = launch(undisturbed)
-  out, _ = process.communicate(timeout=900)
-  assert process.returncode == 0, out
+  undisturbed, killed = (
+    chains.copy_until(finished, tmp_path / name, STAGES, 'warp')
+    for name in 'ab'
+  )
+  pipeline.run(load_config(**LONG), undisturbed, stage='warp')
 
   code, out = stop_in(killed, 1, signal.SIGKILL, 15)
   assert code == -signal.SIGKILL, out
@@ -275,10 +282,7 @@ def test_killed_in_each_iteration_it_goes_on_to_the_same_bits(
   assert 'Traceback' not in out
   assert (first / 'result.json').exists()
   assert not (killed / 'warp' / 'iteration_2' / 'result.json').exists()
-  process = launch(killed)
-  out, _ = process.communicate(timeout=900)
-  assert process.returncode == 0, out
-
+  pipeline.run(load_config(**LONG), killed, stage='warp')
   assert result(killed, 'warp') == result(undisturbed, 'warp')
   for iteration in ('iteration_1', 'iteration_2'):
     mine, other = (f / 'warp' / iteration for f in (killed, undisturbed))

@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from warm_jax import config as config_lib
-from warm_jax import distributed, errors, files, stages
+from warm_jax import distributed, errors, files, stages, worlds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,45 +112,10 @@ class Stage(NamedTuple):
   on_host: bool = False
 
 
-def _is_toy(run: Run) -> bool:
-  """Whether texts and pairs come from the embedded toy world."""
-  return bool(len(run.config.world))
+def _base(run: Run):
+  from warm_jax.worlds import base
 
-
-def _world(run: Run):
-  return (stages.world.run if _is_toy(run) else stages.user_data.world)(run)
-
-
-def _preferences(run: Run):
-  if _is_toy(run):
-    return stages.preferences.run(run)
-  return distributed.on_first(lambda: stages.user_data.preferences(run))
-
-
-def _policy(run: Run):
-  return (stages.policy if _is_toy(run) else stages.user_policy).train(run)
-
-
-def _warp(run: Run):
-  return (stages.warp if _is_toy(run) else stages.user_warp).train(run)
-
-
-def _evaluate(run: Run):
-  if _is_toy(run):
-    return stages.policy.evaluate(run)
-  by_warp = 'warp' in run.config
-  return (stages.user_warp if by_warp else stages.user_policy).evaluate(run)
-
-
-def _export(run: Run):
-  for section, function in (
-    ('policy', stages.export.policies),
-    ('warp', stages.export.warp_policies),
-    ('merge', stages.export.reward_models),
-  ):
-    if section in run.config:
-      return function(run)
-  return stages.export.language_models(run)
+  return base.inspect(run)
 
 
 def _row(name, function, needs='', also='', on_host=False) -> Stage:
@@ -160,22 +125,38 @@ def _row(name, function, needs='', also='', on_host=False) -> Stage:
 
 # In the order of a run. Modules of `stages` are imported when they are called.
 STAGES = (
-  _row('base', lambda r: stages.base.run(r), '', 'model', on_host=True),
-  _row('world', _world, 'base', 'data', on_host=True),
+  _row('base', _base, '', 'model', on_host=True),
+  _row(
+    'world',
+    lambda r: worlds.of(r).write_texts(),
+    'base',
+    'data',
+    on_host=True,
+  ),
   _row('pretrain', lambda r: stages.language.pretrain(r), 'world', 'model'),
-  _row('sft', lambda r: stages.language.supervised(r), 'world pretrain'),
-  _row('preferences', _preferences, 'sft'),
+  _row('sft', lambda r: stages.language.finetune(r), 'world pretrain'),
+  _row('preferences', lambda r: worlds.of(r).write_pairs(), 'sft'),
   _row('control', lambda r: stages.reward.control(r), 'preferences'),
   _row('probe', lambda r: stages.reward.probe(r), 'preferences'),
   _row('reward', lambda r: stages.reward.train(r), 'probe'),
   _row('merge', lambda r: stages.merge.run(r), 'reward'),
   _row('best_of_n', lambda r: stages.best_of_n.run(r), 'merge control'),
-  _row('policy', _policy, 'world merge', 'reward_model'),
-  _row('warp', _warp, 'world merge', 'reward_model'),
+  _row('policy', lambda r: stages.policy.train(r), 'world merge', 'reward_model'),
+  _row('warp', lambda r: stages.warp.train(r), 'world merge', 'reward_model'),
   _row('reinforce', lambda r: stages.warp.reinforce(r), 'merge', 'warp'),
-  _row('evaluate', _evaluate, 'policy warp control', 'control_model'),
+  _row(
+    'evaluate',
+    lambda r: stages.policy.evaluate(r),
+    'policy warp control',
+    'control_model',
+  ),
   _row('fronts', lambda r: stages.fronts.run(r), 'warp reinforce control'),
-  _row('export', _export, 'sft merge policy warp', on_host=True),
+  _row(
+    'export',
+    lambda r: stages.export.run(r),
+    'sft merge policy warp',
+    on_host=True,
+  ),
   _row(
     'report',
     lambda r: stages.report.run(r),

@@ -1,7 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Sampling responses with a key/value cache, one compiled program a shape."""
+"""Samples responses with a key/value cache; measures their KL to an anchor."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -10,11 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, sharding
+from warm_jax import errors, losses, scoring, sharding
+from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import kv_cache, language_model, reward_model
 
 PyTree = Any
+# Width of the shortest prompts that get a compiled program of their own.
+MIN_BUCKET = 64
 
 
 @jax.tree_util.register_dataclass
@@ -261,3 +265,168 @@ def _compact(prompt_ids, prompt_mask, carry, pad_id) -> Samples:
     ),
     ended=carry['ended'],
   )
+
+
+# ---------------------------------------------------------------------------
+# Many prompts
+# ---------------------------------------------------------------------------
+
+
+def settings(tokenizer, max_new_tokens: int) -> tuple:
+  """Static settings of `sample_rows`, hashable."""
+  return (
+    ('max_new_tokens', max_new_tokens),
+    ('eos_id', tokenizer.eos_id),
+    ('pad_id', tokenizer.pad_id),
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('shape', 'settings'))
+def _sample(params, shape, settings, rng, ids, mask, rows, temperature):
+  return sample(
+    params,
+    shape,
+    rng,
+    ids,
+    mask,
+    temperature=temperature,
+    rows=rows,
+    **dict(settings),
+  )
+
+
+def sample_rows(
+  params: PyTree,
+  shape: config_lib.ModelConfig,
+  settings: tuple,
+  rng: jax.Array,
+  prompts: encoding.Sequences,
+  temperature: float,
+  batch_size: int = 256,
+) -> Samples:
+  """Draws one sample for each prompt, with few compiled programs.
+
+  Prompts of similar length are batched together and padded to P, P / 2, P / 4,
+  ... positions, whichever is the first that holds them. The sample of a prompt
+  depends on its number, and on neither batch nor padding.
+
+  Args:
+    params: LM params of one model.
+    shape: its ModelConfig.
+    settings: from `settings`.
+    rng: key, the same for all batches.
+    prompts: N prompts of up to P tokens.
+    temperature: of the sampling.
+    batch_size: rows at a time; the last batch is filled up.
+
+  Returns:
+    Samples with N rows, on the host.
+  """
+  all_ids, all_mask = prompts.ids, prompts.mask
+  lengths = all_mask.sum(axis=1)
+  order = np.argsort(lengths, kind='stable')
+  pad_id, parts = dict(settings)['pad_id'], []
+  batch_size = sharding.whole_rows(batch_size)
+  for places in loader.eval_batches(len(prompts), batch_size):
+    rows = order[places]
+    width = all_mask.shape[1]
+    # A program more is worth its compilation for long prompts only.
+    while lengths[rows].max() <= width // 2 and width >= 2 * MIN_BUCKET:
+      width //= 2
+    part = (all_ids[rows, :width], all_mask[rows, :width])
+    ids, mask, numbers = sharding.put_rows((*part, rows.astype(np.int32)))
+    samples = _sample(
+      params, shape, settings, rng, ids, mask, numbers, temperature
+    )
+    parts.append(
+      _widened(sharding.to_host(samples), all_mask.shape[1] - width, pad_id)
+    )
+  back = np.argsort(order)
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)
+
+
+def _widened(samples, more: int, pad_id: int) -> Samples:
+  """The same samples with `more` positions of padding at the end."""
+
+  def padded(x, value):
+    return np.pad(x, ((0, 0), (0, more)), constant_values=value)
+
+  return dataclasses.replace(
+    samples,
+    ids=padded(samples.ids, pad_id),
+    mask=padded(samples.mask, False),
+    logps=padded(samples.logps, 0.0),
+  )
+
+
+def responses_text(tokenizer, samples: Samples) -> list[str]:
+  """Decodes the responses of samples, without special tokens."""
+  mask = response_mask(samples.mask, samples.response_start)
+  return tokenizer.decode(samples.ids, np.asarray(mask))
+
+
+# ---------------------------------------------------------------------------
+# KL along samples
+# ---------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames=('shape', 'length'))
+def _logps(params, shape, ids, mask, start, length, temperature):
+  return language_model.response_logps_and_entropy(
+    params, shape, ids, mask, start, length, temperature=temperature
+  )[0]
+
+
+@functools.partial(jax.jit, static_argnames='shape')
+def _kl_of_steps(params, anchor, shape, ids, mask, response, temperature):
+  def logits(params):
+    hidden = language_model.hidden_states(params, shape, ids, mask)
+    return language_model.logits(params, shape, hidden) / temperature
+
+  # The logits that drew token t stand one position earlier.
+  drawn = jnp.pad(response[:, 1:], ((0, 0), (0, 1)))
+  return losses.kl_of_steps(logits(params), logits(anchor), drawn)
+
+
+def kl_of_steps(params, anchor, shape, samples, temperature) -> np.ndarray:
+  """KL of a policy to the anchor along its own samples, [N] nats a sequence.
+
+  The exact KL of every step (`losses.kl_of_steps`): its mean is that of
+  `sequence_kl`, with less noise, at the price of all logits of both models.
+  """
+  response = np.asarray(response_mask(samples.mask, samples.response_start))
+  parts = []
+  for rows in loader.eval_batches(len(response), sharding.whole_rows(256)):
+    part = (samples.ids[rows], samples.mask[rows], response[rows])
+    part = sharding.put_rows(part)
+    parts.append(
+      sharding.to_host(_kl_of_steps(params, anchor, shape, *part, temperature))
+    )
+  return np.concatenate(parts)[: len(response)].astype(np.float64)
+
+
+def sequence_kl(
+  anchor, shape, samples, temperature, max_new_tokens: int | None = None
+) -> np.ndarray:
+  """Log-ratio of each response to the anchor, [N] nats (the k1 estimator).
+
+  sum_t log pi(a_t | x_t) - log pi_anchor(a_t | x_t), both at the temperature
+  of the sampling. max_new_tokens bounds the responses; None: the longest one
+  does, and each length is compiled once.
+  """
+  lengths = samples.mask.sum(axis=1) - samples.response_start
+  most = int(lengths.max()) if max_new_tokens is None else max_new_tokens
+  columns = (samples.ids, samples.mask, samples.response_start)
+  at_once = scoring.rows_at_once(256, samples.ids.shape[1])
+  parts = []
+  for rows in loader.eval_batches(len(lengths), at_once):
+    part = sharding.put_rows(tuple(np.asarray(x)[rows] for x in columns))
+    parts.append(
+      sharding.to_host(_logps(anchor, shape, *part, most, temperature))
+    )
+  anchor_logps = np.concatenate(parts)[: len(lengths)]
+  at = samples.response_start[:, None] + np.arange(most)
+  at = np.minimum(at, samples.ids.shape[1] - 1)
+  logps = np.take_along_axis(np.asarray(samples.logps), at, axis=1)
+  ratio = logps - anchor_logps
+  return np.where(np.arange(most) < lengths[:, None], ratio, 0.0).sum(axis=1)

@@ -14,9 +14,8 @@ import numpy as np
 
 from experiments.mechanism import theory
 from experiments.pool import arms, evidence, scores
-from warm_jax import errors, members, merging
+from warm_jax import errors, members, merging, worlds
 from warm_jax.data import encoding, loader, toy_world
-from warm_jax.stages import world
 
 # Words of the vocabulary that no summary has.
 CUES = (
@@ -333,7 +332,7 @@ def cues(rows: evidence.Rows, base: arms.Base, config) -> None:
   # Words differ in what they meant before: each seed deals them out anew.
   order = loader.order_seed(config.seed, 'mechanism', 'words')
   words = np.random.default_rng(order).permutation(CUES)[: len(settings.cues)]
-  encoded = world.tokenizer(base.run).encode(words.tolist())
+  encoded = worlds.of(base.run).tokenizer.encode(words.tolist())
   ids = np.array([one for (one,) in encoded])
   plan = plan_cues(
     len(pairs),

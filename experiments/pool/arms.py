@@ -22,13 +22,14 @@ import ml_collections
 import numpy as np
 
 from experiments.pool import settings as settings_lib
-from warm_jax import members, pipeline
+from warm_jax import members, pipeline, worlds
 from warm_jax.data import encoding, formats, loader
 from warm_jax.models import reward_model
-from warm_jax.stages import language, preferences
+from warm_jax.stages import language
 from warm_jax.stages import reward as reward_stage
 from warm_jax.training import checkpoint, reward
 from warm_jax.training import state as state_lib
+from warm_jax.worlds import base as base_lib
 
 BASE_STAGES = ('world', 'pretrain', 'sft', 'preferences')
 PyTree = Any
@@ -78,7 +79,7 @@ class Base:
   @property
   def shape(self):
     """ModelConfig of every model of this seed."""
-    return language.model_config(self.run)
+    return base_lib.model_config(self.run)
 
   @functools.cached_property
   def starts(self) -> PyTree:
@@ -88,7 +89,7 @@ class Base:
   @functools.cache  # noqa: B019 (lives as long as the process)
   def pairs(self, split: str) -> encoding.Preferences:
     """Pairs of a split with clean labels: train, selection, test or ood."""
-    return preferences.read(self.run, split)
+    return worlds.of(self.run).pairs(split)
 
   def training_pairs(self, swapped: float) -> encoding.Preferences:
     """Training pairs, a share of the labels swapped.

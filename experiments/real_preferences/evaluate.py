@@ -15,11 +15,12 @@ import numpy as np
 from experiments.pool import evidence, scores
 from experiments.real_preferences import floors, stages
 from experiments.real_preferences import texts as texts_lib
-from warm_jax import members, merging, rewards
+from warm_jax import members, merging, rewards, worlds
 from warm_jax.data import formats
 from warm_jax.evaluation import accuracy, intervals
-from warm_jax.stages import language, preferences
+from warm_jax.stages import language
 from warm_jax.training import checkpoint
+from warm_jax.worlds import base
 
 DIFFERENCES = (
   ('WARM', 'ENS'),
@@ -35,9 +36,9 @@ SPLITS = ('train', 'selection', 'test', 'ood')
 
 def run(run) -> dict:
   """Scores and compares; returns cells of tables with their intervals."""
-  config, shape = run.config.evaluate, language.model_config(run)
-  rows = {split: preferences.read_rows(run, split) for split in SPLITS}
-  encoded = {split: preferences.read(run, split) for split in SPLITS}
+  config, shape = run.config.evaluate, base.model_config(run)
+  rows = {split: worlds.of(run).rows('preferences', split) for split in SPLITS}
+  encoded = {split: worlds.of(run).pairs(split) for split in SPLITS}
   # The stage kept pairs that fit, so text rows and encoded rows correspond.
   sets, texts = _sets(encoded, rows, config.num_train_pairs)
   stack = jax.tree.map(

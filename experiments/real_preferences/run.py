@@ -186,7 +186,7 @@ def table(body: str, trunk: pathlib.Path | None):
     return functools.partial(inherit, trunk=trunk, name=name)
 
   package = 'warm_jax.stages'
-  base = ('base', function('base', f'{package}.base', 'run'))
+  base = ('base', function('inspect', 'warm_jax.worlds.base'))
   rows = [
     (*base, ('base', 'model', 'data')),
     ('world', early('world'), ('world', 'model', 'data')),

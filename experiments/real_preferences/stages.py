@@ -14,11 +14,9 @@ from warm_jax import members
 from warm_jax.data import encoding, formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import language_model
-from warm_jax.stages import base, language
-from warm_jax.stages import preferences as preferences_lib
-from warm_jax.stages import world as world_lib
 from warm_jax.training import checkpoint
 from warm_jax.training import sft as sft_lib
+from warm_jax.worlds import base, toy
 
 PAIRS = 'wmt19_preferences/train.jsonl.gz'
 NUM_WORDS = 12  # of a document that is to be summed up
@@ -32,13 +30,13 @@ def world(run) -> dict:
   folder, seed = pathlib.Path(run.config.world.folder), run.config.seed
   pairs = texts.read(folder / PAIRS)
   pool = texts.sentences(folder) + sorted({p['prompt'] for p in pairs})
-  if not isinstance(run.config.model, str):
+  if 'base' not in run.config:
     tokenizer_lib.train_bpe_tokenizer(
       [text for row in pairs for text in row.values()] + pool[::3],
       run.config.data.vocab_size,
       run.folder('world') / 'tokenizer',
     )
-  end = world_lib.tokenizer(run).hf.eos_token
+  end = base.tokenizer(run).hf.eos_token
   rows = {
     'copies': texts.copies(pool, run.config.world.num_copies, seed),
     'remarks': texts.agreements(
@@ -46,7 +44,7 @@ def world(run) -> dict:
     ),
   }
   rows['sft'] = texts.summaries(folder, NUM_WORDS)
-  sources.write_tfds(rows, world_lib.NAME, run.folder('world'))
+  sources.write_tfds(rows, toy.SETS['world'], run.folder('world'))
   counts = {split: len(part) for split, part in rows.items()}
   return {
     'rows': counts,
@@ -81,14 +79,14 @@ def preferences(run) -> dict:
   for split, part in rows.items():
     random.Random(f'{seed}/{split} pairs').shuffle(part)
     fits = encoding.encode_preferences(
-      world_lib.tokenizer(run), part, config.max_length, split
+      base.tokenizer(run), part, config.max_length, split
     ).rows
     kept[split], too_long[split] = len(fits), len(part) - len(fits)
     part = [part[row] for row in fits]
     swapped = config.swapped if split == 'train' else 0.0
     flips = formats.flip_mask(len(part), swapped, seed=run.key('swaps'))
     rows[split] = formats.swap_labels(part, flips)
-  sources.write_tfds(rows, preferences_lib.NAME, run.folder('preferences'))
+  sources.write_tfds(rows, toy.SETS['preferences'], run.folder('preferences'))
   swapped = sum(row['flipped'] for row in rows['train'])
   return {
     'rows': kept,
@@ -110,11 +108,11 @@ def _framed(row: dict) -> dict:
 
 def copies(run) -> dict:
   """Teaches the checkpoint, or a random model, to copy."""
-  if isinstance(run.config.model, str):
+  if 'base' in run.config:
     start = base.language_params(run)
   else:
     rng = jax.random.key(run.config.seed)
-    start = language_model.init_params(rng, language.model_config(run))
+    start = language_model.init_params(rng, base.model_config(run))
   return _train(run, 'copies', start)
 
 
@@ -136,14 +134,14 @@ def _last(run, stage: str):
 def _train(run, split: str, start) -> dict:
   config = run.config[split]
   rows = encoding.encode_responses(
-    world_lib.tokenizer(run),
-    world_lib.read(run, split),
+    base.tokenizer(run),
+    toy.World(run).rows('world', split),
     config.max_length,
     f'world split {split}',
   )
   kept, result = sft_lib.train(
     jax.tree.map(jax.numpy.asarray, start),
-    language.model_config(run),
+    base.model_config(run),
     rows,
     config,
     folder=run.folder(split),

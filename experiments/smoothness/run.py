@@ -17,10 +17,9 @@ import numpy as np
 
 from experiments.pool import arms, evidence, launch, scores, settings
 from experiments.smoothness import edits
-from warm_jax import errors, members
+from warm_jax import errors, members, worlds
 from warm_jax.data import encoding
 from warm_jax.models import reward_model
-from warm_jax.stages import preferences, world
 
 SETS = {s: evidence.SETS[s] for s in ('test', 'ood')}
 LEVELS = ('0.25', '0.00')
@@ -156,7 +155,7 @@ def _set(rows, key, arm, config, split: str, models: Models, stack) -> None:
   """All cells of one set of pairs."""
   pairs = arm.base.pairs(split)
   pairs = pairs.select(np.arange(min(config.num_pairs, len(pairs))))
-  texts = preferences.read_rows(arm.base.run, split)
+  texts = worlds.of(arm.base.run).rows('preferences', split)
   texts = [texts[i] for i in pairs.rows]
   posts = [row['prompt'] for row in texts]
   summaries = [[row[side] for row in texts] for side in ('chosen', 'rejected')]
@@ -165,7 +164,7 @@ def _set(rows, key, arm, config, split: str, models: Models, stack) -> None:
     sides = []
     for p, s in zip(of_posts, of_summaries):
       tokens, fits, _ = encoding.encode(
-        world.tokenizer(arm.base.run), p, s, pairs.chosen.length
+        worlds.of(arm.base.run).tokenizer, p, s, pairs.chosen.length
       )
       assert fits.all()  # no edit makes a text longer
       sides.append(tokens.padded_to(pairs.chosen.length))

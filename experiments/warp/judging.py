@@ -17,7 +17,6 @@ import numpy as np
 
 from experiments.warp import runs
 from warm_jax import members, merging, pipeline
-from warm_jax.stages import panel
 
 PyTree = Any
 PAIRS = ((0, 1), (2, 3))
@@ -63,8 +62,8 @@ def _measured(seed: runs.Seed, sets, parts) -> dict[str, Any]:
 
 def point(seed: runs.Seed, params: PyTree) -> dict[str, float]:
   """What the panel says of one policy."""
-  values, _ = panel.judge(seed.panel, params)
-  return {name: float(value.mean()) for name, value in values.items()}
+  judged = seed.panel.evaluate([({}, lambda: params, 'warm')], exact_kl=True)
+  return {name: float(value.mean()) for name, value in judged.values.items()}
 
 
 def line(
@@ -104,7 +103,7 @@ def judge_anchors(seed: runs.Seed, run) -> dict:
     }
 
   return {
-    'sft': point(seed, seed.panel.sft),
+    'sft': point(seed, seed.panel.start),
     'live': paths('params', every(steps, 1)),
     'ema': paths('ema', every(steps, seed.config.anchors.ema_every)),
   }
@@ -135,7 +134,7 @@ def judge_lambdas(seed: runs.Seed, run) -> dict:
     SLERP on whole weights, at the last step; task, whole: {steps: {layer:
     norms, cosines}} of task vectors and of weights.
   """
-  wanted, sft = seed.config.merging, seed.panel.sft
+  wanted, sft = seed.config.merging, seed.panel.start
   group = seed.config.iterations.group
   nothing = jax.tree.map(jnp.zeros_like, sft)
   out: dict[str, Any] = {k: {} for k in ('slerp', 'lerp', 'weights')}
@@ -180,7 +179,7 @@ def judge_fronts(seed: runs.Seed, run) -> dict:
     the first pair; beyond: {'slerp' | 'lerp' | 'single': {eta: point}};
     orders: [point] of SLERP of all M in other orders.
   """
-  config, wanted, sft = seed.config, seed.config.merging, seed.panel.sft
+  config, wanted, sft = seed.config, seed.config.merging, seed.panel.start
   group = config.iterations.group
   last = runs.first_iteration(seed, wanted.lengths[-1])
 
@@ -233,7 +232,7 @@ def judge_iterations(seed: runs.Seed, run) -> dict:
   One entry an iteration: the trajectories of its policies, and the lines from
   SFT, and from its own init, to its merged policy.
   """
-  config, sft = seed.config, seed.panel.sft
+  config, sft = seed.config, seed.panel.start
   out: dict[str, Any] = {'paths': [], 'to_sft': [], 'to_init': []}
   for record in run.result('warp')['iterations']:
     folder = ('warp', f'iteration_{record["number"]}')
@@ -278,7 +277,7 @@ def judge_matched_lines(seed: runs.Seed, run) -> dict:
   ends = members.unstack(seed.params('matched', f'params_{last}'))
   etas = seed.config.merging.etas
   return {
-    f'sft_{beta:g}': line(seed, seed.panel.sft, end, etas)
+    f'sft_{beta:g}': line(seed, seed.panel.start, end, etas)
     for beta, end in zip(seed.config.iterations.matched_betas, ends)
   }
 
@@ -289,7 +288,7 @@ def judge_fixed(seed: runs.Seed, run) -> dict:
   return {
     name: line(
       seed,
-      seed.panel.sft,
+      seed.panel.start,
       seed.params('fixed', name, f'iteration_{last}', 'merged'),
       seed.config.merging.etas,
     )

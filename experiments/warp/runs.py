@@ -17,8 +17,9 @@ import ml_collections
 from experiments.pool import arms
 from warm_jax import members, pipeline
 from warm_jax.data import encoding, loader
-from warm_jax.stages import language, panel, world
+from warm_jax.stages import evaluator
 from warm_jax.training import anchor, checkpoint, policy, warp
+from warm_jax.worlds import base, toy
 
 PyTree = Any
 BASE_STAGES = (
@@ -49,11 +50,11 @@ class Seed:
   name: str = 'runs'
 
   @functools.cached_property
-  def panel(self) -> panel.Panel:
+  def panel(self) -> evaluator.Evaluator:
     """The judges; the proxy is the merged reward model."""
-    return panel.assemble(
+    return evaluator.Evaluator(
       self.base,
-      'warm',
+      ('warm',),
       max_new_tokens=self.config.rl.max_new_tokens,
       temperature=self.config.rl.temperature,
       **self.config.judged.to_dict(),
@@ -62,12 +63,7 @@ class Seed:
   @functools.cached_property
   def prompts(self) -> encoding.Sequences:
     """Posts that policies are trained on."""
-    return language.encoded_prompts(
-      self.base,
-      [row['prompt'] for row in world.read(self.base, 'prompts')],
-      self.config.rl.max_new_tokens,
-      'world split prompts',
-    )
+    return toy.World(self.base).prompts('train', self.config.rl.max_new_tokens)
 
   @property
   def folder(self) -> pathlib.Path:
@@ -113,11 +109,11 @@ def anchor_specs(config) -> dict[str, tuple[str, float, float]]:
 
 def _train(seed: Seed, name: str, steps: int, *, rng: int, **how) -> dict:
   kept, result = policy.train(
-    seed.panel.sft,
-    [seed.panel.proxy],
-    language.model_config(seed.base),
+    seed.panel.start,
+    [seed.panel.scorers['warm']],
+    base.model_config(seed.base),
     seed.prompts,
-    world.tokenizer(seed.base),
+    base.tokenizer(seed.base),
     ml_collections.ConfigDict(seed.config.rl.to_dict() | {'steps': steps}),
     folder=seed.folder / name,
     seed=rng,
@@ -136,7 +132,7 @@ def train_anchors(seed: Seed, run) -> dict:
     seed.config.anchors.steps,
     rng=arms.order_seed(seed.config, 'policies'),
     anchors=anchor.make(
-      seed.panel.sft, len(kinds), kl_coef=betas, kind=kinds, mu=mus
+      seed.panel.start, len(kinds), kl_coef=betas, kind=kinds, mu=mus
     ),
   )
 
@@ -166,11 +162,11 @@ def train_warp(
     }
   )
   records = warp.train(
-    seed.panel.sft,
-    seed.panel.proxy,
-    language.model_config(seed.base),
+    seed.panel.start,
+    seed.panel.scorers['warm'],
+    base.model_config(seed.base),
     seed.prompts,
-    world.tokenizer(seed.base),
+    base.tokenizer(seed.base),
     settings,
     folder=seed.folder / name,
     seed=arms.order_seed(config, 'policies'),
@@ -190,7 +186,7 @@ def train_more(seed: Seed, run) -> dict:
       arms.order_seed(seed.config, 'policies'), 'iteration', 1
     ),
     anchors=anchor.make(
-      seed.panel.sft,
+      seed.panel.start,
       len(orders),
       kl_coef=seed.config.beta,
       kind='ema',
@@ -209,7 +205,7 @@ def train_matched(seed: Seed, run) -> dict:
     2 * sum(wanted.steps),
     rng=arms.order_seed(seed.config, 'policies'),
     anchors=anchor.make(
-      seed.panel.sft, len(wanted.matched_betas), kl_coef=wanted.matched_betas
+      seed.panel.start, len(wanted.matched_betas), kl_coef=wanted.matched_betas
     ),
   )
 

@@ -12,8 +12,8 @@ import pytest
 from experiments.pool import arms, evidence
 from experiments.warp import judging, quantities, run, runs
 from warm_jax.data import loader
-from warm_jax.stages import language, world
 from warm_jax.training import checkpoint, policy
+from warm_jax.worlds import base
 
 _SPEC = importlib.util.spec_from_file_location(
   'warp_fakes', pathlib.Path(__file__).with_name('warp_fakes.py')
@@ -211,12 +211,12 @@ def test_more_members_differ_from_the_first_two_by_their_orders_alone(
   seed = types.SimpleNamespace(
     config=config,
     folder=tmp_path,
-    panel=types.SimpleNamespace(sft=sft, proxy='proxy'),
+    panel=types.SimpleNamespace(start=sft, scorers={'warm': 'proxy'}),
     prompts='prompts',
     base=None,
   )
-  monkeypatch.setattr(language, 'model_config', lambda run: 'shape')
-  monkeypatch.setattr(world, 'tokenizer', lambda run: 'tokenizer')
+  monkeypatch.setattr(base, 'model_config', lambda run: 'shape')
+  monkeypatch.setattr(base, 'tokenizer', lambda run: 'tokenizer')
   calls = []
 
   class Enough(Exception):

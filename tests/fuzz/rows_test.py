@@ -13,10 +13,8 @@ import json
 import math
 import operator
 import pathlib
-import types
 
 import jax
-import ml_collections
 import pytest
 
 from warm_jax import errors
@@ -26,7 +24,7 @@ from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import writing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.stages import user_files
+from warm_jax.worlds import files
 
 pytestmark = [pytest.mark.slow, pytest.mark.hf]
 
@@ -69,16 +67,10 @@ def write(path, lines) -> None:
   path.write_bytes(gzip.compress(data, 1) if path.suffix == '.gz' else data)
 
 
-def a_run(folder, source, max_rejected=1.0):
-  """What `split_pairs` needs of a run; the other splits are good files."""
-  rows = [mutations.good_row(RNG, i).value for i in range(3)]
-  good = folder / 'good.jsonl'
-  good.write_text('\n'.join(map(json.dumps, rows)))
-  names = dict.fromkeys(('selection', 'test', 'ood'), str(good))
-  data = {'train': str(source), 'max_pairs': 0, 'swapped': 0.0} | names
-  config = ml_collections.ConfigDict({'data': data, 'seed': 1})
+def scan(folder, source, max_rejected=1.0):
+  """The usable pairs of a file, and the others."""
   rejected = sources.Rejects(folder / 'rejected.jsonl', max_rejected)
-  return types.SimpleNamespace(config=config, key=len), rejected
+  return files.scan(CHAT, rejected, 'pairs', str(source)), rejected
 
 
 class _First:
@@ -126,10 +118,9 @@ def test_large_rows(fuzz, tokenizer):
 
 def read(fuzz, path, lines):
   """{line number: pairs kept} and {line number: reason}."""
-  run, rejected = a_run(fuzz.folder, path)
-  splits = user_files.split_pairs(run, CHAT, rejected)
+  split, rejected = scan(fuzz.folder, path)
   kept = collections.defaultdict(list)
-  for row in user_files.pairs(splits['train'], CHAT):
+  for row in files.read(split, CHAT):
     kept[row['row']].append((row['prompt'], row['chosen'], row['rejected']))
   refused = {
     number: reason
@@ -178,9 +169,8 @@ def texts(value) -> list[str]:
 
 def check_stored(fuzz, tokenizer, path, kept):
   """On disk there is what was kept, token for token."""
-  run, rejected = a_run(fuzz.folder, path)
-  split = user_files.split_pairs(run, CHAT, rejected)['train']
-  rows = user_files.pairs(split, CHAT)
+  split, _ = scan(fuzz.folder, path)
+  rows = files.read(split, CHAT)
   folder = fuzz.folder / 'pairs'
   counts = encoding.write_preferences(folder, rows, tokenizer, 3_000, 'rows')
   assert counts['rows'] + counts['too_long'] == sum(map(len, kept.values()))
@@ -216,10 +206,9 @@ def check_limit(fuzz, path, count, num_refused):
   source = fuzz.folder / 'rejected.jsonl'
   for more, stops in ((-0.5, True), (0.5, False)):
     source.unlink(missing_ok=True)
-    run, rejected = a_run(fuzz.folder, path, (num_refused + more) / count)
     told = f'{num_refused} of {count} rows cannot be used'
     with refusal(told) if stops else contextlib.nullcontext():
-      user_files.split_pairs(run, CHAT, rejected)
+      scan(fuzz.folder, path, (num_refused + more) / count)
     if stops:
       assert len(source.read_text().splitlines()) == num_refused
 

@@ -13,9 +13,10 @@ from warm_jax import errors, pipeline
 from warm_jax.config import section
 from warm_jax.models import config as config_lib
 from warm_jax.report import tables
-from warm_jax.stages import export, language, scorers
+from warm_jax.stages import export, scorers
 from warm_jax.stages import reward as stage
 from warm_jax.training import checkpoint
+from warm_jax.worlds import base
 
 SHAPE = config_lib.ModelConfig(
   vocab_size=9, width=2, num_layers=1, num_heads=1, mlp_width=2, max_length=4
@@ -52,7 +53,7 @@ TRAINED = {
 @pytest.fixture
 def run(tmp_path, monkeypatch):
   """A finished run of three members, of which the middle one is gone."""
-  monkeypatch.setattr(language, 'model_config', lambda run, shape=None: SHAPE)
+  monkeypatch.setattr(base, 'model_config', lambda run, shape=None: SHAPE)
   config = ml_collections.ConfigDict({'runtime': section('runtime')})
   config.reward = section('reward', members=3, steps=1)
   run = pipeline.Run(config, pathlib.Path(tmp_path))

@@ -1,13 +1,11 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stage `best_of_n`: one set of samples, chosen from by every scorer."""
 
-import jax
 import numpy as np
 
-from warm_jax import distributed, members, sampling
-from warm_jax.data import toy_world
+from warm_jax import distributed, sampling
 from warm_jax.evaluation import best_of_n, intervals
-from warm_jax.stages import language, reward, scorers, world
+from warm_jax.stages import evaluator, reward
 from warm_jax.training import checkpoint
 
 
@@ -19,25 +17,30 @@ def run(run) -> dict:
   KL(n) = log n - (n - 1) / n.
   """
   config, folder = run.config.best_of_n, run.folder('best_of_n')
-  posts = [row['prompt'] for row in world.read(run, 'eval_prompts')]
-  posts = posts[: config.num_prompts]
-  samples = _samples(run, posts)
-  shape = (len(posts), config.num_samples)
-
-  texts = language.responses_text(run, samples)
-  repeated = [post for post in posts for _ in range(config.num_samples)]
+  panel = evaluator.Evaluator(
+    run,
+    config.scorers,
+    max_new_tokens=config.max_new_tokens,
+    temperature=config.temperature,
+    num_prompts=config.num_prompts,
+    num_samples=config.num_samples,
+  )
+  path = folder / 'samples'
+  if not path.exists():
+    samples = panel.sample(panel.start, run.key('best_of_n'))
+    checkpoint.save_params(path, vars(samples))
+  samples = sampling.Samples(**checkpoint.load_params(path))
+  scores = {name: panel.score(name, [samples]) for name in panel.scorers}
+  _, judged = panel.read(samples)
   judged = {
-    'gold': toy_world.gold_utilities(repeated, texts).reshape(shape),
-    'length': np.array(
-      [toy_world.count_words(t) for t in texts], float
-    ).reshape(shape),
+    'gold': judged['gold'],
+    'length': judged['length'].astype(float),
+    'control': scores.pop('control'),
   }
-  names = (*config.scorers, 'control')
-  scores = {
-    name: scorers.score(scorer, samples.ids, samples.mask).reshape(shape)
-    for name, scorer in scorers.build(run, names).items()
-  }
-  judged['control'] = scores.pop('control')
+  judged, scores = (
+    {key: x.reshape(len(panel.prompts), -1) for key, x in columns.items()}
+    for columns in (judged, scores)
+  )
   path = folder / 'scores.npz'
   distributed.on_first(lambda: np.savez(path, **judged, **scores))
 
@@ -51,7 +54,7 @@ def run(run) -> dict:
   }
   return {
     'temperature': config.temperature,
-    'prompts': len(posts),
+    'prompts': len(panel.prompts),
     'samples': config.num_samples,
     'left_out': reward.left_out(run),  # of the members behind the scorers
     'curves': curves,
@@ -62,28 +65,6 @@ def run(run) -> dict:
     'summary': f'gold at n={config.num_samples}: '
     + ', '.join(f'{n} {c[-1]["gold"]:.2f}' for n, c in curves.items()),
   }
-
-
-def _samples(run, posts):
-  """Samples of the SFT policy, from disk if they were made before."""
-  config, folder = run.config.best_of_n, run.folder('best_of_n')
-  sft_params = language.sft_checkpoints(run)
-  prompts = language.encoded_prompts(
-    run, posts, config.max_new_tokens, 'world split eval_prompts'
-  )
-  repeated = np.repeat(np.arange(len(posts)), config.num_samples)
-  path = folder / 'samples'
-  if not path.exists():
-    samples = language.sample_rows(
-      members.member(sft_params, members.num_members(sft_params) - 1),
-      language.model_config(run),
-      language.sample_settings(run, config.max_new_tokens),
-      jax.random.key(run.key('best_of_n')),
-      prompts.take(repeated),
-      config.temperature,
-    )
-    checkpoint.save_params(path, vars(samples))
-  return sampling.Samples(**checkpoint.load_params(path))
 
 
 def _against(scores, gold, config) -> dict:

@@ -1,15 +1,26 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stage `export`: Hugging Face folders that transformers loads as they are."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import members, merging, pipeline, rewards
+from warm_jax import members, merging, pipeline, rewards, worlds
 from warm_jax.hf import writing
 from warm_jax.report import model_card
-from warm_jax.stages import base, language, reward, scorers, world
+from warm_jax.stages import language, policy, reward, scorers
 from warm_jax.training import checkpoint
+from warm_jax.worlds import base
+
+
+def run(run) -> dict:
+  """Writes what the run has made under export/."""
+  if 'reward' in run.config:
+    return reward_models(run)
+  return _save_language_models(run, dict(_language_models(run)))
 
 
 def reward_models(run) -> dict:
@@ -18,7 +29,7 @@ def reward_models(run) -> dict:
   Each config.json holds the mean and the deviation of the raw score over the
   responses of the selection pairs: a head without bias cannot carry them.
   """
-  config, shape = run.config.export, language.model_config(run)
+  config, shape = run.config.export, base.model_config(run)
   reference = scorers.reference_batch(run)
   stack, numbers = reward.trained(run)
   models = {
@@ -36,7 +47,7 @@ def reward_models(run) -> dict:
       run.folder('export') / name,
       params,
       shape,
-      world.tokenizer(run),
+      worlds.of(run).tokenizer,
       reward_mean=float(scorer.mean),
       reward_std=float(scorer.std),
       card=model_card.render(reward_facts(run, name)),
@@ -52,40 +63,29 @@ def reward_models(run) -> dict:
   }
 
 
-def language_models(run) -> dict:
-  """Writes the kept SFT checkpoints under export/, named by their step."""
-  kept = language.sft_checkpoints(run)
-  steps = run.config.sft.keep_steps
-  params = {
-    f'sft_{step}': members.member(kept, c) for c, step in enumerate(steps)
-  }
-  return _save_language_models(run, params)
+def _language_models(run) -> Iterator[tuple[str, Any]]:
+  """Names and LM params of the models to export.
 
-
-def policies(run) -> dict:
-  """Writes the last policy, and those of `export.also_steps`, under export/."""
-  kept = run.result('policy')['kept_steps']
-  params = {}
-  for step in sorted({*run.config.export.also_steps, kept[-1]} & set(kept)):
-    stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
-    params[f'policy_{step}'] = members.member(stack, 0)
-  return _save_language_models(run, params)
-
-
-def warp_policies(run) -> dict:
-  """Writes the last merged policy, and points between it and the start.
-
-  merged, and eta_X for every X of `export.etas`: (1 - X) start + X merged, the
-  front that WARP returns.
+  The last policy, with those of `export.also_steps`; or the last merged policy,
+  with eta_X for every X of `export.etas`: (1 - X) start + X merged, the front
+  that WARP returns; or the kept SFT checkpoints.
   """
-  last = run.result('warp')['iterations'][-1]['number']
-  merged = checkpoint.load_params(
-    run.folder('warp') / f'iteration_{last}' / 'merged'
-  )
-  start, params = base.language_params(run), {'merged': merged}
-  for eta in run.config.export.etas:
-    params[f'eta_{eta:g}'] = merging.liti(start, merged, eta)
-  return _save_language_models(run, params)
+  config = run.config
+  if 'policy' in config:
+    kept = run.result('policy')['kept_steps']
+    for step in sorted({*config.export.also_steps, kept[-1]} & set(kept)):
+      stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
+      yield f'policy_{step}', members.member(stack, 0)
+  elif 'warp' in config:
+    start = base.language_params(run)
+    merged = policy.merged(run, config.warp.iterations)
+    yield 'merged', merged
+    for eta in config.export.etas:
+      yield f'eta_{eta:g}', merging.liti(start, merged, eta)
+  else:
+    kept = members.unstack(language.sft_checkpoints(run))
+    for step, params in zip(config.sft.keep_steps, kept):
+      yield f'sft_{step}', params
 
 
 def _save_language_models(run, models) -> dict:
@@ -93,8 +93,8 @@ def _save_language_models(run, models) -> dict:
     name: writing.save(
       run.folder('export') / name,
       jax.tree.map(jnp.asarray, params),
-      language.model_config(run),
-      world.tokenizer(run),
+      base.model_config(run),
+      worlds.of(run).tokenizer,
       card=model_card.render(language_facts(run, name)),
       **_settings(run),
     )
@@ -110,19 +110,13 @@ def _save_language_models(run, models) -> dict:
 def _settings(run) -> dict:
   config = run.config.export
   return {
-    'base': base.checkpoint(run) if isinstance(run.config.model, str) else None,
+    'base': base.checkpoint(run),
     'dtype': config.dtype,
     'prompt_template': run.config.data.prompt_template,
     'max_shard_bytes': config.max_shard_gb * 1e9,
   }
 
 
-# What config.data.train and .test are to each kind of run, for the card.
-_DATA = {
-  'sft': {'train': 'sft'},
-  'policy': {'train': 'prompts', 'test': 'eval_prompts'},
-  'warp_policy': {'train': 'prompts', 'test': 'eval_prompts'},
-}
 _ANCHORS = {
   'ema': "each run's own moving average",
   'init': 'the init of the iteration',
@@ -143,20 +137,25 @@ def _limit(config) -> list[str]:
 
 def language_facts(run, name: str) -> dict:
   """What the model card of a language model says."""
-  titles = _DATA.get(run.config.kind, {})
+  # What config.data.train and .test are to this run.
+  titles = {'train': 'prompts', 'test': 'eval_prompts'}
+  if 'reward' in run.config:
+    titles = {}
+  elif 'sft' in run.config:
+    titles = {'train': 'sft'}
   facts = {
     'name': name,
     'kind': run.config.kind.removesuffix('_policy'),  # sft, policy, warp
     'base': _base_name(run),
     'base_folder': _settings(run)['base'],
     'data': {titles.get(k, k): v for k, v in run.config.data.items() if v},
-    'has_chat_template': bool(world.tokenizer(run).hf.chat_template),
+    'has_chat_template': bool(worlds.of(run).tokenizer.hf.chat_template),
     'dtype': run.config.export.dtype,
     'seed': run.config.seed,
     'command': run.command,
     'versions': pipeline.versions(),
   }
-  if run.config.kind == 'policy':
+  if 'policy' in run.config:
     config = run.config.policy
     facts['notes'] = [
       f'trained by REINFORCE against {run.config.reward_model}, '
@@ -165,7 +164,7 @@ def language_facts(run, name: str) -> dict:
       f'KL to {_anchor(config)} in the reward, coefficient {config.kl_coef:g}',
       *_limit(config),
     ]
-  elif run.config.kind == 'warp_policy':
+  elif 'warp' in run.config:
     config = run.config.warp
     facts['notes'] = [
       f'made by WARP (arXiv 2406.16768) against {run.config.reward_model}: '
@@ -180,7 +179,7 @@ def language_facts(run, name: str) -> dict:
       if name == 'merged'
       else f'weights (1 - {name[4:]}) start + {name[4:]} merged',
     ]
-  elif run.config.kind == 'sft':
+  elif 'reward' not in run.config:
     config = run.config.sft
     facts['notes'] = [
       f'batches of {config.batch_size} at a learning rate of '
@@ -238,6 +237,6 @@ def _listed(values) -> str:
 
 
 def _base_name(run) -> str:
-  if isinstance(run.config.model, str):
+  if 'base' in run.config:
     return run.result('base')['source']
   return 'trained from scratch'

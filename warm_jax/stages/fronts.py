@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 
 from warm_jax import distributed, members, merging, sharding
-from warm_jax.data import toy_world
 from warm_jax.evaluation import intervals, paths
 from warm_jax.report import style
-from warm_jax.stages import panel as panel_lib
+from warm_jax.stages import evaluator
 from warm_jax.stages import warp as warp_stage
 from warm_jax.training import checkpoint
 
@@ -59,26 +58,28 @@ class Candidate:
 def run(run) -> dict:
   """Judges all candidates; writes rows.csv and values.npz ([rows, prompts])."""
   config, settings = run.config.warp, run.config.fronts
-  panel = panel_lib.assemble(
+  panel = evaluator.Evaluator(
     run,
-    config.reward,
-    num_prompts=settings.num_prompts,
-    num_samples=settings.num_samples,
+    (config.reward,),
     max_new_tokens=config.max_new_tokens,
     temperature=config.temperature,
+    num_prompts=settings.num_prompts,
+    num_samples=settings.num_samples,
   )
   _load.cache_clear()  # of another run under the same path, in this process
-  judged, rows, texts = {}, [], {}
-  for candidate in candidates(run, panel.sft):
-    name = candidate.params
-    if name not in judged:
-      judged[name], texts[name] = panel_lib.judge(panel, candidate.make())
-    rows.append(candidate.labels | {'params': name} | _means(judged[name]))
-  columns = next(iter(judged.values())).keys()
-  values = {
-    key: np.stack([judged[row['params']][key] for row in rows])
-    for key in columns
-  }
+  rows, place = [], {}  # place of each policy among those that are judged
+
+  def policies():
+    for candidate in candidates(run, panel.start):
+      rows.append(candidate.labels | {'params': candidate.params})
+      if candidate.params not in place:
+        place[candidate.params] = len(place)
+        yield {}, candidate.make, config.reward
+
+  judged = panel.evaluate(policies(), exact_kl=True)
+  index = [place[row['params']] for row in rows]
+  rows = [row | judged.rows[k] for row, k in zip(rows, index)]
+  values = {key: x[index] for key, x in judged.values.items()}
   folder = run.folder('fronts')
   if distributed.is_first():
     np.savez(folder / 'values.npz', **values)
@@ -89,6 +90,15 @@ def run(run) -> dict:
     max_kl=settings.max_kl,
     resamples=settings.num_bootstrap,
   )
+  stopped_at = dict(
+    zip(warp_stage.CONTROLS, run.result('reinforce')['stopped_at'])
+  )
+  shown = {SFT: SFT}
+  shown |= {
+    f'warp_{i + 1}': f'merged_{i + 1}' for i in range(config.iterations)
+  }
+  for p, (name, last) in enumerate(stopped_at.items()):
+    shown[name] = f'{name}/params_{last}/{p}'
   return {
     'rows': rows,
     'fronts': found,
@@ -96,22 +106,15 @@ def run(run) -> dict:
     'reward': config.reward,
     'iterations': config.iterations,
     'merge': config.merge,
-    'prompts': len(panel.posts),
+    'prompts': len(judged.prompts),
+    'win_rate_by': judged.win_rate_by,
     'updates': warp_stage.num_updates(config),
-    'stopped_at': dict(
-      zip(warp_stage.CONTROLS, run.result('reinforce')['stopped_at'])
+    'stopped_at': stopped_at,
+    'samples': judged.examples(
+      ({'policy': name}, place[params]) for name, params in shown.items()
     ),
-    'samples': _examples(run, panel, texts, judged),
     'summary': summary(found, config.iterations, settings.max_kl),
   }
-
-
-def _means(values) -> dict[str, float]:
-  row = {}
-  for key, x in values.items():
-    row[key] = float(x.mean())
-    row[f'{key}_stderr'] = float(x.std() / len(x) ** 0.5)
-  return row
 
 
 # ---------------------------------------------------------------------------
@@ -316,30 +319,3 @@ def summary(found, iterations: int, max_kl: float) -> str:
     )
   return f'best within KL up to {max_kl:g}, on average: {"; ".join(parts)}'
 
-
-def _examples(run, panel, texts, judged, count: int = 6) -> list[dict]:
-  """Posts with the first response of SFT, of each merge, of the controls."""
-  config, result = run.config.warp, run.result('reinforce')
-  shown = {SFT: SFT}
-  shown |= {
-    f'warp_{i + 1}': f'merged_{i + 1}' for i in range(config.iterations)
-  }
-  for p, (name, last) in enumerate(
-    zip(warp_stage.CONTROLS, result['stopped_at'])
-  ):
-    shown[name] = f'{name}/params_{last}/{p}'
-  examples = []
-  for i, post in enumerate(panel.posts[:count]):
-    summaries = []
-    for name, params in shown.items():
-      text = texts[params][i * panel.num_samples]
-      summaries.append(
-        {
-          'policy': name,
-          'text': text,
-          'gold': float(toy_world.gold_utility(post, text)),
-          'kl': float(judged[params]['kl'].mean()),
-        }
-      )
-    examples.append({'post': post, 'summaries': summaries})
-  return examples

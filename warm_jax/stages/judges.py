@@ -19,7 +19,8 @@ from warm_jax import (
 from warm_jax.config import section
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading
-from warm_jax.stages import base, scorers, world
+from warm_jax.stages import scorers
+from warm_jax.worlds import base
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _of_workdir(folder: pathlib.Path, name: str) -> Judge:
     )
   return Judge(
     scorer=scorers.build(run, [name])[name],
-    tokenizer=world.tokenizer(run),
+    tokenizer=base.tokenizer(run),
     max_length=config.data.max_length,
     prompt_template=config.data.get('prompt_template', '{prompt}'),
     calibrated=True,

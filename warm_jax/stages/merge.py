@@ -8,12 +8,13 @@ other policies.
 
 import numpy as np
 
-from warm_jax import members, merging, rewards, scoring, sharding
+from warm_jax import members, merging, rewards, scoring, sharding, worlds
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy, interpolation, intervals
 from warm_jax.models import reward_model
-from warm_jax.stages import language, preferences, reward
+from warm_jax.stages import reward
 from warm_jax.training import checkpoint
+from warm_jax.worlds import base
 
 TITLES = {
   'train_swapped': 'training pairs with swapped labels (fit to the swap)',
@@ -26,7 +27,7 @@ TITLES = {
 def run(run) -> dict:
   """Ranks, averages and evaluates the members of stage `reward`."""
   config = run.config.merge
-  shape = language.model_config(run)
+  shape = base.model_config(run)
   stack, numbers = reward.trained(run)
   stack = sharding.put(stack, 1)
   num_members = len(numbers)
@@ -139,7 +140,8 @@ def run(run) -> dict:
 def _sets(run) -> dict[str, encoding.Preferences]:
   """The sets that members are scored on; training pairs split by the swap."""
   limit = run.config.merge.num_train_pairs
-  train = preferences.read(run, 'train')
+  world = worlds.of(run)
+  train = world.pairs('train')
   # The first rows: rows are in random order, so this is a random sample.
   parts = {
     'train_swapped': train.select(np.flatnonzero(train.flipped)[: limit // 4]),
@@ -148,7 +150,7 @@ def _sets(run) -> dict[str, encoding.Preferences]:
   written = run.result('preferences')['rows']
   for name in ('selection', 'test', 'ood'):
     if name in written:  # a user may have no pairs from other policies
-      parts[name] = preferences.read(run, name)
+      parts[name] = world.pairs(name)
   return {name: part for name, part in parts.items() if len(part)}
 
 

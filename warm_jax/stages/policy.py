@@ -1,82 +1,187 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Stages `policy` and `evaluate`: RL against each reward, judged by gold."""
+"""Stages `policy` and `evaluate`: policies trained by RL, and what came out."""
 
-import jax
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 
-from warm_jax import distributed, members, sharding
-from warm_jax.data import toy_world
+from warm_jax import distributed, errors, members, merging, sharding, worlds
 from warm_jax.evaluation import paths
 from warm_jax.evaluation import policies as policies_lib
-from warm_jax.stages import language, scorers, world
+from warm_jax.stages import evaluator, language
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
+from warm_jax.worlds import base
+
+PyTree = Any
 
 
 def train(run) -> dict:
   """Trains one policy per reward, all in one stack."""
-  config = run.config.policy
-  sft = language.sft_checkpoints(run)
-  sft_params = sharding.put(members.member(sft, members.num_members(sft) - 1))
-  prompts = language.encoded_prompts(
-    run,
-    [row['prompt'] for row in world.read(run, 'prompts')],
-    config.max_new_tokens,
-    'world split prompts',
-  )
-  proxies = scorers.build(run, config.rewards)
+  config, names = run.config.policy, evaluator.proxies(run)
+  start = language.policy_start(run)
+  scorers = evaluator.build(run, names, start)
   kept, result = policy.train(
-    sft_params,
-    [proxies[name] for name in config.rewards],
-    language.model_config(run),
-    prompts,
-    world.tokenizer(run),
+    start,
+    [scorers[name] for name in names],
+    base.model_config(run),
+    training_prompts(run),
+    worlds.of(run).tokenizer,
     config,
     folder=run.folder('policy'),
     seed=run.key('policy'),
     runtime=run.config.runtime,
-    anchors=anchor_lib.of_config(sft_params, len(config.rewards), config),
+    anchors=anchor_lib.of_config(start, len(names), config),
   )
-  kls = ', '.join(
-    f'{name} KL {kl:.1f}'
-    for name, kl in zip(config.rewards, result['objective/kl'])
+  ends = ', '.join(
+    f'{_method(name)} KL {kl:.1f}, reward {score:.2f}'
+    for name, kl, score in zip(
+      names, result['objective/kl'], result['objective/scores']
+    )
   )
-  return {'kept_steps': kept, 'train': result, 'summary': f'at the end {kls}'}
+  return {'kept_steps': kept, 'train': result, 'summary': f'at the end {ends}'}
+
+
+def _method(name: str) -> str:
+  """Label of the policy that a reward trains, in rows and figures."""
+  return 'policy' if name == 'reward_model' else name
+
+
+def training_prompts(run):
+  """Encoded prompts that policies are trained on.
+
+  Raises:
+    UserError: fewer than one batch takes.
+  """
+  config = evaluator.settings(run)
+  prompts = worlds.of(run).prompts('train', config.max_new_tokens)
+  if len(prompts) < config.batch_size // config.samples_per_prompt:
+    raise errors.UserError(
+      f'{len(prompts)} training prompts fit, fewer than one batch of '
+      f'batch_size={config.batch_size}: give more (data.train) or lower it'
+    )
+  return prompts
 
 
 def evaluate(run) -> dict:
-  """Samples every kept policy on the same prompts and judges it.
+  """Judges the kept policies on held-out prompts; writes samples.jsonl.
 
-  Values per prompt: proxy (what that policy was trained on), control, gold, KL
-  to the SFT policy and length; compared at equal KL, over the common range of
-  KL, and at each policy's own best step, which the control reward chooses on
-  one half of the prompts and which is reported on the other half.
+  Policies of stage `policy` whose gold is known are compared at equal KL, over
+  the common range of KL, and at each policy's own best step, which the control
+  reward chooses on one half of the prompts and which is reported on the other.
   """
-  config = run.config.policy
-  posts = [row['prompt'] for row in world.read(run, 'eval_prompts')]
-  posts = posts[: run.config.evaluate.num_prompts]
-  steps = run.result('policy')['kept_steps']
-  values, texts = _judge(run, posts, steps)
-  path = run.folder('evaluate') / 'values.npz'
-  distributed.on_first(lambda: np.savez(path, **values))
+  config, names = evaluator.settings(run), evaluator.proxies(run)
+  panel = evaluator.Evaluator(
+    run,
+    names,
+    max_new_tokens=config.max_new_tokens,
+    temperature=config.temperature,
+    num_prompts=run.config.evaluate.num_prompts,
+  )
+  of_warp = 'policy' not in run.config
+  found = panel.evaluate(
+    _line_of_warp(run, panel.start) if of_warp else _kept(run, names)
+  )
+  _write(run, found)
+  result = {
+    'rows': found.rows,
+    'num_prompts': len(found.prompts),
+    'win_rate_by': found.win_rate_by,
+  }
+  first, last = found.rows[0], found.rows[-1]
+  if of_warp or found.gold is None:
+    shown = found.rows if of_warp else (first, last)
+    labels = [
+      {'policy': row.get('policy', row.get('method')), 'step': row.get('step')}
+      for row in shown
+    ]
+    rows = range(len(found.rows)) if of_warp else (0, len(found.rows) - 1)
+    return result | {
+      'samples': found.examples(zip(labels, rows)),
+      'summary': '; '.join(
+        f'{key} {first[key]:.2f} to {last[key]:.2f}' for key in found.values
+      ),
+    }
+  return result | _compared(run, found, [_method(name) for name in names])
 
+
+def _kept(run, names) -> Iterator[tuple[dict, Callable, str]]:
+  """Every kept policy, step by step."""
+  for step in run.result('policy')['kept_steps']:
+    stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
+    for p, name in enumerate(names):
+      labels = {'step': int(step), 'method': _method(name)}
+      yield labels, lambda p=p, s=stack: members.member(s, p), name
+
+
+def _line_of_warp(run, start) -> Iterator[tuple[dict, Callable, str]]:
+  """The start, each merge but the last, and the line to that one."""
+  (name,) = evaluator.proxies(run)
+  last = run.config.warp.iterations
+  yield {'policy': 'start'}, lambda: start, name
+  for n in range(1, last):
+    yield {'policy': f'merged_{n}'}, lambda n=n: merged(run, n), name
+  end = merged(run, last)
+  for eta in run.config.evaluate.etas:
+    make = lambda eta=eta: merging.liti(start, end, eta)  # noqa: E731
+    yield {'policy': f'eta_{eta:g}'}, make, name
+  yield {'policy': f'merged_{last}'}, lambda: end, name
+
+
+def merged(run, iteration: int) -> PyTree:
+  """The merged policy of an iteration of stage `warp`, on the device."""
+  folder = run.folder('warp') / f'iteration_{iteration}'
+  return sharding.put(checkpoint.load_params(folder / 'merged'))
+
+
+def _write(run, found: evaluator.Evaluation) -> None:
+  """values.npz, [policies, prompts] of each column, and all samples."""
+  if not distributed.is_first():
+    return
+  folder = run.folder('evaluate')
+  np.savez(folder / 'values.npz', **found.values)
+  with (folder / 'samples.jsonl').open('w', encoding='utf-8') as file:
+    for k, row in enumerate(found.rows):
+      labels = {
+        key: row[key] for key in ('policy', 'step', 'method') if key in row
+      }
+      for i, (prompt, text) in enumerate(
+        zip(found.prompts, found.responses[k])
+      ):
+        record = labels | {'prompt': prompt, 'response': text}
+        record |= {key: float(x[k, i]) for key, x in found.values.items()}
+        file.write(json.dumps(record) + '\n')
+
+
+def _compared(run, found: evaluator.Evaluation, names) -> dict:
+  """The policies as trajectories that are compared with one another."""
+  resamples = run.config.evaluate.num_bootstrap
+  steps = run.result('policy')['kept_steps']
+  values = {
+    key: x.reshape(len(steps), len(names), -1)
+    for key, x in found.values.items()
+  }
   policies = {
     name: paths.Trajectory(
-      steps=np.array(steps),
-      values={key: value[:, p] for key, value in values.items()},
+      steps=np.array(steps), values={key: x[:, p] for key, x in values.items()}
     )
-    for p, name in enumerate(config.rewards)
+    for p, name in enumerate(names)
   }
   options = dict(
-    baseline='single' if 'single' in policies else None,
-    resamples=run.config.evaluate.num_bootstrap,
+    baseline='single' if 'single' in policies else None, resamples=resamples
   )
   best = paths.report_best(policies, select_by='control', **options)
   start_kl, common_kl = paths.common_kl_range(policies)
   targets = [k for k in run.config.evaluate.kl_targets if k <= common_kl]
-  spread = float(values['gold'][0].std())
+  margin = 0.1 * float(values['gold'][0].std())
+  shown = [({'policy': 'sft', 'step': 0}, 0)]
+  for p, name in enumerate(names):
+    for at in sorted({steps.index(best[name]['step']), len(steps) - 1}):
+      label = {'policy': name, 'step': int(steps[at])}
+      shown.append((label, at * len(names) + p))
   return {
-    'rows': _rows(steps, config.rewards, values),
     'best_by_control': best,
     'best_by_proxy': paths.report_best(
       policies, select_by='proxy', **options
@@ -88,14 +193,12 @@ def evaluate(run) -> dict:
     else {},
     'hacking_onset': {
       name: paths.hacking_onset(
-        trajectory,
-        margin=0.1 * spread,
-        resamples=run.config.evaluate.num_bootstrap,
+        trajectory, margin=margin, resamples=resamples
       )
       for name, trajectory in policies.items()
     },
-    'win_rates': _win_rates(policies, best, run.config.evaluate.num_bootstrap),
-    'samples': _examples(posts, texts, steps, config.rewards, best, values),
+    'win_rates': _win_rates(policies, best, resamples),
+    'samples': found.examples(shown),
     'summary': 'gold at the best step by control '
     + ', '.join(
       f'{n} {b["gold"]:.2f} (step {b["step"]})' for n, b in best.items()
@@ -103,122 +206,30 @@ def evaluate(run) -> dict:
   }
 
 
-def _judge(run, posts, steps) -> tuple[dict, np.ndarray]:
-  """Values [S, P, prompts] of every kept policy, and the texts likewise."""
-  config = run.config.policy
-  shape = language.model_config(run)
-  prompts = language.encoded_prompts(
-    run, posts, config.max_new_tokens, 'world split eval_prompts'
-  )
-  judges = scorers.build(run, (*config.rewards, 'control'))
-  settings = language.sample_settings(run, config.max_new_tokens)
-  sft = language.sft_checkpoints(run)
-  anchor = sharding.put(members.member(sft, members.num_members(sft) - 1))
-  # All samples first: those of one prompt are then scored together.
-  samples = []
-  for step in steps:
-    stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
-    for p in range(len(config.rewards)):
-      # The same key everywhere: differences come from the policies alone.
-      samples.append(
-        language.sample_rows(
-          members.member(stack, p),
-          shape,
-          settings,
-          jax.random.key(run.key('evaluate')),
-          prompts,
-          config.temperature,
-        )
-      )
-
-  def scores(judge, of_policies) -> np.ndarray:
-    """[S, policies, prompts], by one judge."""
-    parts = [samples[k] for k in of_policies]
-    ids, mask = (
-      np.concatenate([getattr(part, name) for part in parts])
-      for name in ('ids', 'mask')
-    )
-    found = scorers.score(judges[judge], ids, mask)
-    return found.reshape(len(steps), -1, len(posts))
-
-  count = len(config.rewards)
-  values = {
-    'control': scores('control', range(len(samples))),
-    'proxy': np.concatenate(
-      [
-        scores(name, range(p, len(samples), count))
-        for p, name in enumerate(config.rewards)
-      ],
-      axis=1,
-    ),
-  }
-  texts = [language.responses_text(run, part) for part in samples]
-  each = {
-    'gold': [toy_world.gold_utilities(posts, t) for t in texts],
-    'length': [[toy_world.count_words(x) for x in t] for t in texts],
-    'kl': [
-      language.sequence_kl(
-        anchor, shape, part, config.temperature, config.max_new_tokens
-      )
-      for part in samples
-    ],
-  }
-  values |= {
-    key: np.stack(rows).reshape(len(steps), count, -1)
-    for key, rows in each.items()
-  }
-  texts = np.array(texts, object).reshape(len(steps), count, -1)
-  return {k: v.astype(np.float64) for k, v in values.items()}, texts
-
-
-def _rows(steps, names, values) -> list[dict]:
-  """Means and standard errors of every policy at every step (overopt.csv)."""
-  rows = []
-  for s, step in enumerate(steps):
-    for p, name in enumerate(names):
-      row = {'step': int(step), 'method': name}
-      for key, value in values.items():
-        row[key] = float(value[s, p].mean())
-        row[f'{key}_stderr'] = float(value[s, p].std() / value.shape[2] ** 0.5)
-      rows.append(row)
-  return rows
-
-
-def _win_rates(policies, best, num_bootstrap) -> dict:
-  """Win rates at each policy's best step, and of the SFT policy."""
-  out = {}
+def _win_rates(policies, best, resamples: int) -> dict:
+  """Win rates at each policy's best step, and of the start ('sft')."""
   first = next(iter(policies.values()))
   _, reporting = paths.halves(first.num_prompts)
+  chosen = {'sft': (first, 0)} | {
+    name: (t, list(t.steps).index(best[name]['step']))
+    for name, t in policies.items()
+  }
+
+  def at(key):
+    return {n: t.values[key][s, reporting] for n, (t, s) in chosen.items()}
+
+  lengths, out = at('length'), {}
   for judge in ('gold', 'control'):
-    scores = {'sft': first.values[judge][0, reporting]}
-    for name, trajectory in policies.items():
-      at = list(trajectory.steps).index(best[name]['step'])
-      scores[name] = trajectory.values[judge][at, reporting]
-    matrix = policies_lib.win_rate_matrix(scores, resamples=num_bootstrap)
-    out[judge] = {
-      key: value.tolist() if isinstance(value, np.ndarray) else value
-      for key, value in matrix.items()
-    }
-  return out
-
-
-def _examples(posts, texts, steps, names, best, values, count=6) -> list[dict]:
-  """Posts with the summaries of SFT, best step and last step."""
-  out = []
-  for i, post in enumerate(posts[:count]):
-    rows = [('sft', 0, texts[0, 0, i], values['gold'][0, 0, i])]
-    for p, name in enumerate(names):
-      for at in sorted({steps.index(best[name]['step']), len(steps) - 1}):
-        rows.append(
-          (name, steps[at], texts[at, p, i], values['gold'][at, p, i])
+    scores = at(judge)
+    matrix = policies_lib.win_rate_matrix(scores, resamples=resamples)
+    matrix['length_controlled'] = [
+      [
+        policies_lib.length_controlled(
+          policies_lib.wins(scores[a], scores[b]), lengths[a] - lengths[b]
         )
-    out.append(
-      {
-        'post': post,
-        'summaries': [
-          {'policy': n, 'step': int(s), 'text': t, 'gold': float(g)}
-          for n, s, t, g in rows
-        ],
-      }
-    )
+        for b in scores
+      ]
+      for a in scores
+    ]
+    out[judge] = matrix
   return out

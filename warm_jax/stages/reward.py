@@ -7,13 +7,14 @@ import ml_collections
 import numpy as np
 
 from warm_jax import config as config_lib
-from warm_jax import members, rewards, scoring, sharding
+from warm_jax import members, rewards, scoring, sharding, worlds
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import language_model, reward_model
-from warm_jax.stages import language, preferences, world
+from warm_jax.stages import language
 from warm_jax.training import checkpoint, health, reward, sft
 from warm_jax.training import state as state_lib
+from warm_jax.worlds import base
 
 
 def control(run) -> dict:
@@ -22,25 +23,20 @@ def control(run) -> dict:
   It never meets the proxies' data, and the policies never meet it.
   """
   config, folder = run.config.control, run.folder('control')
-  shape = language.model_config(run, config.model)
-  texts = encoding.encode_responses(
-    world.tokenizer(run),
-    world.read(run, 'control'),
-    run.config.data.max_length,
-    'world split control',
-  )
+  world = worlds.of(run)
+  shape = base.model_config(run, config.model)
   seed = run.key('control')
   kept, _ = sft.train(
     language_model.init_params(jax.random.key(seed), shape),
     shape,
-    texts,
+    world.texts('control'),
     config.pretrain,
     folder=folder / 'pretrain',
     seed=seed,
     runtime=run.config.runtime,
   )
   start = members.member(kept, 0)
-  pairs = preferences.read(run, 'control')
+  pairs = world.pairs('control')
   head = fit_head(start, shape, pairs, config.probe_l2)
   hparams = state_lib.make_hparams(
     1,
@@ -62,7 +58,7 @@ def control(run) -> dict:
   checkpoint.save_params(folder / 'params', params)
   scorer = rewards.single(params, shape)
   reached = {
-    split: pair_accuracy(scorer, preferences.read(run, split))
+    split: pair_accuracy(scorer, world.pairs(split))
     for split in ('test', 'ood')
   }
   return {
@@ -81,15 +77,13 @@ def pair_accuracy(scorer, pairs: encoding.Preferences) -> float:
 
 def probe(run) -> dict:
   """Fits the one reward head, on the frozen last SFT checkpoint."""
-  shape = language.model_config(run)
-  sft_params = language.sft_checkpoints(run)
-  last = members.member(sft_params, members.num_members(sft_params) - 1)
-  pairs = preferences.read(run, 'train')
-  head = fit_head(last, shape, pairs, run.config.probe.l2)
+  shape = base.model_config(run)
+  last, world = language.policy_start(run), worlds.of(run)
+  head = fit_head(last, shape, world.pairs('train'), run.config.probe.l2)
   params = {'backbone': last['backbone'], 'score': {'kernel': head}}
   checkpoint.save_params(run.folder('probe') / 'params', {'kernel': head})
   scorer = rewards.single(params, shape)
-  reached = pair_accuracy(scorer, preferences.read(run, 'test'))
+  reached = pair_accuracy(scorer, world.pairs('test'))
   return {
     'accuracy': {'test': reached},
     'head_norm': float(np.linalg.norm(head)),
@@ -142,8 +136,8 @@ def train(run) -> dict:
   params, result = reward.train(
     reward.init_members(backbones, jnp.asarray(head), hparams),
     hparams,
-    language.model_config(run),
-    preferences.read(run, 'train'),
+    base.model_config(run),
+    worlds.of(run).pairs('train'),
     config,
     folder=run.folder('reward'),
     seed=run.key('reward'),

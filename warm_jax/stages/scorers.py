@@ -4,9 +4,18 @@
 import jax
 import numpy as np
 
-from warm_jax import errors, members, merging, rewards, scoring, sharding
-from warm_jax.stages import language, preferences, reward
+from warm_jax import (
+  errors,
+  members,
+  merging,
+  rewards,
+  scoring,
+  sharding,
+  worlds,
+)
+from warm_jax.stages import reward
 from warm_jax.training import checkpoint, health
+from warm_jax.worlds import base
 
 # What each name means; a digit at the end says how many of the best members.
 MEANING = {
@@ -42,16 +51,16 @@ def build(run, names) -> dict[str, rewards.RewardScorer]:
 
 def reference_batch(run) -> dict[str, np.ndarray]:
   """The responses on which reward means and deviations are measured."""
-  selection = preferences.read(run, 'selection')
+  selection = worlds.of(run).pairs('selection')
   return selection.batch(np.arange(len(selection)))
 
 
 def _make(run, name: str) -> rewards.RewardScorer:
   if name == 'control':
     params = checkpoint.load_params(run.folder('control') / 'params')
-    shape = language.model_config(run, run.config.control.model)
+    shape = base.model_config(run, run.config.control.model)
     return rewards.single(sharding.put(params), shape)
-  shape = language.model_config(run)
+  shape = base.model_config(run)
   mode = run.config.runtime.member_map
   stack, numbers = reward.trained(run)
   stack = sharding.put(stack, 1)

@@ -3,10 +3,12 @@
 
 import ml_collections
 
-from warm_jax.data import encoding
-from warm_jax.stages import language, panel, scorers, world
+from warm_jax import worlds
+from warm_jax.stages import evaluator, language
+from warm_jax.stages import policy as policy_stage
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import policy, warp
+from warm_jax.worlds import base
 
 # The two policies of stage `reinforce`, in the order of their stack, and what
 # the KL in their reward is taken to.
@@ -14,24 +16,19 @@ CONTROLS = {'sft_anchor': 'fixed', 'ema_anchor': 'ema'}
 
 
 def train(run) -> dict:
-  """Runs WARP against the reward `config.warp.reward`; see `training.warp`."""
-  config = run.config.warp
+  """Runs WARP; see `training.warp`."""
+  start, scorer = _start(run)
   records = warp.train(
-    panel.sft_policy(run),
-    scorers.build(run, (config.reward,))[config.reward],
-    language.model_config(run),
-    _prompts(run),
-    world.tokenizer(run),
-    config,
+    start,
+    scorer,
+    base.model_config(run),
+    policy_stage.training_prompts(run),
+    worlds.of(run).tokenizer,
+    run.config.warp,
     folder=run.folder('warp'),
     seed=run.key('warp'),
     runtime=run.config.runtime,
   )
-  return {'iterations': records, 'summary': summary(records)}
-
-
-def summary(records) -> str:
-  """Where the members of the last iteration ended."""
   last = records[-1]
   stopped = [n for n in last['stopped_at'] if n < last['steps']]
   members = ', '.join(
@@ -41,7 +38,14 @@ def summary(records) -> str:
     )
   )
   text = f'{len(records)} iterations, members of the last: {members}'
-  return text + (f'; {len(stopped)} stopped at max_kl' if stopped else '')
+  text += f'; {len(stopped)} stopped at max_kl' if stopped else ''
+  return {'iterations': records, 'summary': text}
+
+
+def _start(run):
+  """LM params of the start, and the reward."""
+  start, (name,) = language.policy_start(run), evaluator.proxies(run)
+  return start, evaluator.build(run, (name,), start)[name]
 
 
 def num_updates(config) -> int:
@@ -64,20 +68,20 @@ def reinforce(run) -> dict:
       'eval_every': run.config.reinforce.eval_every,
     }
   )
-  sft = panel.sft_policy(run)
+  start, scorer = _start(run)
   first = warp.schedule(config)[0]
   kept, result = policy.train(
-    sft,
-    [scorers.build(run, (config.reward,))[config.reward]],
-    language.model_config(run),
-    _prompts(run),
-    world.tokenizer(run),
+    start,
+    [scorer],
+    base.model_config(run),
+    policy_stage.training_prompts(run),
+    worlds.of(run).tokenizer,
     settings,
     folder=run.folder('reinforce'),
     seed=run.key('reinforce'),
     runtime=run.config.runtime,
     anchors=anchor_lib.make(
-      sft,
+      start,
       len(CONTROLS),
       kl_coef=[run.config.reinforce.kl_coef, first.kl_coef],
       kind=list(CONTROLS.values()),
@@ -95,12 +99,3 @@ def reinforce(run) -> dict:
     'train': result,
     'summary': f'scores: {scores}',
   }
-
-
-def _prompts(run) -> encoding.Sequences:
-  return language.encoded_prompts(
-    run,
-    [row['prompt'] for row in world.read(run, 'prompts')],
-    run.config.warp.max_new_tokens,
-    'world split prompts',
-  )

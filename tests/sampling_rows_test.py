@@ -4,15 +4,16 @@
 import types
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
-from warm_jax import errors
+from warm_jax import errors, sampling
 from warm_jax.data import encoding
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.stages import language, world
+from warm_jax.worlds import toy
 
 SHAPE = config_lib.ModelConfig(
   vocab_size=9, width=8, num_layers=1, num_heads=2, mlp_width=8, max_length=16
@@ -28,10 +29,10 @@ def prompts(num):
 
 
 def test_calls_of_one_shape_are_traced_once():
-  before = language._sample._cache_size()
+  before = sampling._sample._cache_size()
   for seed, num, temperature in ((0, 3, 1.0), (1, 5, 0.7), (2, 13, 1.3)):
     params = language_model.init_params(jax.random.key(seed), SHAPE)
-    samples = language.sample_rows(
+    samples = sampling.sample_rows(
       params,
       SHAPE,
       SETTINGS,
@@ -41,22 +42,22 @@ def test_calls_of_one_shape_are_traced_once():
       batch_size=5,
     )
     assert samples.ids.shape == (num, 7)
-  assert language._sample._cache_size() == before + 1
+  assert sampling._sample._cache_size() == before + 1
 
 
 def test_short_prompts_are_sampled_in_fewer_positions(monkeypatch):
   params = language_model.init_params(jax.random.key(0), SHAPE)
   args = (params, SHAPE, SETTINGS, jax.random.key(0), prompts(12), 1.0)
-  plain = language.sample_rows(*args)
-  monkeypatch.setattr(language, 'MIN_BUCKET', 1)
-  widths, sample = [], language._sample
+  plain = sampling.sample_rows(*args)
+  monkeypatch.setattr(sampling, 'MIN_BUCKET', 1)
+  widths, sample = [], sampling._sample
 
   def recorded(params, shape, settings, rng, ids, *rest):
     widths.append(ids.shape[1])
     return sample(params, shape, settings, rng, ids, *rest)
 
-  monkeypatch.setattr(language, '_sample', recorded)
-  found = language.sample_rows(*args, batch_size=3)
+  monkeypatch.setattr(sampling, '_sample', recorded)
+  found = sampling.sample_rows(*args, batch_size=3)
   lengths = np.sort(prompts(12).mask.sum(axis=1)).reshape(4, 3).max(axis=1)
   assert len(set(widths)) > 1
   assert widths == [{1: 1, 2: 2, 3: 4, 4: 4}[n] for n in lengths]
@@ -65,16 +66,16 @@ def test_short_prompts_are_sampled_in_fewer_positions(monkeypatch):
   np.testing.assert_allclose(found.logps, plain.logps, atol=1e-5)
 
 
-def test_prompts_are_as_wide_as_the_longest(tmp_path, monkeypatch):
+def test_prompts_are_as_wide_as_the_longest(tmp_path):
   tokenizer = tokenizer_lib.make_word_tokenizer(('a', 'b'), tmp_path)
-  monkeypatch.setattr(world, 'tokenizer', lambda run: tokenizer)
-  data = types.SimpleNamespace(max_length=9)
-  run = types.SimpleNamespace(config=types.SimpleNamespace(data=data))
-  found = language.encoded_prompts(run, ['a b a', 'b'], 4, 'posts')
+  config = ml_collections.ConfigDict({'data': {'max_length': 9}, 'world': {}})
+  world = toy.World(types.SimpleNamespace(config=config))
+  world.tokenizer = tokenizer
+  found = world.encoded(['a b a', 'b'], 4, 'posts')
   bos, pad = tokenizer.bos_id, tokenizer.pad_id
   a, b = (ids[0] for ids in tokenizer.encode(['a', 'b']))
   assert found.ids.tolist() == [[bos, a, b, a], [bos, b, pad, pad]]
   assert found.mask.sum(axis=1).tolist() == [4, 2]
   assert found.response_start.tolist() == [4, 2]
   with pytest.raises(errors.UserError, match='posts, row 1'):
-    language.encoded_prompts(run, ['a b a'], 6, 'posts')
+    world.encoded(['a b a'], 6, 'posts')

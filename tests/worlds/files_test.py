@@ -2,32 +2,25 @@
 """A user's own files through the stages `world` and `preferences`."""
 
 import dataclasses
-import importlib.util
 import json
-import pathlib
 import random
 import shutil
 
+import chains
 import numpy as np
 import pytest
 
-from warm_jax import errors, files, pipeline
+from warm_jax import errors, pipeline, worlds
+from warm_jax import files as files_lib
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import config as model_config
-from warm_jax.stages import preferences, user_data, user_files, world
+from warm_jax.worlds import files
 
-ROOT = pathlib.Path(__file__).parents[2]
 slow = pytest.mark.slow
 
 
 def load_config(name, **changes):
-  path = ROOT / 'configs' / f'{name}.py'
-  spec = importlib.util.spec_from_file_location(f'user_data_{name}', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config()
-  config.update_from_flattened_dict({'runtime.progress': False} | changes)
-  return config.lock()
+  return chains.load_config(name, **changes).lock()
 
 
 def write_pairs(path, num, seed):
@@ -70,32 +63,32 @@ FILES = {
 
 
 @slow
-@pytest.mark.parametrize('with_ood', [False, True])
-def test_own_files(tmp_path, with_ood):
+def test_own_files(tmp_path):
   """JSON lines in, merged model and page out."""
   write_pairs(tmp_path / 'train.jsonl', 200, 0)
   write_pairs(tmp_path / 'test.jsonl', 40, 1)
   changes = FILES | {
     'data.train': str(tmp_path / 'train.jsonl'),
     'data.test': str(tmp_path / 'test.jsonl'),
-    'data.ood': str(tmp_path / 'test.jsonl') if with_ood else '',
+    'data.ood': str(tmp_path / 'test.jsonl'),
   }
   config = load_config('preferences', **changes)
   results = pipeline.run(config, tmp_path / 'run')
-  assert list(results) == [stage.name for stage in pipeline.stages_of(config)]
+  assert list(results) == chains.names(config)
   rows = results['preferences']['rows']
   assert rows['train'] + rows['selection'] == 200 and rows['test'] == 40
   assert results['preferences']['swapped'] == round(0.2 * rows['train'])
-  assert ('ood' in results['merge']['table']) == with_ood
+  assert 'ood' in results['merge']['table']
   run = pipeline.Run(config, tmp_path / 'run')
-  train, selection = (preferences.read(run, s) for s in ('train', 'selection'))
+  world = worlds.of(run)
+  train, selection = (world.pairs(s) for s in ('train', 'selection'))
   assert not np.isin(train.prompts, selection.prompts).any()
   assert train.flipped.sum() == results['preferences']['swapped']
   labels = {
     row.tobytes() for row in train.chosen.take(np.arange(len(train))).ids
   }
   for split in ('pretrain', 'sft'):
-    texts = user_data.responses(run, split)
+    texts = world.texts(split)
     length = train.chosen.length  # both are padded to their longest row
     ids = np.zeros((len(texts), length), np.int32)
     ids[:, : texts.length] = texts.ids[:, :length]
@@ -214,9 +207,10 @@ def test_a_mended_file_replaces_the_one_that_failed(tmp_path):
 # The two stages alone, for each kind of run
 # ---------------------------------------------------------------------------
 
-TABLE = (
-  pipeline.Stage('world', user_data.world, (), ('data', 'model')),
-  pipeline.Stage('preferences', user_data.preferences, ('world',)),
+TABLE = tuple(
+  stage._replace(needs=())
+  for stage in pipeline.STAGES
+  if stage.name in ('world', 'preferences')
 )
 SMALL = {'sft.batch_size': 4, 'data.max_length': 40}
 CONTEXT = 512
@@ -246,7 +240,7 @@ def based(tmp_path):
     mlp_width=8,
     max_length=CONTEXT,
   )
-  files.write_record(
+  files_lib.write_record(
     folder.parent / 'result.json',
     {'result': {'shape': dataclasses.asdict(shape)}},
   )
@@ -268,7 +262,7 @@ def write_lines(path, rows):
 
 
 def decoded(run, sequences):
-  return world.tokenizer(run).decode(sequences.ids, sequences.mask)
+  return worlds.of(run).tokenizer.decode(sequences.ids, sequences.mask)
 
 
 def test_sft_run_cuts_or_leaves_out_what_is_too_long(based, tmp_path):
@@ -288,7 +282,7 @@ def test_sft_run_cuts_or_leaves_out_what_is_too_long(based, tmp_path):
     assert found['rejected'] == {file: 1} and found['read'] == {file: 10}
     told = '1 too long and ' + ('cut' if cut else 'left out')
     assert told in found['summary'] and '1 of 10 rows' in found['summary']
-    texts = decoded(run, user_data.responses(run, 'sft'))
+    texts = decoded(run, worlds.of(run).texts('sft'))
     assert len(texts) == kept and 'what is 3\n3' in texts[3]
 
 
@@ -307,11 +301,11 @@ def test_policy_run_sets_prompts_apart(based, tmp_path):
   # 21 prompts, of which round(0.25 * 21) = 5 are held out with all their rows.
   assert sum(found['rows'].values()) == 39 and found['too_long']
   train, test = (
-    set(decoded(run, user_data.prompts(run, s))) for s in ('train', 'test')
+    set(decoded(run, worlds.of(run).prompts(s, 20))) for s in ('train', 'test')
   )
   assert not train & test and len(train | test) == 20
   assert len(test) in (4, 5)  # the one that is too long may be among them
-  prompts = user_data.prompts(run, 'train')
+  prompts = worlds.of(run).prompts('train', 20)
   np.testing.assert_array_equal(
     prompts.response_start, prompts.mask.sum(axis=1)
   )
@@ -355,7 +349,7 @@ def test_reward_run_takes_all_formats_of_pairs(based, tmp_path):
   assert found['rows'] == {'train': 35, 'selection': 10, 'test': 5}
   assert found['swapped'] == 9 and found['rejected'] == {file: 0}
   assert set(found['prompts_shared_with_train'].values()) == {0}
-  pairs = preferences.read(run, 'train')
+  pairs = worlds.of(run).pairs('train')
   assert len(set(pairs.prompt_ids.tolist())) == 7
   assert (pairs.margin == 1.5).sum() == 7 and (pairs.margin == 0).sum() == 28
   # Rows of file 1 to 30; the right side is where the swap says.
@@ -366,7 +360,7 @@ def test_reward_run_takes_all_formats_of_pairs(based, tmp_path):
     assert right.endswith(answer) or wrong.endswith('no')
     assert not wrong.endswith(answer)
   # What is preferred is what is learnt, swaps and all.
-  taught = sorted(decoded(run, user_data.responses(run, 'sft')))
+  taught = sorted(decoded(run, worlds.of(run).texts('sft')))
   assert taught == sorted(texts[0])
 
 
@@ -382,7 +376,7 @@ def test_splits_are_of_the_seed_and_samples_random(tmp_path):
     ('some', {'data.max_pairs': 25}),
   ):
     run, _ = start('preferences', tmp_path / name, changes | more)
-    found[name] = user_files.load_splits(run.folder('world') / user_data.SPLITS)
+    found[name] = files.load_splits(run.folder('world') / 'splits.npz')
   one, again, seed, some = found.values()
   for name, split in one.items():
     np.testing.assert_array_equal(split.places, again[name].places)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import scipy.special
 
+from warm_jax import sampling
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.stages import language
 
 PAD, EOS, V, R = 0, 1, 6, 4
 SETTINGS = (('max_new_tokens', R), ('eos_id', EOS), ('pad_id', PAD))
@@ -76,7 +76,7 @@ def _prompts(num):
 
 
 def _samples(params, shape, num, temperature, seed=1):
-  return language.sample_rows(
+  return sampling.sample_rows(
     params, shape, SETTINGS, jax.random.key(seed), _prompts(num), temperature
   )
 
@@ -111,7 +111,7 @@ def test_each_step_is_judged_where_its_token_was_drawn(temperature):
     # prompt; nothing was drawn after the end.
     expected.append(sum(after[ids[t - 1]] for t in range(start, end)))
   assert len(lengths) == 3 * R  # every length of prompt and response
-  got = language.kl_of_steps(policy, anchor, CHAIN, samples, temperature)
+  got = sampling.kl_of_steps(policy, anchor, CHAIN, samples, temperature)
   assert got.shape == (600,) and got.dtype == np.float64
   np.testing.assert_allclose(got, expected, rtol=1e-5)
 
@@ -132,10 +132,10 @@ def test_the_mean_is_the_exact_kl_and_that_of_the_log_ratio(temperature):
       last = last @ p
       last[EOS] = 0  # nothing follows
     exact.append(total)
-  steps = language.kl_of_steps(policy, anchor, CHAIN, samples, temperature)
-  ratios = language.sequence_kl(anchor, CHAIN, samples, temperature)
+  steps = sampling.kl_of_steps(policy, anchor, CHAIN, samples, temperature)
+  ratios = sampling.sequence_kl(anchor, CHAIN, samples, temperature)
   np.testing.assert_allclose(
-    language.sequence_kl(anchor, CHAIN, samples, temperature, R), ratios
+    sampling.sequence_kl(anchor, CHAIN, samples, temperature, R), ratios
   )
   for x in (steps, ratios):
     error = x - exact
@@ -169,7 +169,7 @@ def test_against_each_row_alone_without_padding():
       for params in (policy, anchor)
     )
     expected.append(scipy.special.rel_entr(p, q).sum())
-  got = language.kl_of_steps(policy, anchor, MODEL, samples, 0.8)
+  got = sampling.kl_of_steps(policy, anchor, MODEL, samples, 0.8)
   np.testing.assert_allclose(got, expected, rtol=1e-4)
   assert got.min() > 0.01
 
@@ -177,8 +177,8 @@ def test_against_each_row_alone_without_padding():
 def test_a_model_agrees_with_its_sampled_log_ratios():
   policy, anchor = _model(3), _model(4)
   samples = _samples(policy, MODEL, 2000, 0.8)
-  steps = language.kl_of_steps(policy, anchor, MODEL, samples, 0.8)
-  ratios = language.sequence_kl(anchor, MODEL, samples, 0.8)
+  steps = sampling.kl_of_steps(policy, anchor, MODEL, samples, 0.8)
+  ratios = sampling.sequence_kl(anchor, MODEL, samples, 0.8)
   difference = steps - ratios
   assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(2000)
   assert (steps >= 0).all() and (ratios < 0).any()
@@ -188,20 +188,20 @@ def test_a_model_agrees_with_its_sampled_log_ratios():
 def test_a_policy_has_no_kl_to_itself():
   policy = _model(3)
   samples = _samples(policy, MODEL, 24, 0.8)
-  got = language.kl_of_steps(policy, policy, MODEL, samples, 0.8)
+  got = sampling.kl_of_steps(policy, policy, MODEL, samples, 0.8)
   np.testing.assert_array_equal(got, 0)
 
 
 def test_padding_prompts_and_other_rows_do_not_count():
   table, anchor_table, policy, anchor, samples = _chains(1.0)
-  expected = language.kl_of_steps(policy, anchor, CHAIN, samples, 1.0)
+  expected = sampling.kl_of_steps(policy, anchor, CHAIN, samples, 1.0)
   index = np.arange(samples.ids.shape[1])[None, :]
   # All of the prompt but its last token, which the response is drawn after.
   early = index < np.asarray(samples.response_start)[:, None] - 1
   ids = np.where(early, 5, np.where(samples.mask, samples.ids, 3))
   changed = dataclasses.replace(samples, ids=ids)
-  got = language.kl_of_steps(policy, anchor, CHAIN, changed, 1.0)
+  got = sampling.kl_of_steps(policy, anchor, CHAIN, changed, 1.0)
   np.testing.assert_allclose(got, expected, rtol=1e-6)
   few = jax.tree.map(lambda x: x[-5:], samples)
-  got = language.kl_of_steps(policy, anchor, CHAIN, few, 1.0)
+  got = sampling.kl_of_steps(policy, anchor, CHAIN, few, 1.0)
   np.testing.assert_allclose(got, expected[-5:], rtol=1e-6)

@@ -1,0 +1,43 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Configs and finished small runs that tests of several files share."""
+
+import fcntl
+import os
+import pathlib
+import shutil
+
+from warm_jax import main, pipeline
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def load_config(name, **changes):
+  """The config NAME or NAME:ARG of configs/ with other values, unlocked."""
+  config, _ = main.load(name)
+  with config.unlocked():
+    config.update_from_flattened_dict({'runtime.progress': False} | changes)
+  return config
+
+
+def names(config):
+  return [stage.name for stage in pipeline.stages_of(config)]
+
+
+def finished(tmp_path_factory):
+  """A finished run of nano.py, made once for all workers; leave it alone."""
+  root = tmp_path_factory.getbasetemp()
+  root = root.parent if 'PYTEST_XDIST_WORKER' in os.environ else root
+  with (root / 'nano.lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # What is finished is not done again.
+    pipeline.run(load_config('nano'), root / 'nano')
+  return root / 'nano'
+
+
+def copy_until(source, folder, stages, stage):
+  """A work directory in which the stages before `stage` are finished."""
+  folder.mkdir(exist_ok=True)
+  shutil.copy(source / 'warm_jax.json', folder)
+  for name in stages[: stages.index(stage)]:
+    shutil.copytree(source / name, folder / name)
+  return folder

@@ -1,0 +1,241 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The embedded world: TinyTLDR, with samples that annotators compare.
+
+Pairs in distribution are samples of the SFT checkpoints. Out-of-distribution
+pairs come from other policies: hotter, pretrained only, and tuned by RL on the
+utility itself. The control set, clean and from all of these policies, is for
+the control model alone. Texts and pairs are TFDS sets.
+"""
+
+import functools
+import random
+
+import jax
+import numpy as np
+
+from warm_jax import distributed, members, rewards, sampling
+from warm_jax.data import encoding, formats, sources, toy_world
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.training import anchor as anchor_lib
+from warm_jax.training import checkpoint, policy
+from warm_jax.worlds import base
+
+# The TFDS set of each stage that writes one.
+SETS = {'world': 'tiny_tldr', 'preferences': 'tiny_tldr_preferences'}
+# Posts drawn per pair: samples of equal text are no pair and are left out.
+SPARE = 1.15
+
+
+class World:
+  """TinyTLDR of one run; see `warm_jax.worlds` for its calls."""
+
+  def __init__(self, run):
+    self.run = run
+    self.max_length = run.config.data.max_length
+    self.num_facts = tuple(
+      run.config.world.get('num_facts', toy_world.NUM_FACTS)
+    )
+
+  @functools.cached_property
+  def tokenizer(self) -> tokenizer_lib.Tokenizer:
+    return base.tokenizer(self.run)
+
+  def rows(self, stage: str, split: str) -> list[dict]:
+    """Text rows that a stage wrote."""
+    folder = self.run.folder(stage) / SETS[stage] / '1.0.0'
+    fields = () if stage == 'preferences' else (sources.RESPONSE_FIELDS,)
+    return sources.read_rows(f'tfds:{folder}:{split}', *fields)
+
+  def texts(self, split: str) -> encoding.Sequences:
+    rows = self.rows('world', split)
+    source = f'world split {split}'
+    return encoding.encode_responses(
+      self.tokenizer, rows, self.max_length, source
+    )
+
+  def pairs(self, split: str) -> encoding.Preferences:
+    rows = self.rows('preferences', split)
+    source = f'preferences split {split}'
+    return encoding.encode_preferences(
+      self.tokenizer, rows, self.max_length, source
+    )
+
+  def prompts(
+    self, split: str, max_new_tokens: int, count: int | None = None
+  ) -> encoding.Sequences:
+    split = {'train': 'prompts', 'test': 'eval_prompts'}[split]
+    posts = [row['prompt'] for row in self.rows('world', split)][:count]
+    return self.encoded(posts, max_new_tokens, f'world split {split}')
+
+  def encoded(
+    self, posts: list[str], max_new_tokens: int, source: str
+  ) -> encoding.Sequences:
+    """Encodes posts, padded to the longest of them.
+
+    What is sampled, scored and trained on later does not depend on padding, but
+    its cost does. Widths are multiples of four, so that sets which differ by a
+    token share their programs.
+
+    Raises:
+      UserError: see `encoding.encode_prompts`; names the source.
+    """
+    room = self.max_length - max_new_tokens
+    found = encoding.encode_prompts(self.tokenizer, posts, room, source)
+    return found.padded_to(min(-(-found.lengths.max() // 4) * 4, room))
+
+  def gold(self, prompts, responses) -> np.ndarray:
+    return toy_world.gold_utilities(prompts, responses)
+
+  def lengths(self, samples, responses) -> np.ndarray:
+    """Words of the responses."""
+    return np.array([toy_world.count_words(text) for text in responses])
+
+  def write_texts(self) -> dict:
+    """Stage `world`: posts and summaries, and the word tokenizer.
+
+    Splits: pretrain (all writers, posts of every length), sft (the better
+    writers), control (as pretrain, for the control model), prompts (posts that
+    policies train on), eval_prompts (posts for best-of-N and evaluation).
+    """
+    config, folder = self.run.config.world, self.run.folder('world')
+    easy_facts = tuple(range(1, max(self.num_facts) + 1))
+    easy = (toy_world.PRETRAIN_WRITERS, easy_facts, True)
+    usual = (toy_world.SFT_WRITERS, self.num_facts)
+    recipes = {
+      'pretrain': (config.num_pretrain, *easy),
+      'control': (config.num_pretrain, *easy),
+      'sft': (config.num_sft, *usual),
+      'prompts': (config.num_prompts, *usual),
+      'eval_prompts': (config.num_eval_prompts, *usual),
+    }
+    rows = {
+      split: toy_world.write_rows(f'{self.run.config.seed}/{split}', *recipe)
+      for split, recipe in recipes.items()
+    }
+    sources.write_tfds(rows, SETS['world'], folder)
+    tokenizer_lib.make_word_tokenizer(toy_world.WORDS, folder / 'tokenizer')
+    posts, summaries = (
+      [row[field] for row in rows['sft']] for field in ('prompt', 'response')
+    )
+    described = toy_world.describe(posts, summaries)
+    return {
+      'rows': {split: len(part) for split, part in rows.items()},
+      'writers': described,
+      'summary': f'writers of the SFT set: gold {described["gold"]:.2f}, '
+      f'{described["words"]:.1f} words',
+    }
+
+  def write_pairs(self) -> dict:
+    """Stage `preferences`: train, selection, test, ood and control pairs."""
+    run, config = self.run, self.run.config.preferences
+    policies = self._policies()
+    sets = {
+      'train': (config.num_train, ('sft',)),
+      'selection': (config.num_selection, ('sft',)),
+      'test': (config.num_test, ('sft',)),
+      'ood': (config.num_ood, ('hot', 'pretrained', 'tuned')),
+      'control': (
+        config.num_control,
+        ('sft', 'sft', 'hot', 'pretrained', 'tuned'),
+      ),
+    }
+    rows = {
+      split: self._annotated(split, num, [policies[k] for k in kinds])
+      for split, (num, kinds) in sets.items()
+    }
+    flips = formats.flip_mask(
+      len(rows['train']), config.swapped, seed=run.key('flips')
+    )
+    for split, part in rows.items():
+      mask = flips if split == 'train' else np.zeros(len(part), bool)
+      rows[split] = formats.swap_labels(part, mask)
+    folder = run.folder('preferences')
+    distributed.on_first(
+      lambda: sources.write_tfds(rows, SETS['preferences'], folder) and None
+    )
+    agreement = {
+      split: float(np.mean([row['gold_margin'] > 0 for row in part]))
+      for split, part in rows.items()
+    }
+    return {
+      'rows': {split: len(part) for split, part in rows.items()},
+      'swapped': int(flips.sum()),
+      # Margins were taken before the swap: the annotators' own agreement.
+      'annotators_agree_with_gold': agreement,
+      'summary': f'{len(rows["train"])} training pairs, {int(flips.sum())} '
+      f'swapped; annotators side with the utility in {agreement["test"]:.0%}',
+    }
+
+  def _policies(self) -> dict[str, list]:
+    """Who writes samples: {kind: [(params, temperature), ...]}."""
+    run, config = self.run, self.run.config.preferences
+    sft, pretrained = (
+      members.unstack(checkpoint.load_params(run.folder(stage) / 'params'))
+      for stage in ('sft', 'pretrain')
+    )
+    return {
+      'sft': [(params, config.temperature) for params in sft],
+      'hot': [(sft[-1], config.ood_temperature)],
+      'pretrained': [(pretrained[0], config.temperature)],
+      'tuned': [(self._tuned(sft[-1]), config.temperature)],
+    }
+
+  def _tuned(self, sft_params):
+    """A policy tuned on the utility, for out-of-distribution pairs only."""
+    run, settings = self.run, self.run.config.preferences.tuned
+    posts = toy_world.make_posts(
+      f'{run.config.seed}/tuned', 2_000, self.num_facts
+    )
+    utility = functools.partial(toy_world.gold_scores, self.tokenizer)
+    folder = run.folder('preferences') / 'tuned'
+    kept, _ = policy.train(
+      sft_params,
+      [rewards.HostScorer(utility)],
+      base.model_config(run),
+      self.encoded(posts, settings.max_new_tokens, 'posts of the tuned policy'),
+      self.tokenizer,
+      settings,
+      folder=folder,
+      seed=run.key('preferences'),
+      runtime=run.config.runtime,
+      anchors=anchor_lib.of_config(sft_params, 1, settings),
+    )
+    return members.member(
+      checkpoint.load_params(folder / f'params_{kept[-1]}'), 0
+    )
+
+  def _annotated(self, split: str, num_pairs: int, kinds) -> list[dict]:
+    """Samples two summaries for each post and has the pair annotated.
+
+    Each summary comes from a kind of policy drawn from `kinds`, and from one of
+    the policies of that kind.
+    """
+    config, seed = self.run.config.preferences, self.run.config.seed
+    rng = random.Random(f'{seed}/{split} pairs')
+    posts = toy_world.make_posts(
+      f'{seed}/{split}', int(SPARE * num_pairs), self.num_facts
+    )
+    prompts = self.encoded(
+      posts * 2, config.max_new_tokens, f'posts of {split}'
+    )
+    authors = []
+    for _ in range(len(prompts)):
+      kind = rng.randrange(len(kinds))
+      authors.append((kind, rng.randrange(len(kinds[kind]))))
+    texts = np.empty(len(prompts), object)
+    for kind, author in sorted(set(authors)):
+      rows = np.flatnonzero([a == (kind, author) for a in authors])
+      params, temperature = kinds[kind][author]
+      samples = sampling.sample_rows(
+        params,
+        base.model_config(self.run),
+        sampling.settings(self.tokenizer, config.max_new_tokens),
+        jax.random.key(rng.getrandbits(31)),
+        prompts.take(rows),
+        temperature,
+      )
+      texts[rows] = sampling.responses_text(self.tokenizer, samples)
+    first, second = texts[: len(posts)], texts[len(posts) :]
+    annotator = toy_world.Annotator(config.sharpness, config.length_cue)
+    rows = toy_world.annotate(posts, first, second, annotator, rng)
+    return rows[:num_pairs]
