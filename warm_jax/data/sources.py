@@ -31,6 +31,7 @@ BLOCK = 512  # rows that are read at a time
 MAX_LINE = 2**25  # bytes; a file without line breaks must not fill the memory
 FIRST_ROWS = 100  # if all of so many are unusable, the rest is not read
 EXAMPLES = 3
+_BLANK = object()  # a line that counts, but is no row
 
 
 class BadRow(Exception):
@@ -225,8 +226,7 @@ def open_rows(source: str) -> Iterator[SourceRow]:
     ]
   for name, rows in opened:
     for number, row in enumerate(rows, 1):
-      # Blank lines of a file count, but are no rows.
-      if row is not None:
+      if row is not _BLANK:
         yield SourceRow(name, number, row)
 
 
@@ -275,7 +275,7 @@ def _paths(source: str) -> list[pathlib.Path]:
 
 
 def _jsonl_rows(path: pathlib.Path) -> Iterator:
-  """The value of each line, None for a blank one."""
+  """The value of each line, or what is wrong with it."""
   opener = gzip.open if path.suffix == '.gz' else open
   number = 0
   try:
@@ -287,7 +287,7 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator:
             line = lines.readline(BLOCK << 10)
           yield BadRow(f'the line is longer than {MAX_LINE >> 20} MB')
         else:
-          yield _parsed(line) if line.strip() else None
+          yield _parsed(line) if line.strip() else _BLANK
   except (OSError, EOFError, zlib.error) as error:
     raise errors.UserError(
       f'{path}, after row {number}: the file is damaged ({error})'
