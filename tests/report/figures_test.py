@@ -138,7 +138,7 @@ def test_kl_axis_has_room_between_ticks(highest):
 
 
 def test_best_of_n_against_single():
-  rows = [{'n': 1, 'kl': 0.0, 'gold': 0.1, 'gold_low': 0.0, 'gold_high': 0.2}]
+  rows = [{'n': 1, 'kl': 0.0, 'gold': 0.1, 'gold_stderr': 0.1}]
   (ax,) = figures.best_of_n({'warm': rows}).axes
   assert {text.get_text() for text in ax.texts} == {'WARM', 'single'}
 

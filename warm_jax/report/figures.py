@@ -27,18 +27,30 @@ def _column(rows, key) -> list:
   return [row[key] for row in rows]
 
 
-def _curve(ax, rows, x, y, color, line='-', **look) -> None:
-  """Draws y against x, and a band where rows hold the standard error of y."""
-  at, middle = _column(rows, x), _column(rows, y)
-  ax.plot(at, middle, line, color=color, **look)
-  if f'{y}_stderr' in rows[0]:
-    _band(ax, at, middle, _column(rows, f'{y}_stderr'), color)
-
-
 def _band(ax, x, middle, stderr, color) -> None:
   low = [a - 1.96 * b for a, b in zip(middle, stderr)]
   high = [a + 1.96 * b for a, b in zip(middle, stderr)]
   ax.fill_between(x, low, high, color=color, alpha=0.14, linewidth=0)
+
+
+def _curve(ax, rows, x, y, color, band=True, **look) -> None:
+  """Draws y against x, and a band where rows hold the standard error of y."""
+  at, middle = _column(rows, x), _column(rows, y)
+  ax.plot(at, middle, color=color, **look)
+  if band and f'{y}_stderr' in rows[0]:
+    _band(ax, at, middle, _column(rows, f'{y}_stderr'), color)
+
+
+def _methods(ax, paths: Mapping[str, Sequence[Mapping]], x, y) -> None:
+  """A curve of each method, with its name at its end."""
+  ends = []
+  for method, rows in paths.items():
+    color, line = style.color(method), style.dashes(method)
+    look = dict(marker=style.marker(method), linestyle=line, markersize=4)
+    band = not method.endswith('_2')  # five bands would hide one another
+    _curve(ax, rows, x, y, color, band, **look)
+    ends.append((rows[-1][x], rows[-1][y], style.name(method), color))
+  style.label_ends(ax, ends if len(ends) > 1 else ())
 
 
 def _legend(fig, looks: Mapping[str, Mapping], columns: int) -> None:
@@ -54,6 +66,13 @@ def _legend(fig, looks: Mapping[str, Mapping], columns: int) -> None:
     frameon=False,
     fontsize=9.5,
   )
+
+
+def _rows_axis(ax, names: Sequence[str]) -> None:
+  """A y axis of names, the first on top."""
+  ax.set_ylim(len(names) - 0.5, -0.5)
+  ax.set_yticks(range(len(names)), names)
+  ax.grid(False, axis='y')
 
 
 @style.styled
@@ -111,15 +130,14 @@ def accuracies(
     paper: set -> WARM minus ENS read off the paper's figure.
   """
   fig, (left, right) = style.grid(2, 0.72 * len(table) + 1.2, columns)
-  looks = {'members': dict(marker='|', linestyle='', color=style.INK)}
+  looks = {'members': {'marker': '|', 'linestyle': ''}}
   for method in ('ens', 'warm'):
     look = dict(marker=style.marker(method), color=style.color(method))
-    looks[style.name(method)] = look | {'linestyle': '-'}
-  if 'test' in table and floors:
-    looks |= {f'{name} (held-out)': {'linestyle': ':'} for name in floors}
+    looks[style.name(method)] = look
+  for name, value in floors.items() if 'test' in table else ():
+    looks[f'{name} (held-out)'] = {'linestyle': ':'}
     y = list(table).index('test')
-    for value in floors.values():
-      left.plot([value] * 2, [y - 0.45, y + 0.45], ':', color=style.INK)
+    left.plot([value] * 2, [y - 0.45, y + 0.45], ':', color=style.INK)
 
   def bar(ax, x, y, method, **look):
     color = style.color(method)
@@ -137,30 +155,25 @@ def accuracies(
     bar(right, x, y, 'warm', markersize=7, markerfacecolor=face)
     if split in paper:
       right.plot(paper[split], y, '|', color=style.INK, markersize=15)
+  names = [style.set_name(s).replace(', ', ',\n') for s in table]
   for ax, middle in ((left, 0.5), (right, 0.0)):
     ax.axvline(middle, color=style.FAINT, linewidth=1)
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    ax.set_yticks(range(len(table)), [''] * len(table))
-    ax.grid(False, axis='y')
     ax.spines['left'].set_visible(False)
-  for ax in (left, right) if columns == 1 else (left,):
-    names = [style.set_name(s).replace(', ', ',\n') for s in table]
-    ax.set_yticks(range(len(table)), names)
+    _rows_axis(ax, names if ax is left or columns == 1 else [''] * len(names))
   left.set_title('accuracy')
   right.set_title('WARM minus ENS')
   _legend(fig, looks, columns)
   return fig
 
 
-def _accuracy_axis(ax, split: str) -> None:
+def _accuracy_axis(ax, split: str, values: Sequence[float]) -> None:
   """At least 0.1 high, so that noise looks like noise."""
   ax.set_title(style.set_name(split))
   swapped = split == 'train_swapped'
   ax.set_ylabel('share of swaps fitted' if swapped else 'accuracy')
-  ax.margins(y=0.12)
-  low, high = ax.get_ylim()
-  missing = max(0.0, 0.1 - (high - low)) / 2
-  ax.set_ylim(low - missing, high + missing)
+  low, high = min(values), max(values)
+  margin = max(0.12 * (high - low), (0.1 - (high - low)) / 2)
+  ax.set_ylim(low - margin, high + margin)
 
 
 @style.styled
@@ -174,23 +187,24 @@ def interpolation(paths: Mapping[str, Mapping], columns: int = 2):
       optionally {'accuracy_stderr', 'ens_stderr'}, lists.
   """
   fig, axes = style.grid(len(paths), 2.75, columns)
+  warm, ens = (
+    dict(color=style.color(m), marker=style.marker(m)) for m in ('warm', 'ens')
+  )
   curves = {
     'diag': ('diagonal', {'color': style.FAINT, 'linestyle': ':'}),
-    'ens': (
-      'ENS: averaged scores',
-      {'color': style.color('ens'), 'marker': 's'},
-    ),
-    '': ('WA: averaged weights', {'color': style.color('warm'), 'marker': 'D'}),
+    'ens': ('ENS: averaged scores', ens),
+    '': ('WA: averaged weights', warm),
   }
   for ax, (split, path) in zip(axes, paths.items()):
-    x = path['lambda']
+    x, drawn = path['lambda'], []
     for key, (_, look) in curves.items():
       y = path[f'{key}_accuracy'.removeprefix('_')]
+      drawn += y
       ax.plot(x, y, markersize=4, **look)
       stderr = path.get(f'{key or "accuracy"}_stderr')
       if stderr:
         _band(ax, x, y, stderr, look['color'])
-    _accuracy_axis(ax, split)
+    _accuracy_axis(ax, split, drawn)
     ax.set_xticks([0, 0.5, 1], ['0\nfirst', '0.5', '1\nsecond'])
     ax.set_xlabel('weight λ of the second member')
   # All three meet at both ends, so there is no room for direct labels.
@@ -208,18 +222,17 @@ def by_size(sizes: Mapping[str, Mapping[str, Sequence[float]]], columns=2):
   """
   fig, axes = style.grid(len(sizes), 2.6, columns)
   for ax, (split, curves) in zip(axes, sizes.items()):
-    ends = []
-    for method in ('ens', 'warm'):
-      y, color = curves[method], style.color(method)
-      x = range(1, len(y) + 1)
-      ax.plot(x, y, color=color, marker=style.marker(method))
-      ends.append((x[-1], y[-1], style.name(method), color))
+    _accuracy_axis(ax, split, [*curves['ens'], *curves['warm']])
+    x = range(1, len(curves['warm']) + 1)
     if curves.get('stderr'):
-      _band(ax, x, y, curves['stderr'], color)
-    _accuracy_axis(ax, split)
+      _band(ax, x, curves['warm'], curves['stderr'], style.color('warm'))
+    paths = {
+      method: [{'M': m, 'y': y} for m, y in zip(x, curves[method])]
+      for method in ('ens', 'warm')
+    }
+    _methods(ax, paths, 'M', 'y')
     ax.set_xlabel('members M')
-    ax.set_xticks(range(1, len(y) + 1, math.ceil(len(y) / 8)))
-    style.label_ends(ax, ends)
+    ax.set_xticks(x[:: math.ceil(len(x) / 8)])
   return fig
 
 
@@ -233,35 +246,27 @@ def best_of_n(curves: Mapping[str, Sequence[Mapping]], columns: int = 2):
   """Gold and control of the best of n against KL(n), with 95 % intervals.
 
   Args:
-    curves: scorer -> rows with n, kl, and gold and control with _low, _high;
+    curves: scorer -> rows with n, kl, and gold and control with _stderr;
       means, or paired differences to `single`, which is then left out.
   """
   first = next(iter(curves.values()))
   judges = [j for j in ('gold', 'control') if j in first[0]]
+  against = 'single' not in curves
+  if against:
+    zero = dict.fromkeys(judges, 0.0)
+    curves = curves | {'single': [{'kl': row['kl']} | zero for row in first]}
   fig, axes = style.grid(len(judges), 3.6, columns)
   for ax, judge in zip(axes, judges):
-    ends = []
-    for method, rows in curves.items():
-      x, y = _column(rows, 'kl'), _column(rows, judge)
-      color, marker = style.color(method), style.marker(method)
-      ax.plot(x, y, style.dashes(method), color=color, marker=marker)
-      if not method.endswith('_2'):  # five bands would hide one another
-        low, high = (_column(rows, f'{judge}_{end}') for end in ('low', 'high'))
-        ax.fill_between(x, low, high, color=color, alpha=0.14, linewidth=0)
-      ends.append((x[-1], y[-1], style.name(method), color))
-    if 'single' not in curves:
-      ax.axhline(0, color=style.color('single'))
-      ends.append((x[-1], 0.0, 'single', style.color('single')))
-    minus = ' minus single' if 'single' not in curves else ''
+    minus = ' minus single' if against else ''
     ax.set_title(TITLES[judge].split(' (')[0] + minus)
     ax.set_xlabel('KL(n) = log n − (n − 1)/n, nats')
+    _methods(ax, curves, 'kl', judge)
     top = ax.secondary_xaxis('top')
     shown = [r for r in first if r['n'] != 2]  # 1 and 2 are too close
     names = [f'n = {r["n"]}' if r['n'] == 1 else str(r['n']) for r in shown]
     top.set_xticks(_column(shown, 'kl'), names)
     top.tick_params(length=2, labelsize=8.5, colors=style.FAINT)
     top.spines['top'].set_visible(False)
-    style.label_ends(ax, ends)
   return fig
 
 
@@ -284,31 +289,27 @@ def policies(
   values = [v for v in ('gold', 'control', 'proxy') if v in rows[0]]
   panels = panels or [(v, x) for v in values for x in ('kl', 'step')]
   fig, axes = style.grid(len(panels), 2.75, columns)
-  methods = dict.fromkeys(_column(rows, 'method'))
-  ordered = sorted(rows, key=lambda row: row['step'])
+  paths = {row['method']: [] for row in rows}
+  for row in sorted(rows, key=lambda row: row['step']):
+    paths[row['method']].append(row)
   for ax, (value, by) in zip(axes, panels):
     if by == 'kl':
       style.kl_axis(ax, max(*_column(rows, 'kl'), 0.25))
-    ends = []
-    for method in methods:
-      path = [row for row in ordered if row['method'] == method]
-      color, line = style.color(method), style.dashes(method)
-      look = dict(marker=style.marker(method), markersize=3.5)
-      _curve(ax, path, by, value, color, line, **look)
-      for row in path:
-        if row['step'] == (best_steps or {}).get(method):
-          ring = dict(markersize=11, markerfacecolor='none', color=color)
-          ax.plot(row[by], row[value], 'o', markeredgewidth=1.8, **ring)
+    _methods(ax, paths, by, value)
+    for row in rows:
+      color = style.color(row['method'])
+      if row['step'] == (best_steps or {}).get(row['method']):
+        ring = dict(markersize=11, markerfacecolor='none', markeredgewidth=1.8)
+        ax.plot(row[by], row[value], 'o', color=color, **ring)
+    for method in paths:
       chosen = (curves or {}).get(method, ())
       if by == 'kl' and chosen and value in chosen[0]:
         x, y = _column(chosen, 'kl'), _column(chosen, value)
-        ax.plot(x, y, '--', color=color, linewidth=1.2)
-      ends.append((path[-1][by], path[-1][value], style.name(method), color))
+        ax.plot(x, y, '--', color=style.color(method), linewidth=1.2)
     ax.set_title(TITLES[value])
     ax.set_xlabel(KL_LABEL if by == 'kl' else 'RL steps')
     if by == 'step':
       ax.set_xlim(left=0)
-    style.label_ends(ax, ends if len(ends) > 1 else ())
   return fig
 
 
@@ -356,28 +357,57 @@ def select(rows, run: str, what: str) -> list[Mapping]:
   return [r for r in rows if r['run'] == run and r['what'] == what]
 
 
-def _against_kl(rows, values, draw, looks, columns, max_kl=None):
-  """Panels of values against KL: plain REINFORCE, and `draw` an iteration.
+_POINT = {'marker': 'D', 'linestyle': '', 'markersize': 7, 'zorder': 4}
+REINFORCE = {'policy': ('', {'marker': 's', 'markersize': 3})}
+# What to draw of an iteration: {`what` of rows: (name, look)}; the last one is
+# labelled with the number of the iteration.
+WARP_PATHS = {
+  'policy': ('members', {'linewidth': 1.1, 'alpha': 0.75}),
+  'lerp': ('LERP', _POINT | {'markerfacecolor': 'white'}),
+  'slerp': ('SLERP', _POINT),
+}
+WARP_FRONTS = {
+  'to_init': ('from the init', {'linestyle': ':', 'linewidth': 1.2}),
+  'slerp': ('merge (η = 1)', _POINT),
+  'to_sft': ('from SFT', {'marker': 'o', 'markersize': 4}),
+}
 
-  draw(ax, run, value, color) returns the row beside which the run is labelled.
+
+@style.styled
+def warp(
+  rows: Sequence[Mapping],
+  parts: Mapping[str, tuple[str, Mapping]],
+  values: Sequence[str] = ('proxy', 'gold'),
+  max_kl: float | None = None,
+  columns: int = 2,
+):
+  """What WARP made in each iteration, and plain REINFORCE, against KL.
+
+  Args:
+    rows: of stage fronts: run, what, kl and values; member, step, eta.
+    parts: WARP_PATHS or WARP_FRONTS.
+    values: one panel each; a value that rows lack is left out.
+    max_kl: end of the range that the fronts' numbers are taken over.
   """
   values = [value for value in values if value in rows[0]]
   fig, axes = style.grid(len(values), 3.7, columns)
-  looks, runs = dict(looks), dict.fromkeys(_column(rows, 'run'))
+  looks, runs = dict(parts.values()), dict.fromkeys(_column(rows, 'run'))
+  runs.pop('sft', None)
   for ax, value in zip(axes, values):
     style.kl_axis(ax, max(*_column(rows, 'kl'), 0.25))
     ends = []
     for run in runs:
-      color = style.color(run)
-      if run.startswith('warp_'):
-        number = run.removeprefix('warp_')
-        last = draw(ax, run, value, color)
-        ends.append((last['kl'], last[value], number, color))
-        looks[f'iteration {number}'] = {'color': color}
-      elif run != 'sft':
-        path = select(rows, run, 'policy')
-        _curve(ax, path, 'kl', value, color, marker='s', markersize=3)
-        looks[style.name(run)] = {'color': color, 'marker': 's'}
+      color, is_warp = style.color(run), run.startswith('warp_')
+      looks[style.name(run)] = {'color': color}
+      for what, (_, look) in (parts if is_warp else REINFORCE).items():
+        found = select(rows, run, what)
+        for member in dict.fromkeys(row.get('member') for row in found):
+          path = [row for row in found if row.get('member') == member]
+          band = what == 'to_sft' or not is_warp
+          _curve(ax, path, 'kl', value, color, band, **look)
+      if is_warp:
+        x, y = found[-1]['kl'], found[-1][value]
+        ends.append((x, y, run.removeprefix('warp_'), color))
     if max_kl:
       ax.axvline(max_kl, color=style.FAINT, linewidth=0.8, linestyle='--')
     ax.set_title(TITLES[value])
@@ -385,67 +415,6 @@ def _against_kl(rows, values, draw, looks, columns, max_kl=None):
     style.label_ends(ax, ends)
   _legend(fig, looks, columns)
   return fig
-
-
-@style.styled
-def warp_paths(rows: Sequence[Mapping], columns: int = 2):
-  """Members of each iteration, their merges, and plain REINFORCE.
-
-  Args:
-    rows: of stage fronts: run, what, kl, proxy and gold; member, step, eta.
-  """
-
-  def draw(ax, run, value, color):
-    found = select(rows, run, 'policy')
-    for member in sorted(set(_column(found, 'member'))):
-      path = [row for row in found if row['member'] == member]
-      x, y = _column(path, 'kl'), _column(path, value)
-      ax.plot(x, y, color=color, linewidth=1.1, alpha=0.75)
-    for how, face in (('lerp', 'white'), ('slerp', color)):
-      (merged,) = select(rows, run, how)
-      look = dict(markersize=7, markerfacecolor=face, zorder=4)
-      ax.plot(merged['kl'], merged[value], 'D', color=color, **look)
-    return merged
-
-  looks = {
-    'members': {'linewidth': 1.1},
-    'SLERP': {'marker': 'D', 'linestyle': ''},
-    'LERP': {'marker': 'D', 'linestyle': '', 'markerfacecolor': 'white'},
-  }
-  return _against_kl(rows, ('proxy', 'gold'), draw, looks, columns)
-
-
-@style.styled
-def warp_fronts(
-  rows: Sequence[Mapping],
-  max_kl: float | None = None,
-  values: Sequence[str] = ('proxy', 'gold'),
-  columns: int = 2,
-):
-  """The lines through each merge, from SFT and from the init, and REINFORCE.
-
-  Args:
-    rows: as of `warp_paths`.
-    max_kl: end of the range that the fronts' numbers are taken over.
-    values: one panel each; a value that rows lack is left out.
-  """
-
-  def draw(ax, run, value, color):
-    front, init = (select(rows, run, what) for what in ('to_sft', 'to_init'))
-    _curve(ax, front, 'kl', value, color, marker='o', markersize=4)
-    x, y = _column(init, 'kl'), _column(init, value)
-    ax.plot(x, y, ':', color=color, linewidth=1.2)
-    for row in front:  # beyond 1 is extrapolation; the merge itself is marked
-      if row['eta'] == 1:
-        ax.plot(row['kl'], row[value], 'D', color=color, markersize=7)
-    return front[-1]
-
-  looks = {
-    'from SFT': {'marker': 'o'},
-    'from the init': {'linestyle': ':'},
-    'merge (η = 1)': {'marker': 'D', 'linestyle': ''},
-  }
-  return _against_kl(rows, values, draw, looks, columns, max_kl)
 
 
 def geometry_rows(iterations: Sequence[Mapping]) -> list[dict[str, Any]]:
@@ -506,9 +475,7 @@ def warp_geometry(iterations: Sequence[Mapping], columns: int = 2):
   left.set(title='angle between members', xlabel='degrees')
   right.set(title='length of the task vectors', xlabel='norm')
   for ax in (left, right):
-    ax.set_ylim(len(groups) - 0.5, -0.5)
-    ax.set_yticks(range(len(groups)), groups)
-    ax.grid(False, axis='y')
+    _rows_axis(ax, groups)
     for y in range(1, len(groups)):
       ax.axhline(y - 0.5, color='#e6e6e6', linewidth=0.7)
   _legend(fig, looks, columns)

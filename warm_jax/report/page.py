@@ -107,8 +107,6 @@ def write(
   _write_bon(results.get('best_of_n', {}), folder / 'figures' / 'bon.json')
   template = environment().get_template('page.html.j2')
   curves = [name for name in plots if name.startswith('training')]
-  if curves == ['training_sft']:  # then it is on the first screen
-    curves = []
   onset = results.get('evaluate', {}).get('hacking_onset', {})
   shown = dict(
     results=results,
@@ -121,7 +119,8 @@ def write(
     select=figures.select,
     side=side,
     clock=lambda s: str(datetime.timedelta(seconds=round(s))),
-    training=curves,
+    # Fine-tuning alone is on the first screen.
+    training=[] if curves == ['training_sft'] else curves,
     hacked=[n for n, x in onset.items() if style.known(x['onset_kl'])],
   )
   temporary = folder / 'index.html.tmp'
@@ -186,10 +185,8 @@ def _plots(results, workdir, config) -> dict[str, tuple[Callable, Any]]:
     floors = results.get('probe', {}).get('accuracy', {})
     floors = {'frozen features': floors['test']} if 'test' in floors else {}
     table = merge['table']
-    rows = {split: [row] for split, row in table.items()}
-    add(
-      'accuracies', rows, figures.accuracies, table, floors, tables.paper(table)
-    )
+    rows, paper = [{'split': s} | row for s, row in table.items()], tables.paper
+    add('accuracies', rows, figures.accuracies, table, floors, paper(table))
     paths = {k: v for k, v in merge['interpolation'].items() if k != 'pair'}
     if paths:
       add('lmc', paths, figures.interpolation, paths)
@@ -202,10 +199,11 @@ def _plots(results, workdir, config) -> dict[str, tuple[Callable, Any]]:
   if results.get('fronts'):
     rows, max_kl = (results['fronts'][key] for key in ('rows', 'max_kl'))
     iterations = results['warp']['iterations']
-    add('warp_fronts', rows, figures.warp_fronts, rows, max_kl)
-    add('warp_paths', rows, figures.warp_paths, rows)
-    shape = ('length', 'similarity')
-    add('warp_shape', rows, figures.warp_fronts, rows, None, shape)
+    lines, paths = figures.WARP_FRONTS, figures.WARP_PATHS
+    climbed, shape = ('proxy', 'gold'), ('length', 'similarity')
+    add('warp_fronts', rows, figures.warp, rows, lines, climbed, max_kl)
+    add('warp_paths', rows, figures.warp, rows, paths, climbed)
+    add('warp_shape', rows, figures.warp, rows, lines, shape)
     geometry = figures.geometry_rows(iterations)
     if geometry:
       add('warp_geometry', geometry, figures.warp_geometry, iterations)
@@ -262,16 +260,17 @@ def csv_rows(numbers: Sequence[Mapping] | Mapping[str, Any]) -> list[dict]:
   """Flat rows of the numbers behind a figure.
 
   Args:
-    numbers: rows, or {name: rows}, or {split: {column: list}}; lists and
+    numbers: rows, or {method: rows}, or {split: {column: list}}; lists and
       dicts within a row are spread over columns.
   """
   if isinstance(numbers, Mapping):
     rows = []
     for name, found in numbers.items():
+      label = 'split' if isinstance(found, Mapping) else 'method'
       if isinstance(found, Mapping):
         lists = {k: v for k, v in found.items() if isinstance(v, list)}
         found = [dict(zip(lists, row)) for row in zip(*lists.values())]
-      rows += [{'split': name} | row for row in found]
+      rows += [{label: name} | row for row in found]
     numbers = rows
   return [dict(_flat(row)) for row in numbers]
 
