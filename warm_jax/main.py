@@ -20,7 +20,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from warm_jax import distributed, errors, files
+import ml_collections
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from warm_jax import __version__, distributed, errors, files, pipeline
+from warm_jax import config as config_lib
 
 USAGE = """\
 usage: warm --config=CONFIG[:ARG] --workdir=FOLDER [--stage=NAME] [--config.a.b=VALUE ...]
@@ -78,8 +84,6 @@ def _run_command(name: str, arguments: list[str]) -> int:
 
 def _run_config(argv: list[str]) -> int:
   if '--version' in argv:
-    from warm_jax import __version__
-
     print(f'warm_jax {__version__}')
     return 0
   if {'--help', '-help', '-h', '--helpfull'} & {*argv}:
@@ -96,8 +100,6 @@ def _run_config(argv: list[str]) -> int:
     prepare_process(config.get('runtime', {}).get('compile_cache', ''))
     if others:
       distributed.start(*others)
-    from warm_jax import pipeline
-
     command = ['warm', *(a for a in argv[1:] if not re.match('--?stage=', a))]
     pipeline.run(
       config, values.workdir, stage=values.stage, command=shlex.join(command)
@@ -182,20 +184,13 @@ def _others(values) -> tuple[str, int | None, int | None] | None:
 
 
 def parse(argv: list[str]):
-  """Reads the command line: config (a locked ConfigDict), workdir, stage.
-
-  Raises:
-    UserError: one line for anything that is not as it should be.
-  """
+  """Reads the command line: config (a locked ConfigDict), workdir, stage."""
   config, values = _read(argv)
   return config, values.workdir, values.stage
 
 
 def _read(argv: list[str]):
   """The config, and absl's values of the other flags."""
-  from absl import flags
-  from ml_collections import config_flags
-
   argv = joined(argv)
   if argv[1:] and not argv[1].startswith('-'):
     close = difflib.get_close_matches(argv[1], COMMANDS, n=1)
@@ -244,8 +239,6 @@ def _config_name(argv: list[str]) -> str:
 
 def _require_fields(argv: list[str], config) -> None:
   """Raises for an unknown field, with the name that was meant."""
-  from warm_jax import config as config_lib
-
   fields = config_lib.flatten(config)
   for arg in argv[1:]:
     name = re.sub('^--?(no)?', '', arg).partition('=')[0]
@@ -269,26 +262,16 @@ def shipped() -> dict[str, pathlib.Path]:
   """{name: path} of the config files that come with the package."""
   here = pathlib.Path(__file__).parent
   # In a checkout the folder is beside the package.
-  for folder in (here / 'configs', here.parent / 'configs'):
-    if paths := sorted(folder.glob('[a-z]*.py')):
-      return {path.stem: path for path in paths}
-  return {}
+  found = [*here.glob('configs/*.py')] or here.parent.glob('configs/*.py')
+  return {path.stem: path for path in sorted(found)}
 
 
 def load(name: str):
-  """Runs a config file.
+  """Runs a config file; returns its ConfigDict, locked, and its module.
 
   Args:
-    name: of a shipped file, or a path; with ':ARG' behind it if it takes one.
-
-  Returns:
-    (ConfigDict, the module).
-
-  Raises:
-    UserError: no such file, or it cannot be run.
+    name: of a shipped file, or a path; ':ARG' behind it goes to get_config.
   """
-  import ml_collections
-
   file, colon, arg = name.partition(':')
   path = pathlib.Path(file).expanduser()
   if not path.is_file():
@@ -320,11 +303,7 @@ def load(name: str):
 
 
 def _help(argv: list[str]) -> str:
-  from warm_jax import pipeline
-
   if any(re.match('--?config=', a) for a in argv):
-    from warm_jax import config as config_lib
-
     return config_lib.described(load(_config_name(argv))[0])
   names = ', '.join(stage.name for stage in pipeline.STAGES)
   return USAGE.format(configs=', '.join(shipped()), stages=names)
@@ -344,8 +323,8 @@ def _sweep(argv: list[str], is_run: bool) -> int:
   for fields in found:
     label = ','.join(f'{k}={v}' for k, v in fields.items())
     folder = pathlib.Path(workdir) / re.sub(r'[^\w.=,-]+', '_', label)
-    flags = [f'--config.{k}={v}' for k, v in fields.items()]
-    launches.append([*rest, f'--workdir={folder}', *flags])
+    sets = [f'--config.{k}={v}' for k, v in fields.items()]
+    launches.append([*rest, f'--workdir={folder}', *sets])
     parse(['warm', *launches[-1]])  # a mistake shows before anything runs
   for launch in launches:
     print(shlex.join(['warm', *launch]), flush=True)
@@ -358,8 +337,6 @@ def _sweep(argv: list[str], is_run: bool) -> int:
 
 def prepare_process(cache_folder: str) -> None:
   """The compilation cache and quiet logs, before anything imports jax."""
-  from absl import logging as absl_logging
-
   if cache_folder != 'off':
     for name, value in distributed.cache_environment(cache_folder).items():
       os.environ.setdefault(name, value)
