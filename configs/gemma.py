@@ -38,7 +38,6 @@ def get_config(arg: str = ''):
   """Reward models; ':policy' for the policy."""
   is_policy = parse_arg(arg, reward=False, policy=False).policy
   config = ml_collections.ConfigDict()
-  config.kind = 'policy' if is_policy else 'reward'
   config.seed = 0
   config.runtime = section('runtime')
   config.runtime.member_map = 'vmap'  # a loop would hold the state twice

@@ -28,7 +28,6 @@ from warm_jax.config import section
 def get_config():
   """A hundred steps of 64 samples."""
   config = ml_collections.ConfigDict()
-  config.kind = 'policy'
   config.seed = 0
   config.runtime = section('runtime')
   config.model = ''

@@ -17,7 +17,6 @@ from warm_jax.config import section
 def get_config():
   """A model of half a million parameters for a few ten thousand short pairs."""
   config = ml_collections.ConfigDict()
-  config.kind = 'files'
   config.seed = 0
   config.runtime = section('runtime')
   config.data = section('data', max_length=96, vocab_size=2_048, pretrain=())

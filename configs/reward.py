@@ -28,7 +28,6 @@ from warm_jax.config import section
 def get_config():
   """Six members, a few hundred steps each."""
   config = ml_collections.ConfigDict()
-  config.kind = 'reward'
   config.seed = 0
   config.runtime = section('runtime')
   config.model = ''

@@ -23,7 +23,6 @@ from warm_jax.config import section
 def get_config():
   """Three hundred steps, kept at three of them."""
   config = ml_collections.ConfigDict()
-  config.kind = 'sft'
   config.seed = 0
   config.runtime = section('runtime')
   config.model = ''

@@ -15,7 +15,6 @@ def get_config(arg: str = ''):
   """The demo. arg: 'clean', or nothing."""
   clean = parse_arg(arg, clean=False).clean
   config = ml_collections.ConfigDict()
-  config.kind = 'toy'
   config.seed = 0
   config.runtime = section('runtime')
   # TinyTLDR. All splits have their own posts.

@@ -43,7 +43,6 @@ def get_config(arg: str = ''):
   given = parse_arg(arg, reward=False, sft=False, policy=False)
   kind = 'policy' if given.policy else 'sft' if given.sft else 'reward'
   config = ml_collections.ConfigDict()
-  config.kind = kind
   config.seed = 0
   config.runtime = section('runtime')
   # One member at a time: the activations of ten would not fit.

@@ -79,7 +79,6 @@ SMALLER = {
 def get_config(arg: str = ''):
   """The run of WARP. arg: 'nano', or nothing."""
   config = ml_collections.ConfigDict()
-  config.kind = 'warp'
   config.seed = 0
   config.runtime = section('runtime')
   # TinyTLDR with short posts. All splits have their own posts.

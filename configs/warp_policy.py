@@ -28,7 +28,6 @@ from warm_jax.config import section
 def get_config():
   """Two iterations of two policies, a hundred steps of 64 samples each."""
   config = ml_collections.ConfigDict()
-  config.kind = 'warp_policy'
   config.seed = 0
   config.runtime = section('runtime')
   config.model = ''

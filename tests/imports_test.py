@@ -113,7 +113,7 @@ def test_the_command_starts_without_jax():
   ('program', 'allowed'),
   [
     ("main.main(['warm', '--help'])", ('numpy',)),
-    ("main.main(['warm', '--version'])", ()),
+    ("main.main(['warm', '--version'])", ('numpy',)),
     ("main.main(['warm', 'merge', '--help'])", ('numpy',)),
     ("main.main(['warm', 'score', '--help'])", ('numpy',)),
     ('from warm_jax.commands import merge', ('numpy',)),

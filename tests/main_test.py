@@ -22,7 +22,7 @@ from warm_jax import config as config_lib
 def get_config(arg=''):
   arg = config_lib.parse_arg(arg, tiny=False, members=2)
   return ml_collections.ConfigDict(dict(
-    kind='fake', seed=0,
+    seed=0,
     reward=dict(members=arg['members'], learning_rates=(1e-3, 1e-4), names=('a', 'b'),
                 swap_fraction=0.25, tiny=arg['tiny'], title='text'),
     policy=dict(kl_coef=0.1), runtime=dict(compile_cache='off')))

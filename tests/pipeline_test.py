@@ -19,7 +19,6 @@ from warm_jax import errors, files, pipeline
 def make_config(**changes):
   config = ml_collections.ConfigDict(
     dict(
-      kind='fake',
       seed=0,
       data=dict(num_rows=8, lengths=(1, 2)),
       reward=dict(members=2, learning_rate=0.1),
@@ -85,7 +84,6 @@ def test_runs_in_order_then_skips(chain, tmp_path, capsys):
   assert saved['result']['value'] == 1.5
   assert saved['config'] == {
     'seed': 0,
-    'kind': 'fake',
     'data': {'num_rows': 8, 'lengths': [1, 2]},
     'reward': {'members': 2, 'learning_rate': 0.1},
   }

@@ -32,7 +32,7 @@ RATES = (1e-3, 2e-3, 3e-3, 4e-3, 1e30, 2e30)
 
 
 def make_config(**changes):
-  config = ml_collections.ConfigDict({'kind': 'sliced', 'seed': 0})
+  config = ml_collections.ConfigDict({'seed': 0})
   config.sft = {'enabled': True}
   config.probe = {'l2': 1e-3}
   config.merge = {'rule': 'uniform'}

@@ -520,6 +520,7 @@ def _parts(tree, prefix=''):
 
 # What others call a field -> our name, and what differs.
 SYNONYMS = {
+  'kind': ('', 'it went: the sections of a config decide its stages'),
   'num_train_epochs': ('steps', 'counted in updates'),
   'max_steps': ('steps', ''),
   'per_device_train_batch_size': ('batch_size', 'of all devices together'),

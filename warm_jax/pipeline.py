@@ -86,9 +86,6 @@ class Run:
 # The table
 # ---------------------------------------------------------------------------
 
-# Sections that any stage may depend on, wherever the config has them.
-COMMON_SECTIONS = ('kind', 'seed')
-
 
 class Stage(NamedTuple):
   """One stage of a run.
@@ -112,27 +109,21 @@ class Stage(NamedTuple):
   on_host: bool = False
 
 
-def _base(run: Run):
-  from warm_jax.worlds import base
-
-  return base.inspect(run)
-
-
 def _row(name, function, needs='', also='', on_host=False) -> Stage:
   sections = (name, *also.split())
   return Stage(name, function, tuple(needs.split()), sections, on_host)
 
 
-# In the order of a run. Modules of `stages` are imported when they are called.
+_REWARD, _CONTROL = 'reward_model', 'control_model'
+_JUDGED = 'policy warp control'
+_EXPORTED = 'sft merge policy warp'
+_REPORTED = 'best_of_n evaluate fronts export'
+
+# In the order of a run. Modules of `stages` and `worlds` are imported when they
+# are called, jax with them.
 STAGES = (
-  _row('base', _base, '', 'model', on_host=True),
-  _row(
-    'world',
-    lambda r: worlds.of(r).write_texts(),
-    'base',
-    'data',
-    on_host=True,
-  ),
+  _row('base', lambda r: worlds.inspect(r), '', 'model', True),
+  _row('world', lambda r: worlds.of(r).write_texts(), 'base', 'data', True),
   _row('pretrain', lambda r: stages.language.pretrain(r), 'world', 'model'),
   _row('sft', lambda r: stages.language.finetune(r), 'world pretrain'),
   _row('preferences', lambda r: worlds.of(r).write_pairs(), 'sft'),
@@ -141,28 +132,13 @@ STAGES = (
   _row('reward', lambda r: stages.reward.train(r), 'probe'),
   _row('merge', lambda r: stages.merge.run(r), 'reward'),
   _row('best_of_n', lambda r: stages.best_of_n.run(r), 'merge control'),
-  _row('policy', lambda r: stages.policy.train(r), 'world merge', 'reward_model'),
-  _row('warp', lambda r: stages.warp.train(r), 'world merge', 'reward_model'),
+  _row('policy', lambda r: stages.policy.train(r), 'world merge', _REWARD),
+  _row('warp', lambda r: stages.warp.train(r), 'world merge', _REWARD),
   _row('reinforce', lambda r: stages.warp.reinforce(r), 'merge', 'warp'),
-  _row(
-    'evaluate',
-    lambda r: stages.policy.evaluate(r),
-    'policy warp control',
-    'control_model',
-  ),
+  _row('evaluate', lambda r: stages.policy.evaluate(r), _JUDGED, _CONTROL),
   _row('fronts', lambda r: stages.fronts.run(r), 'warp reinforce control'),
-  _row(
-    'export',
-    lambda r: stages.export.run(r),
-    'sft merge policy warp',
-    on_host=True,
-  ),
-  _row(
-    'report',
-    lambda r: stages.report.run(r),
-    'best_of_n evaluate fronts export',
-    on_host=True,
-  ),
+  _row('export', lambda r: stages.export.run(r), _EXPORTED, '', True),
+  _row('report', lambda r: stages.report.run(r), _REPORTED, '', True),
 )
 
 
@@ -251,7 +227,7 @@ def run(
 
 def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
   """The part of the config that stage `name` depends on, as plain JSON."""
-  sections = {*COMMON_SECTIONS}
+  sections = {'seed'}
   for stage in upstream(table, name, True):
     sections.update(table[stage].sections)
   plain = config_lib.plain(config)

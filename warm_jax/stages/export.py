@@ -145,7 +145,7 @@ def language_facts(run, name: str) -> dict:
     titles = {'train': 'sft'}
   facts = {
     'name': name,
-    'kind': run.config.kind.removesuffix('_policy'),  # sft, policy, warp
+    'kind': next((k for k in ('policy', 'warp') if k in run.config), 'sft'),
     'base': _base_name(run),
     'base_folder': _settings(run)['base'],
     'data': {titles.get(k, k): v for k, v in run.config.data.items() if v},

@@ -18,3 +18,10 @@ def of(run):
   from warm_jax.worlds import files, toy
 
   return toy.World(run) if run.config.get('world') else files.World(run)
+
+
+def inspect(run) -> dict:
+  """Stage `base`: the shape and the tokenizer of the run's checkpoint."""
+  from warm_jax.worlds import base
+
+  return base.inspect(run)
