@@ -34,17 +34,9 @@ PRODUCTS, FACTORS = 'mean of A B', 'mean A · mean B'
 def init(rng: jax.Array, weights: PyTree, rank: int) -> PyTree:
   """Adapters of ONE member for all dense kernels: A at random, B zero.
 
-  A is uniform in +-1 / sqrt(in), as in Hugging Face's PEFT.
-
-  Args:
-    rng: key.
-    weights: nested dict; adapters are made for its leaves `kernel` [in, out].
-    rank: r.
-
-  Returns:
-    The same dict without other leaves, each kernel replaced by 'lora_a'
-    [in, r] and 'lora_b' [r, out]. Neither is called `kernel`, so no weight
-    decay applies to them.
+  A is uniform in +-1 / sqrt(in), as in Hugging Face's PEFT. Each leaf `kernel`
+  [in, out] is replaced by 'lora_a' [in, r] and 'lora_b' [r, out]; other leaves
+  are left out. Neither is called `kernel`, so no weight decay applies to them.
   """
   adapters = {}
   for number, (name, below) in enumerate(sorted(weights.items())):
@@ -62,13 +54,7 @@ def init(rng: jax.Array, weights: PyTree, rank: int) -> PyTree:
 
 
 def merge(weights: PyTree, adapters: PyTree, scale: float) -> PyTree:
-  """Full weights of ONE member: kernel + scale A B where it has an adapter.
-
-  Args:
-    weights: nested dict, left untouched.
-    adapters: from `init`.
-    scale: alpha / rank.
-  """
+  """Full weights of ONE member: kernel + scale A B where it has an adapter."""
   if 'lora_a' in adapters:
     product = jnp.matmul(
       adapters['lora_a'], adapters['lora_b'], precision='highest'
@@ -80,16 +66,7 @@ def merge(weights: PyTree, adapters: PyTree, scale: float) -> PyTree:
 
 
 def full_params(backbone: PyTree, params: PyTree, scale: float) -> PyTree:
-  """A reward model from a frozen backbone and what was trained, ONE member.
-
-  Args:
-    backbone: of the SFT checkpoint.
-    params: {'adapters', 'score'}.
-    scale: alpha / rank.
-
-  Returns:
-    {'backbone', 'score'}, as `reward_model.scores` takes.
-  """
+  """A reward model of ONE member, from a frozen backbone and what was trained."""
   return {
     'backbone': merge(backbone, params['adapters'], scale),
     'score': params['score'],
@@ -123,16 +100,10 @@ def scorer(backbone: PyTree, scale: float):
 
 
 def lora_hparams(arm: arms.Arm, num: int, rates, init_index: int):
-  """Those of an arm's first members, with other rates and one start.
+  """What an arm's first members differ in, with other rates and one start.
 
-  Args:
-    arm: the members whose weights are all trained.
-    num: of members.
-    rates: as many as arm.config.learning_rates; each takes the place of one.
-    init_index: the SFT checkpoint under all adapters.
-
-  Raises:
-    UserError: another number of rates.
+  Each rate takes the place of one of arm.config.learning_rates; init_index is
+  the SFT checkpoint under all adapters.
   """
   of_arm = np.asarray(arm.config.learning_rates)
   if len(rates) != len(of_arm):

@@ -62,16 +62,7 @@ AVERAGES = {
 
 
 def average(stacked: PyTree, how: str) -> PyTree:
-  """Uniform average, formed in one of the ways of AVERAGES.
-
-  Args:
-    stacked: leaves [M, ...] float32, added in this order.
-    how: name of the way.
-
-  Returns:
-    Leaves [...] float32, with values that bfloat16 holds unless `how` is
-    'float32' or 'cast'.
-  """
+  """Uniform average of leaves [M, ...] float32, in a way of AVERAGES."""
   return jax.tree.map(
     lambda leaf: AVERAGES[how](np.asarray(leaf, np.float32)), stacked
   )
@@ -120,11 +111,7 @@ def _named(tree: PyTree) -> dict[str, np.ndarray]:
 
 
 def travel(start: PyTree, end: PyTree) -> dict[str, dict[str, float]]:
-  """How far members moved, beside what bfloat16 cannot hold.
-
-  Args:
-    start: leaves [M, ...] float32.
-    end: leaves [M, ...] float32.
+  """How far members moved, beside what bfloat16 cannot hold: leaves [M, ...].
 
   Returns:
     {kind of leaf, or 'all': {'weights', 'change', 'rounding', 'unmoved'}}:
@@ -154,11 +141,6 @@ def weights_error(found: PyTree, exact: PyTree, start: PyTree) -> float:
   """RMS error of averaged weights relative to the RMS of their change.
 
   |found - exact| / |exact - start| over all weights.
-
-  Args:
-    found: leaves [...], an average.
-    exact: leaves [...], the float32 average of the same members.
-    start: leaves [...], the float32 average of their starts.
   """
   leaves = [
     list(map(np.asarray, jax.tree.leaves(t))) for t in (found, exact, start)

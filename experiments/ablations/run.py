@@ -186,12 +186,7 @@ def _subsets(rows, base: arms.Base, config) -> None:
 def by_seen(rows, parts: OwnParts, found, merged, sizes) -> None:
   """Accuracy on training pairs by who was trained on them.
 
-  Args:
-    rows: gets tables `inside` and `seen` (by how many members saw a pair).
-    parts: of the members.
-    found: {set: [M, 2, N]} scores of the members.
-    merged: {set: [1, 2, N]} scores of their average.
-    sizes: config.scored.
+  found: {set: [M, 2, N]} scores of the members, merged: {set: [1, 2, N]}.
   """
   for split, flag, most in (
     ('train_swapped', True, sizes.num_swapped),
@@ -323,163 +318,37 @@ def _schedule(rows, arm: arms.Arm, schedule: str, weights) -> None:
 # ---------------------------------------------------------------------------
 
 
-def claims(config, results) -> dict[str, list[evidence.Claim]]:
-  """The claims, as one list."""
-  largest, num = max(config.sizes), config.subset_members
-  share = f'{100 * config.subset_fraction:.0f} %'
-  both = {'test': 'held-out pairs', 'train_swapped': 'swapped labels'}
-  claim = evidence.Claim
-
-  def halves(split):
-    row = f'own part − all pairs, WARM of {num}'
-    return results('subsets_minus', row, SETS[split])
-
-  def snapshots(name, schedule='cosine', split='train_swapped'):
-    return results('snapshots_minus', f'{schedule}: {name}', SETS[split])
-
-  made = [
-    claim(
-      f'Averaging in bf16 leaves accuracy as it is, {where}',
-      '',
-      'equal',
-      f'bf16 running sum − float32, M = {largest}, {where}',
-      results('precision_minus', precision.WAYS['running'], SETS[split]),
-    )
-    for split, where in both.items()
-  ]
-  made += [
-    claim(
-      sentence,
-      '',
-      'below',
-      f'WARM of {num} on {share} each − WARM of {num} on all, {both[split]}',
-      halves(split),
-    )
-    for split, sentence in (
-      (
-        'test',
-        'Members on parts of the data average to less than members on all of it',
-      ),
-      (
-        'train_swapped',
-        'Their average fits fewer swapped labels: each was seen by fewer '
-        'members',
-      ),
-    )
-  ]
+def numbers(config, results) -> dict[str, np.ndarray]:
+  """The numbers that claims.csv is about, one per seed."""
+  test, swapped = SETS['test'], SETS['train_swapped']
   row = f'LoRA, {lora.KINDS["own"]}: {lora.PRODUCTS} − {lora.FACTORS}'
-  made.append(
-    claim(
-      'LoRA members must be merged before they are averaged',
-      '',
-      'above',
-      f'mean of A B − mean A · mean B, A drawn for each, M = '
-      f'{config.lora_members}, held-out pairs',
-      results('lora_minus', row, SETS['test']),
-    )
+  part = f'own part − all pairs, WARM of {config.subset_members}'
+
+  def snapshots(name, schedule='cosine', column=swapped):
+    return results('snapshots_minus', f'{schedule}: {name}', column)
+
+  def running(column):
+    return results('precision_minus', precision.WAYS['running'], column)
+
+  forgotten = (snapshots(f'{x} − {LAST}') for x in (SWA, WARM))
+  return (
+    {'bf16 test': running(test), 'bf16 swapped': running(swapped)}
+    | {
+      'parts test': results('subsets_minus', part, test),
+      'parts swapped': results('subsets_minus', part, swapped),
+      'lora': results('lora_minus', row, test),
+    }
+    | {s: snapshots(f'{WARM} − {SWA}', s, test) for s in SCHEDULES}
+    | {'forget': np.maximum(*forgotten)}
   )
-  made += [
-    claim(
-      f'Averaging one run gives less than averaging runs, {schedule} rate',
-      'Fig. 3a: too little diversity',
-      'above',
-      f'WARM of {config.swa_members} last checkpoints − SWA of one run, '
-      'held-out pairs',
-      snapshots(f'{WARM} − {SWA}', schedule, 'test'),
-    )
-    for schedule in SCHEDULES
-  ]
-  made.append(
-    claim(
-      'Both averages forget swapped labels',
-      'WARM: train-corrupt falls',
-      'below',
-      f'the larger of SWA and WARM of {config.swa_members}, − last checkpoint, '
-      'cosine rate, swapped labels',
-      np.maximum(snapshots(f'{SWA} − {LAST}'), snapshots(f'{WARM} − {LAST}')),
-    )
-  )
-  return {'': made}
 
 
-FINE = {c: '+4' for c in SETS.values()}
-FINE |= {'scores': '4', 'weights': '3', 'ties': '4'}
-Table = evidence.Table
 EXPERIMENT = evidence.Experiment(
   name='ablations',
   question='Do precision, data, LoRA or one run change what averaging does?',
   get_config=get_config,
   measure=measure,
-  claims=claims,
-  tables=(
-    Table('sizes', 'Pairs scored in each seed, and snapshots averaged:', '0m'),
-    Table(
-      'precision',
-      'The best members by selection. Scores: their error on held-out texts, '
-      'relative to their std. Weights: their error, relative to the change of '
-      'the float32 average. Ties: share of held-out pairs with equal scores, '
-      'which count as correct.',
-      '4',
-      heading='### Averaging in bf16 against float32',
-    ),
-    Table('precision_minus', 'Accuracy minus that of float32:', '4', FINE),
-    Table(
-      'error',
-      'Error of the scores of held-out texts, by the number of members:',
-      '4',
-    ),
-    Table(
-      'travel',
-      'How far members travelled: root mean squares of the weights, of their '
-      'change since the SFT checkpoint and of the error of rounding them; '
-      'unmoved: share of weights with the same bf16 value before and after.',
-      '5',
-      {'unmoved': '3'},
-    ),
-    Table(
-      'shorter',
-      'If members had travelled less (start + s · change): errors of held-out '
-      'scores relative to what the change did to them.',
-      '3',
-      {'change / size': '5', 'running sum − float32': '+3'},
-    ),
-    Table(
-      'subsets',
-      'Members that each see a random part of the pairs, against the same '
-      'members (rates, dropouts, starts, steps) on all.',
-      heading='### Different training subsets',
-    ),
-    Table('subsets_minus', 'Differences:', '+3'),
-    Table(
-      'inside', 'Members on training pairs inside and outside their own part:'
-    ),
-    Table(
-      'seen',
-      'Share of swapped labels fitted, by how many members saw the pair '
-      '(pairs: mean of a seed):',
-      styles={'pairs': '0m'},
-    ),
-    Table(
-      'lora',
-      'All from the last SFT checkpoint; those whose weights are all trained '
-      'start from several.',
-      heading='### LoRA',
-    ),
-    Table('lora_minus', 'Differences:', '+3'),
-    Table(
-      'lora_geometry',
-      'Changes of the backbone: cosine between those of two members; norm of '
-      'the average relative to that of a member; distance of the averages, '
-      'relative to the mean of A B.',
-    ),
-    Table(
-      'snapshots',
-      'Snapshots of the last part of each run. Averages of one run are the '
-      'mean over the runs; WARM and ENS cost as many trainings as members.',
-      heading='### SWA and EMA inside a run',
-    ),
-    Table('snapshots_minus', 'Differences:', '+3'),
-  ),
+  numbers=numbers,
   figures=(
     evidence.Figure(
       'precision',

@@ -94,12 +94,10 @@ class Merges:
 
 
 def five_orders(ranked: Sequence[int], seed: int) -> dict[str, list[int]]:
-  """The orders of WARM Fig. 10.
+  """The orders of WARM Fig. 10, of members ranked best first.
 
-  Args:
-    ranked: members, best first.
-    seed: of the permutations; they do not depend on the ranking, so that two
-      rankings are compared on the same ones.
+  The permutations do not depend on the ranking, so that two rankings are
+  compared on the same ones.
   """
   rng = np.random.default_rng((seed, 10))
   rest, first, second = (rng.permutation(len(ranked)).tolist() for _ in '123')
@@ -227,16 +225,8 @@ def _by_size(rows, split: str, level: str, alone, curves) -> None:
 def halves(merges: Merges, half: np.ndarray, sizes) -> dict[int, float]:
   """What ranking on the reported pairs adds, the ranking's size held fixed.
 
-  The ood set is cut in two by prompts. Members ranked by one half are merged
-  and reported on that half and on the other.
-
-  Args:
-    merges: of the arm.
-    half: [N] 0 or 1.
-    sizes: how many of the best members are merged.
-
-  Returns:
-    {size: accuracy on the half that ranked, minus that on the other}.
+  The ood set is cut in two by prompts (half [N], 0 or 1). Members ranked by one
+  half are merged and reported on that half and on the other: {size: difference}.
   """
   right = scores.correct(merges.alone('ood'))
   orders = [scores.ranking(right[:, half == h].mean(axis=1)) for h in (0, 1)]
@@ -253,15 +243,9 @@ def halves(merges: Merges, half: np.ndarray, sizes) -> dict[int, float]:
 # ---------------------------------------------------------------------------
 
 
-def claims(config, results) -> dict[str, list[evidence.Claim]]:
-  """The claims by family; written down before any full run."""
+def numbers(config, results) -> dict[str, np.ndarray]:
+  """The numbers that claims.csv is about, one per seed."""
   total, few, many = config.arm.members, config.few, config.many
-  size = f'{results("sizes", SETS["ood"], "pairs of texts")[0]:,.0f}'
-  order, all_levels = (
-    'ranked on the selection split',
-    'mean over the levels of swaps',
-  )
-  claim = evidence.Claim
 
   def by_size(level, members, column):
     return results(f'by_size_ood_{level}', f'M = {members}', column)
@@ -273,129 +257,32 @@ def claims(config, results) -> dict[str, list[evidence.Claim]]:
     warm = f'WARM, {ORDERS[0]}'
     return by_size(level, many, warm) - by_size(level, few, warm)
 
-  more = [
-    claim(
-      f'{total} members averaged are better than one of them '
-      f'({LEVELS[level]}, ood)',
-      'rises within .752 to .768 (Fig. 10)' if level == '0.00' else '',
-      'above',
-      f'WARM of {total} − mean member, {size} pairs of texts',
-      by_size(level, total, 'WARM − mean member'),
-    )
-    for level in LEVELS
-  ]
-  more.append(
-    claim(
-      f'{many} members are better than {few} (ood)',
-      f'WARM of {many} above WARM of {few} in use (Figs. 6 to 8)',
-      'above',
-      f'WARM of {many} − WARM of {few}, {order}, {all_levels}',
-      over_levels(growth),
-    )
-  )
+  def greedy(level):
+    row = f'{LEVELS[level]}, {ORDERS[0]}'
+    return results('greedy', row, f'{SETS["ood"]} − average of all')
+
+  clean, noisy = LEVELS
+  order = 'best first − worst first'
   return {
-    'More members help': more,
-    'WARM against ENS of the same members': [
-      claim(
-        f'WARM is {word} ENS, whatever their number ({LEVELS[level]}, ood)',
-        paper,
-        kind,
-        f'WARM − ENS, mean over M = 2 to {total}, {order}',
-        results('order_ood', level, 'WARM − ENS, M > 1'),
-      )
-      for level, word, kind, paper in (
-        ('0.00', 'about', 'equal', 'about equal for two (Fig. 3)'),
-        ('0.25', 'above', 'above', '+.0053 for two (Fig. 4, by eye)'),
-      )
-    ],
-    'Best to worst is a reliable order': [
-      claim(
-        'best to worst is better than worst to best (ood)',
-        'best to worst is reliable (Fig. 10)',
-        'above',
-        f'difference of the two, mean over M = 1 to {total - 1}, {order}, '
-        f'{all_levels}',
-        over_levels(
-          lambda level: results('order_ood', level, 'best first − worst first')
-        ),
-      )
-    ],
-    'A greedy soup improves on the uniform average': [
-      claim(
-        'a greedy soup is better than the average of all (ood)',
-        'expected, not tried (section 6)',
-        'above',
-        f'greedy soup, decided on the selection split, − WARM of {total}, '
-        f'{all_levels}',
-        over_levels(
-          lambda level: results(
-            'greedy',
-            f'{LEVELS[level]}, {ORDERS[0]}',
-            f'{SETS["ood"]} − average of all',
-          )
-        ),
-      )
-    ],
-    'Ranking on the reported set flatters': [
-      claim(
-        f'ranking on the reported pairs flatters WARM of {few} there (ood)',
-        'ranks and reports on one set',
-        'above',
-        'ranked and reported on one half − ranked on one, reported on the '
-        f'other; {all_levels}',
-        over_levels(
-          lambda level: results('bias', f'{LEVELS[level]}, M = {few}', 'halves')
-        ),
-      )
-    ],
+    'more clean': by_size(clean, total, 'WARM − mean member'),
+    'more noisy': by_size(noisy, total, 'WARM − mean member'),
+    'growth': over_levels(growth),
+    'ens clean': results('order_ood', clean, 'WARM − ENS, M > 1'),
+    'ens noisy': results('order_ood', noisy, 'WARM − ENS, M > 1'),
+    'order': over_levels(lambda level: results('order_ood', level, order)),
+    'greedy': over_levels(greedy),
+    'halves': over_levels(
+      lambda level: results('bias', f'{LEVELS[level]}, M = {few}', 'halves')
+    ),
   }
 
 
-STYLES = {c: '+3' for c in ('WARM − mean member', 'WARM − best member')}
-STYLES |= {'WARM − ENS': '+4'}
 EXPERIMENT = evidence.Experiment(
   name='how_many_members',
   question='How does accuracy grow with the number of averaged members?',
   get_config=get_config,
   measure=measure,
-  claims=claims,
-  tables=(
-    evidence.Table('sizes', 'Pairs of texts in each set:', '0m'),
-    *(
-      evidence.Table(
-        f'by_size_{split}_{level}',
-        f'{words}, {name}, ranked on the selection split; differences are of '
-        'best to worst:',
-        '3m',
-        STYLES,
-      )
-      for level, words in LEVELS.items()
-      for split, name in SETS.items()
-    ),
-    evidence.Table('mean_member', 'The mean member:'),
-    evidence.Table(
-      'greedy',
-      'Greedy soups, decided on the selection split:',
-      '3m',
-      {'members kept': '1m'}
-      | {f'{name} − average of all': '+4' for name in SETS.values()},
-    ),
-    evidence.Table(
-      'bias',
-      'What ranking on the reported set adds to the accuracy on it (ood). '
-      'Halves: ranked and reported on one half of the set, against ranked on '
-      'the other half; the ranking rests on as many pairs in both.',
-      '+4',
-    ),
-    evidence.Table(
-      'members',
-      'What the selection split knows of the members: Spearman correlation of '
-      'their accuracies there and on the reported set; and the spread of the '
-      'members, mean over seeds.',
-      '3m',
-      {'correlation': '+2'},
-    ),
-  ),
+  numbers=numbers,
   figures=(
     *(
       evidence.Figure(

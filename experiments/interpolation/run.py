@@ -116,12 +116,8 @@ def kinds_of_pairs(orders: int, limit: int) -> dict[str, list]:
   """Pairs of ends (at lambda = 0, at lambda = 1) of every kind.
 
   Kinds (a) to (d) of WARM Fig. 3, as there the last two with another order
-  too, and the two sources with the order held fixed.
-
-  Args:
-    orders: O, orders of each recipe, at least two.
-    limit: most pairs of a kind; recipes and orders take turns, so that any
-      limit leaves them about even.
+  too, and the two sources with the order held fixed. At most `limit` of a kind;
+  recipes and orders take turns, so that any limit leaves them about even.
   """
   groups = range(len(GROUPS))
   count = len(GROUPS) * orders
@@ -356,133 +352,37 @@ def _table(rows, split: str, found: list[dict]) -> None:
 # ---------------------------------------------------------------------------
 
 
-def claims(config, results) -> dict[str, list[evidence.Claim]]:
-  """The claims by family, before any full run but for those marked."""
-  names = {'order': 'order', 'rate': 'learning rate', 'start': 'Baklava'}
-
-  def size(split):
-    return f'{results("sizes", SETS[split], "pairs of texts")[0]:,.0f}'
+def numbers(config, results) -> dict[str, np.ndarray]:
+  """The numbers that claims.csv is about, one per seed."""
 
   def value(kind, column, split='ood'):
     return results(f'kinds_{split}', KINDS[kind], column)
 
-  def count(kind):
-    return f'{value(kind, "pairs a seed")[0]:.0f} pairs of members a seed'
+  def worst(split):
+    return results(f'over_kinds_{split}', WORST, 'loss: WA − diag')
 
-  claim = evidence.Claim
-  return {
-    'Observation 1, WA is at least the diagonal': [
-      claim(
-        f'Obs. 1, {names[kind]}: half-way, WA is above the diagonal (ood)',
-        'above (Fig. 3); about +.003 in the panel of the slides, by eye',
-        'above',
-        f'WA − diag, accuracy, {count(kind)}, {size("ood")} pairs of texts',
-        value(kind, 'WA − diag'),
-      )
-      for kind in TWO_RUNS
-    ]
-    + [
-      claim(
-        'Obs. 1 on held-out pairs of the training distribution',
-        '',
-        'above',
-        f'WA − diag, mean of kinds (b) to (d), {size("test")} pairs of texts',
-        results('over_kinds_test', MEAN, 'WA − diag'),
-      )
-    ],
-    'Observation 1 in the loss, no barrier': [
-      claim(
-        f'no loss barrier half-way, in the worst of kinds (b) to (d) ({where})',
-        '',
-        'below',
-        'Bradley-Terry loss of WA − mean of the ends, the largest of the three '
-        f'kinds in each seed, {size(split)} pairs of texts',
-        results(f'over_kinds_{split}', WORST, 'loss: WA − diag'),
-        added=split != 'ood',
-        # The kind with the largest mean was the first form; it says less.
-        note='' if split != 'ood' else 'the worst of each seed since a review',
-      )
-      for split, where in (('ood', 'ood'), ('train_clean', 'training pairs'))
-    ],
-    'Observation 2, WA is about ENS when labels are clean': [
-      claim(
-        f'Obs. 2: with clean labels WA and ENS differ by less than '
-        f'{evidence.MARGIN} (ood)',
-        'about equal (Fig. 3); +.0002 in the panel of the slides, by eye',
-        'equal',
-        'WA − ENS, accuracy half-way, mean of kinds (b) to (d)',
-        results('over_kinds_ood', MEAN, 'WA − ENS'),
-      )
-    ]
-    + [
-      claim(
-        f'Obs. 2, {names[kind]}: the same of this kind alone (ood)',
-        'about equal (Fig. 3)',
-        'equal',
-        f'WA − ENS, accuracy half-way, {count(kind)}',
-        value(kind, 'WA − ENS'),
-        added=True,
-      )
-      for kind in TWO_RUNS
-    ],
-    'The gain grows with diversity': [
-      claim(
-        f'Baklava gains more than {words} (ood)',
-        paper,
-        'above',
-        f'(WA − diag) of kind (d) − that of kind {letter}, same recipes',
-        results(f'gain_over_{other}', KINDS['start'], SETS['ood']),
-      )
-      for other, letter, words, paper in (
-        ('run', '(a)', 'two steps of one run', 'yes (Fig. 3 a against d)'),
-        (
-          *('order', '(b)', 'another order alone'),
-          'diversity grows from panel to panel (Fig. 3)',
-        ),
-      )
-    ],
-  }
+  def gain(other):
+    return results(f'gain_over_{other}', KINDS['start'], SETS['ood'])
+
+  return (
+    {f'obs1 {kind}': value(kind, 'WA − diag') for kind in TWO_RUNS}
+    | {
+      'obs1 test': results('over_kinds_test', MEAN, 'WA − diag'),
+      'barrier ood': worst('ood'),
+      'barrier train': worst('train_clean'),
+      'obs2': results('over_kinds_ood', MEAN, 'WA − ENS'),
+    }
+    | {f'obs2 {kind}': value(kind, 'WA − ENS') for kind in TWO_RUNS}
+    | {'baklava over run': gain('run'), 'baklava over order': gain('order')}
+  )
 
 
-MEANS = {
-  'pairs a seed': '0m',
-  'relative distance': '2m',
-  'disagreement': '3m',
-  'mean of the ends': '3m',
-}
 EXPERIMENT = evidence.Experiment(
   name='interpolation',
   question='Is the average of two members better than the line between them?',
   get_config=get_config,
   measure=measure,
-  claims=claims,
-  tables=(
-    evidence.Table('sizes', 'Pairs of texts in each set:', '0m'),
-    *(
-      evidence.Table(
-        f'kinds_{s}', f'Half-way between two members, {name}:', '+4', MEANS
-      )
-      for s, name in SETS.items()
-    ),
-    evidence.Table(
-      'gain_over_order',
-      'Gain of WA over the diagonal, minus that of pairs (b) of the same '
-      'recipes:',
-      '+4',
-    ),
-    evidence.Table(
-      'correlation',
-      'Does the gain follow the diversity of a pair? Spearman correlation over '
-      'all pairs of a seed, mean over seeds:',
-      '+2',
-    ),
-    evidence.Table(
-      'members',
-      'The members themselves, after the last step:',
-      '3',
-      {'distance travelled': '2m'},
-    ),
-  ),
+  numbers=numbers,
   figures=tuple(
     evidence.Figure(
       f'{what}_{split}',

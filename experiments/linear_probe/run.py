@@ -7,7 +7,6 @@ from the root of the repository; `--config.scale=smoke` takes minutes.
 Three ways to start the head, everything else the same.
 """
 
-import math
 import sys
 
 import numpy as np
@@ -182,17 +181,11 @@ def _travelled(rows, arm: arms.Arm, name: str, num: int, level: str) -> None:
 
 
 def distances(start: np.ndarray, end: np.ndarray) -> dict:
-  """Lengths and angles of the members' changes.
+  """Lengths and angles of the changes of M members: start, end [M, K].
 
-  Args:
-    start: [M, K] parameters before training.
-    end: [M, K] after it.
-
-  Returns:
-    dict: start_norm [M], distance [M] |end - start|, relative [M] the same over
-    |start|, apart [M (M - 1) / 2] distance between two members over the mean of
-    the norms of their starts, and cosine, of their changes; NaN where something
-    did not move.
+  Returns start_norm [M], distance [M], relative [M] the same over the norm,
+  apart [M (M - 1) / 2] distance between two members over the mean of the norms
+  of their starts, and cosine, of their changes; NaN where nothing moved.
   """
   change = end - start
   norm = np.linalg.norm(start, axis=1)
@@ -210,132 +203,41 @@ def distances(start: np.ndarray, end: np.ndarray) -> dict:
     }
 
 
-def claims(config, results) -> dict[str, list[evidence.Claim]]:
-  """What the slides and the paper say, before the runs but for those marked."""
-  number, texts = (
-    f'{results("sizes", f"{SWAPPED}: {what}", "number")[0]:,.0f}'
-    for what in ('pairs of members', 'pairs of texts, ood')
-  )
-  on_ood = f'ood, M = 2, {number} pairs of members, {texts} pairs of texts'
-  words = {CLEAN: 'clean labels', SWAPPED: '25 % swapped'}
-  claim = evidence.Claim
+def numbers(config, results) -> dict[str, np.ndarray]:
+  """The numbers that claims.csv is about, one per seed."""
+  heads = ('probe', 'random_each')
 
   def gap(level, head):
     row = f'{HEADS[head]}: against ENS'
     return results(f'wa_minus_ens_{level}', row, SETS['ood'])
 
-  def of_heads(table, column, row='{}'):
-    return (
-      results(table, row.format(HEADS[head]), column)
-      for head in ('probe', 'random_each')
-    )
-
-  probed, each = of_heads(f'accuracy_{SWAPPED}', SETS['ood'], '{}: WA of 2')
-  low, high = of_heads(f'loss_{SWAPPED}', 'barrier, test')
-  near, far = (
-    results('travelled', SWAPPED, HEADS[h]) for h in ('probe', 'random_each')
+  near, far = (results('travelled', SWAPPED, HEADS[h]) for h in heads)
+  low, high = (
+    results(f'loss_{SWAPPED}', HEADS[h], 'barrier, test') for h in heads
   )
-  return {
-    'Without the probe WA loses to ENS out of distribution': [
-      claim(
-        'Without the probe averaging weights loses to averaging scores '
-        f'({words[level]}; random head, {name})',
-        paper,
-        'below',
-        f'WA − ENS, {on_ood}',
-        gap(level, head),
-      )
-      for level, paper in (
-        (CLEAN, 'slides: .7645 against .7653 at the peaks'),
-        (SWAPPED, ''),
-      )
-      for head, name in (('random_each', 'each'), ('random', 'shared'))
-    ],
-    'With the probe WA beats ENS there': [
-      claim(
-        'With it averaging weights wins (25 % swapped)',
-        '+.0053 (Fig. 4)',
-        'above',
-        f'WA − ENS, {on_ood}',
-        gap(SWAPPED, 'probe'),
-        note='the same statement as in label_corruption, on '
-        f'{number} of its {math.comb(config.arm.members, 2)} pairs',
-      )
-    ],
-    'Random heads travel further': [
-      claim(
-        'From a random head the backbone travels further (25 % swapped)',
-        'Remark 1, no number',
-        'above',
-        'distance from the start, random each over probed, minus 1',
-        far / near - 1,
-      )
-    ],
-    'The probed head has the smaller barrier': [
-      claim(
-        'The probed head makes the loss barrier smaller (25 % swapped)',
-        'Remark 1, no number',
-        'below',
-        'loss midway above the mean of the ends, probed − random each, test, '
-        f'{number} pairs of members',
-        low - high,
-      )
-    ],
-    'WA is better with the probe than without': [
-      claim(
-        'Averaged weights are better with the probe (25 % swapped)',
-        'slides, by RL: control reward 10.28 against 8.01',
-        'above',
-        f'WA, probed − random each, {on_ood}',
-        probed - each,
-      )
-    ],
+  probed, each = (
+    results(f'accuracy_{SWAPPED}', f'{HEADS[h]}: WA of 2', SETS['ood'])
+    for h in heads
+  )
+  return (
+    {
+      f'{level} {head}': gap(level, head)
+      for level in (CLEAN, SWAPPED)
+      for head in ('random_each', 'random')
+    }
+    | {
+      'probe': gap(SWAPPED, 'probe'),
+      'travel': far / near - 1,
+      'barrier': low - high,
+      'wa': probed - each,
+    }
     # WA loses to ENS with the probe too where labels are clean, so that losing
     # without it says nothing about the probe. This does.
-    'WA stands better against ENS with the probe': [
-      claim(
-        'Without the probe WA stands worse against ENS than with it '
-        f'({words[level]})',
-        '',
-        'below',
-        f'(WA − ENS), random each − probed, {on_ood}',
-        gap(level, 'random_each') - gap(level, 'probe'),
-        added=True,
-      )
+    | {
+      f'{level} gap': gap(level, 'random_each') - gap(level, 'probe')
       for level in (CLEAN, SWAPPED)
-    ],
-  }
-
-
-def _tables(level: str, words: str) -> list[evidence.Table]:
-  return [
-    evidence.Table(
-      f'accuracy_{level}',
-      'Accuracy; those of two are means over all pairs of members, of all are '
-      'of all that count. ENS averages raw scores; normalised, after every '
-      "member's scores were brought to one spread on the selection split. On "
-      'swapped labels it is the share of swaps fitted.',
-      heading=f'### {words} of the labels swapped',
-    ),
-    evidence.Table(
-      f'wa_minus_ens_{level}', 'WA of two minus ENS of two.', '+3'
-    ),
-    evidence.Table(
-      f'distance_{level}',
-      'How far members travel: distance from the start over its norm '
-      '(backbone), distance between two members over the same, cosine between '
-      'their changes; the head: norm at the start, distance, and their ratio; '
-      'the largest spread of scores among the members over the smallest.',
-      styles={'backbone': '4', 'apart': '4'}
-      | {c: '2' for c in ('head at the start', 'head moved', 'spreads')},
-    ),
-    evidence.Table(
-      f'loss_{level}',
-      'Loss of the averaged weights midway: above the mean of the two members '
-      '(the barrier; below 0 there is none) and above the ensemble of the two.',
-      '+3',
-    ),
-  ]
+    }
+  )
 
 
 EXPERIMENT = evidence.Experiment(
@@ -343,8 +245,7 @@ EXPERIMENT = evidence.Experiment(
   question='What does merging lose when members start from random heads?',
   get_config=get_config,
   measure=measure,
-  claims=claims,
-  tables=[t for level, words in LEVELS.items() for t in _tables(level, words)],
+  numbers=numbers,
   figures=(
     evidence.Figure(
       'paths',

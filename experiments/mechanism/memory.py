@@ -66,20 +66,11 @@ def choose_members(rng, counts, num_members: int) -> np.ndarray:
 def plan_swaps(
   num_rows: int, num_members: int, share: float, seed: int
 ) -> np.ndarray:
-  """Which members see which label swapped.
+  """Which members see which label swapped: [N, M] bool.
 
   For each k = 1 .. M, as many pairs are swapped in k members, drawn pair by
   pair; the others in none. So each member sees `share` of its labels swapped
   (in expectation), whatever k is asked about.
-
-  Args:
-    num_rows: N, training pairs.
-    num_members: M.
-    share: of a member's labels; 2 M share <= M + 1, so that pairs are left.
-    seed: of the seed of the run.
-
-  Returns:
-    [N, M] bool.
   """
   per_count = round(num_rows * 2 * share / (num_members + 1))
   if per_count * num_members > num_rows:
@@ -125,14 +116,9 @@ class CuePlan:
 def plan_cues(
   num_rows: int, num_members: int, counts, share: float, seed: int
 ) -> CuePlan:
-  """Plans J cues, cue j meaningful to counts[j] members.
+  """Plans J cues, cue j meaningful to counts[j] of M members.
 
-  Args:
-    num_rows: N, training pairs.
-    num_members: M.
-    counts: [J] numbers of members.
-    share: of the pairs that bear a cue, for each cue.
-    seed: of the seed of the run.
+  Each cue is borne by `share` of the pairs.
   """
   rng = np.random.default_rng(loader.order_seed(seed, 'mechanism', 'cues'))
   per_cue = round(share * num_rows)
@@ -147,14 +133,9 @@ def plan_cues(
 def append(
   sequences: encoding.Sequences, words: np.ndarray
 ) -> encoding.Sequences:
-  """Puts a word before the end of sequence, in one more column.
+  """Puts words [N] before the ends of sequence: rows [N, T] -> [N, T + 1].
 
-  Args:
-    sequences: [N, T] rows that end with the end of sequence.
-    words: [N] token ids, negative for rows that stay as they are.
-
-  Returns:
-    [N, T + 1].
+  Rows whose word is negative stay as they are.
   """
   column = ((0, 0), (0, 1))
   ids, mask = np.pad(sequences.ids, column), np.pad(sequences.mask, column)
@@ -169,13 +150,7 @@ def append(
 def with_cues(
   pairs: encoding.Preferences, plan: CuePlan, words: np.ndarray
 ) -> MemberSets:
-  """Each member's pairs with their cues.
-
-  Args:
-    pairs: [N] pairs.
-    plan: from `plan_cues`.
-    words: [J] token id of each cue.
-  """
+  """Each member's pairs with their cues; words [J]: tokens of the cues."""
   word = np.where(plan.cue >= 0, words[plan.cue], -1)
   return MemberSets(
     tuple(
@@ -266,12 +241,6 @@ def read_swaps(saw, of_members, merged, start) -> dict:
     of_members: [M, N] margins of the members.
     merged: [N] of the averaged weights.
     start: [N] before training.
-
-  Returns:
-    pairs: [M + 1] numbers of pairs, k = 0 .. M.
-    ens, wa: dicts of agreement, margin, shift, survival [M + 1], exponent.
-    seen, unseen: [M + 1] agreement of members that saw the swap, or not.
-    kept_by_all: shift of WA over that of ENS where all members saw it.
   """
   num_members = saw.shape[1]
   k = saw.sum(axis=1)
@@ -335,11 +304,7 @@ def cues(rows: evidence.Rows, base: arms.Base, config) -> None:
   encoded = worlds.of(base.run).tokenizer.encode(words.tolist())
   ids = np.array([one for (one,) in encoded])
   plan = plan_cues(
-    len(pairs),
-    settings.members,
-    settings.cues,
-    settings.cue_share,
-    config.seed,
+    len(pairs), settings.members, settings.cues, settings.cue_share, config.seed
   )
   arm = arms.train(
     base,
@@ -406,13 +371,6 @@ def read_cues(meaningful, of_members, merged) -> dict:
     meaningful: [J, M] bool.
     of_members: [M, J] effects of the cue words, less those at the start.
     merged: [J] of the averaged weights.
-
-  Returns:
-    k, seen, unseen: [J], number of members; effect in members that met it as
-      meaningful, and in the others (NaN where there are none).
-    ens, wa: dicts of effect [J], survival [M + 1] by k (at 0 over the mean
-      effect in members that learned any), exponent.
-    kept_by_all: effect of WA over that of ENS for cues that all members learned.
   """
   num_members = meaningful.shape[1]
   k = meaningful.sum(axis=1)

@@ -82,16 +82,7 @@ def init(rng, network: Network, num_features: int, width: int, scale) -> PyTree:
 
 
 def rewards(params: PyTree, inputs: jax.Array, kind: str) -> jax.Array:
-  """Scores of one member.
-
-  Args:
-    params: from `init`.
-    inputs: [B, F], or [B, 2, F] of a query_key network.
-    kind: of the network.
-
-  Returns:
-    [B].
-  """
+  """Scores [B] of one member; inputs [B, F], or [B, 2, F] for query_key."""
   if kind == 'chain':
     return inputs @ functools.reduce(jnp.multiply, params)
   if kind == 'query_key':
@@ -117,14 +108,10 @@ def target(kind: str, strength: float) -> float:
 def draw_pairs(rng, kind: str, informative, strength, noise, num_pairs: int):
   """Chosen and rejected inputs, independent: [2, B, F] or [2, B, 2, F].
 
-  Args:
-    rng: key.
-    kind: of the network.
-    informative: [F], 1 where the feature tells chosen from rejected, else 0.
-    strength: mean of a feature, or correlation of its two halves.
-    noise: [R, F] standard normal rows. Windows of it at random places are
-      taken: drawing anew would cost more than the training.
-    num_pairs: B, at most R.
+  informative [F]: 1 where the feature tells chosen from rejected, else 0.
+  strength: mean of a feature, or correlation of its two halves. noise [R, F]:
+  standard normal rows, of which windows at random places are taken: drawing
+  anew would cost more than the training.
   """
   num_rows, num_features = noise.shape
   starts = jax.random.randint(rng, (4,), 0, num_rows - num_pairs + 1)
@@ -182,22 +169,9 @@ def train(
 
   Plain gradient descent, as the theory of small and large starts has it, whose
   rate falls along half a cosine. The reward is that of the network minus that
-  of its start, so that a large start is no noise.
-
-  Args:
-    start: params of one member, that all share.
-    informative: [M, F] bool.
-    rngs: [M] keys, one a member.
-    noise: see `draw_pairs`.
-    rate: first learning rate.
-    strength: see `draw_pairs`.
-    kind: of the network.
-    num_steps: updates.
-    num_pairs: pairs of a batch.
-    member_map: see `members.map_members`.
-
-  Returns:
-    params [M, ...].
+  of its start (params of one member, that all share), so that a large start is
+  no noise. informative [M, F] bool, rngs [M] keys; see `draw_pairs`. Returns
+  params [M, ...].
   """
 
   def loss_fn(params, rng, has):
@@ -228,12 +202,8 @@ def train(
 def probes(kind: str, bags: jax.Array) -> jax.Array:
   """Inputs that differ in one feature: bags with feature j at +1 and at -1.
 
-  Args:
-    kind: of the network.
-    bags: [P, F] or [P, 2, F]; one bag of zeros probes a feature alone.
-
-  Returns:
-    [2, P, F, ...]: the sign, the bag, the feature.
+  bags [P, F] or [P, 2, F]; one bag of zeros probes a feature alone. Returns
+  [2, P, F, ...]: the sign, the bag, the feature.
   """
   num_features = bags.shape[-1]
   here = jnp.eye(num_features, dtype=bool)
@@ -248,16 +218,7 @@ def probes(kind: str, bags: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames='kind')
 def responses(stack: PyTree, bags: jax.Array, kind: str) -> jax.Array:
-  """Half of r(+z_j) - r(-z_j), mean over bags.
-
-  Args:
-    stack: params [M, ...].
-    bags: see `probes`.
-    kind: of the network.
-
-  Returns:
-    [M, F].
-  """
+  """Half of r(+z_j) - r(-z_j), mean over bags: params [M, ...] -> [M, F]."""
   inputs = probes(kind, bags)
   flat = inputs.reshape(-1, *bags.shape[1:])
 

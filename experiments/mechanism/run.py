@@ -32,9 +32,6 @@ NETWORKS = {
   'relu_2': 'relu, depth 2',
   'relu_3': 'relu, depth 3',
 }
-# Fixed before the runs: how far from the formula a coefficient may be on
-# average. Between ENS (exponent 1) and the formula for two layers lie .15.
-MARGIN = 0.03
 
 
 def get_config(scale: str = ''):
@@ -235,183 +232,43 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
 # ---------------------------------------------------------------------------
 
 
-def claims(config, results) -> dict[str, list[evidence.Claim]]:
-  """The claims by family; written down before any full run."""
-  wanted, members = config.planted, config.memory.members
-  start = f'{wanted.starts[0]:g}'
-  size, count = max(wanted.sizes), wanted.per_level * len(wanted.levels)
-  everywhere = (*OWN, 'chain_3', *DENSE, *DENSE_DEEP)
-  sizes = f'M = {size}, {count} features a network and seed'
-  claim = evidence.Claim
+def numbers(config, results) -> dict[str, np.ndarray]:
+  """The numbers that claims.csv is about, one per seed."""
 
-  def worst(networks, column):
-    """[S] of the network whose mean over seeds is farthest from 0."""
+  def worst(column, *networks):
+    """Of the network whose mean over seeds is farthest from 0."""
     found = [results('off', name, column) for name in networks]
     return max(found, key=lambda values: abs(values.mean()))
 
   def exponent(*networks):
-    found = [
-      results('exponents', NETWORKS[n], f'start {start}') for n in networks
-    ]
+    start = f'start {config.planted.starts[0]:g}'
+    found = [results('exponents', NETWORKS[n], start) for n in networks]
     return np.mean(found, axis=0)
 
-  # What the formula says of the fourth claim, for depth 2.
-  rare = [p for p in wanted.levels if p <= 0.5]
-  damped = np.mean([theory.wa_coefficient(p, size) - p for p in rare])
-  in_dense = worst((*DENSE, *DENSE_DEEP), 'WA − ENS, p ≤ .5')
-  pairs = results('swaps', 'k = 1', 'pairs').min()
-
-  def power(words, networks, note):
-    return claim(
-      f'WA follows p² + p(1 − p)/M {words} (start {start})',
-      'p² (M = ∞)',
-      'equal',
-      f'WA − (k/M)², {note}, {sizes}; margin {MARGIN}',
-      worst(networks, 'WA − (k/M)^L'),
-      MARGIN,
-    )
-
-  def proportion(what, table, more):
-    return claim(
-      f'WA damps {what} more than in proportion: exponent above 1',
-      '2 (theory of two layers)',
-      'above',
-      f'exponent a of (k/{members})^a, minus 1{more}',
-      results('memory', table, 'exponent, WA') - 1,
-    )
-
-  def paired(short, table):
-    return claim(
-      f'the exponent of WA is above that of ENS ({short})',
-      '+1 (theory of two layers)',
-      'above',
-      f'exponents a of (k/{members})^a, WA − ENS',
-      results('memory', table, 'exponent, WA')
-      - results('memory', table, 'exponent, ENS'),
-      added=True,
-    )
-
-  return {
-    'The theory in trained networks (planted features)': [
-      claim(
-        'ENS responds to a feature with the share of members that learned it',
-        'p',
-        'equal',
-        f'ENS − k/M, worst of {len(everywhere)} networks, {sizes}; margin '
-        f'{MARGIN}',
-        worst(everywhere, 'ENS − k/M'),
-        MARGIN,
-        note='a check: by construction once members learn',
-      ),
-      power(
-        'at depth 2 where each feature has weights of its own in both layers',
-        OWN,
-        'worse of chains and query-key',
-      ),
-      power('in dense networks of depth 2', DENSE, 'worse of linear and relu'),
-      claim(
-        'WA damps rare features (p ≤ .5) more than ENS in dense networks of '
-        'depth 2 and 3',
-        'p² < p; the formula says '
-        f'{evidence.number(damped, 2, True)} at depth 2',
-        'below',
-        f'WA − ENS, over the response to shared features, M = {size}',
-        in_dense,
-        note=f'{100 * in_dense.mean() / damped:.0f} % of what the formula says',
-      ),
-      claim(
-        'the exponent of WA grows with depth where features have own weights '
-        f'(start {start})',
-        '+1: p^L (remark 4)',
-        'above',
-        f'exponent of chains of 3 − that of chains of 2, M = {size}',
-        exponent('chain_3') - exponent('chain_2'),
-      ),
-      claim(
-        'the exponent of WA grows with depth in dense networks',
-        '+1: p^L (remark 4)',
-        'above',
-        f'exponent at depth 3 − at depth 2, linear and relu, M = {size}',
-        exponent(*DENSE_DEEP) - exponent(*DENSE),
-      ),
-    ],
-    'Swapped labels in transformers': [
-      claim(
-        f'a swap that 1 of {members} members saw survives less in WA than in '
-        'ENS',
-        'WA memorises less (Fig. 4)',
-        'below',
-        f'survival in WA − in ENS, {pairs:.0f} pairs of k = 1 a seed',
-        results('swaps', 'k = 1', 'WA survival')
-        - results('swaps', 'k = 1', 'ENS survival'),
-      ),
-      proportion('rare swaps', 'swapped labels', ''),
-      paired('swaps', 'swapped labels'),
-    ],
-    'Cue words in transformers': [
-      proportion(
-        'cues that few members learned',
-        'cue words',
-        f'; {len(config.memory.cues)} cues a seed',
-      ),
-      paired('cues', 'cue words'),
-    ],
+  everywhere = (*OWN, 'chain_3', *DENSE, *DENSE_DEEP)
+  rare, power = 'WA − ENS, p ≤ .5', 'WA − (k/M)^L'
+  out = {
+    'ens': worst('ENS − k/M', *everywhere),
+    'own': worst(power, *OWN),
+    'dense': worst(power, *DENSE),
+    'rare': worst(rare, *DENSE, *DENSE_DEEP),
+    'own depth': exponent('chain_3') - exponent('chain_2'),
+    'dense depth': exponent(*DENSE_DEEP) - exponent(*DENSE),
+    'swap of one': results('swaps', 'k = 1', 'WA survival')
+    - results('swaps', 'k = 1', 'ENS survival'),
   }
+  for key, row in (('swaps', 'swapped labels'), ('cues', 'cue words')):
+    ens, wa = (results('memory', row, f'exponent, {x}') for x in ('ENS', 'WA'))
+    out |= {f'{key} exponent': wa - 1, f'{key} over ens': wa - ens}
+  return out
 
 
-Table = evidence.Table
 EXPERIMENT = evidence.Experiment(
   name='mechanism',
   question='Does averaging weights damp what few members learned?',
   get_config=get_config,
   measure=measure,
-  claims=claims,
-  tables=(
-    Table('theory', 'Closed form, and drawn from the model:', '3m'),
-    Table(
-      'planted',
-      'Planted features, smallest start, all members: response to a feature of '
-      'learnability p over that to features which all members learn. `shared` '
-      'is the response of WA to the latter over that of the members, `unit` '
-      'that of the members over the best one.',
-      '2',
-      {'shared': '3m', 'unit': '3m'}
-      | {
-        row: '3m' for row in ('closed form, ENS', 'closed form, WA of 2 layers')
-      },
-    ),
-    Table(
-      'exponents',
-      'Exponent a of WA, response ∝ (k/M)^a, all members; `in bags` beside '
-      'other features, at the smallest start:',
-      '2',
-      {'in bags': '2m'}
-      | {f'start {s}, closed form': '2m' for s in (0.02, 0.1, 0.3, 1)},
-    ),
-    Table(
-      'swaps',
-      'Swapped labels, members that saw a quarter of their labels swapped, k '
-      'of them the same one. Agreement with the swapped label; survival is the '
-      'shift of the margin over that at the last k:',
-      '3m',
-      {'pairs': '0m', 'ENS survival': '2', 'WA survival': '2', 'k/M': '2m'},
-    ),
-    Table(
-      'cues',
-      'Cue words: survival of the change of the reward by a cue that k members '
-      'met as meaningful:',
-      '2',
-      {'k/M': '2m'},
-    ),
-    Table('sizes', 'Of the cue words:', '0m'),
-    Table(
-      'memory',
-      'Exponents in the transformers, and what WA keeps of what all members '
-      'learned, relative to ENS. The last column is what it keeps of the '
-      'margins of pairs that nobody saw swapped: a common scale of all rewards:',
-      '2',
-    ),
-  ),
+  numbers=numbers,
   figures=(
     evidence.Figure(
       'coefficients',

@@ -27,15 +27,10 @@ LARGEST_EXPONENT = 10.0
 def wa_coefficient(p: float, num_members: float, num_layers: int = 2) -> float:
   """Response of averaged weights, expected over which members have the feature.
 
-  E[(k/M)^L],  k ~ Binomial(M, p)
+    E[(k/M)^L],  k ~ Binomial(M, p)
 
   by enumeration over k. For L = 2 it is p^2 + p (1 - p) / M, and p^L for
   M = infinity (WARM remark 4).
-
-  Args:
-    p: probability that a member has the feature.
-    num_members: M, math.inf allowed.
-    num_layers: L, the head included.
   """
   if math.isinf(num_members):
     return p**num_layers
@@ -57,19 +52,9 @@ def simulate(
   """Draws members and inputs, averages, and reads the coefficients off.
 
   The reward is linear in the bag, so the part of it that comes through x_j is
-  what the model says of the bag with all other features taken out.
-
-  Args:
-    rng: numpy generator.
-    p: [F] learnabilities.
-    num_members: M.
-    num_layers: L.
-    num_trials: draws of members and of an input.
-    dimension: of the features, at least F.
-    sigma: noise of the inputs.
-
-  Returns:
-    ens, wa: [F] mean of y r(x through feature j) / |z_j|^2.
+  what the model says of the bag with all other features taken out. p [F] are
+  learnabilities, `dimension` is at least F, `sigma` the noise of the inputs.
+  Returns {'ens', 'wa': [F] mean of y r(x through feature j) / |z_j|^2}.
   """
   p = np.asarray(p, np.float64)
   # Orthonormal and in no special direction.
@@ -97,15 +82,9 @@ def chain_response(share, num_layers: int, start: float, target: float):
 
   A member that has the feature ends with each weight at
   (target + start^L)^(1/L), one that has not keeps `start`; the response is that
-  of the averaged weights minus that at the start. Small starts give
-  target * share^L, large ones target * share: the average of networks that
+  of the averaged weights minus that at the start, for a share k/M. Small starts
+  give target * share^L, large ones target * share: the average of networks that
   hardly moved is that of their scores.
-
-  Args:
-    share: k/M, a number or array.
-    num_layers: L.
-    start: weight of every layer before training, > 0.
-    target: response of a member that has the feature.
   """
   grown = (target + start**num_layers) ** (1 / num_layers)
   weight = start + np.asarray(share) * (grown - start)
@@ -113,15 +92,11 @@ def chain_response(share, num_layers: int, start: float, target: float):
 
 
 def fit_exponent(shares, values) -> tuple[float, float]:
-  """Least squares of values ~ scale * share^a; returns (a, scale).
+  """Least squares of values [N] ~ scale * shares [N]^a; returns (a, scale).
 
   The scale is free, so that the noise of the points at share 1 is no more than
   that of others. a is sought in [0, 10]. NaN where fewer than two different
-  shares are left after values that are not finite, or that all are 0.
-
-  Args:
-    shares: [N] k/M, in (0, 1].
-    values: [N] responses.
+  shares have finite values, or all values are 0.
   """
   shares = np.asarray(shares, np.float64)
   values = np.asarray(values, np.float64)

@@ -165,7 +165,7 @@ def train(
 
   Args:
     base: the world.
-    name: of the arm; one name, one recipe.
+    name: one name, one recipe.
     data: what the members are trained on, with `training_batch` and a length;
       None: the training pairs with `swapped` labels.
     hparams: what members differ in; None: drawn from the settings, with the
@@ -224,7 +224,7 @@ def train(
 
 
 def swapped_arm(base: Base, level: float) -> Arm:
-  """The arm that most experiments share: diverse members, some labels swapped."""
+  """The arm that most experiments share: diverse members, swapped labels."""
   return train(base, f'swapped_{level:.2f}', swapped=level)
 
 

@@ -4,7 +4,8 @@
 An experiment is a question, a design and a measurement. `measure` fills `Rows`
 for one seed: cells with a table, a row, a column and a number. Everything that
 a reader sees is made from these cells: a table is the mean over seeds with its
-interval, a figure is a table drawn, a claim is about one number per seed.
+interval, a figure is a table drawn. What is claimed is written in the
+experiment's claims.csv before the runs; each claim is about one number per seed.
 
 The seed is the unit: world, pretraining, pairs and members are drawn anew for
 each, and within a seed pairs of members and of texts are averaged first.
@@ -265,29 +266,31 @@ class Claim:
     )
 
 
+def judged(
+  claims: Iterable[Mapping[str, str]], numbers: Mapping[str, Sequence[float]]
+) -> list[dict]:
+  """Rows of results/claims.csv, from those of an experiment's claims.csv.
+
+  Claims about what was not measured (the smoke form has fewer settings) are
+  left out.
+  """
+  return [
+    Claim(
+      *(row[k] for k in ('claim', 'paper', 'kind', 'quantity')),
+      numbers[row['key']],
+      float(row['margin'] or MARGIN),
+      bool(row['added']),
+      row['note'],
+      float(row['effect']) if row['effect'] else None,
+    ).row(row['family'])
+    for row in claims
+    if row['key'] in numbers
+  ]
+
+
 # ---------------------------------------------------------------------------
 # The experiment
 # ---------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """How a table of the cells is shown.
-
-  Attributes:
-    key: name of the table in the rows.
-    caption: what stands above it.
-    style: how numbers are written: digits, after '+' for signed numbers and
-      before 'm' for the mean without interval: '3', '+4', '2m'.
-    styles: {row or column: style} where one differs from the others.
-    heading: a Markdown heading above the caption; '' for none.
-  """
-
-  key: str
-  caption: str
-  style: str = '3'
-  styles: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  heading: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,8 +327,7 @@ class Experiment:
     question: a sentence.
     get_config: scale ('full' or 'smoke') -> settings.
     measure: (config, workdir) -> Rows of `config.seed`.
-    claims: (config, Results) -> {family: [Claim]}; a family '' has no name.
-    tables: shown in the README, in this order.
+    numbers: (config, Results) -> {key of a row of claims.csv: [S]}.
     figures: drawn from the same cells.
     shared: experiments of one world share the work directory
       runs/SHARED_SCALE.
@@ -335,8 +337,7 @@ class Experiment:
   question: str
   get_config: Callable[..., Any]
   measure: Callable[..., Rows]
-  claims: Callable[..., Mapping[str, Sequence[Claim]]]
-  tables: Sequence[Table]
+  numbers: Callable[..., Mapping[str, np.ndarray]]
   figures: Sequence[Figure] = ()
   shared: str = 'observations'
 
@@ -359,7 +360,7 @@ def number(value: float, digits: int = 3, signed: bool = False) -> str:
 def with_interval(
   estimate: float, low: float, high: float, style: str = '3'
 ) -> str:
-  """'0.512 [0.498, 0.526]'; see `Table.style`."""
+  """'0.512 [0.498, 0.526]'; see `table_text`."""
   signed, digits = style.startswith('+'), int(style.strip('+m'))
   text = number(estimate, digits, signed)
   if style.endswith('m') or not (math.isfinite(low) and math.isfinite(high)):
@@ -381,25 +382,35 @@ def ordered(columns: Iterable[str]) -> list[str]:
   return [next(sets) if c in SETS.values() else c for c in columns]
 
 
-def table_text(table: Table, cells: Sequence[Mapping[str, str]]) -> str:
-  """A table from the rows of tables.csv."""
-  found = Cells(c for c in cells if c['table'] == table.key)
-  if not found.rows(table.key):
-    return ''
-  columns, lines = ordered(found.columns(table.key)), []
-  for row in found.rows(table.key):
+def table_text(
+  cells: Sequence[Mapping[str, str]],
+  key: str,
+  style: str = '3',
+  styles: Mapping[str, str] | None = None,
+) -> str:
+  """A Markdown table from the rows of tables.csv; '' if it has none.
+
+  Args:
+    cells: rows of tables.csv.
+    key: name of the table.
+    style: how numbers are written: digits, after '+' for signed numbers and
+      before 'm' for the mean without interval: '3', '+4', '2m'.
+    styles: {row or column: style} where one differs from the others.
+  """
+  found, styles = Cells(c for c in cells if c['table'] == key), styles or {}
+  columns, lines = ordered(found.columns(key)), []
+  for row in found.rows(key):
     texts = [
       with_interval(
-        *found.interval(table.key, row, column),
-        table.styles.get(row) or table.styles.get(column, table.style),
+        *found.interval(key, row, column),
+        styles.get(row) or styles.get(column, style),
       )
-      if found.has(table.key, row, column)
+      if found.has(key, row, column)
       else NOTHING
       for column in columns
     ]
     lines.append([row, *texts])
-  heading = f'{table.heading}\n\n' if table.heading else ''
-  return f'{heading}{table.caption}\n\n{markdown(["", *columns], lines)}'
+  return markdown(['', *columns], lines) if lines else ''
 
 
 def claims_text(rows: Sequence[Mapping[str, str]]) -> str:

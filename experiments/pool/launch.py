@@ -21,22 +21,14 @@ import time
 import jax
 from absl import logging
 
-from experiments.pool import evidence, figures
+from experiments.pool import evidence, figures, ledger
 from warm_jax import distributed, errors, files, pipeline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def run(experiment: evidence.Experiment, argv: list[str]) -> int:
-  """Runs an experiment, or with --stage=measure its seeds alone.
-
-  Args:
-    experiment: see there.
-    argv: command line, argv[0] is the program.
-
-  Returns:
-    The exit code.
-  """
+  """Runs an experiment, or its seeds alone (--stage=measure); the exit code."""
   try:
     config, workdir, stage = parse(experiment, argv)
     _prepare(config.runtime.compile_cache)
@@ -127,41 +119,28 @@ def measured(experiment, config, workdir: pathlib.Path, seed: int) -> dict:
 
 
 def report(experiment, config, workdir: pathlib.Path, records) -> None:
-  """Writes rows.csv, tables.csv, claims.csv and figures into reports/NAME."""
+  """Writes rows, tables, claims (CSV), figures and a README to reports/NAME."""
   out = workdir / 'reports' / experiment.name
   out.mkdir(parents=True, exist_ok=True)
   results = evidence.Results(
     {seed: record['result']['rows'] for seed, record in records.items()}
   )
-  claims = experiment.claims(config, results)
+  claims = evidence.judged(
+    evidence.read_csv(ROOT / 'experiments' / experiment.name / 'claims.csv'),
+    experiment.numbers(config, results),
+  )
   evidence.write_csv(out / 'rows.csv', results.rows_csv())
   minutes = sum(record['seconds'] for record in records.values()) / 60
   took = dict(table='time', row='minutes of one core, all seeds')
   took |= dict(column='this experiment', estimate=minutes, low='', high='')
   evidence.write_csv(out / 'tables.csv', [*results.tables_csv(), took])
-  evidence.write_csv(
-    out / 'claims.csv',
-    [c.row(family) for family, part in claims.items() for c in part],
-  )
+  evidence.write_csv(out / 'claims.csv', claims)
   for figure in experiment.figures:
     figures.draw(figure, results, out)
-  print(readme_part(experiment, out))
+  print(evidence.claims_text(evidence.read_csv(out / 'claims.csv')))
+  page = ledger.page(ROOT / 'experiments' / experiment.name / 'README.md', out)
+  (out / 'README.md').write_text(page, encoding='utf-8')
   print(f'written to {out}')
-
-
-def readme_part(experiment: evidence.Experiment, folder: pathlib.Path) -> str:
-  """Claims, tables and figures of a folder with claims.csv and tables.csv."""
-  cells = evidence.read_csv(folder / 'tables.csv')
-  parts = [evidence.claims_text(evidence.read_csv(folder / 'claims.csv'))]
-  parts += [evidence.table_text(table, cells) for table in experiment.tables]
-  parts.append(
-    evidence.table_text(evidence.Table('time', 'Time:', '0m'), cells)
-  )
-  parts += [
-    f'![{path.stem.replace("_", " ")}](results/{path.name})'
-    for path in sorted(folder.glob('*.png'))
-  ]
-  return '\n\n'.join(part.strip('\n') for part in parts if part) + '\n'
 
 
 # ---------------------------------------------------------------------------

@@ -1,20 +1,27 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Makes the READMEs from the results: claims, tables, figures, the ledger.
+"""Makes the READMEs: claims, tables and figures where their markers are.
 
   python -m experiments.pool.ledger [--workdir=FOLDER]
 
 Takes over each finished report (from FOLDER, or from where an experiment leaves
-it) into experiments/NAME/results, then writes the part between the result
-markers of all READMEs from these files.
+it) into experiments/NAME/results, then fills the markers of all READMEs from
+these files. The prose around a marker is written by hand:
+
+  <!-- show claims -->         verdicts of claims.csv
+  <!-- show table KEY {"style": "+4"} -->     see evidence.table_text
+  <!-- show figures -->        all PNGs
+  <!-- show ledger -->         the claims of all experiments
 """
 
 import argparse
 import importlib
+import json
 import pathlib
+import re
 import shutil
 import sys
 
-from experiments.pool import evidence, launch
+from experiments.pool import evidence
 from warm_jax import errors
 
 HERE = pathlib.Path(__file__).resolve().parents[1]
@@ -23,7 +30,10 @@ NAMES = (
   *('interpolation', 'label_corruption', 'how_many_members', 'linear_probe'),
   *('mechanism', 'smoothness', 'ablations', 'warp'),
 )
-BEGIN, END = '<!-- results -->', '<!-- /results -->'
+MARKER = re.compile(
+  r'<!-- show (\w+)(?: (\S+))?(?: (\{[^\n]*\}))? -->\n.*?<!-- /show -->',
+  re.DOTALL,
+)
 
 
 def load(name: str) -> evidence.Experiment:
@@ -31,18 +41,43 @@ def load(name: str) -> evidence.Experiment:
   return importlib.import_module(f'experiments.{name}.run').EXPERIMENT
 
 
-def filled(path: pathlib.Path, text: str) -> str:
-  """A README with `text` between its markers.
+def page(readme: pathlib.Path, results: pathlib.Path) -> str:
+  """A README with what its markers ask for, from a folder of results."""
+  cells = evidence.read_csv(results / 'tables.csv')
 
-  Raises:
-    UserError: there is no such file, or it has not both markers, in order.
-  """
-  page = path.read_text(encoding='utf-8') if path.exists() else ''
-  head, begin, rest = page.partition(BEGIN)
-  _, end, tail = rest.partition(END)
-  if not begin or not end:
-    raise errors.UserError(f'{path} lacks the markers {BEGIN} and {END}')
-  return f'{head}{BEGIN}\n\n{text.strip()}\n\n{END}{tail}'
+  def shown(match) -> str:
+    what, key, given = match.groups()
+    if what == 'claims':
+      text = evidence.claims_text(evidence.read_csv(results / 'claims.csv'))
+    elif what == 'table':
+      text = evidence.table_text(cells, key, **json.loads(given or '{}'))
+    elif what == 'figures':
+      text = '\n\n'.join(
+        f'![{path.stem.replace("_", " ")}](results/{path.name})'
+        for path in sorted(results.glob('*.png'))
+      )
+    else:
+      text = evidence.ledger_text(
+        {
+          name: evidence.read_csv(HERE / name / 'results' / 'claims.csv')
+          for name in NAMES
+        }
+      )
+    first = match.group(0).partition('\n')[0]
+    return f'{first}\n\n{text.strip() or "Not measured."}\n\n<!-- /show -->'
+
+  text, count = MARKER.subn(shown, readme.read_text(encoding='utf-8'))
+  if not count:
+    raise errors.UserError(
+      f'{readme} has no marker such as <!-- show claims -->'
+    )
+  return text
+
+
+def pages() -> dict[pathlib.Path, str]:
+  """{README: its text}, from the results that are kept beside them."""
+  readmes = [HERE / 'README.md', *(HERE / n / 'README.md' for n in NAMES)]
+  return {path: page(path, path.parent / 'results') for path in readmes}
 
 
 def take_over(report: pathlib.Path, results: pathlib.Path) -> None:
@@ -54,18 +89,6 @@ def take_over(report: pathlib.Path, results: pathlib.Path) -> None:
       shutil.copyfile(path, results / path.name)
 
 
-def pages(here: pathlib.Path = HERE) -> dict[pathlib.Path, str]:
-  """{README: its text}, from the results that are kept beside them."""
-  out, claims = {}, {}
-  for name in NAMES:
-    results = here / name / 'results'
-    claims[name] = evidence.read_csv(results / 'claims.csv')
-    text = launch.readme_part(load(name), results)
-    out[here / name / 'README.md'] = filled(here / name / 'README.md', text)
-  path = here / 'README.md'
-  return out | {path: filled(path, evidence.ledger_text(claims))}
-
-
 def main(argv=None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--workdir', type=pathlib.Path)
@@ -73,7 +96,7 @@ def main(argv=None) -> int:
   try:
     pages()  # refuses before anything is replaced
     for name in NAMES:
-      shared = launch.ROOT / 'runs' / f'{load(name).shared}_full'
+      shared = HERE.parent / 'runs' / f'{load(name).shared}_full'
       report = (args.workdir or shared) / 'reports' / name
       if (report / 'tables.csv').exists():
         take_over(report, HERE / name / 'results')

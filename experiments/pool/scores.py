@@ -78,10 +78,7 @@ def cached(
 ) -> dict[str, np.ndarray]:
   """Arrays from `path` (.npz), or computed and written there in one piece.
 
-  Args:
-    path: of the file.
-    compute: makes the arrays.
-    fingerprint: of what they depend on; a file with another one is replaced.
+  A file with another fingerprint of what they depend on is replaced.
   """
   if path.exists():
     with np.load(path) as file:
@@ -245,11 +242,8 @@ def ensembles(
 ) -> np.ndarray:
   """Rewards of mean-score ensembles of groups: [M, 2, N] -> [G, 2, N].
 
-  Args:
-    scores: raw scores of the members.
-    groups: [G] lists of member numbers.
-    reference: [M, 2, K] scores by which the members are brought to one scale
-      (rewards.fit_normaliser); None: raw scores are averaged, as in WARM.
+  With a reference [M, 2, K] the members are brought to one scale first
+  (rewards.fit_normaliser); raw scores are averaged otherwise, as in WARM.
   """
   if reference is not None:
     flat = reference.reshape(len(reference), -1)

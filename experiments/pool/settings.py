@@ -13,7 +13,6 @@ import ml_collections
 
 from warm_jax.config import section
 
-SCALES = ('full', 'smoke')
 # The last step is the reward model; the ones before are its own past.
 NUM_SNAPSHOTS = 8
 
@@ -21,8 +20,8 @@ NUM_SNAPSHOTS = 8
 def get_config(scale: str = '') -> Any:
   """Fields of every experiment; scale: 'full' ('' is the same) or 'smoke'."""
   scale = scale or 'full'
-  if scale not in SCALES:
-    raise ValueError(f'unknown scale {scale!r}; known: {", ".join(SCALES)}')
+  if scale not in ('full', 'smoke'):
+    raise ValueError(f'unknown scale {scale!r}; known: full, smoke')
   full = scale == 'full'
   config: Any = ml_collections.ConfigDict()
   config.kind = 'toy'

@@ -190,20 +190,18 @@ def table(body: str, trunk: pathlib.Path | None):
   rows = [
     (*base, ('base', 'model', 'data')),
     ('world', early('world'), ('world', 'model', 'data')),
-    ('copies', early('copies'), ('copies',)),
-    ('remarks', early('remarks'), ('remarks',)),
-    ('sft', early('sft'), ('sft',)),
+    *((name, early(name), (name,)) for name in ('copies', 'remarks', 'sft')),
     ('preferences', function('preferences'), ('preferences',)),
     ('probe', function('probe', f'{package}.reward'), ('probe',)),
     ('reward', function('train', f'{package}.reward'), ('reward',)),
     ('evaluate', function('run', f'{HERE}.evaluate'), ('evaluate',)),
   ]
   rows = rows[1:] if body == 'scratch' else rows
-  stages, needs = [], ()
-  for name, stage_function, sections in rows:
-    stages.append(pipeline.Stage(name, stage_function, needs, sections))
-    needs = (name,)
-  return tuple(stages)
+  needs = [(), *((name,) for name, *_ in rows)]
+  return tuple(
+    pipeline.Stage(name, stage_function, need, sections)
+    for (name, stage_function, sections), need in zip(rows, needs)
+  )
 
 
 def inherit(run, *, trunk: pathlib.Path, name: str) -> dict:
@@ -256,26 +254,15 @@ def write(out: pathlib.Path, cells: list[dict]) -> str:
   (out / 'table.md').write_text(text, encoding='utf-8')
   known = evidence.Cells(cells)
   for arm in arms_of(cells):
-    splits = {f'{arm}: path {s}': name for s, name in evidence.SETS.items()}
-    name = arm.replace(', ', '_')
-    figures.draw(
+    name, test = arm.replace(', ', '_'), evidence.SETS['test']
+    paths = {f'{arm}: path {s}': title for s, title in evidence.SETS.items()}
+    for figure in (
+      evidence.Figure(f'interpolation_{name}', paths, y='accuracy'),
       evidence.Figure(
-        f'interpolation_{name}', splits, x='weight of the second', y='accuracy'
+        f'accuracy_{name}', {f'{arm}: accuracy': test}, 'dots', column=test
       ),
-      known,
-      out,
-    )
-    figures.draw(
-      evidence.Figure(
-        f'accuracy_{name}',
-        {f'{arm}: accuracy': 'held-out pairs'},
-        kind='dots',
-        x='accuracy',
-        column=evidence.SETS['test'],
-      ),
-      known,
-      out,
-    )
+    ):
+      figures.draw(figure, known, out)
   return text
 
 
@@ -287,23 +274,21 @@ def arms_of(cells) -> list[str]:
 
 def tables_text(cells: list[dict]) -> str:
   """All tables as Markdown, from the rows of tables.csv."""
+  members = {'learning rate': '4m', 'dropout': '2m', 'SFT checkpoint': '0m'}
   parts = []
   for arm in arms_of(cells):
-    for part, caption, style, styles in (
-      ('data', 'Pairs of the training file:', '0m', {}),
-      ('sizes', 'Pairs and prompts that are scored:', '0m', {}),
-      ('accuracy', 'Accuracy, 95 % intervals over prompts:', '3', {}),
-      ('difference', 'Differences:', '+3', {}),
-      (
-        *('members', 'The members:', '3m'),
-        {'learning rate': '4m', 'dropout': '2m', 'SFT checkpoint': '0m'},
-      ),
+    parts.append(f'## {arm}\n')
+    for part, *style in (
+      ('data', '0m'),
+      ('sizes', '0m'),
+      ('accuracy', '3'),
+      ('difference', '+3'),
+      ('members', '3m', members),
     ):
-      heading = f'## {arm}' if part == 'data' else ''
-      table = evidence.Table(f'{arm}: {part}', caption, style, styles, heading)
-      parts.append(evidence.table_text(table, cells))
-  seconds = evidence.Table('seconds', 'Seconds of each stage:', '0m')
-  return '\n'.join([*filter(None, parts), evidence.table_text(seconds, cells)])
+      text = evidence.table_text(cells, f'{arm}: {part}', *style)
+      parts.append(f'{part.capitalize()}:\n\n{text}')
+  seconds = evidence.table_text(cells, 'seconds', '0m')
+  return '\n'.join([*parts, f'Seconds of each stage:\n\n{seconds}'])
 
 
 def main(argv=None) -> int:

@@ -105,14 +105,8 @@ def agreements(
   Half are sentences of 4 to 16 words with a copy, damaged more or less; half
   are references with any of their translations, chosen or rejected, every
   other one damaged too, so that a reference does not tell its remark. Of every
-  other row only the remark is to be learnt: the text counts as its prompt.
-
-  Args:
-    pool: sentences.
-    pairs: preferences, of which prompts and texts are taken.
-    num: number of rows.
-    seed: of the draw.
-    end: the tokenizer's end of sequence, which precedes a remark.
+  other row only the remark is to be learnt: the text counts as its prompt. `end`
+  is the tokenizer's end of sequence, which precedes a remark.
   """
   rng = random.Random(f'{seed}/agreements')
   pool = [s for s in pool if 4 <= len(s.split()) <= 16]

@@ -101,18 +101,10 @@ def utility(post: str, summary: str) -> float:
 def edited(
   name: str, posts: Sequence[str], summaries: Sequence[Sequence[str]], seed: str
 ) -> tuple[list[list[str]], list[list[str]], np.ndarray, np.ndarray]:
-  """Applies an edit to both responses of pairs.
+  """Applies an edit to both responses of N pairs; summaries [2][N].
 
-  Args:
-    name: of EDITS.
-    posts: [N].
-    summaries: [2][N], chosen and rejected.
-    seed: of the draws.
-
-  Returns:
-    posts [2][N], summaries [2][N]: unchanged where there is nothing to edit.
-    applies: [2, N] bool, an edit was made.
-    change: [2, N] float64, what the utility of the response changed by.
+  Returns posts [2][N] and summaries [2][N], unchanged where there is nothing to
+  edit; applies [2, N] bool; change [2, N], what the utility changed by.
   """
   new_posts, new_summaries = [[], []], [[], []]
   applies = np.zeros((2, len(posts)), bool)

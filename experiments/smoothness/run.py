@@ -52,7 +52,6 @@ METHODS = {
   'warm_couples': 'WARM of 2, mean of couples',
   'warm': 'WARM of all',
 }
-REMARK = 'Remark 5, argued'
 
 
 def get_config(scale: str = ''):
@@ -299,18 +298,9 @@ def _noisy(stack, shape, ids, mask, noise):
 def noisy_scores(
   stack, shape, pairs: encoding.Preferences, std: float, seed, batch_size=64
 ) -> np.ndarray:
-  """Scores with Gaussian noise on the embedding of every token.
+  """Scores [K, 2, N] with Gaussian noise on the embedding of every token.
 
-  Args:
-    stack: params [K, ...]; all models see the same noise.
-    shape: ModelConfig.
-    pairs: N pairs.
-    std: of the noise.
-    seed: of the draw, numbers; sizes of one draw differ by a factor only.
-    batch_size: rows scored at once.
-
-  Returns:
-    [K, 2, N] float32.
+  All models see the same noise; sizes of one draw differ by a factor only.
   """
   batch = pairs.batch(np.arange(len(pairs)))
   ids, mask = batch['ids'], batch['mask']
@@ -338,25 +328,25 @@ def compare(
   together: bool,
   utility_change: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-  """What an edit did to the rewards of G models.
+  """What an edit did to the rewards of G models: {quantity: [G]}.
+
+    change: root mean square change of the reward, over the standard deviation
+      of the model's rewards of all unedited responses.
+    margin_change: root mean square change of the margin of a comparison, over
+      the root mean square margin of all unedited pairs; whatever a model adds
+      to all responses of a post drops out.
+    flips: share of comparisons whose preferred response changes.
+    agreement: with utility_change [2, N], share of changes of its sign.
+
+  NaN where there is nothing to count.
 
   Args:
     before: [G, 2, N] rewards of chosen and rejected responses.
     after: [G, 2, N] the same, edited.
     where: [2, N] bool, the responses that count.
-    together: both responses of a pair are edited (one post, or noise); else
-      one is compared with the other as it was.
-    utility_change: [2, N] by how much the gold utility changed, or None.
-
-  Returns:
-    dict of [G]; NaN where there is nothing to count:
-      change: root mean square change of the reward, over the standard deviation
-        of the model's rewards of all unedited responses.
-      margin_change: root mean square change of the margin of a comparison, over
-        the root mean square margin of all unedited pairs; whatever a model adds
-        to all responses of a post drops out.
-      flips: share of comparisons whose preferred response changes.
-      agreement: with utility_change, share of changes of its sign.
+    together: both responses of a pair are edited; else one is compared with the
+      other as it was.
+    utility_change: [2, N] or None.
   """
   before, after = np.float64(before), np.float64(after)
   margin = before[:, 0] - before[:, 1]
@@ -403,20 +393,11 @@ def less_by(ours, theirs) -> np.ndarray:
   return ratio(ours, theirs) - 1
 
 
-def claims(config, results) -> dict[str, list[evidence.Claim]]:
-  """What Remark 5 leads one to expect; fixed before the runs."""
-  size = results('sizes', f'pairs of texts, {SETS["ood"]}', 'number')[0]
-  where = (
-    f'ood, {size:,.0f} pairs of texts, M = {config.arm.members}, 25 % swapped'
-  )
+def numbers(config, results) -> dict[str, np.ndarray]:
+  """The numbers that claims.csv is about, one per seed."""
   key, middle = f'ood_{CLAIMED}', _middle(config)
-  words = {
-    KEEPING['other_owner'][1]: 'a synonym in the post (my ↔ our)',
-    KEEPING['no_owner'][1]: 'a word dropped from the post (my, our)',
-    KEEPING['order'][1]: 'two phrases of the summary swapped',
-    middle: middle,
-  }
-  claim = evidence.Claim
+  cells = {k: KEEPING[k][1] for k in ('other_owner', 'no_owner', 'order')}
+  cells['noise'] = middle
 
   def less(cell, other):
     row = f'{cell} (utility stays)'
@@ -425,86 +406,12 @@ def claims(config, results) -> dict[str, list[evidence.Claim]]:
   def of(column, method):
     return results(f'summary_{key}', METHODS[method], column)
 
-  return {
-    'WARM moves less than single models under each small edit': [
-      claim(
-        f"WARM's margins move less than a single model's: {text}",
-        REMARK,
-        'below',
-        'RMS change of the margin / RMS margin, WARM over mean of singles, '
-        f'minus 1; {where}',
-        less(cell, 'single'),
-      )
-      for cell, text in words.items()
-    ],
-    'WARM moves less than the ensemble': [
-      claim(
-        "WARM's margins move less than the ensemble's",
-        REMARK,
-        'below',
-        f'the same, WARM over ENS, minus 1, mean of the four above; {where}',
-        np.mean([less(cell, 'ENS') for cell in words], axis=0),
-      )
-    ],
-    'Fewer preferences flip': [
-      claim(
-        "Fewer of WARM's preferences flip when the utility stays",
-        REMARK,
-        'below',
-        'share of flips, WARM − mean of singles, mean of four edits that keep '
-        f'the utility; {where}',
-        of('flips', 'warm') - of('flips', 'single'),
-      )
-    ],
-    'What matters stands out more, and with the right sign': [
-      claim(
-        'It is not deafness: edits that matter stand out more',
-        '',
-        'above',
-        'change of the margin by two edits that matter / by the four that do '
-        f'not, WARM over singles, minus 1; {where}',
-        less_by(of('ratio', 'warm'), of('ratio', 'single')),
-      ),
-      claim(
-        "Where the utility changes, WARM's reward follows its sign more often",
-        '',
-        'above',
-        'share of changes of the right sign, WARM − mean of singles, mean of '
-        f'two edits of the summary that matter; {where}',
-        of('right sign', 'warm') - of('right sign', 'single'),
-      ),
-    ],
+  return {k: less(cell, 'single') for k, cell in cells.items()} | {
+    'ens': np.mean([less(cell, 'ENS') for cell in cells.values()], axis=0),
+    'flips': of('flips', 'warm') - of('flips', 'single'),
+    'ratio': less_by(of('ratio', 'warm'), of('ratio', 'single')),
+    'sign': of('right sign', 'warm') - of('right sign', 'single'),
   }
-
-
-def _shown(level: str, split: str) -> list[evidence.Table]:
-  name = SETS[split].capitalize()
-  return [
-    evidence.Table(
-      f'change_{split}_{level}',
-      'Root mean square change of the margin between two responses over the '
-      'root mean square margin, and that of WARM over the others, minus 1; in '
-      'the last column for the change of the reward over its standard '
-      'deviation, where the post stays as it was.',
-      styles={'comparisons': '0m'}
-      | {f'WARM / {m}': '+2' for m in ('single', 'ENS', 'single, reward')},
-      heading=f'### {name}, {100 * float(level):.0f} % of the labels swapped',
-    ),
-    evidence.Table(
-      f'share_{split}_{level}',
-      'Share of comparisons whose preferred response flips, where the utility '
-      'stays; share of changes with the sign of the change of utility, where '
-      'it changes.',
-      styles={'WARM − single': '+3'},
-    ),
-    evidence.Table(
-      f'summary_{split}_{level}',
-      'All models: accuracy on these pairs, and means over the edits of each '
-      'kind; the last column is the change by edits that matter over the '
-      'change by those that do not.',
-      styles={'ratio': '2'},
-    ),
-  ]
 
 
 EXPERIMENT = evidence.Experiment(
@@ -512,8 +419,7 @@ EXPERIMENT = evidence.Experiment(
   question='Do the rewards of averaged weights move less under small edits?',
   get_config=get_config,
   measure=measure,
-  claims=claims,
-  tables=[t for level in LEVELS for s in SETS for t in _shown(level, s)],
+  numbers=numbers,
   figures=(
     evidence.Figure(
       'edits',

@@ -2,6 +2,7 @@
 """What this machine can do, and how much a model asks of it."""
 
 import datetime
+import functools
 import os
 import platform
 import time
@@ -11,6 +12,9 @@ import jax.numpy as jnp
 
 from warm_jax.config import section
 from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
+from warm_jax.training import optimizer, reward
+from warm_jax.training import state as state_lib
 
 LAYERS = {64: 2, 128: 4, 256: 6}
 
@@ -53,38 +57,91 @@ def matmul_peak(repeats: int, size: int = 2048) -> float:
   return 2 * size**3 / best
 
 
-def matmul_flops(
-  shape: config_lib.ModelConfig,
-  tokens: int,
-  length: int,
-  only_last: bool = False,
-) -> int:
-  """FLOPs of the products in one forward pass over `tokens` tokens.
+def layer_products(shape: config_lib.ModelConfig, length: float) -> tuple:
+  """Products of a layer for one token: (of keys and values, of the rest).
 
-  A layer: queries and output 2 D H Dh, keys and values 2 D K Dh, an MLP of two
-  or three kernels, and scores and sums over `length` positions.
-
-  Args:
-    shape: of the model; heads H and K of width Dh.
-    tokens: rows times length.
-    length: of a row.
-    only_last: the last layer is wanted at one position of each row, as in a
-      reward model: it computes keys and values alone everywhere.
+  Keys and values 2 D K Dh; queries and output 2 D H Dh, an MLP of two or three
+  kernels, and scores and sums over `length` positions.
   """
   heads = shape.num_heads * shape.head_dim
   kv_heads = shape.num_kv_heads * shape.head_dim
   wide = (3 if shape.mlp == 'gated' else 2) * shape.width * shape.mlp_width
   keys = 2 * shape.width * kv_heads
-  rest = 2 * shape.width * heads + wide + 2 * length * heads
-  layers = shape.num_layers * (keys + rest)
-  if only_last:
-    layers -= rest
-  return 2 * tokens * layers
+  return keys, 2 * shape.width * heads + wide + 2 * length * heads
 
 
-def model_shape(width: int, length: int) -> config_lib.ModelConfig:
-  """The demo's kind of model at another width."""
-  shape = section('model', width, LAYERS[width], num_heads=4)
+def matmul_flops(shape, tokens: int, length: float, only_last=False) -> int:
+  """FLOPs of the products in one forward pass over `tokens` tokens.
+
+  Args:
+    shape: of the model.
+    tokens: rows times length.
+    length: of a row.
+    only_last: the last layer is wanted at one position of each row, as in a
+      reward model: it computes keys and values alone everywhere.
+  """
+  keys, rest = layer_products(shape, length)
+  layers = shape.num_layers * (keys + rest) - (rest if only_last else 0)
+  return round(2 * tokens * layers)
+
+
+def model_shape(width: int, length: int, **more) -> config_lib.ModelConfig:
+  """The demo's kind of model at another width; more: fields of its section."""
+  given = {'num_layers': LAYERS.get(width, 2), 'num_heads': 4} | more
+  shape = section('model', width, **given)
   return config_lib.ModelConfig(
     vocab_size=512, max_length=length, **shape.to_dict()
   )
+
+
+def random_reward_model(key, shape):
+  """Parameters of one reward model."""
+  backbone = language_model.init_params(key, shape)['backbone']
+  return reward_model.init_params(key, shape, backbone)
+
+
+def reward_training(
+  shape, num_members: int, pairs: int, length: int, member_map='auto'
+) -> tuple:
+  """(step, state, data) of M random reward models with dropout.
+
+  state, metrics = step(state, data); the state is donated.
+  """
+  config = section('reward', num_members, steps=1000)
+  config.batch_size = pairs
+  tx = optimizer.make(config.optimizer, config.steps)
+  hparams = state_lib.make_hparams(
+    num_members, learning_rate=1e-4, dropout_rate=0.1
+  )
+  keys = jax.random.split(jax.random.key(0), num_members)
+  make = jax.vmap(functools.partial(random_reward_model, shape=shape))
+  state = state_lib.init(jax.jit(make)(keys), tx, keys, hparams)
+  ids = jax.random.randint(
+    jax.random.key(1), (num_members, 2 * pairs, length), 0, shape.vocab_size
+  )
+  data = {'ids': ids, 'mask': jnp.ones(ids.shape, bool)}
+  return reward.make_step(shape, tx, config, member_map), state, data
+
+
+def compiled(jitted, *args, **kwargs) -> tuple:
+  """(program, bytes that it takes, seconds of compiling)."""
+  start = time.perf_counter()
+  program = jitted.lower(*args, **kwargs).compile()
+  seconds = time.perf_counter() - start
+  found = program.memory_analysis()
+  if found is None:
+    return program, None, seconds
+  total = found.argument_size_in_bytes + found.temp_size_in_bytes
+  total += found.output_size_in_bytes - found.alias_size_in_bytes
+  return program, total, seconds
+
+
+def stepping(program, state, data):
+  """call() -> metrics of the next step."""
+  box = [state]
+
+  def call():
+    box[0], metrics = program(box[0], data)
+    return metrics
+
+  return call

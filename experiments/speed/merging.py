@@ -3,49 +3,80 @@
 
 Whole commands, start-up included, each a process of its own, in turn; the files
 of the inputs are in the page cache, the merges are written in float32. The
-folders are made of random weights by `hf`, and removed at the end.
+folders are of random weights, and removed at the end.
 """
 
+import json
+import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import tempfile
 
+import ml_dtypes
 import numpy as np
 
-from experiments.speed import hf, turns
-from warm_jax.hf import tensors
+from experiments.speed import turns
+from warm_jax import distributed
+from warm_jax.hf import configs, names, tensors
 
+ROOT = pathlib.Path(__file__).parents[2]
 AIM = 2.0
 MODELS = 6
 MOST_REPEATS = 2  # minutes each
 # Of weights whose spread is 0.02; both add in float32.
 TOLERANCE = 1e-7
+# vocabulary, width, layers, heads, key-value heads, width of the MLP
+SIZES = {
+  'tiny': (256, 64, 2, 4, 2, 128),
+  '100m': (32000, 768, 8, 12, 4, 2048),
+  '1b': (32000, 2048, 22, 32, 4, 5632),
+}
 
 
 def rows(args):
   """One row; without peers the seconds of `warm merge` alone."""
-  size = 'tiny' if args.quick else '1b'
-  mergekit = None
+  size, mergekit = 'tiny' if args.quick else '1b', None
   if args.peers is not None:
     mergekit = pathlib.Path(args.peers).with_name('mergekit-yaml')
   work = pathlib.Path(tempfile.mkdtemp(prefix='warm_speed_'))
   try:
-    folders = hf.make_models(work, size, 'bfloat16', MODELS)
+    folders = [work / f'model_{i}' for i in range(MODELS)]
+    for seed, folder in enumerate(folders):
+      make_model(folder, size, 'bfloat16', seed)
     yield row(size, folders, work, mergekit, min(args.repeats, MOST_REPEATS))
   finally:
     shutil.rmtree(work)
 
 
+def merge_commands(folders, work, mergekit) -> dict:
+  """Uniform merges to float32: {name: (its folder, the command)}."""
+  out = work / 'warm_merge'
+  warm = [sys.executable, '-m', 'warm_jax.main', 'merge', f'--out={out}']
+  commands = {'warm merge': (out, [*warm, *folders])}
+  if mergekit:
+    recipe, out = work / 'recipe.yaml', work / 'mergekit_linear'
+    lines = ['merge_method: linear', 'dtype: float32', 'models:']
+    for folder in folders:
+      lines += [f'- model: {folder}', '  parameters: {weight: 1.0}']
+    recipe.write_text('\n'.join(lines) + '\n')
+    command = [mergekit, recipe, out, '--quiet', '--no-write-model-card']
+    commands['mergekit linear'] = (out, command)
+  return commands
+
+
 def row(size: str, folders, work, mergekit, repeats: int) -> dict:
   """Both commands in turn."""
-  commands = hf.merge_commands(folders, work, mergekit)
-  names = ['warm merge', 'mergekit linear'][: len(commands)]
-  runs = {name: [] for name in names}
-  outs = {name: work / name.replace(' ', '_') for name in names}
+  commands = merge_commands(folders, work, mergekit)
+  runs = {name: [] for name in commands}
   for number in range(repeats):
-    for name in names[:: 1 if number % 2 == 0 else -1]:
-      found = hf.run_merge(commands[name], folders, outs[name])
-      runs[name].append(found)
+    for name in list(commands)[:: 1 if number % 2 == 0 else -1]:
+      out, command = commands[name]
+      for folder in folders:  # into the page cache
+        for path in folder.glob('*.safetensors'):
+          path.read_bytes()
+      runs[name].append(run_command(command, out))
   times = {
     name: turns.Times(found[0]['seconds'], tuple(r['seconds'] for r in found))
     for name, found in runs.items()
@@ -57,36 +88,108 @@ def row(size: str, folders, work, mergekit, repeats: int) -> dict:
     spent = np.median([run['processor'] for run in runs[name]])
     return f'{name}: peak memory {peak:.2f} GB, {spent:.1f} s of processor'
 
-  entry = {
-    'row': f'uniform merge of {len(folders)} folders, {size}, bfloat16 to '
-    'float32',
-    'against': '',
-    'unit': 's',
-    'ours': ours.median,
-    'theirs': None,
+  what = f'uniform merge of {len(folders)} folders, {size}, bfloat16 to float32'
+  entry = turns.blank_row(what, 's', ours.median) | {
     'aim': AIM,
-    'ratio': None,
-    'low': None,
-    'high': None,
     'compile_s': 0.0,
-    'check': 'nothing to compare with',
-    'profile': '; '.join(told(name) for name in names),
+    'profile': '; '.join(told(name) for name in runs),
   }
-  if mergekit:
-    theirs = times['mergekit linear']
-    faster, low, high = turns.ratio(theirs, ours)
-    difference = largest_difference(*outs.values())
-    if not difference < TOLERANCE:
-      raise RuntimeError(f'the two merges differ by {difference:.1e}')
-    entry |= {
-      'against': 'mergekit linear',
-      'theirs': theirs.median,
-      'ratio': faster,
-      'low': low,
-      'high': high,
-      'check': f'all weights of both within {difference:.0e}',
+  if not mergekit:
+    return entry
+  difference = largest_difference(*(out for out, _ in commands.values()))
+  if not difference < TOLERANCE:
+    raise RuntimeError(f'the two merges differ by {difference:.1e}')
+  theirs = times['mergekit linear']
+  check = {'check': f'all weights of both within {difference:.0e}'}
+  beside = turns.against('mergekit linear', theirs.median, theirs, ours)
+  return entry | beside | check
+
+
+def hf_config(size: str) -> dict:
+  """config.json of an untied Llama of that size."""
+  vocab, width, layers, heads, kv_heads, mlp = SIZES[size]
+  return {
+    'architectures': ['LlamaForCausalLM'],
+    'model_type': 'llama',
+    'vocab_size': vocab,
+    'hidden_size': width,
+    'num_hidden_layers': layers,
+    'num_attention_heads': heads,
+    'num_key_value_heads': kv_heads,
+    'intermediate_size': mlp,
+    'max_position_embeddings': 2048,
+    'rms_norm_eps': 1e-5,
+    'tie_word_embeddings': False,
+    'bos_token_id': 1,
+    'eos_token_id': 2,
+    'pad_token_id': 0,
+  }
+
+
+def make_model(folder: pathlib.Path, size: str, dtype: str, seed: int) -> None:
+  """Writes a model of random weights, in shards of 1 GB."""
+  config = hf_config(size) | {'torch_dtype': dtype}
+  plan = names.FAMILIES['llama'].tensors(configs.read(config), 'lm')
+  kind = {'bfloat16': ml_dtypes.bfloat16, 'float32': np.float32}[dtype]
+  # One block again and again: speed does not depend on the values.
+  block = np.random.default_rng(seed).standard_normal(1 << 20) / 50
+  block = block.astype(kind)
+  folder.mkdir()
+  (folder / 'config.json').write_text(json.dumps(config))
+  rows = [(t.name, t.shape, kind) for t in plan]
+  with tensors.Writer(folder, rows, max_shard_bytes=1e9) as out:
+    for tensor in plan:
+      out.write(tensor.name, np.resize(block, tensor.shape))
+
+
+# Starts a command and tells of it. Linux counts what a process was before it
+# became the command, a copy of its parent: so the parent must be a small one.
+LAUNCH = """
+import json, os, sys, time
+silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+begin = time.perf_counter()
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=silent)
+_, status, usage = os.wait4(pid, 0)
+print(json.dumps({
+  'code': os.waitstatus_to_exitcode(status),
+  'seconds': time.perf_counter() - begin,
+  'processor': usage.ru_utime + usage.ru_stime,
+  'peak': usage.ru_maxrss * 1024,
+}))
+"""
+
+
+def run_command(command: list, out: pathlib.Path) -> dict:
+  """Seconds and peak memory of a whole command, start-up included."""
+  shutil.rmtree(out, ignore_errors=True)
+  os.sync()  # what was removed or written before is not on this one's bill
+  done = subprocess.run(
+    [sys.executable, '-S', '-c', LAUNCH, *(str(part) for part in command)],
+    env=environment(),
+    capture_output=True,
+    text=True,
+  )
+  found = json.loads(done.stdout) if done.stdout else {'code': done.returncode}
+  if found.pop('code'):
+    raise SystemExit(f'{command[0]} failed: {done.stderr[-2000:]}')
+  return found
+
+
+def environment() -> dict:
+  """Of the processes: this checkout, nothing from the network."""
+  path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+  # As the command itself does: a second start compiles nothing.
+  return (
+    os.environ
+    | distributed.cache_environment()
+    | {
+      'PYTHONPATH': path,
+      'HF_HUB_OFFLINE': '1',
+      'JAX_PLATFORMS': 'cpu',
+      'CUDA_VISIBLE_DEVICES': '',
+      'TRANSFORMERS_VERBOSITY': 'error',
     }
-  return entry
+  )
 
 
 def largest_difference(one: pathlib.Path, other: pathlib.Path) -> float:

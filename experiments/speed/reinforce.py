@@ -12,7 +12,6 @@ none for the host: sampling, scoring, update.
 """
 
 import dataclasses
-import functools
 import pathlib
 import tempfile
 import types
@@ -117,17 +116,8 @@ def make_models(s: dict) -> tuple:
 class Ours:
   """Our side: the programs of a step and what they start from.
 
-  Attributes:
-    config: shape of all models.
-    sample: (state, prompts) -> Samples.
-    score: (scorers, samples) -> [1, B].
-    update: (state, samples, scores, reference) -> (state, metrics); the state
-      is donated.
-    scorers: the reward model.
-    reference: LM params.
-    new_state: () -> PolicyState before any step.
-    prompts: numpy ids of the batches, [N, 1, B, P]; the samples of one prompt
-      are adjacent.
+  `update` donates its state; `prompts` are ids of the batches, [N, 1, B, P], the
+  samples of one prompt adjacent.
   """
 
   config: config_lib.ModelConfig
@@ -204,69 +194,30 @@ def make_ours(s: dict, models: tuple) -> Ours:
   )
 
 
-def parts(ours: Ours, s: dict) -> dict:
-  """Each program of a step, and what is inside the update, on its own.
-
-  Returns:
-    {name: call(steps)}; 'reference log-probs' and 'policy log-probs' (forward
-    alone) are parts of the update once more, not beside it.
-  """
-  prompts = ours.batch(0)
-  state = ours.new_state()
+def parts(ours: Ours) -> dict:
+  """{name: call()} of each program of a step, on its own."""
+  prompts, state = ours.batch(0), ours.new_state()
   samples = ours.sample(state, prompts)
   scores = ours.score(ours.scorers, samples)
   box = [ours.new_state()]
-
-  @functools.partial(jax.jit, static_argnames='with_entropy')
-  def logps(params, samples, with_entropy):
-    one = jax.tree.map(lambda x: x[0], samples)
-    return language_model.response_logps_and_entropy(
-      params,
-      ours.config,
-      one.ids,
-      one.mask,
-      one.response_start,
-      s['response'],
-      num_samples=s['samples'],
-      temperature=s['temperature'],
-    )[: 2 if with_entropy else 1]
 
   def update():
     box[0], metrics = ours.update(box[0], samples, scores, ours.reference)
     return metrics
 
-  start = jax.tree.map(lambda x: x[0], state.policy.params)
-  calls = {
+  return {
     'sampling': lambda: ours.sample(state, prompts),
     'scoring': lambda: ours.score(ours.scorers, samples),
     'update': update,
-    'reference log-probs': lambda: logps(ours.reference, samples, False),
-    'policy log-probs': lambda: logps(start, samples, True),
   }
-  return {name: functools.partial(repeat, call) for name, call in calls.items()}
-
-
-def repeat(call, steps: int):
-  """What the last of so many calls returns."""
-  for _ in range(steps):
-    out = call()
-  return out
 
 
 def check(ours: Ours, s: dict, told: dict, updated: dict) -> dict:
-  """Computes TRL's first step from the tokens that it drew.
+  """Computes TRL's first step again, from the tokens that it drew.
 
-  Args:
-    ours: from the same weights.
-    s: settings.
-    told: what TRL made of its tokens.
-    updated: LM params that it had after the step.
-
-  Returns:
-    {'logps', 'rewards', 'advantages', 'update'}: differences, as `TOLERANCES`.
-
-  Raises:
-    RuntimeError: one of them is larger than that, or a response ended early.
+  told: what TRL made of its tokens; updated: LM params after its step. Returns
+  the differences of TOLERANCES, and raises RuntimeError if one is larger than
+  that, or a response ended early.
   """
   ids = jnp.asarray(told['ids'], jnp.int32)
   length = ids.shape[1] - s['response']
@@ -361,39 +312,25 @@ def row(ours: Ours, s: dict, peer: turns.Peer | None, args) -> dict:
   programs = {'ours': turns.ours(mine)}
   if peer is not None:
     programs['torch'] = peer.turn(steps=steps)
-  for name, call in parts(ours, s).items():
-    programs[name] = turns.ours(functools.partial(call, steps))
+  for name, call in parts(ours).items():
+    programs[name] = turns.ours(
+      lambda call=call: [call() for _ in range(steps)]
+    )
   times = turns.alternate(programs, args.repeats)
   ms = {name: 1e3 * t.median / steps for name, t in times.items()}
   chain = ms['sampling'] + ms['scoring'] + ms['update']
-  entry = {
-    'row': f'REINFORCE step, {s["prompts"]} prompts x {s["samples"]} samples, '
-    f'{len(s["prompt_ids"][0])} + {s["response"]} tokens, width {s["width"]} x '
-    f'{s["layers"]}',
-    'against': '',
-    'unit': 'ms a step',
-    'ours': ms['ours'],
-    'theirs': None,
+  what = f'REINFORCE step, {s["prompts"]} prompts x {s["samples"]} samples, '
+  what += f'{len(s["prompt_ids"][0])} + {s["response"]} tokens, '
+  what += f'width {s["width"]} x {s["layers"]}'
+  entry = turns.blank_row(what, 'ms a step', ms['ours']) | {
     'aim': AIM,
-    'ratio': None,
-    'low': None,
-    'high': None,
     'compile_s': first - ms['ours'] / 1e3,
     'check': said,
     'profile': f'sampling {ms["sampling"]:.1f}, scoring {ms["scoring"]:.1f}, '
-    f'update {ms["update"]:.1f} (in it log-probs of the reference '
-    f'{ms["reference log-probs"]:.1f} and of the policy, forward, '
-    f'{ms["policy log-probs"]:.1f}): {chain:.1f} ms together, the whole step '
+    f'update {ms["update"]:.1f}: {chain:.1f} ms together, the whole step '
     f'{ms["ours"]:.1f}',
   }
-  if peer is not None:
-    faster, low, high = turns.ratio(times['torch'], times['ours'])
-    entry |= {
-      'against': f'TRL {peer.told["trl"]} RLOOTrainer, '
-      f'torch {peer.told["torch"]}',
-      'theirs': ms['torch'],
-      'ratio': faster,
-      'low': low,
-      'high': high,
-    }
-  return entry
+  if peer is None:
+    return entry
+  name = f'TRL {peer.told["trl"]} RLOOTrainer, torch {peer.told["torch"]}'
+  return entry | turns.against(name, ms['torch'], times['torch'], times['ours'])

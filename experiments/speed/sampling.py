@@ -16,34 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.speed import kinds, machine, turns
+from experiments.speed import turns
 from warm_jax import sampling
 from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 
-# Of the public checkpoint stories260k.
-SMALL = {
-  'vocab_size': 512,
-  'width': 64,
-  'num_layers': 5,
-  'num_heads': 8,
-  'num_kv_heads': 4,
-  'mlp_width': 172,
-  'max_length': 512,
-  'tied_embeddings': True,
-}
-# A hundred million parameters.
-LARGE = {
-  'vocab_size': 32_000,
-  'width': 768,
-  'num_layers': 8,
-  'num_heads': 12,
-  'num_kv_heads': 4,
-  'mlp_width': 2048,
-  'max_length': 512,
-  'tied_embeddings': False,
-}
+NAMES = ('vocab_size', 'width', 'num_layers', 'num_heads', 'num_kv_heads')
+NAMES += ('mlp_width', 'max_length', 'tied_embeddings')
+# Of the public checkpoint stories260k; a hundred million parameters.
+SMALL = dict(zip(NAMES, (512, 64, 5, 8, 4, 172, 512, True)))
+LARGE = dict(zip(NAMES, (32_000, 768, 8, 12, 4, 2048, 512, False)))
 TINY = SMALL | {'vocab_size': 64, 'width': 32, 'num_layers': 2, 'mlp_width': 48}
 PROMPT, NEW_TOKENS, CHECKED = 32, 64, 16
 TOLERANCE = 2e-3  # nats
@@ -65,9 +48,10 @@ def make_prompts(shape: dict, batch: int) -> np.ndarray:
   return rng.integers(3, shape['vocab_size'], (batch, PROMPT))
 
 
-def make_draw(config, prompts, new_tokens: int):
-  """(draw(params, seed, ids, greedy), ids): the sampler as one program."""
+def make_ours(params, config, prompts, new_tokens: int):
+  """call(greedy) -> Samples; each call has the next key."""
   ids = jnp.asarray(prompts, jnp.int32)
+  count = 0
 
   @functools.partial(jax.jit, static_argnames='greedy')
   def draw(params, seed, ids, greedy):
@@ -83,43 +67,12 @@ def make_draw(config, prompts, new_tokens: int):
       pad_id=0,
     )
 
-  return draw, ids
-
-
-def make_ours(params, config, prompts, new_tokens: int):
-  """call(greedy) -> Samples; each call has the next key."""
-  draw, ids = make_draw(config, prompts, new_tokens)
-  count = 0
-
   def call(greedy=False):
     nonlocal count
     count += 1
     return draw(params, count, ids, greedy)
 
   return call
-
-
-def program(case: str):
-  """(call, its compiled text, FLOPs of its products) of the row of a model."""
-  shape, batch, new_tokens = next(
-    (shape, batch, new_tokens)
-    for name, shape, batch, new_tokens, _ in cases(quick=False)
-    if name == case
-  )
-  config = config_lib.ModelConfig(**shape)
-  params = language_model.init_params(jax.random.key(0), config)
-  draw, ids = make_draw(config, make_prompts(shape, batch), new_tokens)
-  compiled = draw.lower(params, 0, ids, greedy=False).compile()
-  # A token reads all slots of the cache, filled or not; the last is never read.
-  read = batch * (new_tokens - 1)
-  flops = machine.matmul_flops(config, read, PROMPT + new_tokens)
-  flops += machine.matmul_flops(config, batch * PROMPT, PROMPT, only_last=True)
-  flops += 2 * batch * new_tokens * config.width * config.vocab_size
-
-  def call():
-    jax.block_until_ready(compiled(params, 0, ids))
-
-  return call, compiled.as_text(), flops
 
 
 def bytes_read(config, batch: int, new_tokens: int) -> float:
@@ -184,23 +137,24 @@ def rows(args):
         )
         share, error = equal_tokens(call, peer), logp_error(call, peer)
       tokens = batch * new_tokens
-      faster, low, high = turns.ratio(times['torch'], times['ours'])
-      yield {
-        'row': f'sampling, {name}, {batch} x ({PROMPT} + {new_tokens}) tokens',
-        'against': f'transformers.generate + torch {peer.told["torch"]}',
-        'unit': 'tokens/s',
-        'ours': tokens / times['ours'].median,
-        'theirs': tokens / times['torch'].median,
-        'aim': aim,
-        'ratio': faster,
-        'low': low,
-        'high': high,
-        'compile_s': times['ours'].first - times['ours'].median,
-        'check': f'{share:.1%} of the most probable tokens are the same, the '
-        f'first {CHECKED} of every row all; log-probabilities of drawn tokens '
-        f'agree within {error:.0e}',
-        'profile': None if args.quick else kinds.told('sampling', name),
-      }
+      mine, torch = times['ours'], times['torch']
+      what = f'sampling, {name}, {batch} x ({PROMPT} + {new_tokens}) tokens'
+      yield (
+        turns.blank_row(what, 'tokens/s', tokens / mine.median)
+        | turns.against(
+          f'transformers.generate + torch {peer.told["torch"]}',
+          tokens / torch.median,
+          torch,
+          mine,
+        )
+        | {
+          'aim': aim,
+          'compile_s': mine.first - mine.median,
+          'check': f'{share:.1%} of the most probable tokens are the same, the '
+          f'first {CHECKED} of every row all; log-probabilities of drawn '
+          f'tokens agree within {error:.0e}',
+        }
+      )
       yield against_memory(name, found.config, batch, new_tokens, times, args)
 
 
@@ -230,17 +184,13 @@ def against_memory(name, config, batch, new_tokens, times, args) -> dict:
   step = num_bytes / speed
   mine = times['ours']
   shares = [new_tokens * step / seconds for seconds in mine.turns]
-  return {
-    'row': f'sampling, {name}, {batch} rows: reading {num_bytes / 1e6:.0f} MB '
-    'of weights and cache a token',
+  what = f'sampling, {name}, {batch} rows: reading {num_bytes / 1e6:.0f} MB'
+  what += ' of weights and cache a token'
+  return turns.blank_row(what, 'tokens/s', batch * new_tokens / mine.median) | {
     'against': f'reading as much at {speed / 1e9:.0f} GB/s, measured',
-    'unit': 'tokens/s',
-    'ours': batch * new_tokens / mine.median,
     'theirs': batch / step,
-    'aim': None,
     'ratio': float(np.median(shares)),
     'low': min(shares),
     'high': max(shares),
     'compile_s': mine.first - mine.median,
-    'check': '',
   }

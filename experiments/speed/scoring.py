@@ -107,20 +107,17 @@ def measure(shape, stack, ids, calls: int, repeats: int):
   count = len(singles)
 
   def row(what, against, name, other, said, aim=1.0):
-    faster, low, high = turns.ratio(times[other], times[name])
-    return {
-      'row': f'scoring by {what}, {size}',
-      'against': against,
-      'unit': 'ms',
-      'ours': 1e3 * times[name].median / calls,
-      'theirs': 1e3 * times[other].median / calls,
-      'aim': aim,
-      'ratio': faster,
-      'low': low,
-      'high': high,
-      'compile_s': max(0.0, times[name].first - times[name].median),
-      'check': said,
-    }
+    mine, others = times[name], times[other]
+    per = 1e3 / calls
+    return (
+      turns.blank_row(f'scoring by {what}, {size}', 'ms', per * mine.median)
+      | turns.against(against, per * others.median, others, mine)
+      | {
+        'aim': aim,
+        'compile_s': max(0.0, mine.first - mine.median),
+        'check': said,
+      }
+    )
 
   equal = f'scores agree within {max(differences.values()):.0e}'
   yield row(

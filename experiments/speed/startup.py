@@ -1,8 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """How long one waits: imports, commands that compute nothing, a first step.
 
-  python -m experiments.speed.startup [--repeats=5] [--quick]
-
 Everything is a process of its own, in turn, medians. Imports are the totals of
 `python -X importtime`, so an import's own imports are in it (jax's in flax's).
 The first step is that of configs/nano.py: its stage `pretrain` from a work
@@ -10,8 +8,6 @@ directory that holds the stage before, with an empty compilation cache and with
 one that the same command has filled.
 """
 
-import argparse
-import json
 import os
 import pathlib
 import re
@@ -27,28 +23,19 @@ from experiments.speed import turns
 ROOT = pathlib.Path(__file__).parents[2]
 # What stages import, and what only some commands do.
 MODULES = (
-  'warm_jax.main',
-  'warm_jax.commands.merge',
+  *('warm_jax.main', 'warm_jax.commands.merge', 'warm_jax.stages.policy'),
   'warm_jax.stages.judges',  # what `warm score` computes with
-  'warm_jax.stages.policy',
-  'numpy',
-  'jax',
-  'flax.linen',
-  'optax',
-  'grain',
-  'orbax.checkpoint',
-  'scipy.stats',
-  'tensorflow_datasets',
-  'transformers',
-  'matplotlib.pyplot',
+  *('numpy', 'jax', 'flax.linen', 'optax', 'grain', 'orbax.checkpoint'),
+  *('scipy.stats', 'tensorflow_datasets', 'transformers', 'matplotlib.pyplot'),
 )
 QUICK = ('warm_jax.main', 'numpy')
+WARM = ('-m', 'warm_jax.main')
 COMMANDS = {
-  'python -c pass': ['-c', 'pass'],
-  'warm --version': ['-m', 'warm_jax.main', '--version'],
-  'warm --help': ['-m', 'warm_jax.main', '--help'],
-  'warm merge --help': ['-m', 'warm_jax.main', 'merge', '--help'],
-  'warm score --help': ['-m', 'warm_jax.main', 'score', '--help'],
+  'python -c pass': ('-c', 'pass'),
+  'warm --version': (*WARM, '--version'),
+  'warm --help': (*WARM, '--help'),
+  'warm merge --help': (*WARM, 'merge', '--help'),
+  'warm score --help': (*WARM, 'score', '--help'),
 }
 QUICK_COMMANDS = ('python -c pass', 'warm --help')
 
@@ -123,13 +110,6 @@ def first_step_turns(folder: pathlib.Path) -> dict[str, turns.Turn]:
   }
 
 
-def plain_row(row: str, seconds: float, **more) -> dict:
-  """A row without anything beside it."""
-  blank = {'against': '', 'theirs': None, 'aim': None, 'ratio': None}
-  blank |= {'low': None, 'high': None, 'compile_s': None, 'check': ''}
-  return blank | {'row': row, 'unit': 's', 'ours': seconds} | more
-
-
 def rows(args):
   """Imports, commands, the first step (not if `args.quick`)."""
   repeats = 1 if args.quick else args.repeats
@@ -140,44 +120,17 @@ def rows(args):
       seconds[name].append(import_seconds(name))
   for name, found in seconds.items():
     if None not in found:
-      yield plain_row(f'import {name}', statistics.median(found[1:]))
+      yield turns.blank_row(f'import {name}', 's', statistics.median(found[1:]))
   chosen = QUICK_COMMANDS if args.quick else COMMANDS
   commands = {k: command_turn(COMMANDS[k]) for k in chosen}
   for name, times in turns.alternate(commands, repeats).items():
-    yield plain_row(name, times.median)
+    yield turns.blank_row(name, 's', times.median)
   if args.quick:  # half a minute of compiling
     return
   with tempfile.TemporaryDirectory() as folder:
     times = turns.alternate(first_step_turns(pathlib.Path(folder)), repeats)
-  faster, low, high = turns.ratio(times['without'], times['with'])
-  yield plain_row(
-    'nano, stage pretrain, process and all, full compilation cache',
-    times['with'].median,
-    against='an empty one',
-    theirs=times['without'].median,
-    ratio=faster,
-    low=low,
-    high=high,
+  full, empty = times['with'], times['without']
+  name = 'nano, stage pretrain, process and all, full compilation cache'
+  yield turns.blank_row(name, 's', full.median) | turns.against(
+    'an empty one', empty.median, empty, full
   )
-
-
-def main():
-  """Prints a row a line."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('--repeats', type=int, default=5)
-  parser.add_argument('--quick', action='store_true')
-  parser.add_argument('--out', type=pathlib.Path)
-  args = parser.parse_args()
-  found = []
-  for row in rows(args):
-    found.append(row)
-    beside = f' (against {row["theirs"]:.2f})' if row['theirs'] else ''
-    print(f'| {row["row"]} | {row["ours"]:.3f} s{beside} |', flush=True)
-  if args.out:
-    args.out.write_text(json.dumps(found, indent=1) + '\n')
-
-
-if __name__ == '__main__':
-  main()

@@ -5,7 +5,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from experiments.pool import ledger
+from warm_jax import errors
 
 COLUMNS = (
   'what',
@@ -118,15 +118,20 @@ def profile(found) -> str:
 
 
 def fill(root: pathlib.Path, found: dict[str, dict]) -> None:
-  """Writes the table between the markers of docs/speed.md and experiments/speed/README.md.
+  """Writes the rows into docs/speed.md and experiments/speed/README.md.
 
   Raises:
-    UserError: a README without the markers.
+    UserError: a page without the markers.
   """
-  text = markdown(found)
-  pages = {
-    root / 'docs' / 'speed.md': text,
-    root / 'experiments' / 'speed' / 'README.md': f'{text}\n\n{details(found)}',
-  }
-  for path, part in pages.items():
-    path.write_text(ledger.filled(path, part), encoding='utf-8')
+  text, begin, end = markdown(found), '<!-- results -->', '<!-- /results -->'
+  for name, part in (
+    ('docs/speed.md', text),
+    ('experiments/speed/README.md', f'{text}\n\n{details(found)}'),
+  ):
+    page = (root / name).read_text(encoding='utf-8')
+    head, _, rest = page.partition(begin)
+    _, marker, tail = rest.partition(end)
+    if not marker:
+      raise errors.UserError(f'{root / name} lacks the markers {begin}, {end}')
+    page = f'{head}{begin}\n\n{part}\n\n{end}{tail}'
+    (root / name).write_text(page, encoding='utf-8')

@@ -9,6 +9,7 @@ token, and as preference data are, two responses to one prompt, which ours
 computes once (`data.prefix_sharing`) and the other side, as people run it, twice.
 """
 
+import functools
 import itertools
 import pathlib
 import tempfile
@@ -17,13 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.speed import kinds, machine, turns
+from experiments.speed import machine, turns
 from warm_jax import members
 from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model
 from warm_jax.training import optimizer, reward
 from warm_jax.training import state as state_lib
 
@@ -87,10 +87,7 @@ def make_models(s: dict):
     return members.stack(loaded), found[0].config
   shape = llama_shape(s)
 
-  def init(key):
-    backbone = language_model.init_params(key, shape)['backbone']
-    return reward_model.init_params(key, shape, backbone)
-
+  init = functools.partial(machine.random_reward_model, shape=shape)
   return jax.vmap(init)(
     jax.random.split(jax.random.key(0), s['members'])
   ), shape
@@ -138,20 +135,6 @@ def product_flops(s: dict) -> int:
   """Of the products of a step of all members; a backward pass has two each."""
   tokens = s['members'] * 2 * PAIRS * LENGTH
   return 3 * machine.matmul_flops(llama_shape(s), tokens, LENGTH, True)
-
-
-def program(width: str, num_members: str = '6'):
-  """(call, its compiled text, FLOPs of its products) of the row of a width."""
-  s = settings(int(width), int(num_members), folder='')
-  params, shape = make_models(s)
-  step_fn, state, batch = start(s, params, shape)
-  compiled = step_fn.lower(state, batch).compile()
-
-  def call():
-    nonlocal state
-    state, _ = jax.block_until_ready(compiled(state, batch))
-
-  return call, compiled.as_text(), product_flops(s)
 
 
 def make_batch(ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -214,21 +197,19 @@ def row(s: dict, peer: turns.Peer | None, repeats: int, quick: bool) -> dict:
   if not (common or quick):
     flops = steps * product_flops(s)
     share = flops / times['ours'].median / machine.matmul_peak(repeats)
-    found['profile'] = (
-      f'its products at {share:.2f} of the rate of a large one on all cores; '
-      + kinds.told('training', str(width), str(s['members']))
-    )
+    found['profile'] = f'its products at {share:.2f} of the rate of a large one'
   if not peer:
     return found
   differences = np.abs(losses['ours'][0] - losses['torch'][0])
   if not differences.max() < TOLERANCE:
     raise RuntimeError(f'losses differ by {differences.max()}: not the same')
-  faster, low, high = turns.ratio(times['torch'], times['ours'])
-  return found | {
-    'against': f'transformers + torch {peer.told["torch"]}',
-    'theirs': per * times['torch'].median,
-    'ratio': faster,
-    'low': low,
-    'high': high,
-    'check': f'losses of {steps} steps agree within {differences.max():.0e}',
-  }
+  return (
+    found
+    | turns.against(
+      f'transformers + torch {peer.told["torch"]}',
+      per * times['torch'].median,
+      times['torch'],
+      times['ours'],
+    )
+    | {'check': f'losses of {steps} steps agree within {differences.max():.0e}'}
+  )

@@ -41,15 +41,9 @@ class Times:
 
 
 class Peer:
-  """A program of peers/ in an environment of its own.
+  """A program peers/NAME.py in an environment of its own.
 
-  Args:
-    python: interpreter of that environment.
-    name: the program is peers/NAME.py.
-    settings: JSON-able, what it is started with.
-
-  Attributes:
-    told: what it said when it was ready: versions, shapes, ...
+  `told` is what it said when it was ready: versions, shapes, ...
   """
 
   def __init__(self, python, name: str, settings: Mapping[str, Any]):
@@ -119,6 +113,30 @@ def alternate(programs: Mapping[str, Turn], repeats: int) -> dict[str, Times]:
     for name in names:
       taken[name].append(programs[name]())
   return {name: Times(first[name], tuple(taken[name])) for name in programs}
+
+
+def blank_row(what: str, unit: str, value: float) -> dict:
+  """A row of the table with nothing beside it."""
+  blank = dict.fromkeys(('theirs', 'aim', 'ratio', 'low', 'high', 'compile_s'))
+  return blank | {
+    'row': what,
+    'unit': unit,
+    'ours': value,
+    'against': '',
+    'check': '',
+  }
+
+
+def against(name: str, theirs: float, times: Times, mine: Times) -> dict:
+  """Fields of a row that has something beside it."""
+  faster, low, high = ratio(times, mine)
+  return {
+    'against': name,
+    'theirs': theirs,
+    'ratio': faster,
+    'low': low,
+    'high': high,
+  }
 
 
 def ratio(theirs: Times, mine: Times) -> tuple[float, float, float]:

@@ -25,39 +25,23 @@ PAIRS = ((0, 1), (2, 3))
 def measure(config, workdir) -> dict:
   """{'usual' | 'noisy': {part: its result}}, see the functions below."""
   seed = runs.open_seed(config, workdir)
-  usual = _measured(seed, runs.SETS, PARTS)
-  # Anchors are compared once.
-  rest = [
-    [row for row in table if row[0] not in USUAL_ONLY] for table in TABLES
-  ]
-  noisy = _measured(runs.noisy(seed), *rest)
+  usual = _measured(seed, ())
+  noisy = _measured(runs.noisy(seed), USUAL_ONLY)
   noisy['judge_anchors'] = {'sft': usual['judge_anchors']['sft']}
   return {'usual': usual, 'noisy': noisy}
 
 
-def _measured(seed: runs.Seed, sets, parts) -> dict[str, Any]:
+def _measured(seed: runs.Seed, left_out) -> dict[str, Any]:
   """Trains the sets of policies and judges them; {part: its result}."""
+  sets = [(*row[:2], (), (*runs.BASE_SECTIONS, *row[2])) for row in runs.SETS]
+  parts = [(*row[:3], ('judged', *row[3])) for row in PARTS]
   table = [
-    pipeline.Stage(
-      name,
-      functools.partial(function, seed),
-      (),
-      (*runs.BASE_SECTIONS, *own),
-    )
-    for name, function, own in sets
-  ]
-  table += [
-    pipeline.Stage(
-      name, functools.partial(function, seed), needs, ('judged', *own)
-    )
-    for name, function, needs, own in parts
+    pipeline.Stage(name, functools.partial(function, seed), *rest)
+    for name, function, *rest in (*sets, *parts)
+    if name not in left_out
   ]
   results = pipeline.run(seed.config, seed.folder, stages=table)
-  return {name: results[name] for name, *_ in parts} | {
-    'geometry_of_iterations': [
-      record['geometry'] for record in results['warp']['iterations']
-    ]
-  }
+  return {s.name: results[s.name] for s in table if s.name[:6] == 'judge_'}
 
 
 def point(seed: runs.Seed, params: PyTree) -> dict[str, float]:
@@ -110,19 +94,11 @@ def judge_anchors(seed: runs.Seed, run) -> dict:
 
 
 def judge_members(seed: runs.Seed, run) -> dict:
-  """Trajectories of the M policies: {'live' | 'ema': [{step: point}]}."""
-  wanted = seed.config
-  steps = run.result('more')['kept_steps']
+  """Trajectories of the M policies: {'live': [{step: point}]}."""
+  steps = every(run.result('more')['kept_steps'], 1)
   live = functools.cache(functools.partial(runs.first_iteration, seed))
-  averages = functools.cache(
-    functools.partial(runs.first_iteration, seed, what='ema')
-  )
-  ema_steps = every(steps, wanted.anchors.ema_every)
   return {
-    'live': [
-      path(seed, live, every(steps, 1), m) for m in range(wanted.members)
-    ],
-    'ema': [path(seed, averages, ema_steps, m) for m in (0, 1)],
+    'live': [path(seed, live, steps, m) for m in range(seed.config.members)]
   }
 
 
@@ -176,7 +152,7 @@ def judge_fronts(seed: runs.Seed, run) -> dict:
     slerp, lerp: {M: [{eta: point}]} of the first M policies, for M = 2 of both
     pairs; single: [{eta: point}] of two policies; averaged: the same of the
     means of their last checkpoints; lengths: {steps: {eta: point}} of SLERP of
-    the first pair; beyond: {'slerp' | 'lerp' | 'single': {eta: point}};
+    the first pair; beyond: {'slerp' | 'lerp': {eta: point}};
     orders: [point] of SLERP of all M in other orders.
   """
   config, wanted, sft = seed.config, seed.config.merging, seed.panel.start
@@ -217,7 +193,7 @@ def judge_fronts(seed: runs.Seed, run) -> dict:
   out['beyond'] = {
     name: front(way(some(PAIRS[0])), wanted.beyond)
     for name, way in merge.items()
-  } | {'single': front(members.member(last, 0), wanted.beyond)}
+  }
   rng = np.random.default_rng(config.seed)
   out['orders'] = [
     point(seed, merge['slerp'](some(rng.permutation(config.members))))
@@ -227,31 +203,13 @@ def judge_fronts(seed: runs.Seed, run) -> dict:
 
 
 def judge_iterations(seed: runs.Seed, run) -> dict:
-  """P10: {'paths': [[{step: point}]], 'to_sft', 'to_init': [{eta: point}]}.
-
-  One entry an iteration: the trajectories of its policies, and the lines from
-  SFT, and from its own init, to its merged policy.
-  """
-  config, sft = seed.config, seed.panel.start
-  out: dict[str, Any] = {'paths': [], 'to_sft': [], 'to_init': []}
-  for record in run.result('warp')['iterations']:
-    folder = ('warp', f'iteration_{record["number"]}')
-
-    def stack_at(step, folder=folder):
-      return seed.params(*folder, f'params_{step}')
-
-    steps = every(record['kept_steps'], config.iterations.judged_every)
-    out['paths'].append([path(seed, stack_at, steps, m) for m in (0, 1)])
-    merged, init = seed.params(*folder, 'merged'), seed.params(*folder, 'init')
-    out['to_sft'].append(line(seed, sft, merged, config.merging.etas))
-    is_first = record['number'] == 1
-    out['to_init'].append(
-      out['to_sft'][0]
-      if is_first
-      else line(seed, init, merged, config.merging.etas)
-    )
-    out.setdefault('inits', []).append(point(seed, init))
-  return out
+  """P10: {'to_sft': [{eta: point}]}, the line of each iteration's merge."""
+  merged = (
+    seed.params('warp', f'iteration_{record["number"]}', 'merged')
+    for record in run.result('warp')['iterations']
+  )
+  etas = seed.config.merging.etas
+  return {'to_sft': [line(seed, seed.panel.start, end, etas) for end in merged]}
 
 
 def judge_matched(seed: runs.Seed, run) -> dict:
@@ -307,5 +265,4 @@ PARTS = (
   ('judge_matched_lines', judge_matched_lines, ('matched',), ('merging',)),
   ('judge_fixed', judge_fixed, ('fixed',), ('merging',)),
 )
-TABLES = (runs.SETS, PARTS)
 USUAL_ONLY = ('anchors', 'judge_anchors', 'fixed', 'judge_fixed')

@@ -13,16 +13,10 @@ GRID = 401
 Curve = dict[str, np.ndarray]
 
 
-def curve(
-  result: Mapping, named: Mapping[str, Mapping], start: Mapping | None = None
-) -> Curve:
-  """A curve from {step or eta: point}, in their order.
-
-  Before them comes the start: the SFT policy, unless another point is given.
-  """
+def curve(result: Mapping, named: Mapping[str, Mapping]) -> Curve:
+  """A curve from {step or eta: point}, in their order; first the SFT policy."""
   keys = sorted(named, key=float)
-  start = result['judge_anchors']['sft'] if start is None else start
-  points = [start, *(named[key] for key in keys)]
+  points = [result['judge_anchors']['sft'], *(named[key] for key in keys)]
   columns = {name: np.array([p[name] for p in points]) for name in points[0]}
   return columns | {'at': np.array([0.0, *map(float, keys)])}
 
@@ -106,9 +100,9 @@ def anchors(result, what: str = 'live') -> dict[str, Curve]:
   return {k: curve(result, v) for k, v in result['judge_anchors'][what].items()}
 
 
-def members(result, what: str = 'live') -> list[Curve]:
+def members(result) -> list[Curve]:
   """Paths of the M policies of the first iteration."""
-  return [curve(result, v) for v in result['judge_members'][what]]
+  return [curve(result, v) for v in result['judge_members']['live']]
 
 
 def fronts(result, *path: str) -> list[Curve]:
@@ -119,14 +113,13 @@ def fronts(result, *path: str) -> list[Curve]:
   return [curve(result, named) for named in found]
 
 
-def drawn(result, way: str = 'lerp') -> Curve:
-  """The line from SFT to the first pair's merge ('single': to one), and beyond.
+def drawn(result) -> Curve:
+  """The line from SFT to LERP of the first pair, and beyond.
 
   Orthogonal task vectors of one norm have SLERP = LERP at eta = sqrt 2.
   """
-  path = ('single',) if way == 'single' else (way, '2')
-  near = fronts(result, *path)[0]
-  far = curve(result, result['judge_fronts']['beyond'][way])
+  near = fronts(result, 'lerp', '2')[0]
+  far = curve(result, result['judge_fronts']['beyond']['lerp'])
   return {key: np.concatenate([near[key], far[key][1:]]) for key in near}
 
 
@@ -136,18 +129,9 @@ def lengths(result) -> dict[int, Curve]:
   return {int(k): curve(result, named[k]) for k in sorted(named, key=int)}
 
 
-def iterations(result, to: str = 'to_sft') -> list[Curve]:
-  """Lines to the merged policy of each iteration.
-
-  Args:
-    result: of one seed.
-    to: 'to_sft' or 'to_init', where the lines begin.
-  """
-  found = result['judge_iterations']
-  starts = found['inits'] if to == 'to_init' else [None] * len(found[to])
-  return [
-    curve(result, named, start) for named, start in zip(found[to], starts)
-  ]
+def iterations(result) -> list[Curve]:
+  """Lines from SFT to the merged policy of each iteration."""
+  return [curve(result, v) for v in result['judge_iterations']['to_sft']]
 
 
 def matched(result) -> dict[str, Curve]:

@@ -12,8 +12,8 @@ import sys
 import numpy as np
 
 from experiments.pool import evidence, launch, settings
-from experiments.warp import claims as claims_lib
 from experiments.warp import judging
+from experiments.warp import numbers as numbers_lib
 from experiments.warp import quantities as q
 from warm_jax.config import section
 
@@ -125,7 +125,6 @@ def get_config(scale: str = ''):
     'steps': (240, 180, 180, 130) if full else (4, 4),
     'eta': 0.3,
     'group': 'layer',
-    'judged_every': 60 if full else 2,
     'matched_betas': (0.03, 0.1),
     'matched_every': 120 if full else 2,
   }
@@ -139,10 +138,7 @@ def get_config(scale: str = ''):
   # P10 with the anchor of the control instead of a moving one, with eta of
   # WARP and with 1 (no moving back). Added when the control was above WARP.
   config.fixed = {'beta': 0.1, 'etas': (0.3, 1.0)}
-  config.judged = {
-    'num_prompts': 384 if full else 8,
-    'num_samples': 2,
-  }
+  config.judged = {'num_prompts': 384 if full else 8, 'num_samples': 2}
   return config
 
 
@@ -150,10 +146,6 @@ def curves(config, with_anchors: bool) -> dict:
   """Every curve by name: function of one seed's result -> its curves.
 
   More than one where several policies, or pairs of them, went the same way.
-
-  Args:
-    config: of the experiment.
-    with_anchors: whether the anchors of P1 to P3 were tried.
   """
   made = {}
   fixed = {
@@ -200,15 +192,9 @@ def curves(config, with_anchors: bool) -> dict:
 def measure(config, workdir) -> evidence.Rows:
   """One seed: the numbers of the claims, and every curve."""
   found, rows = judging.measure(config, workdir), evidence.Rows()
-  both = found | {'both': (found['usual'], found['noisy'])}
-  for family, (regime, specs) in claims_lib.by_family(config).items():
-    for spec in specs:
-      rows.add(
-        'claims',
-        f'{family}: {spec.claim}',
-        'value',
-        spec.function(both[regime]),
-      )
+  claimed = numbers_lib.of_seed(config, found['usual'], found['noisy'])
+  for key, value in claimed.items():
+    rows.add('claims', key, 'number', value)
   for regime in ('usual', 'noisy'):
     result = found[regime]
     made = curves(config, 'live' in result['judge_anchors'])
@@ -256,51 +242,18 @@ def _geometry(rows, regime: str, result) -> None:
         )
 
 
-def claims(config, results) -> dict[str, list[evidence.Claim]]:
-  """The claims by family; their numbers are rows of each seed."""
-  return {
-    family: [
-      evidence.Claim(
-        s.claim,
-        s.paper,
-        s.kind,
-        s.quantity,
-        results('claims', f'{family}: {s.claim}', 'value'),
-        s.margin,
-        s.added,
-      )
-      for s in specs
-    ]
-    for family, (_, specs) in claims_lib.by_family(config).items()
-  }
+def numbers(config, results) -> dict[str, np.ndarray]:
+  """The numbers that claims.csv is about; each seed has them in its rows."""
+  keys = results.rows('claims')
+  return {key: results('claims', key, 'number') for key in keys}
 
 
-NOISY = 'With noisy batches:'
 EXPERIMENT = evidence.Experiment(
   name='warp',
   question='Do the claims of WARP, P1 to P10, hold where gold is known?',
   get_config=get_config,
   measure=measure,
-  claims=claims,
-  tables=(
-    evidence.Table(
-      'budgets_usual',
-      'Mean, over budgets of KL from 0 to the number in the head, of the best '
-      'value within the budget: the hypervolume under the curve, per nat. Gold '
-      'chooses its own best point here, as an oracle would, and a curve of '
-      'more points has more to choose from: a training is judged more often '
-      'than a line. Where there are several such curves in a seed, their mean.',
-      heading='### One number for each curve',
-    ),
-    evidence.Table('budgets_noisy', NOISY),
-    evidence.Table(
-      'ends_usual',
-      'The last point of each curve.',
-      '2m',
-      heading='### At the ends',
-    ),
-    evidence.Table('ends_noisy', NOISY, '2m'),
-  ),
+  numbers=numbers,
   figures=tuple(
     evidence.Figure(
       f'{value}_at_equal_kl',

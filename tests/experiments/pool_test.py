@@ -23,12 +23,7 @@ from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
 SHAPE = config_lib.ModelConfig(
-  vocab_size=20,
-  width=8,
-  num_layers=1,
-  num_heads=2,
-  mlp_width=16,
-  max_length=8,
+  vocab_size=20, width=8, num_layers=1, num_heads=2, mlp_width=16, max_length=8
 )
 
 
@@ -121,10 +116,8 @@ def test_cells_of_seeds_become_tables(tmp_path):
     results('t', 'c', 'd')
   evidence.write_csv(tmp_path / 'tables.csv', results.tables_csv())
   cells = evidence.read_csv(tmp_path / 'tables.csv')
-  table = evidence.Table('t', 'Caption:', '+1', {'b': '2m'})
-  assert evidence.table_text(table, cells).splitlines() == [
-    'Caption:',
-    '',
+  text = evidence.table_text(cells, 't', '+1', {'b': '2m'})
+  assert text.splitlines() == [
     '|  | held-out pairs | out-of-distribution pairs |',
     '| --- | --- | --- |',
     '| a | +0.5 [+0.5,\u00a0+0.5] | +2.5 [\u221210.2,\u00a0+15.2] |',
@@ -145,19 +138,26 @@ def test_cells_of_seeds_become_tables(tmp_path):
 
 
 @pytest.mark.parametrize('name', ledger.NAMES)
-def test_figures_and_tables_of_an_experiment_have_names_of_their_own(name):
-  experiment = ledger.load(name)
-  assert experiment.name == name and experiment.question.endswith('?')
-  for part in (
-    [table.key for table in experiment.tables],
-    [figure.name for figure in experiment.figures],
-  ):
-    assert len(set(part)) == len(part)
+def test_kept_verdicts_are_about_the_claims_that_are_written_down(name):
+  folder = ledger.HERE / name
+  written = evidence.read_csv(folder / 'claims.csv')
+  kept = evidence.read_csv(folder / 'results' / 'claims.csv')
+  assert len({row['key'] for row in written}) == len(written)
+  for column in ('family', 'claim', 'paper', 'quantity', 'kind'):
+    assert [r[column] for r in written] == [r[column] for r in kept]
+  for row in written:
+    assert row['kind'] in ('above', 'below', 'equal')
+    assert float(row['margin'] or 1) > 0 and float(row['effect'] or 1) > 0
 
 
 def test_readmes_are_those_of_the_kept_results():
   for path, text in ledger.pages().items():
     assert path.read_text(encoding='utf-8') == text, path
+    assert 'Not measured.' not in text
+    if path.parent.name != 'experiments':
+      kept = evidence.read_csv(path.parent / 'results' / 'tables.csv')
+      shown = {m.group(2) for m in ledger.MARKER.finditer(text)}
+      assert {c['table'] for c in kept} == shown - {None}
   # The verdicts are those of the intervals that are kept beside them.
   for name in ledger.NAMES:
     rows = evidence.read_csv(ledger.HERE / name / 'results' / 'claims.csv')
@@ -173,15 +173,20 @@ def test_readmes_are_those_of_the_kept_results():
         assert row['verdict'] == wanted
 
 
-def test_results_go_between_the_markers(tmp_path):
+def test_results_go_where_their_markers_are(tmp_path):
   path = tmp_path / 'README.md'
-  path.write_text(f'before\n{ledger.BEGIN}\nold\n{ledger.END}\nafter\n')
-  text = ledger.filled(path, 'new')
-  assert text.startswith('before\n') and text.endswith('\nafter\n')
-  assert 'new' in text and 'old' not in text
+  marker = '<!-- show table t {"style": "1m"} -->'
+  path.write_text(f'before\n{marker}\nold\n<!-- /show -->\nafter\n')
+  cell = dict(table='t', row='r', column='c', estimate=0.25, low='', high='')
+  evidence.write_csv(tmp_path / 'tables.csv', [cell])
+  text = ledger.page(path, tmp_path)
+  assert text.startswith(f'before\n{marker}\n') and text.endswith('after\n')
+  assert '| r | 0.2 |' in text and 'old' not in text
+  path.write_text(text)
+  assert ledger.page(path, tmp_path) == text
   path.write_text('nothing')
-  with pytest.raises(errors.UserError, match='markers'):
-    ledger.filled(path, 'new')
+  with pytest.raises(errors.UserError, match='marker'):
+    ledger.page(path, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,8 @@ def test_smoke_form(name, workdirs, capsys):
   for claim in claims:
     assert claim['claim'] in text and claim['seeds'] == '2'
     assert claim['verdict'] in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
-  known = evidence.Cells(evidence.read_csv(out / 'tables.csv'))
-  for table in experiment.tables:
-    if '0.1' not in table.key:  # smoke has fewer levels
-      assert known.rows(table.key), table.key
+  readme = (out / 'README.md').read_text()
+  assert readme.count('Not measured.') <= 1  # smoke has fewer levels
   for figure in experiment.figures:
     assert (out / f'{figure.name}.png').stat().st_size > 3_000
   # Again: nothing is computed, and the same is written.

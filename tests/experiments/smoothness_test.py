@@ -240,12 +240,11 @@ def test_tables_and_claims_are_about_margins():
     before = {m: np.zeros((1, 2, 4)) for m in run.METHODS}
     rows = evidence.Rows()
     run._tables(rows, 'ood_0.25', before, cells, run._middle(config))
-    rows.add('sizes', f'pairs of texts, {run.SETS["ood"]}', 'number', 20)
     by_seed[seed] = rows.cells()
-  found = run.claims(config, evidence.Results(by_seed))
-  singles, ens, flips, last = found.values()
-  np.testing.assert_allclose([c.values for c in singles], -0.5)
-  np.testing.assert_allclose(ens[0].values, 0.5 / 0.8 - 1)
-  np.testing.assert_allclose(flips[0].values, 0)
+  found = run.numbers(config, evidence.Results(by_seed))
+  for edit in ('other_owner', 'no_owner', 'order', 'noise'):
+    np.testing.assert_allclose(found[edit], -0.5)
+  np.testing.assert_allclose(found['ens'], 0.5 / 0.8 - 1)
+  np.testing.assert_allclose(found['flips'], 0)
   # Ratios: 2 / sqrt(size), so that half the size is sqrt(2) times the ratio.
-  np.testing.assert_allclose(last[0].values, 2**0.5 - 1)
+  np.testing.assert_allclose(found['ratio'], 2**0.5 - 1)

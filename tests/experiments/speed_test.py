@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import resource
 import shutil
 import sys
 import types
@@ -10,7 +11,18 @@ import types
 import numpy as np
 import pytest
 
-from experiments.speed import machine, run, table, training, turns
+from experiments.speed import (
+  demo,
+  growth,
+  machine,
+  merging,
+  run,
+  scoring,
+  startup,
+  table,
+  training,
+  turns,
+)
 from warm_jax import errors
 from warm_jax.models import config as config_lib
 
@@ -184,3 +196,135 @@ def test_training_is_measured_without_peers():
   assert row['row'].startswith('reward training, M = 2, width 64 x 2')
   assert row['ours'] > 0 and row['aim'] is None and 'profile' not in row
   assert 'ms a step of a member |  |  | none |  |' in table.line(row)
+
+
+def test_slope_of_a_power_is_its_exponent():
+  sizes = np.array([1, 2, 4, 8])
+  found, error = growth.slope(sizes, 3.0 * sizes**1.5)
+  np.testing.assert_allclose(found, 1.5, rtol=1e-12)
+  assert error < 1e-12
+  assert growth.slope([2, 8], [1.0, 4.0]) == (pytest.approx(1.0), None)
+
+
+def test_standard_error_is_that_of_numpy():
+  rng = np.random.default_rng(0)
+  x = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
+  y = x * np.exp(rng.normal(size=5) / 10)
+  (slope, _), covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
+  found, error = growth.slope(x, y)
+  np.testing.assert_allclose(found, slope, rtol=1e-9)
+  np.testing.assert_allclose(error, covariance[0, 0] ** 0.5, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_quick_form_of_growth():
+  args = types.SimpleNamespace(quick=True, repeats=1)
+  found = list(growth.rows(args))
+  assert len(found) == len(growth.QUICK) + 2
+  for row in found:
+    assert 'exponent of memory' in row['profile'] and row['compile_s'] > 0
+
+
+def test_row_without_mergekit(monkeypatch, tmp_path):
+  monkeypatch.setattr(merging, 'MODELS', 2)
+  monkeypatch.setattr(merging.tempfile, 'tempdir', str(tmp_path))
+  args = types.SimpleNamespace(peers=None, repeats=1, quick=True)
+  (row,) = merging.rows(args)
+  assert row['ours'] > 0 and row['theirs'] is None
+  assert 'peak memory' in row['profile']
+  assert not list(tmp_path.iterdir())  # gigabytes, in earnest
+
+
+def test_differences_are_found(tmp_path):
+  one, other, same = (tmp_path / name for name in 'abc')
+  merging.make_model(one, 'tiny', 'float32', 0)
+  merging.make_model(other, 'tiny', 'float32', 1)
+  shutil.copytree(one, same)
+  assert merging.largest_difference(one, same) == 0.0
+  assert merging.largest_difference(one, other) > 0.01
+
+
+def test_memory_of_a_command_is_its_own(tmp_path):
+  """Not that of the process that started it, which holds jax."""
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > 1e8
+  command = [sys.executable, '-c', 'raise SystemExit(0)']
+  found = merging.run_command(command, tmp_path / 'out')
+  assert 1e6 < found['peak'] < 5e7 and found['seconds'] > 0
+  with pytest.raises(SystemExit, match='failed: no'):
+    merging.run_command(
+      [*command[:2], 'raise SystemExit("no")'], tmp_path / 'out'
+    )
+  with pytest.raises(SystemExit, match='/nowhere failed'):
+    merging.run_command(['/nowhere'], tmp_path / 'out')
+
+
+def test_rows_of_scoring():
+  args = types.SimpleNamespace(members=2, repeats=1, widths=[64], quick=True)
+  rows = list(scoring.rows(args))
+  assert [r['against'] for r in rows] == [
+    'one member of it',
+    '2 calls for one',
+    '2 calls for one, in batches',
+    'each row on its own',
+  ]
+  assert all(r['ours'] > 0 and r['theirs'] > 0 for r in rows)
+
+
+def test_check_finds_other_scores():
+  shape = machine.model_shape(64, 8)
+  stack = scoring.make_members(shape, 2)
+  ids = np.arange(16).reshape(2, 8)
+  mask = np.ones(ids.shape, bool)
+  scores = np.stack(
+    [
+      scoring.score(scoring.rewards.single(p, shape), ids, mask)
+      for p in scoring.members.unstack(stack)
+    ]
+  )
+  merged = scoring.merging.uniform(stack)
+  found = {
+    'merged': scoring.score(scoring.rewards.single(merged, shape), ids, mask),
+    'member': scores[0],
+    'ensemble': scores,
+    'calls': scores,
+    'ensemble in batches': scores,
+    'calls in batches': scores,
+    'prompts once': scores[0],
+    'own rows': scores[0],
+  }
+  scoring.check(found, stack, shape, ids, mask)
+  for name in found:
+    wrong = found | {name: np.asarray(found[name]) + 1e-2}
+    with pytest.raises(RuntimeError, match='differ'):
+      scoring.check(wrong, stack, shape, ids, mask)
+
+
+def test_an_import_is_timed_with_what_it_imports():
+  assert 0.0 < startup.import_seconds('json.scanner') < 1.0
+  assert startup.import_seconds('no_such_module') is None
+
+
+def test_quick_form_of_startup():
+  found = startup.rows(types.SimpleNamespace(quick=True, repeats=1))
+  rows = {row['row']: row for row in found}
+  assert rows['import warm_jax.main']['ours'] > 0
+  assert rows['warm --help']['ours'] > rows['python -c pass']['ours']
+
+
+def test_an_older_version_stands_beside(monkeypatch, tmp_path):
+  """Its checkout is what runs first; the ratio is that of one run each."""
+  ran = []
+
+  def run_demo(folder, name, root=demo.ROOT):
+    ran.append((name, root))
+    seconds = 30.0 if root == tmp_path else 12.0
+    return {'total': seconds, 'stages': {'world': seconds / 3}}
+
+  monkeypatch.setattr(demo, 'run_demo', run_demo)
+  args = types.SimpleNamespace(quick=True, before=tmp_path)
+  whole, world = demo.rows(args)
+  assert ran == [('nano', tmp_path.resolve()), ('nano', demo.ROOT)]
+  assert (whole['ours'], whole['theirs'], whole['aim']) == (12.0, 30.0, 2.0)
+  assert whole['ratio'] == world['ratio'] == 2.5 and world['aim'] is None
+  args.before = None
+  assert [row['theirs'] for row in demo.rows(args)] == [None, None]

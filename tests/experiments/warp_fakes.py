@@ -90,7 +90,6 @@ def result(config, seed: int, **flipped: int) -> dict:
 
   # P4 to P6; ends of pairs are equal.
   longest = config.iterations.steps[0]
-  ema_steps = thinned(longest, config.anchors.ema_every)
   lives = [training(kept(longest), 2.0, 1.0) for _ in range(count)]
 
   def shifted(steps, proxy, kl):
@@ -171,7 +170,6 @@ def result(config, seed: int, **flipped: int) -> dict:
     'beyond': {
       'slerp': out(2.0, two),
       'lerp': out(lerp_end(2), lerp_slope),
-      'single': out(2.0, single),
     },
     'orders': [
       point(2.0, 1.0 + (sign['many'] < 0) * i)
@@ -185,20 +183,13 @@ def result(config, seed: int, **flipped: int) -> dict:
   total, apart = 2 * sum(config.iterations.steps), config.iterations
   rising = [two + x for x in itertools.accumulate([0.0, *gains[1:]])]
   best = rising[count_of - 1]
-  inits = [point(0.0, 0.0)] + [point(0.6, s) for s in rising[: count_of - 1]]
   likeness = {'alike': 0.1}
   lines = [
     {k: v | {'similarity': 0.5 + 0.1 * v['kl'] ** 0.5} for k, v in line.items()}
     for line in (to_end(2.0, slope) for slope in rising[:count_of])
   ]
   iterations = {
-    'paths': [
-      [training(thinned(steps, apart.judged_every), 2.0, 1.0)] * 2
-      for steps in config.iterations.steps
-    ],
     'to_sft': lines,
-    'to_init': lines,
-    'inits': inits,
   }
   likeness['alike'] += 0.1 * sign['texts'] * luck
   early = [s for s in kept(total) if s <= last][::2]
@@ -215,7 +206,6 @@ def result(config, seed: int, **flipped: int) -> dict:
     'judge_anchors': anchors,
     'judge_members': {
       'live': lives,
-      'ema': [training(ema_steps, 1.8, 1.0)] * 2,
     },
     'judge_lambdas': lambdas,
     'judge_fronts': fronts,
@@ -229,5 +219,4 @@ def result(config, seed: int, **flipped: int) -> dict:
       f'sft_{beta:g}': to_end(2.0, best - step['matched'])
       for beta in config.iterations.matched_betas
     },
-    'geometry_of_iterations': [],
   }
