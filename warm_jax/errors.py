@@ -37,3 +37,9 @@ class UserError(Exception):
 
 class NonFiniteError(UserError):
   """A loss, gradient or score became NaN or infinite; names the member."""
+
+
+def need(fine: object, message: str) -> None:
+  """Raises a UserError with the message unless `fine`."""
+  if not fine:
+    raise UserError(message)

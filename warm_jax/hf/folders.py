@@ -118,7 +118,7 @@ def merge(
     plan = [(name, stored[name].shape, dtypes[name]) for name in stored]
     target = stack.enter_context(tensors_lib.Writer(new, plan, max_shard_bytes))
     needed, free = target.num_bytes, shutil.disk_usage(new).free
-    _need(
+    errors.need(
       free >= needed,
       f'{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there',
     )
@@ -160,11 +160,6 @@ def merge(
   return facts
 
 
-def _need(holds: Any, message: str) -> None:
-  if not holds:
-    raise errors.UserError(message)
-
-
 def _check_arguments(folders, method, weights, lam, init, group, dtype):
   """Refuses what does not go together; returns weights that sum to 1."""
   for name, value, known in (
@@ -172,11 +167,13 @@ def _check_arguments(folders, method, weights, lam, init, group, dtype):
     ('group', group or 'layer', merging.GROUPS),
     ('dtype', dtype, DTYPES),
   ):
-    _need(value in known, f'{name} is {value!r}; known: {", ".join(known)}')
+    errors.need(
+      value in known, f'{name} is {value!r}; known: {", ".join(known)}'
+    )
   num = len(folders)
-  _need(num > 1, f'{num} model to merge; name two or more')
+  errors.need(num > 1, f'{num} model to merge; name two or more')
   for i, folder in enumerate(folders):
-    _need(
+    errors.need(
       folder not in folders[:i],
       f'{folder} is named twice; give it a larger weight instead',
     )
@@ -186,26 +183,26 @@ def _check_arguments(folders, method, weights, lam, init, group, dtype):
     ('init', init, 'the folder that the models were fine-tuned from'),
   ):
     if name in chosen.needs:
-      _need(value is not None, f'method {method} needs {name}, {what}')
+      errors.need(value is not None, f'method {method} needs {name}, {what}')
     else:
-      _need(value is None, f'method {method} takes no {name}')
-  _need(group is None or init, f'method {method} takes no group')
+      errors.need(value is None, f'method {method} takes no {name}')
+  errors.need(group is None or init, f'method {method} takes no group')
   if lam is not None:
-    _need(
+    errors.need(
       num == 2 and chosen.takes_lam,
       f'lam is for lerp and slerp of two models; here {method} of {num}',
     )
-    _need(math.isfinite(lam), f'lam is {lam}; expected a number')
+    errors.need(math.isfinite(lam), f'lam is {lam}; expected a number')
   if weights is None:
     return None
-  _need(
+  errors.need(
     len(weights) == num,
     f'{len(weights)} weights for {num} models; give one for each',
   )
   total = math.fsum(weights)
-  _need(math.isfinite(total), 'a weight is not a finite number')
+  errors.need(math.isfinite(total), 'a weight is not a finite number')
   scaled = ','.join(f'{w / (total or 1.0):.4g}' for w in weights)
-  _need(
+  errors.need(
     abs(total - 1.0) <= 1e-3,
     f'weights sum to {total:g}, not to 1'
     + (f'; for these proportions write {scaled}' if total > 0 else ''),
@@ -273,7 +270,7 @@ def _write(models, num, weights, group, target, dtypes, tell):
     if not models[0].tensors[name].is_float:
       x = _read(models, name, at, size, kinds[0])
       for model, row in zip(models, x):
-        _need(
+        errors.need(
           row.tobytes() == x[0].tobytes(),
           f'cannot merge {models[0].folder} and {model.folder}: {name} '
           f'({kinds[0]}) has no mean and differs',
@@ -291,7 +288,7 @@ def _write(models, num, weights, group, target, dtypes, tell):
     if not np.isfinite(mixed).all():
       for model, row in zip(models, [*x, *start]):
         where = f'{name} of {model.folder}'
-        _need(np.isfinite(row).all(), f'{where} holds NaN or infinity')
+        errors.need(np.isfinite(row).all(), f'{where} holds NaN or infinity')
       raise errors.UserError(f'{name} overflows when merged')
     rounded = mixed.astype(dtypes[name])
     target.write_part(name, at, rounded)
@@ -303,9 +300,7 @@ def _write(models, num, weights, group, target, dtypes, tell):
     return np.array([error @ error, change, mixed @ mixed])
 
   found = _each_piece(models[0], models[0].tensors, work, tell)
-  lost, changed, whole = np.sqrt(sum(found, np.zeros(3)))
-  costs = {'of_weights': float(lost / whole) if whole else 0.0}
-  return costs | ({'of_change': float(lost / changed)} if changed else {})
+  return tensors_lib.rounding_cost(*sum(found, np.zeros(3)))
 
 
 # ------------------------------------------------------------ the other files
@@ -352,7 +347,7 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
   config = files.read_json(folder / 'config.json')
   names = config.get('architectures') or []
   is_list = isinstance(names, list) and all(isinstance(n, str) for n in names)
-  _need(
+  errors.need(
     is_list,
     f'{folder}: config.json: architectures={names!r}: expected a list of names',
   )
@@ -403,7 +398,7 @@ def _check_tokenizers(folders, start) -> pathlib.Path | None:
   for folder in having[1:]:
     x, y = (_tokenizer(f, folder in start) for f in (having[0], folder))
     for key in x | y:
-      _need(
+      errors.need(
         x.get(key) == y.get(key),
         f'cannot merge {having[0]} and {folder}: their tokenizers differ in '
         f'{key}; members must read text alike',

@@ -10,7 +10,7 @@ without a line, and a stored tensor without one, are errors.
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -79,20 +79,11 @@ _LAYOUTS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-  """One stored tensor of a model.
+class Tensor(NamedTuple):
+  """One stored tensor of a model and our leaves of it."""
 
-  Attributes:
-    name: full stored name.
-    leaves: paths of our leaves, such as 'backbone/layers_0/mlp/up/kernel'.
-    leaf_shapes: their shapes.
-    layout: 'copy', 'linear', 'score', 'neox' or 'gpt2'.
-    config: the model's config.
-  """
-
-  name: str
-  leaves: tuple[str, ...]
+  name: str  # stored
+  leaves: tuple[str, ...]  # such as 'backbone/layers_0/mlp/up/kernel'
   leaf_shapes: tuple[Shape, ...]
   layout: str
   config: config_lib.ModelConfig
@@ -116,34 +107,22 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """A model type of transformers and the names of its tensors.
+  """A model type of transformers and the names of its tensors."""
 
-  Attributes:
-    model_type: as in config.json.
-    name: for people.
-    table: {stored name of a module: our path}; a path that ends in '/*' stands
-      for query, key and value in one tensor.
-    causal_lm: class of the language model, for `architectures`.
-    classifier: class of the reward model, for `architectures`.
-    base_model: class without a head.
-    prefix: before all backbone tensors of a model with a head.
-    lm_head: stored name of the untied language-model head.
-    linear: layout of a linear layer.
-    fused: layout of query, key and value in one tensor.
-    ignored: pattern of tensors that hold no parameters.
-  """
-
-  model_type: str
-  name: str
+  model_type: str  # as in config.json
+  name: str  # for people
+  # {stored name of a module: our path}; one that ends in '/*' stands for query,
+  # key and value in one tensor.
   table: dict[str, str]
+  # Classes, for `architectures`.
   causal_lm: str
   classifier: str
   base_model: str
-  prefix: str = 'model.'
-  lm_head: str = 'lm_head.weight'
-  linear: str = 'linear'
-  fused: str = 'neox'
-  ignored: str = r'.*\.rotary_emb\.inv_freq'
+  prefix: str = 'model.'  # of all backbone tensors of a model with a head
+  lm_head: str = 'lm_head.weight'  # where embeddings are not tied
+  linear: str = 'linear'  # layout of a linear layer
+  fused: str = 'neox'  # layout of query, key and value in one tensor
+  ignored: str = r'.*\.rotary_emb\.inv_freq'  # tensors without parameters
 
   def tensors(
     self, config: config_lib.ModelConfig, head: str = 'none'
@@ -159,7 +138,23 @@ class Family:
       UserError: the family has no tensor for one of the config's leaves.
     """
     shapes = leaf_shapes(config)
-    rows = list(self._rows(config, shapes))
+    rows = []
+    for in_layers, lines in itertools.groupby(
+      self.table.items(), lambda line: '{i}' in line[0]
+    ):
+      layers = range(config.num_layers) if in_layers else (0,)
+      for i, (name, path) in itertools.product(layers, list(lines)):
+        name = self.prefix + name.replace('{i}', str(i))
+        path = 'backbone/' + path.replace('{i}', str(i))
+        is_fused = path.endswith('/*')
+        paths = [path[:-1] + part for part in _QKV] if is_fused else [path]
+        for kind in ('kernel', 'scale', 'embedding', 'bias'):
+          leaves = tuple(f'{path}/{kind}' for path in paths)
+          if leaves[0] in shapes:
+            layout = self.linear if kind == 'kernel' else 'copy'
+            stored = 'bias' if kind == 'bias' else 'weight'
+            layout = self.fused if is_fused else layout
+            rows.append((f'{name}.{stored}', leaves, layout))
     covered = {leaf for _, leaves, _ in rows for leaf in leaves}
     covered |= {'lm_head/kernel', 'score/kernel'}
     if uncovered := sorted(shapes.keys() - covered):
@@ -175,27 +170,6 @@ class Family:
       Tensor(name, leaves, tuple(shapes[p] for p in leaves), layout, config)
       for name, leaves, layout in rows
     ]
-
-  def _rows(self, config, shapes):
-    """Yields (stored name, leaves, layout) before, in and after the layers."""
-    for in_layers, lines in itertools.groupby(
-      self.table.items(), lambda line: '{i}' in line[0]
-    ):
-      lines = list(lines)
-      for i in range(config.num_layers) if in_layers else (0,):
-        for name, path in lines:
-          name = self.prefix + name.replace('{i}', str(i))
-          path = 'backbone/' + path.replace('{i}', str(i))
-          fused = path.endswith('/*')
-          for leaf in ('kernel', 'scale', 'embedding', 'bias'):
-            parts = [path[:-1] + part for part in _QKV] if fused else [path]
-            leaves = tuple(f'{part}/{leaf}' for part in parts)
-            if leaves[0] not in shapes:
-              continue
-            layout = self.linear if leaf == 'kernel' else 'copy'
-            layout = self.fused if fused else layout
-            stored = 'bias' if leaf == 'bias' else 'weight'
-            yield f'{name}.{stored}', leaves, layout
 
 
 def leaf_shapes(config: config_lib.ModelConfig) -> dict[str, Shape]:
@@ -262,11 +236,9 @@ _GPT2 = {
 
 def _family(model_type: str, name: str, table=_LLAMA, **changes) -> Family:
   stem = name.replace('-', '')
-  fields = {
-    'causal_lm': f'{stem}ForCausalLM',
-    'classifier': f'{stem}ForSequenceClassification',
-    'base_model': f'{stem}Model',
-  }
+  classes = ('ForCausalLM', 'ForSequenceClassification', 'Model')
+  fields = zip(('causal_lm', 'classifier', 'base_model'), classes)
+  fields = {field: stem + suffix for field, suffix in fields}
   return Family(model_type, name, table, **fields | changes)
 
 
@@ -279,13 +251,7 @@ FAMILIES = {
     _family('qwen2', 'Qwen2'),
     _family('qwen3', 'Qwen3'),
     _family('gemma2', 'Gemma2', _GEMMA),
-    _family(
-      'gemma3_text',
-      'Gemma3',
-      _GEMMA,
-      classifier='Gemma3TextForSequenceClassification',
-      base_model='Gemma3TextModel',
-    ),
+    _family('gemma3_text', 'Gemma3Text', _GEMMA, causal_lm='Gemma3ForCausalLM'),
     _family(
       'gpt_neox',
       'GPT-NeoX',
@@ -310,10 +276,7 @@ FAMILIES = {
 
 
 def family_for(config: config_lib.ModelConfig) -> Family:
-  """Returns the family whose checkpoints can hold a model of ours.
-
-  It is the first whose config.json, written and read again, gives the same
-  model.
+  """Returns the first family whose config.json, read again, is the same model.
 
   Raises:
     UserError: there is none; names the fields that the nearest one lacks.

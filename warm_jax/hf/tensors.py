@@ -348,6 +348,12 @@ def _write_at(file: int, data: memoryview, offset: int) -> None:
     data, offset = data[written:], offset + written
 
 
+def rounding_cost(lost: float, changed: float, whole: float) -> dict:
+  """Relative norms {'of_weights', 'of_change'}, from three squared norms."""
+  found = {'of_weights': math.sqrt(lost / whole) if whole else 0.0}
+  return found | ({'of_change': math.sqrt(lost / changed)} if changed else {})
+
+
 def rounding_sentence(rounding: Mapping[str, float]) -> str:
   """Says what storing in bfloat16 cost: {'of_weights'} and 'of_change'."""
   change = ''

@@ -83,79 +83,70 @@ def save(
       equal to the end of sequence, a folder that is no export.
   """
   folder = pathlib.Path(folder).expanduser()
-  head = 'score' if 'score' in params else 'lm'
+  is_reward = 'score' in params
   mean, std = float(reward_mean), float(reward_std)
-  if not (math.isfinite(mean) and 0 < std < math.inf):
-    raise errors.UserError(
-      f'{folder}: reward_mean={mean}, reward_std={std}; expected a number and '
-      'a positive number'
-    )
-  if dtype not in DTYPES:
-    raise errors.UserError(f'dtype is {dtype!r}; known: {", ".join(DTYPES)}')
+  errors.need(
+    math.isfinite(mean) and 0 < std < math.inf,
+    f'{folder}: reward_mean={mean}, reward_std={std}; expected a number and a '
+    'positive number',
+  )
+  errors.need(
+    dtype in DTYPES, f'dtype is {dtype!r}; known: {", ".join(DTYPES)}'
+  )
   inherited = dict(getattr(base, 'hf_config', base) or {})
   if inherited:
     configs.read(inherited)  # refuses other model types
     family = names.FAMILIES[inherited['model_type']]
   else:
     family = names.family_for(config)
-  plan = family.tensors(config, head)
+  plan = family.tensors(config, 'score' if is_reward else 'lm')
   leaves = members.named_leaves(params)
   _check_leaves(leaves, plan, folder)
+  architecture = family.classifier if is_reward else family.causal_lm
   stored_config = _stored_config(family, config, inherited, tokenizer, folder)
-  architecture, entries = family.causal_lm, {}
-  if head == 'score':
-    architecture = family.classifier
-    entries = {'num_labels': 1, 'id2label': {'0': 'LABEL_0'}}
-    entries |= {'label2id': {'LABEL_0': 0}, 'reward_mean': mean}
-    # The other pair of names is OpenRLHF's.
-    entries |= {'reward_std': std, 'mean': mean, 'std': std}
   stored_config |= {
     'architectures': [architecture],
     # One spelling for today's transformers, one for that before 5.
-    'dtype': dtype,
-    'torch_dtype': dtype,
+    **{'dtype': dtype, 'torch_dtype': dtype},
     'warm_jax_version': __version__,
     # Kept for `warm score`, and for whoever scores plain prompts.
     'prompt_template': prompt_template,
-    **entries,
   }
+  if is_reward:
+    stored_config |= {'num_labels': 1, 'reward_mean': mean, 'reward_std': std}
+    stored_config |= {'id2label': {'0': 'LABEL_0'}, 'label2id': {'LABEL_0': 0}}
+    # The names that OpenRLHF reads.
+    stored_config |= {'mean': mean, 'std': std}
   with contextlib.ExitStack() as stack:
     new = stack.enter_context(files.new_folder(folder, _is_export(folder)))
     _write_json(new / 'config.json', stored_config)
-    if head == 'lm':
-      generation = _generation(base, stored_config)
-      _write_json(new / 'generation_config.json', generation)
-    side = 'right' if head == 'score' else None
-    _save_tokenizer(new, tokenizer, prompt_template, side)
+    if not is_reward:
+      _write_generation_config(new, base, stored_config)
+    _save_tokenizer(new, tokenizer, prompt_template, is_reward)
     _check_tokenizer(new, tokenizer, folder)
     if card:
       (new / 'README.md').write_text(card, encoding='utf-8')
     before = None
     if dtype == 'bfloat16' and hasattr(base, 'names'):
       before = stack.enter_context(tensors.Tensors(base.folder))
-    target = stack.enter_context(
-      tensors.Writer(
-        new, [(t.name, t.shape, DTYPES[dtype]) for t in plan], max_shard_bytes
-      )
-    )
+    rows = [(t.name, t.shape, DTYPES[dtype]) for t in plan]
+    target = stack.enter_context(tensors.Writer(new, rows, max_shard_bytes))
     sums = np.zeros(3)
     for tensor in plan:
-      array = tensor.to_stored([_host(leaves[p]) for p in tensor.leaves])
-      if not np.isfinite(array).all():
-        raise errors.UserError(
-          f'{tensor.leaves[0]} holds NaN or infinity; {folder} is not written'
-        )
+      hosts = [np.asarray(jax.device_get(leaves[p])) for p in tensor.leaves]
+      array = tensor.to_stored([x.astype('f4', copy=False) for x in hosts])
+      errors.need(
+        np.isfinite(array).all(),
+        f'{tensor.leaves[0]} holds NaN or infinity; {folder} is not written',
+      )
       stored = _in_order(array, DTYPES[dtype])
       target.write(tensor.name, stored)
       if dtype == 'bfloat16':
         old = base.names.get(tensor.name) if before else None
-        old = before.read(old) if before and old else None
-        sums += _squares(array, stored, old)
+        sums += _squares(array, stored, before.read(old) if old else None)
   rounding = None
   if dtype == 'bfloat16':
-    lost, weights, change = np.sqrt(sums)
-    rounding = {'of_weights': float(lost / weights) if weights else 0.0}
-    rounding |= {'of_change': float(lost / change)} if change else {}
+    rounding = tensors.rounding_cost(*sums)
     print(f'{folder}: {tensors.rounding_sentence(rounding)}')
   return {
     'folder': str(folder),
@@ -170,14 +161,10 @@ def save(
 
 
 def _is_export(folder: pathlib.Path) -> bool:
-  """Whether warm_jax wrote the folder, so that it may be replaced."""
   try:
     return 'warm_jax_version' in files.read_json(folder / 'config.json')
   except errors.UserError:
     return False
-
-
-# ---------------------------------------------------------------------- weights
 
 
 def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
@@ -185,7 +172,7 @@ def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
   wanted = {
     path: tuple(shape)
     for tensor in plan
-    for path, shape in zip(tensor.leaves, tensor.leaf_shapes, strict=True)
+    for path, shape in zip(tensor.leaves, tensor.leaf_shapes)
   }
   found = {path: np.shape(leaf) for path, leaf in leaves.items()}
   problems = [
@@ -193,16 +180,12 @@ def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
     for path in wanted | found
     if found.get(path) != wanted.get(path)
   ]
-  if problems:
-    more = f', and {len(problems) - 4} more' if len(problems) > 4 else ''
-    raise errors.UserError(
-      f'{folder}: the parameters do not fit the config: '
-      f'{", ".join(problems[:4])}{more}'
-    )
-
-
-def _host(leaf) -> np.ndarray:
-  return np.asarray(jax.device_get(leaf)).astype(np.float32, copy=False)
+  more = f', and {len(problems) - 4} more' if len(problems) > 4 else ''
+  errors.need(
+    not problems,
+    f'{folder}: the parameters do not fit the config: '
+    f'{", ".join(problems[:4])}{more}',
+  )
 
 
 def _in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -219,17 +202,13 @@ def _in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _squares(exact, rounded, before) -> np.ndarray:
-  """Squared norms [3]: of the rounding error, the weights, their change."""
-
-  def square(x):
-    flat = x.reshape(-1)
-    return np.einsum('i,i->', flat, flat, dtype=np.float64)
-
-  change = 0.0
+  """Squared norms [3]: of the rounding error, the change, the weights."""
+  # A vocabulary may have grown since: its first rows were there.
+  change = np.zeros(0, np.float32)
   if before is not None:
-    # A vocabulary may have grown since: its first rows were there.
-    change = square(exact[: len(before)] - before.astype(np.float32))
-  return np.array([square(rounded - exact), square(exact), change])
+    change = exact[: len(before)] - before.astype(np.float32)
+  flat = [x.reshape(-1) for x in (rounded - exact, change, exact)]
+  return np.array([np.einsum('i,i', x, x, dtype=np.float64) for x in flat])
 
 
 # ----------------------------------------------------------------------- config
@@ -248,35 +227,35 @@ def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
   entries['vocab_size'] = config.vocab_size
   again = configs.write(kind, configs.read(entries))
   for key in ours:
-    if ours[key] != again.get(key):
-      raise errors.UserError(
-        f'{folder}: the config of the parameters is not that of the base: '
-        f'{key} is {ours[key]!r} and {again.get(key)!r}'
-      )
-  if tokenizer.vocab_size > config.vocab_size:
-    raise errors.UserError(
-      f'{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model '
-      f'{config.vocab_size} embeddings'
+    errors.need(
+      ours[key] == again.get(key),
+      f'{folder}: the config of the parameters is not that of the base: {key} '
+      f'is {ours[key]!r} and {again.get(key)!r}',
     )
+  errors.need(
+    tokenizer.vocab_size <= config.vocab_size,
+    f'{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model '
+    f'{config.vocab_size} embeddings',
+  )
   # A base may end a response with any of several tokens.
   ends = entries.get('eos_token_id')
   ends = ends if isinstance(ends, list) else [ends]
   if tokenizer.eos_id not in ends:
-    entries['eos_token_id'] = tokenizer.eos_id
     ends = [tokenizer.eos_id]
-  if tokenizer.pad_id is None or tokenizer.pad_id in ends:
-    raise errors.UserError(
-      f'{folder}: the tokenizer pads with {tokenizer.pad_id}, an end of '
-      'sequence; others would read the reward at the wrong token, give it a '
-      'padding token of its own'
-    )
-  entries['pad_token_id'] = tokenizer.pad_id
+    entries['eos_token_id'] = tokenizer.eos_id
+  pad = tokenizer.pad_id
+  errors.need(
+    pad is not None and pad not in ends,
+    f'{folder}: the tokenizer pads with {pad}, an end of sequence; others would '
+    'read the reward at the wrong token, give it a padding token of its own',
+  )
+  entries['pad_token_id'] = pad
   if tokenizer.bos_id is not None:
     entries['bos_token_id'] = tokenizer.bos_id
   return entries
 
 
-def _generation(base, stored_config) -> dict[str, Any]:
+def _write_generation_config(new, base, stored_config) -> None:
   """The base's generation_config.json, with our special tokens."""
   found = {}
   if hasattr(base, 'folder'):
@@ -285,25 +264,24 @@ def _generation(base, stored_config) -> dict[str, Any]:
   for key in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
     if stored_config.get(key) is not None:
       found[key] = stored_config[key]
-  return found
+  _write_json(new / 'generation_config.json', found)
 
 
 def _write_json(path: pathlib.Path, value) -> None:
-  text = json.dumps(value, indent=2) + '\n'
-  path.write_text(text)
+  path.write_text(json.dumps(value, indent=2) + '\n')
 
 
 # -------------------------------------------------------------------- tokenizer
 
 # In transformers 5 the same class has a second name, unknown to version 4.
 _CLASS = {'TokenizersBackend': 'PreTrainedTokenizerFast'}
-# Texts that tokenizers of different kinds part differently.
+# Texts that tokenizers of different kinds split differently.
 _PROBES = ['the cat sat on 1234 mats', "It's  two\n\nlines, isn't it?\tYES"]
 # How the tokenizer was opened, which is not the next reader's business.
 _OPENING = ('is_local', 'local_files_only', 'backend', 'name_or_path')
 
 
-def _save_tokenizer(folder, tokenizer, prompt_template, padding_side) -> None:
+def _save_tokenizer(folder, tokenizer, prompt_template, is_reward) -> None:
   """Writes a tokenizer with which others get the ids of training.
 
   transformers writes the files. Corrected in them: no token_type_ids, a class
@@ -317,8 +295,8 @@ def _save_tokenizer(folder, tokenizer, prompt_template, padding_side) -> None:
   name = config.get('tokenizer_class')
   config['tokenizer_class'] = _CLASS.get(name, name)
   config['model_input_names'] = ['input_ids', 'attention_mask']
-  if padding_side is not None:
-    config['padding_side'] = padding_side
+  if is_reward:
+    config['padding_side'] = 'right'
   _write_json(path, config)
   if tokenizer.bos_id is not None:
     _add_beginning(folder / 'tokenizer.json', tokenizer)
@@ -367,9 +345,9 @@ def _check_tokenizer(folder, tokenizer, name) -> None:
   given = opened(_PROBES)['input_ids']
   for text, ids, got in zip(_PROBES, tokenizer.encode(_PROBES), given):
     got = got[:-1] if got[-1:] == [tokenizer.eos_id] else got
-    if got != begin + ids:
-      raise errors.UserError(
-        f'{name}: transformers opens this tokenizer as {type(opened).__name__} '
-        f'and makes other ids of {text!r} than the model was trained on; give '
-        'the model the shape of another family, or a tokenizer of this one'
-      )
+    errors.need(
+      got == begin + ids,
+      f'{name}: transformers opens this tokenizer as {type(opened).__name__} '
+      f'and makes other ids of {text!r} than the model was trained on; give '
+      'the model the shape of another family, or a tokenizer of this one',
+    )
