@@ -66,6 +66,11 @@ ABOVE_0 = number(0, above=True)
 BELOW_1 = number(0, below=1)
 SHARE = Rule('a number in [0, 1]', lambda v: FROM_0.holds(v) and v <= 1)
 STEP = Rule('a number in (0, 1]', lambda v: ABOVE_0.holds(v) and v <= 1)
+RATES = each(ABOVE_0)
+SCHEDULE = choice('constant', 'linear', 'cosine')
+OVERLONG = choice('filter', 'truncate')
+MERGE = choice(*merging.available('init'))
+MERGED = choice(*merging.SCORERS)
 DTYPE = choice('float32', 'bfloat16')
 PROMPT = Rule(
   "a text with '{prompt}' in it, once",
@@ -94,24 +99,28 @@ DROPOUT = 0.0, BELOW_1, 'Share of activations that is dropped.'
 SMOOTHING = 0.0, number(0, below=0.5), 'Share of the opposite label.'
 NEW_TOKENS = 16, SIZE, 'Tokens of the longest sample.'
 RESAMPLES = 1_000, SIZE, 'Bootstrap resamples of an interval.'
-BFLOAT16 = 'float32', DTYPE, 'Of activations; bfloat16 on accelerators.'
+BFLOAT16 = 'float32', DTYPE, 'Dtype of activations; bfloat16 on accelerators.'
 REMAT = False, SWITCH, 'Recompute layers backward (gradient checkpointing).'
 
 _TRAINING = {
-  'steps': (GIVEN, SIZE, 'Updates.'),
+  'steps': (GIVEN, SIZE, 'Number of updates.'),
   'batch_size': (32, SIZE, 'Rows of an update, on all devices together.'),
   'micro_batches': MICRO,
-  'learning_rate': (5e-4, ABOVE_0, 'Peak of the schedule.'),
+  'learning_rate': (5e-4, ABOVE_0, 'Peak learning rate.'),
   'dropout_rate': DROPOUT,
-  'checkpoint_every': (100, COUNT, 'Steps; 0: only at the end.'),
+  'checkpoint_every': (100, COUNT, 'Steps between checkpoints; 0: none.'),
   'optimizer': {},
 }
 _LANGUAGE = _TRAINING | {
-  'keep_steps': (lambda s: (s['steps'],), each(SIZE), 'Kept checkpoints.'),
-  'loss_on': ('response', choice('all', 'response'), 'Tokens to learn.'),
+  'keep_steps': (lambda s: (s['steps'],), each(SIZE), 'Steps to keep.'),
+  'loss_on': (
+    'response',
+    choice('all', 'response'),
+    'Tokens that are learned.',
+  ),
 }
 _POLICY = {
-  'steps': (GIVEN, SIZE, 'Updates.'),
+  'steps': (GIVEN, SIZE, 'Number of updates.'),
   'eval_every': (GIVEN, SIZE, 'Steps between kept policies.'),
   'batch_size': (64, SIZE, 'Samples of an update.'),
   'micro_batches': MICRO,
@@ -121,7 +130,7 @@ _POLICY = {
     choice('value', 'leave_one_out'),
     'A value model as large as the policy, or the other samples of a prompt.',
   ),
-  'temperature': (0.9, ABOVE_0, 'Of sampling.'),
+  'temperature': (0.9, ABOVE_0, 'Sampling temperature.'),
   'max_new_tokens': NEW_TOKENS,
   'kl_coef': (0.02, FROM_0, 'Weight of the KL in the reward (beta).'),
   'anchor': (
@@ -131,29 +140,25 @@ _POLICY = {
   ),
   'mu': (0.01, STEP, 'Step of the moving average.'),
   'max_kl': (0.0, FROM_0, 'Nats from the start where a policy stops; 0: none.'),
-  'missing_eos_penalty': (1.0, FROM_0, 'For a sample that does not end.'),
-  'learning_rate': (2e-4, ABOVE_0, 'Peak of the schedule.'),
-  'value_learning_rate': (1e-3, ABOVE_0, 'Of the value model.'),
-  'checkpoint_every': (60, COUNT, 'Steps; 0: only at the end.'),
+  'missing_eos_penalty': (1.0, FROM_0, 'Subtracted if a sample has no EOS.'),
+  'learning_rate': (2e-4, ABOVE_0, 'Peak learning rate.'),
+  'value_learning_rate': (1e-3, ABOVE_0, 'Peak rate of the value model.'),
+  'checkpoint_every': (60, COUNT, 'Steps between checkpoints; 0: none.'),
   'optimizer': {'schedule': 'constant'},
-  'rewards': (EXTRA, each(SCORER), 'Reward models: a policy for each.'),
+  'rewards': (EXTRA, each(SCORER), 'Reward models; a policy each.'),
   'aggregate': (
     EXTRA,
     choice('mean', 'min', 'uncertainty'),
-    'Reward of several reward models.',
+    'How several reward models are combined.',
   ),
   'num_reference': (EXTRA, SIZE, 'Samples that set the scale of the reward.'),
 }
 
 SECTIONS: dict[str, dict[str, Any]] = {
   '': {
-    'seed': (0, COUNT, 'Of everything random in the run.'),
+    'seed': (0, COUNT, 'Random seed of the run.'),
     'model': ('', TEXT, 'Hugging Face checkpoint: folder or hub id.'),
-    'reward_model': (
-      '',
-      TEXT,
-      'Folder, several with commas, or work directory.',
-    ),
+    'reward_model': ('', TEXT, 'Reward model: folders, or a work directory.'),
     'control_model': ('', TEXT, 'Reward model that judges but does not train.'),
   },
   'runtime': {
@@ -162,23 +167,19 @@ SECTIONS: dict[str, dict[str, Any]] = {
       choice('auto', 'vmap', 'scan'),
       'Members at once or one by one (less memory); auto: scan on a CPU.',
     ),
-    'mesh': (
-      (1, 1, 1),
-      MESH,
-      'Devices along member, data, model; -1: the rest.',
-    ),
+    'mesh': ((1, 1, 1), MESH, 'Devices of member, data, model; -1: the rest.'),
     'compile_cache': ('', TEXT, "Folder of compiled programs, or 'off'."),
-    'memory_gb': (0.0, FROM_0, 'Of a device that may be used; 0: all it has.'),
+    'memory_gb': (0.0, FROM_0, 'Memory of a device to use; 0: all.'),
     'progress': (True, SWITCH, 'Show progress bars.'),
     'tensorboard': (False, SWITCH, 'Write event files.'),
   },
   'base': {'compute_dtype': BFLOAT16, 'remat': REMAT},
   # ModelConfig checks these, and takes more of them.
   'model': {
-    'width': (GIVEN, ANY, 'Of the residual stream.'),
+    'width': (GIVEN, ANY, 'Width of the residual stream.'),
     'num_layers': (GIVEN, ANY, 'Transformer blocks.'),
     'num_heads': (GIVEN, ANY, 'Attention heads.'),
-    'mlp_width': (lambda s: 4 * s['width'], ANY, 'Of the hidden layer.'),
+    'mlp_width': (lambda s: 4 * s['width'], ANY, 'Width of the hidden layer.'),
     'mlp': ('plain', ANY, "'plain' or 'gated'."),
     'activation': ('gelu_tanh', ANY, 'silu, gelu, gelu_tanh or relu.'),
     'position': ('rotary', ANY, "'rotary' or 'learned'."),
@@ -193,34 +194,26 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'eps': (1e-8, ABOVE_0, 'Added to the root of the second moment.'),
     'weight_decay': (0.0, FROM_0, 'Decoupled, times the rate.'),
     'clip_norm': (1.0, FROM_0, 'Largest norm of a gradient; 0: any.'),
-    'schedule': (
-      'cosine',
-      choice('constant', 'linear', 'cosine'),
-      'Of the rate.',
-    ),
+    'schedule': ('cosine', SCHEDULE, 'Shape of the learning rate.'),
     'warmup_steps': (20, COUNT, 'Updates until the peak.'),
-    'final_fraction': (0.1, SHARE, 'Of the peak, at the end.'),
+    'final_fraction': (0.1, SHARE, 'Share of the peak left at the end.'),
   },
   'data': {
     'train': ('', TEXT, '.jsonl, .jsonl.gz, .parquet, tfds:... or hf:FOLDER.'),
     'selection': ('', TEXT, 'Pairs that rank members; empty: a part of train.'),
     'test': ('', TEXT, 'Held-out rows; empty: a part of train.'),
     'ood': ('', TEXT, 'Pairs of another distribution; optional.'),
-    'sft': (
-      (),
-      each(TEXT, 0),
-      'Files to fine-tune on; empty: chosen of train.',
-    ),
+    'sft': ((), each(TEXT, 0), 'Files to tune on; empty: train, chosen.'),
     'pretrain': (EXTRA, each(TEXT, 0), 'Files to pretrain on; empty: as sft.'),
-    'selection_fraction': (0.1, SHARE, 'Of the prompts of train.'),
-    'test_fraction': (0.1, SHARE, 'Of the prompts of train.'),
+    'selection_fraction': (0.1, SHARE, 'Share of the prompts of train.'),
+    'test_fraction': (0.1, SHARE, 'Share of the prompts of train.'),
     'max_pairs': (0, COUNT, 'Random sample of each split; 0: all.'),
-    'swapped': (0.0, SHARE, 'Of training labels, for experiments.'),
-    'prompt_template': ('{prompt}\n', PROMPT, 'Around plain prompts.'),
+    'swapped': (0.0, SHARE, 'Share of training labels to swap (experiments).'),
+    'prompt_template': ('{prompt}\n', PROMPT, 'How plain prompts are written.'),
     'max_length': (512, SIZE, 'Tokens of a prompt with its response.'),
-    'vocab_size': (EXTRA, SIZE, 'Of a tokenizer made for the texts.'),
-    'overlong': ('filter', choice('filter', 'truncate'), 'For longer rows.'),
-    'max_rejected': (0.05, SHARE, 'Of rows: more unusable ones stop the run.'),
+    'vocab_size': (EXTRA, SIZE, 'Size of the tokenizer to train.'),
+    'overlong': ('filter', OVERLONG, 'What happens to longer rows.'),
+    'max_rejected': (0.05, SHARE, 'Share of unusable rows that stops the run.'),
   },
   'world': {
     'num_facts': (EXTRA, each(SIZE), 'Facts of a post.'),
@@ -230,7 +223,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'num_eval_prompts': (EXTRA, SIZE, 'Posts for evaluation.'),
   },
   'pretrain': _LANGUAGE,
-  'sft': {'enabled': (True, SWITCH, 'False: the checkpoint is fine-tuned.')}
+  'sft': {'enabled': (True, SWITCH, 'False: the model is fine-tuned already.')}
   | _LANGUAGE
   | {
     'dropout_rate': (0.05, *DROPOUT[1:]),
@@ -242,12 +235,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'num_test': (EXTRA, SIZE, 'Held-out pairs.'),
     'num_ood': (EXTRA, SIZE, 'Pairs of other policies.'),
     'num_control': (EXTRA, SIZE, 'Pairs for the control model.'),
-    'temperature': (EXTRA, ABOVE_0, 'Of the SFT policies.'),
-    'ood_temperature': (EXTRA, ABOVE_0, 'Of the hotter policy.'),
+    'temperature': (EXTRA, ABOVE_0, 'Sampling temperature.'),
+    'ood_temperature': (EXTRA, ABOVE_0, 'Temperature of the hotter policy.'),
     'max_new_tokens': (EXTRA, *NEW_TOKENS[1:]),
-    'sharpness': (EXTRA, FROM_0, 'Of the annotators.'),
-    'length_cue': (EXTRA, ANY, 'What annotators add for a word.'),
-    'swapped': (EXTRA, SHARE, 'Of training labels.'),
+    'sharpness': (EXTRA, FROM_0, 'Sharpness of the annotators.'),
+    'length_cue': (EXTRA, ANY, 'What annotators add per word.'),
+    'swapped': (EXTRA, SHARE, 'Share of training labels that is swapped.'),
     'tuned': (EXTRA, ANY, ''),
   },
   'preferences.tuned': _POLICY,
@@ -266,42 +259,38 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'on_nonfinite': (
       'stop',
       choice('stop', 'drop_member'),
-      'When the numbers of a member go bad.',
+      'If a loss or a parameter is not finite.',
     ),
     'max_loss': (100.0, FROM_0, 'A larger loss is bad (chance: .69); 0: none.'),
-    'steps': (GIVEN, SIZE, 'Updates.'),
+    'steps': (GIVEN, SIZE, 'Number of updates.'),
     'batch_size': (64, SIZE, 'Pairs of an update, on all devices together.'),
     'micro_batches': MICRO,
-    'learning_rates': ((5e-4, 1e-3, 2e-3), each(ABOVE_0), 'One a member.'),
-    'dropout_rates': ((0.05, 0.1), each(BELOW_1), 'One a member.'),
-    'sft_checkpoints': ((0, 1, 2), each(COUNT), 'Starts, of sft.keep_steps.'),
+    'learning_rates': ((5e-4, 1e-3, 2e-3), RATES, 'Drawn from, per member.'),
+    'dropout_rates': ((0.05, 0.1), each(BELOW_1), 'Drawn from, per member.'),
+    'sft_checkpoints': ((0, 1, 2), each(COUNT), 'Indices of sft.keep_steps.'),
     'same_order': (False, SWITCH, 'One order of the data for all members.'),
     'label_smoothing': SMOOTHING,
-    'checkpoint_every': (100, COUNT, 'Steps; 0: only at the end.'),
+    'checkpoint_every': (100, COUNT, 'Steps between checkpoints; 0: none.'),
     'optimizer': {'weight_decay': 0.01},
   },
   'merge': {
     'num_lambdas': (11, number(2, whole=True), 'Points between two members.'),
     'num_path_pairs': (1_000, SIZE, 'Pairs scored at each point.'),
     'num_train_pairs': (1_500, SIZE, 'Training pairs that are scored.'),
-    'weight_temperature': (0.01, ABOVE_0, 'Of the softmax of accuracies.'),
+    'weight_temperature': (0.01, ABOVE_0, 'Softmax temperature of accuracies.'),
   },
   'best_of_n': {
     'scorers': (GIVEN, each(SCORER), 'Reward models that choose.'),
-    'num_samples': (32, SIZE, 'Of each prompt: the largest N.'),
-    'num_prompts': (300, SIZE, 'Prompts.'),
+    'num_samples': (32, SIZE, 'Samples of each prompt: the largest N.'),
+    'num_prompts': (300, SIZE, 'Number of prompts.'),
     'num_bootstrap': RESAMPLES,
-    'temperature': (1.0, ABOVE_0, 'Of sampling.'),
+    'temperature': (1.0, ABOVE_0, 'Sampling temperature.'),
     'max_new_tokens': NEW_TOKENS,
   },
   'policy': _POLICY,
   'warp': {
     'iterations': (GIVEN, SIZE, 'Rounds of training and merging.'),
-    'steps': (
-      GIVEN,
-      each(SIZE),
-      'Updates in each iteration; the last repeats.',
-    ),
+    'steps': (GIVEN, each(SIZE), 'Updates of each iteration.'),
     'kl_coefs': (GIVEN, each(FROM_0), 'Weight of the KL in each iteration.'),
     **{k: v for k, v in _POLICY.items() if k not in ('steps', 'kl_coef')},
     'baseline': ('leave_one_out', *_POLICY['baseline'][1:]),
@@ -314,7 +303,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'max_kl': (12.0, *_POLICY['max_kl'][1:]),
     'members': (2, SIZE, 'Policies of an iteration.'),
     'etas': ((0.3,), each(FROM_0), 'Share of the merge in the next start.'),
-    'merge': ('slerp', choice(*merging.available('init')), 'Of policies.'),
+    'merge': ('slerp', MERGE, 'How policies are merged.'),
     'group': ('layer', choice(*merging.GROUPS), 'Parts that share an angle.'),
     'reward': (EXTRA, SCORER, 'The reward model.'),
   },
@@ -330,7 +319,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
   },
   'fronts': {
     'num_prompts': (256, SIZE, 'Prompts that policies are judged on.'),
-    'num_samples': (2, SIZE, 'Of each prompt; their likeness needs two.'),
+    'num_samples': (2, SIZE, 'Samples of each prompt; likeness needs two.'),
     'etas': (
       (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3),
       each(FROM_0),
@@ -342,11 +331,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
   'export': {
     'dtype': ('float32', DTYPE, 'bfloat16 loses part of what a merge changed.'),
     'max_shard_gb': (5.0, ABOVE_0, 'Larger models are cut into files.'),
-    'merged': (
-      EXTRA,
-      each(choice(*merging.SCORERS)),
-      'Merged models to write.',
-    ),
+    'merged': (EXTRA, each(MERGED), 'Merged models to write.'),
     'include_members': (EXTRA, SWITCH, 'Write the members, too.'),
     'also_steps': (EXTRA, each(COUNT, 0), 'Kept policies beside the last.'),
     'etas': (EXTRA, each(FROM_0), 'Points between start and merge.'),
