@@ -143,11 +143,6 @@ def test_cut_responses_keep_their_end(words):
   assert not is_cut.any()
 
 
-def test_a_prompt_longer_than_the_context_is_named(words):
-  with pytest.raises(errors.UserError, match='posts, row 2: the prompt is'):
-    encoding.encode_prompts(words, ['a', 'b ' * 20], 8, 'posts')
-
-
 def test_remarks_follow_the_end_of_the_response(words):
   rows = [
     {'prompt': 'a', 'response': 'b', 'remark': 'c'},
@@ -191,7 +186,7 @@ def make_pairs(num=40, **more):
 
 
 def opened(words, path, rows, most=16, overlong='filter', seed=None):
-  counts = encoding.write_preferences(path, rows, words, most, 'mine', overlong)
+  counts = encoding.write(path, rows, words, most, 'mine', overlong)
   return counts, encoding.open_preferences(path, words.pad_id, seed)
 
 
@@ -199,7 +194,7 @@ def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
   rng = random.Random(0)
   rows = [{'prompt': text(rng) + ' ', 'response': text(rng)} for _ in range(50)]
   rows[3]['response'] = 'a ' * 20
-  counts = encoding.write_sequences(tmp_path / 'x', rows, words, 12, 'mine')
+  counts = encoding.write(tmp_path / 'x', rows, words, 12, 'mine')
   assert counts == {'rows': 49, 'too_long': 1, 'truncated': 0}
   stored = encoding.open_sequences(tmp_path / 'x', words.pad_id)
   assert isinstance(stored.flat, np.memmap)
@@ -219,7 +214,7 @@ def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
 
 def test_stored_prompts_too_long_are_left_out(words, tmp_path):
   rows = [{'prompt': p} for p in ('b ' * 9, 'a', 'c d')]
-  counts = encoding.write_sequences(tmp_path / 'x', rows, words, 4, 'mine')
+  counts = encoding.write(tmp_path / 'x', rows, words, 4, 'mine')
   assert counts == {'rows': 2, 'too_long': 1, 'truncated': 0}
   stored = encoding.open_sequences(tmp_path / 'x', words.pad_id)
   assert stored.response_start.tolist() == [2, 3]

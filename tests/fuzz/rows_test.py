@@ -172,7 +172,7 @@ def check_stored(fuzz, tokenizer, path, kept):
   split, _ = scan(fuzz.folder, path)
   rows = files.read(split, CHAT)
   folder = fuzz.folder / 'pairs'
-  counts = encoding.write_preferences(folder, rows, tokenizer, 3_000, 'rows')
+  counts = encoding.write(folder, rows, tokenizer, 3_000, 'rows')
   assert counts['rows'] + counts['too_long'] == sum(map(len, kept.values()))
   stored = encoding.open_preferences(folder, tokenizer.pad_id)
   assert len(stored) == counts['rows']

@@ -21,7 +21,6 @@ A set of pairs holds two such folders, `chosen` and `rejected`, with
 flipped.npy, rows.npy, prompts.npy and, if a row has a margin, margin.npy.
 """
 
-import collections
 import contextlib
 import copy
 import dataclasses
@@ -267,12 +266,9 @@ def encode(
     ids.append(head + tail if fits[row] else [])
   flat = np.fromiter(itertools.chain.from_iterable(ids), np.int32)
   offsets = np.append(0, np.cumsum([len(line) for line in ids], dtype=np.int64))
-  starts = np.array([len(head) for head in heads]) * fits
-  return (
-    Sequences.ragged(flat, offsets, starts.astype(np.int32), tokenizer.pad_id),
-    fits,
-    is_cut,
-  )
+  starts = (np.array([len(head) for head in heads]) * fits).astype(np.int32)
+  found = Sequences.ragged(flat, offsets, starts, tokenizer.pad_id)
+  return found, fits, is_cut
 
 
 def _opened(tokenizer, prompts) -> list[list[int]]:
@@ -314,28 +310,6 @@ def _as_one_text(tokenizer, alone, prompts, responses):
   return heads, tails
 
 
-def encode_prompts(
-  tokenizer: tokenizer_lib.Tokenizer,
-  prompts: list[str],
-  max_length: int,
-  source: str,
-) -> Sequences:
-  """Encodes prompts alone; every one must fit, since texts pair with them.
-
-  Raises:
-    UserError: a prompt is longer than max_length; names source and row.
-  """
-  rows, fits, _ = encode(tokenizer, prompts, None, max_length)
-  if not fits.all():
-    row = int(np.flatnonzero(~fits)[0])
-    raise errors.UserError(
-      f'{source}, row {row + 1}: the prompt is longer than the {max_length} '
-      'tokens that the context leaves for it; shorten it or raise '
-      'data.max_length'
-    )
-  return rows
-
-
 # ---------------------------------------------------------------------------
 # Sets
 # ---------------------------------------------------------------------------
@@ -347,19 +321,28 @@ def encode_responses(
   max_length: int,
   source: str,
 ) -> Sequences:
-  """Encodes rows of prompt, response and, optionally, remark.
+  """Encodes rows of prompt, response and, optionally, remark; see `write`.
 
-  Prompts and responses are tokenised apart; over-long rows are left out.
-
-  Raises:
-    UserError: no row fits; names the source.
+  Prompts and responses are tokenised apart.
   """
   columns = _Columns()
-  _add_rows(columns, rows, tokenizer, max_length, source, 'filter', True)
+  _fill(columns, rows, tokenizer, max_length, source, apart=True)
   return _sequences(columns.arrays(), '', tokenizer.pad_id)
 
 
-def write_sequences(
+def encode_preferences(
+  tokenizer: tokenizer_lib.Tokenizer,
+  rows: list[dict],
+  max_length: int,
+  source: str,
+) -> Preferences:
+  """Encodes preference pairs; see `encode_responses`."""
+  columns = _Columns()
+  _fill(columns, rows, tokenizer, max_length, source, apart=True)
+  return _preferences(columns.arrays(), tokenizer.pad_id)
+
+
+def write(
   folder: str | pathlib.Path,
   rows: Iterable[dict],
   tokenizer: tokenizer_lib.Tokenizer,
@@ -367,30 +350,32 @@ def write_sequences(
   source: str,
   overlong: str = 'filter',
 ) -> dict[str, int]:
-  """Encodes rows of prompt and response, or prompts alone, into a folder.
+  """Encodes rows of one kind into a folder, which is replaced as a whole.
 
   Args:
-    folder: of the set; replaced as a whole.
-    rows: dicts of prompt and response, or all of prompt alone.
+    folder: of the set.
+    rows: dicts of prompt alone; of prompt and response; or of prompt, chosen,
+      rejected and, optionally, flipped, margin and row (its number, if that is
+      not its place). A pair is kept if both sides fit, and still differ if one
+      was cut.
     tokenizer, max_length, overlong: see `encode`.
     source: name used in messages.
 
   Returns:
-    rows (kept), too_long (left out), truncated (kept, but cut).
+    Numbers of rows (kept), too_long (left out), truncated (kept, but cut) and,
+    of pairs, swapped (kept, and flipped).
 
   Raises:
-    UserError: no row fits.
+    UserError: no row fits; names the source.
   """
   with files.new_folder(folder, replace=True) as new, _Columns(new) as columns:
-    return _add_rows(
-      columns, rows, tokenizer, max_length, source, overlong, False
-    )
+    return _fill(columns, rows, tokenizer, max_length, source, overlong)
 
 
 def open_sequences(
   folder: str | pathlib.Path, pad_id: int, order_seed: int | None = None
 ) -> Sequences:
-  """Maps a folder that `write_sequences` wrote.
+  """Maps a folder that `write` wrote from prompts or responses.
 
   Args:
     folder: of the set.
@@ -401,63 +386,10 @@ def open_sequences(
   return rows.take(_order(len(rows), order_seed))
 
 
-def encode_preferences(
-  tokenizer: tokenizer_lib.Tokenizer,
-  rows: list[dict],
-  max_length: int,
-  source: str,
-) -> Preferences:
-  """Encodes preference pairs; prompts and responses are tokenised apart.
-
-  Args:
-    tokenizer, max_length: see `encode`; a pair of which a side does not fit is
-      left out.
-    rows: dicts of prompt, chosen, rejected and, optionally, flipped, margin and
-      row (its number, if that is not its place in `rows`).
-    source: name used in messages.
-
-  Raises:
-    UserError: no pair fits.
-  """
-  columns = _Columns()
-  _add_pairs(columns, rows, tokenizer, max_length, source, 'filter', True)
-  return _preferences(columns.arrays(), tokenizer.pad_id)
-
-
-def write_preferences(
-  folder: str | pathlib.Path,
-  rows: Iterable[dict],
-  tokenizer: tokenizer_lib.Tokenizer,
-  max_length: int,
-  source: str,
-  overlong: str = 'filter',
-) -> dict[str, int]:
-  """Encodes preference pairs into a folder.
-
-  A pair is kept if both sides fit, and still differ if one was cut.
-
-  Args:
-    folder: of the set; replaced as a whole.
-    rows, source: see `encode_preferences`.
-    tokenizer, max_length, overlong: see `encode`.
-
-  Returns:
-    rows (kept), too_long (left out), truncated (kept, but one side was cut),
-    swapped (kept, and the label is the wrong way round).
-
-  Raises:
-    UserError: no pair fits.
-  """
-  with files.new_folder(folder, replace=True) as new, _Columns(new) as columns:
-    return _add_pairs(
-      columns, rows, tokenizer, max_length, source, overlong, False
-    )
-
-
 def open_preferences(
   folder: str | pathlib.Path, pad_id: int, order_seed: int | None = None
 ) -> Preferences:
-  """Maps a folder that `write_preferences` wrote; see `open_sequences`."""
+  """Maps a folder that `write` wrote from pairs; see `open_sequences`."""
   pairs = _preferences(_mapped(folder), pad_id)
   return pairs.select(_order(len(pairs), order_seed))
 
@@ -476,89 +408,62 @@ def chunks(rows: Iterable, characters: Callable[[Any], int]) -> Iterator[list]:
     yield chunk
 
 
-def _characters(row: dict) -> int:
-  return sum(len(text) for text in row.values() if isinstance(text, str))
-
-
-def _add_rows(columns, rows, tokenizer, max_length, source, overlong, apart):
+def _fill(
+  columns, rows, tokenizer, max_length, source, overlong='filter', apart=False
+):
+  """Encodes rows into columns; see `write`."""
   counts = {'rows': 0, 'too_long': 0, 'truncated': 0}
-  for chunk in chunks(rows, _characters):
-    responses = None
-    if 'response' in chunk[0]:
-      responses = [row['response'] for row in chunk]
+  has_margin = False
+
+  def characters(row):
+    return sum(len(text) for text in row.values() if isinstance(text, str))
+
+  for chunk in chunks(rows, characters):
+    first = counts['rows'] + counts['too_long']
+    # Both sides of a pair at once, so that prompts are tokenised once.
+    sides = [s for s in ('response', 'chosen', 'rejected') if s in chunk[0]]
+    remarks = [row.get('remark', '') for row in chunk] * len(sides)
     found, fits, is_cut = encode(
       tokenizer,
-      [row['prompt'] for row in chunk],
-      responses,
+      [row['prompt'] for row in chunk] * max(len(sides), 1),
+      [row[side] for side in sides for row in chunk] if sides else None,
       max_length,
-      remarks=[row.get('remark', '') for row in chunk] if apart else None,
+      remarks=remarks if apart else None,
       overlong=overlong,
       apart=apart,
     )
-    _count(counts, fits, is_cut)
-    columns.append_rows('', found, fits)
-  _require_some(counts, source, max_length)
-  return counts
-
-
-def _add_pairs(columns, rows, tokenizer, max_length, source, overlong, apart):
-  counts = {'rows': 0, 'too_long': 0, 'truncated': 0, 'swapped': 0}
-  has_margin = False
-  for chunk in chunks(rows, _characters):
-    number = counts['rows'] + counts['too_long']
-    # Both sides at once, so that prompts are tokenised once.
-    both, fits, is_cut = encode(
-      tokenizer,
-      [row['prompt'] for row in chunk] * 2,
-      [row[side] for side in ('chosen', 'rejected') for row in chunk],
-      max_length,
-      overlong=overlong,
-      apart=apart,
-    )
-    chosen, rejected = (
-      both.take(part) for part in np.split(np.arange(len(both)), 2)
-    )
-    is_cut = np.logical_or(*np.split(is_cut, 2))
-    # Pairs that only tokenise alike (unknown characters) stay: the vocabulary
-    # is the user's, but the cut is ours.
-    differ = [not np.array_equal(*sides) for sides in zip(chosen, rejected)]
-    kept = np.logical_and(*np.split(fits, 2)) & (np.array(differ) | ~is_cut)
-    _count(counts, kept, is_cut)
-    columns.append_rows('chosen/', chosen, kept)
-    columns.append_rows('rejected/', rejected, kept)
-    flipped = np.array([row.get('flipped', False) for row in chunk], bool)[kept]
-    counts['swapped'] += int(flipped.sum())
-    margins = [row.get('margin') for row in chunk]
-    has_margin |= any(margin is not None for margin in margins)
-    numbers = [row.get('row', number + i) for i, row in enumerate(chunk)]
-    keys = [prompt_key(row['prompt']) for row in chunk]
-    columns.append('flipped', flipped)
-    columns.append('rows', np.array(numbers, np.int64)[kept])
-    columns.append('prompts', np.array(keys, np.uint64)[kept])
-    columns.append('margin', np.array([m or 0.0 for m in margins])[kept])
-  _require_some(counts, source, max_length)
-  if not has_margin:
-    columns.drop('margin')
-  return counts
-
-
-def _count(counts, kept, is_cut) -> None:
-  counts['rows'] += int(kept.sum())
-  counts['too_long'] += int((~kept).sum())
-  counts['truncated'] += int((kept & is_cut).sum())
-
-
-def _require_some(counts, source: str, max_length: int) -> None:
+    if 'chosen' not in sides:
+      columns.append_rows('', found.take(fits))
+    else:
+      chosen, rejected = (
+        found.take(part) for part in np.split(np.arange(len(found)), 2)
+      )
+      # Pairs that only tokenise alike (unknown characters) stay: the vocabulary
+      # is the user's, but the cut is ours.
+      differ = [not np.array_equal(*ids) for ids in zip(chosen, rejected)]
+      is_cut = np.logical_or(*np.split(is_cut, 2))
+      fits = np.logical_and(*np.split(fits, 2)) & (np.array(differ) | ~is_cut)
+      columns.append_rows('chosen/', chosen.take(fits))
+      columns.append_rows('rejected/', rejected.take(fits))
+      kept = [(i, row) for i, row in enumerate(chunk, first) if fits[i - first]]
+      flipped = [row.get('flipped', False) for _, row in kept]
+      columns.append('flipped', flipped)
+      columns.append('rows', [row.get('row', i) for i, row in kept])
+      columns.append('prompts', [prompt_key(row['prompt']) for _, row in kept])
+      columns.append('margin', [row.get('margin') or 0.0 for _, row in kept])
+      has_margin |= any(row.get('margin') is not None for row in chunk)
+      counts['swapped'] = counts.get('swapped', 0) + sum(flipped)
+    counts['rows'] += int(fits.sum())
+    counts['too_long'] += int((~fits).sum())
+    counts['truncated'] += int((fits & is_cut).sum())
   if not counts['rows']:
     raise errors.UserError(
       f'{source}: none of its {counts["too_long"]} rows fits into {max_length} '
       'tokens; raise data.max_length (and the context of the model)'
     )
-
-
-# ---------------------------------------------------------------------------
-# Columns
-# ---------------------------------------------------------------------------
+  if not has_margin:
+    columns.drop('margin')
+  return counts
 
 
 def _sequences(arrays, prefix: str, pad_id: int) -> Sequences:
@@ -595,26 +500,23 @@ def _order(num_rows: int, seed: int | None) -> np.ndarray:
   return np.random.default_rng(seed).permutation(num_rows)
 
 
+_DTYPES = {
+  **{'ids': np.int32, 'offsets': np.int64, 'starts': np.int32},
+  **{'flipped': np.bool_, 'rows': np.int64, 'prompts': np.uint64},
+  'margin': np.float32,
+}
+
+
 class _Columns(contextlib.ExitStack):
   """Columns of a set that grow: .npy files of a folder, or lists in memory."""
-
-  DTYPES = {
-    'ids': np.int32,
-    'offsets': np.int64,
-    'starts': np.int32,
-    'flipped': np.bool_,
-    'rows': np.int64,
-    'prompts': np.uint64,
-    'margin': np.float32,
-  }
 
   def __init__(self, folder: pathlib.Path | None = None):
     super().__init__()
     self._folder, self._columns = folder, {}
-    self._num_tokens = collections.Counter()
+    self._num_tokens = {}
 
   def append(self, name: str, values) -> None:
-    dtype = np.dtype(self.DTYPES[name.rpartition('/')[-1]])
+    dtype = np.dtype(_DTYPES[name.rpartition('/')[-1]])
     if name not in self._columns:
       self._columns[name] = []
       if self._folder is not None:
@@ -623,20 +525,19 @@ class _Columns(contextlib.ExitStack):
         self._columns[name] = self.enter_context(_File(path, dtype))
     self._columns[name].append(np.asarray(values, dtype))
 
-  def append_rows(self, prefix: str, rows: Sequences, kept) -> None:
-    rows = rows.take(kept)
+  def append_rows(self, prefix: str, rows: Sequences) -> None:
     if prefix not in self._num_tokens:
+      self._num_tokens[prefix] = 0
       self.append(f'{prefix}offsets', [0])
     ends = self._num_tokens[prefix] + np.cumsum(rows.lengths)
-    self.append(f'{prefix}ids', np.concatenate([[], *rows]))
     self.append(f'{prefix}offsets', ends)
+    self.append(f'{prefix}ids', np.concatenate([rows.flat[:0], *rows]))
     self.append(f'{prefix}starts', rows.response_start)
     self._num_tokens[prefix] += int(rows.lengths.sum())
 
   def drop(self, name: str) -> None:
-    column = self._columns.pop(name)
-    if self._folder is not None:
-      column.path.unlink()
+    if self._columns.pop(name, None) and self._folder is not None:
+      (self._folder / f'{name}.npy').unlink()
 
   def arrays(self) -> dict[str, np.ndarray]:
     return {name: np.concatenate(x) for name, x in self._columns.items()}
@@ -646,10 +547,9 @@ class _File:
   """A one-dimensional .npy file that grows."""
 
   def __init__(self, path: pathlib.Path, dtype: np.dtype):
-    self.path, self._dtype, self._size = path, dtype, 0
+    self._dtype, self._size = dtype, 0
     self._file = path.open('wb')
     self._write_header()
-    self._begin = self._file.tell()
 
   def _write_header(self) -> None:
     # NumPy leaves room in the header for the length of a growing axis.
@@ -674,4 +574,3 @@ class _File:
     with self._file:
       self._file.seek(0)
       self._write_header()
-      assert self._file.tell() == self._begin

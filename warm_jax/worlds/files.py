@@ -141,9 +141,7 @@ class World:
       found = self._splits(find, 'prompts', ('train', 'test'))
       sets = {name: [split] for name, split in found.items()}
     elif 'reward' in config:
-      pairs = self._splits(
-        find, 'pairs', ('train', 'selection', 'test', 'ood')
-      )
+      pairs = self._splits(find, 'pairs', ('train', 'selection', 'test', 'ood'))
       sets = self._texts_of_pairs(find, pairs)
     else:
       _require_train(data, 'prompts with responses')
@@ -155,8 +153,8 @@ class World:
       rows, names = self._rows(splits), ', '.join(s.source for s in splits)
       if policy:
         room = data.max_length - policy.max_new_tokens
-        return encoding.write_sequences(folder, rows, tokenizer, room, names)
-      return encoding.write_sequences(
+        return encoding.write(folder, rows, tokenizer, room, names)
+      return encoding.write(
         folder, rows, tokenizer, data.max_length, names, data.overlong
       )
 
@@ -181,11 +179,15 @@ class World:
     notes = [f'{name} {part["rows"]} rows' for name, part in written.items()]
     notes += [f'vocabulary of {size}' for size in made.values()]
     notes = [', '.join(notes), *_overlong_notes(written), rejected.summary()]
-    return _counts(written) | made | {
-      'read': rejected.counts,
-      'rejected': rejected.rejected,
-      'summary': '; '.join(filter(None, notes)),
-    }
+    return (
+      _counts(written)
+      | made
+      | {
+        'read': rejected.counts,
+        'rejected': rejected.rejected,
+        'summary': '; '.join(filter(None, notes)),
+      }
+    )
 
   def write_pairs(self) -> dict:
     """Stage `preferences`: the labelled pairs, with facts about them.
@@ -202,7 +204,7 @@ class World:
     written = {}
     with files.new_folder(folder, replace=True) as partial:
       for name, split in splits.items():
-        written[name] = encoding.write_preferences(
+        written[name] = encoding.write(
           partial / name,
           read(split, self.chat),
           self.tokenizer,
@@ -276,7 +278,9 @@ class World:
   def _require_pairs(self, found: dict[str, int], fit: str = '') -> None:
     least = self.run.config.reward.batch_size
     where = fit or ' in data.train'
-    _require(found['train'], least, f'training pairs{where}', 'reward.batch_size')
+    _require(
+      found['train'], least, f'training pairs{where}', 'reward.batch_size'
+    )
     # Scores are normalised and members ranked on them.
     _require(found['selection'], 2, f'selection pairs{fit}', 'their minimum')
 

@@ -13,7 +13,7 @@ import random
 import jax
 import numpy as np
 
-from warm_jax import distributed, members, rewards, sampling
+from warm_jax import distributed, errors, members, rewards, sampling
 from warm_jax.data import encoding, formats, sources, toy_world
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.training import anchor as anchor_lib
@@ -77,10 +77,15 @@ class World:
     token share their programs.
 
     Raises:
-      UserError: see `encoding.encode_prompts`; names the source.
+      UserError: a post leaves no room for a response; names the source.
     """
     room = self.max_length - max_new_tokens
-    found = encoding.encode_prompts(self.tokenizer, posts, room, source)
+    found, fits, _ = encoding.encode(self.tokenizer, posts, None, room)
+    if not fits.all():
+      raise errors.UserError(
+        f'{source}: a post is longer than the {room} tokens that the context '
+        'leaves for it; raise data.max_length'
+      )
     return found.padded_to(min(-(-found.lengths.max() // 4) * 4, room))
 
   def gold(self, prompts, responses) -> np.ndarray:
