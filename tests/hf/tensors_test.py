@@ -297,7 +297,7 @@ def test_shards_and_index_that_disagree(sharded):
   (sharded / other).write_bytes(
     struct.pack('<Q', len(text)) + text + data[8 + size :]
   )
-  refused(sharded, f'both hold {first}')
+  refused(sharded, f'another shard both hold {first}')
   path.unlink()
   refused(sharded, 'shards without their model.safetensors.index.json')
 

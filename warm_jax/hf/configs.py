@@ -119,10 +119,10 @@ def read(hf: Json) -> config_lib.ModelConfig:
     most = _MOST_LENGTH if 'position' in name else _MOST
     most = _MOST_LAYERS if name in ('num_hidden_layers', 'n_layer') else most
     value = hf.get(name)
-    if isinstance(value, int) and value > most:
-      raise errors.UserError(
-        f'config.json: {name}={value}: expected at most {most}'
-      )
+    errors.need(
+      not isinstance(value, int) or value <= most,
+      f'config.json: {name}={value}: expected at most {most}',
+    )
   import transformers
 
   read = {k: v for k, v in hf.items() if k not in _UNREAD}
@@ -140,10 +140,10 @@ def read(hf: Json) -> config_lib.ModelConfig:
     ) from e
   for name, value in vars(config).items():
     most = _MOST_LENGTH if isinstance(value, int) else _LARGEST
-    if isinstance(value, int | float) and not abs(value) <= most:
-      raise errors.UserError(
-        f'config.json: {name}={value} is too large to compute with'
-      )
+    errors.need(
+      not isinstance(value, int | float) or abs(value) <= most,
+      f'config.json: {name}={value} is too large to compute with',
+    )
   return config
 
 

@@ -29,8 +29,6 @@ _COMPILE_FROM = 2**20
 # transformers' name of any head in memory; its files keep the family's name,
 # other writers may not.
 _LM_HEAD = 'lm_head.weight'
-_LARGEST = float(np.finfo(np.float32).max)
-_SMALLEST = float(np.finfo(np.float32).tiny)
 _MOST_NEW = 1_024  # rows that an embedding may lack
 _SHOWN = 8  # names in an error message
 
@@ -100,11 +98,11 @@ def fit(checkpoint: Checkpoint, vocab_size: int) -> Checkpoint:
   rows = checkpoint.config.vocab_size
   if vocab_size <= rows:
     return checkpoint
-  if vocab_size > rows + _MOST_NEW:
-    raise errors.UserError(
-      f'{checkpoint.source}: its tokenizer has ids up to {vocab_size - 1}, its '
-      f'embedding {rows} rows: they do not belong together, fetch both again'
-    )
+  errors.need(
+    vocab_size <= rows + _MOST_NEW,
+    f'{checkpoint.source}: its tokenizer has ids up to {vocab_size - 1}, its '
+    f'embedding {rows} rows: they do not belong together, fetch both again',
+  )
   config = dataclasses.replace(checkpoint.config, vocab_size=vocab_size)
   return dataclasses.replace(checkpoint, config=config)
 
@@ -156,17 +154,17 @@ def _described(hf) -> tuple[names.Family, config_lib.ModelConfig]:
   family = names.FAMILIES[hf['model_type']]
   known = [family.base_model, family.causal_lm, family.classifier]
   given = hf.get('architectures') or []
-  if not isinstance(given, list) or any(name not in known for name in given):
-    # Another class may compute something else from the same tensors.
-    raise errors.UserError(
-      f'config.json: architectures={given!r} is not supported; known for '
-      f'{family.model_type} are {", ".join(known)}'
-    )
-  if hf.get('quantization_config'):
-    raise errors.UserError(
-      'config.json: quantization_config: quantised weights are not supported; '
-      'take the original checkpoint'
-    )
+  # Another class may compute something else from the same tensors.
+  errors.need(
+    isinstance(given, list) and all(name in known for name in given),
+    f'config.json: architectures={given!r} is not supported; known for '
+    f'{family.model_type} are {", ".join(known)}',
+  )
+  errors.need(
+    not hf.get('quantization_config'),
+    'config.json: quantization_config: quantised weights are not supported; '
+    'take the original checkpoint',
+  )
   return family, config
 
 
@@ -220,17 +218,17 @@ def _names(family, config, hf, stored) -> dict[str, str]:
     for problem, which in problems.items()
     if which
   ]
-  if lines:
-    raise errors.UserError(
-      f'the tensors are not those of a {family.name} model: {"; ".join(lines)}'
-    )
+  errors.need(
+    not lines,
+    f'the tensors are not those of a {family.name} model: {"; ".join(lines)}',
+  )
   if config.tied_embeddings and lm_head in present and found[first] != lm_head:
     # Versions of transformers disagree about what such a model computes.
-    if not np.array_equal(stored.read(lm_head), stored.read(found[first])):
-      raise errors.UserError(
-        f'{lm_head} differs from {found[first]}, to which config.json ties it: '
-        'set tie_word_embeddings to false there, or remove the tensor'
-      )
+    errors.need(
+      np.array_equal(stored.read(lm_head), stored.read(found[first])),
+      f'{lm_head} differs from {found[first]}, to which config.json ties it: '
+      'set tie_word_embeddings to false there, or remove the tensor',
+    )
   heads = {names.SCORE: names.SCORE, family.lm_head: lm_head}
   return found | {k: name for k, name in heads.items() if name in present}
 
@@ -239,14 +237,13 @@ def _statistics(hf: dict[str, Any]) -> tuple[float, float]:
   """Mean and standard deviation of the scores, under either pair of names."""
   mean = hf.get('reward_mean', hf.get('mean', 0.0))
   std = hf.get('reward_std', hf.get('std', 1.0))
-  numbers = all(
-    type(x) in (int, float) and abs(x) <= _LARGEST for x in (mean, std)
+  most = float(np.finfo(np.float32).max)
+  fine = all(type(x) in (int, float) and abs(x) < most for x in (mean, std))
+  errors.need(
+    fine and std * most > 1,
+    f'config.json: reward_mean={mean!r} and reward_std={std!r}: expected a '
+    'number and a positive number',
   )
-  if not numbers or std < _SMALLEST:
-    raise errors.UserError(
-      f'config.json: reward_mean={mean!r} and reward_std={std!r}: expected a '
-      'number and a positive number'
-    )
   return float(mean), float(std)
 
 
@@ -260,19 +257,20 @@ def _wanted(checkpoint: Checkpoint, head: str) -> list[names.Tensor]:
     checkpoint.config, vocab_size=configs.read(hf).vocab_size
   )
   wanted = checkpoint.family.tensors(as_stored, head)
-  if missing := [t.name for t in wanted if t.name not in checkpoint.names]:
-    kind = {'lm': 'language-model', 'score': 'reward'}[head]
-    raise errors.UserError(
-      f'{checkpoint.source} has no {kind} head ({missing[0]})'
+  for tensor in wanted:
+    kind = {'lm': 'language-model', 'score': 'reward'}.get(head)
+    errors.need(
+      tensor.name in checkpoint.names,
+      f'{checkpoint.source} has no {kind} head ({tensor.name})',
     )
   eos, pad = hf.get('eos_token_id'), hf.get('pad_token_id')
   ends = eos if isinstance(eos, list) else [eos]
-  if head == 'score' and pad is not None and pad in ends:
-    raise errors.UserError(
-      f'{checkpoint.source}: config.json pads with its end-of-sequence token '
-      f'{pad}, so its scores belong to the token before; it would give others '
-      'here. Set a pad_token_id of its own if it was trained on the last token'
-    )
+  errors.need(
+    head != 'score' or pad is None or pad not in ends,
+    f'{checkpoint.source}: config.json pads with its end-of-sequence token '
+    f'{pad}, so its scores belong to the token before; it would give others '
+    'here. Set a pad_token_id of its own if it was trained on the last token',
+  )
   return wanted
 
 

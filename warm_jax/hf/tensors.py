@@ -66,15 +66,17 @@ def find(
   folder = pathlib.Path(source).expanduser()
   is_local = folder.is_dir()
   if not is_local:
-    if folder.exists() or not _HUB_ID.fullmatch(str(source)):
-      raise errors.UserError(f'no folder {source}, and it is no id on the hub')
+    errors.need(
+      not folder.exists() and _HUB_ID.fullmatch(str(source)),
+      f'no folder {source}, and it is no id on the hub',
+    )
     folder = _fetch(str(source), _SMALL)
-  if (folder / 'adapter_config.json').exists():
-    if not (folder / 'config.json').exists():
-      raise errors.UserError(
-        f'{source} holds an adapter, not a model: merge it into its base '
-        '(merge_and_unload of peft) and save that'
-      )
+  errors.need(
+    (folder / 'config.json').exists()
+    or not (folder / 'adapter_config.json').exists(),
+    f'{source} holds an adapter, not a model: merge it into its base '
+    '(merge_and_unload of peft) and save that',
+  )
   if check is not None:
     check(files.read_json(folder / 'config.json'))
   return folder if is_local else _fetch(str(source), _SMALL + _WEIGHTS)
@@ -145,11 +147,11 @@ class Tensors(contextlib.ExitStack):
       for name in sorted({*index.values()}) or ['model.safetensors']:
         self._open(name)
       for name, file in index.items():
-        if name not in self.tensors or self.tensors[name].file != file:
-          raise errors.UserError(
-            f'{self.folder / file} does not hold {name}, as {INDEX} says; '
-            'fetch both again'
-          )
+        errors.need(
+          name in self.tensors and self.tensors[name].file == file,
+          f'{self.folder / file} does not hold {name}, as {INDEX} says; fetch '
+          'both again',
+        )
     except BaseException:
       self.close()
       raise
@@ -161,8 +163,7 @@ class Tensors(contextlib.ExitStack):
     offset = tensor.offset + start * tensor.dtype.itemsize
     while data:
       count = os.preadv(self._files[tensor.file], [data], offset)
-      if not count:
-        raise errors.UserError(f'{self.folder / tensor.file} is cut off')
+      errors.need(count, f'{self.folder / tensor.file} is cut off')
       data, offset = data[count:], offset + count
 
   def read(self, name: str) -> np.ndarray:
@@ -192,16 +193,16 @@ class Tensors(contextlib.ExitStack):
       ) from e
     header.pop('__metadata__', None)
     for tensor, entry in header.items():
-      if entry['dtype'] not in DTYPES:
-        raise errors.UserError(
-          f'{path}: {tensor} is stored as {entry["dtype"]}; known are '
-          f'{", ".join(DTYPES)}'
-        )
-      if tensor in self.tensors:
-        raise errors.UserError(
-          f'{path} and {self.tensors[tensor].file} both hold {tensor}, and '
-          'readers would differ in which they take; fetch the model again'
-        )
+      errors.need(
+        entry['dtype'] in DTYPES,
+        f'{path}: {tensor} is stored as {entry["dtype"]}; known are '
+        f'{", ".join(DTYPES)}',
+      )
+      errors.need(
+        tensor not in self.tensors,
+        f'{path} and another shard both hold {tensor}, and readers would '
+        'differ in which they take; fetch the model again',
+      )
       shape, begin = tuple(entry['shape']), entry['data_offsets'][0]
       dtype = DTYPES[entry['dtype']]
       self.tensors[tensor] = Stored(shape, dtype, name, 8 + size + begin)
@@ -213,24 +214,25 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
   if (folder / 'model.safetensors').exists():
     return {}
   if not index.exists():
-    shards = any(folder.glob('model-*-of-*.safetensors'))
+    errors.need(
+      not any(folder.glob('model-*-of-*.safetensors')),
+      f'{folder} holds shards without their {INDEX}; fetch it as well',
+    )
     raise errors.UserError(
-      f'{folder} holds shards without their {INDEX}; fetch it as well'
-      if shards
-      else f'{folder} has no model.safetensors nor shards of it; pickled '
-      'weights (.bin, .pt) can run code when opened and are refused: write them '
-      'anew with save_pretrained of transformers'
+      f'{folder} has no model.safetensors nor shards of it; pickled weights '
+      '(.bin, .pt) can run code when opened and are refused: write them anew '
+      'with save_pretrained of transformers'
     )
   found = files.read_json(index).get('weight_map')
-  names = list(found.values()) if isinstance(found, dict) else []
-  for name in names or [None]:
+  for name in isinstance(found, dict) and found.values() or [None]:
     # A downloaded index has no business outside its folder.
-    inside = isinstance(name, str) and pathlib.PurePath(name).name == name
-    if not inside or not name.endswith('.safetensors'):
-      raise errors.UserError(
-        f'{index} is not an index of shards: its weight_map must name a '
-        'safetensors file in the folder for each tensor'
-      )
+    errors.need(
+      isinstance(name, str)
+      and pathlib.PurePath(name).name == name
+      and name.endswith('.safetensors'),
+      f'{index} is not an index of shards: its weight_map must name a '
+      'safetensors file in the folder for each tensor',
+    )
   return found
 
 

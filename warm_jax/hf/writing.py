@@ -246,8 +246,9 @@ def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
   pad = tokenizer.pad_id
   errors.need(
     pad is not None and pad not in ends,
-    f'{folder}: the tokenizer pads with {pad}, an end of sequence; others would '
-    'read the reward at the wrong token, give it a padding token of its own',
+    f'{folder}: the tokenizer pads with {pad}, an end of sequence; others '
+    'would read the reward at the wrong token, give it a padding token of its '
+    'own',
   )
   entries['pad_token_id'] = pad
   if tokenizer.bos_id is not None:
