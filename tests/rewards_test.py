@@ -2,6 +2,7 @@
 """Scorers: one call, members normalised first, one reward scale."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -9,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import errors, members, rewards
+from warm_jax import errors, members, merging, rewards
+from warm_jax.evaluation import interpolation
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
 
 M, V, T, N = 3, 11, 7, 50
 
@@ -61,8 +65,9 @@ def test_single_is_raw_until_calibrated(stacked, rows):
     (expected - expected.mean()) / expected.std(),
     atol=1e-5,
   )
-  np.testing.assert_allclose(calibrated.mean, expected.mean(), rtol=1e-5)
-  np.testing.assert_allclose(calibrated.std, expected.std(), rtol=1e-5)
+  moments = calibrated.normaliser
+  np.testing.assert_allclose(moments.mean, expected.mean(), rtol=1e-5)
+  np.testing.assert_allclose(moments.std, expected.std(), rtol=1e-5)
 
 
 @pytest.mark.parametrize('aggregate', ['mean', 'min', 'uncertainty'])
@@ -73,13 +78,11 @@ def test_ensembles_against_numpy(stacked, rows, aggregate, mode):
   combined = {
     'mean': z.mean(0),
     'min': z.min(0),
-    'uncertainty': z.mean(0) - 0.7 * z.var(0),  # ddof = 0
+    'uncertainty': z.mean(0) - 0.5 * z.var(0),  # ddof = 0
   }[aggregate]
   expected = (combined - combined.mean()) / combined.std()
   scorer = rewards.calibrate(
-    _ensemble(stacked, aggregate, uncertainty_coef=0.7, mode=mode),
-    *rows,
-    batch_size=16,
+    _ensemble(stacked, aggregate, mode=mode), *rows, batch_size=16
   )
   got = _call(scorer, *rows)
   np.testing.assert_allclose(got, expected, atol=2e-5)
@@ -112,9 +115,8 @@ def test_an_offset_or_scale_of_one_member_changes_nothing(
 
 def test_the_minimum_of_uncalibrated_members_would_follow_the_offset():
   scores = jnp.array([[1.0, 2.0, 3.0], [103.0, 102.0, 101.0]])
-  np.testing.assert_array_equal(
-    rewards.aggregate_members(scores, 'min'), scores[0]
-  )
+  found = merging.AGGREGATES['min'](scores)
+  np.testing.assert_array_equal(found, scores[0])
   normaliser = rewards.fit_normaliser(scores, 'min')
   # z = (-a, 0, a) and (a, 0, -a): the minimum is (-a, 0, -a).
   got = rewards.apply_normaliser(normaliser, scores, 'min')
@@ -125,10 +127,10 @@ def test_cached_scores_give_the_reward_of_rl(stacked, rows):
   """M9: best-of-N and RL share the penalty, ddof included."""
   scorer = rewards.calibrate(_ensemble(stacked, 'uncertainty'), *rows)
   reference = _raw(stacked, rows)
-  normaliser = rewards.fit_normaliser(reference, 'uncertainty', 0.5)
+  normaliser = rewards.fit_normaliser(reference, 'uncertainty')
   # Samples [M, P, N] as best-of-N keeps them.
   cached = reference.reshape(M, 5, 10)
-  from_cache = rewards.apply_normaliser(normaliser, cached, 'uncertainty', 0.5)
+  from_cache = rewards.apply_normaliser(normaliser, cached, 'uncertainty')
   assert from_cache.shape == (5, 10)
   np.testing.assert_allclose(
     from_cache.reshape(-1), _call(scorer, *rows), atol=2e-5
@@ -139,21 +141,14 @@ def test_cached_scores_give_the_reward_of_rl(stacked, rows):
 def test_rewards_on_the_host_are_those_of_the_device(stacked, rows, aggregate):
   raw = np.float32(_raw(stacked, rows))
   raw = raw[0] if aggregate == 'single' else raw
-  normaliser = rewards.fit_normaliser(raw, aggregate, 0.7)
-  coef = jnp.float32(0.7)
-  on_host = rewards.apply_normaliser(normaliser, raw, aggregate, coef)
+  normaliser = rewards.fit_normaliser(raw, aggregate)
+  on_host = rewards.apply_normaliser(normaliser, raw, aggregate)
   assert type(on_host) is np.ndarray and on_host.dtype == np.float32
-  on_device = rewards.apply_normaliser(
-    normaliser, jnp.asarray(raw), aggregate, coef
+  on_device = jax.jit(rewards.apply_normaliser, static_argnums=2)(
+    normaliser, raw, aggregate
   )
   assert isinstance(on_device, jax.Array)
   np.testing.assert_allclose(on_host, on_device, atol=2e-6)
-
-
-def test_uncertainty_penalty_uses_ddof_zero():
-  scores = jnp.array([[1.0, 0.0], [3.0, 0.0]])
-  got = rewards.aggregate_members(scores, 'uncertainty', 0.5)
-  np.testing.assert_allclose(got, [2 - 0.5 * 1.0, 0])  # ddof 1 gives 1
 
 
 def test_scorer_is_a_pytree_and_compiles_once(stacked, rows):
@@ -201,36 +196,6 @@ def test_what_cannot_be_calibrated_is_refused(stacked, rows):
     rewards.calibrate(_ensemble(stacked, 'mean'), rows[0], rows[1][:3])
 
 
-def test_the_default_score_is_the_reward_model():
-  from warm_jax.models import config as config_lib
-  from warm_jax.models import language_model, reward_model
-
-  config = config_lib.ModelConfig(
-    vocab_size=V,
-    width=16,
-    num_layers=1,
-    num_heads=2,
-    mlp_width=16,
-    max_length=T,
-  )
-
-  @jax.jit
-  def init(rng):
-    backbone = language_model.init_params(rng, config)['backbone']
-    return reward_model.init_params(rng, config, backbone)
-
-  params = init(jax.random.key(0))
-  ids = np.arange(2 * T).reshape(2, T) % V
-  mask = np.ones((2, T), bool)
-  expected = jax.jit(reward_model.scores, static_argnums=1)(
-    params, config, ids, mask
-  )
-  single = rewards.single(params, config)
-  np.testing.assert_allclose(_call(single, ids, mask), expected, atol=1e-6)
-  copies = rewards.ensemble(members.broadcast(params, 2), config, 'min')
-  np.testing.assert_allclose(_call(copies, ids, mask), expected, atol=1e-6)
-
-
 def test_a_host_rule_answers_the_same_call(rows):
   ids, mask = rows
 
@@ -241,3 +206,187 @@ def test_a_host_rule_answers_the_same_call(rows):
   scores = _call(rewards.HostScorer(count), ids, mask)
   assert scores.dtype == jnp.float32
   np.testing.assert_array_equal(scores, (ids * mask).sum(1))
+
+
+# ---------------------------------------------------------------------------
+# Many rows
+# ---------------------------------------------------------------------------
+
+
+def test_score_rows_pads_the_last_batch(rows):
+  shapes = []
+
+  def function(scorer, ids, mask):
+    shapes.append(ids.shape)
+    return ids.sum(1)[None] * scorer
+
+  got = rewards.score_rows(function, 2, *rows, batch_size=16)
+  np.testing.assert_array_equal(got, 2 * rows[0].sum(1)[None])
+  assert shapes == [(16, T)] * 4
+
+
+def test_score_rows_scores_each_distinct_row_once():
+  ids = np.array([[5, 1], [2, 0], [5, 1], [2, 7], [5, 1]], np.int32)
+  mask = np.array([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1]], bool)
+  seen = []
+
+  def function(_, ids, mask):
+    seen.append(len(ids))
+    return np.stack([ids[:, 0] * 10 + mask.sum(axis=1), -ids[:, 0]])
+
+  got = rewards.score_rows(function, None, ids, mask, 8)
+  assert got.tolist() == [[52, 21, 52, 21, 52], [-5, -2, -5, -2, -5]]
+  assert seen == [2]  # what stands at padding tells no rows apart
+
+
+@pytest.mark.parametrize('aggregate', ['single', 'uncertainty'])
+def test_score_runs_the_program_of_the_calibration(stacked, rows, aggregate):
+  scorer = _ensemble(stacked, 'uncertainty')
+  if aggregate == 'single':
+    scorer = rewards.single(members.member(stacked, 1), None, score_fn=_score)
+  scorer = rewards.calibrate(scorer, *rows)
+  compiled = rewards.raw_scores._cache_size()
+  got = rewards.score(scorer, rows[0][::-1], rows[1][::-1])
+  assert rewards.raw_scores._cache_size() == compiled
+  assert type(got) is np.ndarray and got.dtype == np.float32
+  np.testing.assert_allclose(got[::-1], _call(scorer, *rows), atol=2e-6)
+
+
+# Rows with one prompt.
+
+MODEL = config_lib.ModelConfig(
+  vocab_size=30,
+  width=16,
+  num_layers=2,
+  num_heads=2,
+  mlp_width=24,
+  max_length=16,
+)
+
+
+@functools.cache
+def make_stack():
+  def one(key):
+    params = language_model.init_params(key, MODEL)
+    return reward_model.init_params(key, MODEL, params['backbone'])
+
+  return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 3))
+
+
+@functools.cache
+def _scores_alone():
+  return jax.jit(reward_model.scores, static_argnums=1)
+
+
+def _alone(m, ids, mask):
+  """Scores of member m with every row on its own."""
+  params = members.member(make_stack(), m)
+  return _scores_alone()(params, MODEL, ids, mask)
+
+
+def make_samples(num_prompts=6, num_samples=5, left=False):
+  """Samples of some prompts, in no order; some are equal."""
+  rng = np.random.default_rng(2)
+  lines = []
+  for _ in range(num_prompts):
+    prompt = rng.integers(2, 30, rng.integers(6, 10))
+    for _ in range(num_samples):
+      response = rng.integers(2, 6, rng.integers(1, 6))
+      lines.append(np.concatenate([prompt, response]))
+  lines += lines[:3]
+  lines = [lines[i] for i in rng.permutation(len(lines))]
+  ids = np.zeros((len(lines), 16), np.int32)
+  mask = np.zeros(ids.shape, bool)
+  for row, line in enumerate(lines):
+    where = slice(16 - len(line), 16) if left else slice(len(line))
+    ids[row, where], mask[row, where] = line, True
+  return ids, mask
+
+
+@pytest.mark.parametrize('kind', ['single', 'scan', 'vmap'])
+def test_prompts_in_common_change_no_score(kind):
+  """Against one call with every row on its own."""
+  ids, mask = make_samples()
+  if kind == 'single':
+    scorer = rewards.single(members.member(make_stack(), 1), MODEL)
+  else:
+    scorer = rewards.ensemble(make_stack(), MODEL, 'min', mode=kind)
+  shapes = []
+
+  def raw(scorer, ids, mask):
+    shapes.append((ids.shape, mask.shape))
+    return rewards.raw_scores(scorer, ids, mask)
+
+  def reward(scorer, ids, mask):
+    return _call(scorer, ids, mask)
+
+  expected = np.stack([_alone(m, ids, mask) for m in range(3)])
+  wanted = expected[1] if kind == 'single' else expected
+  got = rewards.score_rows(raw, scorer, ids, mask, 4)
+  np.testing.assert_allclose(got, wanted, atol=1e-5)
+  (rows, _), (_, sequences, _) = shapes[0]
+  assert sequences > 1 and rows == 4 // sequences
+  assert len(set(shapes)) == 1
+  scorer = rewards.calibrate(scorer, ids, mask)
+  raw_of = wanted.astype(np.float64)
+  z = raw_of - raw_of.mean(-1, keepdims=True)
+  z = z / raw_of.std(-1, keepdims=True)
+  if kind != 'single':
+    z = z.min(0)
+    z = (z - z.mean()) / z.std()
+  got = rewards.score_rows(reward, scorer, ids, mask, 256)
+  np.testing.assert_allclose(got, z, atol=1e-4)
+
+
+def test_a_path_with_prompts_in_common_has_the_scores_of_rows_alone():
+  ids, mask = make_samples()
+  ends = [members.member(make_stack(), m) for m in (0, 2)]
+  shapes = set()
+
+  def score_fn(params, ids, mask):
+    shapes.add(mask.ndim)
+    return reward_model.scores(params, MODEL, ids, mask)
+
+  def scores(reads_shared):
+    return interpolation.path_scores(
+      score_fn,
+      *ends,
+      ids,
+      mask,
+      lambdas=(0.0, 0.4, 1.0),
+      batch_size=8,
+      reads_shared=reads_shared,
+    )
+
+  got, wanted = scores(True), scores(False)
+  assert got.shape == (3, len(ids)) and shapes == {2, 3}
+  np.testing.assert_allclose(got, wanted, atol=1e-5)
+  own = _alone(2, ids, mask)
+  np.testing.assert_allclose(got[-1], own, atol=1e-5)
+
+
+def test_padding_on_the_left_and_other_scorers_have_rows_of_their_own():
+  seen = []
+
+  def function(scorer, ids, mask):
+    seen.append(mask.ndim)
+    return rewards.raw_scores(scorer, ids, mask)
+
+  params = members.member(make_stack(), 0)
+  ids, mask = make_samples(left=True)
+  scorer = rewards.single(params, MODEL)
+  got = rewards.score_rows(function, scorer, ids, mask, 64)
+  right = make_samples()
+  expected = _alone(0, *right)
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+
+  def other(params, config, ids, mask):
+    return jnp.sum(mask, axis=1) + reward_model.scores(
+      params, config, ids, mask
+    )
+
+  scorer = rewards.single(params, MODEL, score_fn=other)
+  got = rewards.score_rows(function, scorer, *right, 64)
+  lengths = right[1].sum(axis=1)
+  np.testing.assert_allclose(got, expected + lengths, atol=1e-5)
+  assert set(seen) == {2}

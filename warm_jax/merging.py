@@ -38,11 +38,6 @@ GROUPS = ('tensor', 'layer', 'model')
 _MIN_SINE = 1e-3
 
 
-# ---------------------------------------------------------------------------
-# Methods: what is known of the models -> their weights
-# ---------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class Known:
   """What a method may read; None is what its caller does not know."""
@@ -139,6 +134,17 @@ METHODS = {
 SCORERS = {m.scorer: m for m in METHODS.values() if m.scorer}
 
 
+# Ways to combine the normalised scores [M, ...] of an ensemble: the mean (ENS of
+# WARM), the worst case, and the mean less half the variance (Coste et al. 2023).
+AGGREGATES = {
+  'mean': lambda z: z.mean(axis=0),
+  'min': lambda z: z.min(axis=0),
+  'uncertainty': lambda z: z.mean(axis=0) - 0.5 * z.var(axis=0),
+}
+# {name among the scorers of a reward run: aggregate}
+ENSEMBLES = {'ens' if name == 'mean' else name: name for name in AGGREGATES}
+
+
 def available(*given: str) -> list[str]:
   """Methods that need no more than the given, such as 'init'."""
   return [name for name, m in METHODS.items() if set(m.needs) <= set(given)]
@@ -152,17 +158,11 @@ def equal_weights(chosen: Sequence[int], num: int) -> np.ndarray:
 def greedy_soup(
   order: Sequence[int], evaluate: Callable[[list[int]], float]
 ) -> Iterator[list[int]]:
-  """Adds members in order, keeping each one that does not lower the score.
+  """Adds members in order, keeping each that does not lower the score.
 
-  (Wortsman et al. 2022, recipe 1.) Evaluate on the selection set, never on
-  the set the result is reported on.
-
-  Args:
-    order: members, the best first; the first is always kept.
-    evaluate: members -> score of their mean, higher is better.
-
-  Yields:
-    The members in the soup after each trial.
+  (Wortsman et al. 2022, recipe 1.) Yields the members in the soup after each
+  trial. `evaluate` gives the score of the mean of members on the selection set,
+  never on the set the result is reported on.
   """
   chosen, best = [], -math.inf
   for member in order:
@@ -178,15 +178,13 @@ def slerp_weights(gram: np.ndarray, lam: float | None = None) -> np.ndarray:
   slerp(a, b, lam) = (sin((1-lam) Omega) a + sin(lam Omega) b) / sin(Omega)
   S_1 = delta_1,  S_m = slerp(S_{m-1}, delta_m, 1/m)   (WARP App. B.3, Eq. 26)
 
-  S_m stays a combination c of the deltas, so |S|^2 = c G c gives every angle.
-  It keeps the norm of nearly orthogonal changes, which their mean shrinks by
-  1/sqrt(M). The fold is not associative: for orthogonal changes of equal norm
-  later members weigh less (M = 3: .612, .612, .5). LERP where sin(Omega) < 1e-3
-  (parallel or opposite vectors) and where a vector is zero.
-
-  Args:
-    gram: [M, M] float64, G_ij = <delta_i, delta_j>.
-    lam: share of the second of two; None folds with 1/m.
+  S_m stays a combination c of the deltas, so |S|^2 = c G c, with the gram G
+  [M, M] float64, gives every angle. It keeps the norm of nearly orthogonal
+  changes, which their mean shrinks by 1/sqrt(M). The fold is not associative:
+  for orthogonal changes of equal norm later members weigh less (M = 3: .612,
+  .612, .5). LERP where sin(Omega) < 1e-3 (parallel or opposite vectors) and
+  where a vector is zero. With lam, the share of the second of two, exact at
+  both ends.
   """
   c = np.zeros(len(gram))
   c[0] = 1.0
@@ -229,13 +227,7 @@ def group_of(name: str, group: str) -> str:
 
 
 def weighted_sum(x, weights, init=None):
-  """sum_i w_i x_i [+ (1 - sum_i w_i) init], of numpy or jax arrays.
-
-  Args:
-    x: [M, ...] float32 or float64.
-    weights: [M].
-    init: [...] of the same dtype, or None.
-  """
+  """sum_i w_i x_i [+ (1 - sum_i w_i) init] of x [M, ...], numpy or jax."""
   weights = np.asarray(weights, np.float64)
   # Differences from the init round less; where it has no weight, the sum is
   # exact (one model).
@@ -268,9 +260,6 @@ def combine(
     weights: [M], or {group: [M]}; used as they are.
     init: leaves [...], has the weight that is missing to 1; gives the dtype.
     group: how leaves are grouped, see `group_of`.
-
-  Returns:
-    Leaves [...], in the dtype of the input.
   """
   import jax
 
@@ -303,17 +292,10 @@ def combine(
 def merge(
   stacked: PyTree, method: str, init: PyTree = None, group='layer', **known
 ) -> PyTree:
-  """Merges members with a method of METHODS.
+  """Merges members [M, ...] with a method of METHODS.
 
-  Args:
-    stacked: leaves [M, ...].
-    method: its name.
-    init: leaves [...], where all members started; for methods that need it.
-    group: what shares an angle, see `group_of`.
-    **known: other fields of `Known` that the method reads.
-
-  Returns:
-    Leaves [...], in the dtype of the input.
+  `init` is where all members started, for methods that need it; `group` says
+  what shares an angle, see `group_of`; `known` are other fields of `Known`.
   """
   from warm_jax import members
 
@@ -335,23 +317,16 @@ def uniform(stacked: PyTree, chosen: Sequence[int] | None = None) -> PyTree:
 
 
 def slerp(init: PyTree, stacked: PyTree, lam=None, group='layer') -> PyTree:
-  """Spherical average of task vectors, init + sum_i c_i (theta_i - init).
-
-  See `slerp_weights`. Exact at both ends. This is not the SLERP of raw weights.
-  """
+  """Spherical average of task vectors, see `slerp_weights`; not of weights."""
   return merge(stacked, 'slerp', init, group, lam=lam)
 
 
 def lerp(a: PyTree, b: PyTree, lam) -> PyTree:
   """Interpolates weights: (1 - lam) a + lam b, exact at both ends.
 
-  A moving average is lerp(average, params, mu) and lags by (1 - mu) / mu steps;
-  keep it in float32: a step of 1 % is below half a bfloat16 ulp.
-
-  Args:
-    a: leaves [...]; gives the dtype of the result.
-    b: leaves [...].
-    lam: a number or [] array; outside [0, 1] it extrapolates.
+  In the dtype of a; lam may be traced, and extrapolates outside [0, 1]. A moving
+  average is lerp(average, params, mu) and lags by (1 - mu) / mu steps; keep it
+  in float32: a step of 1 % is below half a bfloat16 ulp.
   """
   import jax
 
@@ -429,14 +404,10 @@ def _gram(x, init):
 def norms_and_cosines(
   stacked: PyTree, init: PyTree | None = None, group: str = 'layer'
 ) -> dict[str, dict[str, np.ndarray]]:
-  """Lengths and pairwise cosines of M members, for each group of leaves.
+  """{group: {'norms': [M], 'cosines': [M, M]}} of M members, see `grams`.
 
-  Task vectors of runs from one init are nearly orthogonal, their full weights
-  nearly parallel (WARP, Obs. 4). Arguments as in `grams`.
-
-  Returns:
-    {group: {'norms': [M], 'cosines': [M, M]}}, the groups in the order of the
-    tree; NaN where a member did not move.
+  NaN where a member did not move. Task vectors of runs from one init are nearly
+  orthogonal, their full weights nearly parallel (WARP, Obs. 4).
   """
   found = {}
   for key, gram in grams(stacked, init, group).items():

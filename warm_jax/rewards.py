@@ -1,25 +1,24 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""One call for every judge: scorer(ids [B, T], mask [B, T]) -> [B] float32.
+"""One call for every reward: scorer(ids [B, T], mask [B, T]) -> [B] float32.
 
 A single model, a merged model, an ensemble and a control model are all a
 `RewardScorer`; anything else callable in the same way (a rule, the gold
-utility) takes its place in best-of-N, in RL and in evaluation.
+utility) takes its place in RL.
 
-Reward scale. Bradley-Terry leaves the offset of a reward model undefined and
-its scale uncontrolled, so nothing that compares or sums members is meaningful
-on raw scores: the minimum would follow the member with the lowest offset, the
-variance would measure offsets. Hence, with all moments taken on one fixed set
-of reference samples (responses of the SFT policy):
+Bradley-Terry leaves the offset of a reward model undefined and its scale
+uncontrolled, so nothing that compares or sums members is meaningful on raw
+scores: the minimum would follow the member with the lowest offset, the variance
+would measure offsets. Hence, with all moments taken on one fixed set of
+reference samples (responses of the SFT policy):
 
-  z_i = (r_i - mean_i) / std_i                      each member, before anything
-  a   = mean_i z_i | min_i z_i | mean_i z_i - coef * var_i z_i
-  out = (a - shift) / scale                         mean 0, std 1 as well
+  z_i = (r_i - mean_i) / std_i              each member, before anything
+  a   = an aggregate of z_i                 `merging.AGGREGATES`
+  out = (a - shift) / scale                 mean 0, std 1 as well
 
 The last line matters for RL: a mean of M members has a smaller spread than one
 of them, so without it the same KL coefficient would be a stronger one for an
-ensemble than for a single or a merged model. Every policy sees the same reward
-scale. All variances divide by the number of values (ddof = 0), over members
-and over samples, in best-of-N and in RL alike.
+ensemble than for a single or a merged model. All variances divide by the number
+of values (ddof = 0), over members and over samples, in best-of-N and in RL.
 
 Deviation: WARM's ENS averages raw scores; here the members are normalised
 first, so that no member weighs more because its scale is larger.
@@ -35,80 +34,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, members, scoring, sharding
+from warm_jax import errors, members, merging, sharding
+from warm_jax.data import prefix_sharing
 from warm_jax.models import reward_model
 
 PyTree = Any
-AGGREGATES = ('single', 'mean', 'min', 'uncertainty')
+CPU_TOKENS = 2_560  # of a batch, see `rows_at_once`
+
+
+# ---------------------------------------------------------------------------
+# Normalising and combining scores
+# ---------------------------------------------------------------------------
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Normaliser:
-  """Moments measured on the reference samples.
+  """Moments measured on the reference samples, ddof 0.
 
   Attributes:
     mean: [M] mean of each member's raw scores; [] for 'single'.
-    std: [M] standard deviation (ddof 0) of the same; [] for 'single'.
+    std: [M] standard deviation of the same; [] for 'single'.
     shift: [] mean of the aggregate of the normalised members.
-    scale: [] standard deviation (ddof 0) of that aggregate.
+    scale: [] standard deviation of that aggregate.
   """
 
-  mean: jax.Array
-  std: jax.Array
-  shift: jax.Array
-  scale: jax.Array
+  mean: Any
+  std: Any
+  shift: Any
+  scale: Any
 
 
-def aggregate_members(
-  scores: Any,
-  aggregate: str,
-  uncertainty_coef: Any = 0.0,
-) -> Any:
-  """Combines normalised member scores.
-
-  mean: mean_i z_i. min: min_i z_i (worst case, Coste et al. 2023).
-  uncertainty: mean_i z_i - uncertainty_coef * var_i z_i, ddof = 0 (same).
-
-  Args:
-    scores: [M, ...], each member normalised already.
-    aggregate: one of the above; 'single' returns the scores unchanged.
-    uncertainty_coef: [] strength of the penalty.
-
-  Returns:
-    [...] float32 (for 'single' the shape of `scores`), on the host if the
-    scores are numpy.
-  """
-  if aggregate == 'single':
-    return scores
-  if aggregate == 'mean':
-    return scores.mean(axis=0)
-  if aggregate == 'min':
-    return scores.min(axis=0)
-  if aggregate == 'uncertainty':
-    variance = scores.var(axis=0, ddof=0)
-    return scores.mean(axis=0) - uncertainty_coef * variance
-  raise errors.UserError(
-    f"aggregate must be one of {AGGREGATES}, got '{aggregate}'"
+def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
+  """Leaves raw scores as they are; shape [M], or [] for a single model."""
+  zero, one = np.float32(0), np.float32(1)
+  return jax.tree.map(
+    # From numpy: `jnp.zeros` is a program for each number of members.
+    jnp.asarray,
+    Normaliser(np.full(shape, zero), np.full(shape, one), zero, one),
   )
 
 
-def apply_normaliser(
-  normaliser: Normaliser,
-  raw: jax.Array | np.ndarray,
-  aggregate: str,
-  uncertainty_coef: Any = 0.0,
-) -> Any:
+def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
   """Raw scores to rewards: normalise each member, aggregate, normalise again.
-
-  The one definition of an ensemble's reward: RL reaches it through a scorer,
-  best-of-N may call it on cached member scores.
 
   Args:
     normaliser: from `fit_normaliser`.
     raw: [M, ...] raw scores of the members, or [...] for 'single'.
-    aggregate: see `aggregate_members`.
-    uncertainty_coef: see `aggregate_members`.
+    aggregate: one of `merging.AGGREGATES`, or 'single'.
 
   Returns:
     [...] float32; of numpy scores a numpy array, without a program being
@@ -116,66 +89,49 @@ def apply_normaliser(
   """
   if isinstance(raw, np.ndarray):
     normaliser = sharding.to_host(normaliser)
-    uncertainty_coef = np.float32(uncertainty_coef)
   raw = raw.astype(np.float32)
-  if aggregate != 'single' and raw.shape[0] != normaliser.mean.shape[0]:
-    raise errors.UserError(
-      f'an ensemble of {normaliser.mean.shape[0]} members was given scores of '
-      f'{raw.shape[0]}'
-    )
   lead = normaliser.mean.shape
+  if raw.shape[: len(lead)] != lead:
+    raise errors.UserError(
+      f'an ensemble of {lead[0]} members was given scores of {raw.shape[0]}'
+    )
   trailing = (1,) * (raw.ndim - len(lead))
   z = raw - normaliser.mean.reshape(lead + trailing)
   z = z / normaliser.std.reshape(lead + trailing)
-  combined = aggregate_members(z, aggregate, uncertainty_coef)
+  combined = z if aggregate == 'single' else merging.AGGREGATES[aggregate](z)
   return (combined - normaliser.shift) / normaliser.scale
 
 
-def fit_normaliser(
-  reference: np.ndarray,
-  aggregate: str,
-  uncertainty_coef: float = 0.0,
-) -> Normaliser:
+def fit_normaliser(reference: np.ndarray, aggregate: str) -> Normaliser:
   """Measures the moments that give the reference samples mean 0 and std 1.
 
   Args:
     reference: raw scores of the reference samples, [M, N], or [N] for 'single'.
-    aggregate: see `aggregate_members`.
-    uncertainty_coef: see `aggregate_members`.
+    aggregate: see `apply_normaliser`.
 
   Raises:
     UserError: fewer than two samples, a score that is not finite, or a member
       that gives the same score to all of them.
   """
   reference = np.asarray(reference, np.float64)
-  expected_rank = 1 if aggregate == 'single' else 2
-  if reference.ndim != expected_rank or reference.shape[-1] < 2:
+  if reference.shape[-1] < 2:
     raise errors.UserError(
-      f"calibrating a '{aggregate}' scorer needs scores of at least two "
-      f'reference samples of shape {"[N]" if expected_rank == 1 else "[M, N]"},'
-      f' got {reference.shape}'
+      f'a reward needs at least two reference samples, got {reference.shape}'
     )
   if not np.isfinite(reference).all():
     raise errors.NonFiniteError(
       'a reference sample has a score that is not finite'
     )
-  mean, std = reference.mean(axis=-1), reference.std(axis=-1, ddof=0)
+  mean, std = reference.mean(axis=-1), reference.std(axis=-1)
   _check_spread(np.atleast_1d(std), np.atleast_1d(np.abs(mean)))
-  first = dataclasses.replace(
-    identity_normaliser(mean.shape),
-    mean=jnp.asarray(mean.astype(np.float32)),
-    std=jnp.asarray(std.astype(np.float32)),
-  )
-  if aggregate == 'single':
-    return first
-  combined = apply_normaliser(first, reference, aggregate, uncertainty_coef)
-  combined = combined.astype(np.float64)
-  _check_spread(combined.std(keepdims=True), np.zeros(1))
-  return dataclasses.replace(
-    first,
-    shift=jnp.asarray(np.float32(combined.mean())),
-    scale=jnp.asarray(np.float32(combined.std(ddof=0))),
-  )
+  zero, one = np.float32(0), np.float32(1)
+  found = Normaliser(mean.astype(np.float32), std.astype(np.float32), zero, one)
+  if aggregate != 'single':
+    combined = apply_normaliser(found, reference, aggregate).astype(np.float64)
+    _check_spread(combined.std(keepdims=True), np.zeros(1))
+    shift, scale = np.float32(combined.mean()), np.float32(combined.std())
+    found = dataclasses.replace(found, shift=shift, scale=scale)
+  return jax.tree.map(jnp.asarray, found)
 
 
 def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
@@ -188,16 +144,9 @@ def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
     )
 
 
-def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
-  """Leaves raw scores as they are; shape [M], or [] for a single model."""
-  # From numpy: `jnp.zeros` is a program for each number of members.
-  zeros, ones = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-  return Normaliser(
-    mean=jnp.asarray(zeros),
-    std=jnp.asarray(ones),
-    shift=jnp.asarray(np.float32(0)),
-    scale=jnp.asarray(np.float32(1)),
-  )
+# ---------------------------------------------------------------------------
+# Scorers
+# ---------------------------------------------------------------------------
 
 
 @jax.tree_util.register_dataclass
@@ -210,16 +159,14 @@ class RewardScorer:
   Attributes:
     params: reward-model parameters; an ensemble's leaves are [M, ...].
     normaliser: see `Normaliser`; the identity until calibrated.
-    uncertainty_coef: [] strength of the 'uncertainty' penalty.
     config: static argument of score_fn, a ModelConfig.
-    aggregate: 'single', 'mean', 'min' or 'uncertainty'.
+    aggregate: 'single' or one of `merging.AGGREGATES`.
     mode: how members are mapped, see `members.map_members`.
     score_fn: (params, config, ids, mask) -> [B] raw scores of ONE member.
   """
 
   params: PyTree
   normaliser: Normaliser
-  uncertainty_coef: jax.Array
   config: Any = dataclasses.field(metadata={'static': True})
   aggregate: str = dataclasses.field(metadata={'static': True})
   mode: str = dataclasses.field(metadata={'static': True})
@@ -229,16 +176,6 @@ class RewardScorer:
   def reads_shared(self) -> bool:
     """Whether it scores several sequences in a row, [B, S] and [B, K, S]."""
     return self.score_fn is reward_model.scores
-
-  @property
-  def mean(self) -> jax.Array:
-    """[M] or []: what is subtracted from raw scores."""
-    return self.normaliser.mean
-
-  @property
-  def std(self) -> jax.Array:
-    """[M] or []: what they are then divided by."""
-    return self.normaliser.std
 
   def raw_scores(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """Scores before any normalisation: [M, B], or [B] for 'single'.
@@ -268,27 +205,16 @@ class RewardScorer:
       [B] or [B, K] float32, mean 0 and std 1 on the reference samples once
       calibrated.
     """
-    return apply_normaliser(
-      self.normaliser,
-      self.raw_scores(ids, mask),
-      self.aggregate,
-      self.uncertainty_coef,
-    )
+    raw = self.raw_scores(ids, mask)
+    return apply_normaliser(self.normaliser, raw, self.aggregate)
 
 
 def single(
   params: PyTree, config: Any, *, score_fn: Callable = reward_model.scores
 ) -> RewardScorer:
   """A scorer of one model: a member, a merged model or the control model."""
-  return RewardScorer(
-    params=params,
-    normaliser=identity_normaliser(()),
-    uncertainty_coef=jnp.zeros((), jnp.float32),
-    config=config,
-    aggregate='single',
-    mode='auto',
-    score_fn=score_fn,
-  )
+  normaliser = identity_normaliser(())
+  return RewardScorer(params, normaliser, config, 'single', 'auto', score_fn)
 
 
 def ensemble(
@@ -296,69 +222,17 @@ def ensemble(
   config: Any,
   aggregate: str = 'mean',
   *,
-  uncertainty_coef: float = 0.5,
   mode: str = 'auto',
   score_fn: Callable = reward_model.scores,
 ) -> RewardScorer:
-  """A scorer of M models; calibrate it before use.
-
-  Args:
-    stacked: parameters, leaves [M, ...].
-    config: ModelConfig shared by the members.
-    aggregate: 'mean', 'min' or 'uncertainty'.
-    uncertainty_coef: penalty of 'uncertainty' (Coste et al. use 0.5 in
-      best-of-N).
-    mode: how members are mapped, see `members.map_members`.
-    score_fn: scores of one member.
-  """
-  if aggregate not in AGGREGATES[1:]:
+  """A scorer of M models, leaves [M, ...]; calibrate it before use."""
+  if aggregate not in merging.AGGREGATES:
     raise errors.UserError(
-      f"aggregate must be one of {AGGREGATES[1:]}, got '{aggregate}'"
+      f'aggregate must be one of {", ".join(merging.AGGREGATES)}, got '
+      f'{aggregate!r}'
     )
-  return RewardScorer(
-    params=stacked,
-    normaliser=identity_normaliser((members.num_members(stacked),)),
-    uncertainty_coef=jnp.asarray(uncertainty_coef, jnp.float32),
-    config=config,
-    aggregate=aggregate,
-    mode=mode,
-    score_fn=score_fn,
-  )
-
-
-@jax.jit
-def raw_scores(scorer: RewardScorer, ids, mask) -> jax.Array:
-  """`RewardScorer.raw_scores` as the one program of a kind of scorer."""
-  return scorer.raw_scores(ids, mask)
-
-
-def calibrate(
-  scorer: RewardScorer,
-  ids: np.ndarray,
-  mask: np.ndarray,
-  *,
-  batch_size: int = 256,
-) -> RewardScorer:
-  """Returns the scorer with its moments measured on reference samples.
-
-  Use the same fixed samples of the SFT policy for every scorer that is to be
-  compared, and anew after a merge: a merged model has a scale of its own.
-
-  Args:
-    scorer: a single model or an ensemble.
-    ids: [N, T] int32 prompts with responses.
-    mask: [N, T] bool.
-    batch_size: rows scored at once; the last batch is padded, so that one
-      program serves all.
-
-  Raises:
-    UserError: see `fit_normaliser`.
-  """
-  raw = scoring.score_rows(raw_scores, scorer, ids, mask, batch_size)
-  normaliser = fit_normaliser(
-    raw, scorer.aggregate, float(scorer.uncertainty_coef)
-  )
-  return dataclasses.replace(scorer, normaliser=normaliser)
+  normaliser = identity_normaliser((members.num_members(stacked),))
+  return RewardScorer(stacked, normaliser, config, aggregate, mode, score_fn)
 
 
 @jax.tree_util.register_dataclass
@@ -374,12 +248,136 @@ class HostScorer:
 
   def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """Scores of a batch, [B] float32; usable inside jit."""
+
+    def on_host(ids, mask):
+      return np.float32(self.function(np.asarray(ids), np.asarray(mask)))
+
     result = jax.ShapeDtypeStruct((ids.shape[0],), jnp.float32)
-    return jax.pure_callback(
-      lambda i, m: np.asarray(
-        self.function(np.asarray(i), np.asarray(m)), np.float32
-      ),
-      result,
-      ids,
-      mask,
+    return jax.pure_callback(on_host, result, ids, mask)
+
+
+# ---------------------------------------------------------------------------
+# Many rows
+# ---------------------------------------------------------------------------
+
+
+@jax.jit
+def raw_scores(scorer: RewardScorer, ids, mask) -> jax.Array:
+  """`RewardScorer.raw_scores` as the one program of a kind of scorer."""
+  return scorer.raw_scores(ids, mask)
+
+
+def calibrate(
+  scorer: RewardScorer,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  *,
+  batch_size: int = 256,
+) -> RewardScorer:
+  """Returns the scorer with its moments measured on reference samples [N, T].
+
+  Use the same fixed samples of the SFT policy for every scorer that is to be
+  compared, and anew after a merge: a merged model has a scale of its own.
+  Raises as `fit_normaliser`.
+  """
+  raw = score_rows(raw_scores, scorer, ids, mask, batch_size)
+  normaliser = fit_normaliser(raw, scorer.aggregate)
+  return dataclasses.replace(scorer, normaliser=normaliser)
+
+
+def score(
+  scorer: RewardScorer,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  *,
+  batch_size: int = 256,
+) -> np.ndarray:
+  """Rewards [N] of rows [N, T], by the program that calibrated the scorer."""
+  raw = score_rows(raw_scores, scorer, ids, mask, batch_size)
+  return apply_normaliser(scorer.normaliser, raw, scorer.aggregate)
+
+
+def score_rows(
+  function: Callable,
+  scorer: Any,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  batch_size: int,
+  *,
+  reads_shared: bool | None = None,
+) -> np.ndarray:
+  """Applies function(scorer, ids, mask) -> [..., B] to many rows in batches.
+
+  Equal rows are computed once, and for a scorer that `reads_shared` so is the
+  shared prefix of neighbours, if that is less: function then gets ids [B, S]
+  and mask [B, K, S] and returns [..., B, K], see `data.prefix_sharing`. A score
+  depends on the other rows by rounding alone.
+
+  Args:
+    function: usually jitted.
+    scorer: handed through.
+    ids: [N, T] int32.
+    mask: [N, T] bool.
+    batch_size: sequences of every batch, at most; the last one is filled up
+      with copies.
+    reads_shared: None asks the scorer.
+
+  Returns:
+    [..., N] float32, on the host.
+  """
+  ids, mask = np.asarray(ids), np.asarray(mask, bool)
+  if ids.ndim != 2 or ids.shape != mask.shape or not len(ids):
+    raise errors.UserError(
+      f'rows to score need ids and mask of one shape [N, T] with N >= 1, got '
+      f'{ids.shape} and {mask.shape}'
     )
+  # Pairs of one prompt have responses in common: each row is scored once.
+  _, first, place = np.unique(
+    np.where(mask, ids, -1), axis=0, return_index=True, return_inverse=True
+  )
+  ids, mask = ids[first], mask[first]
+  groups = None
+  if reads_shared is None:
+    reads_shared = getattr(scorer, 'reads_shared', False)
+  if reads_shared:
+    ids, mask, groups = _shared(ids, mask)
+    batch_size //= 1 if groups is None else groups.shape[1]
+  num_rows = len(ids)
+  batch_size = rows_at_once(max(min(batch_size, num_rows), 1), ids.shape[1])
+  pieces = []
+  for start in range(0, num_rows, batch_size):
+    rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
+    part = sharding.put_rows((ids[rows], mask[rows]))
+    pieces.append(sharding.to_host(function(scorer, *part)))
+  if groups is None:
+    return np.concatenate(pieces, axis=-1)[..., place.reshape(-1)]
+  found = np.concatenate(pieces, axis=-2)[..., :num_rows, :]
+  scores = np.empty((*found.shape[:-2], len(first)), found.dtype)
+  scores[..., groups[groups >= 0]] = found[..., groups >= 0]
+  return scores[..., place.reshape(-1)]
+
+
+def _shared(ids: np.ndarray, mask: np.ndarray):
+  """Packs sorted rows that share a prefix.
+
+  Returns:
+    ids [G, S], mask [G, K, S] and the rows [G, K] in them, -1 for none; ids and
+    mask as they were and None, if it does not pay.
+  """
+  groups = prefix_sharing.grouped(ids, mask)
+  if groups.shape[1] == 1:
+    return ids, mask, None
+  is_there = (groups >= 0)[..., None]
+  together = (ids[groups], mask[groups] & is_there)
+  longest = int(prefix_sharing.num_positions(*together).max())
+  longest = -(-longest // 8) * 8  # sets that differ little share programs
+  rows = prefix_sharing.share(*together, longest)
+  return rows['ids'], rows['mask'], groups
+
+
+def rows_at_once(batch_size: int, length: int) -> int:
+  """Rows of `length` tokens that are computed together, some `batch_size`."""
+  if jax.default_backend() == 'cpu':
+    # Fewer rows, whose attention stays in the cache, are up to twice as fast.
+    batch_size = min(batch_size, max(16, CPU_TOKENS // length))
+  return sharding.whole_rows(batch_size)

@@ -419,8 +419,8 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
       'not a finite number',
     ),
     ({'method': 'slerp'}, 'slerp needs init'),
-    ({'method': 'slerp', 'init': 'x', 'lam': 0.5}, 'here slerp of 3'),
-    ({'lam': 0.5}, 'here uniform of 3'),
+    ({'method': 'slerp', 'init': 'x', 'lam': 0.5}, 'for slerp of 3'),
+    ({'lam': 0.5}, 'for uniform of 3'),
     ({'init': 'x'}, 'uniform takes no init'),
     ({'group': 'layer'}, 'uniform takes no group'),
   ],
@@ -490,8 +490,8 @@ def refused(folders, tmp_path, words):
 @pytest.mark.parametrize(
   'config, words',
   [
-    ({'architectures': 7}, 'expected a list of names'),
-    ({'architectures': [['x']]}, 'expected a list of names'),
+    ({'architectures': 7}, 'not a list of names'),
+    ({'architectures': [['x']]}, 'not a list of names'),
     ({'model_type': ['llama'], 'a\x1b\ud800': 1}, 'cannot merge'),
     ({'model_type': 'llama', 'num_hidden_layers': 10**9}, 'cannot merge'),
   ],

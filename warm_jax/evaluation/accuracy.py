@@ -1,63 +1,23 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Pairwise accuracy and agreement of reward models. N pairs, M members.
-
-Scores are computed once, in batches of one shape; the rest is numpy in float64.
-"""
+"""Pairwise accuracy and agreement of reward models. N pairs, M members."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import jax
 import numpy as np
 
-from warm_jax import errors, scoring
-
-
-@jax.jit
-def _call_pytree(scorer, ids, mask):
-  return scorer(ids, mask)
-
-
-def score(
-  score_fn: Callable, ids: np.ndarray, mask: np.ndarray, batch_size: int = 256
-) -> np.ndarray:
-  """Scores many rows in batches of one shape, the last batch padded.
-
-  Args:
-    score_fn: (ids [B, T], mask [B, T]) -> [..., B], jit-able. A callable
-      pytree such as RewardScorer is passed to the program as an argument, so
-      that its weights are not compiled in and merges share one program.
-    ids: [N, T] int32.
-    mask: [N, T] bool.
-    batch_size: rows scored at once.
-
-  Returns:
-    [..., N] float32, on the host.
-  """
-  if not jax.tree_util.all_leaves([score_fn]):
-    return scoring.score_rows(_call_pytree, score_fn, ids, mask, batch_size)
-  compiled = jax.jit(score_fn)
-  return scoring.score_rows(
-    lambda _, i, m: compiled(i, m), None, ids, mask, batch_size
-  )
+from warm_jax import errors, rewards
 
 
 def score_pairs(
-  score_fn: Callable, ids: np.ndarray, mask: np.ndarray, batch_size: int = 256
+  scorer: rewards.RewardScorer, ids: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Scores preference pairs, [2N, T]: the chosen rows, then the rejected.
+  """Scores preference pairs, rows [2N, T]: the chosen, then the rejected.
 
   Returns:
-    chosen [..., N] and rejected [..., N].
+    chosen [N] and rejected [N].
   """
-  if len(ids) % 2:
-    raise errors.UserError(
-      f'preference rows are the chosen, then as many rejected; got {len(ids)}'
-    )
-  scores = score(score_fn, ids, mask, batch_size)
-  num_pairs = len(ids) // 2
-  return scores[..., :num_pairs], scores[..., num_pairs:]
+  chosen, rejected = np.split(rewards.score(scorer, ids, mask), 2)
+  return chosen, rejected
 
 
 def _margins(chosen, rejected) -> np.ndarray:
@@ -65,8 +25,8 @@ def _margins(chosen, rejected) -> np.ndarray:
   chosen, rejected = np.asarray(chosen), np.asarray(rejected)
   if chosen.shape != rejected.shape or not chosen.size:
     raise errors.UserError(
-      f'pairs need as many chosen as rejected scores, at least one; got '
-      f'{chosen.shape} and {rejected.shape}'
+      f'pairs need as many chosen as rejected scores, got {chosen.shape} and '
+      f'{rejected.shape}'
     )
   margins = chosen.astype(np.float64) - rejected.astype(np.float64)
   if not np.isfinite(margins).all():

@@ -87,10 +87,7 @@ def expected_best(
     ns: sizes between 1 and N.
 
   Returns:
-    name -> [P, len(ns)] float64; average over prompts for the curve.
-
-  Raises:
-    UserError: an array that does not match the proxy, or is not finite.
+    name -> [P, len(ns)] float64.
   """
   arrays = {'proxy': proxy} | {k: v for k, v in scores.items() if k != 'proxy'}
   arrays = {name: np.asarray(value) for name, value in arrays.items()}
@@ -145,14 +142,8 @@ def curve(
 ) -> list[dict[str, float]]:
   """The best-of-n curve for n = 1, 2, 4, ..., N, with intervals over prompts.
 
-  Curves of several proxies on the same samples and the same seed are paired;
-  for a difference take `expected_best` of both and `intervals.paired_difference`.
-
-  Args:
-    proxy: [P, N] scores that choose.
-    scores: name -> [P, N], see `expected_best`.
-    resamples: of the bootstrap.
-    seed: of the bootstrap.
+  Arguments as in `expected_best`. Curves of several proxies on the same samples
+  and the same seed are paired.
 
   Returns:
     One dict a size: n, kl, and for each name the mean with _low, _high and

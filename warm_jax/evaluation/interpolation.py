@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, merging, scoring
+from warm_jax import errors, merging, rewards
 from warm_jax.evaluation import accuracy
 
 PyTree = Any
@@ -49,7 +49,7 @@ def path_scores(
   batch_size: int = 256,
   reads_shared: bool = False,
 ) -> np.ndarray:
-  """Scores of the interpolated weights: one program over the lambda axis.
+  """Scores [Lambda, N] of the interpolated weights, by one program.
 
   Args:
     score_fn: (params, ids [B, T], mask [B, T]) -> [B] raw scores. Hand in the
@@ -62,12 +62,9 @@ def path_scores(
     batch_size: rows scored at once.
     reads_shared: score_fn takes several sequences in a row, too, as
       `reward_model.scores` does; a shared prefix is then computed once.
-
-  Returns:
-    [Lambda, N] float32.
   """
   points = jnp.asarray(_check_lambdas(lambdas), jnp.float32)
-  return scoring.score_rows(
+  return rewards.score_rows(
     lambda _, i, m: _path_scores(score_fn, params_a, params_b, points, i, m),
     None,
     ids,
@@ -94,12 +91,7 @@ def path_metrics(
   *,
   lambdas: Iterable[float] = LAMBDAS,
 ) -> dict[str, Any]:
-  """Accuracy and loss of WA, ENS and the diagonal along a path.
-
-  Args:
-    chosen: [Lambda, N] scores of the chosen rows, from `path_scores`.
-    rejected: [Lambda, N].
-    lambdas: [Lambda].
+  """Accuracy and loss of WA, ENS and the diagonal from scores [Lambda, N].
 
   Returns:
     dict of [Lambda] arrays: lambda, accuracy, loss (of the interpolated
@@ -152,7 +144,7 @@ def interpolate(
 ) -> dict[str, Any]:
   """`path_metrics` of two members on preference rows.
 
-  Rows are the N chosen, then the N rejected; options as in `path_scores`.
+  Rows [2N, T] are the chosen, then the rejected; options as in `path_scores`.
   """
   lambdas = tuple(lambdas)
   scores = path_scores(

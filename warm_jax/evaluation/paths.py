@@ -1,85 +1,46 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Reward over-optimisation: RL trajectories and fronts, compared fairly.
 
-A trajectory holds, for every evaluated checkpoint of one policy, per-prompt
-values of the proxy (what RL maximised), the control reward (another model),
-the gold utility (never seen by RL nor by any selection), the KL to the start
-and the length. All policies answer the same prompts, so every comparison is
-paired: one set of bootstrap weights over prompts serves all of them.
+Per prompt and evaluated checkpoint there are the proxy (what RL maximised), the
+control reward (another model), the gold utility (never seen by RL nor by any
+selection), the KL to the start and the length. All policies answer the same
+prompts, so every comparison is paired: one set of bootstrap weights over
+prompts serves all of them. Gold chooses no checkpoint.
 
-Four questions, none of which lets gold choose a checkpoint:
-
-  compare_at_kl   who has more gold at the same KL?
-  area            who has more gold over the whole common range of KL?
-  report_best     whose step, chosen by a named rule on one half of the prompts,
-                  is better on the other half?
-  hacking_onset   where does gold fall below its own peak?
-
-KL need not grow with every step. A value at KL = x is read at the *first
-crossing*: the first step whose KL reaches x, interpolated linearly from the
-step before it. Later visits to the same KL belong to a policy that has been
-trained on, and averaging would mix the two.
+A value at KL = x is read at the *first crossing*: the first step whose KL
+reaches x, interpolated linearly from the step before it. Later visits to the
+same KL belong to a policy that has been trained on.
 
 S steps or policies, P prompts, R resamples.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from warm_jax import errors
 from warm_jax.evaluation import intervals
 
-REQUIRED = ('kl', 'proxy', 'gold')
 _AREA_POINTS = 201
 
 
-@dataclasses.dataclass(frozen=True)
-class Trajectory:
+class Trajectory(NamedTuple):
   """Evaluations of one policy along its training.
 
   Attributes:
     steps: [S] increasing training steps; step 0 is the start of RL.
-    values: name -> [S, P] per-prompt values; 'kl', 'proxy' and 'gold' are
-      required, 'control' and 'length' usual. With several samples of a prompt,
-      their mean.
+    values: {'kl', 'proxy', 'gold', ...: [S, P]}; means over the samples of a
+      prompt.
   """
 
   steps: np.ndarray
   values: Mapping[str, np.ndarray]
 
-  def __post_init__(self):
-    steps = np.asarray(self.steps)
-    values = {k: np.asarray(v, np.float64) for k, v in self.values.items()}
-    missing = [name for name in REQUIRED if name not in values]
-    if missing:
-      raise errors.UserError(f'a trajectory needs values of {missing}')
-    if steps.ndim != 1 or not steps.size or (np.diff(steps) <= 0).any():
-      raise errors.UserError(
-        f'the steps of a trajectory must increase, got {steps.tolist()}'
-      )
-    shape = values['gold'].shape
-    for name, value in values.items():
-      if value.shape != shape or value.ndim != 2 or len(value) != len(steps):
-        raise errors.UserError(
-          f"trajectory: '{name}' has shape {value.shape}; expected "
-          f'[{len(steps)} steps, prompts] as gold, {shape}'
-        )
-      if not np.isfinite(value).all():
-        raise errors.NonFiniteError(
-          f"trajectory: '{name}' has a value that is not finite"
-        )
-    object.__setattr__(self, 'steps', steps)
-    object.__setattr__(self, 'values', values)
 
-  @property
-  def num_prompts(self) -> int:
-    """P."""
-    return self.values['gold'].shape[1]
+Policies = Mapping[str, Trajectory]
 
 
 def value_at_kl(
@@ -119,52 +80,45 @@ def _around(x: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
   ]
 
 
-def common_kl_range(
-  policies: Mapping[str, Trajectory],
-) -> tuple[float, float]:
+def common_kl_range(policies: Policies) -> tuple[float, float]:
   """The KLs every policy passes: highest start, lowest maximum (mean KL)."""
   paths = [t.values['kl'].mean(axis=1) for t in policies.values()]
   return max(float(p[0]) for p in paths), min(float(p.max()) for p in paths)
 
 
-def _weights(
-  policies: Mapping[str, Trajectory],
-  baseline: str | None,
-  resamples: int,
-  seed: int,
-) -> np.ndarray:
-  """[R, P] bootstrap weights for policies that share their prompts."""
-  if baseline is not None and baseline not in policies:
-    raise errors.UserError(
-      f"baseline '{baseline}' is not one of {sorted(policies)}"
-    )
-  counts = sorted({t.num_prompts for t in policies.values()})
+def _num_prompts(policies: Policies) -> int:
+  counts = set()
+  for name, trajectory in policies.items():
+    for key, x in trajectory.values.items():
+      counts.add(x.shape[1])
+      if not np.isfinite(x).all():
+        raise errors.NonFiniteError(f"'{key}' of policy {name} is not finite")
   if len(counts) != 1:
     raise errors.UserError(
-      f'policies to be compared must share their prompts, got {counts} prompts'
+      f'policies to be compared must share their prompts, got {sorted(counts)}'
     )
-  return intervals.resampling_weights(counts[0], resamples, seed)
+  return counts.pop()
 
 
-def _paths(trajectory, weights, value) -> list[np.ndarray]:
-  """KL and value of the whole sample, then of the resamples: [1 + R, S]."""
-  return [
-    intervals.mean_and_resamples(trajectory.values[name], weights)
-    for name in ('kl', value)
-  ]
+def _resampled(policies: Policies, value: str, resamples: int, seed: int):
+  """{policy: KL and value of the whole sample, then resamples: [1 + R, S]}."""
+  num = _num_prompts(policies)
+  weights = intervals.resampling_weights(num, resamples, seed)
+  return {
+    name: [
+      intervals.mean_and_resamples(trajectory.values[key], weights)
+      for key in ('kl', value)
+    ]
+    for name, trajectory in policies.items()
+  }
 
 
 def _described(x: np.ndarray, prefix: str) -> dict[str, float]:
   return intervals.percentile_interval(x[0], x[1:]).as_dict(prefix)
 
 
-# ---------------------------------------------------------------------------
-# At equal KL
-# ---------------------------------------------------------------------------
-
-
 def compare_at_kl(
-  policies: Mapping[str, Trajectory],
+  policies: Policies,
   targets: Iterable[float],
   *,
   baseline: str | None = None,
@@ -172,34 +126,22 @@ def compare_at_kl(
   resamples: int = intervals.RESAMPLES,
   seed: int = 0,
 ) -> list[dict[str, Any]]:
-  """Compares policies where their mean KL first reaches each target.
-
-  Args:
-    policies: policy name -> trajectory, all on the same prompts.
-    targets: KLs in nats.
-    baseline: policy the others are compared with; None leaves differences out.
-    value: which of the per-prompt values to read.
-    resamples: of the bootstrap over prompts; the KL path is resampled too.
-    seed: of the bootstrap.
+  """Who has more gold at the same KL, where the mean KL first reaches it?
 
   Returns:
-    One dict a target and policy: kl, policy, share_reached (of the resamples
-    that get to this KL; below 1 the interval is of those alone), the value and,
-    with a baseline, difference, each with _low, _high, _stderr. NaN where the
-    policy never gets there.
+    One dict a target (nats) and policy: kl, policy, share_reached (of the
+    resamples that get there; below 1 the interval is of those alone), the value
+    and, with a baseline, difference, each with _low, _high, _stderr. NaN where
+    the policy never gets there.
   """
-  weights = _weights(policies, baseline, resamples, seed)
-  paths = {n: _paths(t, weights, value) for n, t in policies.items()}
+  paths = _resampled(policies, value, resamples, seed)
   rows = []
   for target in targets:
-    at = {n: value_at_kl(*path, target) for n, path in paths.items()}
+    at = {name: value_at_kl(*path, target) for name, path in paths.items()}
     for name, x in at.items():
-      row = {
-        'kl': float(target),
-        'policy': name,
-        'share_reached': float(np.isfinite(x[1:]).mean()),
-        **_described(x, value),
-      }
+      reached = float(np.isfinite(x[1:]).mean())
+      row = {'kl': float(target), 'policy': name, 'share_reached': reached}
+      row |= _described(x, value)
       if baseline is not None:
         row |= _described(x - at[baseline], 'difference')
       rows.append(row)
@@ -207,24 +149,23 @@ def compare_at_kl(
 
 
 def area(
-  policies: Mapping[str, Trajectory],
+  policies: Policies,
   *,
   baseline: str | None = None,
   value: str = 'gold',
   resamples: int = intervals.RESAMPLES,
   seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-  """Area under value-against-KL up to the largest KL that all policies reach.
+  """Who has more gold over the whole common range of KL?
 
-  The first-crossing path, by the trapezoid rule on 201 points. A resample that
-  ends short of the range keeps its last value (it is a small correction there,
-  and dropping it would favour resamples of large KL). Arguments as in
-  `compare_at_kl`.
+  The area under the first-crossing path, by the trapezoid rule on 201 points. A
+  resample that ends short of the range keeps its last value (dropping it would
+  favour resamples of large KL).
 
   Returns:
-    policy name -> dict: kl_from, kl_to, mean (area / width of the range, in
-    units of the value), area, and difference of the means, each interval with
-    _low, _high and _stderr.
+    policy -> dict: kl_from, kl_to, mean (area / width of the range, in units of
+    the value), area, and difference of the means, each interval with _low,
+    _high and _stderr.
   """
   start, stop = common_kl_range(policies)
   if not start < stop:
@@ -232,11 +173,9 @@ def area(
       f'no common range of KL: policies start at up to {start:.4g}, all of them '
       f'reach {stop:.4g}'
     )
-  weights = _weights(policies, baseline, resamples, seed)
   grid = np.linspace(start, stop, _AREA_POINTS)
   means = {}
-  for name, trajectory in policies.items():
-    kl, y = _paths(trajectory, weights, value)
+  for name, (kl, y) in _resampled(policies, value, resamples, seed).items():
     last = value_at_kl(kl, y, kl.max(axis=-1))
     at = np.stack([value_at_kl(kl, y, x) for x in grid], axis=-1)
     at = np.where(np.isfinite(at), at, last[:, None])
@@ -251,21 +190,14 @@ def area(
   return results
 
 
-# ---------------------------------------------------------------------------
-# The best step
-# ---------------------------------------------------------------------------
-
-
 def halves(num_prompts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
   """Splits prompt indices at random: selection half, reporting half."""
-  if num_prompts < 2:
-    raise errors.UserError('two halves need at least two prompts')
   order = np.random.default_rng(seed).permutation(num_prompts)
   return np.sort(order[: num_prompts // 2]), np.sort(order[num_prompts // 2 :])
 
 
 def report_best(
-  policies: Mapping[str, Trajectory],
+  policies: Policies,
   *,
   select_by: str = 'control',
   baseline: str | None = None,
@@ -274,66 +206,36 @@ def report_best(
 ) -> dict[str, dict[str, Any]]:
   """Chooses each policy's step on half of the prompts, reports on the other.
 
-  The choice is made once; the intervals are those of the chosen step. Choosing
-  by 'gold' is an oracle, and is written down as such.
-
-  Args:
-    policies: policy name -> trajectory, all on the same prompts.
-    select_by: name of the value whose mean is highest at the chosen step (the
-      first on a tie), or 'last' for the last step.
-    baseline: policy the others are compared with; None leaves differences out.
-    resamples: of the bootstrap.
-    seed: of the split and of the bootstrap.
+  The step with the highest mean of `select_by`, the first on a tie. The choice
+  is made once; the intervals are those of the chosen step.
 
   Returns:
-    policy name -> dict: rule, step, num_prompts, every value of the trajectory
-    at that step with _low, _high and _stderr, and difference (of gold) to the
+    policy -> dict: rule, step, num_prompts, every value of the trajectory at
+    that step with _low, _high and _stderr, and difference (of gold) to the
     baseline.
   """
-  _weights(policies, baseline, 1, seed)  # the same prompts?
-  num_prompts = next(iter(policies.values())).num_prompts
-  selection, reporting = halves(num_prompts, seed)
-  rule = f'highest mean {select_by} on {len(selection)} selection prompts'
-  if select_by == 'gold':
-    rule += ' (an oracle: the reported value chooses)'
-  if select_by == 'last':
-    rule = 'last step'
-  chosen = {}
-  for name, trajectory in policies.items():
-    if select_by != 'last' and select_by not in trajectory.values:
-      raise errors.UserError(
-        f"steps cannot be chosen by '{select_by}'; the trajectory has "
-        f"{sorted(trajectory.values)} and 'last'"
-      )
-    chosen[name] = len(trajectory.steps) - 1
-    if select_by != 'last':
-      means = trajectory.values[select_by][:, selection].mean(axis=1)
-      chosen[name] = int(means.argmax())
+  selection, reporting = halves(_num_prompts(policies), seed)
+  chosen = {
+    name: int(t.values[select_by][:, selection].mean(axis=1).argmax())
+    for name, t in policies.items()
+  }
   options: dict[str, Any] = {'resamples': resamples, 'seed': seed}
   results = {}
-  for name, trajectory in policies.items():
-    i = chosen[name]
+  for name, (steps, values) in policies.items():
+    at = {key: x[chosen[name], reporting] for key, x in values.items()}
     row = {
-      'rule': rule,
-      'step': int(trajectory.steps[i]),
+      'rule': f'highest mean {select_by} on {len(selection)} selection prompts',
+      'step': int(steps[chosen[name]]),
       'num_prompts': len(reporting),
     }
-    for value, x in trajectory.values.items():
-      interval = intervals.mean_interval(x[i, reporting], **options)
-      row |= interval.as_dict(value)
+    for key, x in at.items():
+      row |= intervals.mean_interval(x, **options).as_dict(key)
     if baseline is not None:
       other = policies[baseline].values['gold'][chosen[baseline], reporting]
-      difference = intervals.paired_difference(
-        trajectory.values['gold'][i, reporting], other, **options
-      )
-      row |= difference.as_dict('difference')
+      found = intervals.paired_difference(at['gold'], other, **options)
+      row |= found.as_dict('difference')
     results[name] = row
   return results
-
-
-# ---------------------------------------------------------------------------
-# Hacking onset
-# ---------------------------------------------------------------------------
 
 
 def hacking_onset(
@@ -344,7 +246,7 @@ def hacking_onset(
   resamples: int = intervals.RESAMPLES,
   seed: int = 0,
 ) -> dict[str, Any]:
-  """Where gold has fallen below its peak by more than a margin.
+  """Where gold has fallen below its peak by more than a margin >= 0.
 
   The peak is the step of the highest mean. The onset is the first later step s
   at which the paired interval of gold_s - gold_peak lies wholly below -margin.
@@ -355,17 +257,9 @@ def hacking_onset(
   onset is read between them: where the line from the step before to the first
   step after the peak with a mean below peak - margin =: c crosses c,
 
-    kl_{s-1} + (gold_{s-1} - c) / (gold_{s-1} - gold_s) (kl_s - kl_{s-1}).
+    kl_{s-1} + (gold_{s-1} - c) / (gold_{s-1} - gold_s) (kl_s - kl_{s-1}),
 
-  This is so for the whole sample and for each resample, whose peak is its own.
-  The first mean below c may come before the interval is (the onset's step).
-
-  Args:
-    trajectory: of one policy.
-    margin: in units of the value, >= 0.
-    value: usually 'gold'.
-    resamples: of the bootstrap over prompts.
-    seed: of the bootstrap.
+  for the whole sample and for each resample, whose peak is its own.
 
   Returns:
     dict: peak_step, peak_kl, peak_<value>; onset_step and onset_kl (None if
@@ -374,8 +268,7 @@ def hacking_onset(
     peak by the margin, onset_kl_low, onset_kl_high and share_hacked (of
     resamples that fall so far; without a test, so more than an onset).
   """
-  weights = _weights({'policy': trajectory}, None, resamples, seed)
-  kl, y = _paths(trajectory, weights, value)
+  (kl, y), *_ = _resampled({'': trajectory}, value, resamples, seed).values()
   peak = int(y[0].argmax())
   drop = y - y[:, peak][:, None]  # [1+R, S], paired by construction
   upper = np.quantile(drop[1:], 0.975, axis=0)
@@ -399,10 +292,10 @@ def hacking_onset(
 
 
 def _crossing_kl(kl: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
-  """KL at which each path [R, S] first falls below its peak - margin: [R].
+  """KL at which each path [R, S] first falls below its peak - margin, or NaN.
 
-  NaN where it never does. The step before a first fall is the peak or a step
-  that has not fallen, so the line between them always crosses.
+  The step before a first fall is the peak or a step that has not fallen, so the
+  line between them always crosses.
   """
   peak = y.argmax(axis=1)[:, None]
   drop = y - np.take_along_axis(y, peak, axis=1) + margin  # < 0: fallen
@@ -412,11 +305,6 @@ def _crossing_kl(kl: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
   (drop_0, drop_1), (kl_0, kl_1) = _around(drop, step), _around(kl, step)
   share = drop_0 / np.where(has_fallen, drop_0 - drop_1, 1.0)
   return np.where(has_fallen, kl_0 + share * (kl_1 - kl_0), np.nan)
-
-
-# ---------------------------------------------------------------------------
-# Fronts
-# ---------------------------------------------------------------------------
 
 
 def mean_best(
@@ -429,10 +317,9 @@ def mean_best(
 
   A policy is a point (KL to the SFT policy, reward). Chosen is the policy with
   KL <= budget whose `chooser` is highest; with the value itself this is the
-  mean height of the front, a staircase: no line is drawn between points, since
-  a policy between two others has to be made (by LITI) and judged before it
-  counts. A maximum over noisy points lies slightly too high, the more so the
-  more points there are: compare fronts of equally many.
+  mean height of the front, a staircase: a policy between two others has to be
+  made (by LITI) and judged before it counts. A maximum over noisy points lies
+  slightly too high: compare fronts of equally many points.
 
   Args:
     kl: [..., S] nats; one policy (SFT) at 0.

@@ -78,7 +78,7 @@ def merge(
     weights: [M], for 'weighted'; they sum to 1 (.001 off is divided out).
     lam: share of the second of two models; default .5.
     init: for 'slerp', the folder that the models were fine-tuned from.
-    group: for 'slerp', what shares an angle, see `merging.group_of`; 'layer'.
+    group: for 'slerp', see `merging.group_of`; 'layer' unless given.
     dtype: of the result, 'float32' or 'bfloat16'.
     max_shard_bytes: larger models are cut into files of at most this.
     on_progress: called with the fraction done.
@@ -88,10 +88,6 @@ def merge(
     one; 'rounding', None in float32, else {'of_change', 'of_weights'}: norm of
     the rounding error relative to the distance from the init, or of the members
     from their merge, and relative to the weights.
-
-  Raises:
-    UserError: models that do not fit together, arguments that do not fit the
-      method, something at `out`, no space.
   """
   folders = [pathlib.Path(f).expanduser() for f in folders]
   out = pathlib.Path(out).expanduser()
@@ -101,10 +97,10 @@ def merge(
   with contextlib.ExitStack() as stack:
     new = stack.enter_context(files.new_folder(out))
     configs = [_config(folder) for folder in (*folders, *start)]
-    for folder, other in zip(folders, configs):
-      _check_configs(folders[0], configs[0], folder, other, _IDENTITY)
-    for folder in start:
-      _check_configs(folders[0], configs[0], folder, configs[-1], _IDENTITY[:2])
+    for folder, other in zip((*folders, *start), configs):
+      # Of an init only the architecture must agree.
+      identity = _IDENTITY[:2] if folder in start else _IDENTITY
+      _check_configs(folders[0], configs[0], folder, other, identity)
     tokenizer = _check_tokenizers(folders, start)
     models = [
       stack.enter_context(tensors_lib.Tensors(f)) for f in (*folders, *start)
@@ -118,10 +114,8 @@ def merge(
     plan = [(name, stored[name].shape, dtypes[name]) for name in stored]
     target = stack.enter_context(tensors_lib.Writer(new, plan, max_shard_bytes))
     needed, free = target.num_bytes, shutil.disk_usage(new).free
-    errors.need(
-      free >= needed,
-      f'{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there',
-    )
+    have = f'{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free'
+    errors.need(free >= needed, have)
     parameters = sum(tensor.size for tensor in stored.values())
     done = 0
 
@@ -170,43 +164,36 @@ def _check_arguments(folders, method, weights, lam, init, group, dtype):
     errors.need(
       value in known, f'{name} is {value!r}; known: {", ".join(known)}'
     )
-  num = len(folders)
+  num, chosen = len(folders), merging.METHODS[method]
   errors.need(num > 1, f'{num} model to merge; name two or more')
   for i, folder in enumerate(folders):
+    twice = f'{folder} is named twice; give it a larger weight instead'
+    errors.need(folder not in folders[:i], twice)
+  for name, value in (('weights', weights), ('init', init)):
+    wanted = name in chosen.needs
     errors.need(
-      folder not in folders[:i],
-      f'{folder} is named twice; give it a larger weight instead',
+      value is not None or not wanted, f'method {method} needs {name}'
     )
-  chosen = merging.METHODS[method]
-  for name, value, what in (
-    ('weights', weights, 'one for each model'),
-    ('init', init, 'the folder that the models were fine-tuned from'),
-  ):
-    if name in chosen.needs:
-      errors.need(value is not None, f'method {method} needs {name}, {what}')
-    else:
-      errors.need(value is None, f'method {method} takes no {name}')
+    errors.need(value is None or wanted, f'method {method} takes no {name}')
   errors.need(group is None or init, f'method {method} takes no group')
   if lam is not None:
+    fits = num == 2 and chosen.takes_lam and math.isfinite(lam)
+    where = f'here {lam} for {method} of {num}'
     errors.need(
-      num == 2 and chosen.takes_lam,
-      f'lam is for lerp and slerp of two models; here {method} of {num}',
+      fits, f'lam is a number for lerp and slerp of two models; {where}'
     )
-    errors.need(math.isfinite(lam), f'lam is {lam}; expected a number')
   if weights is None:
     return None
-  errors.need(
-    len(weights) == num,
-    f'{len(weights)} weights for {num} models; give one for each',
-  )
+  count = f'{len(weights)} weights for {num} models; give one for each'
+  errors.need(len(weights) == num, count)
   total = math.fsum(weights)
   errors.need(math.isfinite(total), 'a weight is not a finite number')
-  scaled = ','.join(f'{w / (total or 1.0):.4g}' for w in weights)
-  errors.need(
-    abs(total - 1.0) <= 1e-3,
-    f'weights sum to {total:g}, not to 1'
-    + (f'; for these proportions write {scaled}' if total > 0 else ''),
-  )
+  advice = ''
+  if total > 0:
+    scaled = ','.join(f'{w / total:.4g}' for w in weights)
+    advice = f'; for these proportions write {scaled}'
+  is_one = abs(total - 1.0) <= 1e-3
+  errors.need(is_one, f'weights sum to {total:g}, not to 1{advice}')
   return [w / total for w in weights]
 
 
@@ -300,7 +287,9 @@ def _write(models, num, weights, group, target, dtypes, tell):
     return np.array([error @ error, change, mixed @ mixed])
 
   found = _each_piece(models[0], models[0].tensors, work, tell)
-  return tensors_lib.rounding_cost(*sum(found, np.zeros(3)))
+  lost, changed, whole = np.sqrt(sum(found, np.zeros(3)))
+  costs = {'of_weights': float(lost / whole) if whole else 0.0}
+  return costs | ({'of_change': float(lost / changed)} if changed else {})
 
 
 # ------------------------------------------------------------ the other files
@@ -347,10 +336,8 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
   config = files.read_json(folder / 'config.json')
   names = config.get('architectures') or []
   is_list = isinstance(names, list) and all(isinstance(n, str) for n in names)
-  errors.need(
-    is_list,
-    f'{folder}: config.json: architectures={names!r}: expected a list of names',
-  )
+  wrong = f'{folder}/config.json: architectures={names!r}: not a list of names'
+  errors.need(is_list, wrong)
   return config
 
 
