@@ -118,7 +118,7 @@ def test_the_command_starts_without_jax():
     ("main.main(['warm', 'score', '--help'])", ('numpy',)),
     ('from warm_jax.commands import merge', ('numpy',)),
     # What scoring needs: no data sets in order, no checkpoints, no statistics.
-    ('from warm_jax.stages import judges', ('numpy', 'jax', 'flax', 'optax')),
+    ('from warm_jax.stages import scorers', ('numpy', 'jax', 'flax', 'optax')),
   ],
 )
 def test_what_is_not_used_is_not_imported(program, allowed):

@@ -37,7 +37,6 @@ import collectives  # noqa: E402
 
 from warm_jax import members, merging, rewards, sharding  # noqa: E402
 from warm_jax import sampling as sampling_lib  # noqa: E402
-from warm_jax import scoring as scoring_lib  # noqa: E402
 from warm_jax.config import section  # noqa: E402
 from warm_jax.data import prefix_sharing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
@@ -232,7 +231,7 @@ def scoring(program):
     scorer = rewards.calibrate(scorer, IDS[1], MASK[1])
     call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
     # 31 rows: no mesh divides them.
-    out[name] = scoring_lib.score_rows(
+    out[name] = rewards.score_rows(
       call, scorer, IDS[0, :31], MASK[0, :31], 8
     )
   return out

@@ -16,7 +16,7 @@ from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading, writing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
-from warm_jax.stages import judges
+from warm_jax.stages import scorers
 from warm_jax.training import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.hf]
@@ -129,8 +129,8 @@ def test_reward_run_exports_what_it_merged(reward_run):
 
 def test_scores_of_the_export_are_those_of_the_run(reward_run, files):
   """The working model and the exported one agree, raw and normalised."""
-  exported = judges.open_judge(str(reward_run / 'export' / 'warm'))
-  working = judges.open_judge(str(reward_run))
+  exported = scorers.open_model(str(reward_run / 'export' / 'warm'))
+  working = scorers.open_model(str(reward_run))
   rows = [(f'{r["prompt"]}\n', r['chosen']) for r in pairs(10, 2)]
   ids, mask = score_ids(exported.tokenizer, rows)
   np.testing.assert_allclose(
@@ -145,8 +145,8 @@ def test_scores_of_the_export_are_those_of_the_run(reward_run, files):
 
 def test_ensemble_of_exported_members_is_that_of_the_run(reward_run):
   names = ','.join(str(reward_run / 'export' / f'member_{m}') for m in (0, 1))
-  outside = judges.open_judge(names)
-  inside = judges.open_judge(f'{reward_run}:ens')
+  outside = scorers.open_model(names)
+  inside = scorers.open_model(f'{reward_run}:ens')
   rows = [(f'{r["prompt"]}\n', r['rejected']) for r in pairs(10, 3)]
   ids, mask = score_ids(outside.tokenizer, rows)
   np.testing.assert_allclose(
@@ -180,7 +180,7 @@ def test_score_command(reward_run, files, tmp_path, capsys):
   rows = [json.loads(line) for line in out.read_text().splitlines()]
   given = pairs(40, 1)
   assert [row['prompt'] for row in rows] == [row['prompt'] for row in given]
-  judge = judges.open_judge(str(reward_run / 'export' / 'warm'))
+  judge = scorers.open_model(str(reward_run / 'export' / 'warm'))
   for side in ('chosen', 'rejected'):
     lines = [(f'{row["prompt"]}\n', row[side]) for row in given]
     expected = rewards.single(

@@ -83,8 +83,8 @@ MESH = Rule(
 )
 # With `control`, the names of stages.scorers.MEANING.
 SCORER = choice(
-  *('single', 'second', 'ens', 'ens_2', 'min', 'uncertainty', 'warm_2'),
-  *merging.SCORERS,
+  *('single', 'second', 'ens_2', 'warm_2'),
+  *(*merging.ENSEMBLES, *merging.SCORERS),
 )
 
 # ---------------------------------------------------------------------------
@@ -148,7 +148,7 @@ _POLICY = {
   'rewards': (EXTRA, each(SCORER), 'Reward models; a policy each.'),
   'aggregate': (
     EXTRA,
-    choice('mean', 'min', 'uncertainty'),
+    choice(*merging.AGGREGATES),
     'How several reward models are combined.',
   ),
   'num_reference': (EXTRA, SIZE, 'Samples that set the scale of the reward.'),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, losses, scoring, sharding
+from warm_jax import errors, losses, rewards, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import kv_cache, language_model, reward_model
@@ -417,7 +417,7 @@ def sequence_kl(
   lengths = samples.mask.sum(axis=1) - samples.response_start
   most = int(lengths.max()) if max_new_tokens is None else max_new_tokens
   columns = (samples.ids, samples.mask, samples.response_start)
-  at_once = scoring.rows_at_once(256, samples.ids.shape[1])
+  at_once = rewards.rows_at_once(256, samples.ids.shape[1])
   parts = []
   for rows in loader.eval_batches(len(lengths), at_once):
     part = sharding.put_rows(tuple(np.asarray(x)[rows] for x in columns))

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.stats
 
 from experiments.pool import arms, evidence, settings
-from warm_jax import files, members, merging, scoring
+from warm_jax import files, members, merging, rewards
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy, interpolation
 from warm_jax.models import reward_model
@@ -61,7 +61,7 @@ def score(
 ) -> np.ndarray:
   """Raw scores of M models, params [M, ...], on pairs: [M, 2, N] float32."""
   batch = pairs.batch(np.arange(len(pairs)))
-  flat = scoring.score_rows(
+  flat = rewards.score_rows(
     lambda params, ids, mask: _scores(params, shape, ids, mask, score_fn),
     stack,
     batch['ids'],

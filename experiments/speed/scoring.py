@@ -14,7 +14,6 @@ import numpy as np
 
 from experiments.speed import machine, turns
 from warm_jax import members, merging, rewards
-from warm_jax import scoring as scoring_lib
 from warm_jax.models import language_model, reward_model
 
 ROWS, LENGTH, BATCH = 256, 96, 256
@@ -72,7 +71,7 @@ def measure(shape, stack, ids, calls: int, repeats: int):
   ensemble = rewards.ensemble(stack, shape)
 
   def batched(scorer, ids=ids):
-    return scoring_lib.score_rows(score, scorer, ids, mask, BATCH)
+    return rewards.score_rows(score, scorer, ids, mask, BATCH)
 
   prompts = np.array(ids)
   common = int(PROMPT * ids.shape[1])

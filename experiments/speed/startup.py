@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # What stages import, and what only some commands do.
 MODULES = (
   *('warm_jax.main', 'warm_jax.commands.merge', 'warm_jax.stages.policy'),
-  'warm_jax.stages.judges',  # what `warm score` computes with
+  'warm_jax.stages.scorers',  # what `warm score` computes with
   *('numpy', 'jax', 'flax.linen', 'optax', 'grain', 'orbax.checkpoint'),
   *('scipy.stats', 'tensorflow_datasets', 'transformers', 'matplotlib.pyplot'),
 )

@@ -1,9 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Accuracy and agreement by hand, and batching."""
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -34,52 +31,21 @@ def test_agreement_by_brute_force():
       np.testing.assert_allclose(got[i, j], (signs[i] == signs[j]).mean())
 
 
-def _score(params, config, ids, mask):
-  del config
-  return jnp.sum(jnp.where(mask, params['weights'][ids], 0.0), axis=1)
-
-
-def test_score_pairs_pads_and_keeps_order():
+def test_score_pairs_keeps_order():
   rng = np.random.default_rng(2)
   ids = rng.integers(0, 5, size=(14, 3)).astype(np.int32)
   mask = rng.random((14, 3)) < 0.8
-  weights = rng.normal(size=(2, 5)).astype(np.float32)
-  expected = (weights[:, ids] * mask).sum(-1)
-  traces = []
+  weights = rng.normal(size=5).astype(np.float32)
 
-  def one_model(ids, mask):
-    traces.append(1)
-    return _score({'weights': jnp.asarray(weights[0])}, None, ids, mask)
+  def weigh(params, config, ids, mask):
+    del config
+    return jnp.sum(jnp.where(mask, params[ids], 0.0), axis=1)
 
-  chosen, rejected = accuracy.score_pairs(one_model, ids, mask, batch_size=4)
-  np.testing.assert_allclose(chosen, expected[0, :7], atol=1e-6)
-  np.testing.assert_allclose(rejected, expected[0, 7:], atol=1e-6)
-  assert len(traces) == 1  # one compiled program
-
-  def both(ids, mask):
-    score = lambda w: _score({'weights': w}, None, ids, mask)  # noqa: E731
-    return jax.vmap(score)(jnp.asarray(weights))
-
-  chosen, rejected = accuracy.score_pairs(both, ids, mask, batch_size=4)
-  np.testing.assert_allclose(chosen, expected[:, :7], atol=1e-6)
-  np.testing.assert_allclose(rejected, expected[:, 7:], atol=1e-6)
-  with pytest.raises(errors.UserError, match='chosen'):
-    accuracy.score_pairs(one_model, ids[:3], mask[:3])
-
-
-def test_scorers_share_one_program():
-  traces = []
-
-  def counted(params, config, ids, mask):
-    traces.append(1)
-    return _score(params, config, ids, mask)
-
-  ids, mask = np.ones((6, 2), np.int32), np.ones((6, 2), bool)
-  scorer = rewards.single({'weights': jnp.arange(3.0)}, None, score_fn=counted)
-  np.testing.assert_allclose(accuracy.score(scorer, ids, mask, 4), 2)
-  other = dataclasses.replace(scorer, params={'weights': 2 * jnp.arange(3.0)})
-  np.testing.assert_allclose(accuracy.score(other, ids, mask, 4), 4)
-  assert len(traces) == 1
+  scorer = rewards.single(jnp.asarray(weights), None, score_fn=weigh)
+  chosen, rejected = accuracy.score_pairs(scorer, ids, mask)
+  expected = (weights[ids] * mask).sum(-1)
+  np.testing.assert_allclose(chosen, expected[:7], atol=1e-6)
+  np.testing.assert_allclose(rejected, expected[7:], atol=1e-6)
 
 
 def test_bad_scores_are_refused():

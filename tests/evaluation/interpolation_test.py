@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import errors
+from warm_jax import errors, rewards
 from warm_jax.evaluation import accuracy, interpolation
 
 V, T, N = 9, 4, 21
@@ -73,9 +73,10 @@ def test_ends_are_the_members_and_points_are_by_hand(data, stacked):
     _two_layers, a, b, *data, lambdas=lambdas, batch_size=16
   )
   for end, params in ((0, a), (-1, b)):
-    chosen, rejected = accuracy.score_pairs(
-      lambda i, m, p=params: _two_layers(p, i, m), *data
+    scorer = rewards.single(
+      params, None, score_fn=lambda p, c, i, m: _two_layers(p, i, m)
     )
+    chosen, rejected = accuracy.score_pairs(scorer, *data)
     own = {
       'accuracy': accuracy.is_correct(chosen, rejected).mean(),
       'loss': accuracy.bradley_terry(chosen, rejected),

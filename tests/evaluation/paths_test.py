@@ -121,12 +121,6 @@ def test_the_best_step_is_chosen_on_the_other_prompts():
   np.testing.assert_allclose(
     result['control'], control[1, reporting].mean(), atol=1e-12
   )
-  last = paths.report_best({'a': trajectory}, select_by='last', **FAST)['a']
-  assert (last['step'], last['rule']) == (100, 'last step')
-  oracle = paths.report_best({'a': trajectory}, select_by='gold', **FAST)['a']
-  assert oracle['step'] == 100 and 'oracle' in oracle['rule']
-  with pytest.raises(errors.UserError, match='length'):
-    paths.report_best({'a': trajectory}, select_by='length')
 
 
 def test_hacking_onset():
@@ -175,27 +169,18 @@ def test_noise_alone_is_rarely_called_hacking():
   assert alarms <= 6  # 1.5 expected at 2.5 %
 
 
-def test_broken_trajectories_are_refused():
-  good = {name: np.zeros((2, 3)) for name in paths.REQUIRED}
-  for steps, values, message in [
-    ([0, 1], {'kl': good['kl'], 'gold': good['gold']}, 'proxy'),
-    ([1, 0], good, 'increase'),
-    ([0, 1, 2], good, 'shape'),
-    ([0, 1], good | {'length': np.zeros((2, 4))}, 'length'),
-    ([0, 1], good | {'gold': np.full((2, 3), np.nan)}, 'finite'),
-  ]:
-    with pytest.raises(errors.UserError, match=message):
-      paths.Trajectory(np.array(steps), values)
+def test_policies_must_share_their_prompts():
   a, b = _trajectory([0, 1], [0, 1]), _trajectory([0, 1], [0, 1], num_prompts=7)
+  bad = _trajectory([0, 1], [0, np.nan])
   for call in (
-    lambda: paths.compare_at_kl({'a': a, 'b': b}, [0.5]),
-    lambda: paths.report_best({'a': a, 'b': b}, select_by='last'),
-    lambda: paths.area({'a': a, 'b': b}),
+    lambda policies: paths.compare_at_kl(policies, [0.5]),
+    paths.report_best,
+    paths.area,
   ):
     with pytest.raises(errors.UserError, match='share their prompts'):
-      call()
-  with pytest.raises(errors.UserError, match='baseline'):
-    paths.compare_at_kl({'a': a}, [0.5], baseline='c')
+      call({'a': a, 'b': b})
+    with pytest.raises(errors.NonFiniteError, match="'gold' of policy bad"):
+      call({'bad': bad})
 
 
 # --- fronts -----------------------------------------------------------------

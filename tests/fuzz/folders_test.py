@@ -22,7 +22,7 @@ from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading, tensors, writing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.stages import judges
+from warm_jax.stages import scorers
 
 pytestmark = [pytest.mark.slow, pytest.mark.hf]
 
@@ -110,7 +110,7 @@ def merged(folder, twin, out):
 
 
 def judged(folder):
-  judge = judges.open_judge(str(folder))
+  judge = scorers.open_model(str(folder))
   turns = [{'role': 'user', 'content': 'hi'}]
   try:
     formats.Chat(judge.tokenizer).prompt(turns)

@@ -183,7 +183,7 @@ def fake_evaluate(steps, values):
   options = dict(baseline='single', resamples=RESAMPLES)
   best = paths.report_best(policies, select_by='control', **options)
   first = policies['single']
-  _, reporting = paths.halves(first.num_prompts)
+  _, reporting = paths.halves(first.values['gold'].shape[1])
   win_rates = {}
   for judge in ('gold', 'control'):
     scores = {'sft': first.values[judge][0, reporting]}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from warm_jax import commands, errors
+from warm_jax import commands, errors, merging
 
 DESCRIPTION = """\
 Writes each row of --data with its rewards: pairs get score_chosen and
@@ -105,8 +105,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
   add(
     '--aggregate',
     default='mean',
-    choices=('mean', 'min', 'uncertainty'),
-    help='of several models (mean); the last two need --normalise',
+    choices=tuple(merging.AGGREGATES),
+    help='of several models (mean); others need --normalise',
   )
   add('--max_length', type=commands.size, help='tokens; the context by default')
   add(
@@ -134,7 +134,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _refuse_raw(aggregate: str) -> None:
-  if aggregate in ('min', 'uncertainty'):
+  if aggregate not in ('single', 'mean'):
     raise errors.UserError(
       f'warm score: {aggregate} compares members, whose raw scores have '
       'scales of their own; add --normalise'
@@ -147,9 +147,9 @@ def _scored_rows(given) -> Iterator[_Row]:
 
   from warm_jax import rewards
   from warm_jax.data import encoding, formats, sources
-  from warm_jax.stages import judges
+  from warm_jax.stages import scorers
 
-  judge = judges.open_judge(
+  judge = scorers.open_model(
     given.model, aggregate=given.aggregate, compute_dtype=given.dtype
   )
   if given.normalise and not judge.calibrated:

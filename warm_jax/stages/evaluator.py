@@ -26,7 +26,7 @@ import numpy as np
 
 from warm_jax import errors, rewards, sampling, sharding, worlds
 from warm_jax.evaluation import policies as policies_lib
-from warm_jax.stages import judges, language, scorers
+from warm_jax.stages import language, scorers
 from warm_jax.worlds import base
 
 PyTree = Any
@@ -90,12 +90,12 @@ def _opened(run, world, field: str) -> rewards.RewardScorer:
       f'config.{field} is empty: name an exported reward model, several with '
       f'commas between, or a finished work directory (--config.{field}=PATH)'
     )
-  found = judges.open_judge(
+  found = scorers.open_model(
     source,
     aggregate=settings(run).aggregate,
     member_map=run.config.runtime.member_map,
   )
-  judges.require_same_tokenizer(
+  scorers.require_same_tokenizer(
     world.tokenizer, found.tokenizer, f'config.model and config.{field}'
   )
   template = run.config.data.prompt_template
@@ -215,7 +215,7 @@ class Evaluator:
       np.concatenate([getattr(part, name) for part in samples])
       for name in ('ids', 'mask')
     )
-    found = scorers.score(self.scorers[name], ids, mask)
+    found = rewards.score(self.scorers[name], ids, mask)
     return found.reshape(len(samples), -1)
 
   def evaluate(

@@ -48,8 +48,8 @@ def reward_models(run) -> dict:
       params,
       shape,
       worlds.of(run).tokenizer,
-      reward_mean=float(scorer.mean),
-      reward_std=float(scorer.std),
+      reward_mean=float(scorer.normaliser.mean),
+      reward_std=float(scorer.normaliser.std),
       card=model_card.render(reward_facts(run, name)),
       **_settings(run),
     )

@@ -8,7 +8,7 @@ other policies.
 
 import numpy as np
 
-from warm_jax import members, merging, rewards, scoring, sharding, worlds
+from warm_jax import members, merging, rewards, sharding, worlds
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy, interpolation, intervals
 from warm_jax.models import reward_model
@@ -38,7 +38,7 @@ def run(run) -> dict:
   def raw_scores(scorer, name, at_once=256) -> np.ndarray:
     """[..., 2, N] raw scores of chosen and rejected."""
     ids, mask = rows[name]['ids'], rows[name]['mask']
-    found = scoring.score_rows(rewards.raw_scores, scorer, ids, mask, at_once)
+    found = rewards.score_rows(rewards.raw_scores, scorer, ids, mask, at_once)
     return found.reshape(*found.shape[:-1], 2, -1)
 
   def scores(params, name) -> np.ndarray:
@@ -173,7 +173,7 @@ def _normalisers(reference: np.ndarray, order) -> dict:
 
 def _ensemble(normaliser, scores: np.ndarray, aggregate: str) -> np.ndarray:
   """[2, N] rewards of an ensemble from the raw scores [M, 2, N]."""
-  return rewards.apply_normaliser(normaliser, scores, aggregate, 0.5)
+  return rewards.apply_normaliser(normaliser, scores, aggregate)
 
 
 def _interval(interval) -> dict:

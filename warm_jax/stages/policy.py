@@ -209,7 +209,7 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
 def _win_rates(policies, best, resamples: int) -> dict:
   """Win rates at each policy's best step, and of the start ('sft')."""
   first = next(iter(policies.values()))
-  _, reporting = paths.halves(first.num_prompts)
+  _, reporting = paths.halves(first.values['gold'].shape[1])
   chosen = {'sft': (first, 0)} | {
     name: (t, list(t.steps).index(best[name]['step']))
     for name, t in policies.items()

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from warm_jax import config as config_lib
-from warm_jax import members, rewards, scoring, sharding, worlds
+from warm_jax import members, rewards, sharding, worlds
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import language_model, reward_model
@@ -103,12 +103,8 @@ def fit_head(
 
   batch = pairs.batch(np.arange(len(pairs)))
   scorer = rewards.single(params, shape, score_fn=score_fn)
-  features = scoring.score_rows(
-    jax.jit(lambda scorer, ids, mask: scorer.raw_scores(ids, mask)),
-    scorer,
-    batch['ids'],
-    batch['mask'],
-    256,
+  features = rewards.score_rows(
+    rewards.raw_scores, scorer, batch['ids'], batch['mask'], 256
   ).T
   chosen, rejected = np.split(features, 2)
   return reward.fit_probe(chosen, rejected, l2)

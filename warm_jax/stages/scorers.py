@@ -1,18 +1,28 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The judges of a run by name, all on the same reward scale."""
+"""Reward models by name in a run, by folder, or by id on the hub."""
+
+import dataclasses
+import json
+import pathlib
 
 import jax
+import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from warm_jax import (
   errors,
+  files,
   members,
   merging,
+  pipeline,
   rewards,
-  scoring,
   sharding,
   worlds,
 )
+from warm_jax.config import section
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import reading
 from warm_jax.stages import reward
 from warm_jax.training import checkpoint, health
 from warm_jax.worlds import base
@@ -21,10 +31,11 @@ from warm_jax.worlds import base
 MEANING = {
   'single': 'the member that ranks first on the selection split',
   'second': 'the member that ranks second on the selection split',
-  'ens': 'mean of the scores of all members',
+  **{
+    n: f'{of} of the scores of all members'
+    for n, of in merging.ENSEMBLES.items()
+  },
   'ens_2': 'mean of the scores of the best two members',
-  'min': 'worst case over all members',
-  'uncertainty': 'mean minus half the variance over all members',
   **{name: method.rule for name, method in merging.SCORERS.items()},
   'warm_2': 'mean of the weights of the best two members',
   'control': 'trained apart: its own pretraining, more pairs, clean labels',
@@ -36,23 +47,17 @@ def build(run, names) -> dict[str, rewards.RewardScorer]:
 
   Those are samples of the SFT policy, so every scorer has mean 0 and standard
   deviation 1 over them: one KL coefficient means the same to all.
-
-  Raises:
-    KeyError: an unknown name; configs are checked before.
-    UserError: `member_3` was left out, or there never was one.
   """
   made = {name: _make(run, name) for name in names}
   batch = reference_batch(run)
-  return {
-    name: rewards.calibrate(scorer, batch['ids'], batch['mask'])
-    for name, scorer in made.items()
-  }
+  return {n: rewards.calibrate(s, **batch) for n, s in made.items()}
 
 
 def reference_batch(run) -> dict[str, np.ndarray]:
   """The responses on which reward means and deviations are measured."""
   selection = worlds.of(run).pairs('selection')
-  return selection.batch(np.arange(len(selection)))
+  batch = selection.batch(np.arange(len(selection)))
+  return {name: batch[name] for name in ('ids', 'mask')}
 
 
 def _make(run, name: str) -> rewards.RewardScorer:
@@ -61,18 +66,15 @@ def _make(run, name: str) -> rewards.RewardScorer:
     shape = base.model_config(run, run.config.control.model)
     return rewards.single(sharding.put(params), shape)
   shape = base.model_config(run)
-  mode = run.config.runtime.member_map
-  stack, numbers = reward.trained(run)
-  stack = sharding.put(stack, 1)
-  order = run.result('merge')['order']
-  best_two = jax.tree.map(lambda x: x[np.array(order[:2])], stack)
   if name in merging.SCORERS:
     params = checkpoint.load_params(run.folder('merge') / name)
     return rewards.single(sharding.put(params), shape)
-  if name in ('single', 'second'):
-    # With one member there is no second one: it takes its place.
-    place = 0 if name == 'single' else min(1, len(order) - 1)
-    return rewards.single(members.member(stack, order[place]), shape)
+  stack, numbers = reward.trained(run)
+  stack, order = sharding.put(stack, 1), run.result('merge')['order']
+  # With one member there is no second one: it takes its place.
+  places = {'single': order[0], 'second': order[:2][-1]}
+  if name in places:
+    return rewards.single(members.member(stack, places[name]), shape)
   if name.startswith('member_'):
     number = int(name.removeprefix('member_'))
     if number not in numbers:
@@ -83,21 +85,122 @@ def _make(run, name: str) -> rewards.RewardScorer:
         f'{", ".join(map(str, numbers))}'
       )
     return rewards.single(members.member(stack, numbers.index(number)), shape)
+  if name.endswith('_2'):
+    stack = jax.tree.map(lambda x: x[np.array(order[:2])], stack)
   if name == 'warm_2':
-    return rewards.single(merging.uniform(best_two), shape)
-  if name == 'ens_2':
-    return rewards.ensemble(best_two, shape, 'mean', mode=mode)
-  aggregate = {'ens': 'mean'}.get(name, name)
+    return rewards.single(merging.uniform(stack), shape)
+  aggregate = merging.ENSEMBLES[name.removesuffix('_2')]
+  mode = run.config.runtime.member_map
   return rewards.ensemble(stack, shape, aggregate, mode=mode)
 
 
-def score(
-  scorer: rewards.RewardScorer, ids: np.ndarray, mask: np.ndarray
-) -> np.ndarray:
-  """Rewards [N] of rows [N, T], by the program that calibrated the scorer."""
-  return rewards.apply_normaliser(
-    scorer.normaliser,
-    scoring.score_rows(rewards.raw_scores, scorer, ids, mask, 256),
-    scorer.aggregate,
-    scorer.uncertainty_coef,
+@dataclasses.dataclass(frozen=True)
+class Opened:
+  """A reward model with what its input needs.
+
+  Attributes:
+    scorer: callable (ids [B, T], mask [B, T]) -> [B] rewards.
+    tokenizer: of the model; all members of an ensemble share it.
+    max_length: tokens that the model was made for.
+    prompt_template: how plain prompts were written in its training; '' if it
+      does not say.
+    calibrated: whether the mean and the deviation of its scores are known, so
+      that rewards have mean 0 and deviation 1 on the data they were measured on.
+  """
+
+  scorer: rewards.RewardScorer
+  tokenizer: tokenizer_lib.Tokenizer
+  max_length: int
+  prompt_template: str
+  calibrated: bool
+
+
+def open_model(
+  source: str,
+  *,
+  aggregate: str = 'mean',
+  compute_dtype: str = 'float32',
+  member_map: str = 'auto',
+) -> Opened:
+  """Opens one reward model, or several as an ensemble.
+
+  Args:
+    source: the folder or hub id of a reward model; several with commas between;
+      or a work directory of `warm`, alone (its merged model) or with the name
+      of a scorer behind a colon (`runs/a:ens`, `:member_2`, see `MEANING`).
+    aggregate: of several models, see `merging.AGGREGATES`.
+    compute_dtype: 'float32' or 'bfloat16'.
+    member_map: how members are mapped.
+  """
+  folder, _, name = source.partition(':')
+  if (pathlib.Path(folder) / files.MARKER).is_file():
+    return _of_workdir(pathlib.Path(folder), name or 'warm')
+  paths = [path.strip() for path in source.split(',') if path.strip()]
+  if not paths:
+    raise errors.UserError('no reward model named; give the path of one')
+  found, tokenizers = zip(*(base.opened(p, compute_dtype) for p in paths))
+  first, tokenizer = found[0], tokenizers[0]
+  for other, its_tokenizer in zip(found[1:], tokenizers[1:]):
+    both = f'{other.source} and {first.source}'
+    if other.config != first.config:
+      raise errors.UserError(f'{both} differ in shape, so they are no ensemble')
+    require_same_tokenizer(tokenizer, its_tokenizer, both)
+  where = sharding.of_leaves()
+  params = [reading.load(c, 'score', where) for c in found]
+  moments = np.float32([(c.reward_mean, c.reward_std) for c in found]).T
+  if len(found) == 1:
+    scorer, moments = rewards.single(params[0], first.config), moments[:, 0]
+  else:
+    stack = sharding.born(lambda ps: members.stack(ps), 1)(params)
+    scorer = rewards.ensemble(stack, first.config, aggregate, mode=member_map)
+  calibrated = all({'reward_mean', 'mean'} & c.hf_config.keys() for c in found)
+  if calibrated:
+    mean, std = map(jnp.asarray, moments)
+    normaliser = dataclasses.replace(scorer.normaliser, mean=mean, std=std)
+    scorer = dataclasses.replace(scorer, normaliser=normaliser)
+  template = first.hf_config.get('prompt_template') or ''
+  if template and not (isinstance(template, str) and '{prompt}' in template):
+    raise errors.UserError(
+      f'{first.source}: config.json: prompt_template={template!r} has no '
+      "'{prompt}' in it, so every prompt would be lost; correct or remove it"
+    )
+  length = first.config.max_length
+  return Opened(scorer, tokenizer, length, template, calibrated)
+
+
+def _of_workdir(folder: pathlib.Path, name: str) -> Opened:
+  """A scorer of a finished run, from the settings that its stages recorded."""
+  record = files.read_record(folder / 'merge' / 'result.json')
+  if record is None:
+    raise errors.UserError(
+      f'{folder} holds no merged reward model yet; finish the run first'
+    )
+  config = ml_collections.ConfigDict(
+    json.loads(json.dumps(record['config'])) | {'runtime': section('runtime')}
   )
+  run = pipeline.Run(config, folder)
+  numbers = run.result('merge')['members']
+  known = [*MEANING, *(f'member_{m}' for m in numbers)]
+  if name not in known or name == 'control':
+    raise errors.UserError(
+      f'{folder} has no scorer {name!r}; there are: {", ".join(known)}'
+    )
+  template = config.data.get('prompt_template', '{prompt}')
+  scorer = build(run, [name])[name]
+  return Opened(
+    scorer, base.tokenizer(run), config.data.max_length, template, True
+  )
+
+
+def require_same_tokenizer(first, second, names: str) -> None:
+  """Refuses another vocabulary, or other special tokens."""
+  same = first.hf.get_vocab() == second.hf.get_vocab() and (
+    first.pad_id,
+    first.bos_id,
+    first.eos_id,
+  ) == (second.pad_id, second.bos_id, second.eos_id)
+  if not same:
+    raise errors.UserError(
+      f'{names} have different tokenizers: token ids are passed between them '
+      'as they are, so both must come from one base model'
+    )
