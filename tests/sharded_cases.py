@@ -22,13 +22,13 @@ for _name, _value in distributed.cache_environment().items():
 
 import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
+import functools  # noqa: E402
 import json  # noqa: E402
 import pathlib  # noqa: E402
 import sys  # noqa: E402
 import types  # noqa: E402
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 import ml_collections  # noqa: E402
 import numpy as np  # noqa: E402
 
@@ -42,7 +42,7 @@ from warm_jax.data import prefix_sharing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
 from warm_jax.training import anchor as anchor_lib  # noqa: E402
-from warm_jax.training import optimizer, policy, reinforce, reward, sft  # noqa: E402
+from warm_jax.training import policy, reward, sft  # noqa: E402
 from warm_jax.training import state as state_lib  # noqa: E402
 
 MESHES = ((8, 1, 1), (4, 2, 1), (2, 2, 2), (1, 8, 1), (1, 1, 8))
@@ -63,7 +63,7 @@ TOKENIZER = types.SimpleNamespace(eos_id=1, pad_id=0)
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(2, 31, (M, 2 * B, T)).astype(np.int32)
 MASK = np.arange(T) < RNG.integers(3, T + 1, (M, 2 * B, 1))
-TX = optimizer.make(section('optimizer', warmup_steps=0), 10)
+TX = state_lib.make_optimizer(section('optimizer', warmup_steps=0), 10)
 
 
 def backbones(num: int):
@@ -87,7 +87,7 @@ def train_state(params):
 def two_steps(step, state, batch, program):
   """Two updates; where leaves lie must not change from one to the next."""
   where = jax.tree.map(lambda x: x.sharding, state)
-  step = step.lower(state, batch).compile()
+  step = step.func.lower(state, batch, **step.keywords).compile()
   program['text'] = step.as_text()
   for _ in range(2):
     state, metrics = step(state, batch)
@@ -119,12 +119,8 @@ def reward_step(program):
 
 
 def sft_step(program):
-  step = members.jit_step(
-    lambda state, batch: sft.member_step(
-      state, batch, model_config=SHAPE, tx=TX
-    ),
-    'auto',
-  )
+  settings = sft.Settings(SHAPE, TX)
+  step = functools.partial(sft.train_step, settings=settings)
   batch = {'ids': IDS[:1], 'mask': MASK[:1], 'loss_mask': MASK[:1]}
   batch = sharding.put_rows(batch, 1)
   return two_steps(step, train_state(backbones(1)), batch, program)
@@ -172,21 +168,23 @@ def policy_step(program):
     spread = sharding.born(lambda p: members.broadcast(p, M), 1)
     return train_state(spread(params))
 
-  state = reinforce.PolicyState(
+  state = policy.PolicyState(
     policy=stacked(sft_params),
     value=stacked(value),
     anchor=state_lib.copied(anchors),
-    is_active=sharding.put(jnp.ones(M, bool), 1),
   )
   ensemble = rewards.ensemble(sharding.put(_heads(), 1), SHAPE, 'mean')
-  sample, score, _, update = policy.programs(
-    SHAPE, TX, TOKENIZER, config, 'auto'
-  )
+  static = {
+    'settings': policy.settings(SHAPE, TX, TOKENIZER, config, 'auto')
+  }
   batch = {'ids': IDS[:, : B // 2, :4], 'mask': MASK[:, : B // 2, :4]}
   batch = {name: np.repeat(rows, 2, axis=1) for name, rows in batch.items()}
-  samples = sample(state, sharding.put_rows(batch, M))
-  scores = score([ensemble], samples)
-  update = update.lower(state, samples, scores, sft_params).compile()
+  samples = policy.sample(state, sharding.put_rows(batch, M), **static)
+  scores = policy.score([ensemble], samples)
+  lowered = policy.update.lower(
+    state, samples, scores, sft_params, **static
+  )
+  update = lowered.compile()
   program['text'] = update.as_text()
   state, metrics = update(state, samples, scores, sft_params)
   return {

@@ -83,9 +83,9 @@ def bradley_terry_loss(
 
 
 def language_model_loss(
-  logps: jax.Array, loss_mask: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Mean negative log-likelihood over the unmasked tokens of the batch.
+  logps: jax.Array, loss_mask: jax.Array, num_tokens: jax.Array | None = None
+) -> jax.Array:
+  """Mean negative log-likelihood over the unmasked tokens of the batch, [].
 
   loss = - sum_{b,t} mask logp / sum_{b,t} mask
 
@@ -94,25 +94,13 @@ def language_model_loss(
   Args:
     logps: [B, T] log p(token t | tokens before t).
     loss_mask: [B, T] bool, True where the token is to be learned.
-
-  Returns:
-    loss: [] float32.
-    metrics: dict of [] float32: num_tokens, perplexity.
+    num_tokens: [] to divide by, for the share of a part in the loss of a batch;
+      default: the tokens of loss_mask.
   """
   chex.assert_rank([logps, loss_mask], 2)
-  loss = -masked_mean(logps, loss_mask)
-  return loss, language_model_metrics(loss, jnp.sum(_float32(loss_mask)))
-
-
-def language_model_metrics(
-  loss: jax.Array, num_tokens: jax.Array
-) -> dict[str, jax.Array]:
-  """Metrics of `language_model_loss`, for a loss summed over micro-batches."""
-  metrics = {
-    'num_tokens': _float32(num_tokens),
-    'perplexity': jnp.exp(jnp.minimum(loss, 20.0)),
-  }
-  return jax.lax.stop_gradient(metrics)
+  if num_tokens is None:
+    num_tokens = jnp.sum(_float32(loss_mask))
+  return -masked_sum(logps, loss_mask) / jnp.maximum(num_tokens, 1.0)
 
 
 def kl_k1(logps: jax.Array, ref_logps: jax.Array, mask: jax.Array) -> jax.Array:

@@ -1,17 +1,18 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The mesh (member, data, model), and one table of what lies where on it.
+"""The mesh (member, data, model), and one table of where each leaf lies.
 
-A stack of M models has its first axis on `member`: members never exchange
-anything until they are averaged. Rows of a batch are on `data`. Kernels are cut
-along `model` (tensor parallel: columns, then rows, Shoeybi et al. 2019) and
-their other side along `data`, so that masters and moments are held once (ZeRO,
-Rajbhandari et al. 2020); models gather that side before they compute. What has no member axis to be cut along, a single
-model or a stack that does not divide, has its rows on `member` and `data`.
+A stack of M models has its first axis on `member`: members exchange nothing
+until they are averaged. The rows of a batch are sharded over `data`; those of a
+single model, or of M that the `member` axis does not divide, over both `member`
+and `data`. Kernels are cut along `model` (tensor parallel: columns, then rows,
+Shoeybi et al. 2019) and along `data` on their other side, so that weights and
+moments are held once (ZeRO, Rajbhandari et al. 2020); models gather that side
+before they compute.
 
 The mesh is set once, around a stage, with `jax.set_mesh`; the functions here
-ask for it. Without one (or on one device) they change nothing: the code above
+look it up. Without one (or on one device) they change nothing: the code above
 is the same on a laptop and on a pod. All axes are Auto, so the compiler places
-what no line here mentions; results on any mesh agree with one device up to the
+what is not mentioned here; results on any mesh agree with one device up to the
 order of float32 sums.
 """
 
@@ -31,7 +32,7 @@ from warm_jax import errors
 PyTree = Any
 AXES = ('member', 'data', 'model')
 
-# (pattern of the end of a leaf's path, what its own axes lie on). The first
+# (pattern of the end of a leaf's path, alternatives for its own axes). The first
 # alternative whose every axis divides is taken; `model` is given up only where
 # another axis of the leaf takes it, `data` wherever it does not divide.
 RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
@@ -72,8 +73,8 @@ def make_mesh(
   """The mesh (member, data, model) over the first devices, or all of them.
 
   Args:
-    sizes: devices along each axis; one may be -1, what is left.
-    devices: default: all of this run, those of other processes included.
+    sizes: devices along each axis; one may be -1, the rest.
+    devices: default: all devices of this run, on all its processes.
 
   Raises:
     UserError: not three sizes, or sizes that these devices cannot fill.
@@ -113,10 +114,7 @@ def is_on() -> bool:
 
 
 def current() -> Mesh | None:
-  """The mesh that is set, or None where there is nothing to share out.
-
-  Outside jit only: inside, a mesh has no devices yet.
-  """
+  """The mesh that is set, None for one device. Not inside jit."""
   return jax.sharding.get_mesh() if is_on() else None
 
 
@@ -127,28 +125,25 @@ def size(*axes: str) -> int:
 
 
 def member_axis(num_members: int) -> str | None:
-  """What the first axis of a stack lies on: 'member' if M divides over it."""
+  """The mesh axis of a stack's first axis: 'member' if M divides over it."""
   devices = size('member')
   return 'member' if devices > 1 and num_members % devices == 0 else None
 
 
 def row_axes(num_members: int | None = None) -> tuple[str, ...]:
-  """What the rows of a batch lie on, for M members (None: one model)."""
+  """The mesh axes of the rows of a batch, for M members (None: one model)."""
   if num_members is not None and member_axis(num_members):
     return ('data',)
   return ('member', 'data')
 
 
 def spec(path: str, shape: Sequence[int], num_leading: int = 0) -> P:
-  """Where one leaf lies.
+  """The PartitionSpec of one leaf, from the end of its path.
 
   Args:
     path: its keys, joined by '/'.
     shape: with the leading axes.
     num_leading: 1 for a stack [M, ...], 0 for one model.
-
-  Returns:
-    A PartitionSpec of at most the rank of the leaf.
 
   Raises:
     UserError: no rule of the table fits the path, or none of its alternatives
@@ -179,11 +174,7 @@ def spec(path: str, shape: Sequence[int], num_leading: int = 0) -> P:
 
 
 def specs(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """PartitionSpec of every leaf; see `spec`.
-
-  The table goes by the end of the path, so an optimizer's moments lie where
-  their parameters do.
-  """
+  """`spec` of every leaf; an optimizer's moments lie where its parameters do."""
 
   def one(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -193,9 +184,9 @@ def specs(tree: PyTree, num_leading: int = 0) -> PyTree:
 
 
 def put(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """Brings arrays from host or device to where the table has them.
+  """Moves arrays from host or device to where the table has them.
 
-  Every process may give the whole array: it keeps what lies on its devices.
+  Every process may give the whole array: it keeps the part on its devices.
   Without a mesh: onto the default device.
   """
   mesh = current()
@@ -207,8 +198,31 @@ def put(tree: PyTree, num_leading: int = 0) -> PyTree:
   )
 
 
+def _place(leaf, sharding: NamedSharding) -> jax.Array:
+  if isinstance(leaf, jax.Array) or jax.process_count() == 1:
+    return jax.device_put(leaf, sharding)
+  # Each process cuts its own part: nothing is sent, nothing compared.
+  return jax.make_array_from_callback(
+    leaf.shape, sharding, lambda index: leaf[index]
+  )
+
+
+def shapes(fn: Callable[..., PyTree], *args) -> PyTree:
+  """Shapes of the stacked result of `fn`, with the shardings it will have."""
+  tree, mesh = jax.eval_shape(fn, *args), current()
+  if mesh is None:
+    return tree
+  return jax.tree.map(
+    lambda leaf, s: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, s)
+    ),
+    tree,
+    specs(tree, 1),
+  )
+
+
 def constrain(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """Inside jit: says that a tree lies where the table has it."""
+  """Inside jit: constrains a tree to where the table has it."""
   if not is_on():
     return tree
   return jax.tree.map(
@@ -216,33 +230,32 @@ def constrain(tree: PyTree, num_leading: int = 0) -> PyTree:
   )
 
 
-def gathered(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """Inside jit: parameters whole along `data`, for the arithmetic of a model.
+def gathered(tree: PyTree) -> PyTree:
+  """Inside jit: parameters of one model, whole along `data`.
 
-  Said, not left to the compiler, which would rather cut the activations. The
-  gradient of this is a reduction to where the masters lie.
+  Explicit, because the compiler would rather cut the activations. The gradient
+  is a reduction to where the weights lie.
   """
   if not is_on():
     return tree
 
   def without_data(entry):
     axes = (entry,) if isinstance(entry, str) else (entry or ())
-    kept = tuple(axis for axis in axes if axis != 'data')
-    return kept or None
+    return tuple(axis for axis in axes if axis != 'data') or None
 
   return jax.tree.map(
     lambda leaf, s: jax.lax.with_sharding_constraint(
       leaf, P(*map(without_data, s))
     ),
     tree,
-    specs(tree, num_leading),
+    specs(tree),
   )
 
 
 def constrain_rows(
   tree: PyTree, num_members: int | None = None, *, is_stack: bool = False
 ) -> PyTree:
-  """Inside jit: rows [B, ...] that all of M members read (None: one model).
+  """Inside jit: shards rows [B, ...] that all of M members read (None: one).
 
   With `is_stack` each member has its own, [M, B, ...]. Rows that do not divide
   are left to the compiler.
@@ -252,24 +265,21 @@ def constrain_rows(
   def one(leaf):
     if not is_on() or leaf.shape[is_stack] % size(*axes):
       return leaf
-    lies = P(member_axis(leaf.shape[0]), axes) if is_stack else P(axes)
-    return jax.lax.with_sharding_constraint(leaf, lies)
+    where = P(member_axis(leaf.shape[0]), axes) if is_stack else P(axes)
+    return jax.lax.with_sharding_constraint(leaf, where)
 
   return jax.tree.map(one, tree)
 
 
 def born(fn: Callable[..., PyTree], num_leading: int = 0) -> Callable:
-  """`fn`, whose result is created where the table has it, never whole.
-
-  Without a mesh `fn` itself.
-  """
+  """`fn`, jitted so that its result is created sharded; without a mesh `fn`."""
   if not is_on():
     return fn
   return jax.jit(lambda *args: constrain(fn(*args), num_leading))
 
 
 def of_leaves() -> Callable[[str, tuple[int, ...]], NamedSharding] | None:
-  """(path, shape) of a leaf of ONE model -> where it lies, or None for no mesh.
+  """(path, shape) of a leaf of ONE model -> its sharding; None without a mesh.
 
   For readers of checkpoints, which place a tensor as soon as it is read.
   """
@@ -280,34 +290,25 @@ def of_leaves() -> Callable[[str, tuple[int, ...]], NamedSharding] | None:
 
 
 def put_rows(tree: PyTree, num_members: int | None = None) -> PyTree:
-  """Spreads host batches over the devices.
-
-  Args:
-    tree: arrays [B, ...], or [M, B, ...] with `num_members`.
-    num_members: M, if there is such an axis.
+  """Shards host batches [B, ...], or [M, B, ...] with `num_members`.
 
   Raises:
     UserError: B does not divide over the devices that share the rows.
   """
-  mesh = current()
-  if mesh is None:
+  if current() is None:
     return tree
   return jax.tree.map(
-    lambda x: _place(np.asarray(x), row_sharding(np.shape(x), num_members)),
+    lambda x: _place(np.asarray(x), _row_sharding(np.shape(x), num_members)),
     tree,
   )
 
 
 def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
-  """`gather`, of whose batches each process reads its own rows alone.
+  """Makes a reader of batches place them on the mesh, each process its rows.
 
   Args:
-    gather: row numbers [M, B] -> dict of arrays [M, k B, ...]: every row, then
-      every row again (k is 2 for the two sides of a pair). Called from threads,
-      and of several processes with the lines of some members alone.
-
-  Returns:
-    The same function onto the mesh; without one `gather` itself.
+    gather: row numbers [M, B] -> dict of arrays [M, B, ...]. Called from
+      threads; of several processes with the rows of some members only.
   """
   mesh = current()
   if mesh is None:
@@ -323,54 +324,41 @@ def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
 
 
 def _read_own(gather, rows: np.ndarray) -> dict[str, jax.Array]:
-  """The batch of `rows`, read where it is needed; see `spread`."""
-  num_members, num_rows = rows.shape
+  """The batch of `rows`, read by the processes whose devices hold it."""
+  sharding = _row_sharding(rows.shape, len(rows))
+  indices = sharding.addressable_devices_indices_map(rows.shape).values()
+  own = [  # members and columns on devices of this process
+    np.unique(np.concatenate([np.arange(size)[i[axis]] for i in indices]))
+    for axis, size in enumerate(rows.shape)
+  ]
 
-  def held(axis, shape):
-    """Positions along an axis that lie on devices of this process."""
-    sharding = row_sharding(shape, num_members)
-    indices = sharding.addressable_devices_indices_map(shape).values()
-    parts = [np.arange(shape[axis])[index[axis]] for index in indices]
-    return np.unique(np.concatenate(parts))
+  def placed(array):
+    shape = (*rows.shape, *array.shape[2:])
 
-  shapes = {  # one row tells those of a whole batch
-    name: (num_members, one.shape[1] * num_rows, *one.shape[2:])
-    for name, one in gather(rows[:1, :1]).items()
-  }
-  own_members = held(0, rows.shape)
-  columns = [held(1, shape) % num_rows for shape in shapes.values()]
-  columns = np.unique(np.concatenate(columns))
-  out = {}
-  own = gather(rows[np.ix_(own_members, columns)])
-  for name, shape in shapes.items():
+    def part(index):
+      local = (
+        np.searchsorted(mine, np.arange(size)[i])
+        for mine, size, i in zip(own, rows.shape, index)
+      )
+      return array[np.ix_(*local)]
 
-    def part(index, array=own[name], shape=shape):
-      places = np.arange(shape[1])[index[1]]
-      side, column = places // num_rows, places % num_rows
-      local = side * len(columns) + np.searchsorted(columns, column)
-      member = np.searchsorted(own_members, np.arange(num_members)[index[0]])
-      return array[np.ix_(member, local)]
+    where = _row_sharding(shape, len(rows))
+    return jax.make_array_from_callback(shape, where, part)
 
-    sharding = row_sharding(shape, num_members)
-    out[name] = jax.make_array_from_callback(shape, sharding, part)
-  return out
+  return {k: placed(v) for k, v in gather(rows[np.ix_(*own)]).items()}
 
 
-def row_sharding(
+def _row_sharding(
   shape: Sequence[int], num_members: int | None = None
 ) -> NamedSharding:
-  """The sharding of a batch [B, ...] or [M, B, ...]; needs a mesh.
-
-  Raises:
-    UserError: as `put_rows`.
-  """
   axes = row_axes(num_members)
   leading = () if num_members is None else (member_axis(num_members),)
   num_rows = shape[len(leading)]
   if num_rows % size(*axes):
     raise errors.UserError(
-      f'a batch of {num_rows} rows (a pair may be one) does not divide over {size(*axes)} devices '
-      f'({" x ".join(axes)}); choose a multiple, or another runtime.mesh'
+      f'a batch of {num_rows} rows (a pair is one) does not divide over '
+      f'{size(*axes)} devices ({" x ".join(axes)}); choose a multiple, or '
+      'another runtime.mesh'
     )
   mesh = current()
   assert mesh is not None
@@ -386,22 +374,22 @@ def whole_rows(num_rows: int) -> int:
 def to_host(tree: PyTree) -> PyTree:
   """Device arrays as numpy, whole on every process.
 
-  Of several processes each holds a part: what is missing is gathered, in one
-  program for the whole tree.
+  What other processes hold is gathered, in one program for the whole tree.
   """
-  leaves, structure = jax.tree.flatten(tree)
-  partial = [
-    i
-    for i, leaf in enumerate(leaves)
-    if isinstance(leaf, jax.Array)
-    and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
-  ]
-  if partial:
-    everywhere = NamedSharding(leaves[partial[0]].sharding.mesh, P())
-    gathered = jax.jit(lambda *xs: xs, out_shardings=everywhere)(
-      *(leaves[i] for i in partial)
+
+  def is_partial(leaf):
+    return isinstance(leaf, jax.Array) and not (
+      leaf.is_fully_addressable or leaf.is_fully_replicated
     )
-    for i, leaf in zip(partial, gathered):
+
+  leaves, structure = jax.tree.flatten(tree)
+  partial = {i: leaf for i, leaf in enumerate(leaves) if is_partial(leaf)}
+  if partial:
+    mesh = next(iter(partial.values())).sharding.mesh
+    everywhere = NamedSharding(mesh, P())
+    for i, leaf in jax.jit(lambda x: x, out_shardings=everywhere)(
+      partial
+    ).items():
       leaves[i] = leaf
 
   def one(leaf):
@@ -410,12 +398,3 @@ def to_host(tree: PyTree) -> PyTree:
     return np.asarray(leaf)
 
   return jax.tree.unflatten(structure, [one(leaf) for leaf in leaves])
-
-
-def _place(leaf, sharding: NamedSharding) -> jax.Array:
-  if isinstance(leaf, jax.Array) or jax.process_count() == 1:
-    return jax.device_put(leaf, sharding)
-  # Each process cuts its own part: nothing is sent, nothing compared.
-  return jax.make_array_from_callback(
-    leaf.shape, sharding, lambda index: leaf[index]
-  )

@@ -44,9 +44,9 @@ class MemberSets:
   def training_batch(self, rows) -> dict[str, np.ndarray]:
     """Rows [M, B], member m's from set m; see `Preferences.training_batch`."""
     # A word more in some sets may give their rows another length.
-    is_same = len({one.shared_length for one in self.sets}) == 1
+    length = max(one.pair_length for one in self.sets)
     parts = [
-      one.training_batch(r) if is_same else one.batch(r)
+      one.training_batch(r, length)
       for one, r in zip(self.sets, rows, strict=True)
     ]
     return {key: np.stack([part[key] for part in parts]) for key in parts[0]}

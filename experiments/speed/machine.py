@@ -9,11 +9,13 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from warm_jax.config import section
+from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.training import optimizer, reward
+from warm_jax.training import reward
 from warm_jax.training import state as state_lib
 
 LAYERS = {64: 2, 128: 4, 256: 6}
@@ -109,7 +111,7 @@ def reward_training(
   """
   config = section('reward', num_members, steps=1000)
   config.batch_size = pairs
-  tx = optimizer.make(config.optimizer, config.steps)
+  tx = state_lib.make_optimizer(config.optimizer, config.steps)
   hparams = state_lib.make_hparams(
     num_members, learning_rate=1e-4, dropout_rate=0.1
   )
@@ -119,12 +121,26 @@ def reward_training(
   ids = jax.random.randint(
     jax.random.key(1), (num_members, 2 * pairs, length), 0, shape.vocab_size
   )
-  data = {'ids': ids, 'mask': jnp.ones(ids.shape, bool)}
+  data = pairs_of(np.asarray(ids))
   return reward.make_step(shape, tx, config, member_map), state, data
+
+
+def pairs_of(ids: np.ndarray) -> dict[str, np.ndarray]:
+  """Random ids [M, 2B, T] as the batch of B pairs a member that training reads."""
+  num_members, num_rows, length = ids.shape
+  chosen, rejected = (
+    encoding.Sequences(x, np.ones(x.shape, bool), np.ones(len(x), np.int32))
+    for x in (side.reshape(-1, length) for side in np.split(ids, 2, axis=1))
+  )
+  numbers = np.arange(len(chosen))
+  pairs = encoding.Preferences(chosen, rejected, numbers < 0, numbers)
+  return pairs.training_batch(numbers.reshape(num_members, num_rows // 2))
 
 
 def compiled(jitted, *args, **kwargs) -> tuple:
   """(program, bytes that it takes, seconds of compiling)."""
+  if isinstance(jitted, functools.partial):
+    jitted, kwargs = jitted.func, jitted.keywords | kwargs
   start = time.perf_counter()
   program = jitted.lower(*args, **kwargs).compile()
   seconds = time.perf_counter() - start

@@ -12,6 +12,7 @@ none for the host: sampling, scoring, update.
 """
 
 import dataclasses
+import functools
 import pathlib
 import tempfile
 import types
@@ -28,7 +29,7 @@ from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import anchor as anchor_lib
-from warm_jax.training import optimizer, policy, reinforce
+from warm_jax.training import policy
 from warm_jax.training import state as state_lib
 
 AIM = 3.0
@@ -163,13 +164,13 @@ def make_ours(s: dict, models: tuple) -> Ours:
     schedule='constant',
     warmup_steps=1,
   )
-  tx = optimizer.make(config.optimizer, config.steps)
+  tx = state_lib.make_optimizer(config.optimizer, config.steps)
   no_end = types.SimpleNamespace(eos_id=-1, pad_id=0)
-  sample, score, _, update = policy.programs(shape, tx, no_end, config, 'auto')
+  static = {'settings': policy.settings(shape, tx, no_end, config, 'auto')}
 
   def new_state():
     stacked = jax.tree.map(lambda x: x[None], start)
-    return reinforce.PolicyState(
+    return policy.PolicyState(
       policy=state_lib.init(
         stacked,
         tx,
@@ -178,15 +179,14 @@ def make_ours(s: dict, models: tuple) -> Ours:
       ),
       value=None,
       anchor=anchor_lib.make(reference, 1, kl_coef=s['kl_coef']),
-      is_active=jnp.ones(1, bool),
     )
 
   ids = np.repeat(np.array(s['prompt_ids']), s['samples'], axis=0)
   return Ours(
     config=shape,
-    sample=sample,
-    score=score,
-    update=update,
+    sample=functools.partial(policy.sample, **static),
+    score=policy.score,
+    update=functools.partial(policy.update, **static),
     scorers=(rewards.single(judge, shape),),
     reference=reference,
     new_state=new_state,

@@ -21,10 +21,9 @@ import numpy as np
 from experiments.speed import machine, turns
 from warm_jax import members
 from warm_jax.config import section
-from warm_jax.data import encoding
 from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
-from warm_jax.training import optimizer, reward
+from warm_jax.training import reward
 from warm_jax.training import state as state_lib
 
 AIMS = {64: 3.0, 128: 2.5, 256: 2.2}
@@ -118,7 +117,7 @@ def start(s: dict, params, shape, dropout_rate=0.0, mode='auto'):
     schedule='constant',
     warmup_steps=1,
   )
-  tx = optimizer.make(config.optimizer, config.steps)
+  tx = state_lib.make_optimizer(config.optimizer, config.steps)
   hparams = state_lib.make_hparams(
     s['members'], learning_rate=s['learning_rate'], dropout_rate=dropout_rate
   )
@@ -127,7 +126,7 @@ def start(s: dict, params, shape, dropout_rate=0.0, mode='auto'):
     shape, tx, config, mode, has_dropout=dropout_rate > 0
   )
   state = state_lib.init(params, tx, keys, hparams)
-  batch = jax.tree.map(jnp.asarray, make_batch(np.array(s['ids'], np.int32)))
+  batch = jax.tree.map(jnp.asarray, machine.pairs_of(np.array(s['ids'], np.int32)))
   return step_fn, state, batch
 
 
@@ -135,18 +134,6 @@ def product_flops(s: dict) -> int:
   """Of the products of a step of all members; a backward pass has two each."""
   tokens = s['members'] * 2 * PAIRS * LENGTH
   return 3 * machine.matmul_flops(llama_shape(s), tokens, LENGTH, True)
-
-
-def make_batch(ids: np.ndarray) -> dict[str, np.ndarray]:
-  """ids [M, 2B, T], in the layout that the training loop takes for them."""
-  num_members, num_rows, length = ids.shape
-  chosen, rejected = (
-    encoding.Sequences(x, np.ones(x.shape, bool), np.ones(len(x), np.int32))
-    for x in (side.reshape(-1, length) for side in np.split(ids, 2, axis=1))
-  )
-  numbers = np.arange(len(chosen))
-  pairs = encoding.Preferences(chosen, rejected, numbers < 0, numbers)
-  return pairs.training_batch(numbers.reshape(num_members, num_rows // 2))
 
 
 def rows(args):

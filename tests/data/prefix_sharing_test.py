@@ -71,28 +71,24 @@ def sequences(ids, lengths):
   return encoding.Sequences(ids, mask, np.zeros(len(ids), np.int32))
 
 
-def test_pairs_are_joined_where_it_is_less_to_compute():
+def test_pairs_share_what_they_have_in_common():
   ids = np.arange(1, 31, dtype=np.int32).reshape(2, 15)
   other = ids.copy()
   other[:, 9:] += 50
-  # 9 common tokens of 15: 21 positions, and 21^2 <= 2 15^2 = 450.
   sides = sequences(ids, [15, 12]), sequences(other, [15, 15])
-  assert prefix_sharing.shared_length(*sides) == 21
-  # 8 common tokens: 22 positions, 484 scores of the attention for 450.
-  other[0, 8] += 50
-  sides = sequences(ids, [15, 12]), sequences(other, [15, 15])
-  assert prefix_sharing.shared_length(*sides) is None
-  assert prefix_sharing.shared_length(sides[0], sequences(ids + 90, [9, 9])) is None  # fmt: skip
+  assert prefix_sharing.pair_length(*sides) == 9 + 6 + 6
+  # Nothing in common: one after the other.
+  assert prefix_sharing.pair_length(sides[0], sequences(ids + 90, [9, 9])) == 24
 
 
 @pytest.mark.parametrize('chunk', [1, 3, 4096])
 def test_the_length_is_that_of_the_longest_pair(monkeypatch, chunk):
-  monkeypatch.setattr(prefix_sharing, 'CHUNK', chunk)
+  monkeypatch.setattr(prefix_sharing, '_CHUNK', chunk)
   ids, mask = make_sequences(3, (8, 2))
   ids[:, 1, :9] = ids[:, 0, :9]
   lengths = np.maximum(mask.sum(axis=-1), 9)
   sides = [sequences(ids[:, k], lengths[:, k]) for k in range(2)]
-  found = prefix_sharing.shared_length(*sides)
+  found = prefix_sharing.pair_length(*sides)
   wanted = [
     lists(ids[n], np.arange(12) < lengths[n][:, None]) for n in range(8)
   ]
@@ -140,11 +136,3 @@ def test_rows_without_a_token_or_padded_elsewhere_are_left_alone():
   ids, mask = sorted_rows(20, 3)
   ids[0], mask[0] = ids[1], False
   assert prefix_sharing.grouped(ids, mask).shape[1] == 1
-  right = np.tile(np.arange(12) < 9, (20, 1))
-  ids = np.repeat(ids[:1], 20, axis=0)
-
-  def length(mask):
-    side = encoding.Sequences(ids, mask, np.zeros(20, np.int32))
-    return prefix_sharing.shared_length(side, side)
-
-  assert length(right) == 10  # eight in common, and each its last one

@@ -15,7 +15,7 @@ from warm_jax import errors, members
 from warm_jax.data import encoding
 from warm_jax.models import config as model_config
 from warm_jax.models import language_model, reward_model
-from warm_jax.training import optimizer as state
+from warm_jax.training import state
 
 # ---------------------------------------------------------------------------
 # bfloat16: 8 bits of precision, so that steps are 2 from 256 to 512, 1/2 from
@@ -112,11 +112,11 @@ def test_members_get_pairs_of_their_own_parts():
   assert len({tuple(sorted(row)) for row in parts.rows.tolist()}) > 1
   order = np.array([[4, 0], [1, 1], [2, 3]])
   batch = parts.training_batch(order)
-  assert batch['ids'].shape == (3, 4, 1)
+  assert batch['ids'].shape == (3, 2, 2)
   for m in range(3):
     rows = [parts.rows[m][i] for i in order[m]]
-    expected = [2 * r for r in rows] + [2 * r + 1 for r in rows]
-    assert batch['ids'][m, :, 0].tolist() == expected
+    expected = [[2 * r, 2 * r + 1] for r in rows]
+    assert batch['ids'][m].tolist() == expected
   seen = parts.has_seen(np.arange(10))
   assert seen.sum(1).tolist() == [5, 5, 5]
   assert seen[1, parts.rows[1]].all()

@@ -273,15 +273,13 @@ def test_each_member_gets_its_own_pairs(pairs):
     [[list(ids[side]) for side in mask] for ids, mask in zip(*of_member)]
     for of_member in zip(batch['ids'], batch['mask'])
   ] == [first, second]
-  # Sets of which one takes two rows a pair all take two.
+  # All sets take the rows of the longest.
   longer = dataclasses.replace(data.sets[1], flipped=data.sets[1].flipped)
-  object.__setattr__(longer, 'shared_length', None)
-  batch = memory.MemberSets((data.sets[0], longer)).training_batch(rows)
-  chex.assert_shape(batch['ids'], (2, 4, encoded.chosen.length))
-  assert [
-    [list(ids[mask]) for ids, mask in zip(*of_member)]
-    for of_member in zip(batch['ids'], batch['mask'])
-  ] == [[pair[side] for side in (0, 1) for pair in m] for m in (first, second)]
+  object.__setattr__(longer, 'pair_length', data.sets[0].pair_length + 3)
+  longer = memory.MemberSets((data.sets[0], longer)).training_batch(rows)
+  for key, value in batch.items():
+    np.testing.assert_array_equal(longer[key][..., :-3], value)
+    assert not longer['mask'][..., -3:].any()
 
 
 def test_a_cue_stands_where_the_plan_says(pairs):

@@ -26,8 +26,7 @@ from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import anchor as anchor_lib
-from warm_jax.training import checkpoint, policy, reinforce
-from warm_jax.training import recorder as recorder_lib
+from warm_jax.training import checkpoint, policy
 from warm_jax.training import state as state_lib
 
 PAD, BOS, EOS, A, B = range(5)
@@ -50,6 +49,19 @@ RECORDING = optax.GradientTransformation(
     jax.tree.map(jnp.zeros_like, grads),
     grads,
   ),
+)
+SETTINGS = policy.Settings(
+  MODEL,
+  RECORDING,
+  'scan',
+  temperature=1.0,
+  max_new_tokens=2,
+  missing_eos_penalty=PENALTY,
+  num_samples=1,
+  micro_batches=1,
+  can_stop=False,
+  eos_id=EOS,
+  pad_id=PAD,
 )
 
 
@@ -104,30 +116,20 @@ def member_state(params, value=None, *, kl_coef, tx=RECORDING, dropout=0.0):
       opt_state=tx.init(params),
       rng=jax.random.key(0),
       hparams=members.member(hparams, 0),
+      is_active=jnp.array(True),
     )
 
-  return reinforce.PolicyState(
+  return policy.PolicyState(
     policy=train_state(params),
     value=None if value is None else train_state(value),
     anchor=members.member(anchor_lib.make(params, 1, kl_coef=kl_coef), 0),
-    is_active=jnp.array(True),
   )
 
 
 @functools.partial(jax.jit, static_argnames=('temperature', 'spp'))
 def member_step(state, samples, scores, anchor, *, temperature=1.0, spp=1):
-  return reinforce.member_step(
-    state,
-    samples,
-    scores,
-    anchor,
-    model_config=MODEL,
-    tx=RECORDING,
-    temperature=temperature,
-    missing_eos_penalty=PENALTY,
-    max_new_tokens=2,
-    num_samples=spp,
-  )
+  settings = SETTINGS._replace(temperature=temperature, num_samples=spp)
+  return policy.member_step(state, samples, scores, anchor, settings=settings)
 
 
 def sequence_logps(params, samples, temperature):
@@ -338,22 +340,18 @@ def test_metrics_by_hand(baseline, temperature=0.9):
 
 
 def sampled(params, temperature, rows=32):
-  settings = (
-    ('max_new_tokens', 2),
-    ('temperature', temperature),
-    ('eos_id', EOS),
-    ('pad_id', PAD),
-  )
   half = rows // 2
   prompts = {
-    'ids': jnp.array([[BOS, A, PAD]] * half + [[BOS, B, A]] * half),
-    'mask': jnp.array([[True, True, False]] * half + [[True] * 3] * half),
+    'ids': np.array([[BOS, A, PAD]] * half + [[BOS, B, A]] * half),
+    'mask': np.array([[True, True, False]] * half + [[True] * 3] * half),
   }
   state = member_state(params, kl_coef=0.0)
-  sample = functools.partial(
-    reinforce.member_sample, model_config=MODEL, settings=settings
+  found = policy.sample(
+    jax.tree.map(lambda x: x[None], state),
+    jax.tree.map(lambda x: x[None], prompts),
+    settings=SETTINGS._replace(temperature=temperature),
   )
-  return jax.jit(sample)(state, prompts)
+  return members.member(found, 0)
 
 
 @pytest.mark.parametrize('temperature', [1.0, 0.9])
@@ -517,38 +515,21 @@ def test_policies_meet_the_same_prompts(tmp_path, member_map):
     chex.assert_trees_all_close(up, down, atol=1e-5)
 
 
-def test_nothing_recompiles(tmp_path, monkeypatch):
-  """Tracing happens in the first step only, for sampler, scorer and update."""
-  traced = collections.Counter()
+def test_nothing_recompiles(tmp_path):
+  """A second run of equal settings compiles no program of a step."""
 
-  def counting(name):
-    function = getattr(reinforce, name)
+  def sizes():
+    programs = (policy.sample, policy.score, policy.update)
+    return [program._cache_size() for program in programs]
 
-    def wrapper(*args, **kwargs):
-      traced[name] += 1
-      return function(*args, **kwargs)
-
-    monkeypatch.setattr(reinforce, name, wrapper)
-
-  names = ('member_sample', 'member_step', 'score_each')
-  for name in names:
-    counting(name)
-  at_step = []
-  record = recorder_lib.Recorder.record
-
-  def noting(self, step, metrics):
-    at_step.append(dict(traced))
-    return record(self, step, metrics)
-
-  monkeypatch.setattr(recorder_lib.Recorder, 'record', noting)
-  run(tmp_path)
-  assert len(at_step) == 4
-  assert all(at_step[0][name] for name in names)
-  assert at_step[0] == at_step[-1]
+  run(tmp_path / 'a')
+  before = sizes()
+  run(tmp_path / 'b')
+  assert sizes() == before
 
 
 @both_baselines
-def test_resume_equals_uninterrupted(tmp_path, monkeypatch, baseline):
+def test_resume_equals_uninterrupted(tmp_path, kill_at, baseline):
   extra = {
     'steps': 4,
     'eval_every': 2,
@@ -560,20 +541,10 @@ def test_resume_equals_uninterrupted(tmp_path, monkeypatch, baseline):
   # A prompt was read once for two samples, which are scored row by row.
   ratios = [json.loads(x)['policy/sampling_ratio/member_0'] for x in lines]
   np.testing.assert_allclose(ratios, 1.0, atol=1e-4)
-  record = recorder_lib.Recorder.record
-
-  def killing(self, step, metrics):
-    record(self, step, metrics)
-    if step == 3:
-      raise KeyboardInterrupt
-
   other = tmp_path / 'other' / 'policy'
-  monkeypatch.setattr(recorder_lib.Recorder, 'record', killing)
-  with pytest.raises(KeyboardInterrupt):
+  with kill_at(3):
     run(other, **extra)
-  monkeypatch.setattr(recorder_lib.Recorder, 'record', record)
-  with checkpoint.Checkpoints(other / 'checkpoints') as checkpoints:
-    assert checkpoints.steps == [2]
+  assert [p.name for p in (other / 'checkpoints').iterdir()] == ['2']
   assert run(other, **extra) == (steps, result)
   for name in ('metrics.jsonl', 'metrics.csv'):
     expected = (tmp_path / 'policy' / name).read_text()

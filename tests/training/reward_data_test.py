@@ -13,8 +13,7 @@ from warm_jax.config import section
 from warm_jax.data import encoding, tokenizer
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.training import optimizer, reward
-from warm_jax.training import recorder as recorder_lib
+from warm_jax.training import reward
 from warm_jax.training import state as state_lib
 
 WORDS = tuple('abcdefgh')
@@ -89,7 +88,7 @@ def test_margins_reach_the_loss(words, tmp_path, margins):
   data = stored(words, tmp_path / 'pairs', margins=margins)
   config = make_config(dropout_rates=(0.0,))
   params, hparams = make_members(config)
-  tx = optimizer.make(config.optimizer, config.steps)
+  tx = state_lib.make_optimizer(config.optimizer, config.steps)
   keys = jax.random.split(jax.random.key(5), 2)
   rows = np.array([[3, 1, 4, 15, 9], [2, 6, 5, 3, 0]])
   batch = data.training_batch(rows)
@@ -119,7 +118,7 @@ def test_members_of_neighbouring_runs_have_orders_of_their_own():
 
 
 @pytest.mark.slow
-def test_stored_pairs_train_as_those_in_memory(words, tmp_path, monkeypatch):
+def test_stored_pairs_train_as_those_in_memory(words, tmp_path, kill_at):
   """Bit by bit, and from a kill in the middle of an epoch too."""
   data = stored(words, tmp_path / 'pairs', margins=True)
   expected, result = train(tmp_path / 'a', data)
@@ -129,17 +128,8 @@ def test_stored_pairs_train_as_those_in_memory(words, tmp_path, monkeypatch):
   )
   chex.assert_trees_all_equal(train(tmp_path / 'b', in_memory)[0], expected)
 
-  record = recorder_lib.Recorder.record
-
-  def killing(self, step, metrics):
-    record(self, step, metrics)
-    if step == 3:  # 20 pairs, 8 a step: the second epoch has begun
-      raise KeyboardInterrupt
-
-  with monkeypatch.context() as patch:
-    patch.setattr(recorder_lib.Recorder, 'record', killing)
-    with pytest.raises(KeyboardInterrupt):
-      train(tmp_path / 'c', data)
+  with kill_at(3):  # 20 pairs, 8 a step: the second epoch has begun
+    train(tmp_path / 'c', data)
   resumed, result_again = train(tmp_path / 'c', data)
   chex.assert_trees_all_equal(resumed, expected)
   assert result_again == result

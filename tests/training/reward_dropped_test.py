@@ -14,8 +14,7 @@ from warm_jax import errors
 from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
-from warm_jax.training import checkpoint, health, reward
-from warm_jax.training import recorder as recorder_lib
+from warm_jax.training import checkpoint, reward
 from warm_jax.training import state as state_lib
 
 SHAPE = config_lib.ModelConfig(
@@ -51,8 +50,8 @@ def scores(params, config, ids, mask, *, dropout_rate, rng):
   """In the place of a transformer, which would take seconds to compile."""
   hidden = jax.nn.relu(params['embedding'][ids] @ params['kernel'])
   kept = jax.random.bernoulli(rng, 1.0 - dropout_rate, hidden.shape)
-  hidden = jnp.where(kept & mask[..., None], hidden, 0.0).mean(axis=1)
-  return hidden @ params['score']
+  hidden = jnp.where(kept, hidden, 0.0) @ params['score']  # [B, S]
+  return jnp.where(mask, hidden[:, None], 0.0).mean(axis=2)
 
 
 def make_params(num):
@@ -93,9 +92,9 @@ def rows_of(folder):
 
 @pytest.mark.parametrize('member_map', ['scan', 'vmap'])
 def test_the_others_go_on_as_if_nothing_was(tmp_path, capsys, member_map):
-  """Bit for bit as beside a healthy member, in a run that drops none."""
+  """Bit for bit as beside a healthy member."""
   healthy, expected = train(
-    tmp_path / 'a', (1e-3, 1e-3, 2e-3), member_map=member_map
+    tmp_path / 'a', (1e-3, 1e-3, 2e-3), member_map=member_map, **DROP
   )
   assert expected['members'] == [0, 1, 2] and expected['dropped'] == []
   capsys.readouterr()
@@ -176,18 +175,18 @@ def test_an_exploding_member_is_named(tmp_path):
     train(tmp_path / 'a', rates, numbers=numbers, max_loss=1e3)
   text = str(error.value)
   for part in (
-    'stage reward, step 1: loss is',
-    'for member 4, above max_loss=1000',
+    'stage reward: member 4 (step 1, loss',
+    'above max_loss=1000',
     'learning_rate=100',
   ):
     assert part in text, text
   assert '\n' not in text
-  value = float(text.split('loss is ')[1].split()[0])
+  value = float(text.split('loss ')[1].split(',')[0])
   assert 1e3 < value < np.inf
   _, result = train(tmp_path / 'b', rates, numbers=numbers, **DROP)
   (record,) = result['dropped']
   assert (record['member'], record['metric']) == (4, 'loss')
-  assert record['value'] == pytest.approx(value)
+  assert record['value'] == pytest.approx(value, rel=1e-3)
   assert result['members'] == [1, 2]
   # Its last row holds what was seen.
   assert rows_of(tmp_path / 'b')[1]['loss/member_4'] == record['value']
@@ -196,65 +195,14 @@ def test_an_exploding_member_is_named(tmp_path):
   assert result['members'] == numbers
 
 
-def test_a_resumed_run_tells_the_same(tmp_path, monkeypatch):
+def test_a_resumed_run_tells_the_same(tmp_path, kill_at):
   """Killed after the drop was saved: it is not seen happening again."""
   params, expected = train(tmp_path / 'a', (1e-3, 1e30, 2e-3), **DROP)
-  record = recorder_lib.Recorder.record
-
-  def killing(self, step, metrics):
-    record(self, step, metrics)
-    if step == 3:
-      raise KeyboardInterrupt
-
-  monkeypatch.setattr(recorder_lib.Recorder, 'record', killing)
-  with pytest.raises(KeyboardInterrupt):
+  with kill_at(3):
     train(tmp_path / 'b', (1e-3, 1e30, 2e-3), **DROP)
-  monkeypatch.setattr(recorder_lib.Recorder, 'record', record)
   resumed, result = train(tmp_path / 'b', (1e-3, 1e30, 2e-3), **DROP)
   assert result == expected
   chex.assert_trees_all_equal(resumed, params)
   for name in ('metrics.jsonl', 'metrics.csv'):
     first, second = (tmp_path / x / 'reward' / name for x in 'ab')
     assert first.read_text() == second.read_text()
-
-
-def test_an_update_that_is_not_finite_is_told_from_a_metric():
-  """Metrics describe the state before the update; parameters may go first."""
-
-  def step(state, batch):
-    params = {'w': state.params['w'] * batch}
-    return (
-      state_lib.TrainState(
-        state.step + 1, params, (), state.rng, state.hparams
-      ),
-      {'loss': batch * 0.0 + 0.5, 'accuracy': batch * 0.0},
-    )
-
-  train_state = state_lib.TrainState(
-    jnp.zeros(3, np.int32),
-    {'w': jnp.full((3, 2), 3e38)},
-    (),
-    jax.random.split(jax.random.key(0), 3),
-    hparams(1e-3),
-  )
-  state = health.init(train_state)
-  step = jax.vmap(health.watched(step, 100.0))
-  state, metrics = step(state, jnp.array([1.0, 10.0, 1.0]))
-  np.testing.assert_array_equal(state.train.step, [1, 0, 1])
-  np.testing.assert_array_equal(state.health.is_active, [True, False, True])
-  assert np.isfinite(state.train.params['w']).all()
-  np.testing.assert_array_equal(metrics['loss'], 0.5)
-  (record,) = health.records(
-    state.health, ['loss', 'accuracy'], [4, 5, 6], {'lr': [1.0, 2.0, 3.0]}
-  )
-  assert record == {
-    'member': 5,
-    'step': 0,
-    'metric': 'parameters',
-    'value': 'nan',
-    'hparams': {'lr': 2.0},
-  }
-  # A second bad step adds nothing, and says nothing of the member.
-  state, metrics = step(state, jnp.array([1.0, 10.0, 1.0]))
-  np.testing.assert_array_equal(state.health.bad_step, [-1, 0, -1])
-  np.testing.assert_array_equal(np.isnan(metrics['loss']), [False, True, False])

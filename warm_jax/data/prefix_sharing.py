@@ -1,16 +1,16 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Sequences with one beginning in one row: that once, then the rest of each.
+"""Packs sequences with a shared prefix into one row: it once, then each suffix.
 
   ids      p1 p2 p3  c1 c2 end  r1 r2 r3 end  pad
   mask[0]   1  1  1   1  1   1   0  0  0   0    0
   mask[1]   1  1  1   0  0   0   1  1  1   1    0
 
-Both sides of a pair answer one prompt, so a batch of chosen and rejected rows
-holds every prompt twice, and the samples of best-of-N hold it N times. Here a
-model computes it once (prefix sharing, Wang and Hegde 2024, arXiv 2410.20305,
-who train DPO so); the masks say which tokens are read together, see
-`language_model.hidden_states`. Scores are those of rows of their own, up to the
-order of sums. Sequences are right-padded.
+Both sides of a pair answer one prompt, and the samples of best-of-N share one N
+times; here a model computes it once (prefix sharing, Wang and Hegde 2024, arXiv
+2410.20305, who train DPO so). The masks say which tokens are read together, see
+`language_model.hidden_states`. Scores equal those of separate rows up to the
+order of sums. Sequences are right-padded. This is the one layout that reward
+models are trained on, also where the sides of a pair share nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 if TYPE_CHECKING:
   from warm_jax.data import encoding
 
-CHUNK = 4_096  # pairs that are looked at together
-MOST = 4  # sequences of a row
+_CHUNK = 4_096  # pairs that are looked at together
+_MOST = 4  # sequences of a row, in `grouped`
 
 
 def num_common(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -74,11 +74,6 @@ def share(
   return {'ids': row, 'mask': np.stack(masks, axis=-2)}
 
 
-# ---------------------------------------------------------------------------
-# Pairs
-# ---------------------------------------------------------------------------
-
-
 def of_pairs(
   chosen: encoding.Sequences, rejected: encoding.Sequences
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -89,37 +84,17 @@ def of_pairs(
   )
 
 
-def shared_length(chosen, rejected) -> int | None:
-  """Positions S of rows that hold a pair each; None if two rows cost less.
+def pair_length(chosen: encoding.Sequences, rejected: encoding.Sequences) -> int:
+  """S, positions that the longest pair of two sets [N, T] takes in one row.
 
-  Two rows of T compute 2 T tokens and 2 T^2 scores of the attention, one of S
-  computes S and S^2: it is taken where neither is more, S^2 <= 2 T^2.
-
-  Args:
-    chosen: encoding.Sequences [N, T], or stored ones, that are read once here
-      (by every process, all of them). Padded elsewhere than on the right, or
-      without a token, a row is not shared.
-    rejected: the other sides.
+  Rows on disk are read once, chunk by chunk (by every process, all of them).
   """
   longest = 0
-  for start in range(0, len(chosen), CHUNK):
-    rows = np.arange(start, min(start + CHUNK, len(chosen)))
+  for start in range(0, len(chosen), _CHUNK):
+    rows = np.arange(start, min(start + _CHUNK, len(chosen)))
     both = of_pairs(chosen.take(rows), rejected.take(rows))
-    if not _can_share(both[1]):
-      return None
-    taken = num_positions(*both)
-    longest = max(longest, int(taken.max()))
-  return longest if 0 < longest**2 <= 2 * chosen.length**2 else None
-
-
-def _can_share(mask: np.ndarray) -> bool:
-  """Whether every sequence [..., T] begins with a token and has no gaps."""
-  return bool(mask[..., 0].all() and (mask[..., 1:] <= mask[..., :-1]).all())
-
-
-# ---------------------------------------------------------------------------
-# Any rows
-# ---------------------------------------------------------------------------
+    longest = max(longest, int(num_positions(*both).max()))
+  return longest
 
 
 def grouped(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -136,14 +111,15 @@ def grouped(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """
   num_rows, width = ids.shape
   alone = np.arange(num_rows)[:, None]
-  if not _can_share(mask):
+  # Every sequence begins with a token and has no gaps?
+  if not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
     return alone
   lengths = mask.sum(axis=1)
   pairs = [np.stack([x[:-1], x[1:]], axis=1) for x in (ids, mask)]
   # Tokens in common with the row before.
   common = np.append(0, num_common(*pairs) if num_rows > 1 else [])
   best, least = alone, 2.0 * num_rows * width
-  for most in range(2, MOST + 1):
+  for most in range(2, _MOST + 1):
     groups, longest = _neighbours(
       lengths.tolist(), common.astype(int).tolist(), most, width
     )

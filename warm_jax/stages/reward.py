@@ -12,7 +12,7 @@ from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import language_model, reward_model
 from warm_jax.stages import language
-from warm_jax.training import checkpoint, health, reward, sft
+from warm_jax.training import checkpoint, loop, reward, sft
 from warm_jax.training import state as state_lib
 from warm_jax.worlds import base
 
@@ -197,7 +197,7 @@ def summed_up(hparams: dict, result: dict, part: str = '') -> dict:
 
 def left_out_lines(dropped) -> list[str]:
   """One clause for each member that was dropped, for summaries."""
-  return [f'left out: {health.described(record)}' for record in dropped]
+  return [f'left out: {loop.described(record)}' for record in dropped]
 
 
 def trained(run) -> tuple[dict, list[int]]:
@@ -212,5 +212,5 @@ def trained(run) -> tuple[dict, list[int]]:
 
 
 def left_out(run) -> list[dict]:
-  """Records of the members that the stage dropped, see `health.records`."""
+  """Records of the members that the stage dropped, see `loop.Loop`."""
   return run.result('reward').get('dropped', [])

@@ -24,7 +24,7 @@ from warm_jax.config import section
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading
 from warm_jax.stages import reward
-from warm_jax.training import checkpoint, health
+from warm_jax.training import checkpoint, loop
 from warm_jax.worlds import base
 
 # What each name means; a digit at the end says how many of the best members.
@@ -79,7 +79,7 @@ def _make(run, name: str) -> rewards.RewardScorer:
     number = int(name.removeprefix('member_'))
     if number not in numbers:
       gone = [r for r in reward.left_out(run) if r['member'] == number]
-      reason = f': {health.described(gone[0])} was left out' if gone else ''
+      reason = f': {loop.described(gone[0])} was left out' if gone else ''
       raise errors.UserError(
         f'there is no scorer {name}{reason}; the members are '
         f'{", ".join(map(str, numbers))}'

@@ -1,14 +1,14 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""What the KL of a policy is taken to: fixed weights, or its own past.
+"""KL anchors of policies: fixed weights, or the policy's own moving average.
 
-With a moving anchor the penalty holds back the speed of a policy and not its
-distance, so it relaxes as training goes on (WARP, arXiv 2406.16768, stage 1):
+With a moving anchor the penalty limits the speed of a policy and not its
+distance, so it relaxes during training (WARP, arXiv 2406.16768, stage 1):
 
   ema <- (1 - mu) ema + mu params        after each update, ema = init at first
 
-The mean lag is (1 - mu) / mu steps and nothing bounds the KL to the SFT policy,
-so a run with this anchor wants a limit (`max_kl`). The average may be kept
-beside a fixed anchor as well: it is a policy of its own, often a better one.
+The mean lag is (1 - mu) / mu steps. Nothing bounds the KL to the SFT policy, so
+a run with this anchor needs a limit (`max_kl`). The average can also be kept
+beside a fixed anchor: it is a policy of its own, often a better one.
 """
 
 import dataclasses
@@ -22,19 +22,18 @@ import numpy as np
 from warm_jax import errors, members, merging
 
 PyTree = Any
-KINDS = ('fixed', 'ema')
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Anchor:
-  """The leash of one policy; P of them: leaves [P, ...].
+  """KL anchor of one policy. Stacked over P policies, leaves are [P, ...].
 
   Attributes:
     kl_coef: [] float32, strength of the KL penalty (papers: alpha, beta).
     mu: [] float32, step of the moving average.
-    is_ema: [] bool, whether the average is what the KL is taken to.
-    ema: the average, as the policy's params; None if nobody asked for it.
+    is_ema: [] bool, whether the KL is taken to the average.
+    ema: the average, as the policy's params; None if none is kept.
   """
 
   kl_coef: jax.Array
@@ -51,17 +50,10 @@ def make(
   kind: str | Sequence[str] = 'fixed',
   mu: float | Sequence[float] = 0.0,
 ) -> Anchor:
-  """Anchors of P policies that start from the same weights.
+  """Anchors [P, ...] of policies that start from the same weights.
 
-  Args:
-    start_params: LM params of one policy, where every average starts.
-    num_policies: P.
-    kl_coef: of all, or one for each.
-    kind: 'fixed' or 'ema', of all or one for each.
-    mu: of all, or one for each; 0 everywhere: no average is kept.
-
-  Returns:
-    Anchor with leaves [P, ...].
+  kl_coef, kind ('fixed' or 'ema') and mu hold for all, or one for each. An
+  average is kept if any mu is above 0.
 
   Raises:
     UserError: an unknown kind, mu outside [0, 1], a moving anchor whose mu is
@@ -78,9 +70,9 @@ def make(
 
   kinds, mus = spread('anchor', kind), spread('mu', mu).astype(np.float32)
   for i, (name, rate) in enumerate(zip(kinds, mus)):
-    if name not in KINDS:
+    if name not in ('fixed', 'ema'):
       raise errors.UserError(
-        f'anchor of policy {i} is {str(name)!r}; known: {", ".join(KINDS)}'
+        f'anchor of policy {i} is {str(name)!r}; known: fixed, ema'
       )
     if not 0.0 <= rate <= 1.0 or (name == 'ema' and rate == 0.0):
       raise errors.UserError(
@@ -104,7 +96,7 @@ def make(
 
 
 def of_config(start_params: PyTree, num_policies: int, config) -> Anchor:
-  """P equal anchors, as the fields kl_coef, anchor ('sft', 'ema') and mu say."""
+  """P equal anchors from the fields kl_coef, anchor ('sft' or 'ema') and mu."""
   is_ema = config.anchor == 'ema'
   return make(
     start_params,
@@ -116,12 +108,7 @@ def of_config(start_params: PyTree, num_policies: int, config) -> Anchor:
 
 
 def params(anchor: Anchor, fixed: PyTree) -> PyTree:
-  """LM params that the KL of ONE policy is taken to.
-
-  Args:
-    anchor: of one policy.
-    fixed: LM params that do not move.
-  """
+  """LM params that the KL of ONE policy is taken to; `fixed` ones or the EMA."""
   if anchor.ema is None:
     return fixed
   return jax.tree.map(

@@ -2,227 +2,148 @@
 """Checkpoints of a running loop, and parameter files between stages.
 
 Both are Orbax folders, written under a temporary name and renamed when whole,
-so a kill at any moment leaves the previous one, and both hold the digests of
-their files. `Checkpoints` is written while the loop goes on and resumes to the
-bit; `save_params` waits.
+so a kill at any moment leaves the previous one. Orbax does not notice all
+damage, so each folder has `digests.json`, written last: a folder is whole if it
+is there and all files have the digests that it names.
 """
 
 import concurrent.futures
 import contextlib
+import hashlib
+import json
 import pathlib
 import shutil
 import sys
+import threading
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import distributed, errors, files, sharding
-from warm_jax.training import digests, on_disk
+from warm_jax import distributed, errors, files, members, sharding
 
 PyTree = Any
+_DIGESTS = 'digests.json'
+# Orbax numbers its operations in one counter of the process: of two threads
+# that save at once, one would take the other's folder for its own.
+_one_at_a_time = threading.Lock()
+
+
+def _ocp():
+  # Costs 0.4 s, which a relaunch of finished stages does not need.
+  from orbax.checkpoint import v1
+
+  return v1
 
 
 class Checkpoints:
-  """The last few states of one training loop.
+  """The last two states of one training loop, saved while the loop goes on.
 
-  The state is any pytree: a TrainState [M, ...], or a dict that also holds the
-  data position as Python ints. Use it in a `with`, or call `close`, which waits
-  for the save under way.
-
-  In the `with`, SIGTERM and Ctrl-C let the step under way end; then that step
-  is due, and `save` writes it and raises `distributed.Stop`. A loop that asks
-  at every step needs no line for it.
+  The state is any tree of arrays. Two are kept, as the newest may turn out to
+  be damaged. Use it in a `with`: leaving it waits for the save under way.
   """
 
-  def __init__(
-    self, folder: str | pathlib.Path, every_steps: int = 100, keep: int = 2
-  ):
-    """Opens `folder`, and creates it if need be.
+  def __init__(self, folder: str | pathlib.Path):
+    """Opens `folder`, without remains of killed saves and damaged steps.
 
-    Args:
-      folder: the loop's own; remains of killed saves are removed.
-      every_steps: `save` writes at multiples of it; 0 writes only when forced.
-      keep: how many of the latest to keep; two at least, as the newest may turn
-        out to be damaged.
+    Raises:
+      UserError: there are steps, and all of them are damaged.
     """
     self._folder = pathlib.Path(folder).absolute()
-    self._every_steps = every_steps
-    self._keep = max(2, keep)
-    self._stack = contextlib.ExitStack()
+    distributed.on_first(self._prune)
+    training = _ocp().training
+    self._checkpointer = training.Checkpointer(
+      str(self._folder),
+      preservation_policy=training.preservation_policies.LatestN(2),
+      cleanup_tmp_directories=True,
+    )
     # One thread, so that saves come one after the other.
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._saving: concurrent.futures.Future | None = None
-    self._asked = (-1, False)
-    distributed.on_first(self._remove_unfinished)
-    self._open()
 
-  def _remove_unfinished(self) -> None:
-    if self._folder.is_dir():
-      # Orbax was done with it, `digests` was not: the process was killed.
-      for path in self._folder.iterdir():
-        if path.name.isdecimal() and not digests.exist(path):
-          shutil.rmtree(path)
-
-  def _open(self) -> None:
-    training = on_disk.ocp().training
-    self._checkpointer = training.Checkpointer(
-      str(self._folder),
-      preservation_policy=training.preservation_policies.LatestN(self._keep),
-      cleanup_tmp_directories=True,
-    )
-    self._steps = [c.step for c in self._checkpointer.checkpoints]
-
-  def is_due(self, step: int) -> bool:
-    """Whether `save` would write this step unforced.
-
-    A loop that reads its metrics late should read them first: rows lost in a
-    kill are not rewritten, and a state gone NaN must not become the checkpoint.
-    """
-    on_schedule = self._every_steps > 0 and step % self._every_steps == 0
-    return on_schedule or self._stops_at(step)
-
-  def save(self, step: int, state: PyTree, *, force: bool = False) -> bool:
-    """Writes `state` as of `step` updates; returns before it is on disk.
-
-    The state is copied to the host in the call: the next step may donate it.
-    All else, some 0.2 s of bookkeeping at any size, is done in a thread.
-
-    Returns:
-      Whether the step was due (or forced) and not yet saved.
-
-    Raises:
-      distributed.Stop: a signal came; what was due is on disk.
-      UserError: the disk is full or read-only (of the save before this one, at
-        the latest in `wait` or `close`).
-    """
-    is_new = (force or self.is_due(step)) and step not in self._steps
-    if is_new:
-      self.wait()  # for the one before
-      self._steps.append(step)
-      self._saving = self._start(step, state)
-    if self._stops_at(step):
-      self.wait()
-      where = f'step {step} of {self._loop_name()}'
-      raise distributed.Stop(distributed.received() or 15, where)
-    return is_new
-
-  def _start(self, step, state) -> concurrent.futures.Future:
-    if distributed.is_alone():
-      copied = on_disk.on_host(state)
-      return self._thread.submit(self._write, step, copied)
-    # Orbax has its processes meet, which must happen in the same order in all.
-    response = self._checkpointer.save_async(step, state, force=True)
-    assert response is not None  # as it was forced
-    return self._thread.submit(self._finish, step, response.result)
-
-  def _write(self, step, state) -> None:
-    with on_disk.one_at_a_time:
-      self._checkpointer.save(step, state, force=True)
-    digests.write(self._folder / str(step))
-
-  def _finish(self, step, wait) -> None:
-    wait()
-    if distributed.is_first():
-      digests.write(self._folder / str(step))
-
-  def _loop_name(self) -> str:
-    """The loop's folder below the work directory, such as control/reward."""
-    loop = self._folder.parent
-    for above in loop.parents:
-      if (above / files.MARKER).exists():
-        return loop.relative_to(above).as_posix()
-    return loop.name
-
-  def _stops_at(self, step: int) -> bool:
-    # Asked once a step: a signal between two questions counts for the next.
-    if self._asked[0] != step:
-      self._asked = (step, distributed.agreed())
-    return self._asked[1]
-
-  @property
-  def steps(self) -> list[int]:
-    """The steps at hand, the newest last (with one still being written)."""
-    return self._steps[-self._keep :]
+  def _prune(self) -> None:
+    if not self._folder.is_dir():
+      return
+    steps = [int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()]
+    damaged = {}
+    for step in sorted(steps, reverse=True):
+      where = self._folder / str(step)
+      if not (where / _DIGESTS).is_file():  # killed before they were written
+        shutil.rmtree(where)
+      elif damage := _damage(where):
+        damaged[where] = damage
+      else:
+        for bad, damage in damaged.items():
+          print(
+            f'warm: checkpoint {bad} is damaged ({damage}); it is removed, and '
+            f'step {step} taken instead',
+            file=sys.stderr,
+            flush=True,
+          )
+          shutil.rmtree(bad)
+        return
+    for where, damage in damaged.items():
+      raise errors.UserError(
+        f'checkpoint {where} is damaged ({damage}) and there is no whole one; '
+        f'delete {self._folder} to start this stage afresh'
+      )
 
   def restore_latest(self, template: PyTree) -> tuple[PyTree, int] | None:
-    """Loads the newest checkpoint into the structure of `template`.
-
-    One that is damaged is removed, with a line that says so, if there is an
-    older one that is not.
-
-    Args:
-      template: arrays or `ShapeDtypeStruct`s as `jax.eval_shape` gives them;
-        their shardings say where the leaves go, and need not be those of the
-        save.
+    """Loads the newest checkpoint into the structure and shardings of `template`.
 
     Returns:
       (state, step), or None if nothing was saved.
 
     Raises:
-      UserError: the stored tree has other leaves or shapes, or all that there
-        is is damaged.
-      distributed.Stop: a signal came; nothing has been done yet.
+      UserError: the stored tree has other leaves or shapes, or is unreadable.
     """
-    self.wait()
-    signum = distributed.received()
-    if signum and distributed.is_alone():
-      raise distributed.Stop(signum)
-    before = len(self._steps)
-    step = distributed.on_first(self._latest_sound_step)
-    self._steps = [s for s in self._steps if step is not None and s <= step]
-    if len(self._steps) < before:
-      self._checkpointer.close()
-      self._open()
-    if step is None:
+    steps = [c.step for c in self._checkpointer.checkpoints]
+    if not steps:
       return None
-    where = self._folder / str(step)
-    try:
-      stored = self._checkpointer.metadata(step).metadata
-      if stored is None:  # what Orbax answers for a damaged folder, at times
+    where = self._folder / str(max(steps))
+    with _readable(where):
+      stored = self._checkpointer.metadata(max(steps)).metadata
+      if stored is None:  # Orbax's answer to some damage
         raise ValueError('no metadata')
-    except Exception as e:  # and many kinds of exception at others
-      raise errors.UserError(_unreadable(where, e)) from e
-    different = on_disk.differences(stored, template)
-    if different:
+    if different := _differences(stored, template):
       raise errors.UserError(
-        f'checkpoint {where} does not fit this run: '
-        + on_disk.shortened(different)
-        + f'; delete {self._folder} to start this stage afresh'
+        f'checkpoint {where} does not fit this run: {different}; delete '
+        f'{self._folder} to start this stage afresh'
       )
-    try:
-      state = self._checkpointer.load(
-        step, jax.tree.map(on_disk.on_device, template)
-      )
-    except Exception as e:
-      raise errors.UserError(_unreadable(where, e)) from e
-    return state, step
+    with _readable(where):
+      template = jax.tree.map(_on_device, template)
+      return self._checkpointer.load(max(steps), template), max(steps)
 
-  def _latest_sound_step(self) -> int | None:
-    damaged = {}
-    for step in reversed(self._steps):
-      damaged[step] = digests.damage(self._folder / str(step))
-      if not damaged[step]:
-        break
+  def save(self, step: int, state: PyTree) -> None:
+    """Writes `state` as of `step` updates; returns before it is on disk.
+
+    The state is copied to the host in the call: the next step may donate it.
+
+    Raises:
+      UserError: the disk is full or read-only (of the save before this one, at
+        the latest in `wait`).
+    """
+    self.wait()  # for the one before
+    if distributed.is_alone():
+      # All of Orbax's bookkeeping, some 0.2 s, happens in the thread.
+      copy = _on_host(state)
+      self._saving = self._thread.submit(self._write, step, copy)
     else:
-      if not damaged:
-        return None
-      where = self._folder / str(self._steps[-1])
-      raise errors.UserError(
-        f'checkpoint {where} is damaged ({damaged[self._steps[-1]]}) and there '
-        f'is no whole one; delete {self._folder} to start this stage afresh'
-      )
-    for bad in list(damaged)[:-1]:
-      where = self._folder / str(bad)
-      print(
-        f'warm: checkpoint {where} is damaged ({damaged[bad]}); it is removed, '
-        f'and step {step} taken instead',
-        file=sys.stderr,
-        flush=True,
-      )
-      shutil.rmtree(where)
-    return step
+      # Orbax lets processes meet, which must happen in one order in all.
+      response = self._checkpointer.save_async(step, state, force=True)
+      assert response is not None  # as it was forced
+      self._saving = self._thread.submit(self._finish, step, response.result)
+
+  def _write(self, step, state) -> None:
+    with _one_at_a_time:
+      self._checkpointer.save(step, state, force=True)
+    _write_digests(self._folder / str(step))
+
+  def _finish(self, step, wait) -> None:
+    wait()
+    if distributed.is_first():
+      _write_digests(self._folder / str(step))
 
   def wait(self) -> None:
     """Returns when the save under way is on disk.
@@ -230,34 +151,21 @@ class Checkpoints:
     Raises:
       UserError: it cannot be written.
     """
-    if self._saving is None:
-      return
-    try:
-      self._saving.result()
-    except Exception as e:
-      self._saving = None
-      raise on_disk.cannot_write(self._folder, e) from e
-    self._saving = None
+    saving, self._saving = self._saving, None
+    if saving is not None:
+      with _writable(self._folder):
+        saving.result()
 
-  def close(self) -> None:
-    """Waits for the save under way and lets the folder go."""
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc):
     try:
       self.wait()
     finally:
       self._thread.shutdown()
-      try:
-        self._checkpointer.close()  # tells of the same failure once more
-      except Exception as e:
-        raise on_disk.cannot_write(self._folder, e) from e
-
-  def __enter__(self):
-    self._stack.enter_context(distributed.deferred())
-    return self
-
-  def __exit__(self, *exc):
-    # Left in this order: a signal while waiting is still deferred.
-    self._stack.callback(self.close)
-    return self._stack.__exit__(*exc)
+      with _writable(self._folder):
+        self._checkpointer.close()  # raises the same failure once more
 
 
 def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
@@ -267,10 +175,10 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
 
   Raises:
     NonFiniteError: a leaf holds NaN or infinity; names it. Metrics describe
-      the state before an update, so the very last one is caught here.
+      the state before an update, so the very last update is checked here.
     UserError: the disk is full or read-only.
   """
-  for name, leaf in on_disk.named(tree).items():
+  for name, leaf in members.named_leaves(tree).items():
     if not _is_finite(leaf):
       raise errors.NonFiniteError(
         f'{name} is not finite, so {path} is not written; lower the learning '
@@ -280,29 +188,52 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
   unfinished = path.with_name(f'.{path.name}.unfinished')
 
   def clear():
-    # Orbax names what it has not finished after where it is to be.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Orbax adds to the name of what it has not finished.
     for leftover in path.parent.glob(f'{unfinished.name}*'):
       shutil.rmtree(leftover, ignore_errors=True)
 
-  def begin():
-    path.parent.mkdir(parents=True, exist_ok=True)
-    clear()
-
   def finish():
-    digests.write(unfinished)
+    _write_digests(unfinished)
     if path.exists():
       shutil.rmtree(path)
     unfinished.rename(path)
 
   try:
-    distributed.on_first(begin)
-    with on_disk.undisturbed():
-      on_disk.ocp().save(str(unfinished), tree)
-    distributed.on_first(finish)
-  except Exception as e:
+    with _writable(path):
+      distributed.on_first(clear)
+      with _undisturbed():
+        _ocp().save(str(unfinished), tree)
+      distributed.on_first(finish)
+  except Exception:
     if distributed.is_first():
       clear()
-    raise on_disk.cannot_write(path, e) from e
+    raise
+
+
+def load_params(path: str | pathlib.Path) -> PyTree:
+  """Reads what `save_params` wrote: numpy arrays, floats as float32.
+
+  Raises:
+    UserError: nothing there, unreadable, or other bytes than were written.
+  """
+  path = pathlib.Path(path).absolute()
+  if not path.exists():
+    raise errors.UserError(
+      f'no parameters at {path}; run the stage that writes them first'
+    )
+  if damage := _damage(path):
+    raise errors.UserError(f'{path} is damaged ({damage}); {_remedy(path)}')
+
+  def template(meta):
+    is_float = jnp.issubdtype(meta.dtype, np.floating)
+    return np.empty(meta.shape, np.float32 if is_float else meta.dtype)
+
+  with _readable(path), _undisturbed():
+    stored = _ocp().metadata(str(path)).metadata
+    if stored is None:
+      raise ValueError('no metadata')
+    return _ocp().load(str(path), jax.tree.map(template, stored))
 
 
 def _is_finite(leaf) -> bool:
@@ -311,56 +242,136 @@ def _is_finite(leaf) -> bool:
   if isinstance(leaf, jax.Array) and not (
     leaf.is_fully_addressable and jax.default_backend() == 'cpu'
   ):
-    # Where it lies, on many hosts perhaps; a program for every shape.
     return bool(sharding.to_host(jnp.isfinite(leaf).all()))
   return bool(np.isfinite(leaf).all())
 
 
-def load_params(path: str | pathlib.Path) -> PyTree:
-  """Reads what `save_params` wrote.
+def _on_host(tree: PyTree) -> PyTree:
+  """A copy that donation cannot reach; keys stay on the device."""
 
-  Returns:
-    Nested dict of numpy arrays; floats of any width come as float32.
+  def copied(leaf):
+    if not isinstance(leaf, jax.Array):
+      return leaf
+    return jnp.copy(leaf) if _is_key(leaf) else np.array(leaf)
 
-  Raises:
-    UserError: nothing there, unreadable, or other bytes than were written.
-  """
-  ocp = on_disk.ocp()
-  path = pathlib.Path(path).absolute()
-  if not path.exists():
-    raise errors.UserError(
-      f'no parameters at {path}; run the stage that writes them first'
-    )
+  for leaf in jax.tree.leaves(tree):
+    if isinstance(leaf, jax.Array) and not _is_key(leaf):
+      leaf.copy_to_host_async()  # all at once, not one after the other
+  return jax.tree.map(copied, tree)
 
-  if damage := digests.damage(path):
-    raise errors.UserError(f'{path} is damaged ({damage}); {_remedy(path)}')
 
-  def template(meta):
-    floating = jnp.issubdtype(meta.dtype, np.floating)
-    return np.empty(meta.shape, np.float32 if floating else meta.dtype)
+def _is_key(leaf) -> bool:
+  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
+
+def _on_device(leaf):
+  """Gives an abstract leaf a place, or Orbax warns and guesses."""
+  if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+  return leaf
+
+
+def _differences(stored: PyTree, template: PyTree) -> str:
+  """Why `stored` cannot fill `template`; '' if it can."""
+
+  def shape(leaf):
+    if hasattr(leaf, 'dtype') and _is_key(leaf):  # stored as its integers
+      leaf = jax.eval_shape(jax.random.key_data, leaf)
+    return list(getattr(leaf, 'shape', ()))
+
+  have, want = map(members.named_leaves, (stored, template))
+  out = [f'{k} is missing' for k in want if k not in have]
+  out += [f'{k} is not expected' for k in have if k not in want]
+  for name in sorted(have.keys() & want.keys()):
+    found, expected = shape(have[name]), shape(want[name])
+    if found != expected:
+      out.append(f'{name} has shape {found}, expected {expected}')
+  more = [f'and {len(out) - 4} more'] if len(out) > 4 else []
+  return ', '.join(out[:4] + more)
+
+
+@contextlib.contextmanager
+def _undisturbed():
+  """Orbax for one thread, and without the signals, which it logs at length."""
+  with contextlib.ExitStack() as stack:
+    if distributed.count() == 1:
+      stack.enter_context(distributed.deferred())
+    stack.enter_context(_one_at_a_time)
+    if distributed.count() > 1 and distributed.is_alone():
+      # Orbax waits for all processes, unless they do other things.
+      v1 = _ocp()
+      options = v1.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}
+      )
+      stack.enter_context(v1.Context(multiprocessing_options=options))
+    yield
+
+
+@contextlib.contextmanager
+def _writable(path: pathlib.Path):
+  """Turns an error of the disk into one line."""
   try:
-    with on_disk.undisturbed():
-      stored = ocp.metadata(str(path)).metadata
-      if stored is None:
-        raise ValueError('no metadata')
-      return ocp.load(str(path), jax.tree.map(template, stored))
+    yield
   except Exception as e:
-    raise errors.UserError(_unreadable(path, e)) from e
+    if reason := files.disk_trouble(e):
+      raise errors.UserError(
+        f'cannot write {path}: {reason}; mend that, and the same command '
+        'continues'
+      ) from e
+    raise
+
+
+@contextlib.contextmanager
+def _readable(path: pathlib.Path):
+  """Turns any error into one line: damage makes Orbax raise many kinds."""
+  try:
+    yield
+  except Exception as e:
+    reason = str(e).strip().split('\n')[0]
+    raise errors.UserError(
+      f'cannot read {path} ({type(e).__name__}: {reason}); {_remedy(path)}'
+    ) from e
 
 
 def _remedy(path: pathlib.Path) -> str:
-  """What to delete: the whole stage, as a finished one is not run again.
-
-  Those after it may stay: what is made anew has the same bits.
-  """
+  # The whole stage, as a finished one does not run again. Later stages may
+  # stay: what is made anew has the same bits.
   stages = [p for p in path.parents if (p / 'config.json').exists()]
   folder = stages[0] if stages else path
   return f'delete the folder {folder} and run the same command again'
 
 
-def _unreadable(path: pathlib.Path, error: Exception) -> str:
-  reason = str(error).strip().split('\n')[0]
-  return f'cannot read {path} ({type(error).__name__}: {reason}); ' + _remedy(
-    path
-  )
+def _write_digests(folder: pathlib.Path) -> None:
+  digests = {
+    path.relative_to(folder).as_posix(): _digest(path)
+    for path in sorted(folder.rglob('*'))
+    if path.is_file() and path.name not in (_DIGESTS, _DIGESTS + '.tmp')
+  }
+  files.write_record(folder / _DIGESTS, digests)
+
+
+def _damage(folder: pathlib.Path) -> str:
+  """What differs from the time of writing, '' for nothing."""
+  try:
+    digests = dict(json.loads((folder / _DIGESTS).read_text()))
+  except FileNotFoundError:
+    return f'{_DIGESTS} is missing'
+  except (ValueError, TypeError):
+    return f'{_DIGESTS} cannot be read'
+  for name, expected in digests.items():
+    try:
+      found = _digest(folder / name)
+    except FileNotFoundError:
+      return f'{name} is missing'
+    except OSError as e:
+      return f'{name} cannot be read: {e.strerror or e}'
+    if found != expected:
+      return f'{name} is not as it was written'
+  return ''
+
+
+def _digest(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    new = lambda: hashlib.blake2b(digest_size=16)  # noqa: E731
+    return hashlib.file_digest(file, new).hexdigest()

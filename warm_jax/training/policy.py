@@ -1,32 +1,302 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The loop of REINFORCE, for P policies at once; its step is in `reinforce`.
+"""REINFORCE with the KL to an anchor inside the reward, for P policies at once.
+
+    R = score - missing_eos_penalty * [no end] - kl_coef * log pi/pi_anchor(x, y)
+    L_policy = -sum_t log pi(a_t | x_t) * stopgrad(R - baseline_t)
+    L_value  =  sum_t (R - V(x_t))^2            (RLAIF App. A.3, WARM App. B.4)
+
+The anchor is fixed (the SFT policy), or the policy's own moving average, see
+`anchor`. The log-ratio is summed over the tokens of the response (k1: unbiased
+and signed; the only one of the usual estimators whose use in the reward gives
+the gradient of the KL). Logits are divided by the sampling temperature for
+policy and anchor alike, so both are the distributions that were sampled from.
+There is no dropout in RL.
 
 The policies that a single reward model, an ensemble and a merged model train
 are members of one stack: the same prompts, the same sampling keys, the same
 reward scale, one loop. Only the scorer differs. Policies that are to be
-averaged (WARP) are members likewise: there the order of the prompts differs.
+averaged (WARP) are members likewise; there the order of the prompts differs.
 """
 
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from warm_jax import members, sharding
+from warm_jax import losses, members, sampling, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
-from warm_jax.models import reward_model
+from warm_jax.models import language_model, reward_model
 from warm_jax.training import anchor as anchor_lib
-from warm_jax.training import checkpoint, memory_limit, optimizer, reinforce
-from warm_jax.training import recorder as recorder_lib
+from warm_jax.training import checkpoint, memory
+from warm_jax.training import loop as loop_lib
 from warm_jax.training import state as state_lib
 
 PyTree = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PolicyState:
+  """Policy, value model and anchor of one member; P of them: leaves [P, ...].
+
+  Attributes:
+    policy: TrainState; inactive once the policy has gone too far (`max_kl`).
+    value: TrainState of the value model; None with leave-one-out.
+    anchor: what the KL is taken to, and how strongly.
+  """
+
+  policy: state_lib.TrainState
+  value: state_lib.TrainState | None
+  anchor: anchor_lib.Anchor
+
+
+class Settings(NamedTuple):
+  """Static settings of the four programs of a step."""
+
+  model_config: config_lib.ModelConfig
+  tx: optax.GradientTransformation  # of policy and value model
+  member_map: str  # see `members.map_members`
+  temperature: float
+  max_new_tokens: int  # R, length of the longest response
+  missing_eos_penalty: float
+  num_samples: int  # of a prompt, in adjacent rows
+  micro_batches: int  # parts of the prompts, one after another
+  can_stop: bool  # leaves inactive policies as they are
+  eos_id: int
+  pad_id: int
+
+
+def settings(model_config, tx, tokenizer, config, member_map: str) -> Settings:
+  """Static settings from a section `policy`."""
+  return Settings(
+    model_config,
+    tx,
+    member_map,
+    config.temperature,
+    config.max_new_tokens,
+    config.missing_eos_penalty,
+    num_samples=config.samples_per_prompt,
+    micro_batches=config.get('micro_batches', 1),
+    can_stop=bool(config.max_kl),
+    eos_id=tokenizer.eos_id,
+    pad_id=tokenizer.pad_id,
+  )
+
+
+@functools.partial(jax.jit, static_argnames='settings')
+def sample(state, prompts, *, settings: Settings):
+  """Draws one response to each of prompts ids, mask [P, B, T] from P policies.
+
+  Returns:
+    sampling.Samples, leaves [P, B, ...].
+  """
+
+  def one_member(policy, prompts):
+    return sampling.sample(
+      policy.params,
+      settings.model_config,
+      jax.random.fold_in(policy.rng, policy.step),
+      prompts['ids'],
+      prompts['mask'],
+      max_new_tokens=settings.max_new_tokens,
+      num_samples=settings.num_samples,
+      temperature=settings.temperature,
+      eos_id=settings.eos_id,
+      pad_id=settings.pad_id,
+    )
+
+  mapped = members.map_members(one_member, settings.member_map)
+  return mapped(state.policy, prompts)
+
+
+@jax.jit
+def score(scorers: Sequence[Callable], samples) -> jax.Array:
+  """Rewards [P, B] of stacked samples by scorer p, or by the only one."""
+  num_policies, batch, _ = samples.ids.shape
+  if len(scorers) == 1:
+    rows = (num_policies * batch, -1)
+    flat = scorers[0](samples.ids.reshape(rows), samples.mask.reshape(rows))
+    scores = flat.reshape(num_policies, batch)
+  else:
+    scores = jnp.stack(
+      [fn(samples.ids[p], samples.mask[p]) for p, fn in enumerate(scorers)]
+    )
+  # Back to the policies here, so that their update exchanges nothing.
+  return sharding.constrain_rows(scores, num_policies, is_stack=True)
+
+
+@functools.partial(jax.jit, static_argnames='settings')
+def kl(samples, ref_params, *, settings: Settings) -> jax.Array:
+  """Mean KL [P] of each policy to a reference, on samples it just made."""
+
+  def one_member(samples):
+    ref_logps, _ = _response_logps(ref_params, samples, settings)
+    logps, response = (
+      language_model.take_span(
+        x, samples.response_start, settings.max_new_tokens
+      )
+      for x in (samples.logps, samples.mask)
+    )
+    return jnp.mean(losses.kl_k1(logps, ref_logps, response))
+
+  return members.map_members(one_member, settings.member_map)(samples)
+
+
+@functools.partial(jax.jit, static_argnames='settings', donate_argnums=0)
+def update(state, samples, scores, anchor_params, *, settings: Settings):
+  """One REINFORCE step of P policies; the old state is donated."""
+
+  def one_member(old, samples, scores):
+    new, metrics = member_step(
+      old, samples, scores, anchor_params, settings=settings
+    )
+    if settings.can_stop:
+      new = state_lib.choose(old.policy.is_active, new, old)
+    return new, metrics
+
+  mapped = members.map_members(one_member, settings.member_map)
+  state, metrics = mapped(state, samples, scores)
+  return sharding.constrain(state, 1), metrics
+
+
+def _response_logps(params, samples, settings):
+  """Log-probabilities and entropies [B, R] of the tokens of responses."""
+  return language_model.response_logps_and_entropy(
+    params,
+    settings.model_config,
+    samples.ids,
+    samples.mask,
+    samples.response_start,
+    settings.max_new_tokens,
+    num_samples=settings.num_samples,
+    temperature=settings.temperature,
+  )
+
+
+def member_step(state, samples, scores, anchor_params, *, settings: Settings):
+  """One REINFORCE step of ONE policy on samples it just made.
+
+  Args:
+    state: PolicyState of one member.
+    samples: sampling.Samples with ids [B, T].
+    scores: [B] rewards of the scorer, before KL and penalty.
+    anchor_params: LM params of a fixed anchor.
+    settings: static.
+
+  Returns:
+    (new state, dict of [] metrics).
+  """
+  response = sampling.response_mask(samples.mask, samples.response_start)
+  num_tokens = jnp.sum(response, dtype=jnp.float32)
+  num_prompts = len(scores) // settings.num_samples
+  kinds = optax.microbatching.AccumulationType
+
+  def of_part(part, number):
+    del number
+    part = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), part)
+    return _gradients(state, *part, anchor_params, num_tokens, settings)
+
+  (grads, value_grads, metrics), of_tokens = state_lib.micro_batched(
+    of_part, settings.micro_batches, num_prompts, (kinds.MEAN, kinds.SUM)
+  )(
+    jax.tree.map(
+      lambda x: x.reshape(num_prompts, -1, *x.shape[1:]), (samples, scores)
+    )
+  )
+  metrics = metrics | of_tokens
+  policy, metrics['policy/grad_norm'] = state_lib.update(
+    settings.tx, grads, state.policy
+  )
+  value = state.value
+  if value is not None:
+    value, metrics['value/grad_norm'] = state_lib.update(
+      settings.tx, value_grads, value
+    )
+  anchor = anchor_lib.update(state.anchor, policy.params)
+  return PolicyState(policy, value, anchor), metrics
+
+
+def _gradients(state, samples, scores, anchor_params, num_tokens, settings):
+  """Gradients and metrics of ONE policy on some rows; see `member_step`.
+
+  Returns:
+    ((grads, value_grads or None, metrics), metrics): means over these rows, and
+    sums over their response tokens divided by `num_tokens`.
+  """
+
+  def of_response(x):
+    start = samples.response_start
+    return language_model.take_span(x, start, settings.max_new_tokens)
+
+  response = of_response(samples.mask)
+  anchor_params = anchor_lib.params(state.anchor, anchor_params)
+  anchor_logps, _ = _response_logps(anchor_params, samples, settings)
+
+  def value_loss_fn(params, returns):
+    # V of the state BEFORE each token.
+    states = language_model.response_states(
+      params,
+      settings.model_config,
+      samples.ids,
+      samples.mask,
+      samples.response_start,
+      settings.max_new_tokens,
+      num_samples=settings.num_samples,
+    )
+    values = reward_model.values(params, states)
+    return losses.value_loss(values, returns, response), values
+
+  def policy_loss_fn(params):
+    logps, entropy = _response_logps(params, samples, settings)
+    kl = losses.kl_k1(jax.lax.stop_gradient(logps), anchor_logps, response)
+    ended = samples.ended.astype(jnp.float32)
+    penalty = settings.missing_eos_penalty * (1.0 - ended)
+    rewards = losses.kl_shaped_rewards(
+      scores - penalty, kl, state.anchor.kl_coef
+    )
+    value_grads, of_value = None, {}
+    if state.value is None:
+      advantages = losses.leave_one_out_advantages(
+        rewards, settings.num_samples
+      )
+    else:
+      (value_loss, values), value_grads = jax.value_and_grad(
+        value_loss_fn, has_aux=True
+      )(state.value.params, rewards)
+      advantages = jax.lax.stop_gradient(rewards[:, None] - values)
+      of_value = {'value/loss': value_loss}
+    loss = losses.reinforce_loss(logps, advantages, response)
+    lengths = jnp.sum(response, axis=1)
+    metrics = {
+      'policy/loss': loss,
+      'objective/kl': jnp.mean(kl),
+      'objective/scores': jnp.mean(scores),
+      'objective/rlhf_reward': jnp.mean(rewards),
+      'completions/mean_length': jnp.mean(lengths.astype(jnp.float32)),
+      'completions/clipped_ratio': 1.0 - jnp.mean(samples.ended),
+      **of_value,
+    }
+    ratio = jnp.exp(logps - of_response(samples.logps))
+    of_tokens = {
+      # The first pass on fresh samples: any distance from 1 is a mismatch of
+      # sampler and scorer, so it is watched, not corrected.
+      'policy/sampling_ratio': losses.masked_sum(ratio, response) / num_tokens,
+      'objective/kl_per_token': jnp.sum(kl) / num_tokens,
+      'objective/entropy': losses.masked_sum(entropy, response) / num_tokens,
+    }
+    return loss, (value_grads, metrics, of_tokens)
+
+  grads, (value_grads, metrics, of_tokens) = jax.grad(
+    policy_loss_fn, has_aux=True
+  )(state.policy.params)
+  return (grads, value_grads, metrics), of_tokens
 
 
 def train(
@@ -55,24 +325,18 @@ def train(
     start_params: LM params; start of every policy and value model.
     scorers: P callables (ids, mask) -> [B], pytrees usable inside jit; or one
       for all.
-    model_config: shape of the policies.
-    prompts: training prompts.
     tokenizer: gives the eos and pad ids.
-    config: steps, batch_size (rows, i.e. prompts * samples_per_prompt),
-      samples_per_prompt, baseline, temperature, max_new_tokens, max_kl,
-      missing_eos_penalty, learning_rate, value_learning_rate, eval_every,
-      checkpoint_every, optimizer.
+    config: section `policy`; batch_size counts rows, samples_per_prompt of each
+      prompt.
     folder: of the stage; resumed from if it holds a checkpoint. Policies are
       kept in `params_{step}`, leaves [P, ...], their averages, if there are
       any, in `ema_{step}`.
     seed: of prompts and sampling.
-    runtime: runtime settings.
     anchors: of P policies, from `anchor.make`.
     anchor_params: LM params of fixed anchors; None: start_params.
     ref_params: LM params that `max_kl` is measured from; None: start_params.
-    orders: [P] numbers; policies of equal number meet the same prompts in the
-      same order and draw with the same keys. None: all are equal, and differ
-      by their scorers and anchors alone.
+    orders: [P] numbers; policies of equal number get the same prompts in the
+      same order and draw with the same keys. None: all are equal.
 
   Returns:
     steps: at which policies were kept, 0 (the start) first.
@@ -81,60 +345,62 @@ def train(
 
   Raises:
     NonFiniteError: a metric of a policy became NaN or infinite.
-    UserError: a step cannot fit in memory, see `memory_limit.check`.
+    UserError: a step does not fit in memory.
   """
   num_policies = members.num_members(anchors)
   orders = [0] * num_policies if orders is None else list(orders)
   assert len(orders) == num_policies and len(scorers) in (1, num_policies)
   anchor_params = start_params if anchor_params is None else anchor_params
   ref_params = start_params if ref_params is None else ref_params
-  tx = optimizer.make(config.optimizer, config.steps)
-  seeds = [seed if n == 0 else loader.order_seed(seed, n) for n in orders]
-  keys = jnp.stack([jax.random.key(s) for s in seeds])
-
-  def stacked_state(params, learning_rate):
-    hparams = state_lib.make_hparams(num_policies, learning_rate=learning_rate)
-    stack = sharding.born(lambda p: members.broadcast(p, num_policies), 1)
-    return state_lib.init(stack(params), tx, keys, hparams)
-
-  value_params = None
-  if config.baseline == 'value':
-    value_params = reward_model.init_value(
-      model_config, start_params['backbone']
-    )
-  memory_limit.check(
-    memory_limit.policy_step(
-      start_params,
-      value_params,
-      anchors,
-      model_config,
-      tx,
-      config,
-      prompts.length + config.max_new_tokens,
-      num_policies,
-      runtime.member_map,
-    ),
-    folder.name,
-    runtime,
-  )
-  value = None
-  if value_params is not None:
-    value = stacked_state(value_params, config.value_learning_rate)
-  state = reinforce.PolicyState(
-    policy=stacked_state(start_params, config.learning_rate),
-    value=value,
-    anchor=state_lib.copied(anchors),
-    is_active=sharding.put(jnp.ones(num_policies, bool), 1),
-  )
   per_prompt = config.samples_per_prompt
-  sample_fn, score_fn, kl_fn, update_fn = programs(
-    model_config, tx, tokenizer, config, runtime.member_map
-  )
+  num_prompts = config.batch_size // per_prompt
+  seeds = [seed if n == 0 else loader.order_seed(seed, n) for n in orders]
+  tx = state_lib.make_optimizer(config.optimizer, config.steps)
+  static = {
+    'settings': settings(
+      model_config, tx, tokenizer, config, runtime.member_map
+    )
+  }
+
+  def hparams(learning_rate):
+    return state_lib.make_hparams(num_policies, learning_rate=learning_rate)
+
+  def start(params, anchors):
+    keys = jnp.stack([jax.random.key(s) for s in seeds])
+    broadcast = sharding.born(lambda p: members.broadcast(p, num_policies), 1)
+    value = None
+    if config.baseline == 'value':
+      value_params = reward_model.init_value(model_config, params['backbone'])
+      value = state_lib.init(
+        broadcast(value_params), tx, keys, hparams(config.value_learning_rate)
+      )
+    policy = state_lib.init(
+      broadcast(params), tx, keys, hparams(config.learning_rate)
+    )
+    return PolicyState(policy, value, state_lib.copied(anchors))
 
   @sharding.spread
   def read(rows):
     part = prompts.take(rows)
     return {'ids': part.ids, 'mask': part.mask}
+
+  def gather(rows):  # each prompt once for each of its samples
+    return read(np.repeat(rows, per_prompt, axis=1))
+
+  shapes = sharding.shapes(start, start_params, anchors)
+  samples = jax.eval_shape(
+    functools.partial(sample, **static),
+    shapes,
+    gather(np.zeros((num_policies, num_prompts), int)),
+  )
+  memory.check(
+    folder.name,
+    functools.partial(update, **static),
+    (shapes, samples, jax.eval_shape(score, scorers, samples), anchor_params),
+    runtime,
+    units=num_prompts,
+    held=scorers,
+  )
 
   def keep(step, state):
     checkpoint.save_params(folder / f'params_{step}', state.policy.params)
@@ -143,111 +409,34 @@ def train(
 
   # The last policy is always kept, whatever the interval.
   kept = sorted({*range(0, config.steps, config.eval_every), config.steps})
-  with checkpoint.Checkpoints(
-    folder / 'checkpoints', every_steps=config.checkpoint_every
-  ) as checkpoints:
-    state, start = checkpoints.restore_latest(state) or (state, 0)
-    if start == 0:
-      keep(0, state)
-    with recorder_lib.Recorder(
-      folder, start, config.steps, runtime, state.policy.hparams
-    ) as recorder:
-      batches = loader.index_batches(
-        len(prompts),
-        seeds,
-        config.batch_size // per_prompt,
-        start,
-        config.steps,
-      )
-      for index, rows in enumerate(batches, start):
-        samples = sample_fn(state, read(np.repeat(rows, per_prompt, axis=1)))
-        if config.max_kl and index in kept and index > 0:
-          # Not `<`: a NaN goes on to where it is named, and raises.
-          is_near = ~(kl_fn(samples, ref_params) >= config.max_kl)
-          state = dataclasses.replace(
-            state, is_active=state.is_active & is_near
-          )
-          if not np.any(sharding.to_host(state.is_active)):
-            kept = [step for step in kept if step <= index]
-            break
-        scores = score_fn(scorers, samples)
-        state, metrics = update_fn(state, samples, scores, anchor_params)
-        recorder.record(index, metrics)
-        if index + 1 in kept:
-          recorder.flush()  # parameters that have gone bad are not kept
-          keep(index + 1, state)
-        if checkpoints.is_due(index + 1):
-          recorder.flush()
-          checkpoints.save(index + 1, state)
-      result = recorder.finish(
-        ('objective/scores', 'objective/kl', 'completions/mean_length')
-      )
+  with loop_lib.Loop(
+    folder,
+    start(start_params, anchors),
+    config,
+    runtime,
+    hparams=hparams(config.learning_rate),
+    keep_steps=kept,
+    keep=keep,
+  ) as loop:
+    state = loop.state
+    for step, rows in loop.steps(gather, len(prompts), seeds, num_prompts):
+      samples = sample(state, rows, **static)
+      if config.max_kl and step in kept and step > 0:
+        # Not `<`: a NaN goes on to where it is named, and raises.
+        is_far = kl(samples, ref_params, **static) >= config.max_kl
+        policy = state.policy
+        policy = dataclasses.replace(
+          policy, is_active=policy.is_active & ~is_far
+        )
+        state = dataclasses.replace(state, policy=policy)
+        if not np.any(sharding.to_host(policy.is_active)):
+          kept = [other for other in kept if other <= step]
+          break
+      scores = score(scorers, samples)
+      state, metrics = update(state, samples, scores, anchor_params, **static)
+      loop.end(step, state, metrics)
+    result = loop.summary(
+      ('objective/scores', 'objective/kl', 'completions/mean_length')
+    )
   stopped_at = sharding.to_host(state.policy.step).tolist()
   return kept, result | {'stopped_at': stopped_at}
-
-
-def programs(model_config, tx, tokenizer, config, member_map):
-  """The compiled parts of a step, over all members; settings as in `train`.
-
-  Returns:
-    sample(state, prompts), score(scorers, samples), kl(samples, ref_params)
-    [P], update(state, samples, scores, anchor_params).
-  """
-  sample = members.partial(
-    reinforce.member_sample,
-    model_config=model_config,
-    settings=reinforce.sample_settings(tokenizer, config),
-  )
-  step = members.partial(
-    reinforce.member_step,
-    model_config=model_config,
-    tx=tx,
-    temperature=config.temperature,
-    max_new_tokens=config.max_new_tokens,
-    missing_eos_penalty=config.missing_eos_penalty,
-    num_samples=config.samples_per_prompt,
-    micro_batches=config.get('micro_batches', 1),
-  )
-  kl = members.partial(
-    reinforce.member_kl,
-    model_config=model_config,
-    temperature=config.temperature,
-    max_new_tokens=config.max_new_tokens,
-    num_samples=config.samples_per_prompt,
-  )
-  return _jitted(
-    sample,
-    reinforce.score_each,
-    kl,
-    step,
-    member_map,
-    can_stop=bool(config.max_kl),
-  )
-
-
-# Programs are kept by function object: those of equal settings are the same.
-@functools.lru_cache(maxsize=16)
-def _jitted(sample, score, kl, step, member_map, *, can_stop):
-  @jax.jit
-  def kl_fn(samples, ref_params):
-    def one_member(samples):
-      return kl(samples, ref_params)
-
-    return members.map_members(one_member, member_map)(samples)
-
-  @functools.partial(jax.jit, donate_argnums=0)
-  def update_fn(state, samples, scores, anchor_params):
-    def one_member(old, samples, scores):
-      new, metrics = step(old, samples, scores, anchor_params)
-      if can_stop:
-        new = jax.tree.map(
-          lambda n, o: jnp.where(old.is_active, n, o), new, old
-        )
-      return new, metrics
-
-    mapped = members.map_members(one_member, member_map)
-    state, metrics = mapped(state, samples, scores)
-    return sharding.constrain(state, 1), metrics
-
-  sample_fn = jax.jit(members.map_members(sample, member_map))
-  return sample_fn, jax.jit(score), kl_fn, update_fn

@@ -1,14 +1,19 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""What a training loop carries from step to step, for one member or M.
+"""The state of a training loop and its optimizer, for one member or M.
 
-The same dataclasses serve both: for one member the leaves have the shapes
-written below, for M members each leaf has one more leading axis [M, ...].
-What differs between members is data in `MemberHParams`, never code.
+Shapes below are those of one member; M members have one more leading axis. What
+differs between members is data in `MemberHParams`, never code. So the optimizer
+yields the step of learning rate 1 and `update` scales it by the member's rate.
+
+# Deviation: Adam or AdamW where WARM says Adafactor (WARP: Adam). optax's
+# Adafactor adds weight decay after the learning rate, so its step cannot be
+# scaled, and it factors nothing below 128 columns.
 """
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +29,7 @@ PyTree = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MemberHParams:
-  """What may differ between members (WARM section 3.3 and Baklava).
+  """Hyperparameters that may differ between members (WARM section 3.3).
 
   Attributes:
     learning_rate: [] float32, multiplies the optimizer's unit-rate update.
@@ -50,6 +55,7 @@ class TrainState:
     opt_state: the optimizer's state.
     rng: [] typed key of this member; a step folds `step` into it.
     hparams: MemberHParams.
+    is_active: [] bool; False once the member is left as it is for good.
   """
 
   step: jax.Array
@@ -57,6 +63,7 @@ class TrainState:
   opt_state: PyTree
   rng: jax.Array
   hparams: MemberHParams
+  is_active: jax.Array
 
 
 def make_hparams(
@@ -67,10 +74,10 @@ def make_hparams(
   data_seed: int | Sequence[int] = 0,
   init_index: int | Sequence[int] = 0,
 ) -> MemberHParams:
-  """Spreads settings over members: [M] arrays.
+  """Deals settings out over members: [M] arrays.
 
-  A scalar holds for all; a sequence is dealt out in a circle, member m taking
-  entry m mod its length. So sequences of coprime lengths visit every pair.
+  A scalar holds for all; member m takes entry m mod length of a sequence. So
+  sequences of coprime lengths visit every pair.
 
   Raises:
     UserError: no members, or an empty sequence.
@@ -100,34 +107,24 @@ def init(
   rng: jax.Array,
   hparams: MemberHParams,
 ) -> TrainState:
-  """The state of M members at step 0.
+  """The state at step 0 of M members: params [M, ...], rng [M], hparams [M].
 
-  Params, keys and hyperparameters are copied: training donates the state, and
-  a donated array that the caller still holds would be deleted under him. On a
-  mesh the moments are created where their parameters lie; left to the compiler
-  they would be held whole by every device.
-
-  Args:
-    params: leaves [M, ...].
-    tx: see `optimizer.make`.
-    rng: [M] typed keys.
-    hparams: [M] arrays.
-
-  Returns:
-    TrainState with leaves [M, ...].
+  Everything is copied (and sharded, on a mesh): training donates the state, and
+  a donated array that the caller still holds would be deleted.
   """
   params, rng, hparams = copied((params, rng, hparams))
   return TrainState(
     step=sharding.put(jnp.zeros(rng.shape, jnp.int32), 1),
     params=params,
-    opt_state=_jit_init(tx)(params),
+    opt_state=_moments(params, tx=tx),
     rng=rng,
     hparams=hparams,
+    is_active=sharding.put(jnp.ones(rng.shape, bool), 1),
   )
 
 
 def copied(tree: PyTree) -> PyTree:
-  """Leaves [M, ...] where the table has them, none of them the caller's own."""
+  """A copy of leaves [M, ...], sharded by the rules of `sharding`."""
   return _copy(sharding.put(tree, 1))
 
 
@@ -136,8 +133,159 @@ def _copy(tree):
   return sharding.constrain(jax.tree.map(jnp.copy, tree), 1)
 
 
+@functools.partial(jax.jit, static_argnames='tx')
+def _moments(params, *, tx):
+  # Created where their parameters are; else every device would hold them all.
+  return sharding.constrain(jax.vmap(tx.init)(params), 1)
+
+
+_Settings = collections.namedtuple(
+  '_Settings',
+  'name b1 b2 eps weight_decay clip_norm schedule warmup_steps final_fraction',
+)
+
+
+def make_optimizer(config, num_steps: int) -> optax.GradientTransformation:
+  """Clip, Adam, decoupled decay, schedule: the step of learning rate 1.
+
+    g <- g * min(1, clip_norm / |g|)                     (0 switches it off)
+    u  = m_hat / (sqrt(v_hat) + eps)                     (Kingma & Ba 2015)
+    u <- u + weight_decay * p     where `is_decayed`     (Loshchilov & Hutter)
+    step = -shape(t) * u
+
+  It works on ONE member: norm, moments and clip are the member's own. eps
+  stands outside the root, as in torch. Equal arguments give the same object, so
+  that jit does not compile again.
+
+  Args:
+    config: the fields of `_Settings`.
+    num_steps: length of the run in updates.
+
+  Raises:
+    UserError: unknown optimizer or schedule, or values out of range.
+  """
+  settings = (getattr(config, name) for name in _Settings._fields)
+  return _optimizer(_Settings(*settings), num_steps)
+
+
 @functools.lru_cache(maxsize=64)
-def _jit_init(tx):
-  return jax.jit(
-    lambda params: sharding.constrain(jax.vmap(tx.init)(params), 1)
+def _optimizer(config, num_steps):
+  if config.name not in ('adam', 'adamw'):
+    raise errors.UserError(
+      f"unknown optimizer.name {config.name!r}; known: 'adam', 'adamw' "
+      '(the learning rate of a member cannot scale the step of adafactor)'
+    )
+  if config.name == 'adam' and config.weight_decay:
+    raise errors.UserError(
+      f"optimizer.name 'adam' ignores weight_decay={config.weight_decay}; "
+      "use 'adamw' or set it to 0"
+    )
+  shape = _schedule(config, num_steps)
+  parts = []
+  if config.clip_norm:
+    parts.append(optax.clip_by_global_norm(config.clip_norm))
+  parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))
+  if config.weight_decay:
+    parts.append(optax.add_decayed_weights(config.weight_decay, is_decayed))
+  parts.append(optax.scale_by_schedule(lambda step: -shape(jnp.asarray(step))))
+  return optax.chain(*parts)
+
+
+def _schedule(config, num_steps: int) -> Callable[[jax.Array], jax.Array]:
+  """Step [] -> share [] of the learning rate, in [0, 1].
+
+  Step t of the warm-up has (t + 1) / warmup_steps, so the first update is not
+  lost; then 1 falls to `final_fraction`, reached at the last step.
+  """
+  kinds = ('constant', 'linear', 'cosine')
+  if config.schedule not in kinds:
+    raise errors.UserError(
+      f'unknown schedule {config.schedule!r}; known: {", ".join(kinds)}'
+    )
+  warmup, final = config.warmup_steps, config.final_fraction
+  if not 0 <= warmup <= num_steps:
+    raise errors.UserError(
+      f'warmup_steps is {warmup}, the run has {num_steps} steps; '
+      'choose a warm-up between 0 and that'
+    )
+
+  def shape(step):
+    step = jnp.asarray(step, jnp.float32)
+    ramp = jnp.minimum(1.0, (step + 1.0) / max(warmup, 1))
+    done = jnp.clip((step - warmup) / max(num_steps - 1 - warmup, 1), 0.0, 1.0)
+    if config.schedule == 'constant':
+      return ramp
+    if config.schedule == 'linear':
+      fall = 1.0 - done
+    else:
+      fall = 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+    return ramp * (final + (1.0 - final) * fall)
+
+  return shape
+
+
+def is_decayed(params: PyTree) -> PyTree:
+  """True where weight decay applies: leaves `kernel` of ONE member, >= 2 axes.
+
+  Embeddings, norm scales, biases and the one-dimensional heads are exempt.
+  """
+
+  def rule(path, leaf):
+    return getattr(path[-1], 'key', None) == 'kernel' and leaf.ndim >= 2
+
+  return jax.tree_util.tree_map_with_path(rule, params)
+
+
+def update(
+  tx: optax.GradientTransformation, grads: PyTree, state: TrainState
+) -> tuple[TrainState, jax.Array]:
+  """One update of ONE member: (state, gradient norm [] before clipping)."""
+  grad_norm = optax.tree.norm(grads)
+  updates, opt_state = tx.update(grads, state.opt_state, state.params)
+  rate = state.hparams.learning_rate
+  updates = jax.tree.map(lambda u: rate * u, updates)
+  state = dataclasses.replace(
+    state,
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    opt_state=opt_state,
   )
+  return state, grad_norm
+
+
+def choose(is_new: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+  """`new` where is_new [] is True, else `old`; for ONE member."""
+  return jax.tree.map(lambda n, o: jnp.where(is_new, n, o), new, old)
+
+
+def micro_batched(
+  fn: Callable[..., PyTree], num: int, num_rows: int, accumulator: PyTree = None
+) -> Callable[[PyTree], PyTree]:
+  """Computes fn(batch) in `num` parts of the rows, one after another.
+
+  Row b goes to part b mod num, so each device of a batch sharded over rows
+  holds an equal share of every part.
+
+  Args:
+    fn: (batch, number of the part or None if there is one) -> tree of floats.
+    num: number of parts.
+    num_rows: leading axis of the batch.
+    accumulator: of `optax.microbatch`; default: the mean over parts. A mean
+      over tokens, of which parts hold unequal numbers, must be a sum of shares.
+
+  Raises:
+    UserError: the rows do not divide.
+  """
+  if num == 1:
+    return lambda batch: fn(batch, None)
+  if num_rows % num:
+    raise errors.UserError(
+      f'micro_batches is {num}: it must divide the batch of {num_rows} rows'
+    )
+  run = optax.microbatch(
+    lambda batch, numbers: fn(batch, numbers[0]),
+    argnums=(0, 1),
+    microbatch_size=num_rows // num,
+    accumulator=accumulator or optax.microbatching.AccumulationType.MEAN,
+  )
+  return lambda batch: run(batch, jnp.arange(num_rows))

@@ -39,19 +39,12 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Iteration:
-  """What one iteration is run with.
+  """Settings of one iteration."""
 
-  Attributes:
-    number: 1, 2, ...
-    steps: updates of each policy.
-    kl_coef: strength of the KL to the anchor.
-    eta: share of the merged policy in the next init.
-  """
-
-  number: int
-  steps: int
-  kl_coef: float
-  eta: float
+  number: int  # 1, 2, ...
+  steps: int  # updates of each policy
+  kl_coef: float  # strength of the KL to the anchor
+  eta: float  # share of the merged policy in the next init
 
 
 def schedule(config) -> list[Iteration]:
@@ -93,14 +86,10 @@ def train(
   Args:
     sft_params: LM params, the first init; `max_kl` is measured from it.
     scorer: (ids, mask) -> [B], the reward of all policies.
-    model_config: shape of the policies.
-    prompts: training prompts; each policy meets them in an order of its own.
-    tokenizer: gives the eos and pad ids.
-    config: fields of `policy.train`, and iterations, members, steps, kl_coefs,
-      etas (see `schedule`), anchor ('ema', 'init' or 'sft'), mu, merge, group.
+    prompts: training prompts; each policy gets them in an order of its own.
+    config: section `warp`.
     folder: of the stage.
     seed: of prompts and sampling.
-    runtime: runtime settings.
 
   Returns:
     One record an iteration, as in its result.json: the settings, 'kept_steps',
@@ -111,87 +100,54 @@ def train(
   Raises:
     NonFiniteError: a metric of a policy became NaN or infinite.
   """
-  init, records = sft_params, []
+  init, records, is_ema = sft_params, [], config.anchor == 'ema'
   for iteration in schedule(config):
     where = folder / f'iteration_{iteration.number}'
-    is_done = distributed.on_first((where / 'result.json').exists)
-    record = files.read_record(where / 'result.json') if is_done else None
-    if record is None:
-      result = _iterate(
-        iteration,
+    if distributed.on_first((where / 'result.json').exists):
+      records.append(files.read_record(where / 'result.json'))
+      init = sharding.put(checkpoint.load_params(where / 'next'))
+      continue
+    checkpoint.save_params(where / 'init', init)
+    kept, result = policy.train(
+      init,
+      [scorer],
+      model_config,
+      prompts,
+      tokenizer,
+      ml_collections.ConfigDict(config.to_dict() | {'steps': iteration.steps}),
+      folder=where,
+      seed=loader.order_seed(seed, 'iteration', iteration.number),
+      runtime=runtime,
+      anchors=anchor_lib.make(
         init,
-        sft_params,
-        scorer,
-        model_config,
-        prompts,
-        tokenizer,
-        config,
-        folder=where,
-        seed=loader.order_seed(seed, 'iteration', iteration.number),
-        runtime=runtime,
-      )
-      record = files.jsonable(result)  # as a relaunch will read it
-      if distributed.is_first():
-        files.write_record(where / 'result.json', record)
-    records.append(record)
+        config.members,
+        kl_coef=iteration.kl_coef,
+        kind='ema' if is_ema else 'fixed',
+        mu=config.mu if is_ema else 0.0,
+      ),
+      anchor_params=sft_params if config.anchor == 'sft' else init,
+      ref_params=sft_params,
+      orders=range(config.members),
+    )
+    # From disk, so that a relaunch goes on from the same numbers.
+    stack = checkpoint.load_params(where / f'params_{kept[-1]}')
+    stack = sharding.put(stack, 1)
+    merged = merging.merge(stack, config.merge, init, config.group)
+    checkpoint.save_params(where / 'members', stack)
+    checkpoint.save_params(where / 'merged', merged)
+    checkpoint.save_params(
+      where / 'next', merging.liti(init, merged, iteration.eta)
+    )
+    everyone = members.stack([*members.unstack(stack), merged])
+    record = {
+      **dataclasses.asdict(iteration),
+      'kept_steps': kept,
+      'stopped_at': result.pop('stopped_at'),
+      'train': result,
+      'geometry': merging.norms_and_cosines(everyone, init, 'layer'),
+    }
+    records.append(files.jsonable(record))  # as a relaunch will read it
+    if distributed.is_first():
+      files.write_record(where / 'result.json', records[-1])
     init = sharding.put(checkpoint.load_params(where / 'next'))
   return records
-
-
-def _iterate(
-  iteration,
-  init,
-  sft_params,
-  scorer,
-  model_config,
-  prompts,
-  tokenizer,
-  config,
-  *,
-  folder,
-  seed,
-  runtime,
-) -> dict:
-  """One iteration: trains M policies, merges them, moves back."""
-  checkpoint.save_params(folder / 'init', init)
-  settings = ml_collections.ConfigDict(
-    config.to_dict() | {'steps': iteration.steps}
-  )
-  is_ema = config.anchor == 'ema'
-  kept, result = policy.train(
-    init,
-    [scorer],
-    model_config,
-    prompts,
-    tokenizer,
-    settings,
-    folder=folder,
-    seed=seed,
-    runtime=runtime,
-    anchors=anchor_lib.make(
-      init,
-      config.members,
-      kl_coef=iteration.kl_coef,
-      kind='ema' if is_ema else 'fixed',
-      mu=config.mu if is_ema else 0.0,
-    ),
-    anchor_params=sft_params if config.anchor == 'sft' else init,
-    ref_params=sft_params,
-    orders=range(config.members),
-  )
-  # From disk, so that a relaunch goes on from the same numbers.
-  stack = sharding.put(checkpoint.load_params(folder / f'params_{kept[-1]}'), 1)
-  merged = merging.merge(stack, config.merge, init, config.group)
-  checkpoint.save_params(folder / 'members', stack)
-  checkpoint.save_params(folder / 'merged', merged)
-  checkpoint.save_params(
-    folder / 'next', merging.liti(init, merged, iteration.eta)
-  )
-  everyone = members.stack([*members.unstack(stack), merged])
-  return {
-    **dataclasses.asdict(iteration),
-    'kept_steps': kept,
-    'stopped_at': result.pop('stopped_at'),
-    'train': result,
-    'geometry': merging.norms_and_cosines(everyone, init, 'layer'),
-  }

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The update against the written formula, in float64 numpy."""
+"""The update against the written formula, in float64 numpy; hyperparameters."""
 
 import chex
 import jax
@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from warm_jax import errors
-from warm_jax.training import optimizer
+from warm_jax.training import state as state_lib
 
 
 def config(**changes):
@@ -40,6 +40,19 @@ def params(seed=0):
     'norm': {'scale': draw(3)},
     'score': {'kernel': draw(3)},
   }
+
+
+def state_of(tx, tree, rate):
+  """Of one member."""
+  hparams = state_lib.make_hparams(1, learning_rate=rate)
+  stacked = jax.tree.map(lambda x: x[None], tree)
+  keys = jax.random.split(jax.random.key(0), 1)
+  return jax.tree.map(
+    lambda x: x[0], state_lib.init(stacked, tx, keys, hparams)
+  )
+
+
+update = jax.jit(state_lib.update, static_argnums=0)
 
 
 def written_formula(tree, grads_per_step, learning_rate, c, shape):
@@ -74,13 +87,14 @@ def _flat(tree):
 @pytest.mark.parametrize('clip_norm', [0.0, 0.5, 100.0])
 def test_first_updates_follow_the_formula(clip_norm):
   c = config(clip_norm=clip_norm, schedule='linear', warmup_steps=2)
-  tx = optimizer.make(c, num_steps=5)
+  tx = state_lib.make_optimizer(c, num_steps=5)
   p, steps = params(), [params(i) for i in (1, 2, 3)]
   want = written_formula(p, steps, 0.01, c, shape=[0.5, 1.0, 1.0])
-  state = tx.init(p)
+  state = state_of(tx, p, 0.01)
   for grads in steps:
-    p, state, norm = optimizer.apply(tx, grads, state, p, jnp.float32(0.01))
-  got = _flat(p)
+    state, norm = update(tx, grads, state)
+  got = _flat(state.params)
+  assert int(state.step) == 3
   assert got.keys() == want.keys()
   for k in want:
     np.testing.assert_allclose(got[k], want[k], rtol=2e-6, atol=2e-7)
@@ -92,47 +106,49 @@ def test_first_updates_follow_the_formula(clip_norm):
 
 def test_scaled_unit_update_is_the_update_of_that_rate():
   c = config(clip_norm=0.0)
-  tx = optimizer.make(c, num_steps=10)
+  tx = state_lib.make_optimizer(c, num_steps=10)
   for rate in (1e-3, 3e-2):
-    mask = optimizer.is_decayed
+    mask = state_lib.is_decayed
     other = optax.adamw(
       rate, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=0.1, mask=mask
     )
-    p, q = params(), params()
-    state, other_state = tx.init(p), other.init(q)
+    q, state = params(), state_of(tx, params(), rate)
+    other_state = other.init(q)
+
+    @jax.jit
+    def step(grads, other_state, q, other=other):
+      updates, other_state = other.update(grads, other_state, q)
+      return optax.apply_updates(q, updates), other_state
+
     for i in range(3):
       grads = params(10 + i)
-      p, state, _ = optimizer.apply(tx, grads, state, p, jnp.float32(rate))
-      updates, other_state = other.update(grads, other_state, q)
-      q = optax.apply_updates(q, updates)
-    chex.assert_trees_all_close(p, q, rtol=1e-6, atol=1e-7)
+      state, _ = update(tx, grads, state)
+      q, other_state = step(grads, other_state, q)
+    chex.assert_trees_all_close(state.params, q, rtol=1e-6, atol=1e-7)
 
 
 def test_members_are_clipped_and_stepped_apart():
-  tx = optimizer.make(config(clip_norm=0.1), num_steps=4)
-  trees, grads = (
-    [params(i) for i in range(3)],
-    [params(7 + i) for i in range(3)],
-  )
+  tx = state_lib.make_optimizer(config(clip_norm=0.1), num_steps=4)
+  grads = [params(7 + i) for i in range(3)]
   grads[1] = jax.tree.map(lambda g: 1e3 * g, grads[1])  # one explodes
-  rates = jnp.array([1e-3, 1e-2, 1e-1])
+  rates = (1e-3, 1e-2, 1e-1)
+  states = [state_of(tx, params(i), rates[i]) for i in range(3)]
 
-  def step(p, g, rate):
-    return optimizer.apply(tx, g, tx.init(p), p, rate)
+  def stack(trees):
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
-  def stack(ts):
-    return jax.tree.map(lambda *x: jnp.stack(x), *ts)
-
-  together, _, norms = jax.vmap(step)(stack(trees), stack(grads), rates)
+  together, norms = jax.jit(jax.vmap(lambda g, s: state_lib.update(tx, g, s)))(
+    stack(grads), stack(states)
+  )
   for i in range(3):
-    alone, _, norm = step(trees[i], grads[i], rates[i])
-    mine = jax.tree.map(lambda x, i=i: x[i], together)
-    chex.assert_trees_all_close(mine, alone, rtol=1e-6, atol=1e-7)
+    alone, norm = update(tx, grads[i], states[i])
+    mine = jax.tree.map(lambda x, i=i: x[i], together.params)
+    chex.assert_trees_all_close(mine, alone.params, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(norms[i], norm, rtol=1e-6)
 
 
 def test_decay_reaches_matrices_only():
-  decayed = optimizer.is_decayed(params())
+  decayed = state_lib.is_decayed(params())
   assert decayed == {
     'embed': {'embedding': False},
     'dense': {'kernel': True, 'bias': False},
@@ -151,22 +167,48 @@ def test_decay_reaches_matrices_only():
   ],
 )
 def test_schedule_shapes(kind, want):
-  c = config(schedule=kind, warmup_steps=2, final_fraction=0.1)
-  shape = optimizer.schedule(c, num_steps=6)
-  got = [float(shape(i)) for i in range(6)]
-  np.testing.assert_allclose(got, want, rtol=1e-6)
-  assert float(shape(99)) == pytest.approx(want[-1])
+  """Adam's step for a constant gradient is the sign, times the schedule."""
+  c = config(name='adam', weight_decay=0.0, clip_norm=0.0, eps=1e-12)
+  c.update(schedule=kind, warmup_steps=2, final_fraction=0.1)
+  tx = state_lib.make_optimizer(c, num_steps=6)
+  grads = {'w': np.ones(1, np.float32)}
+  state, got = state_of(tx, {'w': np.zeros(1, np.float32)}, 1.0), [0.0]
+  for _ in range(6):
+    state, _ = update(tx, grads, state)
+    got.append(-float(state.params['w'][0]))
+  np.testing.assert_allclose(np.diff(got), want, rtol=1e-4)
 
 
 def test_a_run_of_one_step_moves():
-  shape = optimizer.schedule(config(schedule='cosine'), num_steps=1)
-  assert float(shape(0)) == 1.0
+  tx = state_lib.make_optimizer(config(schedule='cosine'), num_steps=1)
+  state = state_of(tx, params(), 0.1)
+  new, _ = update(tx, params(1), state)
+  assert (
+    np.abs(new.params['norm']['scale'] - params()['norm']['scale']).min() > 0
+  )
+
+
+def test_equal_settings_give_one_object():
+  first, second = (state_lib.make_optimizer(config(), 5) for _ in range(2))
+  assert first is second
+
+
+def test_hparams_are_dealt_in_a_circle():
+  h = state_lib.make_hparams(
+    5, learning_rate=(1.0, 2.0, 3.0), data_seed=range(2)
+  )
+  np.testing.assert_array_equal(h.learning_rate, [1, 2, 3, 1, 2])
+  np.testing.assert_array_equal(h.data_seed, [0, 1, 0, 1, 0])
+  np.testing.assert_array_equal(h.dropout_rate, np.zeros(5))
+  for num_members, rate in ((0, 1.0), (2, ())):
+    with pytest.raises(errors.UserError):
+      state_lib.make_hparams(num_members, learning_rate=rate)
 
 
 @pytest.mark.parametrize(
   'changes, words',
   [
-    (dict(name='adafactor'), 'per-member learning rate'),
+    (dict(name='adafactor'), 'cannot scale the step of adafactor'),
     (dict(name='sgd'), "unknown optimizer.name 'sgd'"),
     (dict(name='adam'), 'ignores weight_decay'),
     (dict(schedule='step'), "unknown schedule 'step'"),
@@ -175,4 +217,4 @@ def test_a_run_of_one_step_moves():
 )
 def test_refusals(changes, words):
   with pytest.raises(errors.UserError, match=words):
-    optimizer.make(config(**changes), num_steps=5)
+    state_lib.make_optimizer(config(**changes), num_steps=5)

@@ -1,0 +1,343 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""What surrounds a training loop: restore, metrics, checks, saves, signals.
+
+  with Loop(folder, state, config, runtime) as loop:
+    state = loop.state
+    for step, batch in loop.steps(gather, num_rows, seeds, batch_size):
+      state, metrics = train_step(state, batch)
+      loop.end(step, state, metrics)
+    result = loop.summary(('loss',))
+
+`metrics.jsonl` has a row a step; `metrics.csv` is written when the loop ends.
+A resumed run rewrites the rows that it repeats, so that its files equal those
+of an uninterrupted run.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from warm_jax import distributed, errors, files, sharding
+from warm_jax.data import loader
+from warm_jax.training import checkpoint
+
+PyTree = Any
+# What a record names when the metrics were finite and the update was not.
+_UPDATE = 'parameters'
+
+
+class Loop:
+  """The surroundings of one training loop; see the module.
+
+  A step's metrics are read one step late, so that the device never waits for
+  the log. They are read before anything is saved: a row lost in a kill is not
+  written again, and a state that has become NaN must not be saved.
+
+  A member whose loss or another metric is not finite stops the run with an
+  error that names it. Where the metrics have an entry 'is_active' [M], the step
+  itself has left such members as they were: the loop records and reports them.
+
+  Inside, SIGTERM and Ctrl-C wait for the end of the step, which is then saved.
+
+  Attributes:
+    state: what to begin with: restored, or as given.
+    start: the step to begin with.
+    dropped: records of dropped members so far: member, step, metric, value (a
+      number, or 'nan', 'inf', '-inf'), hparams.
+  """
+
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    state: PyTree,
+    config,
+    runtime,
+    *,
+    hparams: Any,
+    numbers: Sequence[int] | None = None,
+    keep_steps: Sequence[int] = (),
+    keep: Callable[[int, PyTree], None] | None = None,
+  ):
+    """Describes the loop; nothing happens before `with`.
+
+    Args:
+      folder: of the stage; its name names the loop.
+      state: at step 0.
+      config: steps, checkpoint_every and perhaps max_loss (see `reward`).
+      runtime: settings progress and tensorboard.
+      hparams: MemberHParams, quoted when a member goes bad.
+      numbers: [M] of the members, in columns and messages; None: 0 to M - 1.
+      keep_steps: numbers of steps after which keep(steps, state) is called.
+    """
+    self.state, self.start = state, 0
+    self._folder, self._config, self._runtime = folder, config, runtime
+    # On the host, because the loop donates its state.
+    self._hparams = sharding.to_host(vars(hparams))
+    count = len(self._hparams['learning_rate'])
+    self._numbers = list(range(count) if numbers is None else numbers)
+    self._keep_steps, self._keep = set(keep_steps), keep
+    self._pending = self._tensorboard = None
+
+  def __enter__(self) -> 'Loop':
+    folder, runtime = self._folder, self._runtime
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(distributed.deferred())
+      self._checkpoints = checkpoint.Checkpoints(folder / 'checkpoints')
+      stack.enter_context(self._checkpoints)
+      if distributed.is_alone() and (signum := distributed.received()):
+        raise distributed.Stop(signum)
+      if restored := self._checkpoints.restore_latest(self.state):
+        self.state, self.start = restored
+      elif 0 in self._keep_steps:
+        self._keep(0, self.state)
+      is_active = getattr(self.state, 'is_active', np.ones(1, bool))
+      self._is_active = sharding.to_host(is_active)
+      self._rows, self.dropped = (
+        [row for row in _read(folder / name) if row['step'] < self.start]
+        for name in ('metrics.jsonl', 'dropped.jsonl')
+      )
+      if distributed.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / 'metrics.jsonl', self._rows)
+        file = (folder / 'metrics.jsonl').open('a')
+        self._jsonl = stack.enter_context(file)
+        stack.callback(lambda: write_csv(folder, self._rows))
+        if runtime.tensorboard and (writer := _tensorboard(folder)):
+          self._tensorboard = writer
+          stack.callback(writer.close)
+      is_shown = runtime.progress and distributed.is_first()
+      self._advance = stack.enter_context(
+        _progress(self._config.steps, folder.name, self.start, is_shown)
+      )
+      self._stack = stack.pop_all()
+    return self
+
+  def __exit__(self, *exc):
+    return self._stack.__exit__(*exc)
+
+  def steps(
+    self, gather: Callable, num_rows: int, seeds: Sequence[int], batch_size: int
+  ) -> Iterator[tuple[int, Any]]:
+    """Yields (step, batch) from `start` on; see `loader.batches`."""
+    batches = loader.batches(
+      gather, num_rows, seeds, batch_size, self.start, self._config.steps
+    )
+    for step, batch in enumerate(batches, self.start):
+      if not self._is_active.any():
+        return
+      yield step, batch
+
+  def end(self, step: int, state: PyTree, metrics: dict) -> None:
+    """Ends a step: reads the metrics of the one before, saves what is due.
+
+    Args:
+      step: its number, from 0.
+      state: after the step.
+      metrics: {name: [M]}, still on the device.
+
+    Raises:
+      NonFiniteError: a metric of the step before is NaN or infinite.
+      distributed.Stop: a signal came; the state is on disk.
+    """
+    self._flush()
+    self._pending = step, metrics
+    self._advance()
+    done, every = step + 1, self._config.checkpoint_every
+    if done in self._keep_steps:
+      self._flush()
+      self._keep(done, state)
+    # Asked once a step, by every process alike.
+    stops = distributed.agreed()
+    if stops or (every > 0 and done % every == 0):
+      self._flush()
+      self._checkpoints.save(done, state)
+    if stops:
+      self._checkpoints.wait()
+      roots = [p for p in self._folder.parents if (p / files.MARKER).exists()]
+      root = roots[0] if roots else self._folder.parent
+      name = self._folder.relative_to(root).as_posix()
+      signum = distributed.received() or signal.SIGTERM
+      raise distributed.Stop(signum, f'step {done} of {name}')
+
+  def summary(self, names: Sequence[str], last: int = 20) -> dict:
+    """Means of the last rows: {name: [M] list}, None for dropped members.
+
+    Raises:
+      NonFiniteError: a metric of the last step is NaN or infinite.
+    """
+    self._flush()
+
+    def mean(column):
+      cells = [row[column] for row in self._rows[-last:]]
+      return None if None in cells else sum(cells) / len(cells)
+
+    return {
+      name: [mean(f'{name}/member_{number}') for number in self._numbers]
+      for name in names
+    }
+
+  def _flush(self) -> None:
+    if self._pending is None:
+      return
+    (step, metrics), self._pending = self._pending, None
+    values = sharding.to_host(dict(metrics))
+    is_active = values.pop('is_active', None)
+    bad = self._bad(step, values)
+    if is_active is None and bad:
+      record = next(iter(bad.values()))
+      others = ', '.join(str(r['member']) for r in list(bad.values())[1:])
+      raise errors.NonFiniteError(
+        f'stage {self._folder.name}: {described(record)}'
+        + (f', above max_loss={self._max_loss:g}' * _is_number(record))
+        + (others and f'; also members {others}')
+        + '; lower its learning rate or look at the data'
+      )
+    if is_active is not None:
+      before, self._is_active = self._is_active, is_active
+      if not before.any():
+        return  # no member is left to write about
+      for row in np.flatnonzero(before & ~is_active):
+        self._drop(bad.get(row) or self._record(row, step, _UPDATE, np.nan))
+      values = {k: np.where(before, v, np.nan) for k, v in values.items()}
+    row = {'step': int(step)}
+    for name, value in values.items():
+      for number, x in zip(self._numbers, value.tolist(), strict=True):
+        # JSON knows neither NaN nor infinity.
+        row[f'{name}/member_{number}'] = x if np.isfinite(x) else None
+    self._rows.append(row)
+    if distributed.is_first():
+      self._jsonl.write(json.dumps(row) + '\n')
+      self._jsonl.flush()
+    if self._tensorboard:
+      for name, x in row.items():
+        if name != 'step' and x is not None:
+          self._tensorboard.add_scalar(name, x, step)
+
+  @property
+  def _max_loss(self) -> float:
+    return self._config.get('max_loss', 0.0)
+
+  def _bad(self, step: int, values: dict) -> dict[int, dict]:
+    """{row: record} of bad members, by their loss if that is bad."""
+    found = {}
+    for name in sorted(values, key=lambda name: (name != 'loss', name)):
+      value = values[name].astype(np.float64)
+      limit = (name == 'loss' and self._max_loss) or np.inf
+      for row in np.flatnonzero(~np.isfinite(value) | (value > limit)):
+        if row not in found:
+          found[row] = self._record(row, step, name, value[row])
+    return found
+
+  def _record(self, row: int, step: int, metric: str, value: float) -> dict:
+    return {
+      'member': int(self._numbers[row]),
+      'step': int(step),
+      'metric': metric,
+      'value': float(value) if np.isfinite(value) else str(value),
+      'hparams': {k: v[row].item() for k, v in self._hparams.items()},
+    }
+
+  def _drop(self, record: dict) -> None:
+    self.dropped.append(record)
+    self.dropped.sort(key=lambda record: record['member'])
+    if distributed.is_first():
+      _write(self._folder / 'dropped.jsonl', self.dropped)
+      print(
+        f'{self._folder.name}: {described(record)} is dropped; it stays as it '
+        'was before that step',
+        file=sys.stderr,
+        flush=True,
+      )
+
+
+def described(record: Mapping[str, Any]) -> str:
+  """'member 2 (step 7, loss nan, learning_rate=0.1, ...)' of a bad member."""
+  value, metric = record['value'], record['metric']
+  what = f'{metric} {value:.4g}' if _is_number(record) else f'{metric} {value}'
+  if metric == _UPDATE:
+    what = f'{metric} not finite'
+  settings = ', '.join(f'{k}={v:.4g}' for k, v in record['hparams'].items())
+  return (
+    f'member {record["member"]} (step {record["step"]}, {what}, {settings})'
+  )
+
+
+def _is_number(record: Mapping[str, Any]) -> bool:
+  return isinstance(record['value'], float)
+
+
+def write_csv(folder: pathlib.Path, rows: Sequence[Mapping]) -> None:
+  """Writes metrics.csv: a line a row, a column for each name in any of them."""
+  temporary = folder / 'metrics.csv.tmp'
+  with temporary.open('w', newline='') as file:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(file, columns, restval='', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+  os.replace(temporary, folder / 'metrics.csv')
+
+
+def _read(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The whole rows of a jsonl file; a line cut by a kill ends them."""
+  rows = []
+  if path.exists():
+    for line in path.read_text().splitlines():
+      try:
+        rows.append(json.loads(line))
+      except json.JSONDecodeError:
+        break
+  return rows
+
+
+def _write(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  os.replace(temporary, path)
+
+
+def _tensorboard(folder: pathlib.Path):
+  try:
+    import tensorboardX
+  except ImportError:
+    return None
+  return tensorboardX.SummaryWriter(str(folder / 'tensorboard'))
+
+
+@contextlib.contextmanager
+def _progress(total: int, name: str, start: int, is_shown: bool):
+  """Yields a function to call once a step: a bar, or one line at the end."""
+  if not is_shown:
+    yield lambda: None
+  elif not sys.stderr.isatty():
+    began, done = time.monotonic(), start
+
+    def count():
+      nonlocal done
+      done += 1
+
+    yield count
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    took = f'{minutes}m {seconds:02d}s' if minutes else f'{seconds}s'
+    print(f'{name}: {done}/{total} steps, {took}', file=sys.stderr)
+  else:
+    import rich.console
+    import rich.progress as rp
+
+    bar = rp.Progress(
+      *rp.Progress.get_default_columns(),
+      rp.MofNCompleteColumn(),
+      console=rich.console.Console(stderr=True),
+      refresh_per_second=4,
+    )
+    with bar:
+      task = bar.add_task(name, total=total, completed=start)
+      yield lambda: bar.advance(task, 1)
