@@ -79,7 +79,10 @@ def probe(run) -> dict:
   """Fits the one reward head, on the frozen last SFT checkpoint."""
   shape = base.model_config(run)
   last, world = language.policy_start(run), worlds.of(run)
-  head = fit_head(last, shape, world.pairs('train'), run.config.probe.l2)
+  pairs = world.pairs('train')
+  if 'reward' in run.config:
+    _check_memory(run, last['backbone'], shape, pairs)
+  head = fit_head(last, shape, pairs, run.config.probe.l2)
   params = {'backbone': last['backbone'], 'score': {'kernel': head}}
   checkpoint.save_params(run.folder('probe') / 'params', {'kernel': head})
   scorer = rewards.single(params, shape)
@@ -89,6 +92,28 @@ def probe(run) -> dict:
     'head_norm': float(np.linalg.norm(head)),
     'summary': f'test accuracy of the frozen features {reached:.3f}',
   }
+
+
+def _check_memory(run, backbone, shape, pairs) -> None:
+  """Refuses members that will not fit, before the probe takes its minutes."""
+  part = config_lib.member_slice(run.config)
+  num = len(range(*part)) if part else run.config.reward.members
+
+  def stack(backbone):
+    heads = jnp.zeros((num, shape.width), jnp.float32)
+    return {
+      'backbone': members.broadcast(backbone, num),
+      'score': {'kernel': heads},
+    }
+
+  reward.check_memory(
+    jax.eval_shape(stack, backbone),
+    shape,
+    pairs,
+    run.config.reward,
+    name='reward',
+    runtime=run.config.runtime,
+  )
 
 
 def fit_head(
