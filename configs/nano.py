@@ -9,8 +9,7 @@ is added there is part of it. `--config=configs/nano.py:clean` leaves the
 training labels unswapped.
 """
 
-import importlib.util
-import pathlib
+from warm_jax import main
 
 SMALLER = {
   'world.num_pretrain': 128,
@@ -74,21 +73,13 @@ SMALLER = {
 
 def get_config(arg: str = ''):
   """The demo made small. arg: as in tiny.py."""
-  path = pathlib.Path(__file__).with_name('tiny.py')
-  spec = importlib.util.spec_from_file_location('warm_jax_tiny_config', path)
-  tiny = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(tiny)
-  config = tiny.get_config(arg)
+  config, _ = main.load(f'tiny:{arg}')
+  config.unlock()
   config.update_from_flattened_dict(SMALLER)
   # A run this short has no room for the demo's warm-up.
   for section in (
-    config.pretrain,
-    config.sft,
-    config.preferences.tuned,
-    config.control.pretrain,
-    config.control.reward,
-    config.reward,
-    config.policy,
+    *(config.pretrain, config.sft, config.reward, config.policy),
+    *(config.preferences.tuned, config.control.pretrain, config.control.reward),
   ):
     section.optimizer.warmup_steps = 1
   return config

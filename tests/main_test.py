@@ -174,6 +174,17 @@ def test_shipped_configs_by_name_from_an_empty_folder(tmp_path, monkeypatch):
   assert 'reward' not in config
 
 
+def test_some_of_the_members():
+  for flags in (
+    ['--config.reward.members=0:3'],
+    ['--config.reward.members', '0:3'],
+  ):
+    config, _, _ = main.parse(
+      ['warm', '--config=reward', '--workdir=w', *flags]
+    )
+    assert (config.reward.members, config.reward.member_slice) == (6, '0:3')
+
+
 def test_help_of_a_config_lists_its_fields(capsys):
   assert warm('--config=reward', '--help') == 0
   told = capsys.readouterr().out

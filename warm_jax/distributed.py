@@ -166,21 +166,18 @@ def lost(error: BaseException) -> str:
   """The line for an error that means that another process is gone, else ''."""
   kinds = ('JaxRuntimeError', 'XlaRuntimeError', 'BarrierTimeoutError')
   reason = ' '.join(str(error).split())[:200]
-  if (
-    _count == 1
-    or type(error).__name__ not in kinds
-    or reason.startswith('RESOURCE_EXHAUSTED')
-  ):
+  if _count == 1 or type(error).__name__ not in kinds:
+    return ''
+  if reason.startswith('RESOURCE_EXHAUSTED'):
     return ''
   return f'{_lost_line(_index, _count)} ({reason})'
 
 
 def _lost_line(index, total) -> str:
-  who = 'this process' if index is None else f'process {index} of {total}'
   return (
-    f'{who} has lost another one, which was killed, failed or did not come '
-    f'within {JOIN_TIMEOUT} s (see what that one said); the same commands, on '
-    'all hosts, continue from the last checkpoint'
+    f'process {index} of {total} has lost another one, which was killed, failed '
+    f'or did not come within {JOIN_TIMEOUT} s (see what that one said); the same '
+    'commands, on all hosts, continue from the last checkpoint'
   )
 
 
@@ -319,13 +316,6 @@ def agreed() -> bool:
       return True
     return False
   return received() is not None
-
-
-def stop_between_stages() -> None:
-  """Raises `Stop` if jax heard a SIGTERM where no loop asked `agreed`."""
-  if _count > 1:
-    with deferred():
-      agreed()
 
 
 def cache_environment(folder: str | None = None) -> dict[str, str]:

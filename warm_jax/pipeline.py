@@ -325,13 +325,14 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   took = '{:>7}'
   if distributed.on_first(path.exists):
     took = 'finished earlier in {}'
-  elif stage.on_host:
-    distributed.stop_between_stages()
-    distributed.on_first(work)
   else:
-    distributed.stop_between_stages()
-    work()
-    distributed.wait_for_all()
+    with distributed.deferred():  # a signal that no loop has heard
+      distributed.agreed()
+    if stage.on_host:
+      distributed.on_first(work)
+    else:
+      work()
+      distributed.wait_for_all()
   # Read again, so that the first launch returns what later ones read.
   record = files.read_record(path)
   summary = record['result'].get('summary', '')

@@ -20,10 +20,3 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message: str):
     raise errors.UserError(f'{self.prog}: {message}; see {self.prog} --help')
-
-
-def size(text: str) -> int:
-  """A whole number of at least 1, for `add_argument(type=...)`."""
-  if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a number of at least 1')
-  return int(text)

@@ -108,7 +108,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     choices=tuple(merging.AGGREGATES),
     help='of several models (mean); others need --normalise',
   )
-  add('--max_length', type=commands.size, help='tokens; the context by default')
+  add('--max_length', type=_size, help='tokens; the context by default')
   add(
     '--overlong',
     default='filter',
@@ -119,9 +119,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     '--prompt_template',
     help="around plain prompts; by default the model's own, or '{prompt}'",
   )
-  add(
-    '--batch_size', type=commands.size, default=32, help='rows at a time (32)'
-  )
+  add('--batch_size', type=_size, default=32, help='rows at a time (32)')
   add('--dtype', default='float32', choices=('float32', 'bfloat16'))
   add('--overwrite', action='store_true', help='replace the file --out')
   given = parser.parse_args(argv)
@@ -295,3 +293,9 @@ def _as_json(value: Any) -> str:
     except UnicodeDecodeError:
       return base64.b64encode(value).decode()
   return value.isoformat() if hasattr(value, 'isoformat') else str(value)
+
+
+def _size(text: str) -> int:
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a number of at least 1')
+  return int(text)
