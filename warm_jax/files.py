@@ -28,19 +28,12 @@ def new_folder(
 
   Until then it is `.NAME.unfinished` beside it. An exception removes it; what a
   kill leaves is removed by the next attempt. A folder that is replaced is gone
-  for an instant between two renames.
-
-  Args:
-    path: name of the folder to come.
-    replace: allow something to be there.
-
-  Raises:
-    UserError: something is there, or the place cannot be written to.
+  for an instant between two renames. UserError if something is there (unless
+  `replace`), or the place cannot be written to.
   """
   path = pathlib.Path(path).expanduser().absolute()
-  is_empty = path.is_dir() and not any(path.iterdir())
-  if path.exists() and not replace and not is_empty:
-    raise errors.UserError(f'{path} exists; name a new folder')
+  is_free = not path.exists() or path.is_dir() and not any(path.iterdir())
+  errors.need(replace or is_free, f'{path} exists; name a new folder')
   new, old = (
     path.with_name(f'.{path.name}.{end}') for end in ('unfinished', 'replaced')
   )
@@ -67,18 +60,10 @@ def new_folder(
 
 
 def check_file(path: pathlib.Path, most: int | None = None) -> None:
-  """Refuses a path that is not a plain file of its own folder.
+  """Raises a UserError for a path that is not a plain file of its own folder.
 
-  A link may point into its folder, or to the blobs of the hub's cache. A folder
-  from elsewhere could link to any file of this machine, which would then be
-  read and copied into results.
-
-  Args:
-    path: of a file in the folder of a model.
-    most: bytes.
-
-  Raises:
-    UserError: no file, a pipe or device, a link that leads out, too large.
+  A link may point into its folder, or to the blobs of the hub's cache; a folder
+  from elsewhere could link to any file of this machine. `most` is in bytes.
   """
   try:
     real, folder = path.resolve(strict=True), path.parent.resolve()
@@ -90,18 +75,18 @@ def check_file(path: pathlib.Path, most: int | None = None) -> None:
   allowed = [folder]
   if folder.parent.name == 'snapshots':
     allowed.append(folder.parent.parent / 'blobs')
-  if not any(real.is_relative_to(place) for place in allowed):
-    raise errors.UserError(
-      f'{path} is a link that leads out of its folder; copy the file there, or '
-      'make one link of the whole folder'
-    )
-  if not stat.S_ISREG(found.st_mode):
-    raise errors.UserError(f'cannot read {path}: it is no plain file')
-  if most is not None and found.st_size > most:
-    raise errors.UserError(
-      f'{path} has {found.st_size} bytes, more than the {most} that such a file '
-      'may have'
-    )
+  errors.need(
+    any(real.is_relative_to(place) for place in allowed),
+    f'{path} is a link that leads out of its folder; copy the file there, or '
+    'make one link of the whole folder',
+  )
+  is_plain = stat.S_ISREG(found.st_mode)
+  errors.need(is_plain, f'cannot read {path}: it is no plain file')
+  errors.need(
+    most is None or found.st_size <= most,
+    f'{path} has {found.st_size} bytes, more than the {most} that such a file '
+    'may have',
+  )
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -110,30 +95,25 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     UserError: no such file, or something else in it.
   """
-  if not path.exists():
-    raise errors.UserError(
-      f'no {path.name} in {path.parent}; name the folder of a Hugging Face '
-      'checkpoint'
-    )
+  errors.need(
+    path.exists(),
+    f'no {path.name} in {path.parent}; name the folder of a Hugging Face '
+    'checkpoint',
+  )
   check_file(path, MAX_JSON)
   try:
     value = loads(path.read_bytes())
   except (OSError, ValueError) as e:
     raise errors.UserError(f'cannot read {path}: {e}') from e
-  if not isinstance(value, dict):
-    raise errors.UserError(f'{path} holds no JSON object')
+  errors.need(isinstance(value, dict), f'{path} holds no JSON object')
   return value
 
 
 def loads(data: bytes) -> Any:
-  """Parses strict JSON: UTF-8, no field twice, no bottomless nesting.
+  """Parses JSON; ValueError unless UTF-8, with each field once, and not deep.
 
   The json module takes UTF-16 as well, keeps the last of several fields of one
-  name, and reads what is nested so deep that it cannot be written again. NaN
-  and Infinity, which Python writes, are accepted, and so is a byte order mark.
-
-  Raises:
-    ValueError: something else, in one line; UnicodeDecodeError if not UTF-8.
+  name, and reads what is nested so deep that it cannot be written again.
   """
   try:
     value = json.loads(data.decode('utf-8-sig'), object_pairs_hook=_object)
