@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from warm_jax import config as config_lib
-from warm_jax import distributed, errors, files, stages, worlds
+from warm_jax import distributed, errors, files, report, stages, worlds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ STAGES = (
   _row('evaluate', lambda r: stages.policy.evaluate(r), _JUDGED, _CONTROL),
   _row('fronts', lambda r: stages.fronts.run(r), 'warp reinforce control'),
   _row('export', lambda r: stages.export.run(r), _EXPORTED, '', True),
-  _row('report', lambda r: stages.report.run(r), _REPORTED, '', True),
+  _row('report', report.run, _REPORTED, '', True),
 )
 
 

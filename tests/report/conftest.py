@@ -215,12 +215,8 @@ def fake_evaluate(steps, values):
       for p, name in enumerate(POLICIES)
     ],
     'best_by_control': best,
-    'best_by_proxy': paths.report_best(
-      policies, select_by='proxy', **options
-    ),
-    'at_equal_kl': paths.compare_at_kl(
-      policies, (1.0, 4.0, 16.0), **options
-    ),
+    'best_by_proxy': paths.report_best(policies, select_by='proxy', **options),
+    'at_equal_kl': paths.compare_at_kl(policies, (1.0, 4.0, 16.0), **options),
     'area': paths.area(policies, **options),
     'hacking_onset': {
       name: paths.hacking_onset(t, margin=0.1, resamples=RESAMPLES)

@@ -180,7 +180,7 @@ def test_settings_of_the_caller_stay():
 
 def test_matplotlib_waits_for_the_first_figure():
   code = (
-    'import sys; from warm_jax.stages import report; '
+    'import sys; from warm_jax.report import page; '
     'assert not {"matplotlib", "jinja2", "jax"} & set(sys.modules)'
   )
   subprocess.run([sys.executable, '-c', code], check=True)

@@ -10,9 +10,8 @@ import types
 
 import pytest
 
-from warm_jax import errors
+from warm_jax import errors, report
 from warm_jax.report import page, style
-from warm_jax.stages import report
 
 MERGE = ['accuracies', 'lmc', 'by_size']
 POLICIES = ['overopt', 'steps', 'length', 'win_rate']

@@ -38,8 +38,6 @@ def test_digits_fit_the_interval(ends, text):
 
 
 def test_words():
-  assert style.listed(['a']) == 'a'
-  assert style.listed(['a', 'b', 'c']) == 'a, b and c'
   assert style.interval(None, 1.0) == ''
   assert style.percent(0.494) == '49\N{NO-BREAK SPACE}%'
   assert style.name('warp_7') == 'WARP, iteration 7'

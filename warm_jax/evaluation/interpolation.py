@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import errors, merging, rewards
-from warm_jax.evaluation import accuracy
+from warm_jax.evaluation import accuracy, intervals
 
 PyTree = Any
 LAMBDAS = tuple(np.linspace(0.0, 1.0, 11).round(6).tolist())
@@ -90,14 +90,18 @@ def path_metrics(
   rejected: np.ndarray,
   *,
   lambdas: Iterable[float] = LAMBDAS,
+  clusters: np.ndarray | None = None,
 ) -> dict[str, Any]:
   """Accuracy and loss of WA, ENS and the diagonal from scores [Lambda, N].
+
+  Standard errors are over `clusters` [N], such as the prompt of each pair.
 
   Returns:
     dict of [Lambda] arrays: lambda, accuracy, loss (of the interpolated
     weights), ens_accuracy, ens_loss, diag_accuracy, diag_loss, barrier (loss
-    above the interpolated losses of the end points) and accuracy_barrier
-    (accuracy below the interpolated ones); and of numbers: max_barrier,
+    above the interpolated losses of the end points), accuracy_barrier
+    (accuracy below the interpolated ones), accuracy_stderr and ens_stderr
+    (of their paired differences to the diagonal); and of numbers: max_barrier,
     max_accuracy_barrier (both >= 0, the ends have 0), gain_over_diag and
     wa_minus_ens (accuracy, at the lambda nearest to 1/2).
   """
@@ -107,14 +111,21 @@ def path_metrics(
   def ends(x):
     return np.asarray(x)[[0, -1]].astype(np.float64)
 
-  wa_accuracy = accuracy.is_correct(chosen, rejected).mean(axis=1)
+  wa = accuracy.is_correct(chosen, rejected)
+  wa_accuracy = wa.mean(axis=1)
   wa_loss = accuracy.bradley_terry(chosen, rejected)
   ens = mix @ ends(chosen), mix @ ends(rejected)
-  ens_accuracy = accuracy.is_correct(*ens).mean(axis=1)
+  ens_correct = accuracy.is_correct(*ens)
+  ens_accuracy = ens_correct.mean(axis=1)
   diag_accuracy, diag_loss = mix @ ends(wa_accuracy), mix @ ends(wa_loss)
   barrier = wa_loss - diag_loss
   accuracy_barrier = diag_accuracy - wa_accuracy
   middle = int(np.abs(points - 0.5).argmin())
+
+  def stderr(correct):
+    rows = correct - mix @ ends(wa)
+    return np.array([intervals.clustered_stderr(x, clusters) for x in rows])
+
   return {
     'lambda': points,
     'accuracy': wa_accuracy,
@@ -125,6 +136,8 @@ def path_metrics(
     'diag_loss': diag_loss,
     'barrier': barrier,
     'accuracy_barrier': accuracy_barrier,
+    'accuracy_stderr': stderr(wa),
+    'ens_stderr': stderr(ens_correct),
     'max_barrier': float(barrier.max()),
     'max_accuracy_barrier': float(accuracy_barrier.max()),
     'gain_over_diag': float(-accuracy_barrier[middle]),
@@ -140,6 +153,7 @@ def interpolate(
   mask: np.ndarray,
   *,
   lambdas: Iterable[float] = LAMBDAS,
+  clusters: np.ndarray | None = None,
   **options,
 ) -> dict[str, Any]:
   """`path_metrics` of two members on preference rows.
@@ -150,4 +164,5 @@ def interpolate(
   scores = path_scores(
     score_fn, params_a, params_b, ids, mask, lambdas=lambdas, **options
   )
-  return path_metrics(*np.split(scores, 2, axis=1), lambdas=lambdas)
+  halves = np.split(scores, 2, axis=1)
+  return path_metrics(*halves, lambdas=lambdas, clusters=clusters)

@@ -132,6 +132,15 @@ def mean_interval(
   return percentile_interval(values.mean(), np.array(resampled))
 
 
+def clustered_stderr(values: np.ndarray, clusters=None) -> float:
+  """Standard error of a mean of [N] values, from sums over [N] clusters."""
+  centred = np.asarray(values, np.float64) - np.mean(values)
+  if clusters is not None:
+    _, index = np.unique(clusters, return_inverse=True)
+    centred = np.bincount(index, weights=centred)
+  return float(np.sqrt((centred**2).sum()) / len(values))
+
+
 def paired_difference(a: np.ndarray, b: np.ndarray, **options) -> Interval:
   """Bootstrap interval of mean(a - b), [N] on the same prompts.
 

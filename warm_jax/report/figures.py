@@ -5,11 +5,13 @@ All bands and bars are 95 % intervals. `columns` is the number of panels side by
 side: 2 on a screen, 1 on a phone.
 """
 
+import csv
 import math
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from warm_jax.report import style
+from warm_jax.report import style, tables
 
 KL_LABEL = 'KL to the start (nats, square-root scale)'
 TITLES = {
@@ -480,3 +482,115 @@ def warp_geometry(iterations: Sequence[Mapping], columns: int = 2):
       ax.axhline(y - 0.5, color='#e6e6e6', linewidth=0.7)
   _legend(fig, looks, columns)
   return fig
+
+
+# ---------------------------------------------------------------------------
+# The figures of a run
+# ---------------------------------------------------------------------------
+
+# Metrics of each loop worth a panel: {stage: {metric: title}}.
+TRAINING = {
+  'sft': {'loss': 'loss per token'},
+  'reward': {'loss': 'loss', 'accuracy': 'training accuracy'},
+  'policy': {
+    'objective/scores': 'reward (SFT deviations)',
+    'objective/kl': 'KL to the anchor (nats)',
+    'completions/mean_length': 'tokens of a response',
+    'policy/loss': 'policy loss',
+  },
+}
+TRAINING['warp'] = TRAINING['policy']
+
+
+def of_run(
+  results: Mapping[str, Any], workdir: pathlib.Path, config: Mapping[str, Any]
+) -> dict[str, tuple[Callable, Any]]:
+  """The figures that a run has.
+
+  Args:
+    results: {stage: its result}.
+    workdir: for the metrics of its training loops.
+    config: of the run.
+
+  Returns:
+    {name: (function of `columns` that draws, numbers for the CSV file)}.
+  """
+  plots = {}
+
+  def add(name, numbers, figure, *args):
+    plots[name] = (lambda columns: figure(*args, columns=columns), numbers)
+
+  merge, bon = results.get('merge'), results.get('best_of_n', {})
+  if merge:
+    floors = results.get('probe', {}).get('accuracy', {})
+    floors = {'frozen features': floors['test']} if 'test' in floors else {}
+    table = merge['table']
+    rows, paper = [{'split': s} | row for s, row in table.items()], tables.paper
+    add('accuracies', rows, accuracies, table, floors, paper(table))
+    paths = {k: v for k, v in merge['interpolation'].items() if k != 'pair'}
+    if paths:
+      add('lmc', paths, interpolation, paths)
+      add('by_size', merge['by_size'], by_size, merge['by_size'])
+  if bon:
+    curves = bon.get('minus_single') or bon['curves']
+    add('bon', curves, best_of_n, curves)
+  if results.get('evaluate'):
+    _add_policies(add, results['evaluate'], bon.get('curves'))
+  if results.get('fronts'):
+    rows, max_kl = (results['fronts'][key] for key in ('rows', 'max_kl'))
+    iterations = results['warp']['iterations']
+    lines, paths = WARP_FRONTS, WARP_PATHS
+    climbed, shape = ('proxy', 'gold'), ('length', 'similarity')
+    add('warp_fronts', rows, warp, rows, lines, climbed, max_kl)
+    add('warp_paths', rows, warp, rows, paths, climbed)
+    add('warp_shape', rows, warp, rows, lines, shape)
+    geometry = geometry_rows(iterations)
+    if geometry:
+      add('warp_geometry', geometry, warp_geometry, iterations)
+  for stage, titles in TRAINING.items():
+    for path in sorted(workdir.glob(f'{stage}/**/metrics.csv')):
+      rows = _metrics(path)
+      columns = ' '.join(rows[0]) if rows else ''
+      there = {k: title for k, title in titles.items() if f'{k}/' in columns}
+      if there:
+        name = '_'.join(('training', *path.relative_to(workdir).parent.parts))
+        names = config[stage].get('rewards', ()) if stage == 'policy' else ()
+        add(name, rows, training, rows, there, names)
+  return plots
+
+
+def _add_policies(add, evaluate, curves) -> None:
+  """Figures of stage evaluate, of several policies or of one."""
+  first = ('step', 'kl', 'proxy', 'control', 'gold', 'length', 'method')
+  rows = []
+  for i, row in enumerate(evaluate['rows']):
+    row = {'step': i, 'method': 'policy'} | row
+    rows.append({key: row[key] for key in first if key in row} | row)
+  _, best = tables.best_steps(evaluate)
+  rings = {name: row['step'] for name, row in best.items()}
+  there = [key for key in ('gold', 'control', 'proxy') if key in rows[0]]
+
+  def draw(name, panels, *more):
+    add(name, rows, policies, rows, rings, panels, *more)
+
+  if not best:
+    by = 'step' if 'step' in evaluate['rows'][0] else 'kl'
+    keys = [key for key in (*there[::-1], 'kl', 'length') if key in rows[0]]
+    draw('overopt', [(key, by) for key in keys if key != by])
+    return
+  draw('overopt', [(key, 'kl') for key in there if key != 'control'])
+  panels = [('control', 'kl')] if 'control' in there else []
+  draw('steps', [*panels, *((key, 'step') for key in there)])
+  shape = [(key, 'kl') for key in ('length', 'ended') if key in rows[0]]
+  draw('length', shape, curves)
+  if evaluate.get('win_rates'):
+    rates = evaluate['win_rates']
+    add('win_rate', rates, win_rates, rates)
+
+
+def _metrics(path: pathlib.Path) -> list[dict[str, float]]:
+  with path.open() as file:
+    return [
+      {key: float(text) if text else math.nan for key, text in row.items()}
+      for row in csv.DictReader(file)
+    ]

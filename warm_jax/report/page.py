@@ -6,12 +6,10 @@ be made again. The sentences are in page.html.j2.
 """
 
 import base64
-import csv
 import datetime
 import html
 import io
 import json
-import math
 import os
 import pathlib
 import re
@@ -22,18 +20,6 @@ from warm_jax import errors
 from warm_jax.report import figures, style, tables
 
 TEMPLATES = pathlib.Path(__file__).parent
-# Metrics of each loop worth a panel: {stage: {metric: title}}.
-TRAINING = {
-  'sft': {'loss': 'loss per token'},
-  'reward': {'loss': 'loss', 'accuracy': 'training accuracy'},
-  'policy': {
-    'objective/scores': 'reward (SFT deviations)',
-    'objective/kl': 'KL to the anchor (nats)',
-    'completions/mean_length': 'tokens of a response',
-    'policy/loss': 'policy loss',
-  },
-}
-TRAINING['warp'] = TRAINING['policy']
 
 
 def read(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
@@ -102,7 +88,7 @@ def write(
   (folder / 'figures').mkdir(parents=True, exist_ok=True)
   plots = {
     name: _write_plot(folder / 'figures' / f'{name}.png', *plot)
-    for name, plot in _plots(results, workdir, config).items()
+    for name, plot in figures.of_run(results, workdir, config).items()
   }
   _write_bon(results.get('best_of_n', {}), folder / 'figures' / 'bon.json')
   template = environment().get_template('page.html.j2')
@@ -171,89 +157,6 @@ def _write_plot(path, draw: Callable, numbers) -> dict[str, Any]:
     'height': height,
     'rem': 6.9 * width / style.DPI,
   }
-
-
-def _plots(results, workdir, config) -> dict[str, tuple[Callable, Any]]:
-  """{name: (function of `columns` that draws, numbers for the CSV file)}."""
-  plots = {}
-
-  def add(name, numbers, figure, *args):
-    plots[name] = (lambda columns: figure(*args, columns=columns), numbers)
-
-  merge, bon = results.get('merge'), results.get('best_of_n', {})
-  if merge:
-    floors = results.get('probe', {}).get('accuracy', {})
-    floors = {'frozen features': floors['test']} if 'test' in floors else {}
-    table = merge['table']
-    rows, paper = [{'split': s} | row for s, row in table.items()], tables.paper
-    add('accuracies', rows, figures.accuracies, table, floors, paper(table))
-    paths = {k: v for k, v in merge['interpolation'].items() if k != 'pair'}
-    if paths:
-      add('lmc', paths, figures.interpolation, paths)
-      add('by_size', merge['by_size'], figures.by_size, merge['by_size'])
-  if bon:
-    curves = bon.get('minus_single') or bon['curves']
-    add('bon', curves, figures.best_of_n, curves)
-  if results.get('evaluate'):
-    _add_policies(add, results['evaluate'], bon.get('curves'))
-  if results.get('fronts'):
-    rows, max_kl = (results['fronts'][key] for key in ('rows', 'max_kl'))
-    iterations = results['warp']['iterations']
-    lines, paths = figures.WARP_FRONTS, figures.WARP_PATHS
-    climbed, shape = ('proxy', 'gold'), ('length', 'similarity')
-    add('warp_fronts', rows, figures.warp, rows, lines, climbed, max_kl)
-    add('warp_paths', rows, figures.warp, rows, paths, climbed)
-    add('warp_shape', rows, figures.warp, rows, lines, shape)
-    geometry = figures.geometry_rows(iterations)
-    if geometry:
-      add('warp_geometry', geometry, figures.warp_geometry, iterations)
-  for stage, titles in TRAINING.items():
-    for path in sorted(workdir.glob(f'{stage}/**/metrics.csv')):
-      rows = _metrics(path)
-      columns = ' '.join(rows[0]) if rows else ''
-      there = {k: title for k, title in titles.items() if f'{k}/' in columns}
-      if there:
-        name = '_'.join(('training', *path.relative_to(workdir).parent.parts))
-        names = config[stage].get('rewards', ()) if stage == 'policy' else ()
-        add(name, rows, figures.training, rows, there, names)
-  return plots
-
-
-def _add_policies(add, evaluate, curves) -> None:
-  """Figures of stage evaluate, of several policies or of one."""
-  first = ('step', 'kl', 'proxy', 'control', 'gold', 'length', 'method')
-  rows = []
-  for i, row in enumerate(evaluate['rows']):
-    row = {'step': i, 'method': 'policy'} | row
-    rows.append({key: row[key] for key in first if key in row} | row)
-  _, best = tables.best_steps(evaluate)
-  rings = {name: row['step'] for name, row in best.items()}
-  there = [key for key in ('gold', 'control', 'proxy') if key in rows[0]]
-
-  def draw(name, panels, *more):
-    add(name, rows, figures.policies, rows, rings, panels, *more)
-
-  if not best:
-    by = 'step' if 'step' in evaluate['rows'][0] else 'kl'
-    keys = [key for key in (*there[::-1], 'kl', 'length') if key in rows[0]]
-    draw('overopt', [(key, by) for key in keys if key != by])
-    return
-  draw('overopt', [(key, 'kl') for key in there if key != 'control'])
-  panels = [('control', 'kl')] if 'control' in there else []
-  draw('steps', [*panels, *((key, 'step') for key in there)])
-  shape = [(key, 'kl') for key in ('length', 'ended') if key in rows[0]]
-  draw('length', shape, curves)
-  if evaluate.get('win_rates'):
-    rates = evaluate['win_rates']
-    add('win_rate', rates, figures.win_rates, rates)
-
-
-def _metrics(path: pathlib.Path) -> list[dict[str, float]]:
-  with path.open() as file:
-    return [
-      {key: float(text) if text else math.nan for key, text in row.items()}
-      for row in csv.DictReader(file)
-    ]
 
 
 def csv_rows(numbers: Sequence[Mapping] | Mapping[str, Any]) -> list[dict]:

@@ -133,24 +133,9 @@ def interval(low, high, digits: int = 3, write=number) -> str:
   return f'[{write(low, digits)},{GLUE}{write(high, digits)}]'
 
 
-def digits_for(low, high) -> int:
-  """Decimals that an interval supports, at most three."""
-  if not known(low) or not known(high) or high <= low:
-    return 3
-  return min(3, max(0, math.ceil(-math.log10((high - low) / 5))))
-
-
 def percent(value, digits: int = 0) -> str:
   """A share in per cent; a dash where it is not known."""
   return f'{100 * value:.{digits}f}{GLUE}%' if known(value) else NOTHING
-
-
-def listed(parts) -> str:
-  """'a', 'a and b', 'a, b and c'."""
-  parts = list(parts)
-  if len(parts) < 2:
-    return ''.join(parts)
-  return f'{", ".join(parts[:-1])} and {parts[-1]}'
 
 
 def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:

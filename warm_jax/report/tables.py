@@ -2,6 +2,7 @@
 """Tables that pages and notebooks share: results in, rows of text cells out."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,9 +56,11 @@ def ends(row: Mapping[str, Any], key: str = '') -> tuple:
 def measured(
   row: Mapping[str, Any], key: str = '', write=style.number
 ) -> tuple[str, str]:
-  """A value and its interval, with the digits that the interval supports."""
+  """A value and its interval, with the digits (0 to 3) that it supports."""
   value, low, high = ends(row, key)
-  digits = style.digits_for(low, high)
+  digits = 3
+  if style.known(low) and style.known(high) and high > low:
+    digits = min(3, max(0, math.ceil(-math.log10((high - low) / 5))))
   return write(value, digits), style.interval(low, high, digits, write)
 
 

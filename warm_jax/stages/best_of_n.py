@@ -58,6 +58,7 @@ def run(run) -> dict:
     'samples': config.num_samples,
     'left_out': reward.left_out(run),  # of the members behind the scorers
     'curves': curves,
+    'minus_single': _minus_single(scores, judged, config),
     'gain_over_single': _against(scores, judged['gold'], config),
     'last_minus_peak': _last_minus_peak(scores, judged['gold'], config),
     'tie_rate': {n: best_of_n.tie_rate(s) for n, s in scores.items()},
@@ -65,6 +66,27 @@ def run(run) -> dict:
     'summary': f'gold at n={config.num_samples}: '
     + ', '.join(f'{n} {c[-1]["gold"]:.2f}' for n, c in curves.items()),
   }
+
+
+def _minus_single(scores, judged, config) -> dict[str, list[dict]]:
+  """Curves of the paired difference to `single`, {scorer: a row a size}."""
+  if 'single' not in scores:
+    return {}
+  sizes = best_of_n.default_sizes(config.num_samples)
+  best = {
+    name: best_of_n.expected_best(proxy, judged, sizes)
+    for name, proxy in scores.items()
+  }
+  curves = {name: [] for name in best if name != 'single'}
+  for name, rows in curves.items():
+    for i, n in enumerate(sizes):
+      row = {'n': n, 'kl': float(best_of_n.kl(n))}
+      for judge in ('gold', 'control'):
+        x = best[name][judge][:, i] - best['single'][judge][:, i]
+        row[judge] = float(x.mean())
+        row[f'{judge}_stderr'] = intervals.clustered_stderr(x)
+      rows.append(row)
+  return curves
 
 
 def _against(scores, gold, config) -> dict:

@@ -71,7 +71,7 @@ def run(run) -> dict:
     checkpoint.save_params(run.folder('merge') / name, params)
 
   reported = [name for name in sets if name != 'selection']
-  by_size = {name: {'warm': [], 'ens': []} for name in reported}
+  by_size = {name: {'warm': [], 'ens': [], 'stderr': []} for name in reported}
   correct = {name: {} for name in reported}
   normalisers = _normalisers(of_members['selection'], order)
   for size in range(1, num_members + 1):
@@ -83,6 +83,9 @@ def run(run) -> dict:
       ens = _correct(_ensemble(normalisers[size], chosen, 'mean'))
       by_size[name]['warm'].append(float(warm.mean()))
       by_size[name]['ens'].append(float(ens.mean()))
+      difference = warm.astype(float) - ens
+      stderr = intervals.clustered_stderr(difference, sets[name].prompt_ids)
+      by_size[name]['stderr'].append(stderr)
       correct[name] |= {f'warm_{size}': warm, f'ens_{size}': ens}
 
   table = {}
@@ -198,7 +201,8 @@ def _interpolation(run, stack, order, sets, shape) -> dict:
   for name, part in sets.items():
     if name == 'selection':
       continue
-    batch = part.batch(np.arange(len(part))[: run.config.merge.num_path_pairs])
+    rows = np.arange(len(part))[: run.config.merge.num_path_pairs]
+    batch = part.batch(rows)
     path = interpolation.interpolate(
       score_fn,
       first,
@@ -206,6 +210,7 @@ def _interpolation(run, stack, order, sets, shape) -> dict:
       batch['ids'],
       batch['mask'],
       lambdas=lambdas,
+      clusters=part.prompt_ids[rows],
       reads_shared=True,
     )
     out[name] = {k: np.asarray(v).tolist() for k, v in path.items()}
