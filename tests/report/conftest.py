@@ -1,8 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Made-up runs: result files as the stages write them, without training.
+"""Made-up results in the form in which the stages write them.
 
-The parts that `warm_jax.evaluation` computes are computed by it, so that a
-changed field shows here.
+That the real ones have this form is shown by the chain at nano size, which ends
+in a page.
 """
 
 import base64
@@ -12,245 +12,150 @@ import types
 import numpy as np
 import pytest
 
-from warm_jax.evaluation import (
-  best_of_n,
-  interpolation,
-  intervals,
-  paths,
-)
-from warm_jax.evaluation import policies as policies_lib
 from warm_jax.report import figures, style
-from warm_jax.stages import fronts
 
-ETAS = (0.0, 0.3, 0.5, 1.0, 1.3)
-
-RESAMPLES = 50
-SETS = {
-  'train_swapped': (1000, 0.0),
-  'train_clean': (2000, 1.3),
-  'test': (3000, 0.75),
-  'ood': (3000, 0.55),
-}
+PAIRS = {'train_swapped': 1000, 'train_clean': 2000, 'test': 3000, 'ood': 3000}
 POLICIES = ('single', 'ens', 'warm')
 
 
-def _interval(x):
-  return {'value': x.estimate, 'low': x.low, 'high': x.high}
+def ends(key, value, half=0.05):
+  """A value with its interval, as `Interval.as_dict` writes it."""
+  names = [f'{key}{end}' for end in ('', '_low', '_high', '_stderr')]
+  return dict(zip(names, (value, value - half, value + half, half / 1.96)))
 
 
-def fake_merge(num_members=6, *, swapped=True, seed=0):
-  """Result of stage merge: members err apart, so averages err less."""
-  rng = np.random.default_rng(seed)
-  sets = {k: v for k, v in SETS.items() if swapped or k != 'train_swapped'}
-  order = rng.permutation(num_members).tolist()
-  table, by_size, paths = {}, {}, {}
-  for name, (pairs, signal) in sets.items():
-    margins = signal + rng.normal(size=(num_members, pairs))
-    margins += rng.normal(size=pairs)
-    shift = {'train_swapped': -0.15, 'train_clean': -0.03}.get(name, 0.02)
-    if num_members == 1:
-      shift = 0.0
-    ens = (margins.mean(0) > 0).astype(float)
-    warm = (margins.mean(0) + shift > 0).astype(float)
-    accuracy = (margins > 0).mean(1)
-    table[name] = {
-      'pairs': pairs,
-      'members': accuracy.tolist(),
-      'warm': _interval(intervals.mean_interval(warm, resamples=RESAMPLES)),
-      'ens': _interval(intervals.mean_interval(ens, resamples=RESAMPLES)),
-      'wa_minus_ens': _interval(
-        intervals.paired_difference(warm, ens, resamples=RESAMPLES)
-      ),
-      'min': float((margins.min(0) > -0.8).mean()),
-      'uncertainty': float(ens.mean() - 0.002),
-      'weighted': float(warm.mean() + 0.001),
-      'greedy': float(warm.mean() - 0.003),
-    }
-    first = [margins[order[: m + 1]].mean(0) for m in range(num_members)]
-    by_size[name] = {
-      'ens': [float((x > 0).mean()) for x in first],
-      'warm': [
-        float((x + shift * i / num_members > 0).mean())
-        for i, x in enumerate(first)
-      ],
-    }
-    if num_members > 1:
-      lambdas = np.linspace(0, 1, 11)
-      a, b = margins[order[0]], margins[order[1]]
-      path = np.stack(
-        [(1 - x) * a + x * b + 4 * shift * x * (1 - x) for x in lambdas]
-      )
-      metrics = interpolation.path_metrics(
-        path, np.zeros_like(path), lambdas=lambdas
-      )
-      paths[name] = {k: np.asarray(v).tolist() for k, v in metrics.items()}
-  selection = np.sort(rng.uniform(0.68, 0.72, num_members))[::-1]
-  accuracy = np.empty(num_members)
-  accuracy[order] = selection
+def interval(value, half=0.01):
+  return {'value': value, 'low': value - half, 'high': value + half}
+
+
+def fake_merge(num_members=6, swapped=True):
+  """Result of stage merge; the accuracy of member m rises with m."""
+  sets = {k: n for k, n in PAIRS.items() if swapped or k != 'train_swapped'}
+  line = np.linspace(0, 1, 11)
+  curves = {
+    'accuracy': 0.7 + 0.05 * line + 0.02 * line * (1 - line),
+    'ens_accuracy': 0.7 + 0.05 * line + 0.01 * line * (1 - line),
+    'diag_accuracy': 0.7 + 0.05 * line,
+    'accuracy_stderr': 0.01 * line * (1 - line),
+    'ens_stderr': 0.01 * line * (1 - line),
+    **{k: 0.6 - 0.1 * line for k in ('loss', 'ens_loss', 'diag_loss')},
+    'barrier': 0.0 * line,
+  }
+  path = {'lambda': line.tolist(), 'max_barrier': 0.0}
+  path |= {k: v.tolist() for k, v in curves.items()}
+  accuracy = [0.70 + m / 100 for m in range(num_members)]
+  row = {
+    'members': accuracy,
+    'warm': interval(0.76),
+    'ens': interval(0.75),
+    'wa_minus_ens': interval(0.01, 0.02),
+    **dict.fromkeys(('min', 'uncertainty', 'weighted', 'greedy'), 0.74),
+  }
+  order = list(range(num_members))[::-1]
+  size = {'ens': accuracy, 'warm': accuracy, 'stderr': [0.01] * num_members}
+  paths = {'pair': order[:2]} | dict.fromkeys(sets, path)
   return {
     'order': order,
-    'selection_accuracy': accuracy.tolist(),
-    'weights': (np.ones(num_members) / num_members).tolist(),
+    'selection_accuracy': accuracy,
+    'weights': [1 / num_members] * num_members,
     'greedy_members': order[:3],
-    'table': table,
-    'by_size': by_size,
-    'interpolation': {'pair': order[:2]} | paths if paths else {},
-    'summary': 'test member 0.690 ENS 0.712 WARM 0.715',
+    'table': {split: {'pairs': n} | row for split, n in sets.items()},
+    'by_size': dict.fromkeys(sets, size),
+    'interpolation': paths if num_members > 1 else {},
   }
 
 
-def fake_best_of_n(seed=0, prompts=60, samples=32):
+def fake_best_of_n():
   """Result of stage best_of_n."""
-  rng = np.random.default_rng(seed)
-  gold = 1.5 + 1.2 * rng.normal(size=(prompts, samples))
-  control = 0.6 * (gold - 1.5) + 0.5 * rng.normal(size=gold.shape)
-  noise = {'single': 1.6, 'ens_2': 1.3, 'ens': 1.1, 'warm_2': 1.2, 'warm': 1.0}
-  scores = {
-    name: gold + scale * rng.normal(size=gold.shape)
-    for name, scale in noise.items()
-  }
-  judged = {
-    'gold': gold,
-    'length': rng.integers(4, 14, gold.shape).astype(float),
-    'control': control,
-  }
-  curves = {
-    name: best_of_n.curve(proxy, judged | {'proxy': proxy}, resamples=RESAMPLES)
-    for name, proxy in scores.items()
-  }
-  best = {
-    name: best_of_n.expected_best(proxy, {'gold': gold}, [samples])['gold'][
-      :, 0
+  judges, sizes = ('gold', 'control', 'length', 'proxy'), (1, 2, 4, 8)
+
+  def curve(method, judges):
+    return [
+      {'n': n, 'kl': np.log(n) - (n - 1) / n}
+      | {k: v for j in judges for k, v in ends(j, n / 10 + len(method)).items()}
+      for n in sizes
     ]
-    for name, proxy in scores.items()
-  }
+
+  scorers = ('single', 'ens_2', 'ens', 'warm_2', 'warm')
   return {
     'temperature': 1.0,
-    'prompts': prompts,
-    'samples': samples,
-    'curves': curves,
-    'gain_over_single': {
-      name: intervals.paired_difference(
-        value, best['single'], resamples=RESAMPLES
-      ).as_dict('gold')
-      for name, value in best.items()
-      if name != 'single'
-    },
+    'prompts': 60,
+    'samples': 8,
+    'curves': {name: curve(name, judges) for name in scorers},
+    'minus_single': {name: curve(name, judges[:2]) for name in scorers[1:]},
+    'gain_over_single': {name: ends('gold', 0.1) for name in scorers[1:]},
     'last_minus_peak': {
-      name: intervals.paired_difference(
-        proxy[:, -1], proxy[:, 0], resamples=RESAMPLES
-      ).as_dict('gold')
-      | {'peak_n': 16}
-      for name, proxy in scores.items()
+      name: ends('gold', -0.1) | {'peak_n': 4} for name in scorers
     },
-    'tie_rate': {name: 0.12 for name in scores},
-    'best_possible': float(gold.max(1).mean()),
-    'summary': 'gold at n=32: ...',
+    'tie_rate': dict.fromkeys(scorers, 0.12),
+    'best_possible': 4.0,
   }
 
 
-def fake_values(seed=0, prompts=200):
-  """Per-prompt values [S, P, prompts] of RL that is hacked sooner or later."""
-  rng = np.random.default_rng(seed)
-  steps = list(range(0, 241, 20))
-  values = {k: [] for k in ('proxy', 'control', 'gold', 'kl', 'length')}
-  common = rng.normal(size=prompts)
-  for step in steps:
-    rows = {k: [] for k in values}
-    for speed, peak in ((1.2, 3.0), (1.0, 4.5), (0.9, 6.5)):
-      kl = speed * 28 * (step / 240) ** 1.6
-      gold = 1.95 + 0.75 * np.sqrt(kl / peak) * np.exp(0.5 - kl / peak / 2)
-      gold -= 0.12 * max(0.0, kl - peak)
-      noise = rng.normal(size=(4, prompts))
-      rows['gold'].append(gold + common + 0.8 * noise[0])
-      rows['control'].append(0.5 * (gold - 1.95) + common + 0.5 * noise[1])
-      rows['proxy'].append(3.8 * (1 - np.exp(-kl / 6)) + common + noise[2])
-      rows['kl'].append(kl * (1 + 0.2 * noise[3]))
-      rows['length'].append(np.clip(8 + kl / 4 + noise[1], 1, None))
-    for key, row in rows.items():
-      values[key].append(np.stack(row))
-  return steps, {k: np.stack(v) for k, v in values.items()}
-
-
-def fake_evaluate(steps, values):
-  """Result of stage evaluate, from per-prompt values."""
-  policies = {
-    name: paths.Trajectory(
-      steps=np.array(steps), values={k: v[:, p] for k, v in values.items()}
-    )
-    for p, name in enumerate(POLICIES)
-  }
-  options = dict(baseline='single', resamples=RESAMPLES)
-  best = paths.report_best(policies, select_by='control', **options)
-  first = policies['single']
-  _, reporting = paths.halves(first.values['gold'].shape[1])
-  win_rates = {}
-  for judge in ('gold', 'control'):
-    scores = {'sft': first.values[judge][0, reporting]}
-    for name, trajectory in policies.items():
-      at = steps.index(best[name]['step'])
-      scores[name] = trajectory.values[judge][at, reporting]
-    matrix = policies_lib.win_rate_matrix(scores, resamples=RESAMPLES)
-    win_rates[judge] = {
-      k: v.tolist() if isinstance(v, np.ndarray) else v
-      for k, v in matrix.items()
+def fake_evaluate():
+  """Result of stage evaluate: gold of every policy rises, then falls."""
+  rows = [
+    {'step': step, 'method': method, 'kl': step / 10, 'length': 8.0 + k}
+    | {
+      'proxy': step / 20 + k,
+      'control': 0.1 * k,
+      'gold': 3 - (step - 20) ** 2 / 99,
     }
+    | {'proxy_stderr': 0.1, 'gold_stderr': 0.1}
+    for step in (0, 20, 40)
+    for k, method in enumerate(POLICIES)
+  ]
+  best = {'step': 20, 'kl': 2.0} | ends('gold', 3.0)
+  difference = ends('difference', 0.1, 0.2)
+  compared = {
+    name: difference if name != 'single' else dict.fromkeys(difference, 0.0)
+    for name in POLICIES
+  }
+  best = {name: best | compared[name] for name in POLICIES}
+  onset = {'peak_step': 20, 'peak_kl': 2.0, 'peak_gold': 3.0, 'onset_kl': 3.1}
+  onset |= {'onset_kl_low': 2.5, 'onset_kl_high': 3.5, 'share_hacked': 0.9}
+  onset |= ends('final_drop', -1.0)
+  names, half = ['sft', *POLICIES], np.full((4, 4), 0.5)
+  rates = {'names': names, 'win_rate': half + 0.1 * np.tri(4, k=-1)}
+  rates |= {'low': half - 0.1, 'high': half + 0.1}
+  rates = {k: v if k == 'names' else v.tolist() for k, v in rates.items()}
   post = 'urgently my dog vanished . <script>frankly my boss quit . tldr :'
   summaries = [
-    {'policy': 'sft', 'step': 0, 'text': 'dog vanished', 'gold': 2.4}
+    {'policy': name, 'step': step, 'text': text, 'gold': -1.25}
+    for name, step, text in (
+      *(('sft', 0, 'dog vanished'), ('single', 20, 'boss quit')),
+      *(('single', 40, 'dog dog'), ('warm', 40, '')),
+    )
   ]
-  for name in POLICIES:
-    for step in sorted({best[name]['step'], steps[-1]}):
-      text = 'dog vanished , boss quit' if step < 200 else 'dog dog , dog dog'
-      summaries.append(
-        {'policy': name, 'step': step, 'text': text, 'gold': -1.25}
-      )
-  summaries.append({'policy': 'warm', 'step': 240, 'text': '', 'gold': 0.0})
   return {
-    'rows': [
-      {'step': int(step), 'method': name}
-      | {key: float(value[s, p].mean()) for key, value in values.items()}
-      | {'gold_stderr': float(values['gold'][s, p].std() / 200**0.5)}
-      for s, step in enumerate(steps)
-      for p, name in enumerate(POLICIES)
-    ],
+    'rows': rows,
     'best_by_control': best,
-    'best_by_proxy': paths.report_best(policies, select_by='proxy', **options),
-    'at_equal_kl': paths.compare_at_kl(policies, (1.0, 4.0, 16.0), **options),
-    'area': paths.area(policies, **options),
-    'hacking_onset': {
-      name: paths.hacking_onset(t, margin=0.1, resamples=RESAMPLES)
-      for name, t in policies.items()
+    'best_by_proxy': best,
+    'at_equal_kl': [
+      {'kl': kl, 'policy': name} | ends('gold', 2.5) | compared[name]
+      for kl in (1.0, 4.0)
+      for name in POLICIES
+    ],
+    'area': {
+      name: {'kl_to': 4.0} | ends('mean', 2.4) | compared[name]
+      for name in POLICIES
     },
-    'win_rates': win_rates,
+    'hacking_onset': {name: dict(onset) for name in POLICIES},
+    'win_rates': {'gold': rates, 'control': rates},
     'samples': [{'post': post, 'summaries': summaries}] * 5,
-    'summary': 'gold at the best step by control ...',
   }
 
 
-def fake_fronts(gain=0.5, gold_gain=0.5, iterations=2, prompts=60, seed=0):
-  """Result of the stage, its numbers computed as the stage does.
-
-  Reward and gold of WARP lie above those of REINFORCE at equal KL by the gains.
-  """
-  rng = np.random.default_rng(seed)
-  noise = rng.normal(size=prompts)
-  rows, values = [], {}
+def fake_fronts(gain=0.5, gold_gain=0.5, iterations=2):
+  """Result of stage fronts: WARP lies above REINFORCE by the gains."""
+  rows = []
 
   def add(run, what, kl, lift=0.0, gold_lift=0.0, **labels):
-    here = {
-      'kl': kl + 0.0 * noise,
-      'proxy': np.sqrt(kl) + lift + noise,
-      'control': 0.5 * np.sqrt(kl) + noise,
-      'gold': 3.0 + 0.3 * np.sqrt(kl) - 0.02 * kl + gold_lift + noise,
-      'length': 6 + 0.2 * kl + 0.1 * noise,
-      'similarity': np.clip(0.3 + 0.02 * kl + 0.01 * noise, 0, 1),
-    }
-    for key, x in here.items():
-      values.setdefault(key, []).append(x)
-    means = {k: float(x.mean()) for k, x in here.items()}
-    errors = {f'{k}_stderr': float(x.std() / 8) for k, x in here.items()}
-    rows.append({'run': run, 'what': what, **labels, **means, **errors})
+    values = {'kl': kl, 'proxy': kl**0.5 + lift, 'control': 0.5 * kl**0.5}
+    values |= {'gold': 3.0 + 0.3 * kl**0.5 + gold_lift}
+    values |= {'length': 6 + 0.2 * kl, 'similarity': 0.3 + 0.02 * kl}
+    errors = {f'{k}_stderr': 0.1 for k in values}
+    rows.append({'run': run, 'what': what, **labels, **values, **errors})
 
   add('sft', 'policy', 0.0)
   for i in range(1, iterations + 1):
@@ -258,66 +163,47 @@ def fake_fronts(gain=0.5, gold_gain=0.5, iterations=2, prompts=60, seed=0):
       f'warp_{i}',
       (gain * i / iterations, gold_gain * i / iterations),
     )
-    for what, m, step in [
-      (w, m, s) for w in ('policy', 'ema') for m in (0, 1) for s in (0, 10, 20)
-    ]:
-      add(run, what, 0.1 * step * i, member=m, step=step)
+    for m, step in ((m, step) for m in (0, 1) for step in (0, 10, 20)):
+      add(run, 'policy', (0.1 + m / 20) * step * i, member=m, step=step)
     add(run, 'slerp', 2.5 * i, *lifts)
     add(run, 'lerp', 1.5 * i, *lifts)
     for what in ('to_init', 'to_sft'):
-      for eta in ETAS:
-        up = lifts if eta else (0.0, 0.0)
-        add(run, what, 2.5 * i * eta, *up, eta=eta)
-  for run in ('sft_anchor', 'ema_anchor'):
-    for what in ('policy', 'ema'):
-      for step in (0, 20, 40, 60):
-        add(run, what, step / 10, step=step)
-    for eta in ETAS:
-      add(run, 'to_sft', 6.0 * eta, eta=eta)
-  values = {k: np.stack(x) for k, x in values.items()}
-  found = fronts.compare(fronts.series(rows), values, max_kl=5.0, resamples=50)
-  shown = ('sft', 'warp_1', f'warp_{iterations}', 'sft_anchor')
+      for eta in (0.0, 0.3, 1.0, 1.3):
+        add(run, what, 2.5 * i * eta, *(lifts if eta else (0.0, 0.0)), eta=eta)
+  for k, run in enumerate(('sft_anchor', 'ema_anchor')):
+    for step in (0, 20, 40, 60):
+      add(run, 'policy', step / (10 + 2 * k), step=step)
+  judges = {'proxy': gain, 'control': gain, 'gold': gold_gain}
+  judges['gold_by_proxy'] = gold_gain
+  found = {'points': 5, 'largest_kl': 6.5}
+  for judge, value in judges.items():
+    found |= ends(judge, 3.0 + value) | ends(f'difference_{judge}', value)
+  names = [f'warp_{i + 1}' for i in range(iterations)]
+  texts = {'sft': '<b>', 'warp_1': '', 'sft_anchor': 'cat'}
+  summaries = [
+    {'policy': p, 'text': t, 'gold': 1.0, 'kl': 2.0} for p, t in texts.items()
+  ]
   return {
     'rows': rows,
-    'fronts': found,
+    'fronts': dict.fromkeys((*names, 'sft_anchor_line', 'members'), found),
     'max_kl': 5.0,
     'reward': 'warm',
     'iterations': iterations,
     'merge': 'slerp',
-    'prompts': prompts,
     'updates': 80,
     'stopped_at': {'sft_anchor': 80, 'ema_anchor': 60},
-    'samples': [
-      {
-        'post': 'my dog vanished . tldr :',
-        'summaries': [
-          {'policy': p, 'text': t, 'gold': 1.0, 'kl': 2.0}
-          for p, t in zip(shown, ('<b>', '', 'dog vanished', 'cat'))
-        ],
-      }
-    ],
-    'summary': fronts.summary(found, iterations, 5.0),
+    'samples': [{'post': 'my dog vanished . tldr :', 'summaries': summaries}],
   }
 
 
 def fake_training(iterations=2):
-  """Two groups; in the second one nothing moved."""
+  """Result of stage warp: two groups; in the second one nothing moved."""
   cosines = [[1.0, 0.0, 0.7071], [0.0, 1.0, 0.7071], [0.7071, 0.7071, 1.0]]
-  none = [[None] * 3] * 3
-  return {
-    'iterations': [
-      {
-        'number': i + 1,
-        'steps': 20,
-        'stopped_at': [20, 10],
-        'geometry': {
-          'backbone/layers_0': {'norms': [2.0, 2.0, 2.0], 'cosines': cosines},
-          'backbone/norm': {'norms': [0.0, 0.0, 0.0], 'cosines': none},
-        },
-      }
-      for i in range(iterations)
-    ]
-  }
+  moved = {'norms': [2.0, 2.0, 2.0], 'cosines': cosines}
+  still = {'norms': [0.0, 0.0, 0.0], 'cosines': [[None] * 3] * 3}
+  record = {'steps': 20, 'stopped_at': [20, 10]}
+  record['geometry'] = {'backbone/layers_0': moved, 'backbone/norm': still}
+  return {'iterations': [{'number': i + 1} | record for i in range(iterations)]}
 
 
 def fake_user_evaluate(**extra):
@@ -353,19 +239,8 @@ def write_run(workdir, results, config):
       'result': result,
     }
     path = workdir / stage / 'result.json'
-    path.write_text(json.dumps(_finite(record)))
+    path.write_text(json.dumps(record))
   return workdir
-
-
-def _finite(value):
-  """NaN becomes None, as in real result files."""
-  if isinstance(value, dict):
-    return {k: _finite(v) for k, v in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_finite(v) for v in value]
-  if isinstance(value, float) and not np.isfinite(value):
-    return None
-  return value.item() if isinstance(value, np.generic) else value
 
 
 def write_metrics(folder, names, members=2, steps=50):
@@ -392,15 +267,14 @@ def fake_run(workdir, *, num_members=6, swapped=True, toy=True):
     'preferences': {'rows': {'train': 4000}, 'swapped': 1000 * swapped},
     'probe': {'accuracy': {'test': 0.61}},
     'reward': {'hparams': hparams, 'summary': 'training accuracy 0.731'},
-    'merge': fake_merge(num_members, swapped=swapped),
+    'merge': fake_merge(num_members, swapped),
   }
   if toy:
     config['world'] = {'posts': 9}
-    steps, values = fake_values()
     results['world'] = {'writers': {'gold': 2.5}, 'summary': 'gold 2.50'}
     results['best_of_n'] = fake_best_of_n()
-    results['policy'] = {'kept_steps': steps, 'summary': 'at the end KL 28'}
-    results['evaluate'] = fake_evaluate(steps, values)
+    results['policy'] = {'summary': 'at the end KL 28'}
+    results['evaluate'] = fake_evaluate()
     titles = ('objective/scores', 'objective/kl', 'policy/loss')
     write_metrics(workdir / 'policy', titles, members=3)
   write_metrics(workdir / 'reward', ('loss', 'accuracy'), num_members)
