@@ -12,8 +12,8 @@ import scipy.special
 import scipy.stats
 
 from warm_jax import errors, sampling
+from warm_jax.models import attention, language_model
 from warm_jax.models import config as config_lib
-from warm_jax.models import kv_cache, language_model
 
 PAD, EOS = 0, 1
 TINY = {
@@ -290,13 +290,13 @@ def test_a_prompt_read_once_for_its_samples_draws_the_same(monkeypatch):
   params = make_params(LEARNED)
   ids, mask = (np.repeat(x, 3, axis=0) for x in make_prompts())
   inputs = (params, LEARNED, jax.random.key(4), ids, mask)
-  read, init_cache = [], kv_cache.init_cache
+  read, init_cache = [], attention.init_cache
 
   def noting(config, batch, length):
     read.append(batch)
     return init_cache(config, batch, length)
 
-  monkeypatch.setattr(kv_cache, 'init_cache', noting)
+  monkeypatch.setattr(attention, 'init_cache', noting)
   found = draw(*inputs, num_samples=3)
   assert read == [4]
   equal_samples(found, draw(*inputs))

@@ -13,8 +13,8 @@ import numpy as np
 
 from warm_jax import errors, losses, rewards, sharding
 from warm_jax.data import encoding, loader
+from warm_jax.models import attention, language_model, reward_model
 from warm_jax.models import config as config_lib
-from warm_jax.models import kv_cache, language_model, reward_model
 
 PyTree = Any
 # Width of the shortest prompts that get a compiled program of their own.
@@ -152,7 +152,7 @@ def sample(
     config,
     prompt_ids[::num_samples],
     first_mask,
-    cache=kv_cache.init_cache(config, len(first_mask), slots),
+    cache=attention.init_cache(config, len(first_mask), slots),
     only=reward_model.last_token(first_mask)[:, None],
   )
   if num_samples > 1:

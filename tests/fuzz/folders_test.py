@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from warm_jax import errors
-from warm_jax.hf import folders as folders_lib
 from warm_jax.commands import score
 from warm_jax.data import formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import folders as folders_lib
 from warm_jax.hf import reading, tensors, writing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model

@@ -12,8 +12,8 @@ import pytest
 
 from warm_jax import errors
 from warm_jax.data import prefix_sharing
+from warm_jax.models import attention, language_model
 from warm_jax.models import config as config_lib
-from warm_jax.models import kv_cache, language_model
 
 _TINY = {
   'vocab_size': 23,
@@ -178,7 +178,7 @@ def test_cached_decoding_equals_full_forward(family, random_params):
 
   @jax.jit
   def decode(ids, mask):
-    cache = kv_cache.init_cache(config, 3, length)
+    cache = attention.init_cache(config, 3, length)
     out, cache = language_model.hidden_states(
       params, config, ids[:, :4], mask[:, :4], cache=cache
     )
@@ -267,7 +267,7 @@ def test_static_rate_zero_adds_no_operation(random_params):
   plain = program()
   assert plain == program(dropout_rate=0.0, rng=jax.random.key(0))
   assert plain == program(dropout_rate=0.1)
-  drawing = 'shift_right_logical'  # the cipher's, see layers.bits16
+  drawing = 'shift_right_logical'  # the cipher's, see transformer.bits16
   assert drawing not in plain
   assert drawing in program(dropout_rate=0.1, rng=jax.random.key(0))
 
@@ -345,7 +345,7 @@ def test_bfloat16_compute_gives_float32_results(random_params):
   assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype('float32')}
   error = np.abs(found[0] - everything(exact)[0]).max()
   assert 1e-4 < error < 0.2  # it did compute in bfloat16, and well enough
-  cache = jax.eval_shape(lambda: kv_cache.init_cache(config, 2, 5))
+  cache = jax.eval_shape(lambda: attention.init_cache(config, 2, 5))
   assert cache['k'][0].dtype == jnp.bfloat16
 
 

@@ -53,7 +53,7 @@ class ModelConfig:
   # Base in sliding layers (Gemma 3), which are then not scaled; default: as all.
   rope_theta_local: float | None = None
   # 'linear' or 'llama3': longer wavelengths for a longer context, see
-  # `layers.rotary_frequencies`.
+  # `transformer.rotary_frequencies`.
   rope_scaling: str = 'none'
   rope_factor: float = 1.0  # factor on the wavelengths
   # 'llama3' divides frequencies that turn less often than this within

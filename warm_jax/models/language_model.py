@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from warm_jax import sharding
+from warm_jax.models import attention, transformer
 from warm_jax.models import config as config_lib
-from warm_jax.models import kv_cache, layers, transformer
 
 PyTree = Any
 
@@ -62,7 +62,7 @@ def hidden_states(
       token reads the sequences that it belongs to. Not with a cache.
     dropout_rate: [] float; may be traced. Ignored if rng is None.
     rng: key of the dropout, or None for evaluation.
-    cache: optional, see `kv_cache.init_cache`; ids then continue it.
+    cache: optional, see `attention.init_cache`; ids then continue it.
     only: optional [B, K] int32, K positions of each row; the last layer then
       computes nothing else, which for two layers halves the cost.
 
@@ -101,13 +101,13 @@ def logits(
   else:
     head = {'lm_head': params['lm_head']}
     kernel = sharding.gathered(head)['lm_head']['kernel']
-  # Two dimensions for the sake of the backward pass, see `layers.Dense`.
+  # Two dimensions for the sake of the backward pass, see `transformer.Dense`.
   out = jnp.matmul(
     hidden.reshape(-1, config.width).astype(config.compute_dtype),
     kernel.astype(config.compute_dtype),
     preferred_element_type=jnp.float32,
   )
-  out = layers.softcap(out, config.final_softcap)
+  out = attention.softcap(out, config.final_softcap)
   return out.reshape(*hidden.shape[:-1], config.vocab_size)
 
 
@@ -253,7 +253,7 @@ def response_states(
   first = start[::num_samples]
   prompts = ids[::num_samples, : ids.shape[1] - length]
   in_prompt = jnp.arange(prompts.shape[1])[None, :] < first[:, None]
-  cache = kv_cache.init_cache(config, len(prompts), ids.shape[1] - 1)
+  cache = attention.init_cache(config, len(prompts), ids.shape[1] - 1)
   last, cache = hidden_states(
     params, config, prompts, in_prompt, cache=cache, only=first[:, None] - 1
   )

@@ -1,0 +1,268 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Tests of plain and fused attention, and of attention within a cache."""
+
+import functools
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from warm_jax import sampling
+from warm_jax.models import attention, language_model
+from warm_jax.models import config as config_lib
+
+
+def attention_inputs(kv_heads, length=3, slots=6):
+  rng = np.random.default_rng(0)
+  query = rng.normal(size=(2, length, 4, 8))
+  key, value = rng.normal(size=(2, 2, slots, kv_heads, 8))
+  visible = rng.random((2, length, slots)) < 0.6
+  visible[:, :, 0] = True
+  return query, key, value, visible
+
+
+@pytest.mark.parametrize('kv_heads', [1, 2, 4])
+def test_grouped_attention_against_loops(kv_heads):
+  """Forward, plain with a soft-cap and without, and fused."""
+  query, key, value, visible = attention_inputs(kv_heads)
+
+  def by_hand(cap):
+    out = np.zeros_like(query)
+    for b, t, h in np.ndindex(2, 3, 4):
+      k = h * kv_heads // 4
+      scores = key[b, :, k] @ query[b, t, h] * 0.3
+      scores = cap * np.tanh(scores / cap) if cap else scores
+      weights = np.exp(scores) * visible[b, t]
+      out[b, t, h] = weights / weights.sum() @ value[b, :, k]
+    return out
+
+  @jax.jit
+  def compute(*args):
+    return (
+      attention.attend(*args, scale=0.3),
+      attention.attend(*args, scale=0.3, cap=7.0),
+      attention.fused_attend(*args, 0.3, 'xla'),
+    )
+
+  as_float = [x.astype(np.float32) for x in (query, key, value)]
+  plain, capped, fused = compute(*as_float, visible)
+  np.testing.assert_allclose(plain, by_hand(None), atol=1e-6)
+  np.testing.assert_allclose(capped, by_hand(7.0), atol=1e-6)
+  np.testing.assert_allclose(fused, by_hand(None), atol=1e-6)
+
+
+def both(query, key, value, visible, axes=None):
+  """(output, gradients) of plain and of fused attention, under vmap or not.
+
+  Queries that see nothing mean nothing, and nobody reads them.
+  """
+  weights = np.random.default_rng(9).normal(size=query.shape[-4:])
+  weights = weights.astype(np.float32) * visible.any(-1)[..., None, None]
+  if axes is not None:
+    axes = (0, None if weights.ndim == 4 else 0, *axes)
+
+  def run(attend, *args):
+    def loss(query, weights, key, value, visible):
+      out = attend(query, key, value, visible)
+      out = jnp.where(weights != 0, out.astype(jnp.float32), 0.0)
+      return jnp.sum(weights * out), out
+
+    fn = jax.grad(loss, (0, 2, 3), has_aux=True)
+    return (fn if axes is None else jax.vmap(fn, axes))(*args)
+
+  @jax.jit
+  def compute(*args):
+    return (
+      run(functools.partial(attention.attend, scale=0.3), *args),
+      run(lambda *x: attention.fused_attend(*x, 0.3, 'xla'), *args),
+    )
+
+  return compute(query, weights, key, value, visible)
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'tolerance'), [('float32', 1e-5), ('bfloat16', 0.04)]
+)
+@pytest.mark.parametrize('kind', ['window', 'padded left', 'cache'])
+def test_fused_attention_equals_the_plain_one(kind, dtype, tolerance):
+  length, slots = (2, 6) if kind == 'cache' else (6, 6)
+  *inputs, _ = attention_inputs(2, length, slots)
+  ahead = np.arange(slots) - np.arange(slots - length, slots)[:, None]
+  visible = np.tile(ahead <= 0, (2, 1, 1))
+  if kind == 'window':
+    visible &= ahead > -3
+  else:
+    visible[1, :, :3] = False  # some queries see nothing at all
+  inputs = [jnp.asarray(x, dtype) for x in inputs]
+  plain, fused = jax.tree.map(
+    lambda x: np.asarray(x, np.float32), both(*inputs, visible)
+  )
+  chex.assert_trees_all_close(plain, fused, rtol=tolerance, atol=tolerance)
+
+
+def test_fused_attention_under_vmap_over_members():
+  query, key, value, visible = attention_inputs(2)
+  query = np.stack([query, 2 * query, query[::-1]])
+  inputs = [x.astype(np.float32) for x in (query, key, value)]
+  # Members share the rows, or have keys and rows of their own.
+  plain, fused = both(*inputs, visible, axes=(None, None, None))
+  chex.assert_trees_all_close(plain, fused, rtol=1e-5, atol=1e-5)
+  visible = np.stack([visible, visible[::-1], np.ones_like(visible)])
+  inputs[1] = np.stack([inputs[1], inputs[1] + 1, 2 * inputs[1]])
+  plain, fused = both(*inputs, visible, axes=(0, None, 0))
+  chex.assert_trees_all_close(plain, fused, rtol=1e-5, atol=1e-5)
+
+
+def test_a_cpu_has_no_kernel():
+  query = jax.ShapeDtypeStruct((1, 8, 4, 64), jnp.bfloat16)
+  if jax.default_backend() == 'cpu':
+    assert not attention._has_kernel(query, query)
+
+
+@pytest.mark.gpu
+def test_cudnn_equals_the_plain_one():
+  *inputs, _ = attention_inputs(2, 6, 6)
+  inputs = [jnp.asarray(x, jnp.bfloat16) for x in inputs]
+  visible = np.tile(np.tri(6, dtype=bool), (2, 1, 1))
+  assert attention._has_kernel(*inputs[:2])
+  found = jax.jit(functools.partial(attention.attend, scale=0.3))(
+    *inputs, visible
+  )
+  exact = [x.astype(jnp.float32) for x in inputs]
+  expected = attention.attend(*exact, visible, scale=0.3)
+  np.testing.assert_allclose(
+    np.asarray(found, np.float32), expected, rtol=0.02, atol=0.04
+  )
+
+
+def test_attention_without_visible_keys_is_finite():
+  x = np.ones((1, 2, 1, 4), np.float32)
+  out = jax.jit(functools.partial(attention.attend, scale=1.0))(
+    x, x, x, np.zeros((1, 2, 2), bool)
+  )
+  chex.assert_tree_all_finite(out)
+
+
+def test_softcap():
+  assert attention.softcap(3.0, None) == 3.0
+  x = np.array([-1e4, 0.0, 0.01, 1e4], np.float32)
+  found = jax.jit(lambda x: attention.softcap(x, 5.0))(x)
+  np.testing.assert_allclose(found, [-5, 0, 0.01, 5], rtol=1e-5)
+
+
+B, S, DH = 3, 7, 4
+HEADS = pytest.mark.parametrize('heads', [(4, 2), (3, 1)])
+
+
+def normal(rng, *shape):
+  return rng.normal(size=shape).astype(np.float32)
+
+
+@HEADS
+@pytest.mark.parametrize('cap', [None, 2.0])
+@pytest.mark.parametrize('length', [1, 2])
+def test_equals_plain_attention_over_all_slots(heads, cap, length):
+  rng, index = np.random.default_rng(0), 4
+  num_heads, kv_heads = heads
+  key, value = (normal(rng, B, S, kv_heads, DH) for _ in range(2))
+  query = normal(rng, B, length, num_heads, DH)
+  visible = rng.random((B, length, S)) < 0.5
+  visible[:, :, index] = True
+  new = (x[:, index : index + length] for x in (key, value))
+  old = tuple(x.swapaxes(1, 2).copy() for x in (key, value))
+  for x in old:
+    x[:, :, index : index + length] = 9.0
+  how = {'scale': 0.3, 'cap': cap}
+  out, cache = jax.jit(functools.partial(attention.attend_cached, **how))(
+    old, index, query, *new, visible
+  )
+  expected = jax.jit(functools.partial(attention.attend, **how))(
+    query, key, value, visible
+  )
+  np.testing.assert_allclose(out, expected, atol=1e-6)
+  for found, wanted in zip(cache, (key, value)):
+    np.testing.assert_array_equal(found, wanted.swapaxes(1, 2))
+
+
+@HEADS
+@pytest.mark.parametrize('length', [1, 3])
+def test_an_empty_cache_is_the_same_known_to_be_empty_or_not(
+  heads, length, random_params
+):
+  config = config_lib.ModelConfig(
+    vocab_size=8,
+    width=12,
+    num_layers=2,
+    num_heads=heads[0],
+    num_kv_heads=heads[1],
+    head_dim=DH,
+    mlp_width=16,
+    max_length=16,
+  )
+  ids = np.random.default_rng(1).integers(0, 8, (B, length))
+  mask = np.arange(length)[None, :] <= np.arange(B)[:, None]
+
+  @jax.jit
+  def starts(params, index):
+    empty = attention.init_cache(config, B, S)
+    args = (params, config, ids, mask)
+    return (
+      language_model.hidden_states(*args, cache=empty),
+      language_model.hidden_states(*args, cache=empty | {'index': index}),
+      language_model.hidden_states(*args),
+    )
+
+  known, traced, plain = starts(random_params(config), 0)
+  for hidden, _ in (known, traced):
+    np.testing.assert_allclose(hidden, plain, atol=1e-5)
+  for found, wanted in zip(*map(jax.tree.leaves, (known[1], traced[1]))):
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_no_step_copies_the_cache(random_params):
+  """Steps write into the cache where it is and read it as it is."""
+  config = config_lib.ModelConfig(
+    vocab_size=16,
+    width=24,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    mlp_width=40,
+    max_length=32,
+  )
+
+  @jax.jit
+  def sample(params, ids, mask):
+    return sampling.sample(
+      params,
+      config,
+      jax.random.key(0),
+      ids,
+      mask,
+      max_new_tokens=14,
+      eos_id=1,
+      pad_id=0,
+    )
+
+  ids = np.full((5, 3), 2)
+  compiled = sample.lower(random_params(config), ids, ids > 0).compile()
+  of_cache = re.compile(r'= f32\[([\d,]+)\]\S* (copy|transpose|fusion)\(')
+  size = 5 * 2 * (3 + 14 - 1) * 6  # B K S Dh
+  program = compiled.as_text()
+  loop = re.search(r'f32\[5,2,16,6\].* while\(.*body=(%[\w.-]+)', program)
+  assert loop
+  body = re.search(
+    rf'^{re.escape(loop.group(1))} .*?^}}', program, re.MULTILINE | re.DOTALL
+  )
+  assert body
+  found = [
+    line
+    for line in body.group().splitlines()
+    if (match := of_cache.search(line))
+    and np.prod([int(n) for n in match.group(1).split(',')]) == size
+    and 'dynamic-update-slice' not in line
+  ]
+  assert not found
