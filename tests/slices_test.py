@@ -56,8 +56,8 @@ def scores(params, config, ids, mask, *, dropout_rate, rng):
   """In the place of a transformer, which would take seconds to compile."""
   hidden = jax.nn.relu(params['backbone']['embedding'][ids])
   kept = jax.random.bernoulli(rng, 1.0 - dropout_rate, hidden.shape)
-  hidden = jnp.where(kept & mask[..., None], hidden, 0.0).mean(axis=1)
-  return hidden @ params['score']['kernel']
+  hidden = jnp.where(kept, hidden, 0.0) @ params['score']['kernel']  # [B, S]
+  return jnp.where(mask, hidden[:, None], 0.0).mean(axis=2)
 
 
 def save_start(run):
