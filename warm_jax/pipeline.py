@@ -448,6 +448,8 @@ def _attempt(folder: pathlib.Path):
   """
   path = folder / 'attempt.json'
   totals = files.read_record(path) or {'seconds': 0.0, 'peak_memory_gb': 0.0}
+  if distributed.is_first():
+    files.write_record(path, totals)
   with contextlib.suppress(OSError):
     # Linux can reset the high-water mark, so that each stage has its own.
     pathlib.Path('/proc/self/clear_refs').write_text('5')
