@@ -52,9 +52,9 @@ def test_short_prompts_are_sampled_in_fewer_positions(monkeypatch):
   monkeypatch.setattr(sampling, 'MIN_BUCKET', 1)
   widths, sample = [], sampling._sample
 
-  def recorded(params, shape, settings, rng, ids, *rest):
+  def recorded(params, shape, rng, ids, mask, **options):
     widths.append(ids.shape[1])
-    return sample(params, shape, settings, rng, ids, *rest)
+    return sample(params, shape, rng, ids, mask, **options)
 
   monkeypatch.setattr(sampling, '_sample', recorded)
   found = sampling.sample_rows(*args, batch_size=3)
@@ -77,5 +77,5 @@ def test_prompts_are_as_wide_as_the_longest(tmp_path):
   assert found.ids.tolist() == [[bos, a, b, a], [bos, b, pad, pad]]
   assert found.mask.sum(axis=1).tolist() == [4, 2]
   assert found.response_start.tolist() == [4, 2]
-  with pytest.raises(errors.UserError, match='posts, row 1'):
+  with pytest.raises(errors.UserError, match='posts: a post is longer'):
     world.encoded(['a b a'], 6, 'posts')

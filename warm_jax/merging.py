@@ -101,8 +101,8 @@ METHODS = {
   ),
   'weighted': Method(
     'WARM, weighted',
-    'average of the weights, weighted by a softmax of the accuracy on the '
-    'selection pairs',
+    'weighted average of the weights; in a run by a softmax of the accuracy '
+    'on the selection pairs',
     lambda known: known.weights,
     scorer='weighted',
     needs=('weights',),

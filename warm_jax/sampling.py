@@ -45,15 +45,9 @@ class Samples:
 def response_mask(
   mask: jax.Array | np.ndarray, response_start: jax.Array | np.ndarray
 ) -> Any:
-  """True for the tokens of the response, the end-of-sequence token included.
+  """[B, T] bool, True for the response, its end-of-sequence token included.
 
-  Args:
-    mask: [B, T] bool, True for prompt and response.
-    response_start: [B] int32.
-
-  Returns:
-    [B, T] bool; of numpy arrays a numpy array, without a program being compiled
-    for their shape.
+  Of numpy arrays a numpy array: no program is compiled for their shape.
   """
   index = np.arange(mask.shape[1], dtype=np.int32)[None, :]
   return mask & (index >= response_start[:, None])
@@ -91,7 +85,7 @@ def sample(
     config: model shape (static).
     rng: key.
     prompt_ids: [B, P] int32, right-padded.
-    prompt_mask: [B, P] bool, True for real tokens, at least one a row.
+    prompt_mask: [B, P] bool, at least one True in each row.
     max_new_tokens: R (static).
     temperature: [] float > 0, may be traced.
     greedy: take the most probable token instead (static); logps are still
@@ -105,26 +99,20 @@ def sample(
 
   Returns:
     Samples, as long as P + R.
-
-  Raises:
-    UserError: max_new_tokens < 1, eos_id equal to pad_id, more tokens than
-      learned positions, or rows that num_samples does not divide.
   """
-  chex.assert_rank([prompt_ids, prompt_mask], 2)
-  chex.assert_equal_shape([prompt_ids, prompt_mask])
-  if max_new_tokens < 1:
-    raise errors.UserError(f'max_new_tokens={max_new_tokens}: expected >= 1.')
-  if num_samples < 1 or len(prompt_ids) % num_samples:
-    raise errors.UserError(
-      f'{len(prompt_ids)} rows are no multiple of num_samples={num_samples}.'
-    )
-  if isinstance(eos_id, int) and isinstance(pad_id, int) and eos_id == pad_id:
-    raise errors.UserError(
-      f'eos_id and pad_id are both {eos_id}; they must differ, or the end of '
-      'a response cannot be told from padding.'
-    )
-  params = sharding.gathered(params)  # once, not for every token
   batch, prompt_length = prompt_ids.shape
+  chex.assert_equal_shape([prompt_ids, prompt_mask])
+  errors.need(
+    max_new_tokens >= 1 and num_samples >= 1 and not batch % num_samples,
+    f'{batch} rows, {num_samples} samples of each prompt of {max_new_tokens} '
+    'tokens: rows must be a multiple of samples, and both at least 1',
+  )
+  errors.need(
+    not isinstance(eos_id, int) or eos_id != pad_id,
+    f'eos_id and pad_id are both {eos_id}; they must differ, or the end of '
+    'a response cannot be told from padding.',
+  )
+  params = sharding.gathered(params)  # once, not for every token
   prompt_mask = prompt_mask.astype(bool)
   rows = jnp.arange(batch) if rows is None else rows
   uniform = jax.vmap(
@@ -281,18 +269,9 @@ def settings(tokenizer, max_new_tokens: int) -> tuple:
   )
 
 
-@functools.partial(jax.jit, static_argnames=('shape', 'settings'))
-def _sample(params, shape, settings, rng, ids, mask, rows, temperature):
-  return sample(
-    params,
-    shape,
-    rng,
-    ids,
-    mask,
-    temperature=temperature,
-    rows=rows,
-    **dict(settings),
-  )
+_sample = jax.jit(
+  sample, static_argnames=('config', 'max_new_tokens', 'eos_id', 'pad_id')
+)
 
 
 def sample_rows(
@@ -325,9 +304,10 @@ def sample_rows(
   all_ids, all_mask = prompts.ids, prompts.mask
   lengths = all_mask.sum(axis=1)
   order = np.argsort(lengths, kind='stable')
-  pad_id, parts = dict(settings)['pad_id'], []
-  batch_size = sharding.whole_rows(batch_size)
-  for places in loader.eval_batches(len(prompts), batch_size):
+  options, parts = dict(settings), []
+  for places in loader.eval_batches(
+    len(prompts), sharding.whole_rows(batch_size)
+  ):
     rows = order[places]
     width = all_mask.shape[1]
     # A program more is worth its compilation for long prompts only.
@@ -335,28 +315,29 @@ def sample_rows(
       width //= 2
     part = (all_ids[rows, :width], all_mask[rows, :width])
     ids, mask, numbers = sharding.put_rows((*part, rows.astype(np.int32)))
-    samples = _sample(
-      params, shape, settings, rng, ids, mask, numbers, temperature
+    found = sharding.to_host(
+      _sample(
+        params,
+        shape,
+        rng,
+        ids,
+        mask,
+        temperature=temperature,
+        rows=numbers,
+        **options,
+      )
     )
+    more = ((0, 0), (0, all_mask.shape[1] - width))
     parts.append(
-      _widened(sharding.to_host(samples), all_mask.shape[1] - width, pad_id)
+      dataclasses.replace(
+        found,
+        ids=np.pad(found.ids, more, constant_values=options['pad_id']),
+        mask=np.pad(found.mask, more),
+        logps=np.pad(found.logps, more),
+      )
     )
   back = np.argsort(order)
   return jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)
-
-
-def _widened(samples, more: int, pad_id: int) -> Samples:
-  """The same samples with `more` positions of padding at the end."""
-
-  def padded(x, value):
-    return np.pad(x, ((0, 0), (0, more)), constant_values=value)
-
-  return dataclasses.replace(
-    samples,
-    ids=padded(samples.ids, pad_id),
-    mask=padded(samples.mask, False),
-    logps=padded(samples.logps, 0.0),
-  )
 
 
 def responses_text(tokenizer, samples: Samples) -> list[str]:
@@ -388,21 +369,31 @@ def _kl_of_steps(params, anchor, shape, ids, mask, response, temperature):
   return losses.kl_of_steps(logits(params), logits(anchor), drawn)
 
 
+def _in_batches(function, columns, at_once: int) -> np.ndarray:
+  """[N, ...] of function(*columns), each [N, ...]; the last batch is filled up."""
+  columns = [np.asarray(x) for x in columns]
+  parts = [
+    sharding.to_host(
+      function(*sharding.put_rows(tuple(x[rows] for x in columns)))
+    )
+    for rows in loader.eval_batches(len(columns[0]), at_once)
+  ]
+  return np.concatenate(parts)[: len(columns[0])]
+
+
 def kl_of_steps(params, anchor, shape, samples, temperature) -> np.ndarray:
   """KL of a policy to the anchor along its own samples, [N] nats a sequence.
 
   The exact KL of every step (`losses.kl_of_steps`): its mean is that of
   `sequence_kl`, with less noise, at the price of all logits of both models.
   """
-  response = np.asarray(response_mask(samples.mask, samples.response_start))
-  parts = []
-  for rows in loader.eval_batches(len(response), sharding.whole_rows(256)):
-    part = (samples.ids[rows], samples.mask[rows], response[rows])
-    part = sharding.put_rows(part)
-    parts.append(
-      sharding.to_host(_kl_of_steps(params, anchor, shape, *part, temperature))
-    )
-  return np.concatenate(parts)[: len(response)].astype(np.float64)
+  response = response_mask(samples.mask, samples.response_start)
+  found = _in_batches(
+    lambda *part: _kl_of_steps(params, anchor, shape, *part, temperature),
+    (samples.ids, samples.mask, response),
+    sharding.whole_rows(256),
+  )
+  return found.astype(np.float64)
 
 
 def sequence_kl(
@@ -416,15 +407,11 @@ def sequence_kl(
   """
   lengths = samples.mask.sum(axis=1) - samples.response_start
   most = int(lengths.max()) if max_new_tokens is None else max_new_tokens
-  columns = (samples.ids, samples.mask, samples.response_start)
-  at_once = rewards.rows_at_once(256, samples.ids.shape[1])
-  parts = []
-  for rows in loader.eval_batches(len(lengths), at_once):
-    part = sharding.put_rows(tuple(np.asarray(x)[rows] for x in columns))
-    parts.append(
-      sharding.to_host(_logps(anchor, shape, *part, most, temperature))
-    )
-  anchor_logps = np.concatenate(parts)[: len(lengths)]
+  anchor_logps = _in_batches(
+    lambda *part: _logps(anchor, shape, *part, most, temperature),
+    (samples.ids, samples.mask, samples.response_start),
+    rewards.rows_at_once(256, samples.ids.shape[1]),
+  )
   at = samples.response_start[:, None] + np.arange(most)
   at = np.minimum(at, samples.ids.shape[1] - 1)
   logps = np.take_along_axis(np.asarray(samples.logps), at, axis=1)
