@@ -221,12 +221,7 @@ def _refuse(name: str, value, known=()) -> None:
 
 
 def write(kind: str, config: config_lib.ModelConfig) -> Json:
-  """Returns entries of config.json that `read` reads back, in both spellings.
-
-  Args:
-    kind: model_type.
-    config: a model that the family can hold, see `names.family_for`.
-  """
+  """Returns the entries of config.json that give `config`, in both spellings."""
   stored = {hf: getattr(config, ours) for hf, ours in ENTRIES[kind].items()}
   activation = config.activation
   if activation == 'gelu_tanh':

@@ -129,13 +129,8 @@ class Family:
   ) -> list[Tensor]:
     """Lists the stored tensors of a model, in the order of a file.
 
-    Args:
-      config: the model.
-      head: 'lm' (no tensor of its own if the embeddings are tied), 'score' or
-        'none'.
-
-    Raises:
-      UserError: the family has no tensor for one of the config's leaves.
+    The head is 'lm' (no tensor of its own if the embeddings are tied), 'score'
+    or 'none'. UserError for a leaf that the family has no tensor for.
     """
     shapes = leaf_shapes(config)
     rows = []

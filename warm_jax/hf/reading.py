@@ -35,24 +35,15 @@ _SHOWN = 8  # names in an error message
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  """A checkpoint whose weights are not read yet.
-
-  Attributes:
-    folder: where its files are.
-    source: path or id by which it was named.
-    family: table of names.
-    config: the model; `fit` may have enlarged its vocabulary.
-    hf_config: config.json.
-    names: {name in the table: stored name} of the tensors that are there.
-    reward_mean, reward_std: of its scores; 0 and 1 if not in config.json.
-  """
+  """A checkpoint whose weights are not read yet."""
 
   folder: pathlib.Path
-  source: str
+  source: str  # path or id by which it was named
   family: names.Family
-  config: config_lib.ModelConfig
-  hf_config: dict[str, Any]
-  names: Mapping[str, str]
+  config: config_lib.ModelConfig  # `fit` may have enlarged its vocabulary
+  hf_config: dict[str, Any]  # config.json
+  names: Mapping[str, str]  # {name in the table: stored name}
+  # Of its scores; 0 and 1 if config.json does not say.
   reward_mean: float = 0.0
   reward_std: float = 1.0
 
@@ -62,14 +53,9 @@ def inspect(
 ) -> Checkpoint:
   """Opens a checkpoint and compares its tensors with the family's table.
 
-  Args:
-    source: folder or hub id, see `tensors.find`.
-    compute_dtype: for `ModelConfig.compute_dtype`; parameters are float32
-      whatever the files hold.
-
   Raises:
-    UserError: not found, a model that is not supported, or one line with all
-      missing, unexpected and misshapen tensors.
+    UserError: not found (see `tensors.find`), a model that is not supported, or
+      one line with all missing, unexpected and misshapen tensors.
   """
   try:
     folder = tensors.find(source, _described)
@@ -90,10 +76,7 @@ def fit(checkpoint: Checkpoint, vocab_size: int) -> Checkpoint:
   """Returns the checkpoint with a vocabulary of at least `vocab_size` tokens.
 
   For a tokenizer that was given a padding token. `load` fills new rows with the
-  mean row; files often have rows to spare, and then nothing changes.
-
-  Raises:
-    UserError: far more tokens than rows, so the tokenizer is of another model.
+  mean row. UserError for far more tokens than rows.
   """
   rows = checkpoint.config.vocab_size
   if vocab_size <= rows:
@@ -110,15 +93,12 @@ def fit(checkpoint: Checkpoint, vocab_size: int) -> Checkpoint:
 def load(
   checkpoint: Checkpoint, head: str = 'lm', sharding: Shardings | None = None
 ) -> PyTree:
-  """Reads the parameters, float32, in our layout.
+  """Reads {'backbone', 'lm_head' (untied embeddings) or 'score'}, float32.
 
   Args:
     checkpoint: from `inspect`.
     head: 'lm', 'score' or 'none'.
     sharding: where leaves go; None: the default device.
-
-  Returns:
-    {'backbone': ...} with 'lm_head' (untied embeddings) or 'score'.
 
   Raises:
     UserError: the checkpoint has no such head, or its scores were read at
@@ -286,11 +266,8 @@ def _grown(leaf: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
 
 
 def _place(leaf: np.ndarray, sharding: Sharding | None) -> jax.Array:
-  """A leaf in float32 on its devices.
-
-  jax transposes faster than numpy while it copies. Large halves travel as they
-  are and become float32 on the device.
-  """
+  """A leaf in float32 on its devices; large halves are converted there."""
+  # jax transposes faster than numpy while it copies.
   if leaf.dtype == np.float64 or leaf.size < _COMPILE_FROM:
     leaf = leaf.astype(np.float32, copy=False)
   if sharding is None:

@@ -50,18 +50,16 @@ _HUB_ID = re.compile(r'[\w.-]+(/[\w.-]+)?(@[\w./-]+)?')
 def find(
   source: str | pathlib.Path, check: Callable[[dict], None] | None = None
 ) -> pathlib.Path:
-  """Returns the folder of a checkpoint, fetched from the hub if need be.
+  """Returns the folder of a checkpoint, or fetches it from the hub.
 
   Args:
     source: a folder on this machine, or else an id on the hub: 'name',
-      'owner/name' or 'owner/name@revision'. huggingface_hub fetches it, with
-      safetensors as weights, or finds it in its cache (HF_HOME, HF_HUB_OFFLINE
-      and HF_TOKEN work as usual).
+      'owner/name' or 'owner/name@revision' (HF_HOME, HF_HUB_OFFLINE and
+      HF_TOKEN work as usual; only safetensors are fetched as weights).
     check: called with config.json before any weights are fetched; may raise.
 
   Raises:
-    UserError: neither a folder nor an id that could be fetched, or no
-      config.json in it.
+    UserError: neither a folder nor an id that could be fetched.
   """
   folder = pathlib.Path(source).expanduser()
   is_local = folder.is_dir()
@@ -124,17 +122,10 @@ class Stored(NamedTuple):
 
 
 class Tensors(contextlib.ExitStack):
-  """Opens a folder of safetensors, in one file or in shards.
+  """An open folder of safetensors, one file or shards; use it in a `with`.
 
-  Use it in a `with`; files stay open meanwhile, and threads may read at a time.
-
-  Attributes:
-    folder: where the files are.
-    tensors: {stored name: Stored}.
-
-  Raises:
-    UserError: no safetensors there (pickles are refused), a shard is missing or
-      damaged, or a dtype that numpy does not have.
+  `tensors` is {stored name: Stored}. Threads may read at a time. UserError if
+  there are no safetensors (pickles are refused), or a damaged file.
   """
 
   def __init__(self, folder: str | pathlib.Path):
@@ -243,11 +234,8 @@ class Writer(contextlib.ExitStack):
   """Writes a model as `model.safetensors`, or as shards with their index.
 
   The headers go first; tensors or parts of them follow in any order and from
-  any thread. Use it in a `with`, inside `files.new_folder`.
-
-  Attributes:
-    names: of the files of tensors.
-    num_bytes: of all tensors together.
+  any thread. Use it in a `with`, inside `files.new_folder`. `names` are those
+  of the files, `num_bytes` that of all tensors.
   """
 
   def __init__(
@@ -256,13 +244,7 @@ class Writer(contextlib.ExitStack):
     plan: Sequence[tuple[str, tuple[int, ...], np.dtype]],
     max_shard_bytes: float = 5e9,
   ):
-    """Writes the headers.
-
-    Args:
-      folder: an existing folder.
-      plan: (name, shape, dtype) of every tensor, in the order of the shards.
-      max_shard_bytes: of tensors in one file; a larger tensor has its own.
-    """
+    """Takes a plan: (name, shape, dtype) of every tensor, in file order."""
     import huggingface_hub
 
     super().__init__()
@@ -298,10 +280,7 @@ class Writer(contextlib.ExitStack):
     self.write_part(name, 0, array.reshape(-1))
 
   def write_part(self, name: str, start: int, values: np.ndarray) -> None:
-    """Writes values [n] as entries start, start + 1, ... of the flat tensor.
-
-    Parts must not overlap. Threads may write different parts at a time.
-    """
+    """Writes values [n] from entry `start` of the flat tensor on."""
     shape, dtype = self._plan[name]
     if values.dtype != dtype or start + values.size > math.prod(shape):
       raise ValueError(

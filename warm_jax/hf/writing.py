@@ -57,14 +57,13 @@ def save(
   deviation are entries of config.json (reward_mean, reward_std; mean, std).
 
   Args:
-    folder: to write; a new one, or an earlier export.
+    folder: a new one, or an earlier export, which is replaced.
     params: {'backbone': ...} with 'score': {'kernel' [D]}, or with 'lm_head'
       where embeddings are not tied; arrays of any kind.
     config: of the model.
     tokenizer: `data.tokenizer.Tokenizer`; it pads with a token of its own.
     base: what the run started from, `reading.Checkpoint` or a config.json as a
-      dict. It gives the family, and its other entries are kept. None: the
-      family is one that fits.
+      dict. It gives the family, and its other entries are kept.
     dtype: of the file; 'bfloat16' prints what rounding costs.
     card: text of README.md.
     prompt_template: what was around plain prompts in training; an entry of
@@ -73,10 +72,8 @@ def save(
     reward_mean, reward_std: of raw scores over reference responses.
 
   Returns:
-    'folder', 'model_type', 'architecture', 'dtype', 'files', 'parameters',
-    'bytes', and 'rounding' (None in float32, else {'of_weights'} and, if the
-    base can be read, {'of_change'}: norms of the rounding error relative to the
-    weights and to their change since the base).
+    Facts; 'rounding' is None in float32, else the norm of the rounding error
+    relative to the weights and to their change since the base.
 
   Raises:
     UserError: no family holds the model, leaves that do not fit, NaN, padding
@@ -189,12 +186,10 @@ def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
 
 
 def _in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  """A tensor as the file has it; matrices, mostly transposed views, in strips.
-
-  numpy transposes a large matrix five times faster in strips of one cache line.
-  """
+  """A tensor as the file has it; matrices are mostly transposed views."""
   if array.ndim != 2 or array.flags.c_contiguous:
     return np.ascontiguousarray(array, dtype)
+  # Five times faster in strips of one cache line.
   out = np.empty(array.shape, dtype)
   for i in range(0, array.shape[1], _STRIP):
     out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
@@ -310,10 +305,7 @@ def _save_tokenizer(folder, tokenizer, prompt_template, is_reward) -> None:
 
 
 def _add_beginning(path: pathlib.Path, tokenizer) -> None:
-  """Makes the tokenizer put the beginning of sequence before each text.
-
-  We put it there by hand, so tokenizers need not; other readers expect it.
-  """
+  """Makes the tokenizer put the beginning of sequence before each text."""
   ids = tokenizer.hf('a')['input_ids']
   if ids[:1] == [tokenizer.bos_id] or not path.exists():
     return
