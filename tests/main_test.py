@@ -195,7 +195,7 @@ def test_help_of_a_config_lists_its_fields(capsys):
 SWEEP = """
 def sweep(add):
   for seed in (1, 2):
-    add({'reward.learning_rates': (0.1, 0.2)}, seed=seed)
+    add({'reward.learning_rates': (0.1, 0.2)}, seed=seed, name=f'run {seed}')
 """
 
 
@@ -212,7 +212,7 @@ def test_sweeps_are_printed_or_run(workplace, tmp_path, capsys, monkeypatch):
   assert '--config.policy.kl_coef=3' in argv
   config, workdir, _ = main.parse(argv)
   assert config.seed == 2 and config.reward.learning_rates == (0.1, 0.2)
-  assert workdir.startswith('run/') and 'seed=2' in workdir
+  assert workdir == 'run/run_2'
   # Ends at the first launch that fails, with its exit code.
   assert warm(*RUN, '--sweep=run') == 7
   assert len(launched) == 1

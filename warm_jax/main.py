@@ -321,11 +321,12 @@ def _sweep(argv: list[str], is_run: bool) -> int:
   rest = [a for a in argv[1:] if not re.match('--?workdir=', a)]
   launches = []
   for fields in found:
-    label = ','.join(f'{k}={v}' for k, v in fields.items())
+    label = fields.pop('name', ','.join(f'{k}={v}' for k, v in fields.items()))
     folder = pathlib.Path(workdir) / re.sub(r'[^\w.=,-]+', '_', label)
     sets = [f'--config.{k}={v}' for k, v in fields.items()]
     launches.append([*rest, f'--workdir={folder}', *sets])
-    parse(['warm', *launches[-1]])  # a mistake shows before anything runs
+    # A mistake shows before anything runs.
+    config_lib.validate(parse(['warm', *launches[-1]])[0])
   for launch in launches:
     print(shlex.join(['warm', *launch]), flush=True)
     if is_run:
