@@ -1,15 +1,14 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Token rows: from texts to ids, in memory or in a folder.
 
-A row is [bos] prompt response [eos]. A user's prompt and response are tokenised
-as one text, so that everybody gets the same ids from it; the toy world's words,
-which need a space between them, are tokenised apart. The border between prompt
-and response is kept, and nothing is tokenised twice. A chat template may have
-written the beginning or end of sequence already: a row has one of each.
+A row is [bos] prompt response [eos], with one of each even if a chat template has
+written them already. A user's prompt and response are tokenised as one text, so
+that everybody gets the same ids from it; the toy world's words, which need a
+space between them, are tokenised apart.
 
 A row longer than the context is left out ('filter'), or its response is cut
-('truncate') before the end-of-sequence token, which stays. Prompts are never
-cut: a row whose prompt leaves no room for a response is left out either way.
+('truncate') before the end-of-sequence token, which stays. A row whose prompt
+leaves no room for a response is left out either way.
 
 A set in a folder consists of NumPy files that are mapped, not read:
 
@@ -130,27 +129,22 @@ class Sequences:
 
 @dataclasses.dataclass(frozen=True)
 class Preferences:
-  """Preference pairs; the three fields have N rows each.
+  """N preference pairs.
 
   Attributes:
-    chosen: what the (possibly swapped) label prefers.
-    rejected: the other one.
-    flipped: [N] bool, True where corruption swapped the label.
-    rows: [N] int64, row numbers in the source, after over-long rows were left
-      out.
-    margin: [N] float32, by how much the preferred score is to win (0 where a
-      row says nothing), or None if no row of the set has one. A swapped label
-      keeps the margin: the annotator errs on who wins, not on how far.
-    prompts: [N] uint64 from `prompt_key`, or None where the ids of the prompts
-      tell as much (they do not where a token spans the border).
+    margin: by how much the preferred score is to win (0 where a row says
+      nothing). A swapped label keeps it: the annotator errs on who wins, not on
+      how far.
+    prompts: from `prompt_key`; None: the ids before the response (which differ
+      for one prompt where a token spans the border).
   """
 
-  chosen: Sequences
+  chosen: Sequences  # what the (possibly swapped) label prefers
   rejected: Sequences
-  flipped: np.ndarray
-  rows: np.ndarray
-  margin: np.ndarray | None = None
-  prompts: np.ndarray | None = None
+  flipped: np.ndarray  # [N] bool, True where the label is swapped
+  rows: np.ndarray  # [N] int64, row numbers in the source
+  margin: np.ndarray | None = None  # [N] float32
+  prompts: np.ndarray | None = None  # [N] uint64
 
   def __len__(self) -> int:
     return len(self.flipped)
@@ -236,10 +230,8 @@ def encode(
   """Encodes N prompts with their responses, or alone.
 
   Args:
-    tokenizer: its bos id, if it has one, opens a row; its eos id ends a
-      response.
-    prompts: [N] texts.
-    responses: [N] texts, or None for prompts alone.
+    tokenizer: its bos id, if it has one, opens a row; its eos id ends it.
+    prompts, responses: [N] texts each; responses None: prompts alone.
     max_length: tokens of the longest row that fits.
     remarks: [N] texts that follow the end of the response, with an end of
       their own; '' for none. Only with `apart`.

@@ -9,9 +9,9 @@
   responses    prompt + completion (or response), messages, text
   prompts      any of these: what comes before the response
 
-Pure functions of one row (a dict) and a `Chat`, which writes prompts and
-conversations as text. Other fields of a row are ignored; None is the same as an
-absent field.
+Pure functions of one row and a `Chat`, which writes prompts and conversations as
+text. They raise a `BadRow`, which says why, for a row that cannot be used. Other
+fields are ignored; None is the same as an absent field.
 """
 
 import datetime
@@ -46,11 +46,7 @@ PINNED_DATE = datetime.datetime(2024, 7, 26)
 
 
 def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
-  """Pairs of one row: dicts of prompt, chosen, rejected and perhaps margin.
-
-  Raises:
-    BadRow: the row cannot be used; says why.
-  """
+  """Pairs of one row: dicts of prompt, chosen, rejected and perhaps margin."""
   row = _fields(row)
   margin = _margin(row)
   if 'chosen' in row or 'rejected' in row:
@@ -75,9 +71,6 @@ def response_row(row: Any, chat: 'Chat') -> dict:
 
   The last turn of a conversation is the response. A bare `text` is a response
   to an empty prompt.
-
-  Raises:
-    BadRow: the row cannot be used; says why.
   """
   row = _fields(row)
   field = next((f for f in ('completion', 'response') if f in row), None)
@@ -100,11 +93,7 @@ def response_row(row: Any, chat: 'Chat') -> dict:
 
 
 def prompt_row(row: Any, chat: 'Chat') -> dict:
-  """The prompt of one row of any format that has one.
-
-  Raises:
-    BadRow: the row has none, or cannot be used; says why.
-  """
+  """The prompt of one row of any format that has one."""
   row = _fields(row)
   if 'prompt' in row:
     prompt = row['prompt']

@@ -84,7 +84,9 @@ def of_pairs(
   )
 
 
-def pair_length(chosen: encoding.Sequences, rejected: encoding.Sequences) -> int:
+def pair_length(
+  chosen: encoding.Sequences, rejected: encoding.Sequences
+) -> int:
   """S, positions that the longest pair of two sets [N, T] takes in one row.
 
   Rows on disk are read once, chunk by chunk (by every process, all of them).

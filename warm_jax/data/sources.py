@@ -18,15 +18,13 @@ import pathlib
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from warm_jax import errors, files
 
-PREFERENCE_FIELDS = ('prompt', 'chosen', 'rejected')
-RESPONSE_FIELDS = ('prompt', 'response')
 BLOCK = 512  # rows that are read at a time
 MAX_LINE = 2**25  # bytes; a file without line breaks must not fill the memory
 FIRST_ROWS = 100  # if all of so many are unusable, the rest is not read
@@ -46,17 +44,11 @@ class UnknownFormat(BadRow):
 
 
 class SourceRow(NamedTuple):
-  """One row of a source.
+  """One row of a source."""
 
-  Attributes:
-    file: its file, or the name of the data set.
-    number: line of the file (JSON lines) or number of the row, from 1.
-    value: the row, or the `BadRow` that reading it gave.
-  """
-
-  file: str
-  number: int
-  value: Any
+  file: str  # or the name of the data set
+  number: int  # line of the file (JSON lines) or number of the row, from 1
+  value: Any  # the row, or the `BadRow` that reading it gave
 
 
 # ---------------------------------------------------------------------------
@@ -69,7 +61,7 @@ class Rejects:
 
   Args:
     path: file that names them, one JSON object a line.
-    max_rejected: the share of a source that may be unusable.
+    max_rejected: share of a source that may be unusable.
   """
 
   def __init__(self, path: str | pathlib.Path, max_rejected: float = 0.0):
@@ -107,13 +99,10 @@ class Rejects:
     convert: Callable[[dict], Any],
     formats: str = '',
   ) -> Iterator[tuple[SourceRow, Any]]:
-    """Yields each usable row with what `convert` makes of it.
+    """Yields each usable row with convert(its value).
 
-    Args:
-      source: as the user named it.
-      rows: of the source, in order.
-      convert: raises BadRow for a row that cannot be used.
-      formats: the formats it knows, for a message.
+    `convert` raises BadRow for a row that cannot be used; `formats` names the
+    formats that it knows.
 
     Raises:
       UserError: no rows, too many unusable ones, or none usable; the file of
@@ -207,9 +196,6 @@ def open_rows(source: str) -> Iterator[SourceRow]:
       own folder; nothing is downloaded;
       hf:FOLDER[:SPLIT], saved by `save_to_disk` of the library `datasets`.
 
-  Yields:
-    SourceRow with a dict, or with the `BadRow` of a line that is not JSON.
-
   Raises:
     UserError: a source that is not there or cannot be read.
   """
@@ -230,32 +216,13 @@ def open_rows(source: str) -> Iterator[SourceRow]:
         yield SourceRow(name, number, row)
 
 
-def read_rows(source: str, fields: Sequence[str] = PREFERENCE_FIELDS):
-  """Reads all rows of a source that must be without fault.
-
-  Args:
-    source: see `open_rows`.
-    fields: text fields that every row must have; other fields are kept.
-
-  Returns:
-    List of dicts.
-
-  Raises:
-    UserError: unreadable or empty source, or a row that lacks a field or has
-      something other than text there; names file, row and field.
-  """
+def read_rows(source: str) -> list[dict]:
+  """Reads all rows of a source, see `open_rows`; a `BadRow` is a UserError."""
   rows = []
   for file, number, row in open_rows(source):
     if isinstance(row, BadRow):
       raise errors.UserError(f'{file}, row {number}: {row}')
-    for field in fields:
-      if not isinstance(row, dict) or not isinstance(row.get(field), str):
-        raise errors.UserError(
-          f'{file}, row {number}: field {field!r} is missing or not text'
-        )
     rows.append(row)
-  if not rows:
-    raise errors.UserError(f'{source}: no rows in it')
   return rows
 
 
@@ -447,11 +414,11 @@ def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
   Args:
     rows_of_split: {'train': rows, ...}; all rows have the same fields, of type
       str, bool, int or float.
-    name: name of the data set, snake_case.
-    folder: data_dir; the set goes to folder/name/1.0.0.
+    name: of the data set, in snake_case.
+    folder: data_dir of TFDS.
 
   Returns:
-    The version folder, for `read_rows` as 'tfds:FOLDER:SPLIT'.
+    The version folder, folder/name/1.0.0.
   """
   import tensorflow_datasets as tfds
 

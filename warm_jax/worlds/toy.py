@@ -43,8 +43,7 @@ class World:
   def rows(self, stage: str, split: str) -> list[dict]:
     """Text rows that a stage wrote."""
     folder = self.run.folder(stage) / SETS[stage] / '1.0.0'
-    fields = () if stage == 'preferences' else (sources.RESPONSE_FIELDS,)
-    return sources.read_rows(f'tfds:{folder}:{split}', *fields)
+    return sources.read_rows(f'tfds:{folder}:{split}')
 
   def texts(self, split: str) -> encoding.Sequences:
     rows = self.rows('world', split)
