@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from warm_jax import errors, members, merging, rewards
-from warm_jax.evaluation import interpolation
+from warm_jax.evaluation import accuracy
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
@@ -348,7 +348,7 @@ def test_a_path_with_prompts_in_common_has_the_scores_of_rows_alone():
     return reward_model.scores(params, MODEL, ids, mask)
 
   def scores(reads_shared):
-    return interpolation.path_scores(
+    return accuracy.path_scores(
       score_fn,
       *ends,
       ids,

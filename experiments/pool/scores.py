@@ -21,7 +21,7 @@ import scipy.stats
 from experiments.pool import arms, evidence, settings
 from warm_jax import files, members, merging, rewards
 from warm_jax.data import encoding
-from warm_jax.evaluation import accuracy, interpolation
+from warm_jax.evaluation import accuracy
 from warm_jax.models import reward_model
 
 # Reported, in this order; `selection` ranks and chooses and is never reported.
@@ -209,8 +209,8 @@ def _lerp(a, b, lams):
 
 
 def along(line: np.ndarray, lambdas) -> dict:
-  """Accuracies and losses along a line; see `interpolation.path_metrics`."""
-  return interpolation.path_metrics(line[:, 0], line[:, 1], lambdas=lambdas)
+  """Accuracies and losses along a line; see `accuracy.path_metrics`."""
+  return accuracy.path_metrics(line[:, 0], line[:, 1], lambdas=lambdas)
 
 
 def ranking(found: np.ndarray) -> list[int]:

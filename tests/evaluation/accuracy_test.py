@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Accuracy and agreement by hand, and batching."""
+"""Accuracy and agreement by hand; paths between members."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,25 +31,144 @@ def test_agreement_by_brute_force():
       np.testing.assert_allclose(got[i, j], (signs[i] == signs[j]).mean())
 
 
-def test_score_pairs_keeps_order():
-  rng = np.random.default_rng(2)
-  ids = rng.integers(0, 5, size=(14, 3)).astype(np.int32)
-  mask = rng.random((14, 3)) < 0.8
-  weights = rng.normal(size=5).astype(np.float32)
-
-  def weigh(params, config, ids, mask):
-    del config
-    return jnp.sum(jnp.where(mask, params[ids], 0.0), axis=1)
-
-  scorer = rewards.single(jnp.asarray(weights), None, score_fn=weigh)
-  chosen, rejected = accuracy.score_pairs(scorer, ids, mask)
-  expected = (weights[ids] * mask).sum(-1)
-  np.testing.assert_allclose(chosen, expected[:7], atol=1e-6)
-  np.testing.assert_allclose(rejected, expected[7:], atol=1e-6)
-
-
 def test_bad_scores_are_refused():
   with pytest.raises(errors.NonFiniteError):
     accuracy.is_correct(np.array([np.nan]), np.zeros(1))
   with pytest.raises(errors.UserError, match='as many'):
     accuracy.is_correct(np.zeros(2), np.zeros(3))
+
+
+# --- paths between members --------------------------------------------------
+
+V, T, N = 9, 4, 21
+
+
+def _linear(params, ids, mask):
+  return jnp.sum(jnp.where(mask, params['w'][ids], 0.0), axis=1)
+
+
+def _two_layers(params, ids, mask):
+  hidden = jnp.where(mask[:, :, None], params['w'][ids], 0.0).sum(1)
+  return jnp.tanh(hidden) @ params['head']
+
+
+@pytest.fixture(scope='module')
+def data():
+  rng = np.random.default_rng(0)
+  ids = rng.integers(0, V, size=(2 * N, T)).astype(np.int32)
+  return ids, rng.random((2 * N, T)) < 0.9
+
+
+@pytest.fixture(scope='module')
+def stacked():
+  rng = np.random.default_rng(1)
+  return {
+    'w': jnp.asarray(rng.normal(size=(3, V, 5)), jnp.float32),
+    'head': jnp.asarray(rng.normal(size=(3, 5)), jnp.float32),
+  }
+
+
+def _member(stacked, i):
+  return {name: x[i] for name, x in stacked.items()}
+
+
+def test_linear_models_average_alike(data, stacked):
+  """Observation 2 is exact where the score is linear in the weights."""
+  a, b = ({'w': stacked['w'][i, :, 0]} for i in range(2))
+  result = accuracy.interpolate(_linear, a, b, *data, batch_size=16)
+  assert len(result['lambda']) == 11
+  np.testing.assert_allclose(result['loss'], result['ens_loss'], rtol=1e-6)
+  np.testing.assert_allclose(
+    result['accuracy'], result['ens_accuracy'], atol=1e-12
+  )
+  # The Bradley-Terry loss is convex in the scores: no barrier.
+  assert result['max_barrier'] <= 1e-6
+  assert result['wa_minus_ens'] == 0
+
+
+def test_ends_are_the_members_and_points_are_by_hand(data, stacked):
+  a, b = _member(stacked, 0), _member(stacked, 1)
+  lambdas = [0.0, 0.3, 1.0]
+  scores = accuracy.path_scores(
+    _two_layers, a, b, *data, lambdas=lambdas, batch_size=16
+  )
+  assert scores.shape == (3, 2 * N)
+  ids, mask = data
+  w, head = np.asarray(stacked['w'], np.float64), np.asarray(stacked['head'])
+  for row, lam in zip(scores, lambdas):
+    mixed_w = (1 - lam) * w[0] + lam * w[1]
+    mixed_head = (1 - lam) * head[0] + lam * head[1]
+    hidden = (mixed_w[ids] * mask[:, :, None]).sum(1)
+    np.testing.assert_allclose(row, np.tanh(hidden) @ mixed_head, atol=2e-5)
+
+  result = accuracy.interpolate(
+    _two_layers, a, b, *data, lambdas=lambdas, batch_size=16
+  )
+  for end, params in ((0, a), (-1, b)):
+    scorer = rewards.single(
+      params, None, score_fn=lambda p, c, i, m: _two_layers(p, i, m)
+    )
+    chosen, rejected = np.split(rewards.score(scorer, *data), 2)
+    own = {
+      'accuracy': accuracy.is_correct(chosen, rejected).mean(),
+      'loss': accuracy.bradley_terry(chosen, rejected),
+    }
+    for prefix in ('', 'ens_', 'diag_'):
+      np.testing.assert_allclose(
+        result[prefix + 'accuracy'][end], own['accuracy']
+      )
+      np.testing.assert_allclose(
+        result[prefix + 'loss'][end], own['loss'], rtol=1e-5
+      )
+    assert result['barrier'][end] == 0
+    assert result['accuracy_barrier'][end] == 0
+
+
+def test_barrier_is_against_the_interpolated_ends():
+  """Ends of unequal loss: a straight line between them is no barrier (M10)."""
+  lambdas = [0.0, 0.5, 1.0]
+  d = np.array([3.0, -0.5, 1.0])  # margins of one pair along the path
+  result = accuracy.path_metrics(d[:, None], np.zeros((3, 1)), lambdas=lambdas)
+  loss = np.logaddexp(0, -d)
+  np.testing.assert_allclose(
+    result['barrier'], [0, loss[1] - (loss[0] + loss[2]) / 2, 0], atol=1e-12
+  )
+  np.testing.assert_allclose(result['accuracy'], [1, 0, 1])
+  np.testing.assert_allclose(result['accuracy_barrier'], [0, 1, 0])
+  np.testing.assert_allclose(result['ens_accuracy'], [1, 1, 1])
+  assert result['max_accuracy_barrier'] == 1
+  assert result['gain_over_diag'] == -1
+  assert result['wa_minus_ens'] == -1
+  np.testing.assert_allclose(result['max_barrier'], result['barrier'][1])
+
+
+def test_many_pairs_share_one_program(data, stacked):
+  traces = []
+
+  def counted(params, ids, mask):
+    traces.append(1)
+    return _two_layers(params, ids, mask)
+
+  found = [
+    accuracy.interpolate(
+      counted,
+      _member(stacked, i),
+      _member(stacked, j),
+      *data,
+      lambdas=[0, 0.5, 1],
+      batch_size=16,
+    )
+    for i, j in ((0, 2), (2, 0))
+  ]
+  np.testing.assert_allclose(found[0]['accuracy'], found[1]['accuracy'][::-1])
+  assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+  'lambdas', [[0.0], [0.1, 1.0], [0, 0.9], [0, 0.5, 0.5, 1]]
+)
+def test_paths_without_ends_are_refused(data, stacked, lambdas):
+  with pytest.raises(errors.UserError, match='lambdas'):
+    accuracy.interpolate(
+      _linear, {'w': jnp.zeros(V)}, {'w': jnp.zeros(V)}, *data, lambdas=lambdas
+    )

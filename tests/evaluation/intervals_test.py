@@ -81,11 +81,12 @@ def test_resampling_weights():
     weights, intervals.resampling_weights(5, 300, seed=0)
   )
   values = np.arange(10.0).reshape(2, 5)
-  means = intervals.resampled_means(values, weights)
-  assert means.shape == (300, 2)
-  np.testing.assert_allclose(means[7], values @ weights[7])
+  means = intervals.mean_and_resamples(values, weights)
+  assert means.shape == (301, 2)
+  np.testing.assert_allclose(means[0], [2, 7])
+  np.testing.assert_allclose(means[8], values @ weights[7])
   with pytest.raises(errors.UserError, match='share their prompts'):
-    intervals.resampled_means(np.zeros(4), weights)
+    intervals.mean_and_resamples(np.zeros(4), weights)
 
 
 def test_undefined_resamples_are_left_out():

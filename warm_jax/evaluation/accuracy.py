@@ -1,23 +1,32 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Pairwise accuracy and agreement of reward models. N pairs, M members."""
+"""Pairwise accuracy of reward models, and along the line between two of them.
+
+Linear mode connectivity, for lambda in [0, 1] and members phi_1, phi_2
+(WARM §3.2):
+
+  WA    weights interpolated     score of (1-lambda) phi_1 + lambda phi_2
+  ENS   scores interpolated      (1-lambda) r_1 + lambda r_2
+  diag  results interpolated     (1-lambda) Acc_1 + lambda Acc_2
+
+Observation 1 is WA >= diag, Observation 2 is WA ~ ENS. Use a held-out set, no
+dropout, and at least 11 points. N pairs, M members.
+"""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, rewards
+from warm_jax import errors, merging, rewards
+from warm_jax.evaluation import intervals
 
-
-def score_pairs(
-  scorer: rewards.RewardScorer, ids: np.ndarray, mask: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Scores preference pairs, rows [2N, T]: the chosen, then the rejected.
-
-  Returns:
-    chosen [N] and rejected [N].
-  """
-  chosen, rejected = np.split(rewards.score(scorer, ids, mask), 2)
-  return chosen, rejected
+PyTree = Any
+LAMBDAS = tuple(np.linspace(0.0, 1.0, 11).round(6).tolist())
 
 
 def _margins(chosen, rejected) -> np.ndarray:
@@ -53,3 +62,143 @@ def agreement(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
   # Three products of 0/1 matrices count the equal signs without [M, M, N].
   equal = [(signs == s).astype(np.float64) for s in (-1, 0, 1)]
   return sum(e @ e.T for e in equal) / signs.shape[1]
+
+
+@functools.partial(jax.jit, static_argnames='score_fn')
+def _path_scores(score_fn, params_a, params_b, lambdas, ids, mask):
+  """Scores [B] or [B, K] at each lambda; one model in memory at a time."""
+
+  def score_at(lam):
+    return score_fn(merging.lerp(params_a, params_b, lam), ids, mask)
+
+  return jax.lax.map(score_at, lambdas)
+
+
+def path_scores(
+  score_fn: Callable,
+  params_a: PyTree,
+  params_b: PyTree,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  *,
+  lambdas: Iterable[float] = LAMBDAS,
+  batch_size: int = 256,
+  reads_shared: bool = False,
+) -> np.ndarray:
+  """Scores [Lambda, N] of the interpolated weights, by one program.
+
+  Args:
+    score_fn: (params, ids [B, T], mask [B, T]) -> [B] raw scores. Hand in the
+      same function object each time: a new one compiles anew.
+    params_a: weights at lambda = 0.
+    params_b: weights at lambda = 1.
+    ids: [N, T] int32.
+    mask: [N, T] bool.
+    lambdas: increasing, from 0 to 1.
+    batch_size: rows scored at once.
+    reads_shared: score_fn takes several sequences in a row, too, as
+      `reward_model.scores` does; a shared prefix is then computed once.
+  """
+  points = jnp.asarray(_check_lambdas(lambdas), jnp.float32)
+  return rewards.score_rows(
+    lambda _, i, m: _path_scores(score_fn, params_a, params_b, points, i, m),
+    None,
+    ids,
+    mask,
+    batch_size,
+    reads_shared=reads_shared,
+  )
+
+
+def _check_lambdas(lambdas: Iterable[float]) -> np.ndarray:
+  points = np.asarray(list(lambdas), np.float64)
+  is_path = points.size >= 2 and points[0] == 0.0 and points[-1] == 1.0
+  if not is_path or (np.diff(points) <= 0).any():
+    raise errors.UserError(
+      'lambdas must increase from 0 to 1: the ends are the members themselves, '
+      f'which the barrier is measured against; got {points.tolist()}'
+    )
+  return points
+
+
+def path_metrics(
+  chosen: np.ndarray,
+  rejected: np.ndarray,
+  *,
+  lambdas: Iterable[float] = LAMBDAS,
+  clusters: np.ndarray | None = None,
+) -> dict[str, Any]:
+  """Accuracy and loss of WA, ENS and the diagonal from scores [Lambda, N].
+
+  Standard errors are over `clusters` [N], such as the prompt of each pair.
+
+  Returns:
+    dict of [Lambda] arrays: lambda, accuracy, loss (of the interpolated
+    weights), ens_accuracy, ens_loss, diag_accuracy, diag_loss, barrier (loss
+    above the interpolated losses of the end points), accuracy_barrier
+    (accuracy below the interpolated ones), accuracy_stderr and ens_stderr
+    (of their paired differences to the diagonal); and of numbers: max_barrier,
+    max_accuracy_barrier (both >= 0, the ends have 0), gain_over_diag and
+    wa_minus_ens (accuracy, at the lambda nearest to 1/2).
+  """
+  points = _check_lambdas(lambdas)
+  mix = np.stack([1.0 - points, points], axis=1)  # [Lambda, 2]
+
+  def ends(x):
+    return np.asarray(x)[[0, -1]].astype(np.float64)
+
+  wa = is_correct(chosen, rejected)
+  wa_accuracy = wa.mean(axis=1)
+  wa_loss = bradley_terry(chosen, rejected)
+  ens = mix @ ends(chosen), mix @ ends(rejected)
+  ens_correct = is_correct(*ens)
+  ens_accuracy = ens_correct.mean(axis=1)
+  diag_accuracy, diag_loss = mix @ ends(wa_accuracy), mix @ ends(wa_loss)
+  barrier = wa_loss - diag_loss
+  accuracy_barrier = diag_accuracy - wa_accuracy
+  middle = int(np.abs(points - 0.5).argmin())
+
+  def stderr(correct):
+    rows = correct - mix @ ends(wa)
+    return np.array([intervals.clustered_stderr(x, clusters) for x in rows])
+
+  return {
+    'lambda': points,
+    'accuracy': wa_accuracy,
+    'loss': wa_loss,
+    'ens_accuracy': ens_accuracy,
+    'ens_loss': bradley_terry(*ens),
+    'diag_accuracy': diag_accuracy,
+    'diag_loss': diag_loss,
+    'barrier': barrier,
+    'accuracy_barrier': accuracy_barrier,
+    'accuracy_stderr': stderr(wa),
+    'ens_stderr': stderr(ens_correct),
+    'max_barrier': float(barrier.max()),
+    'max_accuracy_barrier': float(accuracy_barrier.max()),
+    'gain_over_diag': float(-accuracy_barrier[middle]),
+    'wa_minus_ens': float(wa_accuracy[middle] - ens_accuracy[middle]),
+  }
+
+
+def interpolate(
+  score_fn: Callable,
+  params_a: PyTree,
+  params_b: PyTree,
+  ids: np.ndarray,
+  mask: np.ndarray,
+  *,
+  lambdas: Iterable[float] = LAMBDAS,
+  clusters: np.ndarray | None = None,
+  **options,
+) -> dict[str, Any]:
+  """`path_metrics` of two members on preference rows.
+
+  Rows [2N, T] are the chosen, then the rejected; options as in `path_scores`.
+  """
+  lambdas = tuple(lambdas)
+  scores = path_scores(
+    score_fn, params_a, params_b, ids, mask, lambdas=lambdas, **options
+  )
+  halves = np.split(scores, 2, axis=1)
+  return path_metrics(*halves, lambdas=lambdas, clusters=clusters)

@@ -62,21 +62,16 @@ def _resamples(num: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     yield rng.integers(0, num, size=num)
 
 
-def resampled_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """Means over the last axis under each resample: [..., P], [R, P] -> [R, ...]."""
-  values = np.asarray(values, np.float64)
-  if values.shape[-1] != weights.shape[-1]:
-    raise errors.UserError(
-      f'{values.shape[-1]} prompts were given with weights of '
-      f'{weights.shape[-1]}: scores to be compared must share their prompts'
-    )
-  return np.moveaxis(values @ weights.T, -1, 0)
-
-
 def mean_and_resamples(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """The mean over the last axis, then those of the resamples: [1 + R, ...]."""
-  means = np.asarray(values, np.float64).mean(axis=-1)
-  return np.concatenate([means[None], resampled_means(values, weights)])
+  """Means over the last axis [..., P], then under R resamples: [1 + R, ...]."""
+  values = np.asarray(values, np.float64)
+  errors.need(
+    values.shape[-1] == weights.shape[-1],
+    f'{values.shape[-1]} prompts were given with weights of '
+    f'{weights.shape[-1]}: scores to be compared must share their prompts',
+  )
+  resampled = np.moveaxis(values @ weights.T, -1, 0)
+  return np.concatenate([values.mean(axis=-1)[None], resampled])
 
 
 def percentile_interval(estimate: float, resampled: np.ndarray) -> Interval:

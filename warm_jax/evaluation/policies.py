@@ -46,27 +46,18 @@ def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return result
 
 
-def win_rate(a: np.ndarray, b: np.ndarray, **options) -> intervals.Interval:
-  """Win rate of a against b, see `wins`.
-
-  One sample of each prompt: Wilson interval. More: bootstrap over prompts with
-  the options of `intervals.mean_interval`.
-  """
-  won = wins(a, b)
-  if np.size(a) == np.size(b) == len(won):
-    return intervals.wilson(float(won.sum()), len(won))
-  return intervals.mean_interval(won, **options)
-
-
 def win_rate_matrix(
   scores: Mapping[str, np.ndarray], **options
 ) -> dict[str, Any]:
-  """Win rates of every policy against every other.
+  """Win rates of every policy against every other, see `wins`.
+
+  One sample of each prompt: Wilson intervals. More: bootstrap over prompts with
+  the options of `intervals.mean_interval`.
 
   Args:
     scores: policy name -> [P] or [P, N] scores of its responses to the same
       prompts by one scorer.
-    **options: see `win_rate`.
+    **options: see above.
 
   Returns:
     dict: names; win_rate, low, high [K, K], row against column, 0.5 with
@@ -77,7 +68,12 @@ def win_rate_matrix(
   for i, j in itertools.combinations(range(len(names)), 2):
     # The later against the earlier, and the other way round exactly: ties count
     # half for both.
-    found = win_rate(scores[names[j]], scores[names[i]], **options)
+    a, b = scores[names[j]], scores[names[i]]
+    won = wins(a, b)
+    if np.size(a) == np.size(b) == len(won):
+      found = intervals.wilson(float(won.sum()), len(won))
+    else:
+      found = intervals.mean_interval(won, **options)
     rate[j, i], low[j, i], high[j, i] = found.estimate, found.low, found.high
     rate[i, j], low[i, j], high[i, j] = (
       1 - rate[j, i],
@@ -131,7 +127,26 @@ def length_controlled(won: np.ndarray, length_difference: np.ndarray) -> float:
   return float(1.0 / (1.0 + np.exp(-result.x[0])))
 
 
-def likeness(a: str, b: str) -> float:
+def self_similarity(texts: Sequence[str], num_samples: int) -> np.ndarray:
+  """Mean likeness of all pairs of responses to the same prompt.
+
+  Texts are [P * N], those of a prompt adjacent; [P] in [0, 1] comes back.
+  # Deviation: WARP (Fig. 19) measures it with BLEURT, a learned metric that must
+  # be downloaded; here it is the share of words in common.
+  """
+  if num_samples < 2 or len(texts) % num_samples:
+    raise errors.UserError(
+      f'self-similarity needs at least 2 samples of every prompt, got '
+      f'{len(texts)} texts with num_samples={num_samples}'
+    )
+  means = []
+  for start in range(0, len(texts), num_samples):
+    pairs = itertools.combinations(texts[start : start + num_samples], 2)
+    means.append(np.mean([_likeness(a, b) for a, b in pairs]))
+  return np.array(means, np.float64)
+
+
+def _likeness(a: str, b: str) -> float:
   """Share of words that two texts have in common, in order: 2 matches / words.
 
   The ratio of `difflib.SequenceMatcher` over words, made symmetric; 1 for equal
@@ -146,28 +161,3 @@ def likeness(a: str, b: str) -> float:
     for x, y in ((a, b), (b, a))
   ]
   return sum(ratios) / 2
-
-
-def self_similarity(texts: Sequence[str], num_samples: int) -> np.ndarray:
-  """Mean likeness of all pairs of responses to the same prompt.
-
-  # Deviation: WARP (Fig. 19) measures it with BLEURT, a learned metric that must
-  # be downloaded; here it is the share of words in common.
-
-  Args:
-    texts: [P * N] responses, those of a prompt adjacent.
-    num_samples: N >= 2.
-
-  Returns:
-    [P] in [0, 1]; 1 where the policy always says the same.
-  """
-  if num_samples < 2 or len(texts) % num_samples:
-    raise errors.UserError(
-      f'self-similarity needs at least 2 samples of every prompt, got '
-      f'{len(texts)} texts with num_samples={num_samples}'
-    )
-  means = []
-  for start in range(0, len(texts), num_samples):
-    pairs = itertools.combinations(texts[start : start + num_samples], 2)
-    means.append(np.mean([likeness(a, b) for a, b in pairs]))
-  return np.array(means, np.float64)

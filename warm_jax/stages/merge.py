@@ -10,7 +10,7 @@ import numpy as np
 
 from warm_jax import members, merging, rewards, sharding, worlds
 from warm_jax.data import encoding
-from warm_jax.evaluation import accuracy, interpolation, intervals
+from warm_jax.evaluation import accuracy, intervals
 from warm_jax.models import reward_model
 from warm_jax.stages import reward
 from warm_jax.training import checkpoint
@@ -203,7 +203,7 @@ def _interpolation(run, stack, order, sets, shape) -> dict:
       continue
     rows = np.arange(len(part))[: run.config.merge.num_path_pairs]
     batch = part.batch(rows)
-    path = interpolation.interpolate(
+    path = accuracy.interpolate(
       score_fn,
       first,
       second,

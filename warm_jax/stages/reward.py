@@ -71,8 +71,8 @@ def control(run) -> dict:
 def pair_accuracy(scorer, pairs: encoding.Preferences) -> float:
   """Pairwise accuracy of one scorer on encoded pairs."""
   batch = pairs.batch(np.arange(len(pairs)))
-  chosen, rejected = accuracy.score_pairs(scorer, batch['ids'], batch['mask'])
-  return float(accuracy.is_correct(chosen, rejected).mean())
+  scores = rewards.score(scorer, batch['ids'], batch['mask'])
+  return float(accuracy.is_correct(*np.split(scores, 2)).mean())
 
 
 def probe(run) -> dict:
