@@ -117,7 +117,7 @@ def fake_evaluate():
   onset |= ends('final_drop', -1.0)
   names, half = ['sft', *POLICIES], np.full((4, 4), 0.5)
   rates = {'names': names, 'win_rate': half + 0.1 * np.tri(4, k=-1)}
-  rates |= {'low': half - 0.1, 'high': half + 0.1}
+  rates |= {'low': half - 0.1, 'high': half + 0.1, 'length_controlled': half}
   rates = {k: v if k == 'names' else v.tolist() for k, v in rates.items()}
   post = 'urgently my dog vanished . <script>frankly my boss quit . tldr :'
   summaries = [

@@ -8,7 +8,7 @@ side: 2 on a screen, 1 on a phone.
 import csv
 import math
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warm_jax.report import style, tables
@@ -78,12 +78,7 @@ def _rows_axis(ax, names: Sequence[str]) -> None:
 
 
 @style.styled
-def training(
-  rows: Sequence[Mapping[str, float]],
-  titles: Mapping[str, str],
-  names: Sequence[str] = (),
-  columns: int = 2,
-):
+def training(rows, titles, names=(), columns: int = 2):
   """Metrics of a training loop against its steps, as running means.
 
   Args:
@@ -118,12 +113,7 @@ def training(
 
 
 @style.styled
-def accuracies(
-  table: Mapping[str, Mapping],
-  floors: Mapping[str, float],
-  paper: Mapping[str, float],
-  columns: int = 2,
-):
+def accuracies(table, floors, paper, columns: int = 2):
   """Accuracy of members, ENS and WARM on each set, and WARM minus ENS.
 
   Args:
@@ -273,13 +263,7 @@ def best_of_n(curves: Mapping[str, Sequence[Mapping]], columns: int = 2):
 
 
 @style.styled
-def policies(
-  rows: Sequence[Mapping],
-  best_steps: Mapping[str, int] | None = None,
-  panels: Sequence[tuple[str, str]] = (),
-  curves: Mapping[str, Sequence[Mapping]] | None = None,
-  columns: int = 2,
-):
+def policies(rows, best_steps=None, panels=(), curves=None, columns: int = 2):
   """Each policy along its training, one panel a pair of value and axis.
 
   Args:
@@ -376,13 +360,7 @@ WARP_FRONTS = {
 
 
 @style.styled
-def warp(
-  rows: Sequence[Mapping],
-  parts: Mapping[str, tuple[str, Mapping]],
-  values: Sequence[str] = ('proxy', 'gold'),
-  max_kl: float | None = None,
-  columns: int = 2,
-):
+def warp(rows, parts, values, max_kl=None, columns: int = 2):
   """What WARP made in each iteration, and plain REINFORCE, against KL.
 
   Args:
@@ -502,14 +480,12 @@ TRAINING = {
 TRAINING['warp'] = TRAINING['policy']
 
 
-def of_run(
-  results: Mapping[str, Any], workdir: pathlib.Path, config: Mapping[str, Any]
-) -> dict[str, tuple[Callable, Any]]:
+def of_run(results, workdir: pathlib.Path, config) -> dict[str, tuple]:
   """The figures that a run has.
 
   Args:
     results: {stage: its result}.
-    workdir: for the metrics of its training loops.
+    workdir: of the run, for the metrics of its training loops.
     config: of the run.
 
   Returns:

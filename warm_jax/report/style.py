@@ -297,7 +297,7 @@ def kl_axis(ax, highest: float) -> None:
   for tick in [2.0**k for k in range(10, -5, -1)]:
     place = math.sqrt(tick / highest)
     # From the right, leaving out what would overlap.
-    is_free = not shown or math.sqrt(shown[-1] / highest) - place > 0.11
+    is_free = not shown or math.sqrt(shown[-1] / highest) - place > 0.13
     if 0.13 < place < 1.01 and is_free:
       shown.append(tick)
   shown = [0.0, *reversed(shown)]

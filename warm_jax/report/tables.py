@@ -261,14 +261,14 @@ def samples(result: Mapping[str, Any]) -> list[dict[str, Any]]:
   examples = []
   for example in result.get('samples', ()):
     shown = example['summaries']
-    last = max(x.get('step', 0) for x in shown)
+    last = max(x.get('step') or 0 for x in shown)
     has_gold = any(style.known(x.get('gold')) for x in shown)
     rows = []
     for x in shown:
       step, when = x.get('step'), 'before RL'
-      if 'kl' in x:
+      if step is None:
         when = f'KL {style.number(x["kl"], 1)}'
-      elif x['policy'] != 'sft' and step:
+      elif step:
         marks = ['best'] * (step == best.get(x['policy']))
         marks += ['last'] * (step == last)
         when = f'step {step}' + (f', {" and ".join(marks)}' if marks else '')
