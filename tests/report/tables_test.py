@@ -103,3 +103,10 @@ def test_samples_without_gold():
   assert [c.text for c in example['table'].columns] == ['policy', 'response']
   details = [row[0].detail for row in example['table'].rows]
   assert details == ['before RL', 'step 9, last']
+
+
+def test_notebooks_show_a_table():
+  cells = [tables.Cell('a', 'b\nc'), tables.Cell('d')]
+  text = tables.Table(cells, [cells])._repr_markdown_()
+  line = '| a<br><small>b<br>c</small> | d |'
+  assert text.splitlines() == [line, '|---|---|', line]

@@ -1,5 +1,10 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The look of pages and figures: names, colours, numbers as text, panels.
+"""The look of pages and figures, shared by the report and the experiments.
+
+  names     `name`, `set_name`, `color`, `marker`, `dashes` of a method
+  numbers   `number`, `signed`, `interval`, `percent` as text; `write_csv`
+  figures   a function under `styled` asks `panels` or `grid` for axes, draws,
+            may call `label_ends` and `kl_axis`, and returns what `save` writes
 
 matplotlib is imported when the first figure is drawn, and without pyplot: no
 window, no global state.

@@ -41,6 +41,15 @@ class Table:
   columns: Sequence[Cell]
   rows: Sequence[Sequence[Cell]]
 
+  def _repr_markdown_(self) -> str:
+    """How notebooks show it, details in small print."""
+    lines = []
+    for row in (self.columns, *self.rows):
+      small = [c.detail and f'<br><small>{c.detail}</small>' for c in row]
+      texts = [c.text + detail for c, detail in zip(row, small)]
+      lines.append(f'| {" | ".join(texts)} |'.replace('\n', '<br>'))
+    return '\n'.join([lines[0], '|---' * len(self.columns) + '|', *lines[1:]])
+
 
 def ends(row: Mapping[str, Any], key: str = '') -> tuple:
   """Value, low and high of an interval in a result; None where missing.
