@@ -27,14 +27,6 @@ def _exact(leaf: np.ndarray) -> np.ndarray:
   return leaf.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def _cast(leaf: np.ndarray) -> np.ndarray:
-  return _exact(rounded(leaf))
-
-
-def _stored(leaf: np.ndarray) -> np.ndarray:
-  return rounded(_exact(rounded(leaf)))
-
-
 def _running(leaf: np.ndarray) -> np.ndarray:
   total = np.zeros(leaf.shape[1:], BF16)
   for one in leaf.astype(BF16):
@@ -42,22 +34,18 @@ def _running(leaf: np.ndarray) -> np.ndarray:
   return (total / np.asarray(len(leaf), BF16)).astype(np.float32)
 
 
-def _rounded(leaf: np.ndarray) -> np.ndarray:
-  return rounded(_exact(leaf))
-
-
 # How the average of leaves [M, ...] float32 is formed; each gives float32.
 AVERAGES = {
   # The reference: float32 members, as `merging.uniform` up to one rounding.
   'float32': _exact,
   # Members stored in bfloat16, the rest in float32.
-  'cast': _cast,
+  'cast': lambda leaf: _exact(rounded(leaf)),
   # torch.stack(members).mean(0) of bfloat16 tensors: torch adds in float32.
-  'stored': _stored,
+  'stored': lambda leaf: rounded(_exact(rounded(leaf))),
   # total += state_dict[key]; total /= M, with all of them bfloat16.
   'running': _running,
   # float32 throughout, the result exported in bfloat16.
-  'rounded': _rounded,
+  'rounded': lambda leaf: rounded(_exact(leaf)),
 }
 
 

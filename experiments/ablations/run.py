@@ -84,11 +84,6 @@ def measure(config, workdir) -> evidence.Rows:
   return rows
 
 
-# ---------------------------------------------------------------------------
-# Members on their own parts of the training pairs
-# ---------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class OwnParts:
   """Training pairs of which each member sees a part.
@@ -210,11 +205,6 @@ def by_seen(rows, parts: OwnParts, found, merged, sizes) -> None:
         rows.add('seen', row, f'WARM of {num}', warm)
 
 
-# ---------------------------------------------------------------------------
-# Averages inside one run (SWA, LAWA, EMA) against averages of several runs
-# ---------------------------------------------------------------------------
-
-
 def snapshot_steps(steps: int, every: int, fraction: float) -> tuple[int, ...]:
   """Every `every` steps of the last `fraction` of a run, the last included."""
   first = round((1.0 - fraction) * steps)
@@ -313,11 +303,6 @@ def _schedule(rows, arm: arms.Arm, schedule: str, weights) -> None:
       rows.add('snapshots_minus', row, SETS[split], values[a] - values[b])
 
 
-# ---------------------------------------------------------------------------
-# Claims, fixed before the runs, and tables
-# ---------------------------------------------------------------------------
-
-
 def numbers(config, results) -> dict[str, np.ndarray]:
   """The numbers that claims.csv is about, one per seed."""
   test, swapped = SETS['test'], SETS['train_swapped']
@@ -343,31 +328,16 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   )
 
 
-EXPERIMENT = evidence.Experiment(
-  name='ablations',
-  question='Do precision, data, LoRA or one run change what averaging does?',
-  get_config=get_config,
-  measure=measure,
-  numbers=numbers,
-  figures=(
-    evidence.Figure(
-      'precision',
-      {'error_curve': 'held-out texts'},
-      x='members',
-      y='error of the scores',
-    ),
-    *(
-      evidence.Figure(
-        name,
-        {f'{name}_minus': SETS['test']},
-        kind='dots',
-        x='accuracy',
-        column=SETS['test'],
-      )
-      for name in ('subsets', 'lora', 'snapshots')
-    ),
+F = evidence.Figure
+QUESTION = 'Do precision, data, LoRA or one run change what averaging does?'
+SHARED = 'observations'
+FIGURES = (
+  F('precision', 'error_curve', x='members', y='error of the scores'),
+  *(
+    F(name, f'{name}_minus', 'dots', x='accuracy', column=SETS['test'])
+    for name in ('subsets', 'lora', 'snapshots')
   ),
 )
 
 if __name__ == '__main__':
-  sys.exit(launch.run(EXPERIMENT, sys.argv))
+  sys.exit(launch.run('ablations', sys.argv))

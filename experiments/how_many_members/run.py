@@ -238,11 +238,6 @@ def halves(merges: Merges, half: np.ndarray, sizes) -> dict[int, float]:
   return out
 
 
-# ---------------------------------------------------------------------------
-# Claims and tables
-# ---------------------------------------------------------------------------
-
-
 def numbers(config, results) -> dict[str, np.ndarray]:
   """The numbers that claims.csv is about, one per seed."""
   total, few, many = config.arm.members, config.few, config.many
@@ -277,40 +272,17 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   }
 
 
-EXPERIMENT = evidence.Experiment(
-  name='how_many_members',
-  question='How does accuracy grow with the number of averaged members?',
-  get_config=get_config,
-  measure=measure,
-  numbers=numbers,
-  figures=(
-    *(
-      evidence.Figure(
-        f'by_order_ranked_on_{where}',
-        {
-          f'orders_{where}_{split}_{level}': f'{words}, {split}'
-          for level, words in LEVELS.items()
-          for split in sets
-        },
-        x='members',
-        y='accuracy',
-        minus=MEMBER,
-      )
-      for where, sets in RANKINGS.items()
-    ),
-    evidence.Figure(
-      'by_method',
-      {
-        f'methods_{split}_{level}': f'{words}, {split}'
-        for level, words in LEVELS.items()
-        for split in SETS
-      },
-      x='members',
-      y='accuracy',
-      minus=MEMBER,
-    ),
+F = evidence.Figure
+AXES = {'x': 'members', 'y': 'accuracy', 'minus': MEMBER}
+QUESTION = 'How does accuracy grow with the number of averaged members?'
+SHARED = 'observations'
+FIGURES = (
+  *(
+    F(f'by_order_ranked_on_{where}', f'orders_{where}_', **AXES)
+    for where in RANKINGS
   ),
+  F('by_method', 'methods_', **AXES),
 )
 
 if __name__ == '__main__':
-  sys.exit(launch.run(EXPERIMENT, sys.argv))
+  sys.exit(launch.run('how_many_members', sys.argv))

@@ -67,27 +67,14 @@ def get_config(scale: str = ''):
 
 def check(config) -> None:
   """Raises UserError where settings leave a kind or the half-way point out."""
-  least = {
-    'num_orders': 2,
-    'num_pairs': 1,
-    'num_path_pairs': 1,
-    'num_lambdas': 3,
-  }
+  least = dict(num_orders=2, num_pairs=1, num_path_pairs=1, num_lambdas=3)
   for name, low in least.items():
-    if config[name] < low:
+    odd = name == 'num_lambdas'  # one of them is a half
+    if config[name] < low or (odd and config[name] % 2 == 0):
       raise errors.UserError(
         f'config.{name} is {config[name]}; set it to {low} or more'
+        + (', an odd number' if odd else '')
       )
-  if config.num_lambdas % 2 == 0:
-    raise errors.UserError(
-      f'config.num_lambdas is {config.num_lambdas}, and no lambda is 1/2; '
-      'set it to an odd number'
-    )
-
-
-# ---------------------------------------------------------------------------
-# Design
-# ---------------------------------------------------------------------------
 
 
 def designed(config, seed: int) -> state_lib.MemberHParams:
@@ -147,11 +134,6 @@ def kinds_of_pairs(orders: int, limit: int) -> dict[str, list]:
 def recipes(pair: Sequence[int], orders: int) -> set[int]:
   """Recipes of the two ends."""
   return {end // orders % len(GROUPS) for end in pair}
-
-
-# ---------------------------------------------------------------------------
-# Measurement
-# ---------------------------------------------------------------------------
 
 
 def measure(config, workdir) -> evidence.Rows:
@@ -301,12 +283,8 @@ def _table(rows, split: str, found: list[dict]) -> None:
     'mean of the ends': [one[split]['diag_accuracy'] for one in found],
   } | gain
   for kind, name in KINDS.items():
-    rows.add(
-      f'kinds_{split}',
-      name,
-      'pairs a seed',
-      len(of_kind(gain['WA − diag'], kind)),
-    )
+    count = sum(one['kind'] == kind for one in found)
+    rows.add(f'kinds_{split}', name, 'pairs a seed', count)
     for column, values in columns.items():
       rows.add(f'kinds_{split}', name, column, of_kind(values, kind))
   for column, values in gain.items():
@@ -323,33 +301,17 @@ def _table(rows, split: str, found: list[dict]) -> None:
           *(one['recipes'] for one in found if one['kind'] == kind)
         )
         theirs = of_kind(gain['WA − diag'], other, allowed)
-        rows.add(
-          f'gain_over_{other}',
-          name,
-          SETS[split],
-          np.mean(mine) - np.mean(theirs),
-        )
+        value = np.mean(mine) - np.mean(theirs)
+        rows.add(f'gain_over_{other}', name, SETS[split], value)
   if split != 'train_clean':
     for name, left_out in (('all kinds', ()), ('two runs', ('run',))):
       chosen = [i for i, one in enumerate(found) if one['kind'] not in left_out]
       for method in ('WA', 'ENS'):
+        row = f'{SETS[split]}, {name}, gain of {method}'
+        gains = np.array(gain[f'{method} − diag'])[chosen]
         for column in ('relative distance', 'disagreement'):
-          rows.add(
-            'correlation',
-            f'{SETS[split]}, {name}, gain of {method}',
-            f'with {column}',
-            scores.correlation(
-              *(
-                [values[i] for i in chosen]
-                for values in (columns[column], gain[f'{method} − diag'])
-              )
-            ),
-          )
-
-
-# ---------------------------------------------------------------------------
-# Claims and tables
-# ---------------------------------------------------------------------------
+          value = scores.correlation(np.array(columns[column])[chosen], gains)
+          rows.add('correlation', row, f'with {column}', value)
 
 
 def numbers(config, results) -> dict[str, np.ndarray]:
@@ -377,24 +339,14 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   )
 
 
-EXPERIMENT = evidence.Experiment(
-  name='interpolation',
-  question='Is the average of two members better than the line between them?',
-  get_config=get_config,
-  measure=measure,
-  numbers=numbers,
-  figures=tuple(
-    evidence.Figure(
-      f'{what}_{split}',
-      {f'{what}_{split}_{kind}': KINDS[kind] for kind in PANELS},
-      x='weight of the second end',
-      y=what,
-      minus='diagonal',
-    )
-    for what in ('accuracy', 'loss')
-    for split in ('test', 'ood')
-  ),
+F = evidence.Figure
+QUESTION = 'Is the average of two members better than the line between them?'
+SHARED = 'observations'
+FIGURES = tuple(
+  F(f'{w}_{s}', f'{w}_{s}_', x='λ', y=w, minus='diagonal')
+  for w in ('accuracy', 'loss')
+  for s in ('test', 'ood')
 )
 
 if __name__ == '__main__':
-  sys.exit(launch.run(EXPERIMENT, sys.argv))
+  sys.exit(launch.run('interpolation', sys.argv))

@@ -223,35 +223,14 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   }
 
 
-EXPERIMENT = evidence.Experiment(
-  name='label_corruption',
-  question='Does averaging weights forget swapped labels that ENS keeps?',
-  get_config=get_config,
-  measure=measure,
-  numbers=numbers,
-  figures=(
-    evidence.Figure(
-      'levels',
-      {f'levels_{s}': name for s, name in SETS.items()},
-      x='share of swapped labels',
-      y='accuracy',
-    ),
-    evidence.Figure(
-      'paths',
-      {f'paths_{s}': name for s, name in SETS.items()},
-      x='weight of the second member',
-      y='accuracy',
-      minus='diagonal',
-    ),
-    evidence.Figure(
-      'controls',
-      {'ahead': 'ood'},
-      kind='dots',
-      x='accuracy',
-      column=SETS['ood'],
-    ),
-  ),
+F = evidence.Figure
+QUESTION = 'Does averaging weights forget swapped labels that ENS keeps?'
+SHARED = 'observations'
+FIGURES = (
+  F('levels', 'levels_', x='share of swapped labels', y='accuracy'),
+  F('paths', 'paths_', x='λ', y='accuracy', minus='diagonal'),
+  F('controls', 'ahead', 'dots', x='accuracy', column=SETS['ood']),
 )
 
 if __name__ == '__main__':
-  sys.exit(launch.run(EXPERIMENT, sys.argv))
+  sys.exit(launch.run('label_corruption', sys.argv))

@@ -47,15 +47,16 @@ def check(config) -> None:
         f'config.levels is {config.levels} and lacks {name}, which claims or '
         'the figure of paths need; add it'
       )
+  most = config.arm.members
   if config.num_lambdas < 3 or config.num_lambdas % 2 == 0:
     raise errors.UserError(
-      f'config.num_lambdas is {config.num_lambdas}, and no lambda inside is '
-      '1/2; set it to an odd number, 3 or more'
+      f'config.num_lambdas is {config.num_lambdas}; set it to an odd number, 3 '
+      'or more'
     )
-  if not 2 <= config.num_members <= config.arm.members:
+  if not 2 <= config.num_members <= most:
     raise errors.UserError(
       f'config.num_members is {config.num_members}; set it to 2 up to '
-      f'config.arm.members, {config.arm.members}'
+      f'config.arm.members, {most}'
     )
 
 
@@ -240,34 +241,14 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   )
 
 
-EXPERIMENT = evidence.Experiment(
-  name='linear_probe',
-  question='What does merging lose when members start from random heads?',
-  get_config=get_config,
-  measure=measure,
-  numbers=numbers,
-  figures=(
-    evidence.Figure(
-      'paths',
-      {f'paths_{s}': name for s, name in SETS.items()},
-      x='weight of the second member',
-      y='accuracy above the diagonal',
-    ),
-    evidence.Figure(
-      'distance',
-      {f'curve_{part}_{SWAPPED}': part for part in ('backbone', 'head')},
-      x='step',
-      y='distance over the norm of the start',
-    ),
-    evidence.Figure(
-      'wa_minus_ens',
-      {f'wa_minus_ens_{level}': f'{w} swapped' for level, w in LEVELS.items()},
-      kind='dots',
-      x='WA minus ENS, ood',
-      column=SETS['ood'],
-    ),
-  ),
+F = evidence.Figure
+QUESTION = 'What does merging lose when members start from random heads?'
+SHARED = 'observations'
+FIGURES = (
+  F('paths', 'paths_', x='λ', y='accuracy above the diagonal'),
+  F('distance', 'curve_', x='step', y='distance over the norm of the start'),
+  F('wa_minus_ens', 'wa_minus_ens_', 'dots', x='ood', column=SETS['ood']),
 )
 
 if __name__ == '__main__':
-  sys.exit(launch.run(EXPERIMENT, sys.argv))
+  sys.exit(launch.run('linear_probe', sys.argv))

@@ -58,11 +58,6 @@ def choose_members(rng, counts, num_members: int) -> np.ndarray:
   return ranks < np.asarray(counts)[:, None]
 
 
-# ---------------------------------------------------------------------------
-# Swapped labels
-# ---------------------------------------------------------------------------
-
-
 def plan_swaps(
   num_rows: int, num_members: int, share: float, seed: int
 ) -> np.ndarray:
@@ -90,11 +85,6 @@ def with_swaps(pairs: encoding.Preferences, saw: np.ndarray) -> MemberSets:
   return MemberSets(
     tuple(arms.swapped_pairs(pairs, column) for column in saw.T)
   )
-
-
-# ---------------------------------------------------------------------------
-# Cue words
-# ---------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,11 +152,6 @@ def with_cues(
       for on_chosen in plan.on_chosen.T
     )
   )
-
-
-# ---------------------------------------------------------------------------
-# Measurement
-# ---------------------------------------------------------------------------
 
 
 def swaps(rows: evidence.Rows, base: arms.Base, config) -> None:

@@ -54,11 +54,6 @@ NETWORKS = (
 )
 
 
-# ---------------------------------------------------------------------------
-# The network
-# ---------------------------------------------------------------------------
-
-
 def init(rng, network: Network, num_features: int, width: int, scale) -> PyTree:
   """The start that all members share: a list of weights.
 
@@ -129,11 +124,6 @@ def draw_pairs(rng, kind: str, informative, strength, noise, num_pairs: int):
   return jnp.stack([first, second], axis=2)
 
 
-# ---------------------------------------------------------------------------
-# Training
-# ---------------------------------------------------------------------------
-
-
 def learning_rate(network: Network, scale: float, strength: float) -> float:
   """A rate that is stable at the start and at the end, for plain descent.
 
@@ -192,11 +182,6 @@ def train(
 
   has = informative.astype(jnp.float32)
   return members.map_members(train_one, member_map)(has, rngs)
-
-
-# ---------------------------------------------------------------------------
-# Reading out
-# ---------------------------------------------------------------------------
 
 
 def probes(kind: str, bags: jax.Array) -> jax.Array:

@@ -227,11 +227,6 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
       rows.add('exponents', name, 'in bags', exponent(found['in bags']))
 
 
-# ---------------------------------------------------------------------------
-# Claims and tables
-# ---------------------------------------------------------------------------
-
-
 def numbers(config, results) -> dict[str, np.ndarray]:
   """The numbers that claims.csv is about, one per seed."""
 
@@ -263,27 +258,13 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   return out
 
 
-EXPERIMENT = evidence.Experiment(
-  name='mechanism',
-  question='Does averaging weights damp what few members learned?',
-  get_config=get_config,
-  measure=measure,
-  numbers=numbers,
-  figures=(
-    evidence.Figure(
-      'coefficients',
-      {f'coefficients_{n}': NETWORKS[n] for n in (*OWN, *DENSE)},
-      x='learnability p',
-      y='relative response',
-    ),
-    evidence.Figure(
-      'survival',
-      {f'curve_{what}': what for what in ('swaps', 'cues')},
-      x='share of members k/M',
-      y='survival',
-    ),
-  ),
+F = evidence.Figure
+QUESTION = 'Does averaging weights damp what few members learned?'
+SHARED = 'observations'
+FIGURES = (
+  F('coefficients', 'coefficients_', x='learnability p', y='response'),
+  F('survival', 'curve_', x='share of members k/M', y='survival'),
 )
 
 if __name__ == '__main__':
-  sys.exit(launch.run(EXPERIMENT, sys.argv))
+  sys.exit(launch.run('mechanism', sys.argv))

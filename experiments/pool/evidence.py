@@ -1,8 +1,16 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The skeleton of an experiment: rows of every seed, claims, tables, intervals.
 
-An experiment is a question, a design and a measurement. `measure` fills `Rows`
-for one seed: cells with a table, a row, a column and a number. Everything that
+An experiment is a module experiments/NAME/run.py with
+
+  QUESTION    a sentence
+  get_config  scale ('full' or 'smoke') -> settings
+  measure     (config, workdir) -> Rows of `config.seed`
+  numbers     (config, Results) -> {key of a row of claims.csv: [S]}
+  FIGURES     pictures of its tables
+  SHARED      experiments of one world share the work directory runs/SHARED_SCALE
+
+`measure` fills cells with a table, a row, a column and a number. Everything that
 a reader sees is made from these cells: a table is the mean over seeds with its
 interval, a figure is a table drawn. What is claimed is written in the
 experiment's claims.csv before the runs; each claim is about one number per seed.
@@ -15,7 +23,7 @@ import csv
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,11 +41,6 @@ SETS = {
   'test': 'held-out pairs',
   'ood': 'out-of-distribution pairs',
 }
-
-
-# ---------------------------------------------------------------------------
-# Rows
-# ---------------------------------------------------------------------------
 
 
 class Rows:
@@ -91,6 +94,10 @@ class Results:
     """Names of the columns of a table, in order of appearance."""
     return list(dict.fromkeys(c for t, _, c in self._cells if t == table))
 
+  def tables(self) -> list[str]:
+    """Names of all tables, in order of appearance."""
+    return list(dict.fromkeys(t for t, _, _ in self._cells))
+
   def has(self, table: str, row, column) -> bool:
     return (table, str(row), str(column)) in self._cells
 
@@ -114,12 +121,9 @@ class Results:
   def tables_csv(self) -> list[dict]:
     """tables.csv: means over seeds with their intervals."""
     out = []
-    for table, row, column in self._cells:
-      found = interval(self(table, row, column))
-      out.append(
-        dict(table=table, row=row, column=column)
-        | dict(estimate=found[0], low=found[1], high=found[2])
-      )
+    names = ('table', 'row', 'column', 'estimate', 'low', 'high')
+    for cell in self._cells:
+      out.append(dict(zip(names, (*cell, *interval(self(*cell))))))
     return out
 
 
@@ -144,11 +148,6 @@ class Cells(Results):
   def values(self, table: str, row, column, minus: str = '') -> np.ndarray:
     """No seed's number is known."""
     return np.empty(0)
-
-
-# ---------------------------------------------------------------------------
-# Intervals and claims
-# ---------------------------------------------------------------------------
 
 
 def interval(values) -> tuple[float, float, float]:
@@ -249,21 +248,12 @@ class Claim:
 
   def row(self, family: str = '') -> dict:
     """One row of claims.csv."""
-    estimate, low, high = self.interval
-    return dict(
-      family=family,
-      claim=self.claim,
-      paper=self.paper,
-      quantity=self.quantity,
-      kind=self.kind,
-      estimate=estimate,
-      low=low,
-      high=high,
-      effect='' if self.effect is None else self.effect,
-      seeds=len(self.values),
-      verdict=self.verdict,
-      remark=self.remark,
-    )
+    names = ('claim', 'paper', 'quantity', 'kind')
+    row = {'family': family} | {name: getattr(self, name) for name in names}
+    row |= dict(zip(('estimate', 'low', 'high'), self.interval))
+    row['effect'] = '' if self.effect is None else self.effect
+    row |= {'seeds': len(self.values), 'verdict': self.verdict}
+    return row | {'remark': self.remark}
 
 
 def judged(
@@ -288,20 +278,15 @@ def judged(
   ]
 
 
-# ---------------------------------------------------------------------------
-# The experiment
-# ---------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """A picture of tables, one panel each.
+  """A picture of all tables whose name begins with a prefix, a panel each.
 
   Attributes:
     name: of the PNG.
-    tables: {key of a table: title of its panel}.
+    prefix: the rest of a table's name is the title of its panel.
     kind: 'curves' (a row is a line, columns are numbers along x) or 'dots' (a
-      row is a line of dots, one per seed, for the first column).
+      row is a line of dots, one per seed, for one column).
     x: label of the x axis.
     y: label of the y axis of curves.
     minus: row that is taken from all others within a seed, so that intervals
@@ -310,41 +295,12 @@ class Figure:
   """
 
   name: str
-  tables: Mapping[str, str]
+  prefix: str
   kind: str = 'curves'
   x: str = ''
   y: str = ''
   minus: str = ''
   column: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-  """What is an experiment's own.
-
-  Attributes:
-    name: of its folder.
-    question: a sentence.
-    get_config: scale ('full' or 'smoke') -> settings.
-    measure: (config, workdir) -> Rows of `config.seed`.
-    numbers: (config, Results) -> {key of a row of claims.csv: [S]}.
-    figures: drawn from the same cells.
-    shared: experiments of one world share the work directory
-      runs/SHARED_SCALE.
-  """
-
-  name: str
-  question: str
-  get_config: Callable[..., Any]
-  measure: Callable[..., Rows]
-  numbers: Callable[..., Mapping[str, np.ndarray]]
-  figures: Sequence[Figure] = ()
-  shared: str = 'observations'
-
-
-# ---------------------------------------------------------------------------
-# Text
-# ---------------------------------------------------------------------------
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:
@@ -476,11 +432,6 @@ def ledger_text(claims: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
       for row in rows
     ],
   )
-
-
-# ---------------------------------------------------------------------------
-# Files
-# ---------------------------------------------------------------------------
 
 
 def write_csv(path: pathlib.Path, rows: Sequence[Mapping]) -> None:

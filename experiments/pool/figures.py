@@ -26,8 +26,13 @@ STYLE = {
 def draw(
   figure: evidence.Figure, results: evidence.Results, out: pathlib.Path
 ) -> None:
-  """Writes the PNG of a figure; tables that a run lacks have no panel."""
-  tables = {k: t for k, t in figure.tables.items() if results.rows(k)}
+  """Writes the PNG of a figure, if there is anything to draw."""
+  titles = {t: t.removeprefix(figure.prefix) for t in results.tables()}
+  tables = {
+    key: evidence.SETS.get(title, title.replace('_', ' '))
+    for key, title in titles.items()
+    if key.startswith(figure.prefix)
+  }
   if not tables:
     return
   with matplotlib.rc_context(STYLE):

@@ -27,18 +27,19 @@ from warm_jax import distributed, errors, files, pipeline
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def run(experiment: evidence.Experiment, argv: list[str]) -> int:
+def run(name: str, argv: list[str]) -> int:
   """Runs an experiment, or its seeds alone (--stage=measure); the exit code."""
   try:
+    experiment = ledger.load(name)
     config, workdir, stage = parse(experiment, argv)
     _prepare(config.runtime.compile_cache)
     seeds = tuple(config.seeds)
     workers = _num_workers(config.runtime.workers, len(seeds))
     if stage is None and workers > 1:
-      _measure_apart(experiment.name, argv[1:], seeds, workers)
-    records = {s: measured(experiment, config, workdir, s) for s in seeds}
+      _measure_apart(name, argv[1:], seeds, workers)
+    records = {s: measured(experiment, config, workdir, name, s) for s in seeds}
     if stage is None:
-      report(experiment, config, workdir, records)
+      report(experiment, config, workdir, name, records)
   except errors.UserError as e:
     print(f'error: {e}', file=sys.stderr)
     return 2
@@ -48,7 +49,7 @@ def run(experiment: evidence.Experiment, argv: list[str]) -> int:
   return 0
 
 
-def parse(experiment: evidence.Experiment, argv: list[str]):
+def parse(experiment, argv: list[str]):
   """Settings, work directory and stage of a command line.
 
   Raises:
@@ -69,7 +70,7 @@ def parse(experiment: evidence.Experiment, argv: list[str]):
     )
   except (KeyError, TypeError, ValueError, AttributeError) as e:
     raise errors.UserError(f'bad setting: {e}') from e
-  workdir = flags.pop('workdir', f'{ROOT}/runs/{experiment.shared}_{scale}')
+  workdir = flags.pop('workdir', f'{ROOT}/runs/{experiment.SHARED}_{scale}')
   stage = flags.pop('stage', None)
   if stage not in (None, 'measure'):
     raise errors.UserError(f'unknown stage {stage!r}; known: measure')
@@ -102,31 +103,31 @@ def _prepare(cache: str) -> None:
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', 0)
 
 
-def measured(experiment, config, workdir: pathlib.Path, seed: int) -> dict:
+def measured(experiment, config, workdir, name: str, seed: int) -> dict:
   """The record of one seed, measured or found: its rows and seconds."""
   with config.unlocked():
     config.seed = seed
 
   def function(run):
     rows = experiment.measure(run.config, workdir).cells()
-    return {'rows': rows, 'summary': f'seed {seed}, {experiment.name}'}
+    return {'rows': rows, 'summary': f'seed {seed}, {name}'}
 
   sections = [k for k in config if k not in ('runtime', 'seeds', 'scale')]
-  stage = pipeline.Stage(experiment.name, function, (), tuple(sorted(sections)))
-  folder = workdir / f'seed_{seed}' / 'results' / experiment.name
+  stage = pipeline.Stage(name, function, (), tuple(sorted(sections)))
+  folder = workdir / f'seed_{seed}' / 'results' / name
   pipeline.run(config, folder, stages=[stage])
-  return files.read_record(folder / experiment.name / 'result.json')
+  return files.read_record(folder / name / 'result.json')
 
 
-def report(experiment, config, workdir: pathlib.Path, records) -> None:
+def report(experiment, config, workdir, name: str, records) -> None:
   """Writes rows, tables, claims (CSV), figures and a README to reports/NAME."""
-  out = workdir / 'reports' / experiment.name
+  out = workdir / 'reports' / name
   out.mkdir(parents=True, exist_ok=True)
   results = evidence.Results(
     {seed: record['result']['rows'] for seed, record in records.items()}
   )
   claims = evidence.judged(
-    evidence.read_csv(ROOT / 'experiments' / experiment.name / 'claims.csv'),
+    evidence.read_csv(ROOT / 'experiments' / name / 'claims.csv'),
     experiment.numbers(config, results),
   )
   evidence.write_csv(out / 'rows.csv', results.rows_csv())
@@ -135,17 +136,12 @@ def report(experiment, config, workdir: pathlib.Path, records) -> None:
   took |= dict(column='this experiment', estimate=minutes, low='', high='')
   evidence.write_csv(out / 'tables.csv', [*results.tables_csv(), took])
   evidence.write_csv(out / 'claims.csv', claims)
-  for figure in experiment.figures:
+  for figure in experiment.FIGURES:
     figures.draw(figure, results, out)
   print(evidence.claims_text(evidence.read_csv(out / 'claims.csv')))
-  page = ledger.page(ROOT / 'experiments' / experiment.name / 'README.md', out)
+  page = ledger.page(ROOT / 'experiments' / name / 'README.md', out)
   (out / 'README.md').write_text(page, encoding='utf-8')
   print(f'written to {out}')
-
-
-# ---------------------------------------------------------------------------
-# Processes
-# ---------------------------------------------------------------------------
 
 
 def _num_workers(wanted: int, num_seeds: int) -> int:

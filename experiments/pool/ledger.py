@@ -36,9 +36,9 @@ MARKER = re.compile(
 )
 
 
-def load(name: str) -> evidence.Experiment:
-  """The experiment of a folder."""
-  return importlib.import_module(f'experiments.{name}.run').EXPERIMENT
+def load(name: str):
+  """The module of an experiment; see `evidence`."""
+  return importlib.import_module(f'experiments.{name}.run')
 
 
 def page(readme: pathlib.Path, results: pathlib.Path) -> str:
@@ -96,7 +96,7 @@ def main(argv=None) -> int:
   try:
     pages()  # refuses before anything is replaced
     for name in NAMES:
-      shared = HERE.parent / 'runs' / f'{load(name).shared}_full'
+      shared = HERE.parent / 'runs' / f'{load(name).SHARED}_full'
       report = (args.workdir or shared) / 'reports' / name
       if (report / 'tables.csv').exists():
         take_over(report, HERE / name / 'results')

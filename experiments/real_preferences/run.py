@@ -33,44 +33,35 @@ ARMS = {'clean': 0.0, 'swapped': 0.25}
 
 # What the two bodies differ in, beside their model. The checkpoint's tokens are
 # shorter and its body larger: in the same time it sees fewer pairs.
+FIELDS = ('raw_pairs', 'max_length', 'batch_size', 'reward_steps')
+FIELDS += ('learning_rates', 'copies', 'remarks')
+# Of copies and remarks: steps, rows of a batch, learning rate, length.
 BODIES = {
-  'stories260k': {
-    'raw_pairs': 2_700,
-    'max_length': 96,
-    'batch_size': 8,
-    'reward_steps': 200,
-    'learning_rates': (4e-4, 7e-4, 1e-3),
-    'copies': (300, 32, 2e-3, 56),
-    'remarks': (450, 16, 1e-3, 96),
-  },
-  'scratch': {
-    'raw_pairs': 13_000,
-    'max_length': 64,
-    'batch_size': 64,
-    'reward_steps': 250,
-    'learning_rates': (7e-4, 1e-3, 2e-3),
-    'copies': (400, 32, 3e-3, 48),
-    'remarks': (300, 16, 2e-3, 64),
-  },
+  'stories260k': (
+    *(2_700, 96, 8, 200, (4e-4, 7e-4, 1e-3)),
+    *((300, 32, 2e-3, 56), (450, 16, 1e-3, 96)),
+  ),
+  'scratch': (
+    *(13_000, 64, 64, 250, (7e-4, 1e-3, 2e-3)),
+    *((400, 32, 3e-3, 48), (300, 16, 2e-3, 64)),
+  ),
 }
 # Both loops before SFT meet batches of one shape and share a program. No row of
 # SFT fits into 64 tokens.
-SMOKE = {
-  'raw_pairs': 1_500,
-  'scored_pairs': 200,  # of each set that is reported
-  'max_length': 64,
-  'batch_size': 8,
-  'reward_steps': 8,
-  'learning_rates': (4e-4, 1e-3),
-  'copies': (6, 8, 2e-3, 64),
-  'remarks': (6, 8, 1e-3, 64),
-}
+SMOKE = (1_500, 64, 8, 8, (4e-4, 1e-3), (6, 8, 2e-3, 64), (6, 8, 1e-3, 64))
+SMOKE_SCORED = 200  # pairs of each set that is reported
+
+
+def sizes_of(body: str, args) -> dict:
+  """FIELDS of a body."""
+  values = SMOKE if args.scale == 'smoke' else BODIES[body]
+  return dict(zip(FIELDS, values))
 
 
 def get_config(body: str, args, train: pathlib.Path):
   """The config of one body; `data.swapped` is what its arms differ in."""
   smoke = args.scale == 'smoke'
-  sizes = SMOKE if smoke else BODIES[body]
+  sizes = sizes_of(body, args)
   config: Any = ml_collections.ConfigDict()
   config.kind = 'toy'  # that is, pairs are kept as text; see stages.py
   config.seed = args.seed
@@ -84,7 +75,7 @@ def get_config(body: str, args, train: pathlib.Path):
   if smoke:
     scored = {
       name: _sample(
-        path, train.with_name(f'{name}.jsonl'), SMOKE['scored_pairs'], args.seed
+        path, train.with_name(f'{name}.jsonl'), SMOKE_SCORED, args.seed
       )
       for name, path in scored.items()
     }
@@ -144,7 +135,7 @@ def sample_pairs(body: str, args, path: pathlib.Path) -> pathlib.Path:
   So few that every pair is met two or three times: what is met once is not
   memorised.
   """
-  sizes = SMOKE if args.scale == 'smoke' else BODIES[body]
+  sizes = sizes_of(body, args)
   source = args.data / 'wmt19_preferences' / 'train.jsonl.gz'
   return _sample(source, path, sizes['raw_pairs'], args.seed)
 
@@ -255,11 +246,10 @@ def write(out: pathlib.Path, cells: list[dict]) -> str:
   known = evidence.Cells(cells)
   for arm in arms_of(cells):
     name, test = arm.replace(', ', '_'), evidence.SETS['test']
-    paths = {f'{arm}: path {s}': title for s, title in evidence.SETS.items()}
     for figure in (
-      evidence.Figure(f'interpolation_{name}', paths, y='accuracy'),
+      evidence.Figure(f'interpolation_{name}', f'{arm}: path ', y='accuracy'),
       evidence.Figure(
-        f'accuracy_{name}', {f'{arm}: accuracy': test}, 'dots', column=test
+        f'accuracy_{name}', f'{arm}: accuracy', 'dots', column=test
       ),
     ):
       figures.draw(figure, known, out)

@@ -414,22 +414,13 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   }
 
 
-EXPERIMENT = evidence.Experiment(
-  name='smoothness',
-  question='Do the rewards of averaged weights move less under small edits?',
-  get_config=get_config,
-  measure=measure,
-  numbers=numbers,
-  figures=(
-    evidence.Figure(
-      'edits',
-      {f'change_{s}_{CLAIMED}': name for s, name in SETS.items()},
-      kind='dots',
-      x='WARM over single, minus 1',
-      column='WARM / single',
-    ),
+QUESTION = 'Do the rewards of averaged weights move less under small edits?'
+SHARED = 'observations'
+FIGURES = (
+  evidence.Figure(
+    'edits', 'change_', 'dots', x='WARM / single - 1', column='WARM / single'
   ),
 )
 
 if __name__ == '__main__':
-  sys.exit(launch.run(EXPERIMENT, sys.argv))
+  sys.exit(launch.run('smoothness', sys.argv))

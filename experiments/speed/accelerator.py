@@ -69,11 +69,6 @@ def model_shape(size: str, quick: bool) -> config_lib.ModelConfig:
   )
 
 
-# ---------------------------------------------------------------------------
-# Counting and timing
-# ---------------------------------------------------------------------------
-
-
 def num_params(c: config_lib.ModelConfig) -> int:
   """Of a reward model: kernels and embedding."""
   kernels = machine.matmul_flops(c, 1, 0) // 2
@@ -139,11 +134,6 @@ def bandwidth(quick: bool) -> float:
   add = jax.jit(lambda x: x + 1.0)
   jax.block_until_ready(add(x))
   return 2 * x.nbytes / seconds_of(lambda: add(x), quick, budget=1.0)
-
-
-# ---------------------------------------------------------------------------
-# Sections: generators of results, dicts with a 'what'
-# ---------------------------------------------------------------------------
 
 
 def device(quick: bool):
@@ -371,11 +361,6 @@ SECTIONS = {
   'reinforce_1b': (reinforce_1b, 120),
   'train_1b_x4_scan': (_train(training, '1B', 4, 'scan', 8), 110),
 }
-
-
-# ---------------------------------------------------------------------------
-# Processes and tables
-# ---------------------------------------------------------------------------
 
 
 def child(name: str, into: str, quick: bool) -> None:

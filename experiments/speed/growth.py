@@ -6,20 +6,20 @@ are medians, the sizes of a series in turn; memory is the compiled program's own
 account (arguments, outputs that are no arguments, temporaries). The exponent is
 the slope of the least-squares line of log seconds over log size:
 
-  seconds = c * size^exponent,   error of the slope = sqrt(SSE / (n - 2) / Sxx)
+  seconds = c * size^exponent
 
 An exponent below 1 says that the small sizes pay for something that does not
 grow; the last doubling is given beside it, as the exponent of the two largest.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 
 from experiments.speed import machine, turns
 from warm_jax import rewards, sampling
@@ -92,13 +92,8 @@ def best_of_n_points(num_samples, quick: bool) -> dict[str, Point]:
 
 def slope(sizes, values) -> tuple[float, float | None]:
   """Exponent of values over sizes, and its standard error (three points on)."""
-  x, y = np.log(np.asarray(sizes, float)), np.log(np.asarray(values, float))
-  spread = float(((x - x.mean()) ** 2).sum())
-  found = float(((x - x.mean()) * (y - y.mean())).sum() / spread)
-  rest = y - y.mean() - found * (x - x.mean())
-  if len(x) < 3:
-    return found, None
-  return found, math.sqrt(float((rest**2).sum()) / (len(x) - 2) / spread)
+  fit = scipy.stats.linregress(np.log(sizes), np.log(values))
+  return float(fit.slope), float(fit.stderr) if len(sizes) > 2 else None
 
 
 def fitted(value: float, error: float | None) -> str:

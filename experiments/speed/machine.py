@@ -46,17 +46,21 @@ def processor() -> str:
   return platform.processor() or platform.machine()
 
 
+def best_seconds(call, repeats: int) -> float:
+  """Fewest seconds of several calls, after one that may compile."""
+  taken = []
+  for _ in range(repeats + 1):
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    taken.append(time.perf_counter() - start)
+  return min(taken[1:])
+
+
 def matmul_peak(repeats: int, size: int = 2048) -> float:
   """FLOP/s of a large float32 matrix product, the best of several."""
   x = jnp.ones((size, size), jnp.float32)
   multiply = jax.jit(lambda x: x @ x)
-  jax.block_until_ready(multiply(x))
-  best = float('inf')
-  for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(multiply(x))
-    best = min(best, time.perf_counter() - start)
-  return 2 * size**3 / best
+  return 2 * size**3 / best_seconds(lambda: multiply(x), repeats)
 
 
 def layer_products(shape: config_lib.ModelConfig, length: float) -> tuple:

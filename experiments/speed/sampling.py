@@ -10,13 +10,12 @@ those) with what torch says of the tokens that ours drew.
 import functools
 import pathlib
 import tempfile
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.speed import turns
+from experiments.speed import machine, turns
 from warm_jax import sampling
 from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
@@ -99,13 +98,7 @@ def bandwidth(num_bytes: float, repeats: int) -> float:
   rows = max(1, int(num_bytes) // (4 * 1024))
   x = jnp.ones((rows, 1024), jnp.float32)
   read = jax.jit(lambda x: jnp.max(x, axis=0))
-  jax.block_until_ready(read(x))
-  best = float('inf')
-  for _ in range(max(10, repeats)):
-    start = time.perf_counter()
-    jax.block_until_ready(read(x))
-    best = min(best, time.perf_counter() - start)
-  return x.nbytes / best
+  return x.nbytes / machine.best_seconds(lambda: read(x), max(10, repeats))
 
 
 def rows(args):

@@ -24,12 +24,7 @@ Turn = Callable[[], float]
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-  """Seconds of one program.
-
-  Attributes:
-    first: of the first turn, compilation included.
-    turns: of those that followed, in order.
-  """
+  """Seconds of one program: of its first turn, which compiles, and the others."""
 
   first: float
   turns: tuple[float, ...]
@@ -55,7 +50,6 @@ class Peer:
     self.told = self._read()
 
   def _read(self) -> dict:
-    assert self._process.stdout is not None
     line = self._process.stdout.readline()
     if not line.startswith('{'):
       self.close()
@@ -65,7 +59,6 @@ class Peer:
 
   def ask(self, **request) -> dict:
     """One turn; the answer holds 'seconds' and what else it measured."""
-    assert self._process.stdin is not None
     self._process.stdin.write(json.dumps(request) + '\n')
     self._process.stdin.flush()
     return self._read()
@@ -77,7 +70,6 @@ class Peer:
   def close(self) -> None:
     """Ends the program."""
     for pipe in (self._process.stdin, self._process.stdout):
-      assert pipe is not None
       pipe.close()
     try:
       self._process.wait(timeout=30)
@@ -118,25 +110,15 @@ def alternate(programs: Mapping[str, Turn], repeats: int) -> dict[str, Times]:
 def blank_row(what: str, unit: str, value: float) -> dict:
   """A row of the table with nothing beside it."""
   blank = dict.fromkeys(('theirs', 'aim', 'ratio', 'low', 'high', 'compile_s'))
-  return blank | {
-    'row': what,
-    'unit': unit,
-    'ours': value,
-    'against': '',
-    'check': '',
-  }
+  blank |= {'row': what, 'unit': unit, 'ours': value}
+  return blank | {'against': '', 'check': ''}
 
 
 def against(name: str, theirs: float, times: Times, mine: Times) -> dict:
   """Fields of a row that has something beside it."""
   faster, low, high = ratio(times, mine)
-  return {
-    'against': name,
-    'theirs': theirs,
-    'ratio': faster,
-    'low': low,
-    'high': high,
-  }
+  beside = {'against': name, 'theirs': theirs, 'ratio': faster}
+  return beside | {'low': low, 'high': high}
 
 
 def ratio(theirs: Times, mine: Times) -> tuple[float, float, float]:

@@ -248,23 +248,13 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   return {key: results('claims', key, 'number') for key in keys}
 
 
-EXPERIMENT = evidence.Experiment(
-  name='warp',
-  question='Do the claims of WARP, P1 to P10, hold where gold is known?',
-  get_config=get_config,
-  measure=measure,
-  numbers=numbers,
-  figures=tuple(
-    evidence.Figure(
-      f'{value}_at_equal_kl',
-      {f'{value}_usual': 'usual batches', f'{value}_noisy': 'noisy batches'},
-      x='KL to SFT',
-      y=value,
-    )
-    for value in ('proxy', 'gold')
-  ),
-  shared='warp',
+F = evidence.Figure
+QUESTION = 'Do the claims of WARP, P1 to P10, hold where gold is known?'
+SHARED = 'warp'
+FIGURES = tuple(
+  F(f'{value}_at_equal_kl', f'{value}_', x='KL to SFT', y=value)
+  for value in ('proxy', 'gold')
 )
 
 if __name__ == '__main__':
-  sys.exit(launch.run(EXPERIMENT, sys.argv))
+  sys.exit(launch.run('warp', sys.argv))

@@ -132,7 +132,7 @@ def test_cells_of_seeds_become_tables(tmp_path):
     found = evidence.Results(
       {s: [(*x[:2], str(x[2]), x[3]) for x in v] for s, v in by_seed.items()}
     )
-    figure = evidence.Figure(kind, {'x': 'X', 'missing': ''}, kind, minus='a')
+    figure = evidence.Figure(kind, 'x', kind, minus='a')
     figures.draw(figure, found, tmp_path)
     assert (tmp_path / f'{kind}.png').stat().st_size > 3_000
 
@@ -157,7 +157,7 @@ def test_readmes_are_those_of_the_kept_results():
     if path.parent.name != 'experiments':
       kept = evidence.read_csv(path.parent / 'results' / 'tables.csv')
       shown = {m.group(2) for m in ledger.MARKER.finditer(text)}
-      assert {c['table'] for c in kept} == shown - {None}
+      assert shown - {None} <= {c['table'] for c in kept}
   # The verdicts are those of the intervals that are kept beside them.
   for name in ledger.NAMES:
     rows = evidence.read_csv(ledger.HERE / name / 'results' / 'claims.csv')
@@ -203,8 +203,7 @@ def test_results_go_where_their_markers_are(tmp_path):
   ],
 )
 def test_bad_flags_are_refused(flag, message, capsys):
-  experiment = ledger.load('label_corruption')
-  assert launch.run(experiment, ['run', flag]) == 2
+  assert launch.run('label_corruption', ['run', flag]) == 2
   assert message in capsys.readouterr().err
 
 

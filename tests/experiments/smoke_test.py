@@ -22,7 +22,7 @@ def workdirs(tmp_path_factory):
 
 
 def flags(name, workdirs, *more):
-  workdir = workdirs[ledger.load(name).shared]
+  workdir = workdirs[ledger.load(name).SHARED]
   return ['run', '--config.scale=smoke', f'--workdir={workdir}', *more]
 
 
@@ -31,12 +31,12 @@ def flags(name, workdirs, *more):
 def test_smoke_form(name, workdirs, capsys):
   experiment = ledger.load(name)
   argv = flags(name, workdirs)
-  out = workdirs[experiment.shared] / 'reports' / name
+  out = workdirs[experiment.SHARED] / 'reports' / name
   if name == 'interpolation':  # stopped after its first seed: it goes on
     one = [*argv, '--config.seeds=(0,)', '--stage=measure']
-    assert launch.run(experiment, one) == 0
+    assert launch.run(name, one) == 0
     assert not out.exists()
-  assert launch.run(experiment, argv) == 0
+  assert launch.run(name, argv) == 0
   text = capsys.readouterr().out
   claims = evidence.read_csv(out / 'claims.csv')
   assert claims
@@ -45,15 +45,15 @@ def test_smoke_form(name, workdirs, capsys):
     assert claim['verdict'] in (evidence.HOLDS, evidence.FAILS, evidence.OPEN)
   readme = (out / 'README.md').read_text()
   assert readme.count('Not measured.') <= 1  # smoke has fewer levels
-  for figure in experiment.figures:
+  for figure in experiment.FIGURES:
     assert (out / f'{figure.name}.png').stat().st_size > 3_000
   # Again: nothing is computed, and the same is written.
-  assert launch.run(experiment, argv) == 0
+  assert launch.run(name, argv) == 0
   assert 'finished earlier' in capsys.readouterr().out
   assert evidence.read_csv(out / 'claims.csv') == claims
   if name == 'interpolation':
     other = flags(name, workdirs, '--config.arm.batch_size=8')
-    assert launch.run(experiment, other) == 2
+    assert launch.run(name, other) == 2
     assert 'arm.batch_size was 16, is now 8' in capsys.readouterr().err
 
 
