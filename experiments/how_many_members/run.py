@@ -129,15 +129,9 @@ def _level(rows, merges: Merges, level: str, config) -> None:
     if split in SETS:
       row = f'{LEVELS[level]}, {name}'
       rows.add('mean_member', row, 'accuracy', found)
-      rows.add('members', row, 'worst member', found.min())
-      rows.add('members', row, 'mean', found)
-      rows.add('members', row, 'best', found.max())
-      rows.add(
-        'members',
-        row,
-        'correlation',
-        scores.correlation(alone['selection'], found),
-      )
+      spread = {'worst member': found.min(), 'mean': found, 'best': found.max()}
+      alike = scores.correlation(alone['selection'], found)
+      rows.line('members', row, spread | {'correlation': alike})
   curves = {}  # (ranked on, order, split) -> WARM and ENS of the first M
   for where, sets in RANKINGS.items():
     orders = five_orders(scores.ranking(alone[where]), config.seed)
@@ -147,9 +141,8 @@ def _level(rows, merges: Merges, level: str, config) -> None:
         warm = np.array([merges.accuracy(g, split) for g in groups])
         ens = [scores.accuracies(merges.ens(g, split)) for g in groups]
         curves[where, name, split] = warm, np.array(ens)
-        _curve(
-          rows, f'orders_{where}_{split}_{level}', name, warm, alone[split]
-        )
+        table = f'orders_{where}_{split}_{level}'
+        _curve(rows, table, name, warm, alone[split])
     if where == 'selection':
       _greedy(rows, merges, orders, level, alone, curves)
   for split in SETS:
@@ -157,12 +150,8 @@ def _level(rows, merges: Merges, level: str, config) -> None:
   peeked = curves['ood', ORDERS[0], 'ood'][0]
   peeked = peeked - curves['selection', ORDERS[0], 'ood'][0]
   for size, value in enumerate(peeked, 1):
-    rows.add(
-      'bias',
-      f'{LEVELS[level]}, M = {size}',
-      'ranked on ood − on selection',
-      value,
-    )
+    row = f'{LEVELS[level]}, M = {size}'
+    rows.add('bias', row, 'ranked on ood − on selection', value)
   half = merges.arm.base.pairs('ood').prompt_ids % 2
   for size, value in halves(merges, half, config.bias_sizes).items():
     rows.add('bias', f'{LEVELS[level]}, M = {size}', 'halves', value)
@@ -177,20 +166,16 @@ def _curve(rows, table: str, name: str, values, alone) -> None:
 def _greedy(rows, merges, orders, level, alone, curves) -> None:
   """Greedy soups along the orders, decided on the selection split alone."""
   for name, order in orders.items():
-    states = list(
-      merging.greedy_soup(
-        order, lambda group: merges.accuracy(group, 'selection')
-      )
-    )
+    decide = functools.partial(merges.accuracy, split='selection')
+    states = list(merging.greedy_soup(order, decide))
     row = f'{LEVELS[level]}, {name}'
     rows.add('greedy', row, 'members kept', len(states[-1]))
     for split in SETS:
       reached = merges.accuracy(states[-1], split)
       rows.add('greedy', row, SETS[split], reached)
       whole = curves['selection', ORDERS[0], split][0][-1]
-      rows.add(
-        'greedy', row, f'{SETS[split]} − average of all', reached - whole
-      )
+      column = f'{SETS[split]} − average of all'
+      rows.add('greedy', row, column, reached - whole)
       if name == ORDERS[0]:
         soup = [merges.accuracy(state, split) for state in states]
         warm, ens = curves['selection', name, split]

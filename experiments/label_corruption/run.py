@@ -130,11 +130,9 @@ def _controls(rows, arm: arms.Arm, config) -> None:
   last, sets = arm.config.steps, scores.sets_of(arm)
 
   def reached(row, of_models, index):
-    rows.line(
-      'controls',
-      row,
-      scores.by_set(sets, lambda s: scores.accuracies(of_models[s])[index]),
-    )
+    for split in sets:
+      value = scores.accuracies(of_models[split])[index]
+      rows.add('controls', row, SETS[split], value)
 
   def selected(found):
     return scores.accuracies(found['selection'])

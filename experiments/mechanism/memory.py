@@ -176,21 +176,19 @@ def swaps(rows: evidence.Rows, base: arms.Base, config) -> None:
     saw, margins['members'], margins['merged'][0], margins['starts'].mean(0)
   )
   ens, wa = read['ens'], read['wa']
-  for k, count in enumerate(read['pairs']):
-    rows.line(
-      'swaps',
-      f'k = {k}',
-      {
-        'pairs': count,
-        'members that saw it': read['seen'][k],
-        'members that did not': read['unseen'][k],
-        'ENS agrees': ens['agreement'][k],
-        'WA agrees': wa['agreement'][k],
-        'ENS survival': ens['survival'][k],
-        'WA survival': wa['survival'][k],
-        'k/M': k / settings.members,
-      },
-    )
+  columns = {
+    'pairs': read['pairs'],
+    'members that saw it': read['seen'],
+    'members that did not': read['unseen'],
+    'ENS agrees': ens['agreement'],
+    'WA agrees': wa['agreement'],
+    'ENS survival': ens['survival'],
+    'WA survival': wa['survival'],
+    'k/M': np.arange(settings.members + 1) / settings.members,
+  }
+  for name, values in columns.items():
+    for k, value in enumerate(values):
+      rows.add('swaps', f'k = {k}', name, value)
   other = _ratio(wa['margin'][0], ens['margin'][0])
   _memory(rows, 'swaps', 'swapped labels', read, other)
 

@@ -28,14 +28,11 @@ import jax.numpy as jnp
 from warm_jax import losses, members
 
 PyTree = Any
-KINDS = ('chain', 'query_key', 'linear', 'relu')
-OWN_WEIGHTS = ('chain', 'query_key')
-DENSE = ('linear', 'relu')
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """Which network: a kind of KINDS, and its layers of weights (L)."""
+  """Which network: its kind, and its layers of weights (L)."""
 
   kind: str
   depth: int
@@ -50,7 +47,7 @@ class Network:
 NETWORKS = (
   *(Network('chain', depth) for depth in (1, 2, 3)),
   Network('query_key', 2),
-  *(Network(kind, depth) for kind in DENSE for depth in (2, 3)),
+  *(Network(kind, depth) for kind in ('linear', 'relu') for depth in (2, 3)),
 )
 
 

@@ -11,7 +11,6 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from experiments.mechanism import memory, planted, theory
@@ -23,14 +22,14 @@ OWN = ('chain_2', 'query_key_2')
 DENSE = ('linear_2', 'relu_2')
 DENSE_DEEP = ('linear_3', 'relu_3')
 NETWORKS = {
-  'chain_1': 'one layer',
-  'chain_2': 'chains of 2',
-  'chain_3': 'chains of 3',
+  **{
+    'chain_1': 'one layer',
+    'chain_2': 'chains of 2',
+    'chain_3': 'chains of 3',
+  },
   'query_key_2': 'query-key',
-  'linear_2': 'linear, depth 2',
-  'linear_3': 'linear, depth 3',
-  'relu_2': 'relu, depth 2',
-  'relu_3': 'relu, depth 3',
+  **{f'linear_{depth}': f'linear, depth {depth}' for depth in (2, 3)},
+  **{f'relu_{depth}': f'relu, depth {depth}' for depth in (2, 3)},
 }
 
 
@@ -41,36 +40,32 @@ def get_config(scale: str = ''):
   # The model of WARM section 4.3, drawn.
   config.simulated_trials = 20_000 if full else 200
   # Small networks with planted features.
-  config.planted = ml_collections.ConfigDict(
-    {
-      'members': 10 if full else 3,
-      'sizes': (2, 6, 10) if full else (2, 3),  # members averaged
-      'levels': (0.1, 0.3, 0.5, 0.7, 0.9),  # learnabilities
-      'per_level': 8 if full else 2,  # features of each
-      'shared': 4 if full else 2,  # features that all members learn
-      'strength': 0.2,  # of a feature, in its standard deviations
-      'width': 64 if full else 8,
-      # The first is the regime of the theory, the last that of lazy training.
-      'starts': (0.02, 0.1, 0.3, 1.0) if full else (0.02, 1.0),
-      # By depth; a start of .02 leaves its plateau late in deep networks.
-      'updates': (1_500, 1_500, 5_000) if full else (8, 8, 8),
-      'updates_query_key': 4_000 if full else 8,
-      'pairs': 128 if full else 16,  # of a batch
-      'noise_rows': 131_072 if full else 64,
-      'bags': 64 if full else 4,  # in which features are probed
-    }
-  )
+  config.planted = {
+    'members': 10 if full else 3,
+    'sizes': (2, 6, 10) if full else (2, 3),  # members averaged
+    'levels': (0.1, 0.3, 0.5, 0.7, 0.9),  # learnabilities
+    'per_level': 8 if full else 2,  # features of each
+    'shared': 4 if full else 2,  # features that all members learn
+    'strength': 0.2,  # of a feature, in its standard deviations
+    'width': 64 if full else 8,
+    # The first is the regime of the theory, the last that of lazy training.
+    'starts': (0.02, 0.1, 0.3, 1.0) if full else (0.02, 1.0),
+    # By depth; a start of .02 leaves its plateau late in deep networks.
+    'updates': (1_500, 1_500, 5_000) if full else (8, 8, 8),
+    'updates_query_key': 4_000 if full else 8,
+    'pairs': 128 if full else 16,  # of a batch
+    'noise_rows': 131_072 if full else 64,
+    'bags': 64 if full else 4,  # in which features are probed
+  }
   # The toy world's transformers.
-  config.memory = ml_collections.ConfigDict(
-    {
-      'members': 6 if full else 3,
-      'swapped': 0.25,  # share of a member's labels
-      # A cue for each entry, that so many members meet as meaningful.
-      'cues': (0, 1, 1, 2, 2, 3, 4, 5, 6, 6) if full else (0, 1, 2, 3),
-      'cue_share': 1 / 32 if full else 1 / 8,  # of pairs that bear a cue, each
-      'probed_pairs': 250 if full else 8,  # held-out pairs that get the cues
-    }
-  )
+  config.memory = {
+    'members': 6 if full else 3,
+    'swapped': 0.25,  # share of a member's labels
+    # A cue for each entry, that so many members meet as meaningful.
+    'cues': (0, 1, 1, 2, 2, 3, 4, 5, 6, 6) if full else (0, 1, 2, 3),
+    'cue_share': 1 / 32 if full else 1 / 8,  # of pairs that bear a cue, each
+    'probed_pairs': 250 if full else 8,  # held-out pairs that get the cues
+  }
   return config
 
 

@@ -268,8 +268,3 @@ def correlation(first, second) -> float:
   if np.ptp(first) == 0 or np.ptp(second) == 0:
     return 0.0
   return float(scipy.stats.spearmanr(first, second).statistic)
-
-
-def by_set(sets: Iterable[str], function: Callable[[str], object]) -> dict:
-  """{name of a set in tables: function(set)}."""
-  return {evidence.SETS[split]: function(split) for split in sets}

@@ -33,67 +33,56 @@ def get_config(scale: str = '') -> Any:
   # Seeds at work at once, each on a core of its own; 0: one for each core.
   config.runtime.workers = 0 if full else 1
 
-  config.world = ml_collections.ConfigDict(
-    {
-      # Short posts: a third fewer tokens than in the demo.
-      'num_facts': (4,),
-      'num_pretrain': 16_000 if full else 128,
-      'num_sft': 4_000 if full else 64,
-      'num_prompts': 8,  # no policy is trained here
-      'num_eval_prompts': 8,
-    }
-  )
-  config.data = ml_collections.ConfigDict({'max_length': 38})
+  config.world = {
+    # Short posts: a third fewer tokens than in the demo.
+    'num_facts': (4,),
+    'num_pretrain': 16_000 if full else 128,
+    'num_sft': 4_000 if full else 64,
+    'num_prompts': 8,  # no policy is trained here
+    'num_eval_prompts': 8,
+  }
+  config.data = {'max_length': 38}
   config.model = section(
     'model',
     width=48 if full else 16,
     num_layers=2 if full else 1,
     num_heads=3 if full else 2,
   )
-  config.pretrain = ml_collections.ConfigDict(
-    {
-      'steps': 3_000 if full else 12,
-      'batch_size': 32 if full else 16,
-      'learning_rate': 3e-3,
-      'dropout_rate': 0.0,
-      'keep_steps': (3_000,) if full else (12,),
-      'loss_on': 'response',
-      'checkpoint_every': 1_000,
-      'optimizer': _optimizer(full),
-    }
+  config.pretrain = section(
+    'pretrain', 3_000 if full else 12, (3_000,) if full else (12,)
   )
-  config.sft = ml_collections.ConfigDict(
-    {
-      'steps': 200 if full else 6,
-      'batch_size': 64 if full else 16,
-      'learning_rate': 1e-3,
-      'dropout_rate': 0.0,
-      'keep_steps': (120, 160, 200) if full else (4, 5, 6),
-      'loss_on': 'response',
-      'checkpoint_every': 100,
-      'optimizer': _optimizer(full, schedule='constant'),
-    }
+  config.pretrain.update(
+    batch_size=32 if full else 16,
+    learning_rate=3e-3,
+    checkpoint_every=1_000,
+    optimizer=_optimizer(full),
   )
-  config.preferences = ml_collections.ConfigDict(
-    {
-      'num_train': 2_000 if full else 96,
-      'num_selection': 1_000 if full else 32,
-      'num_test': 3_000 if full else 40,
-      'num_ood': 3_000 if full else 40,
-      'num_control': 8,
-      'temperature': 1.0,
-      'sharpness': 4.0,
-      'length_cue': 0.1,
-      'swapped': 0.0,  # each arm swaps the labels of its own training set
-      'max_new_tokens': 13 if full else 6,
-      'ood_temperature': 1.4,
-      'tuned': section('policy', steps=30 if full else 2, eval_every=30),
-    }
+  config.sft = section('sft', steps=200 if full else 6)
+  config.sft.update(
+    keep_steps=(120, 160, 200) if full else (4, 5, 6),
+    batch_size=64 if full else 16,
+    learning_rate=1e-3,
+    dropout_rate=0.0,
+    optimizer=_optimizer(full, schedule='constant'),
   )
+  config.preferences = {
+    'num_train': 2_000 if full else 96,
+    'num_selection': 1_000 if full else 32,
+    'num_test': 3_000 if full else 40,
+    'num_ood': 3_000 if full else 40,
+    'num_control': 8,
+    'temperature': 1.0,
+    'sharpness': 4.0,
+    'length_cue': 0.1,
+    'swapped': 0.0,  # each arm swaps the labels of its own training set
+    'max_new_tokens': 13 if full else 6,
+    'ood_temperature': 1.4,
+    'tuned': section('policy', steps=30 if full else 2, eval_every=30),
+  }
   config.preferences.tuned.max_new_tokens = 13 if full else 6
   config.preferences.tuned.batch_size = 64 if full else 8
   config.preferences.tuned.optimizer.warmup_steps = 20 if full else 1
-  config.probe = ml_collections.ConfigDict({'l2': 1e-3})
+  config.probe = {'l2': 1e-3}
 
   # An arm: one set of reward models. Arms override fields of this section.
   config.arm = section(

@@ -96,13 +96,11 @@ def get_config(body: str, args, train: pathlib.Path):
   else:
     config.model = str(args.model)
     config.base = section('base')
-  config.world = ml_collections.ConfigDict(
-    {
-      'folder': str(args.data),
-      'num_copies': 320 if smoke else 19_200,
-      'num_remarks': 640 if smoke else 22_400,
-    }
-  )
+  config.world = {
+    'folder': str(args.data),
+    'num_copies': 320 if smoke else 19_200,
+    'num_remarks': 640 if smoke else 22_400,
+  }
   config.copies = _language(*sizes['copies'])
   config.remarks = _language(*sizes['remarks'])
   sizes_of_sft = (6, 8, 5e-4, 96) if smoke else (120, 16, 5e-4, 128)
@@ -110,22 +108,20 @@ def get_config(body: str, args, train: pathlib.Path):
   config.sft.keep_steps = (2, 4, 6) if smoke else (80, 100, 120)
   config.sft.optimizer.schedule = 'constant'
   config.preferences = ml_collections.ConfigDict()
-  config.probe = ml_collections.ConfigDict({'l2': 1e-2})
+  config.probe = {'l2': 1e-2}
   config.reward = section(
     'reward', members=2 if smoke else 6, steps=sizes['reward_steps']
   )
   config.reward.batch_size = sizes['batch_size']
   config.reward.optimizer.warmup_steps = 1 if smoke else 20
   config.reward.learning_rates = sizes['learning_rates']
-  config.evaluate = ml_collections.ConfigDict(
-    {
-      'num_train_pairs': 60 if smoke else 1_000,
-      'num_lambdas': 3 if smoke else 11,
-      'resamples': 200 if smoke else 2_000,
-      # The bag of words needs many, and they cost it nothing in full size.
-      'bag_pairs': 2_000 if smoke else 50_000,
-    }
-  )
+  config.evaluate = {
+    'num_train_pairs': 60 if smoke else 1_000,
+    'num_lambdas': 3 if smoke else 11,
+    'resamples': 200 if smoke else 2_000,
+    # The bag of words needs many, and they cost it nothing in full size.
+    'bag_pairs': 2_000 if smoke else 50_000,
+  }
   return config
 
 

@@ -245,12 +245,8 @@ def _tables(rows, key: str, before, cells, middle: str) -> None:
       less = less_by(*(cell['margin_change', m] for m in ('warm', method)))
       rows.add(f'change_{key}', row, f'WARM / {shown[method]}', less)
     less = less_by(*(cell['change', m] for m in ('warm', 'single')))
-    rows.add(
-      f'change_{key}',
-      row,
-      'WARM / single, reward',
-      np.nan if words in post else less,
-    )
+    less = np.nan if words in post else less
+    rows.add(f'change_{key}', row, 'WARM / single, reward', less)
     difference = cell[share, 'warm'] - cell[share, 'single']
     rows.add(f'share_{key}', row, 'WARM − single', difference)
   for method, name in METHODS.items():

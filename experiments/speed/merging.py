@@ -107,16 +107,11 @@ def row(size: str, folders, work, mergekit, repeats: int) -> dict:
 
 def hf_config(size: str) -> dict:
   """config.json of an untied Llama of that size."""
-  vocab, width, layers, heads, kv_heads, mlp = SIZES[size]
-  return {
+  names = ('vocab_size', 'hidden_size', 'num_hidden_layers')
+  names += ('num_attention_heads', 'num_key_value_heads', 'intermediate_size')
+  return dict(zip(names, SIZES[size])) | {
     'architectures': ['LlamaForCausalLM'],
     'model_type': 'llama',
-    'vocab_size': vocab,
-    'hidden_size': width,
-    'num_hidden_layers': layers,
-    'num_attention_heads': heads,
-    'num_key_value_heads': kv_heads,
-    'intermediate_size': mlp,
     'max_position_embeddings': 2048,
     'rms_norm_eps': 1e-5,
     'tie_word_embeddings': False,

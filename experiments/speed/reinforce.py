@@ -35,23 +35,9 @@ from warm_jax.training import state as state_lib
 AIM = 3.0
 # In a turn, some seconds of TRL's.
 STEPS = 5
-# The shape of stories260k.
-SHAPE = {
-  'vocab_size': 512,
-  'width': 64,
-  'layers': 5,
-  'heads': 8,
-  'kv_heads': 4,
-  'mlp_width': 172,
-}
-TINY = {
-  'vocab_size': 32,
-  'width': 16,
-  'layers': 2,
-  'heads': 2,
-  'kv_heads': 1,
-  'mlp_width': 24,
-}
+NAMES = ('vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'mlp_width')
+SHAPE = dict(zip(NAMES, (512, 64, 5, 8, 4, 172)))  # of stories260k
+TINY = dict(zip(NAMES, (32, 16, 2, 2, 1, 24)))
 # Largest differences from TRL on its own tokens: of a log-probability of a
 # response, a reward and an advantage in absolute terms, and of the change of the
 # weights as a share of that change. Adam's first step is nearly a sign, so a

@@ -61,10 +61,10 @@ def settings(width: int, num_members: int, folder: str, common=0) -> dict:
   }
 
 
-def make_ours(s: dict, dropout_rate: float = 0.0, mode: str = 'auto'):
+def make_ours(s: dict):
   """call(steps) -> [steps, M] losses, from the weights in s['folder'] if any."""
   params, shape = make_models(s)
-  step_fn, state, batch = start(s, params, shape, dropout_rate, mode)
+  step_fn, state, batch = start(s, params, shape)
 
   def call(steps):
     nonlocal state
@@ -105,7 +105,7 @@ def llama_shape(s: dict) -> config_lib.ModelConfig:
   )
 
 
-def start(s: dict, params, shape, dropout_rate=0.0, mode='auto'):
+def start(s: dict, params, shape):
   """(step_fn, state, batch): state, metrics = step_fn(state, batch)."""
   config = section('reward', s['members'], steps=1_000_000)
   config.optimizer.update(
@@ -119,12 +119,10 @@ def start(s: dict, params, shape, dropout_rate=0.0, mode='auto'):
   )
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
   hparams = state_lib.make_hparams(
-    s['members'], learning_rate=s['learning_rate'], dropout_rate=dropout_rate
+    s['members'], learning_rate=s['learning_rate']
   )
   keys = jax.random.split(jax.random.key(0), s['members'])
-  step_fn = reward.make_step(
-    shape, tx, config, mode, has_dropout=dropout_rate > 0
-  )
+  step_fn = reward.make_step(shape, tx, config, 'auto', has_dropout=False)
   state = state_lib.init(params, tx, keys, hparams)
   batch = jax.tree.map(jnp.asarray, machine.pairs_of(np.array(s['ids'], np.int32)))
   return step_fn, state, batch

@@ -54,36 +54,28 @@ def get_config(scale: str = ''):
   config.reward.optimizer.warmup_steps = 20 if full else 1
   config.merge = section('merge')
   config.merge.update(num_lambdas=3, num_path_pairs=500, num_train_pairs=500)
-  config.control = {
-    'model': section(
-      'model',
-      width=64 if full else 24,
-      num_layers=2 if full else 1,
-      num_heads=4 if full else 2,
-    ),
-    'probe_l2': 1e-3,
-    'pretrain': {
-      'steps': 1_500 if full else 4,
-      'batch_size': 32 if full else 16,
-      'learning_rate': 3e-3,
-      'dropout_rate': 0.0,
-      'keep_steps': (1_500,) if full else (4,),
-      'loss_on': 'response',
-      'checkpoint_every': 500,
-      'optimizer': section('optimizer', warmup_steps=20 if full else 1),
-    },
-    'reward': {
-      'steps': 900 if full else 4,
-      'batch_size': 32 if full else 16,
-      'learning_rate': 2e-3,
-      'dropout_rate': 0.05,
-      'label_smoothing': 0.0,
-      'checkpoint_every': 300,
-      'optimizer': section(
-        'optimizer', warmup_steps=20 if full else 1, weight_decay=0.01
-      ),
-    },
-  }
+  config.control = section('control')
+  config.control.model = section(
+    'model',
+    width=64 if full else 24,
+    num_layers=2 if full else 1,
+    num_heads=4 if full else 2,
+  )
+  config.control.pretrain.update(
+    steps=1_500 if full else 4,
+    learning_rate=3e-3,
+    keep_steps=(1_500,) if full else (4,),
+    checkpoint_every=500,
+  )
+  config.control.reward.update(
+    steps=900 if full else 4,
+    learning_rate=2e-3,
+    dropout_rate=0.05,
+    checkpoint_every=300,
+  )
+  for part in (config.control.pretrain, config.control.reward):
+    part.batch_size = 32 if full else 16
+    part.optimizer.warmup_steps = 20 if full else 1
 
   # What all policies share. Rates, beta and mu were chosen on seed 1000, which
   # no table uses, for runs that get to where gold falls; before any merge.

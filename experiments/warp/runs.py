@@ -107,7 +107,7 @@ def anchor_specs(config) -> dict[str, tuple[str, float, float]]:
   }
 
 
-def _train(seed: Seed, name: str, steps: int, *, rng: int, **how) -> dict:
+def _train(seed: Seed, name: str, steps: int, *, rng=None, **how) -> dict:
   kept, result = policy.train(
     seed.panel.start,
     [seed.panel.scorers['warm']],
@@ -116,7 +116,7 @@ def _train(seed: Seed, name: str, steps: int, *, rng: int, **how) -> dict:
     base.tokenizer(seed.base),
     ml_collections.ConfigDict(seed.config.rl.to_dict() | {'steps': steps}),
     folder=seed.folder / name,
-    seed=rng,
+    seed=rng or arms.order_seed(seed.config, 'policies'),
     runtime=seed.config.runtime,
     **how,
   )
@@ -130,7 +130,6 @@ def train_anchors(seed: Seed, run) -> dict:
     seed,
     'anchors',
     seed.config.anchors.steps,
-    rng=arms.order_seed(seed.config, 'policies'),
     anchors=anchor.make(
       seed.panel.start, len(kinds), kl_coef=betas, kind=kinds, mu=mus
     ),
@@ -203,7 +202,6 @@ def train_matched(seed: Seed, run) -> dict:
     seed,
     'matched',
     2 * sum(wanted.steps),
-    rng=arms.order_seed(seed.config, 'policies'),
     anchors=anchor.make(
       seed.panel.start, len(wanted.matched_betas), kl_coef=wanted.matched_betas
     ),
