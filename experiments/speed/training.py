@@ -124,7 +124,9 @@ def start(s: dict, params, shape):
   keys = jax.random.split(jax.random.key(0), s['members'])
   step_fn = reward.make_step(shape, tx, config, 'auto', has_dropout=False)
   state = state_lib.init(params, tx, keys, hparams)
-  batch = jax.tree.map(jnp.asarray, machine.pairs_of(np.array(s['ids'], np.int32)))
+  batch = jax.tree.map(
+    jnp.asarray, machine.pairs_of(np.array(s['ids'], np.int32))
+  )
   return step_fn, state, batch
 
 
