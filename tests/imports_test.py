@@ -27,7 +27,7 @@ FLOORS = [
   {'config'},
   {'worlds'},
   {'stages'},
-  {'pipeline'},
+  {'pipeline', 'api'},
   {'commands'},
   {'main'},
 ]

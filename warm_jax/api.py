@@ -1,0 +1,253 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""The ten-line interface: load, read_pairs, train_reward_models, score, save.
+
+Each function is a few calls of the library, for one machine and one set of
+pairs. `warm --config=reward` does the same with splits, resumption and a report.
+"""
+
+import pathlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from warm_jax import config as config_lib
+from warm_jax import errors, members, rewards, sharding
+from warm_jax.data import encoding, formats, sources, tokenizer
+from warm_jax.evaluation import accuracy as accuracy_lib
+from warm_jax.hf import reading, writing
+from warm_jax.models import config as model_config
+from warm_jax.stages import reward as reward_stage
+from warm_jax.training import reward
+from warm_jax.worlds import base as base_lib
+
+PyTree = Any
+
+
+class Model(NamedTuple):
+  """A language model or a reward model with what its text needs.
+
+  Attributes:
+    params: {'backbone': ...} with 'lm_head' or 'score' where there is one.
+    config: the architecture.
+    tokenizer: of the checkpoint, with a padding token.
+    prompt_template: text around a plain prompt; holds '{prompt}'.
+    source: the checkpoint it was read from.
+  """
+
+  params: PyTree
+  config: model_config.ModelConfig
+  tokenizer: tokenizer.Tokenizer
+  prompt_template: str
+  source: reading.Checkpoint
+
+
+def load(source: str, *, compute_dtype: str = 'float32') -> Model:
+  """Opens a Hugging Face folder or hub id: a language model or a reward model.
+
+  Args:
+    source: folder with safetensors, config.json and tokenizer, or a hub id.
+    compute_dtype: 'float32' or 'bfloat16'; parameters are float32.
+
+  Raises:
+    UserError: not found, or not a model of a known family.
+  """
+  found, its_tokenizer = base_lib.opened(source, compute_dtype)
+  is_reward = 'score.weight' in found.names
+  template = found.hf_config.get('prompt_template')
+  return Model(
+    reading.load(found, 'score' if is_reward else 'lm', sharding.of_leaves()),
+    found.config,
+    its_tokenizer,
+    template or config_lib.section('data').prompt_template,
+    found,
+  )
+
+
+def read_pairs(
+  source: str, base: Model, *, max_length: int = 0, max_rejected: float = 0.0
+) -> encoding.Preferences:
+  """Reads and tokenises preference pairs.
+
+  Longer pairs are left out, and counted on stderr.
+
+  Args:
+    source: file or data set, see `data.sources.open_rows`.
+    base: its tokenizer, chat template and prompt template are used.
+    max_length: tokens of a prompt with its response; 0: 512, or the context of
+      the model if that is less.
+    max_rejected: share of unusable rows that raises.
+
+  Raises:
+    UserError: names the file, the row and the field.
+  """
+  max_length = max_length or min(512, base.config.max_length)
+  errors.need(
+    max_length <= base.config.max_length,
+    f'max_length is {max_length}, but {base.source.source} was made for '
+    f'{base.config.max_length} tokens',
+  )
+  chat = formats.Chat(base.tokenizer, base.prompt_template)
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder)
+    rejected = sources.Rejects(path / 'rejected.jsonl', max_rejected)
+    found = rejected.read(
+      source,
+      sources.open_rows(source),
+      lambda row: formats.preference_rows(row, chat),
+      formats.PREFERENCES,
+    )
+    rows = (pair for _, pairs in found for pair in pairs)
+    counts = encoding.write(
+      path / 'pairs', rows, base.tokenizer, max_length, source
+    )
+    # The files stay readable after the folder is gone, as long as they are open.
+    pairs = encoding.open_preferences(path / 'pairs', base.tokenizer.pad_id)
+  if counts['too_long']:
+    print(
+      f'{source}: {counts["too_long"]} pairs of more than {max_length} tokens '
+      'are left out',
+      file=sys.stderr,
+    )
+  return pairs
+
+
+def train_reward_models(
+  base: Model,
+  pairs: encoding.Preferences,
+  *,
+  num_members: int = 6,
+  steps: int = 400,
+  batch_size: int = 32,
+  learning_rates: Sequence[float] = (2e-4, 4e-4, 8e-4),
+  dropout_rates: Sequence[float] = (0.05, 0.1),
+  seed: int = 0,
+  folder: str | None = None,
+) -> PyTree:
+  """Trains M reward models in one program from one start and one probed head.
+
+  They differ in data order, learning rate and dropout (WARM section 3).
+
+  Args:
+    base: language model; fine-tune it on the chosen responses first.
+    pairs: from `read_pairs`.
+    num_members: M.
+    steps: number of updates.
+    batch_size: pairs of an update.
+    learning_rates, dropout_rates: dealt out over the members. The defaults fit
+      bodies of a few million parameters; use 1e-5 to 4e-5 from 100 million on.
+    seed: of orders and dropout.
+    folder: keeps checkpoints, metrics and progress, and resumes from them; None:
+      nothing is kept.
+
+  Returns:
+    params, leaves [M, ...].
+  """
+  config = config_lib.section(
+    'reward',
+    members=num_members,
+    steps=steps,
+    batch_size=batch_size,
+    learning_rates=tuple(learning_rates),
+    dropout_rates=tuple(dropout_rates),
+    sft_checkpoints=(0,),
+  )
+  config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, steps // 2)
+  hparams = reward.draw_hparams(config, 1, seed)
+  head = reward_stage.fit_head(
+    base.params, base.config, pairs, config_lib.section('probe').l2
+  )
+  backbones = members.stack([base.params['backbone']])
+  with tempfile.TemporaryDirectory() as unkept:
+    params, _ = reward.train(
+      reward.init_members(backbones, head, hparams),
+      hparams,
+      base.config,
+      pairs,
+      config,
+      folder=pathlib.Path(folder or unkept) / 'reward',
+      seed=seed,
+      runtime=config_lib.section('runtime', progress=folder is not None),
+    )
+  return params
+
+
+def score(
+  model: Model | PyTree | rewards.RewardScorer,
+  prompts: Sequence,
+  responses: Sequence,
+  base: Model | None = None,
+) -> np.ndarray:
+  """Rewards [N] of N responses.
+
+  Args:
+    model: a loaded reward model; or params or a scorer, then with `base`.
+    prompts: N texts, or lists of {role, content}.
+    responses: N texts, or lists of {role, content}.
+    base: model whose tokenizer and config belong to `model`.
+  """
+  base = model if isinstance(model, Model) else base
+  chat = formats.Chat(base.tokenizer, base.prompt_template)
+  texts = [
+    formats.response_row({'prompt': prompt, 'response': response}, chat)
+    for prompt, response in zip(prompts, responses, strict=True)
+  ]
+  rows, fits, _ = encoding.encode(
+    base.tokenizer,
+    [text['prompt'] for text in texts],
+    [text['response'] for text in texts],
+    base.config.max_length,
+    apart=False,
+  )
+  errors.need(
+    bool(fits.all()),
+    f'row {int(np.argmin(fits))}: more than {base.config.max_length} tokens',
+  )
+  return rewards.score(_scorer(model, base), rows.ids, rows.mask)
+
+
+def accuracy(
+  model: Model | PyTree | rewards.RewardScorer,
+  pairs: encoding.Preferences,
+  base: Model | None = None,
+) -> float:
+  """Share of pairs whose chosen response scores higher; a tie is no success.
+
+  Args: as of `score`.
+  """
+  scorer = _scorer(model, model if isinstance(model, Model) else base)
+  batch = pairs.batch(np.arange(len(pairs)))
+  chosen, rejected = accuracy_lib.score_pairs(
+    scorer, batch['ids'], batch['mask']
+  )
+  return float(np.mean(chosen > rejected))
+
+
+def save(folder: str, params: PyTree, base: Model) -> None:
+  """Writes a folder that transformers loads: a reward model if it has a score.
+
+  Args:
+    folder: new, or an earlier export.
+    params: one model, such as `merging.uniform(members)`.
+    base: gives config, tokenizer and prompt template.
+  """
+  writing.save(
+    folder,
+    params,
+    base.config,
+    base.tokenizer,
+    base=base.source,
+    prompt_template=base.prompt_template,
+  )
+
+
+def _scorer(model, base):
+  if not isinstance(model, Model) and callable(model):
+    return model
+  params = model.params if isinstance(model, Model) else model
+  errors.need(
+    'score' in params, 'this is no reward model: its params have no score'
+  )
+  return rewards.single(params, base.config)
