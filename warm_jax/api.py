@@ -16,7 +16,6 @@ import numpy as np
 from warm_jax import config as config_lib
 from warm_jax import errors, members, rewards, sharding
 from warm_jax.data import encoding, formats, sources, tokenizer
-from warm_jax.evaluation import accuracy as accuracy_lib
 from warm_jax.hf import reading, writing
 from warm_jax.models import config as model_config
 from warm_jax.stages import reward as reward_stage
@@ -219,9 +218,8 @@ def accuracy(
   """
   scorer = _scorer(model, model if isinstance(model, Model) else base)
   batch = pairs.batch(np.arange(len(pairs)))
-  chosen, rejected = accuracy_lib.score_pairs(
-    scorer, batch['ids'], batch['mask']
-  )
+  scores = rewards.score(scorer, batch['ids'], batch['mask'])
+  chosen, rejected = np.split(scores, 2)
   return float(np.mean(chosen > rejected))
 
 
