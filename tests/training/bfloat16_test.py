@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import members, merging
+from warm_jax import members
 from warm_jax.config import section
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
@@ -87,7 +87,9 @@ def test_masters_moments_and_metrics_stay_float32(objective):
     )
     room, second = reward, np.arange(8) > 3
     batch['mask'] = batch['mask'][:, None] & np.stack([~second, second])
-  config = section('optimizer', warmup_steps=0, weight_decay=0.01, clip_norm=0.0)
+  config = section(
+    'optimizer', warmup_steps=0, weight_decay=0.01, clip_norm=0.0
+  )
   tx = state_lib.make_optimizer(config, 10)
   hparams = state_lib.make_hparams(1, learning_rate=1e-3)
   state = state_lib.init(
@@ -122,15 +124,3 @@ def test_masters_moments_and_metrics_stay_float32(objective):
   ]
   distance = np.linalg.norm(moments[0] - moments[1])
   assert 1e-5 < distance / np.linalg.norm(moments[0]) < 0.05
-
-
-def test_averages_are_float32():
-  """Of masters, and of stacks that someone hands over in bfloat16."""
-  stack = {'a': jnp.arange(12.0).reshape(3, 4) / 7}
-  assert merging.uniform(stack)['a'].dtype == jnp.float32
-  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), stack)
-  found = merging.uniform(half)['a']
-  exact = np.float64(half['a'].astype(jnp.float32)).mean(axis=0)
-  stored = np.float64(found.astype(jnp.float32))
-  tolerance = FLOAT32 if found.dtype == jnp.float32 else BFLOAT16
-  np.testing.assert_allclose(stored, exact, rtol=4 * tolerance)

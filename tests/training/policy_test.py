@@ -369,27 +369,6 @@ def test_sampler_and_scorer_agree(temperature):
   assert abs(float(metrics['policy/sampling_ratio']) - 1.0) > 1e-3
 
 
-def test_no_dropout_in_rl():
-  """Whatever the member's rate says, two passes are equal (R2)."""
-  params, anchor = lm_params(0), lm_params(1)
-  samples = make_samples(HAND_PROMPTS, HAND_RESPONSES)
-  scores = jnp.arange(3.0)
-  results = [
-    member_step(
-      member_state(params, value_params(2), kl_coef=0.1, dropout=rate),
-      samples,
-      scores,
-      anchor,
-    )
-    for rate in (0.0, 0.5, 0.5)
-  ]
-  for state, metrics in results[1:]:
-    chex.assert_trees_all_equal(
-      state.policy.opt_state, results[0][0].policy.opt_state
-    )
-    chex.assert_trees_all_equal(metrics, results[0][1])
-
-
 # ---------------------------------------------------------------------------
 # The whole loop
 # ---------------------------------------------------------------------------
@@ -477,15 +456,6 @@ def test_kept_steps_start_and_anchor(tmp_path):
     'completions/mean_length',
     'stopped_at',
   }
-
-
-@both_baselines
-def test_equal_scorers_train_equal_policies(tmp_path, baseline):
-  """Same seeds, prompts and samples: equal to the bit."""
-  extra = {'baseline': baseline, 'samples_per_prompt': 2}
-  run(tmp_path, (RULE, RULE), **extra)
-  first, second = members.unstack(kept(tmp_path, 4))
-  chex.assert_trees_all_equal(first, second)
 
 
 @pytest.mark.parametrize(

@@ -106,17 +106,6 @@ def test_margins_reach_the_loss(words, tmp_path, margins):
     assert metrics['loss'][m] == pytest.approx(expected, abs=1e-5)
 
 
-def test_members_of_neighbouring_runs_have_orders_of_their_own():
-  config = make_config(members=6)
-  seeds = [
-    np.asarray(make_members(config, seed)[1].data_seed).tolist()
-    for seed in (1000, 1001)
-  ]
-  assert len(set(seeds[0] + seeds[1])) == 12
-  config.same_order = True
-  assert len(set(np.asarray(make_members(config)[1].data_seed).tolist())) == 1
-
-
 @pytest.mark.slow
 def test_stored_pairs_train_as_those_in_memory(words, tmp_path, kill_at):
   """Bit by bit, and from a kill in the middle of an epoch too."""

@@ -196,17 +196,6 @@ def test_same_hyperparameters_make_the_same_member(tmp_path):
   )
 
 
-def test_learning_rate_is_the_members_own(tmp_path):
-  """All else equal, the first update is proportional to it (H6)."""
-  params, _ = make_members(make_config(sft_checkpoints=(1,)))
-  rates = state_lib.make_hparams(3, learning_rate=[1e-3, 2e-3, 5e-3])
-  trained, _ = run(tmp_path, params, rates, steps=1)
-  moved = np.asarray(trained['score']['kernel'] - params['score']['kernel'])
-  np.testing.assert_allclose(moved[1], 2 * moved[0], atol=1e-6)
-  np.testing.assert_allclose(moved[2], 5 * moved[0], atol=1e-6)
-  assert np.abs(moved[0]).max() > 5e-4
-
-
 def test_members_start_equal():
   """Bitwise in the head; in all if they start from one checkpoint (H1)."""
   params, hparams = make_members(make_config(members=6, sft_checkpoints=(0, 2)))

@@ -27,19 +27,12 @@ PyTree = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Anchor:
-  """KL anchor of one policy. Stacked over P policies, leaves are [P, ...].
+  """KL anchor of one policy. Stacked over P policies, leaves are [P, ...]."""
 
-  Attributes:
-    kl_coef: [] float32, strength of the KL penalty (papers: alpha, beta).
-    mu: [] float32, step of the moving average.
-    is_ema: [] bool, whether the KL is taken to the average.
-    ema: the average, as the policy's params; None if none is kept.
-  """
-
-  kl_coef: jax.Array
-  mu: jax.Array
-  is_ema: jax.Array
-  ema: PyTree | None
+  kl_coef: jax.Array  # [] float32, strength of the KL (papers: alpha, beta)
+  mu: jax.Array  # [] float32, step of the moving average
+  is_ema: jax.Array  # [] bool, whether the KL is taken to the average
+  ema: PyTree | None  # the average, as the policy's params, if it is kept
 
 
 def make(

@@ -44,16 +44,10 @@ PyTree = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PolicyState:
-  """Policy, value model and anchor of one member; P of them: leaves [P, ...].
+  """Policy, value model and anchor of one member; P of them: leaves [P, ...]."""
 
-  Attributes:
-    policy: TrainState; inactive once the policy has gone too far (`max_kl`).
-    value: TrainState of the value model; None with leave-one-out.
-    anchor: what the KL is taken to, and how strongly.
-  """
-
-  policy: state_lib.TrainState
-  value: state_lib.TrainState | None
+  policy: state_lib.TrainState  # inactive once it has gone too far (`max_kl`)
+  value: state_lib.TrainState | None  # None with leave-one-out
   anchor: anchor_lib.Anchor
 
 

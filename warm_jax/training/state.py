@@ -29,41 +29,25 @@ PyTree = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MemberHParams:
-  """Hyperparameters that may differ between members (WARM section 3.3).
+  """Hyperparameters that may differ between members (WARM section 3.3)."""
 
-  Attributes:
-    learning_rate: [] float32, multiplies the optimizer's unit-rate update.
-    dropout_rate: [] float32, may be traced.
-    data_seed: [] int32, seed of the member's own data order.
-    init_index: [] int32, which kept SFT checkpoint the member starts from.
-  """
-
-  learning_rate: jax.Array
-  dropout_rate: jax.Array
-  data_seed: jax.Array
-  init_index: jax.Array
+  learning_rate: jax.Array  # [] float32
+  dropout_rate: jax.Array  # [] float32
+  data_seed: jax.Array  # [] int32, of the member's own data order
+  init_index: jax.Array  # [] int32, the SFT checkpoint that it starts from
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """All that a resumed run needs apart from the position in the data.
+  """All that a resumed run needs apart from the position in the data."""
 
-  Attributes:
-    step: [] int32, number of updates applied.
-    params: nested dict of float32 arrays.
-    opt_state: the optimizer's state.
-    rng: [] typed key of this member; a step folds `step` into it.
-    hparams: MemberHParams.
-    is_active: [] bool; False once the member is left as it is for good.
-  """
-
-  step: jax.Array
-  params: PyTree
+  step: jax.Array  # [] int32, number of updates applied
+  params: PyTree  # nested dict of float32 arrays
   opt_state: PyTree
-  rng: jax.Array
+  rng: jax.Array  # [] typed key of this member; a step folds `step` into it
   hparams: MemberHParams
-  is_active: jax.Array
+  is_active: jax.Array  # [] bool; False once the member is left as it is
 
 
 def make_hparams(
