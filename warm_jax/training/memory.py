@@ -94,12 +94,11 @@ def check(
     scanned = ", runtime.member_map='scan'" if scan else ''
     ways.append(f'remat=True{scanned} and micro_batches={parts} together')
   axis, most = ('member', num_members) if num_members > 1 else ('data', units)
-  for count in range(2, most + 1):
-    if most % count == 0 and needed / count <= allowed:
-      if sharding.size(*sharding.AXES) == 1:
-        mesh = tuple(count if a == axis else 1 for a in sharding.AXES)
-        ways.append(f'runtime.mesh={mesh}')
-      break
+  counts = [n for n in range(2, most + 1) if most % n == 0]
+  counts = [n for n in counts if needed / n <= allowed]
+  if counts and not sharding.is_on():
+    mesh = tuple(counts[0] if a == axis else 1 for a in sharding.AXES)
+    ways.append(f'runtime.mesh={mesh}')
   advice = 'set ' + '; or '.join(ways)
   if not ways:
     advice = (
