@@ -38,7 +38,7 @@ import collectives  # noqa: E402
 from warm_jax import members, merging, rewards, sharding  # noqa: E402
 from warm_jax import sampling as sampling_lib  # noqa: E402
 from warm_jax.config import section  # noqa: E402
-from warm_jax.data import prefix_sharing  # noqa: E402
+from warm_jax.data import encoding, prefix_sharing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
 from warm_jax.training import anchor as anchor_lib  # noqa: E402
@@ -134,21 +134,15 @@ def sampling(program):
     ('pad_id', TOKENIZER.pad_id),
   )
   params = members.member(backbones(1), 0)
-  rows = types.SimpleNamespace(ids=IDS[0, :, :4], mask=MASK[0, :, :4])
-
-  class Prompts:
-    def __len__(self):
-      return len(rows.ids)
-
-    def take(self, index):
-      return types.SimpleNamespace(ids=rows.ids[index], mask=rows.mask[index])
-
+  prompts = encoding.Sequences(
+    IDS[0, :, :4], MASK[0, :, :4], MASK[0, :, :4].sum(axis=1, dtype=np.int32)
+  )
   samples = sampling_lib.sample_rows(
     sharding.put(params),
     SHAPE,
     settings,
     jax.random.key(3),
-    Prompts(),
+    prompts,
     0.9,
     batch_size=B,
   )
