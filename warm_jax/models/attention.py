@@ -35,11 +35,10 @@ def attend(
 
   Args:
     query: [B, T, H, Dh].
-    key: [B, S, K, Dh]; query head h reads key head h // (H / K).
-    value: [B, S, K, Dh].
+    key, value: [B, S, K, Dh]; query head h reads key head h // (H / K).
     visible: [B, T, S] bool.
     scale: factor on the scores.
-    cap: optional soft-cap on the scores.
+    cap: soft-cap on the scores, or None.
 
   Returns:
     [B, T, H, Dh] in value's dtype; finite but meaningless for queries that see
@@ -88,11 +87,7 @@ def fused_attend(query, key, value, visible, scale, implementation):
   """`attend` by `jax.nn.dot_product_attention`, equal up to rounding.
 
   Nothing of shape [.., T, S] but the mask is kept for the backward pass, which
-  runs the kernel once more.
-
-  Args:
-    query, key, value, visible, scale: see `attend`.
-    implementation: 'cudnn', or 'xla' on any machine.
+  runs the kernel once more. implementation: 'cudnn', or 'xla' on any machine.
   """
   return _folded(functools.partial(_kernel, scale, implementation))(
     query, key, value, visible
@@ -191,8 +186,7 @@ def attend_cached(
     query: [B, T, H, Dh], or [B, 1, H, Dh] for one of the T positions.
     key, value: [B, T, K, Dh].
     visible: [B, T or 1, S] bool.
-    scale: factor on the scores.
-    cap: optional soft-cap on the scores.
+    scale, cap: see `attend`.
 
   Returns:
     ([B, T or 1, H, Dh] in value's dtype; the new (k, v)).

@@ -124,17 +124,8 @@ def token_logps(
   """Log-probability of each token given the real tokens before it.
 
   logps[t] = log softmax(logits / temperature)[ids[t]], with the logits at the
-  previous real token.
-
-  Args:
-    params: language model.
-    config: model shape (static).
-    ids: [B, T] int32.
-    mask: [B, T] bool, True for real tokens, padding anywhere.
-    temperature: [] float > 0, may be traced; the temperature of sampling, for
-      policy and reference alike.
-    dropout_rate: [] float; may be traced.
-    rng: key of the dropout, or None.
+  previous real token. Arguments as of `hidden_states`, with a mask [B, T];
+  temperature: of the sampling, for policy and reference alike.
 
   Returns:
     [B, T] float32; 0 at padding and at the first real token of a row.
@@ -142,20 +133,14 @@ def token_logps(
   hidden = hidden_states(
     params, config, ids, mask, dropout_rate=dropout_rate, rng=rng
   )
-  mask = mask.astype(bool)
+  mask, end = mask.astype(bool), mask.shape[1] - 1
   index = jnp.broadcast_to(jnp.arange(mask.shape[1])[None, :], mask.shape)
-  last = jnp.where(mask, index, -1)
-  previous = jnp.pad(
-    jax.lax.cummax(last, axis=1)[:, :-1],
-    ((0, 0), (1, 0)),
-    constant_values=-1,
-  )
-  end = mask.shape[1] - 1
-  following = jnp.pad(
-    jax.lax.cummin(jnp.where(mask, index, end), axis=1, reverse=True)[:, 1:],
-    ((0, 0), (0, 1)),
-    constant_values=end,
-  )
+  # The real token before each (-1: none) and after it (T - 1: none).
+  previous = jax.lax.cummax(jnp.where(mask, index, -1), axis=1)[:, :-1]
+  previous = jnp.pad(previous, ((0, 0), (1, 0)), constant_values=-1)
+  following = jnp.where(mask, index, end)
+  following = jax.lax.cummin(following, axis=1, reverse=True)[:, 1:]
+  following = jnp.pad(following, ((0, 0), (0, 1)), constant_values=end)
   # Targets are moved to the position that predicts them, and the results back:
   # that moves [B, T] numbers instead of [B, T, D] hidden states.
   targets = jnp.take_along_axis(ids, following, axis=1)
@@ -179,7 +164,7 @@ def response_logps_and_entropy(
 ) -> tuple[jax.Array, jax.Array]:
   """`token_logps` of responses, with the entropy of each distribution.
 
-  Args: see `response_states`, `token_logps`.
+  Arguments as of `response_states`.
 
   Returns:
     (logps, entropy): each [B, R] float32; 0 at padding. Entry j belongs to token
@@ -223,16 +208,12 @@ def response_states(
   share its computation, except with dropout or `remat`.
 
   Args:
-    params: tree with the key 'backbone'.
-    config: model shape (static).
-    ids: [B, T] int32, prompts with responses, padding only at the end.
-    mask: [B, T] bool, True for real tokens.
+    params, config, dropout_rate, rng: as of `hidden_states`.
+    ids, mask: [B, T], prompts with responses, padding only at the end.
     start: [B] int32, first token of the response, at least 1; with several
       samples at most T - R.
     length: R, tokens of the longest response (static).
     num_samples: responses to each prompt, in adjacent rows (static).
-    dropout_rate: [] float; may be traced.
-    rng: key of the dropout, or None.
 
   Returns:
     [B, R, D] float32, one token before each token of the response; finite but

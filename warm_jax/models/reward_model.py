@@ -47,15 +47,7 @@ def features(
   """Final hidden state at the last real token of each sequence.
 
   Rows should end with the end-of-sequence token: the reward is read there.
-
-  Args:
-    params: tree with 'backbone'.
-    config: model shape (static).
-    ids: [B, T] int32.
-    mask: [B, T] bool, True for real tokens, any padding side; or [B, K, T], K
-      sequences in a row, see `language_model.hidden_states`.
-    dropout_rate: [] float; may be traced. Ignored if rng is None.
-    rng: key of the dropout, or None for evaluation.
+  Arguments as of `language_model.hidden_states`.
 
   Returns:
     [B, D] float32; [B, K, D] with a mask [B, K, T].
@@ -84,7 +76,7 @@ def scores(
 ) -> jax.Array:
   """Raw reward of each sequence: features . kernel, in float32.
 
-  Args: see `features`; params also has 'score'.
+  Arguments as of `features`; params also has 'score'.
 
   Returns:
     [B] float32; [B, K] with a mask [B, K, T].
@@ -102,21 +94,14 @@ def init_value(config: config_lib.ModelConfig, backbone: PyTree) -> PyTree:
   Returns:
     {'backbone': backbone, 'value': {'kernel': [D], 'bias': []}} float32.
   """
-  head = {
-    'kernel': jnp.zeros((config.width,), jnp.float32),
-    'bias': jnp.zeros((), jnp.float32),
-  }
+  head = {'kernel': jnp.zeros(config.width), 'bias': jnp.zeros(())}
   return {'backbone': backbone, 'value': head}
 
 
 def values(params: PyTree, hidden: jax.Array) -> jax.Array:
-  """Values [B, T] of the states after each token.
+  """Values [B, T] of the states after each token, of hidden states [B, T, D].
 
   The value before a token was chosen is the entry of the previous token.
-
-  Args:
-    params: tree with 'value'.
-    hidden: [B, T, D], see `language_model.hidden_states`.
   """
   head = params['value']
   return jnp.sum(hidden * head['kernel'][None, None, :], axis=-1) + head['bias']

@@ -80,11 +80,7 @@ def rotary_frequencies(
   turn less than `rope_low_frequency` times within the original length, keeps
   those that turn more than `rope_high_frequency` times, and interpolates:
   (1 - s) frequency / f + s frequency,  s = (turns - low) / (high - low).
-
-  Args:
-    rotary_dim: number of rotated entries of a head.
-    theta: base of the wavelengths.
-    scaling: config with the rope_* fields; None: no scaling.
+  scaling: the config with these fields; None: no scaling.
 
   Returns:
     [rotary_dim / 2] float32, computed in float64.
@@ -140,20 +136,15 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     fan_in = x.shape[-1]
-    kernel = self.param(
-      'kernel',
-      nn.initializers.normal(self.init_scale * fan_in**-0.5),
-      (fan_in, self.features),
-      jnp.float32,
-    )
+    init = nn.initializers.normal(self.init_scale * fan_in**-0.5)
+    kernel = self.param('kernel', init, (fan_in, self.features), jnp.float32)
     # Two dimensions, because on CPU the backward pass of [B, T, D] @ [D, F] is
     # 2.5 times slower than that of [B*T, D] @ [D, F].
     flat = x.reshape(-1, fan_in).astype(self.dtype)
     flat = flat @ kernel.astype(self.dtype)
     if self.use_bias:
-      bias = self.param(
-        'bias', nn.initializers.zeros, (self.features,), jnp.float32
-      )
+      init = nn.initializers.zeros
+      bias = self.param('bias', init, (self.features,), jnp.float32)
       flat = flat + bias.astype(self.dtype)[None, :]
     return flat.reshape(*x.shape[:-1], self.features)
 
@@ -193,7 +184,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x, table, visible, only=None, read=None):
-    """Attends within x, or within a cache after writing x into it.
+    """Attends within x [B, T, D], or within a cache after writing x into it.
 
     Args:
       x: [B, T, D].
@@ -224,21 +215,14 @@ class Attention(nn.Module):
     scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
     inputs = (query, key, value, pick(visible, only))
     how = {'scale': scale, 'cap': c.attention_softcap}
-    out, cache = (
-      (attention.attend(*inputs, **how), None)
-      if read is None
-      else read(*inputs, **how)
-    )
+    if read is None:
+      out, cache = attention.attend(*inputs, **how), None
+    else:
+      out, cache = read(*inputs, **how)
     out = out.reshape(*out.shape[:-2], c.num_heads * c.head_dim)
     # Residual branches start small, so depth does not grow the stream (GPT-2).
-    out = Dense(
-      c.width,
-      c.attention_out_bias,
-      c.compute_dtype,
-      init_scale=(2 * c.num_layers) ** -0.5,
-      name='out',
-    )(out)
-    return out, cache
+    last = (c.attention_out_bias, c.compute_dtype, (2 * c.num_layers) ** -0.5)
+    return Dense(c.width, *last, name='out')(out), cache
 
 
 class Mlp(nn.Module):
@@ -256,13 +240,8 @@ class Mlp(nn.Module):
       hidden = activation(Dense(*wide, name='gate')(x)) * hidden
     else:
       hidden = activation(hidden)
-    return Dense(
-      c.width,
-      c.mlp_bias,
-      c.compute_dtype,
-      init_scale=(2 * c.num_layers) ** -0.5,
-      name='down',
-    )(hidden)
+    last = (c.mlp_bias, c.compute_dtype, (2 * c.num_layers) ** -0.5)
+    return Dense(c.width, *last, name='down')(hidden)
 
 
 def _maybe_dropout(x, rate, rng):
@@ -306,12 +285,8 @@ class Embed(nn.Module):
 
   @nn.compact
   def __call__(self, ids: jax.Array) -> jax.Array:
-    table = self.param(
-      'embedding',
-      nn.initializers.normal(self.stddev),
-      (self.rows, self.width),
-      jnp.float32,
-    )
+    init, shape = nn.initializers.normal(self.stddev), (self.rows, self.width)
+    table = self.param('embedding', init, shape, jnp.float32)
     # jnp.take gives NaN, not a neighbour's row, for an id outside the table.
     return jnp.take(table, ids, axis=0)
 
@@ -332,9 +307,8 @@ class Backbone(nn.Module):
     """
     c = self.config
     length = ids.shape[1]
-    if cache is None:
-      start, seen = 0, mask
-    else:
+    start, seen = 0, mask
+    if cache is not None:
       start = cache['index']
       seen = jax.lax.dynamic_update_slice(cache['mask'], mask, (0, start))
     slots = seen.shape[-1]
@@ -403,10 +377,8 @@ class Backbone(nn.Module):
       return {'full': full}
     # Distances count real tokens: the cache may hold padding in the middle.
     distance = positions[:, :, None] - key_positions[:, None, :]
-    return {
-      'full': full,
-      'sliding': full & (distance < self.config.sliding_window),
-    }
+    near = distance < self.config.sliding_window
+    return {'full': full, 'sliding': full & near}
 
   def _rotary_tables(self, positions):
     """{'full', 'sliding'}: (cos, sin), or None for learned positions."""
