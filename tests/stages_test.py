@@ -261,7 +261,9 @@ def test_win_rates_against_the_start(run):
   result = run.result('evaluate')
   values = dict(np.load(run.folder('evaluate') / 'values.npz'))
   assert result['win_rate_by'] == 'gold'
-  assert result['rows'][0]['win_rate'] == result['rows'][0]['win_rate_lc'] == 0.5
+  assert (
+    result['rows'][0]['win_rate'] == result['rows'][0]['win_rate_lc'] == 0.5
+  )
   gold, length = values['gold'], values['length']
   for k, row in enumerate(result['rows']):
     won = (1 + np.sign(gold[k] - gold[0])) / 2

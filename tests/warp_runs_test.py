@@ -114,9 +114,7 @@ def test_differences_are_paired_and_have_their_sign():
 def finished(tmp_path_factory):
   """A finished nano run; tests copy from it and leave it alone."""
   folder = tmp_path_factory.mktemp('warp')
-  chains.copy_until(
-    chains.finished(tmp_path_factory), folder, STAGES, 'warp'
-  )
+  chains.copy_until(chains.finished(tmp_path_factory), folder, STAGES, 'warp')
   pipeline.run(load_config(), folder)
   return folder
 
@@ -190,9 +188,7 @@ def test_next_init_is_on_the_line(finished):
   second = checkpoint.load_params(finished / 'warp' / 'iteration_2' / 'init')
   chex.assert_trees_all_close(second, expected, atol=1e-6)
   stack = checkpoint.load_params(first / 'members')
-  chex.assert_trees_all_close(
-    merged, merging.slerp(start, stack), atol=1e-6
-  )
+  chex.assert_trees_all_close(merged, merging.slerp(start, stack), atol=1e-6)
 
 
 @slow

@@ -55,8 +55,7 @@ class Seed:
     return evaluator.Evaluator(
       self.base,
       ('warm',),
-      max_new_tokens=self.config.rl.max_new_tokens,
-      temperature=self.config.rl.temperature,
+      self.config.rl,
       **self.config.judged.to_dict(),
     )
 

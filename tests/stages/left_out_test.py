@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Members keep their numbers where others were left out, and are told of."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -88,8 +87,7 @@ def test_page_tells_who_was_left_out():
   assert rows[2][1][0] == '–' and rows[2][3][0] == '0.5'
 
 
-def test_card_and_summary_tell_who_was_left_out(run, monkeypatch):
-  monkeypatch.setattr(export, 'language_facts', lambda run, name: {})
+def test_card_and_summary_tell_who_was_left_out(run):
   (run.folder('preferences') / 'result.json').write_text(
     json.dumps({'result': {'rows': {'train': 10}, 'swapped': 0}})
   )
@@ -97,12 +95,12 @@ def test_card_and_summary_tell_who_was_left_out(run, monkeypatch):
   (run.folder('merge') / 'result.json').write_text(
     json.dumps({'result': MERGED | {'table': {'test': split}}})
   )
-  facts = export.reward_facts(dataclasses.replace(run), 'warm')
+  facts = export.reward_facts(run, 'warm')
   assert [row['member'] for row in facts['members']] == [0, 2]
   assert [row['data_seed'] for row in facts['members']] == [11, 13]
   assert len(facts['notes']) == 1
   assert facts['notes'][0].startswith('left out: member 1 (step 7, loss nan, ')
   result = TRAINED | {'loss': [0.5, 0.4], 'accuracy': [0.5, 1.0]}
   hparams = result.pop('hparams')
-  summary = stage.summed_up(hparams, result)['summary']
+  summary = stage.summed_up(hparams, result, '3 members')['summary']
   assert summary.startswith('2 of 3 members, training accuracy 0.750; left out')

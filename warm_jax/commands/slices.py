@@ -228,9 +228,8 @@ def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
     for key in ('train', 'hparams')
   )
   members = joined(r['members'] for r in results)
-  return reward.summed_up(
-    hparams, train | {'members': members, 'dropped': dropped}
-  )
+  train |= {'members': members, 'dropped': dropped}
+  return reward.summed_up(hparams, train, f'{config.reward.members} members')
 
 
 def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:

@@ -18,12 +18,7 @@ def run(run) -> dict:
   """
   config, folder = run.config.best_of_n, run.folder('best_of_n')
   panel = evaluator.Evaluator(
-    run,
-    config.scorers,
-    max_new_tokens=config.max_new_tokens,
-    temperature=config.temperature,
-    num_prompts=config.num_prompts,
-    num_samples=config.num_samples,
+    run, config.scorers, config, config.num_prompts, config.num_samples
   )
   path = folder / 'samples'
   if not path.exists():
@@ -46,11 +41,36 @@ def run(run) -> dict:
 
   curves = {
     name: best_of_n.curve(
-      proxy,
-      judged | {'proxy': proxy},
-      resamples=config.num_bootstrap,
+      proxy, judged | {'proxy': proxy}, resamples=config.num_bootstrap
     )
     for name, proxy in scores.items()
+  }
+  sizes = best_of_n.default_sizes(config.num_samples)
+  best = {  # {scorer: {judge: [prompts, sizes]}}
+    name: best_of_n.expected_best(proxy, judged, sizes)
+    for name, proxy in scores.items()
+  }
+  others = [name for name in best if name != 'single' and 'single' in best]
+
+  def minus_single(name, i) -> dict[str, float]:
+    """A row of a curve of paired differences."""
+    row = {'n': sizes[i], 'kl': float(best_of_n.kl(sizes[i]))}
+    for judge in ('gold', 'control'):
+      x = best[name][judge][:, i] - best['single'][judge][:, i]
+      stderr = intervals.clustered_stderr(x)
+      row |= {judge: float(x.mean()), f'{judge}_stderr': stderr}
+    return row
+
+  # The peak is the size with the highest mean gold on these same prompts, so
+  # the difference to it leans slightly below zero; it is 0 where N is the peak.
+  peaks = {n: int(x['gold'].mean(axis=0).argmax()) for n, x in best.items()}
+  from_peak = {
+    name: intervals.paired_difference(
+      x['gold'][:, -1],
+      x['gold'][:, peaks[name]],
+      resamples=config.num_bootstrap,
+    )
+    for name, x in best.items()
   }
   return {
     'temperature': config.temperature,
@@ -58,67 +78,22 @@ def run(run) -> dict:
     'samples': config.num_samples,
     'left_out': reward.left_out(run),  # of the members behind the scorers
     'curves': curves,
-    'minus_single': _minus_single(scores, judged, config),
-    'gain_over_single': _against(scores, judged['gold'], config),
-    'last_minus_peak': _last_minus_peak(scores, judged['gold'], config),
+    'minus_single': {
+      name: [minus_single(name, i) for i in range(len(sizes))]
+      for name in others
+    },
+    'gain_over_single': {
+      name: intervals.paired_difference(
+        best[name]['gold'][:, -1], best['single']['gold'][:, -1]
+      ).as_dict('gold')
+      for name in others
+    },
+    'last_minus_peak': {
+      name: x.as_dict('gold') | {'peak_n': sizes[peaks[name]]}
+      for name, x in from_peak.items()
+    },
     'tie_rate': {n: best_of_n.tie_rate(s) for n, s in scores.items()},
     'best_possible': float(judged['gold'].max(axis=1).mean()),
     'summary': f'gold at n={config.num_samples}: '
     + ', '.join(f'{n} {c[-1]["gold"]:.2f}' for n, c in curves.items()),
   }
-
-
-def _minus_single(scores, judged, config) -> dict[str, list[dict]]:
-  """Curves of the paired difference to `single`, {scorer: a row a size}."""
-  if 'single' not in scores:
-    return {}
-  sizes = best_of_n.default_sizes(config.num_samples)
-  best = {
-    name: best_of_n.expected_best(proxy, judged, sizes)
-    for name, proxy in scores.items()
-  }
-  curves = {name: [] for name in best if name != 'single'}
-  for name, rows in curves.items():
-    for i, n in enumerate(sizes):
-      row = {'n': n, 'kl': float(best_of_n.kl(n))}
-      for judge in ('gold', 'control'):
-        x = best[name][judge][:, i] - best['single'][judge][:, i]
-        row[judge] = float(x.mean())
-        row[f'{judge}_stderr'] = intervals.clustered_stderr(x)
-      rows.append(row)
-  return curves
-
-
-def _against(scores, gold, config) -> dict:
-  """Gold of every scorer's best of N minus that of `single`, paired."""
-  if 'single' not in scores:
-    return {}
-  best = {
-    name: best_of_n.expected_best(proxy, {'gold': gold}, [config.num_samples])[
-      'gold'
-    ][:, 0]
-    for name, proxy in scores.items()
-  }
-  return {
-    name: intervals.paired_difference(value, best['single']).as_dict('gold')
-    for name, value in best.items()
-    if name != 'single'
-  }
-
-
-def _last_minus_peak(scores, gold, config) -> dict:
-  """Gold of every scorer's best of N minus that at its own peak, paired.
-
-  The peak is the size n with the highest mean gold on these same prompts, so
-  the difference leans slightly below zero; it is 0 where N is the peak.
-  """
-  sizes = best_of_n.default_sizes(config.num_samples)
-  found = {}
-  for name, proxy in scores.items():
-    best = best_of_n.expected_best(proxy, {'gold': gold}, sizes)['gold']
-    peak = int(best.mean(axis=0).argmax())
-    difference = intervals.paired_difference(
-      best[:, -1], best[:, peak], resamples=config.num_bootstrap
-    )
-    found[name] = difference.as_dict('gold') | {'peak_n': sizes[peak]}
-  return found

@@ -30,6 +30,7 @@ from warm_jax.stages import language, scorers
 from warm_jax.worlds import base
 
 PyTree = Any
+COLUMNS = ('proxy', 'control', 'gold', 'kl', 'length', 'ended', 'similarity')
 
 
 def settings(run):
@@ -45,67 +46,53 @@ def proxies(run) -> tuple[str, ...]:
   return tuple(config.rewards) if 'rewards' in config else (config.reward,)
 
 
-def control(run) -> str | None:
-  """Name of the reward model that takes no part in training."""
-  if run.config.get('control_model'):
-    return 'control_model'
-  return 'control' if 'control' in run.config else None
-
-
 def build(run, names, start: PyTree) -> dict[str, rewards.RewardScorer]:
-  """Reward models by name, all on one scale.
+  """Reward models by name, with mean 0 and deviation 1 on samples of the start.
 
   Names are those of `scorers.MEANING`, or the fields `reward_model` and
-  `control_model` of a config that names reward models of other runs. Mean 0 and
-  deviation 1 over samples of the start, whatever the model, so that `kl_coef`
-  means the same to all.
+  `control_model` of a config that names reward models of other runs.
 
   Raises:
     UserError: no such model, or one that does not fit the policy.
   """
   if 'reward_model' not in run.config:
     return scorers.build(run, names)
-  config, world = settings(run), worlds.of(run)
-  found = {field: _opened(run, world, field) for field in names}
-  prompts = world.prompts('train', config.max_new_tokens, config.num_reference)
+  config, world, found = settings(run), worlds.of(run), {}
+  template = run.config.data.prompt_template
+  for field in names:
+    if not run.config[field]:
+      raise errors.UserError(
+        f'config.{field} is empty: name an exported reward model, several with '
+        f'commas between, or a finished work directory (--config.{field}=PATH)'
+      )
+    opened = scorers.open_model(
+      run.config[field],
+      aggregate=config.aggregate,
+      member_map=run.config.runtime.member_map,
+    )
+    scorers.require_same_tokenizer(
+      world.tokenizer, opened.tokenizer, f'config.model and config.{field}'
+    )
+    if opened.prompt_template not in ('', template):
+      raise errors.UserError(
+        f'config.data.prompt_template is {template!r}, but config.{field} was '
+        f'trained with {opened.prompt_template!r}: set '
+        '--config.data.prompt_template to that, or its prompts look foreign to '
+        'it'
+      )
+    found[field] = opened.scorer
   samples = sampling.sample_rows(
     start,
     base.model_config(run),
     sampling.settings(world.tokenizer, config.max_new_tokens),
     jax.random.key(run.key('reference')),
-    prompts,
+    world.prompts('train', config.max_new_tokens, config.num_reference),
     config.temperature,
   )
-  ids, mask = np.asarray(samples.ids), np.asarray(samples.mask)
   return {
-    field: rewards.calibrate(scorer, ids, mask)
+    field: rewards.calibrate(scorer, samples.ids, samples.mask)
     for field, scorer in found.items()
   }
-
-
-def _opened(run, world, field: str) -> rewards.RewardScorer:
-  source = run.config[field]
-  if not source:
-    raise errors.UserError(
-      f'config.{field} is empty: name an exported reward model, several with '
-      f'commas between, or a finished work directory (--config.{field}=PATH)'
-    )
-  found = scorers.open_model(
-    source,
-    aggregate=settings(run).aggregate,
-    member_map=run.config.runtime.member_map,
-  )
-  scorers.require_same_tokenizer(
-    world.tokenizer, found.tokenizer, f'config.model and config.{field}'
-  )
-  template = run.config.data.prompt_template
-  if found.prompt_template not in ('', template):
-    raise errors.UserError(
-      f'config.data.prompt_template is {template!r}, but config.{field} was '
-      f'trained with {found.prompt_template!r}: set '
-      f'--config.data.prompt_template to that, or its prompts look foreign to it'
-    )
-  return found.scorer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +102,7 @@ class Evaluation:
   Attributes:
     prompts: [N] texts.
     responses: [K][N * S] texts, the S samples of a prompt adjacent.
-    gold: [K, N * S], utility of each response; None if nobody knows it.
+    gold: [K, N * S], utility of each response, or None.
     values: {column: [K, N] float64}, means over the samples of a prompt.
     rows: one dict a policy: its labels, then the means over prompts.
     win_rate_by: the column that win rates are judged by.
@@ -129,24 +116,18 @@ class Evaluation:
   win_rate_by: str
 
   def examples(self, shown: Iterable[tuple[dict, int]]) -> list[dict]:
-    """Six prompts, each with the first response of some policies.
-
-    Args:
-      shown: labels and row of each policy.
-    """
+    """Six prompts with the first responses of (labels, row) of some policies."""
     each, shown = len(self.responses[0]) // len(self.prompts), list(shown)
+
+    def response(k: int, i: int) -> dict:
+      gold = None if self.gold is None else self.gold[k, i]
+      text, kl = self.responses[k][i], self.rows[k]['kl']
+      return {'text': text, 'gold': gold, 'kl': kl}
+
     return [
       {
         'post': prompt,
-        'summaries': [
-          labels
-          | {
-            'text': self.responses[k][i * each],
-            'gold': None if self.gold is None else self.gold[k, i * each],
-            'kl': self.rows[k]['kl'],
-          }
-          for labels, k in shown
-        ],
+        'summaries': [who | response(k, i * each) for who, k in shown],
       }
       for i, prompt in enumerate(self.prompts[:6])
     ]
@@ -159,33 +140,31 @@ class Evaluator:
     self,
     run,
     names: Sequence[str],
-    *,
-    max_new_tokens: int,
-    temperature: float,
+    config,
     num_prompts: int,
     num_samples: int = 1,
   ):
-    """Loads them.
+    """Loads the prompts, the start and the reward models.
 
     Args:
       run: what its reward models need is finished.
       names: of proxies, see `build`; the control model comes along.
-      max_new_tokens: of a response.
-      temperature: of the sampling, and of the KL.
+      config: temperature (of the sampling, and of the KL), max_new_tokens.
       num_prompts: of the test split, from its start.
       num_samples: responses to each prompt.
     """
     self.run, self.world = run, worlds.of(run)
+    self.config, self.num_samples = config, num_samples
     self.shape = base.model_config(run)
-    self.temperature, self.num_samples = temperature, num_samples
-    self.max_new_tokens = max_new_tokens
-    prompts = self.world.prompts('test', max_new_tokens, num_prompts)
+    prompts = self.world.prompts('test', config.max_new_tokens, num_prompts)
     self.prompts = self.world.tokenizer.decode(prompts.ids, prompts.mask)
-    self._rows = np.repeat(np.arange(len(self.prompts)), num_samples)
-    self._encoded = prompts.take(self._rows)
     self.start = language.policy_start(run)
-    self.control = control(run)
-    wanted = dict.fromkeys(filter(None, (*names, self.control)))
+    self._index = np.repeat(np.arange(len(prompts)), num_samples)
+    self._encoded = prompts.take(self._index)
+    self._control = 'control' if 'control' in run.config else None
+    if run.config.get('control_model'):
+      self._control = 'control_model'
+    wanted = dict.fromkeys(filter(None, (*names, self._control)))
     self.scorers = build(run, list(wanted), self.start)
 
   def sample(self, params: PyTree, seed: int) -> sampling.Samples:
@@ -193,16 +172,16 @@ class Evaluator:
     return sampling.sample_rows(
       params,
       self.shape,
-      sampling.settings(self.world.tokenizer, self.max_new_tokens),
+      sampling.settings(self.world.tokenizer, self.config.max_new_tokens),
       jax.random.key(seed),
       self._encoded,
-      self.temperature,
+      self.config.temperature,
     )
 
   def read(self, samples: sampling.Samples) -> tuple[list[str], dict]:
     """Responses as texts, and the columns that no model is needed for."""
     texts = sampling.responses_text(self.world.tokenizer, samples)
-    gold = self.world.gold([self.prompts[i] for i in self._rows], texts)
+    gold = self.world.gold([self.prompts[i] for i in self._index], texts)
     columns = {
       'length': self.world.lengths(samples, texts),
       'ended': np.asarray(samples.ended),
@@ -223,73 +202,55 @@ class Evaluator:
     policies: Iterable[tuple[dict, Callable[[], PyTree], str]],
     exact_kl: bool = False,
   ) -> Evaluation:
-    """Samples policies and judges them.
-
-    The keys of the sampling are the same for all: differences come from the
-    policies alone.
+    """Samples policies, all with the same keys, and judges them.
 
     Args:
       policies: labels, a call that gives the LM params, and the proxy's name;
-        the first policy is what win rates are against.
+        win rates are against the first policy.
       exact_kl: the KL is `sampling.kl_of_steps`, not `sampling.sequence_kl`.
     """
-    labels, names, samples, texts = [], [], [], []
+    rows, names, samples, texts = [], [], [], []
     columns = collections.defaultdict(list)
-    for given, make, name in policies:
+    shape, temperature = self.shape, self.config.temperature
+    for labels, make, name in policies:
       params = sharding.put(make())
       drawn = self.sample(params, self.run.key('evaluate'))
       if exact_kl:
-        kl = sampling.kl_of_steps(
-          params, self.start, self.shape, drawn, self.temperature
-        )
+        args = (params, self.start, shape, drawn, temperature)
+        columns['kl'].append(sampling.kl_of_steps(*args))
       else:
-        kl = sampling.sequence_kl(
-          self.start, self.shape, drawn, self.temperature, self.max_new_tokens
-        )
+        args = (shape, drawn, temperature, self.config.max_new_tokens)
+        columns['kl'].append(sampling.sequence_kl(self.start, *args))
       responses, read = self.read(drawn)
-      for key, value in ({'kl': kl} | read).items():
+      for key, value in read.items():
         columns[key].append(value)
-      labels.append(given)
+      rows.append(dict(labels))
       names.append(name)
       samples.append(drawn)
       texts.append(responses)
     raw = {key: np.stack(x).astype(np.float64) for key, x in columns.items()}
+    # Samples of all policies are scored together: they share their prompts.
     raw['proxy'] = np.empty_like(raw['kl'])
     for name in dict.fromkeys(names):
       index = [k for k, other in enumerate(names) if other == name]
       raw['proxy'][index] = self.score(name, [samples[k] for k in index])
-    if self.control:
-      raw['control'] = self.score(self.control, samples).astype(np.float64)
-    raw = {
-      key: x.reshape(len(labels), -1, self.num_samples)
-      for key, x in raw.items()
-    }
-    values = {
-      key: raw[key].mean(axis=2)
-      for key in ('proxy', 'control', 'gold', 'kl', 'length', 'ended')
-      if key in raw
-    }
+    if self._control:
+      raw['control'] = self.score(self._control, samples).astype(np.float64)
+    split = (len(rows), len(self.prompts), self.num_samples)
+    values = {key: x.reshape(split).mean(axis=2) for key, x in raw.items()}
     if self.num_samples > 1:
       values['similarity'] = np.stack(
         [policies_lib.self_similarity(t, self.num_samples) for t in texts]
       )
+    values = {key: values[key] for key in COLUMNS if key in values}
     by = next(key for key in ('gold', 'control', 'proxy') if key in raw)
-    rows = []
-    for k, row in enumerate(labels):
+    scores = raw[by].reshape(split)
+    for k, row in enumerate(rows):
       for key, x in values.items():
         row[key] = float(x[k].mean())
         row[f'{key}_stderr'] = float(x[k].std() / len(x[k]) ** 0.5)
-      won = policies_lib.wins(raw[by][k], raw[by][0])
+      won = policies_lib.wins(scores[k], scores[0])
       longer = values['length'][k] - values['length'][0]
       row['win_rate'] = float(won.mean())
       row['win_rate_lc'] = policies_lib.length_controlled(won, longer)
-      rows.append(row)
-    return Evaluation(
-      prompts=self.prompts,
-      responses=texts,
-      gold=raw['gold'].reshape(len(labels), -1) if 'gold' in raw else None,
-      values=values,
-      rows=rows,
-      win_rate_by=by,
-    )
-
+    return Evaluation(self.prompts, texts, raw.get('gold'), values, rows, by)

@@ -17,54 +17,58 @@ from warm_jax.worlds import base
 
 
 def run(run) -> dict:
-  """Writes what the run has made under export/."""
-  if 'reward' in run.config:
-    return reward_models(run)
-  return _save_language_models(run, dict(_language_models(run)))
+  """Writes what the run has made under export/.
 
-
-def reward_models(run) -> dict:
-  """Writes merged reward models, and each member, under export/.
-
-  Each config.json holds the mean and the deviation of the raw score over the
-  responses of the selection pairs: a head without bias cannot carry them.
+  The config.json of a reward model holds the mean and the deviation of its raw
+  score over the responses of the selection pairs: a head without bias cannot
+  carry them.
   """
   config, shape = run.config.export, base.model_config(run)
-  reference = scorers.reference_batch(run)
-  stack, numbers = reward.trained(run)
-  models = {
-    name: checkpoint.load_params(run.folder('merge') / name)
-    for name in config.merged
+  is_reward = 'reward' in run.config
+  reference = scorers.reference_batch(run) if is_reward else {}
+  settings = {
+    'base': base.checkpoint(run),
+    'dtype': config.dtype,
+    'prompt_template': run.config.data.prompt_template,
+    'max_shard_bytes': config.max_shard_gb * 1e9,
   }
-  if config.include_members:
-    for row, number in enumerate(numbers):
-      models[f'member_{number}'] = members.member(stack, row)
-  written = {}
-  for name, params in models.items():
+  written, moments = {}, {}
+  for name, params in (_reward_models if is_reward else _policies)(run):
     params = jax.tree.map(jnp.asarray, params)
-    scorer = rewards.calibrate(rewards.single(params, shape), **reference)
+    if is_reward:
+      scorer = rewards.calibrate(rewards.single(params, shape), **reference)
+      moments = dict(
+        reward_mean=scorer.normaliser.mean, reward_std=scorer.normaliser.std
+      )
     written[name] = writing.save(
       run.folder('export') / name,
       params,
       shape,
       worlds.of(run).tokenizer,
-      reward_mean=float(scorer.normaliser.mean),
-      reward_std=float(scorer.normaliser.std),
-      card=model_card.render(reward_facts(run, name)),
-      **_settings(run),
+      card=model_card.render(facts(run, name)),
+      **settings,
+      **{key: float(value) for key, value in moments.items()},
     )
   return {
     'folders': sorted(written),
     'written': written,
-    'left_out': reward.left_out(run),
-    'summary': f'{", ".join(config.merged)}'
-    + (f' and {len(numbers)} members' if config.include_members else '')
-    + f' in {run.folder("export")}',
+    'left_out': reward.left_out(run) if is_reward else [],
+    'summary': f'{", ".join(written)} in {run.folder("export")}',
   }
 
 
-def _language_models(run) -> Iterator[tuple[str, Any]]:
-  """Names and LM params of the models to export.
+def _reward_models(run) -> Iterator[tuple[str, Any]]:
+  """The merged models, and each member."""
+  for name in run.config.export.merged:
+    yield name, checkpoint.load_params(run.folder('merge') / name)
+  if run.config.export.include_members:
+    stack, numbers = reward.trained(run)
+    for row, number in enumerate(numbers):
+      yield f'member_{number}', members.member(stack, row)
+
+
+def _policies(run) -> Iterator[tuple[str, Any]]:
+  """Language models to export.
 
   The last policy, with those of `export.also_steps`; or the last merged policy,
   with eta_X for every X of `export.etas`: (1 - X) start + X merged, the front
@@ -88,113 +92,81 @@ def _language_models(run) -> Iterator[tuple[str, Any]]:
       yield f'sft_{step}', params
 
 
-def _save_language_models(run, models) -> dict:
-  written = {
-    name: writing.save(
-      run.folder('export') / name,
-      jax.tree.map(jnp.asarray, params),
-      base.model_config(run),
-      worlds.of(run).tokenizer,
-      card=model_card.render(language_facts(run, name)),
-      **_settings(run),
-    )
-    for name, params in models.items()
-  }
-  return {
-    'folders': sorted(written),
-    'written': written,
-    'summary': f'{", ".join(written)} in {run.folder("export")}',
-  }
+# ---------------------------------------------------------------------------
+# Model cards
+# ---------------------------------------------------------------------------
 
 
-def _settings(run) -> dict:
-  config = run.config.export
-  return {
-    'base': base.checkpoint(run),
-    'dtype': config.dtype,
-    'prompt_template': run.config.data.prompt_template,
-    'max_shard_bytes': config.max_shard_gb * 1e9,
-  }
-
-
-_ANCHORS = {
-  'ema': "each run's own moving average",
-  'init': 'the init of the iteration',
-  'sft': 'the start',
-}
-
-
-def _anchor(config) -> str:
-  ema = f' (mu {config.mu:g})' if config.anchor == 'ema' else ''
-  return _ANCHORS[config.anchor] + ema
-
-
-def _limit(config) -> list[str]:
-  if not config.max_kl:
-    return []
-  return [f'a run stops at a KL of {config.max_kl:g} to the start']
-
-
-def language_facts(run, name: str) -> dict:
-  """What the model card of a language model says."""
+def facts(run, name: str) -> dict:
+  """What the model card says, see `model_card.render`."""
+  config = run.config
+  kind = next(k for k in ('reward', 'policy', 'warp', 'sft') if k in config)
   # What config.data.train and .test are to this run.
-  titles = {'train': 'prompts', 'test': 'eval_prompts'}
-  if 'reward' in run.config:
-    titles = {}
-  elif 'sft' in run.config:
-    titles = {'train': 'sft'}
-  facts = {
+  titles = {'reward': {}, 'sft': {'train': 'sft'}}
+  titles = titles.get(kind, {'train': 'prompts', 'test': 'eval_prompts'})
+  found = {
     'name': name,
-    'kind': next((k for k in ('policy', 'warp') if k in run.config), 'sft'),
-    'base': _base_name(run),
-    'base_folder': _settings(run)['base'],
-    'data': {titles.get(k, k): v for k, v in run.config.data.items() if v},
-    'has_chat_template': bool(worlds.of(run).tokenizer.hf.chat_template),
-    'dtype': run.config.export.dtype,
-    'seed': run.config.seed,
+    'kind': kind,
+    'base': 'trained from scratch',
+    'data': {titles.get(k, k): v for k, v in config.data.items() if v},
+    'has_chat_template': bool(base.tokenizer(run).hf.chat_template),
+    'dtype': config.export.dtype,
+    'seed': config.seed,
     'command': run.command,
     'versions': pipeline.versions(),
   }
-  if 'policy' in run.config:
-    config = run.config.policy
-    facts['notes'] = [
-      f'trained by REINFORCE against {run.config.reward_model}, '
-      f'{config.steps} steps of {config.batch_size} samples at temperature '
-      f'{config.temperature:g}',
-      f'KL to {_anchor(config)} in the reward, coefficient {config.kl_coef:g}',
-      *_limit(config),
-    ]
-  elif 'warp' in run.config:
-    config = run.config.warp
-    facts['notes'] = [
-      f'made by WARP (arXiv 2406.16768) against {run.config.reward_model}: '
+  if 'base' in config:
+    started = run.result('base')
+    found |= {'base': started['source'], 'base_folder': started['folder']}
+  if kind == 'reward':
+    return found | reward_facts(run, name)
+  return found | {'notes': list(_notes(run, config[kind], name))}
+
+
+def _notes(run, config, name: str) -> Iterator[str]:
+  """How a language model was made; `config` is the section of its training."""
+
+  def listed(values) -> str:
+    values = values if isinstance(values, (tuple, list)) else (values,)
+    return ', '.join(f'{value:g}' for value in values)
+
+  if 'loss_on' in config:
+    part = 'the responses' if config.loss_on == 'response' else 'all tokens'
+    rate = f'{config.learning_rate:g}, loss on {part}'
+    yield f'batches of {config.batch_size} at a learning rate of {rate}'
+    return
+  against, is_warp = run.config.reward_model, 'iterations' in config
+  samples = f'{config.batch_size} samples{" each" if is_warp else ""} at '
+  samples += f'temperature {config.temperature:g}'
+  if is_warp:
+    yield (
+      f'made by WARP (arXiv 2406.16768) against {against}: '
       f'{config.iterations} iterations of {config.members} REINFORCE runs, '
-      f'steps {_listed(config.steps)}, {config.batch_size} samples each at '
-      f'temperature {config.temperature:g}, merged by {config.merge} with one '
-      f'angle for each {config.group}, moved back to eta {_listed(config.etas)}',
-      f'KL to {_anchor(config)} in the reward, coefficient '
-      f'{_listed(config.kl_coefs)}',
-      *_limit(config),
-      'weights of the last merge'
-      if name == 'merged'
-      else f'weights (1 - {name[4:]}) start + {name[4:]} merged',
-    ]
-  elif 'reward' not in run.config:
-    config = run.config.sft
-    facts['notes'] = [
-      f'batches of {config.batch_size} at a learning rate of '
-      f'{config.learning_rate:g}, loss on '
-      + ('the responses' if config.loss_on == 'response' else 'all tokens')
-    ]
-  return facts
+      f'steps {listed(config.steps)}, {samples}, merged by {config.merge} with '
+      f'one angle for each {config.group}, moved back to eta '
+      f'{listed(config.etas)}'
+    )
+    weights = f'(1 - {name[4:]}) start + {name[4:]} merged'
+    yield f'weights {"of the last merge" if name == "merged" else weights}'
+  else:
+    steps = f'{config.steps} steps of {samples}'
+    yield f'trained by REINFORCE against {against}, {steps}'
+  anchor = {
+    'ema': f"each run's own moving average (mu {config.mu:g})",
+    'init': 'the init of the iteration',
+    'sft': 'the start',
+  }[config.anchor]
+  coefficient = listed(config.kl_coefs if is_warp else config.kl_coef)
+  yield f'KL to {anchor} in the reward, coefficient {coefficient}'
+  if config.max_kl:
+    yield f'a run stops at a KL of {config.max_kl:g} to the start'
 
 
 def reward_facts(run, name: str) -> dict:
-  """What the model card of a reward model says: recipe, and all metrics."""
+  """What the card of a reward model says besides: recipe, and all metrics."""
   trained, merged = run.result('reward'), run.result('merge')
   pairs = run.result('preferences')
   hparams, table = trained['hparams'], merged['table']
-  numbers = merged.get('members', range(len(merged['order'])))
   rows = [
     {
       'member': number,
@@ -205,7 +177,7 @@ def reward_facts(run, name: str) -> dict:
       'selection_accuracy': merged['selection_accuracy'][m],
       **{split: row['members'][m] for split, row in table.items()},
     }
-    for m, number in enumerate(numbers)
+    for m, number in enumerate(merged['members'])
   ]
   metrics = {
     split: {
@@ -215,28 +187,14 @@ def reward_facts(run, name: str) -> dict:
     }
     for split, row in table.items()
   }
-  facts = language_facts(run, name) | {'kind': 'reward'}
-  if name in merging.SCORERS:
-    facts['rule'] = merging.SCORERS[name].rule
-  else:
-    facts['notes'] = [f'one of {len(rows)} members, not merged']
-  lines = reward.left_out_lines(reward.left_out(run))
-  facts['notes'] = [*facts.get('notes', ()), *lines]
-  return facts | {
+  method = merging.SCORERS.get(name)
+  alone = [] if method else [f'one of {len(rows)} members, not merged']
+  return {
+    'rule': method.rule if method else None,
+    'notes': [*alone, *reward.left_out_lines(reward.left_out(run))],
     'pairs': pairs['rows'],
     'swapped': pairs['swapped'],
     'members': rows,
     'metrics': metrics,
     'recipe': run.config.reward.to_dict(),
   }
-
-
-def _listed(values) -> str:
-  values = values if isinstance(values, (tuple, list)) else (values,)
-  return ', '.join(f'{value:g}' for value in values)
-
-
-def _base_name(run) -> str:
-  if 'base' in run.config:
-    return run.result('base')['source']
-  return 'trained from scratch'

@@ -16,7 +16,6 @@ KL of what can be had within the budget:
 # Deviation: the paper draws its fronts and gives no number.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,43 +37,21 @@ BASELINE = 'sft_anchor_line'
 SFT = 'sft'
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-  """A policy to be judged.
-
-  Attributes:
-    params: which weights these are; equal names are judged once.
-    make: loads or computes them.
-    labels: run ('sft', 'warp_1', ..., or a control), what ('policy', 'ema',
-      'slerp', 'lerp', 'to_init', 'to_sft'), and member, step, eta where they
-      apply.
-  """
-
-  params: str
-  make: Callable[[], PyTree]
-  labels: dict[str, Any]
-
-
 def run(run) -> dict:
   """Judges all candidates; writes rows.csv and values.npz ([rows, prompts])."""
   config, settings = run.config.warp, run.config.fronts
   panel = evaluator.Evaluator(
-    run,
-    (config.reward,),
-    max_new_tokens=config.max_new_tokens,
-    temperature=config.temperature,
-    num_prompts=settings.num_prompts,
-    num_samples=settings.num_samples,
+    run, (config.reward,), config, settings.num_prompts, settings.num_samples
   )
   _load.cache_clear()  # of another run under the same path, in this process
   rows, place = [], {}  # place of each policy among those that are judged
 
   def policies():
-    for candidate in candidates(run, panel.start):
-      rows.append(candidate.labels | {'params': candidate.params})
-      if candidate.params not in place:
-        place[candidate.params] = len(place)
-        yield {}, candidate.make, config.reward
+    for name, make, labels in candidates(run, panel.start):
+      rows.append(labels | {'params': name})
+      if name not in place:
+        place[name] = len(place)
+        yield {}, make, config.reward
 
   judged = panel.evaluate(policies(), exact_kl=True)
   index = [place[row['params']] for row in rows]
@@ -93,10 +70,8 @@ def run(run) -> dict:
   stopped_at = dict(
     zip(warp_stage.CONTROLS, run.result('reinforce')['stopped_at'])
   )
-  shown = {SFT: SFT}
-  shown |= {
-    f'warp_{i + 1}': f'merged_{i + 1}' for i in range(config.iterations)
-  }
+  numbers = range(1, config.iterations + 1)
+  shown = {SFT: SFT} | {f'warp_{n}': f'merged_{n}' for n in numbers}
   for p, (name, last) in enumerate(stopped_at.items()):
     shown[name] = f'{name}/params_{last}/{p}'
   return {
@@ -122,106 +97,78 @@ def run(run) -> dict:
 # ---------------------------------------------------------------------------
 
 
-def candidates(run, sft: PyTree) -> Iterator[Candidate]:
-  """The SFT policy, then WARP iteration by iteration, then the controls."""
-  yield Candidate(SFT, lambda: sft, {'run': SFT, 'what': 'policy'})
+def candidates(
+  run, sft: PyTree
+) -> Iterator[tuple[str, Callable[[], PyTree], dict]]:
+  """The SFT policy, then WARP iteration by iteration, then the controls.
+
+  Yields:
+    name of the weights (equal names are judged once), a call that loads or
+    computes them, and labels: run ('sft', 'warp_1', ..., or a control), what
+    ('policy', 'ema', 'slerp', 'lerp', 'to_init', 'to_sft'), and member, step,
+    eta where they apply.
+  """
+  etas = {0.0, 1.0, *run.config.fronts.etas}
+  yield SFT, lambda: sft, {'run': SFT, 'what': 'policy'}
   for record in run.result('warp')['iterations']:
-    yield from _of_iteration(run, record, sft)
-  result = run.result('reinforce')
-  yield from _paths(
-    run.folder('reinforce'),
-    result['kept_steps'],
-    [
-      (name, {}, steps)
-      for name, steps in zip(warp_stage.CONTROLS, result['stopped_at'])
-    ],
-    SFT,
-  )
-  # The line from SFT to where each of them ended: LITI without WARP.
+    yield from _iteration(run, record, sft, etas)
+  result, folder = run.result('reinforce'), run.folder('reinforce')
   for p, (name, last) in enumerate(
     zip(warp_stage.CONTROLS, result['stopped_at'])
   ):
-    path = run.folder('reinforce') / f'params_{last}'
-    yield from _line(
-      sft,
-      _member(path, p),
-      _etas(run),
-      {'run': name, 'what': 'to_sft'},
-      names={0.0: SFT, 1.0: f'{name}/params_{last}/{p}'},
-    )
+    label = {'run': name}
+    yield from _path(folder, p, result['kept_steps'], last, SFT, label)
+    # The line from SFT to where it ended: LITI without WARP.
+    names = {0.0: SFT, 1.0: f'{name}/params_{last}/{p}'}
+    end = _member(folder / f'params_{last}', p)
+    yield from _line(sft, end, etas, label | {'what': 'to_sft'}, names)
 
 
-def _of_iteration(run, record, sft: PyTree) -> Iterator[Candidate]:
-  config, number = run.config.warp, record['number']
-  label, folder = f'warp_{number}', run.folder('warp') / f'iteration_{number}'
-  at_init = SFT if number == 1 else f'init_{number}'
-  yield from _paths(
-    folder,
-    record['kept_steps'],
-    [(label, {'member': m}, n) for m, n in enumerate(record['stopped_at'])],
-    at_init,
-  )
+def _iteration(run, record, sft: PyTree, etas):
+  """Members and averages, both merges, and the lines through the merge."""
+  config, n = run.config.warp, record['number']
+  folder, label = run.folder('warp') / f'iteration_{n}', {'run': f'warp_{n}'}
+  at_init, merged = SFT if n == 1 else f'init_{n}', f'merged_{n}'
+  for m, last in enumerate(record['stopped_at']):
+    more = label | {'member': m}
+    yield from _path(folder, m, record['kept_steps'], last, at_init, more)
   init, stack = _load(folder / 'init'), _load(folder / 'members')
   for how in dict.fromkeys(('slerp', 'lerp', config.merge)):
-    yield Candidate(
-      f'merged_{number}' if how == config.merge else f'{how}_{number}',
+    yield (
+      merged if how == config.merge else f'{how}_{n}',
       functools.partial(merging.merge, stack, how, init, config.group),
-      {'run': label, 'what': how},
+      label | {'what': how},
     )
-  merged = _load(folder / 'merged')
-  etas = sorted({*_etas(run), record['eta']})
-  ends = {1.0: f'merged_{number}'}
-  next_init = {record['eta']: f'init_{number + 1}'}
-  yield from _line(
-    init,
-    merged,
-    etas,
-    {'run': label, 'what': 'to_init'},
-    names=next_init | {0.0: at_init} | ends,
-  )
-  known = {}
-  if number == 1:  # both lines are one
-    known = {eta: f'{label}/to_init_{eta:g}' for eta in etas} | next_init
-  yield from _line(
-    sft,
-    merged,
-    etas,
-    {'run': label, 'what': 'to_sft'},
-    names=known | {0.0: SFT} | ends,
-  )
-
-
-def _etas(run) -> list[float]:
-  """Where lines are judged; their ends always are."""
-  return sorted({0.0, 1.0, *run.config.fronts.etas})
+  end, etas = _load(folder / 'merged'), {*etas, record['eta']}
+  names = {record['eta']: f'init_{n + 1}', 0.0: at_init, 1.0: merged}
+  yield from _line(init, end, etas, label | {'what': 'to_init'}, names)
+  if n == 1:  # both lines are one
+    names = {eta: f'warp_1/to_init_{eta:g}' for eta in etas} | names
+  else:
+    names = {0.0: SFT, 1.0: merged}
+  yield from _line(sft, end, etas, label | {'what': 'to_sft'}, names)
 
 
 def _line(start: PyTree, end: PyTree, etas, labels, names):
-  """Candidates (1 - eta) start + eta end; `names` are of those known before."""
-  for eta in etas:
-    yield Candidate(
+  """(1 - eta) start + eta end; `names` are of those known before."""
+  for eta in sorted(etas):
+    yield (
       names.get(eta, f'{labels["run"]}/{labels["what"]}_{eta:g}'),
       functools.partial(merging.liti, start, end, eta),
       labels | {'eta': eta},
     )
 
 
-def _paths(folder, kept, policies, init: str) -> Iterator[Candidate]:
-  """Each policy of a stack, and its average, as long as it was trained.
-
-  policies: (label of the run, more labels, updates made), in the order of the
-  stack.
-  """
-  for p, (label, more, last) in enumerate(policies):
-    for what, file in (('policy', 'params'), ('ema', 'ema')):
-      for step in kept:
-        path = folder / f'{file}_{step}'
-        if step > last or not path.exists():
-          continue
-        yield Candidate(
-          init if step == 0 else f'{label}/{file}_{step}/{p}',
+def _path(folder, p: int, kept, last: int, init: str, labels):
+  """Policy p of a stack and its average, at the steps up to its last."""
+  for what, file in (('policy', 'params'), ('ema', 'ema')):
+    for step in kept:
+      path = folder / f'{file}_{step}'
+      if step <= last and path.exists():
+        yield (
+          f'{labels["run"]}/{file}_{step}/{p}' if step else init,
           functools.partial(_member, path, p),
-          {'run': label, 'what': what} | more | {'step': step},
+          labels | {'what': what, 'step': step},
         )
 
 
@@ -261,7 +208,7 @@ def series(rows) -> dict[str, list[int]]:
 
 
 def compare(
-  sets, values, *, max_kl: float, resamples: int, seed: int = 0
+  sets, values, *, max_kl: float, resamples: int
 ) -> dict[str, dict[str, float]]:
   """The numbers of every set, and their differences to plain REINFORCE.
 
@@ -269,14 +216,13 @@ def compare(
     sets: from `series`; the first row of each is the SFT policy.
     values: 'kl' and the judges, each [rows, prompts].
     max_kl: largest budget.
-    resamples: of the bootstrap over prompts, the same for all sets.
-    seed: of the bootstrap.
+    resamples: of the bootstrap over prompts.
 
   Returns:
     set -> points, largest_kl, and for each judge and for gold_by_proxy the
     number with its interval, and difference_JUDGE to BASELINE, paired.
   """
-  weights = intervals.resampling_weights(values['kl'].shape[1], resamples, seed)
+  weights = intervals.resampling_weights(values['kl'].shape[1], resamples, 0)
   found = {  # [1 + R, rows]
     key: intervals.mean_and_resamples(values[key], weights)
     for key in ('kl', *JUDGES)
@@ -285,8 +231,7 @@ def compare(
   for name, index in sets.items():
     at = {key: x[:, index] for key, x in found.items()}
     means[name] = {
-      judge: paths.mean_best(at['kl'], at[judge], max_kl)
-      for judge in JUDGES
+      judge: paths.mean_best(at['kl'], at[judge], max_kl) for judge in JUDGES
     }
     means[name]['gold_by_proxy'] = paths.mean_best(
       at['kl'], at['gold'], max_kl, chooser=at['proxy']
@@ -318,4 +263,3 @@ def summary(found, iterations: int, max_kl: float) -> str:
       f'{verdict})'
     )
   return f'best within KL up to {max_kl:g}, on average: {"; ".join(parts)}'
-

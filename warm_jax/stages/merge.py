@@ -16,22 +16,12 @@ from warm_jax.stages import reward
 from warm_jax.training import checkpoint
 from warm_jax.worlds import base
 
-TITLES = {
-  'train_swapped': 'training pairs with swapped labels (fit to the swap)',
-  'train_clean': 'training pairs with clean labels',
-  'test': 'held-out pairs',
-  'ood': 'out-of-distribution pairs',
-}
-
 
 def run(run) -> dict:
   """Ranks, averages and evaluates the members of stage `reward`."""
-  config = run.config.merge
-  shape = base.model_config(run)
+  config, shape = run.config.merge, base.model_config(run)
   stack, numbers = reward.trained(run)
-  stack = sharding.put(stack, 1)
-  num_members = len(numbers)
-
+  stack, num_members = sharding.put(stack, 1), len(numbers)
   sets = _sets(run)
   rows = {name: part.batch(np.arange(len(part))) for name, part in sets.items()}
 
@@ -48,9 +38,9 @@ def run(run) -> dict:
   together = rewards.ensemble(stack, shape, mode=run.config.runtime.member_map)
   # As many rows in all as of one model: accelerators take members side by side.
   at_once = max(1, 256 // num_members)
-  of_members = {
+  of_members = {  # [M, 2, N]
     name: raw_scores(together, name, at_once) for name in sets
-  }  # [M, 2, N]
+  }
   on_selection = [_accuracy(s) for s in of_members['selection']]
   order = sorted(range(num_members), key=lambda m: -on_selection[m])
 
@@ -72,61 +62,60 @@ def run(run) -> dict:
 
   reported = [name for name in sets if name != 'selection']
   by_size = {name: {'warm': [], 'ens': [], 'stderr': []} for name in reported}
-  correct = {name: {} for name in reported}
-  normalisers = _normalisers(of_members['selection'], order)
+  correct, normaliser = {}, None
+  reference = of_members['selection'][order].reshape(num_members, -1)
   for size in range(1, num_members + 1):
     params = merging.uniform(stack, order[:size])
+    normaliser = rewards.fit_normaliser(reference[:size], 'mean')
     for name in reported:
-      chosen = of_members[name][np.array(order[:size])]
-      # The mean of one is that one.
-      warm = _correct(scores(params, name) if size > 1 else chosen[0])
-      ens = _correct(_ensemble(normalisers[size], chosen, 'mean'))
-      by_size[name]['warm'].append(float(warm.mean()))
-      by_size[name]['ens'].append(float(ens.mean()))
-      difference = warm.astype(float) - ens
+      chosen = of_members[name][order[:size]]
+      ens = rewards.apply_normaliser(normaliser, chosen, 'mean')
+      correct[name] = {
+        # The mean of one is that one.
+        'warm': _correct(scores(params, name) if size > 1 else chosen[0]),
+        'ens': _correct(ens),
+      }
+      difference = correct[name]['warm'].astype(float) - correct[name]['ens']
       stderr = intervals.clustered_stderr(difference, sets[name].prompt_ids)
       by_size[name]['stderr'].append(stderr)
-      correct[name] |= {f'warm_{size}': warm, f'ens_{size}': ens}
+      for kind, found in correct[name].items():
+        by_size[name][kind].append(float(found.mean()))
 
-  table = {}
-  for name in reported:
-    last = f'_{num_members}'
-    warm, ens = correct[name][f'warm{last}'], correct[name][f'ens{last}']
-    aggregates = {
-      kind: float(
-        _correct(
-          _ensemble(normalisers[num_members], of_members[name][order], kind)
-        ).mean()
-      )
-      for kind in ('min', 'uncertainty')
-    }
+  def accuracies(name) -> dict:
+    """A row of the table: all members, by all rules, on one set."""
+    warm, ens = (correct[name][kind].astype(float) for kind in ('warm', 'ens'))
     # Pairs of one prompt are not independent: whole prompts are drawn.
-    prompts = sets[name].prompt_ids
-    table[name] = {
+    clusters = {'clusters': sets[name].prompt_ids}
+    row = {
       'pairs': len(sets[name]),
       'members': [_accuracy(s) for s in of_members[name]],
-      'warm': _interval(
-        intervals.mean_interval(warm.astype(float), clusters=prompts)
-      ),
-      'ens': _interval(
-        intervals.mean_interval(ens.astype(float), clusters=prompts)
-      ),
+      'warm': _interval(intervals.mean_interval(warm, **clusters)),
+      'ens': _interval(intervals.mean_interval(ens, **clusters)),
       'wa_minus_ens': _interval(
-        intervals.paired_difference(
-          warm.astype(float), ens.astype(float), clusters=prompts
-        )
+        intervals.paired_difference(warm, ens, **clusters)
       ),
-      **aggregates,
-      **{
-        method: _accuracy(scores(params, name))
-        for method, params in merged.items()
-        if method != 'warm'
-      },
     }
+    for kind in ('min', 'uncertainty'):
+      row[kind] = _accuracy(
+        rewards.apply_normaliser(normaliser, of_members[name][order], kind)
+      )
+    for method, params in merged.items():
+      if method != 'warm':
+        row[method] = _accuracy(scores(params, name))
+    return row
+
+  table = {name: accuracies(name) for name in reported}
+  told = [
+    f'{name} member {np.mean(table[name]["members"]):.3f} '
+    f'ENS {table[name]["ens"]["value"]:.3f} '
+    f'WARM {table[name]["warm"]["value"]:.3f}'
+    for name in ('train_swapped', 'test', 'ood')
+    if name in table
+  ]
   dropped = reward.left_out(run)
   return {
-    # Lists by member, and numbers in `order`, `greedy_members` and `pair`, go
-    # by the rows of the stack: row k is member members[k] of the run.
+    # Lists by member, and numbers in `order`, `greedy_members` and `pair`, are
+    # by rows of the stack: row k is member members[k] of the run.
     'members': numbers,
     'left_out': dropped,
     'order': order,
@@ -136,7 +125,7 @@ def run(run) -> dict:
     'table': table,
     'by_size': by_size,
     'interpolation': _interpolation(run, stack, order, sets, shape),
-    'summary': '; '.join([_summary(table), *reward.left_out_lines(dropped)]),
+    'summary': '; '.join([*told, *reward.left_out_lines(dropped)]),
   }
 
 
@@ -163,20 +152,6 @@ def _correct(scores: np.ndarray) -> np.ndarray:
 
 def _accuracy(scores: np.ndarray) -> float:
   return float(_correct(scores).mean())
-
-
-def _normalisers(reference: np.ndarray, order) -> dict:
-  """{M: normaliser of the first M members of the order}."""
-  flat = reference[np.array(order)].reshape(len(order), -1)
-  return {
-    size: rewards.fit_normaliser(flat[:size], 'mean')
-    for size in range(1, len(order) + 1)
-  }
-
-
-def _ensemble(normaliser, scores: np.ndarray, aggregate: str) -> np.ndarray:
-  """[2, N] rewards of an ensemble from the raw scores [M, 2, N]."""
-  return rewards.apply_normaliser(normaliser, scores, aggregate)
 
 
 def _interval(interval) -> dict:
@@ -215,15 +190,3 @@ def _interpolation(run, stack, order, sets, shape) -> dict:
     )
     out[name] = {k: np.asarray(v).tolist() for k, v in path.items()}
   return out
-
-
-def _summary(table) -> str:
-  parts = []
-  for name in ('train_swapped', 'test', 'ood'):
-    if name in table:
-      row = table[name]
-      parts.append(
-        f'{name} member {np.mean(row["members"]):.3f} '
-        f'ENS {row["ens"]["value"]:.3f} WARM {row["warm"]["value"]:.3f}'
-      )
-  return '; '.join(parts)

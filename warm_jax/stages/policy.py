@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stages `policy` and `evaluate`: policies trained by RL, and what came out."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,19 +22,10 @@ PyTree = Any
 def train(run) -> dict:
   """Trains one policy per reward, all in one stack."""
   config, names = run.config.policy, evaluator.proxies(run)
-  start = language.policy_start(run)
-  scorers = evaluator.build(run, names, start)
+  start, scorers, args, options = inputs(run, 'policy')
+  anchors = anchor_lib.of_config(start, len(names), config)
   kept, result = policy.train(
-    start,
-    [scorers[name] for name in names],
-    base.model_config(run),
-    training_prompts(run),
-    worlds.of(run).tokenizer,
-    config,
-    folder=run.folder('policy'),
-    seed=run.key('policy'),
-    runtime=run.config.runtime,
-    anchors=anchor_lib.of_config(start, len(names), config),
+    start, scorers, *args, config, anchors=anchors, **options
   )
   ends = ', '.join(
     f'{_method(name)} KL {kl:.1f}, reward {score:.2f}'
@@ -44,25 +36,40 @@ def train(run) -> dict:
   return {'kept_steps': kept, 'train': result, 'summary': f'at the end {ends}'}
 
 
-def _method(name: str) -> str:
-  """Label of the policy that a reward trains, in rows and figures."""
-  return 'policy' if name == 'reward_model' else name
+def inputs(run, stage: str) -> tuple[PyTree, list, tuple, dict[str, Any]]:
+  """What the RL of a stage starts from.
 
-
-def training_prompts(run):
-  """Encoded prompts that policies are trained on.
+  Returns:
+    LM params; reward models; (model config, training prompts, tokenizer); and
+    folder, seed, runtime by name.
 
   Raises:
-    UserError: fewer than one batch takes.
+    UserError: fewer prompts than one batch takes.
   """
-  config = evaluator.settings(run)
-  prompts = worlds.of(run).prompts('train', config.max_new_tokens)
+  names, config = evaluator.proxies(run), evaluator.settings(run)
+  start, world = language.policy_start(run), worlds.of(run)
+  scorers = evaluator.build(run, names, start)
+  prompts = world.prompts('train', config.max_new_tokens)
   if len(prompts) < config.batch_size // config.samples_per_prompt:
     raise errors.UserError(
       f'{len(prompts)} training prompts fit, fewer than one batch of '
       f'batch_size={config.batch_size}: give more (data.train) or lower it'
     )
-  return prompts
+  return (
+    start,
+    [scorers[name] for name in names],
+    (base.model_config(run), prompts, world.tokenizer),
+    {
+      'folder': run.folder(stage),
+      'seed': run.key(stage),
+      'runtime': run.config.runtime,
+    },
+  )
+
+
+def _method(name: str) -> str:
+  """Label of the policy that a reward trains, in rows and figures."""
+  return 'policy' if name == 'reward_model' else name
 
 
 def evaluate(run) -> dict:
@@ -72,61 +79,57 @@ def evaluate(run) -> dict:
   the common range of KL, and at each policy's own best step, which the control
   reward chooses on one half of the prompts and which is reported on the other.
   """
-  config, names = evaluator.settings(run), evaluator.proxies(run)
+  names = evaluator.proxies(run)
   panel = evaluator.Evaluator(
-    run,
-    names,
-    max_new_tokens=config.max_new_tokens,
-    temperature=config.temperature,
-    num_prompts=run.config.evaluate.num_prompts,
+    run, names, evaluator.settings(run), run.config.evaluate.num_prompts
   )
-  of_warp = 'policy' not in run.config
-  found = panel.evaluate(
-    _line_of_warp(run, panel.start) if of_warp else _kept(run, names)
-  )
-  _write(run, found)
+  policies = _kept if 'policy' in run.config else _line_of_warp
+  found = panel.evaluate(policies(run, names, panel.start))
+  if distributed.is_first():
+    _write(run.folder('evaluate'), found)
+  rows, last = found.rows, len(found.rows) - 1
   result = {
-    'rows': found.rows,
+    'rows': rows,
     'num_prompts': len(found.prompts),
     'win_rate_by': found.win_rate_by,
   }
-  first, last = found.rows[0], found.rows[-1]
-  if of_warp or found.gold is None:
-    shown = found.rows if of_warp else (first, last)
-    labels = [
-      {'policy': row.get('policy', row.get('method')), 'step': row.get('step')}
-      for row in shown
-    ]
-    rows = range(len(found.rows)) if of_warp else (0, len(found.rows) - 1)
-    return result | {
-      'samples': found.examples(zip(labels, rows)),
-      'summary': '; '.join(
-        f'{key} {first[key]:.2f} to {last[key]:.2f}' for key in found.values
-      ),
-    }
-  return result | _compared(run, found, [_method(name) for name in names])
+  if 'policy' in run.config and found.gold is not None:
+    return result | _compared(run, found, [_method(name) for name in names])
+  shown = [0, last] if 'policy' in run.config else range(len(rows))
+  return result | {
+    'samples': found.examples((_labels(rows[k]), k) for k in shown),
+    'summary': '; '.join(
+      f'{key} {rows[0][key]:.2f} to {rows[last][key]:.2f}'
+      for key in found.values
+    ),
+  }
 
 
-def _kept(run, names) -> Iterator[tuple[dict, Callable, str]]:
+def _labels(row) -> dict:
+  """Which policy a row is of."""
+  step = {'step': row['step']} if 'step' in row else {}
+  return {'policy': row.get('policy', row.get('method'))} | step
+
+
+def _kept(run, names, start) -> Iterator[tuple[dict, Callable, str]]:
   """Every kept policy, step by step."""
   for step in run.result('policy')['kept_steps']:
     stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
     for p, name in enumerate(names):
       labels = {'step': int(step), 'method': _method(name)}
-      yield labels, lambda p=p, s=stack: members.member(s, p), name
+      yield labels, functools.partial(members.member, stack, p), name
 
 
-def _line_of_warp(run, start) -> Iterator[tuple[dict, Callable, str]]:
+def _line_of_warp(run, names, start) -> Iterator[tuple[dict, Callable, str]]:
   """The start, each merge but the last, and the line to that one."""
-  (name,) = evaluator.proxies(run)
-  last = run.config.warp.iterations
+  (name,), last = names, run.config.warp.iterations
   yield {'policy': 'start'}, lambda: start, name
   for n in range(1, last):
-    yield {'policy': f'merged_{n}'}, lambda n=n: merged(run, n), name
+    yield {'policy': f'merged_{n}'}, functools.partial(merged, run, n), name
   end = merged(run, last)
   for eta in run.config.evaluate.etas:
-    make = lambda eta=eta: merging.liti(start, end, eta)  # noqa: E731
-    yield {'policy': f'eta_{eta:g}'}, make, name
+    point = functools.partial(merging.liti, start, end, eta)
+    yield {'policy': f'eta_{eta:g}'}, point, name
   yield {'policy': f'merged_{last}'}, lambda: end, name
 
 
@@ -136,21 +139,14 @@ def merged(run, iteration: int) -> PyTree:
   return sharding.put(checkpoint.load_params(folder / 'merged'))
 
 
-def _write(run, found: evaluator.Evaluation) -> None:
+def _write(folder, found: evaluator.Evaluation) -> None:
   """values.npz, [policies, prompts] of each column, and all samples."""
-  if not distributed.is_first():
-    return
-  folder = run.folder('evaluate')
   np.savez(folder / 'values.npz', **found.values)
   with (folder / 'samples.jsonl').open('w', encoding='utf-8') as file:
     for k, row in enumerate(found.rows):
-      labels = {
-        key: row[key] for key in ('policy', 'step', 'method') if key in row
-      }
-      for i, (prompt, text) in enumerate(
-        zip(found.prompts, found.responses[k])
-      ):
-        record = labels | {'prompt': prompt, 'response': text}
+      labels = {x: row[x] for x in ('policy', 'step', 'method') if x in row}
+      for i, prompt in enumerate(found.prompts):
+        record = labels | {'prompt': prompt, 'response': found.responses[k][i]}
         record |= {key: float(x[k, i]) for key, x in found.values.items()}
         file.write(json.dumps(record) + '\n')
 
@@ -183,18 +179,12 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
       shown.append((label, at * len(names) + p))
   return {
     'best_by_control': best,
-    'best_by_proxy': paths.report_best(
-      policies, select_by='proxy', **options
-    ),
+    'best_by_proxy': paths.report_best(policies, select_by='proxy', **options),
     'at_equal_kl': paths.compare_at_kl(policies, targets, **options),
     # Policies that hardly moved have no range of KL to average over.
-    'area': paths.area(policies, **options)
-    if start_kl < common_kl
-    else {},
+    'area': paths.area(policies, **options) if start_kl < common_kl else {},
     'hacking_onset': {
-      name: paths.hacking_onset(
-        trajectory, margin=margin, resamples=resamples
-      )
+      name: paths.hacking_onset(trajectory, margin=margin, resamples=resamples)
       for name, trajectory in policies.items()
     },
     'win_rates': _win_rates(policies, best, resamples),

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from warm_jax import config as config_lib
-from warm_jax import members, rewards, sharding, worlds
+from warm_jax import members, rewards, worlds
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import language_model, reward_model
@@ -23,8 +23,7 @@ def control(run) -> dict:
   It never meets the proxies' data, and the policies never meet it.
   """
   config, folder = run.config.control, run.folder('control')
-  world = worlds.of(run)
-  shape = base.model_config(run, config.model)
+  shape, world = base.model_config(run, config.model), worlds.of(run)
   seed = run.key('control')
   kept, _ = sft.train(
     language_model.init_params(jax.random.key(seed), shape),
@@ -35,9 +34,8 @@ def control(run) -> dict:
     seed=seed,
     runtime=run.config.runtime,
   )
-  start = members.member(kept, 0)
   pairs = world.pairs('control')
-  head = fit_head(start, shape, pairs, config.probe_l2)
+  head = fit_head(members.member(kept, 0), shape, pairs, config.probe_l2)
   hparams = state_lib.make_hparams(
     1,
     learning_rate=config.reward.learning_rate,
@@ -57,10 +55,7 @@ def control(run) -> dict:
   params = members.member(params, 0)
   checkpoint.save_params(folder / 'params', params)
   scorer = rewards.single(params, shape)
-  reached = {
-    split: pair_accuracy(scorer, world.pairs(split))
-    for split in ('test', 'ood')
-  }
+  reached = {k: pair_accuracy(scorer, world.pairs(k)) for k in ('test', 'ood')}
   return {
     'accuracy': reached,
     'train': result,
@@ -77,16 +72,14 @@ def pair_accuracy(scorer, pairs: encoding.Preferences) -> float:
 
 def probe(run) -> dict:
   """Fits the one reward head, on the frozen last SFT checkpoint."""
-  shape = base.model_config(run)
-  last, world = language.policy_start(run), worlds.of(run)
-  pairs = world.pairs('train')
+  shape, world = base.model_config(run), worlds.of(run)
+  backbone, pairs = language.policy_start(run)['backbone'], world.pairs('train')
   if 'reward' in run.config:
-    _check_memory(run, last['backbone'], shape, pairs)
-  head = fit_head(last, shape, pairs, run.config.probe.l2)
-  params = {'backbone': last['backbone'], 'score': {'kernel': head}}
+    _check_memory(run, backbone, shape, pairs)
+  head = fit_head({'backbone': backbone}, shape, pairs, run.config.probe.l2)
+  params = {'backbone': backbone, 'score': {'kernel': head}}
   checkpoint.save_params(run.folder('probe') / 'params', {'kernel': head})
-  scorer = rewards.single(params, shape)
-  reached = pair_accuracy(scorer, world.pairs('test'))
+  reached = pair_accuracy(rewards.single(params, shape), world.pairs('test'))
   return {
     'accuracy': {'test': reached},
     'head_norm': float(np.linalg.norm(head)),
@@ -100,48 +93,40 @@ def _check_memory(run, backbone, shape, pairs) -> None:
   num = len(range(*part)) if part else run.config.reward.members
 
   def stack(backbone):
-    heads = jnp.zeros((num, shape.width), jnp.float32)
-    return {
-      'backbone': members.broadcast(backbone, num),
-      'score': {'kernel': heads},
-    }
+    kernel = jnp.zeros((num, shape.width), jnp.float32)
+    backbones = members.broadcast(backbone, num)
+    return {'backbone': backbones, 'score': {'kernel': kernel}}
 
-  reward.check_memory(
-    jax.eval_shape(stack, backbone),
-    shape,
-    pairs,
-    run.config.reward,
-    name='reward',
-    runtime=run.config.runtime,
-  )
+  stack = jax.eval_shape(stack, backbone)
+  options = {'name': 'reward', 'runtime': run.config.runtime}
+  reward.check_memory(stack, shape, pairs, run.config.reward, **options)
+
+
+def _features(params, config, ids, mask):
+  """[D, B] features in the place of scores, of rows of one sequence."""
+  return reward_model.features(params, config, ids, mask).T
 
 
 def fit_head(
   params, shape, pairs: encoding.Preferences, l2: float
 ) -> np.ndarray:
   """The head [D] that fits these pairs best on frozen features."""
-
-  # Another function than that of scores: it takes rows of one sequence alone.
-  def score_fn(params, config, ids, mask):
-    # Features in the place of scores: [D, B] rows of one batched call.
-    return reward_model.features(params, config, ids, mask).T
-
   batch = pairs.batch(np.arange(len(pairs)))
-  scorer = rewards.single(params, shape, score_fn=score_fn)
+  scorer = rewards.single(params, shape, score_fn=_features)
   features = rewards.score_rows(
     rewards.raw_scores, scorer, batch['ids'], batch['mask'], 256
-  ).T
-  chosen, rejected = np.split(features, 2)
+  )
+  chosen, rejected = np.split(features.T, 2)
   return reward.fit_probe(chosen, rejected, l2)
 
 
 def train(run) -> dict:
   """Trains M reward models from the SFT checkpoints, in one program.
 
-  Or a slice of them, see `slices`: what differs between members is drawn for
-  all M then, too.
+  Or the slice of them that `config.reward.member_slice` names: what differs
+  between members is drawn for all M then, too.
   """
-  config = run.config.reward
+  config, folder = run.config.reward, run.folder('reward')
   backbones = language.sft_checkpoints(run)['backbone']
   head = checkpoint.load_params(run.folder('probe') / 'params')['kernel']
   if not run.config.sft.get('enabled', True):  # one start for all
@@ -160,63 +145,42 @@ def train(run) -> dict:
     base.model_config(run),
     worlds.of(run).pairs('train'),
     config,
-    folder=run.folder('reward'),
+    folder=folder,
     seed=run.key('reward'),
     runtime=run.config.runtime,
     numbers=numbers,
   )
   if params is not None:
-    checkpoint.save_params(run.folder('reward') / 'params', params)
+    checkpoint.save_params(folder / 'params', params)
   given = numbers or range(config.members)
   rows = [row for row, m in enumerate(given) if m in result['members']]
   described = {
     name: np.asarray(value)[rows].tolist()
     for name, value in vars(hparams).items()
   }
-  if not part:
-    return summed_up(described, result)
-  return summed_up(described, result, f'members {part[0]}:{part[1]}') | {
-    'computed': _computed(run.config.runtime)
-  }
+  who = f'members {part[0]}:{part[1]}' if part else f'{len(given)} members'
+  return summed_up(described, result, who)
 
 
-def _computed(runtime) -> dict:
-  """What may tell the last digits of slices apart, beside versions."""
-  in_turn = runtime.member_map == 'scan' or (  # see `members.map_members`
-    runtime.member_map == 'auto'
-    and jax.default_backend() == 'cpu'
-    and sharding.size('member') == 1
-  )
-  return {
-    'members': 'scan' if in_turn else 'vmap',
-    'mesh': list(runtime.get('mesh', (1, 1, 1))),
-    'device': jax.devices()[0].device_kind,
-  }
-
-
-def summed_up(hparams: dict, result: dict, part: str = '') -> dict:
+def summed_up(hparams: dict, result: dict, who: str) -> dict:
   """The result of the stage.
 
   Args:
     hparams: {name: [K]} of the members kept.
     result: of `reward.train`, or of several with their lists joined.
-    part: which of all members, in words.
+    who: the members, in words.
   """
   result = dict(result)
   numbers, dropped = result.pop('members'), result.pop('dropped')
-  total = len(numbers) + len(dropped)
-  who = part or f'{total} members'
-  if dropped:
-    who = f'{len(numbers)} of {who}'
+  who = f'{len(numbers)} of {who}' if dropped else who
   fitted = f'{np.mean(result["accuracy"]):.3f}' if numbers else 'of none'
+  notes = [f'{who}, training accuracy {fitted}', *left_out_lines(dropped)]
   return {
     'members': numbers,
     'dropped': dropped,
     'hparams': hparams,
     'train': result,
-    'summary': '; '.join(
-      [f'{who}, training accuracy {fitted}', *left_out_lines(dropped)]
-    ),
+    'summary': '; '.join(notes),
   }
 
 
@@ -226,16 +190,11 @@ def left_out_lines(dropped) -> list[str]:
 
 
 def trained(run) -> tuple[dict, list[int]]:
-  """What the stage made: params [K, ...] on the host, numbers of the members.
-
-  Row k of all that later stages write is member `numbers[k]`.
-  """
+  """Params [K, ...] of the members on the host, and their numbers [K]."""
   stack = checkpoint.load_params(run.folder('reward') / 'params')
-  count = members.num_members(stack)
-  # Runs of earlier versions, which dropped none, do not name them.
-  return stack, run.result('reward').get('members', list(range(count)))
+  return stack, run.result('reward')['members']
 
 
 def left_out(run) -> list[dict]:
-  """Records of the members that the stage dropped, see `loop.Loop`."""
-  return run.result('reward').get('dropped', [])
+  """Records of the members that the stage dropped."""
+  return run.result('reward')['dropped']

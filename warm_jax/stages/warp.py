@@ -3,12 +3,9 @@
 
 import ml_collections
 
-from warm_jax import worlds
-from warm_jax.stages import evaluator, language
 from warm_jax.stages import policy as policy_stage
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import policy, warp
-from warm_jax.worlds import base
 
 # The two policies of stage `reinforce`, in the order of their stack, and what
 # the KL in their reward is taken to.
@@ -17,20 +14,10 @@ CONTROLS = {'sft_anchor': 'fixed', 'ema_anchor': 'ema'}
 
 def train(run) -> dict:
   """Runs WARP; see `training.warp`."""
-  start, scorer = _start(run)
-  records = warp.train(
-    start,
-    scorer,
-    base.model_config(run),
-    policy_stage.training_prompts(run),
-    worlds.of(run).tokenizer,
-    run.config.warp,
-    folder=run.folder('warp'),
-    seed=run.key('warp'),
-    runtime=run.config.runtime,
-  )
+  start, (scorer,), args, options = policy_stage.inputs(run, 'warp')
+  records = warp.train(start, scorer, *args, run.config.warp, **options)
   last = records[-1]
-  stopped = [n for n in last['stopped_at'] if n < last['steps']]
+  stopped = sum(n < last['steps'] for n in last['stopped_at'])
   members = ', '.join(
     f'score {score:.2f} (KL to anchor {kl:.1f})'
     for score, kl in zip(
@@ -38,14 +25,8 @@ def train(run) -> dict:
     )
   )
   text = f'{len(records)} iterations, members of the last: {members}'
-  text += f'; {len(stopped)} stopped at max_kl' if stopped else ''
+  text += f'; {stopped} stopped at max_kl' if stopped else ''
   return {'iterations': records, 'summary': text}
-
-
-def _start(run):
-  """LM params of the start, and the reward."""
-  start, (name,) = language.policy_start(run), evaluator.proxies(run)
-  return start, evaluator.build(run, (name,), start)[name]
 
 
 def num_updates(config) -> int:
@@ -60,33 +41,19 @@ def reinforce(run) -> dict:
   with `config.reinforce.kl_coef`, the other to its own average with the
   coefficient of the first iteration. The averages of both are kept.
   """
-  config = run.config.warp
-  settings = ml_collections.ConfigDict(
-    config.to_dict()
-    | {
-      'steps': num_updates(config),
-      'eval_every': run.config.reinforce.eval_every,
-    }
-  )
-  start, scorer = _start(run)
-  first = warp.schedule(config)[0]
-  kept, result = policy.train(
+  config, own = run.config.warp, run.config.reinforce
+  start, scorers, args, options = policy_stage.inputs(run, 'reinforce')
+  anchors = anchor_lib.make(
     start,
-    [scorer],
-    base.model_config(run),
-    policy_stage.training_prompts(run),
-    worlds.of(run).tokenizer,
-    settings,
-    folder=run.folder('reinforce'),
-    seed=run.key('reinforce'),
-    runtime=run.config.runtime,
-    anchors=anchor_lib.make(
-      start,
-      len(CONTROLS),
-      kl_coef=[run.config.reinforce.kl_coef, first.kl_coef],
-      kind=list(CONTROLS.values()),
-      mu=config.mu,
-    ),
+    len(CONTROLS),
+    kl_coef=[own.kl_coef, warp.schedule(config)[0].kl_coef],
+    kind=list(CONTROLS.values()),
+    mu=config.mu,
+  )
+  settings = ml_collections.ConfigDict(config.to_dict())
+  settings.update(steps=num_updates(config), eval_every=own.eval_every)
+  kept, result = policy.train(
+    start, scorers, *args, settings, anchors=anchors, **options
   )
   stopped = result.pop('stopped_at')
   scores = ', '.join(

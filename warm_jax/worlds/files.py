@@ -9,11 +9,10 @@ read the rows of a split again. What later stages read are token ids
 """
 
 import array
-import dataclasses
 import functools
-import pathlib
 import shutil
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from warm_jax.data import encoding, formats, loader, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.worlds import base
 
-# What the rows of a file are: the formats known, and a row's usable items.
+# What the rows of a file are: the formats known, and the items of a row.
 KINDS = {
   'pairs': (formats.PREFERENCES, formats.preference_rows),
   'prompts': (formats.PROMPTS, lambda *row: [formats.prompt_row(*row)]),
@@ -30,35 +29,24 @@ KINDS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """Rows of one split, in the order of their source.
+class Split(NamedTuple):
+  """Items of one split, in the order of their source.
 
   Attributes:
     source: as the user named it.
     kind: of KINDS.
-    places: [N] int64, which row of the source, from 0, unusable ones counted.
-    parts: [N] int64, which of the items that the row gives.
-    prompts: [N] uint64, `encoding.prompt_key` of the prompt.
-    flips: [N] bool, whether the label is swapped.
+    items: [N] with fields place (row of the source, from 0, unusable ones
+      counted), part (which item of the row), prompt (`encoding.prompt_key`),
+      flip (whether the label is swapped).
   """
 
   source: str
   kind: str
-  places: np.ndarray
-  parts: np.ndarray
-  prompts: np.ndarray
-  flips: np.ndarray
+  items: np.ndarray
 
-  def __len__(self) -> int:
-    return len(self.places)
-
-  def take(self, rows) -> 'Split':
-    """Some of the rows, by number or a bool mask."""
-    columns = ('places', 'parts', 'prompts', 'flips')
-    return dataclasses.replace(
-      self, **{name: getattr(self, name)[rows] for name in columns}
-    )
+  def take(self, index) -> 'Split':
+    """Some of the items, by number or a bool mask."""
+    return self._replace(items=self.items[index])
 
 
 class World:
@@ -125,8 +113,7 @@ class World:
     prompts; otherwise `data.train` is a file of responses.
 
     Raises:
-      UserError: a file that later stages could not use, found here before
-        anything is trained.
+      UserError: a file that later stages could not use.
     """
     config, data = self.run.config, self.run.config.data
     if 'base' in config:
@@ -135,8 +122,7 @@ class World:
       self.folder / 'rejected.jsonl', data.max_rejected
     )
     find = functools.partial(scan, self.chat, rejected)
-    policy = config.get('policy', config.get('warp'))
-    sets, pairs = {}, {}
+    policy, pairs = config.get('policy', config.get('warp')), {}
     if policy:
       found = self._splits(find, 'prompts', ('train', 'test'))
       sets = {name: [split] for name, split in found.items()}
@@ -149,14 +135,12 @@ class World:
       _require_rows(config, 'sft', sets['sft'])
     rejected.write()
 
-    def write(folder, splits) -> dict[str, int]:
+    def write(folder, splits, tokenizer) -> dict[str, int]:
       rows, names = self._rows(splits), ', '.join(s.source for s in splits)
+      room, overlong = data.max_length, data.overlong
       if policy:
-        room = data.max_length - policy.max_new_tokens
-        return encoding.write(folder, rows, tokenizer, room, names)
-      return encoding.write(
-        folder, rows, tokenizer, data.max_length, names, data.overlong
-      )
+        room, overlong = room - policy.max_new_tokens, 'filter'
+      return encoding.write(folder, rows, tokenizer, room, names, overlong)
 
     # Nothing takes its name before all is well: the config may be mended.
     made, temporary = {}, self.folder / 'tokenizer.tmp'
@@ -170,24 +154,19 @@ class World:
           words, data.vocab_size, temporary
         )
         made['vocab_size'] = tokenizer.vocab_size
-      written = {k: write(partial / k, splits) for k, splits in sets.items()}
+      written = {k: write(partial / k, v, tokenizer) for k, v in sets.items()}
     if made:
       shutil.rmtree(self.folder / 'tokenizer', ignore_errors=True)
       temporary.rename(self.folder / 'tokenizer')
     if pairs:
-      _save_splits(self.folder / 'splits.npz', pairs)
-    notes = [f'{name} {part["rows"]} rows' for name, part in written.items()]
-    notes += [f'vocabulary of {size}' for size in made.values()]
-    notes = [', '.join(notes), *_overlong_notes(written), rejected.summary()]
-    return (
-      _counts(written)
-      | made
-      | {
-        'read': rejected.counts,
-        'rejected': rejected.rejected,
-        'summary': '; '.join(filter(None, notes)),
-      }
-    )
+      items = {name: split.items for name, split in pairs.items()}
+      np.savez(self.folder / 'splits.npz', **items)
+    notes = [f'vocabulary of {size}' for size in made.values()]
+    return made | {
+      'read': rejected.counts,
+      'rejected': rejected.rejected,
+      **_described(written, 'rows', [*notes, rejected.summary()]),
+    }
 
   def write_pairs(self) -> dict:
     """Stage `preferences`: the labelled pairs, with facts about them.
@@ -198,41 +177,31 @@ class World:
     return distributed.on_first(self._write_pairs)
 
   def _write_pairs(self) -> dict:
-    config = self.run.config.data
+    config, splits, written = self.run.config.data, self.load_splits(), {}
     folder = self.run.folder('preferences') / 'pairs'
-    splits = load_splits(self.folder / 'splits.npz')
-    written = {}
+    settings = self.tokenizer, config.max_length
     with files.new_folder(folder, replace=True) as partial:
       for name, split in splits.items():
-        written[name] = encoding.write(
-          partial / name,
-          read(split, self.chat),
-          self.tokenizer,
-          config.max_length,
-          split.source,
-          config.overlong,
-        )
+        rows, source = read(split, self.chat), (split.source, config.overlong)
+        written[name] = encoding.write(partial / name, rows, *settings, *source)
       self._require_pairs(
         {name: part['rows'] for name, part in written.items()},
         f' that fit into data.max_length={config.max_length}',
       )
-    train, shared, notes = np.unique(splits['train'].prompts), {}, []
+    train, shared, notes = splits['train'].items['prompt'], {}, []
     for name, split in splits.items():
       if name != 'train':
-        mine = np.unique(split.prompts)
+        mine = np.unique(split.items['prompt'])
         shared[name] = int(np.isin(mine, train).sum())
         if shared[name]:
           notes.append(
             f'{shared[name]} of {len(mine)} {name} prompts also occur in train'
           )
-    rows = ', '.join(f'{name} {part["rows"]}' for name, part in written.items())
-    return _counts(written) | {
+    return {
       'rejected': self.run.result('world')['rejected'],
       'prompts_shared_with_train': shared,
       'swapped': written['train']['swapped'],
-      'summary': '; '.join(
-        [f'{rows} pairs', *_overlong_notes(written), *notes]
-      ),
+      **_described(written, 'pairs', notes),
     }
 
   # -------------------------------------------------------------------------
@@ -253,21 +222,32 @@ class World:
     apart = [n for n in ('selection', 'test') if n in names and n not in splits]
     splits |= _set_apart(splits['train'], apart, config, seed)
     for name, split in splits.items():
-      if config.max_pairs and len(split) > config.max_pairs:
+      if config.max_pairs and len(split.items) > config.max_pairs:
         rng = np.random.default_rng(loader.order_seed(seed, 'max_pairs', name))
-        chosen = rng.permutation(len(split))[: config.max_pairs]
+        chosen = rng.permutation(len(split.items))[: config.max_pairs]
         splits[name] = split.take(np.sort(chosen))
     if kind == 'pairs':
-      flips = formats.flip_mask(
-        len(splits['train']), config.swapped, seed=self.run.key('flips')
+      items = splits['train'].items
+      items['flip'] = formats.flip_mask(
+        len(items), config.swapped, seed=self.run.key('flips')
       )
-      splits['train'] = dataclasses.replace(splits['train'], flips=flips)
     return splits
+
+  def load_splits(self) -> dict[str, Split]:
+    """The splits of pairs that stage `world` made."""
+    config = self.run.config.data
+    with np.load(self.folder / 'splits.npz') as found:
+      return {
+        name: Split(config[name] or config.train, 'pairs', found[name])
+        for name in found
+      }
 
   def _texts_of_pairs(self, find, pairs) -> dict[str, list[Split]]:
     """What language models train on: their files, or preferred responses."""
     config, texts = self.run.config, {}
-    self._require_pairs({name: len(split) for name, split in pairs.items()})
+    self._require_pairs(
+      {name: len(split.items) for name, split in pairs.items()}
+    )
     for name in ('pretrain', 'sft'):
       if name in config and config[name].get('enabled', True):
         of_files = [find('responses', file) for file in config.data[name]]
@@ -294,8 +274,8 @@ class World:
 
 
 def scan(chat, rejected: sources.Rejects, kind: str, source: str) -> Split:
-  """The usable rows of a source; counts the others, and stops at too many."""
-  places, parts, keys = (array.array(code) for code in 'qqQ')
+  """The usable items of a source; counts the others, and stops at too many."""
+  columns = [array.array(code) for code in 'qqQ']
   place, (known, convert) = -1, KINDS[kind]
 
   def rows():
@@ -307,21 +287,18 @@ def scan(chat, rejected: sources.Rejects, kind: str, source: str) -> Split:
   found = rejected.read(source, rows(), lambda row: convert(row, chat), known)
   for _, items in found:
     for part, item in enumerate(items):
-      places.append(place)
-      parts.append(part)
-      keys.append(encoding.prompt_key(item['prompt']))
-  return Split(
-    source,
-    kind,
-    np.array(places, np.int64),
-    np.array(parts, np.int64),
-    np.array(keys, np.uint64),
-    np.zeros(len(places), bool),
-  )
+      key = encoding.prompt_key(item['prompt'])
+      for column, value in zip(columns, (place, part, key)):
+        column.append(value)
+  fields = [('place', 'i8'), ('part', 'i8'), ('prompt', 'u8'), ('flip', '?')]
+  items = np.zeros(len(columns[0]), fields)
+  for (name, _), column in zip(fields, columns):
+    items[name] = column
+  return Split(source, kind, items)
 
 
 def read(split: Split, chat: formats.Chat) -> Iterator[dict]:
-  """Reads the rows of a split again; pairs tell their row and whether swapped.
+  """Reads the items of a split again; pairs tell their row and whether swapped.
 
   Raises:
     UserError: the source is not what it was when the split was made.
@@ -330,21 +307,21 @@ def read(split: Split, chat: formats.Chat) -> Iterator[dict]:
     f'{split.source} has changed since stage world read it; take a new '
     '--workdir'
   )
-  wanted, convert = 0, KINDS[split.kind][1]
-  for place, row in enumerate(sources.open_rows(split.source)):
-    if wanted == len(split):
+  convert = KINDS[split.kind][1]
+  wanted = (item.item() for item in split.items)
+  place, part, key, flip = next(wanted, [-1] * 4)
+  for number, row in enumerate(sources.open_rows(split.source)):
+    if place < 0:
       return
-    if split.places[wanted] != place:
+    if place != number:
       continue
     try:
       items = convert(row.value, chat)
     except sources.BadRow:
       raise changed from None
-    while wanted < len(split) and split.places[wanted] == place:
-      part, flip = int(split.parts[wanted]), bool(split.flips[wanted])
+    while place == number:
       if (
-        part >= len(items)
-        or encoding.prompt_key(items[part]['prompt']) != split.prompts[wanted]
+        part >= len(items) or encoding.prompt_key(items[part]['prompt']) != key
       ):
         raise changed
       item = dict(items[part])
@@ -353,52 +330,30 @@ def read(split: Split, chat: formats.Chat) -> Iterator[dict]:
       if split.kind == 'pairs':
         item |= {'flipped': flip, 'row': row.number}
       yield item
-      wanted += 1
-  if wanted < len(split):
+      place, part, key, flip = next(wanted, [-1] * 4)
+  if place >= 0:
     raise changed
 
 
 def _set_apart(train: Split, names, config, seed: int) -> dict[str, Split]:
   """{'train': the rest, name: its share of the prompts}; no prompt in two."""
-  found = np.unique(train.prompts)
-  order = np.random.default_rng(loader.order_seed(seed, 'split')).permutation(
-    found
-  )
+  prompts = train.items['prompt']
+  rng = np.random.default_rng(loader.order_seed(seed, 'split'))
+  order = rng.permutation(np.unique(prompts))
   splits, begin = {}, 0
   for name in names:
     field = f'{name}_fraction'
-    end = begin + round(config[field] * len(found))
-    if end == begin or end >= len(found):
+    end = begin + round(config[field] * len(order))
+    if end == begin or end >= len(order):
       raise errors.UserError(
-        f'{train.source} has {len(found)} different prompts, of which '
+        f'{train.source} has {len(order)} different prompts, of which '
         f'{field}={config[field]} leaves none on one side; name a file '
         f'(--config.data.{name}=FILE) or choose another fraction'
       )
-    splits[name] = train.take(np.isin(train.prompts, order[begin:end]))
+    splits[name] = train.take(np.isin(prompts, order[begin:end]))
     begin = end
-  splits['train'] = train.take(~np.isin(train.prompts, order[:begin]))
+  splits['train'] = train.take(~np.isin(prompts, order[:begin]))
   return splits
-
-
-def _save_splits(path: pathlib.Path, splits: dict[str, Split]) -> None:
-  arrays = {
-    f'{split}.{name}': np.asarray(value)
-    for split, part in splits.items()
-    for name, value in vars(part).items()
-  }
-  with path.open('wb') as file:
-    np.savez(file, **arrays)
-
-
-def load_splits(path: pathlib.Path) -> dict[str, Split]:
-  """The splits of pairs that stage `world` wrote."""
-  found: dict[str, dict] = {}
-  with np.load(path) as arrays:
-    for key in arrays:
-      split, _, name = key.partition('.')
-      value = arrays[key]
-      found.setdefault(split, {})[name] = value if value.ndim else str(value)
-  return {split: Split(**fields) for split, fields in found.items()}
 
 
 def _require_train(config, what: str) -> None:
@@ -411,7 +366,7 @@ def _require_train(config, what: str) -> None:
 
 def _require_rows(config, name: str, splits: list[Split]) -> None:
   limit = f'{name}.batch_size'
-  found = sum(map(len, splits))
+  found = sum(len(split.items) for split in splits)
   _require(found, config[name].batch_size, f'rows of text for {name}', limit)
 
 
@@ -422,15 +377,15 @@ def _require(num: int, least: int, what: str, limit: str) -> None:
     )
 
 
-def _counts(written: dict[str, dict]) -> dict[str, dict[str, int]]:
-  return {
+def _described(written: dict[str, dict], unit: str, notes: list[str]) -> dict:
+  """Counts of the sets written, with a summary that says what was left out."""
+  counts = {
     key: {name: part[key] for name, part in written.items()}
     for key in ('rows', 'too_long', 'truncated')
   }
-
-
-def _overlong_notes(written: dict[str, dict]) -> list[str]:
-  """What became of rows longer than the context."""
-  notes = {'too_long': 'too long and left out', 'truncated': 'too long and cut'}
-  totals = {k: sum(part[k] for part in written.values()) for k in notes}
-  return [f'{num} {notes[k]}' for k, num in totals.items() if num]
+  rows = ', '.join(f'{name} {num}' for name, num in counts['rows'].items())
+  told = [f'{rows} {unit}']
+  for key, text in (('too_long', 'left out'), ('truncated', 'cut')):
+    if sum(counts[key].values()):
+      told.append(f'{sum(counts[key].values())} too long and {text}')
+  return counts | {'summary': '; '.join(filter(None, [*told, *notes]))}
