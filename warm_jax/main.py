@@ -302,6 +302,27 @@ def load(name: str):
   return config.lock(), module
 
 
+def notebook(name: str = 'tiny'):
+  """Settings of a notebook of colab/, before jax is imported.
+
+  WARM_JAX_NOTEBOOK=smoke in the environment makes the demo so small that a
+  notebook runs in a minute; its numbers mean nothing.
+
+  Args:
+    name: of a shipped config.
+
+  Returns:
+    (is_smoke, config, work directory).
+  """
+  for key, value in distributed.cache_environment().items():
+    os.environ.setdefault(key, value)
+  os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
+  is_smoke = os.environ.get('WARM_JAX_NOTEBOOK') == 'smoke'
+  if is_smoke and name == 'tiny':
+    name = 'nano'
+  return is_smoke, load(name)[0].unlock(), pathlib.Path('runs') / name
+
+
 def _help(argv: list[str]) -> str:
   if any(re.match('--?config=', a) for a in argv):
     return config_lib.described(load(_config_name(argv))[0])
