@@ -94,33 +94,25 @@ def _read(folder: pathlib.Path) -> Slice:
 def _require_one_run(parts: Sequence[Slice]) -> None:
   """Raises unless these are all members, once each, of one run."""
   first, total = parts[0], parts[0].config['reward']['members']
-
-  def settings(part):
-    shared = {k: v for k, v in part.config.items() if k != 'runtime'}
-    return shared | {'reward': part.config['reward'] | {'member_slice': ''}}
-
   for other in parts[1:]:
-    changed = pipeline.differences(settings(first), settings(other))
+    changed = [
+      f'{field} is {a} there, {b} here'
+      for field, (a, b) in pipeline.differences(
+        first.config, other.config
+      ).items()
+      if not field.startswith(('runtime.', 'reward.member_slice'))
+    ]
     if changed:
-      told = [f'{k} is {a} there, {b} here' for k, (a, b) in changed.items()]
       raise errors.UserError(
         f'{other.folder} is not of the same run as {first.folder}: '
-        f'{"; ".join(told[:3])}'
+        f'{"; ".join(changed[:3])}'
       )
-  owner = {}
-  for part in parts:
-    for member in range(part.first, part.end):
-      if member in owner:
-        raise errors.UserError(
-          f'member {member} is both in {owner[member]} and in {part.folder}; '
-          'leave one of them out'
-        )
-      owner[member] = part.folder
-  if missing := sorted({*range(total)} - owner.keys()):
+  there = [m for part in parts for m in range(part.first, part.end)]
+  if there != list(range(total)):
+    held = ', '.join(f'{p.first}:{p.end} in {p.folder}' for p in parts)
     raise errors.UserError(
-      f'members {", ".join(map(str, missing))} of {total} are missing: train '
-      'them with --config.reward.members=FIRST:END, in work directories of '
-      'their own'
+      f'each of {total} members must be there once, not {held}: leave out what '
+      'is twice, and train the rest with --config.reward.members=FIRST:END'
     )
   for other in parts[1:]:
     _require_one_start(first, other)
