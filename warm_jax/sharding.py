@@ -189,10 +189,11 @@ def put(tree: PyTree, num_leading: int = 0) -> PyTree:
   Every process may give the whole array: it keeps the part on its devices.
   Without a mesh: onto the default device.
   """
-  mesh = current()
-  if mesh is None:
+  if not is_on():
     return jax.tree.map(jnp.asarray, tree)
-  where = specs(tree, num_leading)
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+    return constrain(tree, num_leading)  # in `shapes`
+  mesh, where = current(), specs(tree, num_leading)
   return jax.tree.map(
     lambda leaf, s: _place(leaf, NamedSharding(mesh, s)), tree, where
   )
