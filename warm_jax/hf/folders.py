@@ -287,9 +287,7 @@ def _write(models, num, weights, group, target, dtypes, tell):
     return np.array([error @ error, change, mixed @ mixed])
 
   found = _each_piece(models[0], models[0].tensors, work, tell)
-  lost, changed, whole = np.sqrt(sum(found, np.zeros(3)))
-  costs = {'of_weights': float(lost / whole) if whole else 0.0}
-  return costs | ({'of_change': float(lost / changed)} if changed else {})
+  return tensors_lib.rounding_cost(*sum(found, np.zeros(3)))
 
 
 # ------------------------------------------------------------ the other files
