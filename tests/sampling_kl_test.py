@@ -50,19 +50,22 @@ def _table(seed):
   return table
 
 
+init = jax.jit(language_model.init_params, static_argnums=1)
+
+
 def _chain(table):
   """Params of a model with these next logits: no layer, a one-hot embedding."""
-  params = language_model.init_params(jax.random.key(0), CHAIN)
-  params = jax.tree.map(jnp.zeros_like, params)
-  params['backbone']['embed']['embedding'] = jnp.eye(V)
+  shapes = jax.eval_shape(lambda: init(jax.random.key(0), CHAIN))
+  params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  params['backbone']['embed']['embedding'] = np.eye(V, dtype=np.float32)
   # The norm of a unit vector has the entry sqrt(V).
-  params['backbone']['final_norm']['scale'] = jnp.full((V,), V**-0.5)
-  params['lm_head']['kernel'] = jnp.asarray(table, jnp.float32)
+  params['backbone']['final_norm']['scale'] = np.full((V,), V**-0.5, np.float32)
+  params['lm_head']['kernel'] = np.asarray(table, np.float32)
   return params
 
 
 def _model(seed):
-  params = language_model.init_params(jax.random.key(seed), MODEL)
+  params = jax.device_get(init(jax.random.key(seed), MODEL))
   # Sharper logits than a fresh model has.
   return jax.tree.map(lambda x: 2 * x if x.ndim > 1 else x, params)
 

@@ -21,6 +21,9 @@ SHAPE = config_lib.ModelConfig(
 SETTINGS = (('max_new_tokens', 3), ('eos_id', 1), ('pad_id', 0))
 
 
+init = jax.jit(language_model.init_params, static_argnums=1)
+
+
 def prompts(num):
   rng = np.random.default_rng(num)
   mask = np.arange(4)[None, :] < rng.integers(1, 5, (num, 1))
@@ -31,7 +34,7 @@ def prompts(num):
 def test_calls_of_one_shape_are_traced_once():
   before = sampling._sample._cache_size()
   for seed, num, temperature in ((0, 3, 1.0), (1, 5, 0.7), (2, 13, 1.3)):
-    params = language_model.init_params(jax.random.key(seed), SHAPE)
+    params = init(jax.random.key(seed), SHAPE)
     samples = sampling.sample_rows(
       params,
       SHAPE,
@@ -46,7 +49,7 @@ def test_calls_of_one_shape_are_traced_once():
 
 
 def test_short_prompts_are_sampled_in_fewer_positions(monkeypatch):
-  params = language_model.init_params(jax.random.key(0), SHAPE)
+  params = init(jax.random.key(0), SHAPE)
   args = (params, SHAPE, SETTINGS, jax.random.key(0), prompts(12), 1.0)
   plain = sampling.sample_rows(*args)
   monkeypatch.setattr(sampling, 'MIN_BUCKET', 1)

@@ -3,7 +3,6 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,9 +27,12 @@ CONFIG = config_lib.ModelConfig(**TINY)
 LEARNED = config_lib.ModelConfig(**TINY, position='learned', sliding_window=3)
 
 
+init = jax.jit(language_model.init_params, static_argnums=1)
+
+
 @functools.cache
 def make_params(config):
-  params = language_model.init_params(jax.random.key(0), config)
+  params = jax.device_get(init(jax.random.key(0), config))
   # Sharper logits than a fresh model has, so that mistakes change tokens.
   return jax.tree.map(lambda x: 2.0 * x, params)
 
@@ -89,12 +91,12 @@ def make_automaton(logits):
     tied_embeddings=False,
     norm_eps=1e-12,
   )
-  params = language_model.init_params(jax.random.key(0), config)
-  params = jax.tree.map(jnp.zeros_like, params)
-  params['backbone']['embed']['embedding'] = jnp.eye(v)
+  shapes = jax.eval_shape(lambda: init(jax.random.key(0), config))
+  params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  params['backbone']['embed']['embedding'] = np.eye(v, dtype=np.float32)
   # The norm of a unit vector has the entry sqrt(V).
-  params['backbone']['final_norm']['scale'] = jnp.full((v,), v**-0.5)
-  params['lm_head']['kernel'] = jnp.asarray(logits, jnp.float32)
+  params['backbone']['final_norm']['scale'] = np.full((v,), v**-0.5, np.float32)
+  params['lm_head']['kernel'] = np.asarray(logits, np.float32)
   return params, config
 
 
@@ -186,17 +188,6 @@ def test_logps_equal_rescoring(greedy):
   assert np.all(np.asarray(out.logps)[response] < 0.0)
 
 
-def test_same_key_same_sample():
-  params = make_params(CONFIG)
-  ids, mask = make_prompts()
-  first = draw(params, CONFIG, jax.random.key(1), ids, mask)
-  chex.assert_trees_all_equal(
-    first, draw(params, CONFIG, jax.random.key(1), ids, mask)
-  )
-  other = draw(params, CONFIG, jax.random.key(2), ids, mask)
-  assert not np.array_equal(first.ids, other.ids)
-
-
 def test_frequencies_of_the_first_two_tokens():
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(6, 6))
@@ -265,19 +256,6 @@ def test_draws_belong_to_numbers_of_rows():
   assert not np.array_equal(found.ids[0, -3:], found.ids[1, -3:])
 
 
-def test_batch_mates_do_not_matter():
-  params = make_params(CONFIG)
-  ids, mask = make_prompts()
-  together = draw(params, CONFIG, jax.random.key(0), ids, mask, greedy=True)
-  alone = draw(
-    params, CONFIG, jax.random.key(0), ids[1:2, :2], mask[1:2, :2], greedy=True
-  )
-  n = alone.ids.shape[1]
-  np.testing.assert_array_equal(together.ids[1, :n], alone.ids[0])
-  np.testing.assert_array_equal(together.mask[1, :n], alone.mask[0])
-  np.testing.assert_allclose(together.logps[1, :n], alone.logps[0], atol=1e-5)
-
-
 def equal_samples(found, expected):
   for name in ('ids', 'mask', 'response_start', 'ended'):
     np.testing.assert_array_equal(
@@ -303,35 +281,14 @@ def test_a_prompt_read_once_for_its_samples_draws_the_same(monkeypatch):
   assert len({tuple(row) for row in np.asarray(found.ids)}) > 4
 
 
-def test_same_shapes_compile_once():
-  count = 0
-
-  @jax.jit
-  def traced(params, rng, ids, mask, temperature):
-    nonlocal count
-    count += 1
-    return draw(params, CONFIG, rng, ids, mask, temperature=temperature)
-
-  ids, mask = make_prompts()
-  for seed in range(3):
-    traced(
-      make_params(CONFIG),
-      jax.random.key(seed),
-      ids,
-      mask,
-      jnp.float32(0.5 + seed),
-    )
-  assert count == 1
-
-
 def test_errors():
   params = make_params(LEARNED)
-  with pytest.raises(errors.UserError, match='4 rows.*num_samples=3'):
+  with pytest.raises(errors.UserError, match='4 rows, 3 samples'):
     draw(params, LEARNED, jax.random.key(0), *make_prompts(), num_samples=3)
   args = (params, LEARNED, jax.random.key(0), *make_prompts())
   with pytest.raises(errors.UserError, match='must differ'):
     sampling.sample(*args, max_new_tokens=2, eos_id=1, pad_id=1)
-  with pytest.raises(errors.UserError, match='max_new_tokens=0'):
+  with pytest.raises(errors.UserError, match='of 0 tokens'):
     sampling.sample(*args, max_new_tokens=0, eos_id=1, pad_id=0)
   with pytest.raises(errors.UserError, match='max_length=16'):
     sampling.sample(*args, max_new_tokens=13, eos_id=1, pad_id=0)
