@@ -36,10 +36,10 @@ def get_config(scale: str = ''):
   config.num_lambdas = 7 if full else 3
   # Controls. Smoothing is tried on so many members, at each strength.
   config.smoothing = (0.05, 0.1, 0.2) if full else (0.1,)
-  config.smoothing_members = 3 if full else 2
+  config.smoothing_members = 3
   # One reward model with the compute of six; both rates are tried.
   config.pooled_factor = 6 if full else 2
-  config.pooled_rates = (1e-3, 3e-4)
+  config.pooled_rates = (1e-3, 3e-4) if full else (1e-3, 3e-4, 1e-4)
   return config
 
 

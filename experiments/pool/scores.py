@@ -49,26 +49,26 @@ def sets_of(arm: arms.Arm, selection: bool = False) -> tuple[str, ...]:
   return (('selection',) if selection else ()) + names
 
 
-@functools.partial(jax.jit, static_argnames=('shape', 'score_fn'))
-def _scores(params, shape, ids, mask, score_fn):
-  return members.map_members(
-    lambda one: score_fn(one, shape, ids, mask), 'auto'
-  )(params)
+_scores = jax.jit(reward_model.scores, static_argnames='config')
 
 
-def score(
-  stack, shape, pairs: encoding.Preferences, score_fn=reward_model.scores
-) -> np.ndarray:
-  """Raw scores of M models, params [M, ...], on pairs: [M, 2, N] float32."""
-  batch = pairs.batch(np.arange(len(pairs)))
-  flat = rewards.score_rows(
-    lambda params, ids, mask: _scores(params, shape, ids, mask, score_fn),
-    stack,
-    batch['ids'],
-    batch['mask'],
-    256,
-  )
-  return flat.reshape(len(flat), 2, len(pairs))
+def score(stack, shape, pairs: encoding.Preferences) -> np.ndarray:
+  """Raw scores of M models, params [M, ...], on pairs: [M, 2, N] float32.
+
+  One model after another: one program serves stacks of every size.
+  """
+  batch, stack = pairs.batch(np.arange(len(pairs))), jax.device_get(stack)
+  found = [
+    rewards.score_rows(
+      lambda params, ids, mask: _scores(params, shape, ids, mask),
+      jax.tree.map(lambda x, m=m: x[m], stack),
+      batch['ids'],
+      batch['mask'],
+      256,
+    )
+    for m in range(members.num_members(stack))
+  ]
+  return np.stack(found).reshape(len(found), 2, len(pairs))
 
 
 def cached(

@@ -14,7 +14,7 @@ from warm_jax import sampling
 from warm_jax.models import language_model
 
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def ours():
   s = reinforce.settings('', quick=True)
   return reinforce.make_ours(s, reinforce.make_models(s))
@@ -43,20 +43,9 @@ def test_step_does_not_wait_for_the_host(ours):
   chex.assert_tree_all_finite(metrics)
 
 
-def test_steps_compile_once(ours):
-  programs = (ours.sample, ours.score, ours.update)
-  state, sizes = ours.new_state(), []
-  for number in range(3):
-    state, _ = ours.step(state, ours.batch(number))
-    # Other tests of this process may have compiled these programs, too.
-    sizes.append([program._cache_size() for program in programs])
-  assert sizes[0] == sizes[1] == sizes[2]
-
-
-def test_check_of_a_first_step():
+def test_check_of_a_first_step(ours):
   """Passes on what another path of ours made; fails on anything else."""
   s = reinforce.settings('', quick=True)
-  ours = reinforce.make_ours(s, reinforce.make_models(s))
   state, prompts = ours.new_state(), ours.batch(0)
   samples = ours.sample(state, prompts)
   scores = ours.score(ours.scorers, samples)
