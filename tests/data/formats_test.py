@@ -12,8 +12,8 @@ PLAIN = formats.Chat(None, '{prompt}')
 FRAMED = formats.Chat(None, 'Q: {prompt}\nA:')
 
 
-def turn(role, content, **more):
-  return {'role': role, 'content': content} | more
+def turn(role, content):
+  return {'role': role, 'content': content}
 
 
 def user(content):
@@ -25,6 +25,32 @@ def assistant(content):
 
 
 QUESTION, GOOD, BAD = user('why?'), assistant('so'), assistant('no')
+TURNS = [('why?', 'so', 'no')]
+
+
+def pair(**changes):
+  return {'prompt': 'p', 'chosen': 'a', 'rejected': 'b'} | changes
+
+
+def sides(chosen, rejected, **more):
+  return {'chosen': chosen, 'rejected': rejected} | more
+
+
+def ranked(*completions, context='p'):
+  rows = [
+    {'rank': one[0], 'completion': one[1]} if isinstance(one, tuple) else one
+    for one in completions
+  ]
+  return {'context': context, 'completions': rows}
+
+
+def zipped(turn):
+  """TFDS gives lists of turns as a dict of lists."""
+  return {key: [value] for key, value in turn.items()}
+
+
+WHOLE = [QUESTION, GOOD], [QUESTION, BAD]
+HUMAN = '\n\nHuman: a\n\nAssistant:'
 
 
 @pytest.mark.parametrize(
@@ -32,112 +58,44 @@ QUESTION, GOOD, BAD = user('why?'), assistant('so'), assistant('no')
   [
     # Texts are taken as they are, but for white space before the end.
     (
-      {'prompt': 'The sky is', 'chosen': ' blue.\n', 'rejected': ' green.'},
+      sides(' blue.\n', ' green.', prompt='The sky is'),
       [('The sky is', ' blue.', ' green.')],
     ),
     # Implicit prompts: the border of words, the space going to the response...
     (
-      {'chosen': 'The sky is blue.', 'rejected': 'The sky is black.'},
+      sides('The sky is blue.', 'The sky is black.'),
       [('The sky is', ' blue.', ' black.')],
     ),
-    (
-      {'chosen': 'why?\nyes', 'rejected': 'why?\nyesterday'},
-      [('why?\n', 'yes', 'yesterday')],
-    ),
+    (sides('why?\nyes', 'why?\nyesterday'), [('why?\n', 'yes', 'yesterday')]),
     # ... of turns, though the answers begin alike...
     (
-      {
-        'chosen': '\n\nHuman: a\n\nAssistant: I do',
-        'rejected': '\n\nHuman: a\n\nAssistant: I do not',
-      },
-      [('\n\nHuman: a\n\nAssistant:', ' I do', ' I do not')],
+      sides(f'{HUMAN} I do', f'{HUMAN} I do not'),
+      [(HUMAN, ' I do', ' I do not')],
     ),
     # ... and of scripts without spaces.
-    (
-      {'chosen': '天空是蓝色', 'rejected': '天空是绿色'},
-      [('天空是', '蓝色', '绿色')],
-    ),
+    (sides('天空是蓝色', '天空是绿色'), [('天空是', '蓝色', '绿色')]),
     # Conversations, with the prompt apart, implicit, and repeated.
-    (
-      {'prompt': [QUESTION], 'chosen': [GOOD], 'rejected': [BAD]},
-      [('why?', 'so', 'no')],
-    ),
-    (
-      {'chosen': [QUESTION, GOOD], 'rejected': [QUESTION, BAD]},
-      [('why?', 'so', 'no')],
-    ),
-    (
-      {
-        'prompt': 'why?',
-        'chosen': [QUESTION, GOOD],
-        'rejected': [QUESTION, BAD],
-      },
-      [('why?', 'so', 'no')],
-    ),
-    (
-      {
-        'prompt': [QUESTION],
-        'chosen': [QUESTION, GOOD],
-        'rejected': [QUESTION, BAD],
-      },
-      [('why?', 'so', 'no')],
-    ),
-    (
-      {'prompt': 'why?', 'chosen': [GOOD], 'rejected': [BAD]},
-      [('why?', 'so', 'no')],
-    ),
-    (
-      {'prompt': [QUESTION], 'chosen': 'so', 'rejected': 'no'},
-      [('why?', 'so', 'no')],
-    ),
+    (sides([GOOD], [BAD], prompt=[QUESTION]), TURNS),
+    (sides(*WHOLE), TURNS),
+    (sides(*WHOLE, prompt='why?'), TURNS),
+    (sides(*WHOLE, prompt=[QUESTION]), TURNS),
+    (sides([GOOD], [BAD], prompt='why?'), TURNS),
+    (sides('so', 'no', prompt=[QUESTION]), TURNS),
+    (sides(zipped(GOOD), zipped(BAD), prompt=zipped(QUESTION)), TURNS),
     # The dialogue goes on after the two answers part.
     (
-      {
-        'chosen': [QUESTION, GOOD],
-        'rejected': [QUESTION, GOOD, user('and?'), BAD],
-      },
+      sides([QUESTION, GOOD], [QUESTION, GOOD, user('and?'), BAD]),
       [('why?', 'so', 'so\nand?no')],
-    ),
-    # TFDS gives lists of turns as a dict of lists.
-    (
-      {
-        'prompt': {'role': ['user'], 'content': ['why?']},
-        'chosen': {'role': ['assistant'], 'content': ['so']},
-        'rejected': {'role': ['assistant'], 'content': ['no']},
-      },
-      [('why?', 'so', 'no')],
     ),
     # All pairs of different rank; RewardBench 2 has lists of texts.
     (
-      {
-        'context': 'why?',
-        'completions': [
-          {'rank': 2, 'completion': ' c'},
-          {'rank': 0, 'completion': ' a'},
-          {'rank': 1, 'completion': ' b'},
-          {'rank': 1, 'completion': ' d'},
-        ],
-      },
-      [
-        ('why?', ' a', ' b'),
-        ('why?', ' a', ' d'),
-        ('why?', ' a', ' c'),
-        ('why?', ' b', ' c'),
-        ('why?', ' d', ' c'),
-      ],
+      ranked((2, ' c'), (0, ' a'), (1, ' b'), (1, ' d')),
+      [('p', *x) for x in ((' a', ' b'), (' a', ' d'), (' a', ' c'))]
+      + [('p', ' b', ' c'), ('p', ' d', ' c')],
     ),
+    (ranked((0, [GOOD]), (1, [BAD]), context=[QUESTION]), TURNS),
     (
-      {
-        'context': [QUESTION],
-        'completions': [
-          {'rank': 0, 'completion': [GOOD]},
-          {'rank': 1, 'completion': [BAD]},
-        ],
-      },
-      [('why?', 'so', 'no')],
-    ),
-    (
-      {'prompt': 'why?', 'chosen': ['so'], 'rejected': ['no', 'na'], 'id': 3},
+      sides(['so'], ['no', 'na'], prompt='why?', id=3),
       [('why?', 'so', 'no'), ('why?', 'so', 'na')],
     ),
   ],
@@ -222,14 +180,6 @@ def test_prompts(row, prompt):
   assert formats.prompt_row(row, PLAIN) == {'prompt': prompt}
 
 
-def pair(**changes):
-  return {'prompt': 'p', 'chosen': 'a', 'rejected': 'b'} | changes
-
-
-def ranked(*completions):
-  return {'context': 'p', 'completions': list(completions)}
-
-
 @pytest.mark.parametrize(
   'row, reason',
   [
@@ -244,79 +194,63 @@ def ranked(*completions):
     (pair(margin='big'), "'margin' is text, not a number"),
     (pair(margin=True), "'margin' is true or false, not a number"),
     (pair(margin=float('inf')), "'margin' is inf"),
-    ({'chosen': 'a', 'rejected': 'b'}, 'share no beginning'),
-    ({'chosen': 'same', 'rejected': 'same '}, 'the same text'),
+    (pair(margin=float('nan')), "'margin' is nan"),
+    (pair(margin=10**400), "'margin' is 1000"),
+    (pair(margin=1e39), 'no number of 32 bits'),  # infinite once it is stored
+    (pair(chosen=['a'] * 101, rejected=['b'] * 100), 'it makes 10100 pairs'),
+    (pair(chosen='x' * (2**20 + 1)), "'chosen' has 1048577 characters"),
+    (sides('a', 'b'), 'share no beginning'),
+    (sides('same', 'same '), 'the same text'),
     (
-      {
-        'chosen': '\n\nHuman: a\n\nAssistant: x',
-        'rejected': '\n\nHuman: b\n\nAssistant: x',
-      },
+      sides('\n\nHuman: a\n\nAssistant: x', '\n\nHuman: b\n\nAssistant: x'),
       'the prompts of chosen and rejected differ',
     ),
+    (sides(WHOLE[0], WHOLE[0]), 'the same text'),
     (
-      {'chosen': [QUESTION, GOOD], 'rejected': [QUESTION, GOOD]},
-      'the same text',
-    ),
-    (
-      {
-        'chosen': [QUESTION, GOOD, user('a'), GOOD],
-        'rejected': [QUESTION, GOOD, user('b'), BAD],
-      },
+      sides([*WHOLE[0], user('a'), GOOD], [*WHOLE[0], user('b'), BAD]),
       'the prompts of chosen and rejected differ, in turn 3',
     ),
-    (
-      {'chosen': [GOOD], 'rejected': [BAD]},
-      "'chosen' has no turn before the response",
-    ),
+    (sides([GOOD], [BAD]), "'chosen' has no turn before the response"),
     (pair(chosen=[GOOD]), 'one of chosen and rejected is a text'),
     (
-      pair(prompt=[QUESTION], chosen=[user('x')], rejected=[BAD]),
+      sides([user('x')], [BAD], prompt=[QUESTION]),
       "begin and end with a turn of the assistant, not of 'user'",
     ),
     (
-      pair(prompt=[QUESTION, GOOD], chosen=[GOOD], rejected=[BAD]),
+      sides([GOOD], [BAD], prompt=WHOLE[0]),
       'the prompt ends with a turn of the assistant',
     ),
     (
-      pair(prompt=[QUESTION], chosen=[assistant(' ')], rejected=[BAD]),
+      sides([assistant(' ')], [BAD], prompt=[QUESTION]),
       "'chosen' is empty",
     ),
     (
-      pair(prompt=['x', QUESTION], chosen=[GOOD], rejected=[BAD]),
+      sides([GOOD], [BAD], prompt=['x', QUESTION]),
       "turn 1 of 'prompt' is text",
     ),
     (
-      pair(prompt=[{'role': 'user'}], chosen=[GOOD], rejected=[BAD]),
+      sides([GOOD], [BAD], prompt=[{'role': 'user'}]),
       "turn 1 of 'prompt' has no text as its content",
     ),
     (
-      pair(
-        prompt=[QUESTION, turn('system', 'x'), QUESTION],
-        chosen=[GOOD],
-        rejected=[BAD],
-      ),
+      sides([GOOD], [BAD], prompt=[turn('us\ud800', 'why?')]),
+      "the role of turn 1 of 'prompt'",
+    ),
+    (
+      sides([GOOD], [BAD], prompt=[QUESTION, turn('system', 'x'), QUESTION]),
       'a system turn stands after the first',
     ),
     (
-      pair(
-        prompt=[QUESTION],
-        chosen=[turn('assistant', 'x', tool_calls=[{'id': 1}])],
-        rejected=[BAD],
-      ),
+      sides([assistant('x') | {'tool_calls': [1]}], [BAD], prompt=[QUESTION]),
       'calls tools',
     ),
-    (ranked({'rank': 0, 'completion': 'a'}), 'no two completions of diff'),
-    (
-      ranked({'rank': '0', 'completion': 'a'}, {'rank': 1, 'completion': 'b'}),
-      'the rank of completion 1 is not a whole number',
-    ),
+    (ranked((0, 'a')), 'no two completions of diff'),
+    (ranked(('0', 'a'), (1, 'b')), 'the rank of completion 1 is not a whole'),
     (ranked({'rank': 0}), 'completion 1 is missing'),
     (ranked('a'), "'completions' is not a list"),
     ({'completions': []}, "'context' is missing"),
-    (
-      ranked({'rank': 0, 'completion': 'a'}, {'rank': 1, 'completion': 'a'}),
-      'the same text',
-    ),
+    (ranked((0, 'a'), (1, 'a')), 'the same text'),
+    (ranked(*((i, str(i)) for i in range(142))), 'it makes 10011 pairs'),
   ],
 )
 def test_bad_preferences(row, reason):
@@ -348,33 +282,6 @@ def test_bad_responses_and_prompts(convert, row, reason):
 def test_unknown_formats_name_their_fields(convert):
   with pytest.raises(sources.UnknownFormat, match='its fields: answer, quest'):
     convert({'question': 'a', 'answer': 'b', 'note': None}, PLAIN)
-
-
-@pytest.mark.parametrize(
-  ('changes', 'reason'),
-  [
-    ({'margin': 10**400}, "'margin' is 1000"),
-    ({'margin': 1e39}, 'no number of 32 bits'),  # infinite once it is stored
-    ({'margin': float('nan')}, "'margin' is nan"),
-    ({'chosen': ['a'] * 101, 'rejected': ['b'] * 100}, 'makes 10100 pairs'),
-    ({'prompt': [turn('us\ud800', 'why?')]}, "the role of turn 1 of 'prompt'"),
-    ({'chosen': 'x' * (2**20 + 1)}, "'chosen' has 1048577 characters"),
-  ],
-)
-def test_hostile_values(changes, reason):
-  row = {'prompt': 'why?', 'chosen': 'so', 'rejected': 'no'} | changes
-  with pytest.raises(sources.BadRow) as caught:
-    formats.preference_rows(row, PLAIN)
-  assert reason in str(caught.value)
-
-
-def test_completions_that_make_millions_of_pairs():
-  ranked = [{'rank': i, 'completion': str(i)} for i in range(142)]
-  row = {'context': 'why?', 'completions': ranked}
-  with pytest.raises(sources.BadRow, match='it makes 10011 pairs'):
-    formats.preference_rows(row, PLAIN)
-  row['completions'] = ranked[:-1]
-  assert len(formats.preference_rows(row, PLAIN)) == 141 * 140 // 2
 
 
 def test_what_looks_like_a_template_is_text():

@@ -27,10 +27,6 @@ def test_members_differ_by_their_seed_only():
   np.testing.assert_array_equal(take([8], 6)[:, 0], batches[:, 1])
 
 
-def test_a_resumed_run_sees_the_same_batches():
-  np.testing.assert_array_equal(take([3, 4], 9)[4:], take([3, 4], 9, start=4))
-
-
 def gathered(table, seeds, start, steps, batch=5):
   """What the pipeline gathers from a table, batch by batch."""
   return list(

@@ -84,27 +84,3 @@ def test_too_many_stop_the_run(tmp_path, limit, values, message):
   bad = min(100, sum(not 0 <= v <= 99 for v in values))
   named = collector.path.read_text().splitlines() if bad else []
   assert len(named) == bad
-
-
-def test_as_many_as_the_limit_are_let_through(tmp_path):
-  collector = sources.Rejects(tmp_path / 'r.jsonl', 0.25)
-  assert read(collector, [1, -1, 2, 3]) == [1, 2, 3]
-
-
-def test_a_source_read_as_two_things_counts_twice(tmp_path):
-  rejected = sources.Rejects(tmp_path / 'rejected.jsonl', 1.0)
-
-  def refuse(value):
-    raise sources.BadRow('no')
-
-  def rows():
-    yield sources.SourceRow('a', 1, 'good')
-    yield sources.SourceRow('a', 2, 'bad')
-
-  for what in ('pairs', 'texts'):
-    list(
-      rejected.read(
-        'a', rows(), lambda v: v if v == 'good' else refuse(v), what
-      )
-    )
-  assert rejected.counts == {'a': 4} and rejected.rejected == {'a': 2}

@@ -73,21 +73,6 @@ def test_texts_and_numbers_are_read_as_tfds_decodes_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('text', 'message'),
-  [
-    ('\n{"prompt": ', 'row 2: not JSON'),
-    ('{"prompt": "\xff"}'.encode('latin-1'), 'row 1: not UTF-8'),
-  ],
-)
-def test_bad_rows_are_named(tmp_path, text, message):
-  path = tmp_path / 'mine.jsonl'
-  path.write_bytes(text if isinstance(text, bytes) else text.encode())
-  with pytest.raises(errors.UserError, match=message) as caught:
-    sources.read_rows(str(path))
-  assert 'mine.jsonl' in str(caught.value) and '\n' not in str(caught.value)
-
-
-@pytest.mark.parametrize(
   'source', ['nowhere.jsonl', 'tfds:nowhere', 'tfds:nowhere:train']
 )
 def test_sources_that_are_not_there(source):
