@@ -9,46 +9,70 @@ import yaml
 
 from warm_jax.report import model_card
 
-FACTS = {
-  'name': 'warm',
-  'kind': 'reward',
-  'base': 'EleutherAI/pythia-14m',
+CONFIG = {
+  'seed': 0,
   'data': {
     'train': ('a.jsonl', 'b.jsonl'),
     'sft': 'summaries.jsonl',
     'prompt_template': 'Q: {prompt}\nA:',
     'max_length': 96,
   },
-  'pairs': {'train': 3000, 'selection': 500},
-  'swapped': 750,
-  'rule': 'uniform average',
-  'seed': 0,
-  'dtype': 'float32',
-  'command': 'warm --config=configs/reward.py --workdir=runs/mine',
-  'versions': {'jax': '0.10.2', 'numpy': '2.4.6'},
-  'recipe': {'members': 2, 'learning_rates': (1e-3, 2e-4)},
-  'members': [
-    {
-      'member': m,
-      'learning_rate': 2e-5,
-      'dropout_rate': 0.05,
-      'sft_checkpoint': m,
-      'data_seed': 123 + m,
-      'selection_accuracy': 0.7 + m / 100,
-      'test': 0.69,
-    }
-    for m in range(2)
-  ],
-  'metrics': {
-    'test': {
-      'pairs': 1234,
-      'members': 0.6701,
-      'ens': {'value': 0.691, 'low': 0.68, 'high': 0.70},
-      'warm': {'value': 0.689, 'low': 0.68, 'high': 0.70},
-      'wa_minus_ens': {'value': -0.002, 'low': -0.013, 'high': 0.009},
+  'reward': {'members': 2, 'learning_rates': (1e-3, 2e-4)},
+  'export': {'dtype': 'float32'},
+}
+ENDS = {'value': 0.689, 'low': 0.68, 'high': 0.70}
+RESULTS = {
+  'base': {'source': 'EleutherAI/pythia-14m'},
+  'preferences': {'rows': {'train': 3000, 'selection': 500}, 'swapped': 750},
+  'reward': {
+    'hparams': {
+      'learning_rate': [2e-5, 2e-5],
+      'dropout_rate': [0.05, 0.05],
+      'init_index': [0, 1],
+      'data_seed': [123, 124],
     }
   },
+  'merge': {
+    'order': [1, 0],
+    'selection_accuracy': [0.70, 0.71],
+    'table': {
+      'test': {
+        'pairs': 1234,
+        'members': [0.6701, 0.69],
+        'ens': {'value': 0.691, 'low': 0.68, 'high': 0.70},
+        'warm': ENDS,
+        'wa_minus_ens': {'value': -0.002, 'low': -0.013, 'high': 0.009},
+      }
+    },
+  },
 }
+RL = {
+  'anchor': 'ema',
+  'mu': 0.01,
+  'max_kl': 8.0,
+  'batch_size': 64,
+  'temperature': 1.0,
+}
+POLICY = RL | {'steps': 40, 'kl_coef': 0.05}
+WARP = RL | {
+  'iterations': 2,
+  'members': 3,
+  'steps': (20, 10),
+  'etas': (0.3, 0.5),
+}
+WARP |= {'kl_coefs': (0.1, 0.2), 'merge': 'slerp', 'group': 'layer'}
+
+
+def render(name='warm', config=(), results=(), **options):
+  config, results = CONFIG | dict(config), RESULTS | dict(results)
+  return model_card.render(name, config, results, **options)
+
+
+def policy(kind, settings, **data):
+  config = {k: v for k, v in CONFIG.items() if k != 'reward'}
+  config |= {kind: settings, 'reward_model': '/home/me/runs/0/export/warm'}
+  config['data'] = config['data'] | data
+  return model_card.render('merged', config, {'base': RESULTS['base']})
 
 
 def header(card):
@@ -70,7 +94,7 @@ def tables(card):
 
 
 def test_card_of_a_reward_model():
-  card = model_card.render(FACTS)
+  card = render(command='warm --config=reward', versions={'jax': '0.10.2'})
   head = header(card)
   (result,) = head.pop('model-index')[0]['results']
   assert result['metrics'] == [{'type': 'accuracy', 'value': 0.689}]
@@ -86,28 +110,24 @@ def test_card_of_a_reward_model():
   members, metrics = tables(card)
   for table in (members, metrics):
     assert len({len(row) for row in table}) == 1, table
-  assert members[2] == ['0', '2e-05', '0.05', '0', '123', '0.700', '0.690']
+  assert members[2] == ['0', '2e-05', '0.05', '0', '123', '0.700', '0.670']
   assert members[0][-2:] == ['pairs for selection', 'held-out pairs']
-  assert metrics[2][:4] == [
-    'held-out pairs',
-    '1,234',
-    '0.670',
-    '0.691 [0.680, 0.700]',
+  assert metrics[2] == [
+    *('held-out pairs', '1,234', '0.680', '0.691 [0.680, 0.700]'),
+    *('0.689 [0.680, 0.700]', '−0.002 [−0.013, 0.009]'),
   ]
-  assert metrics[2][5] == '−0.002 [−0.013, 0.009]'
   for text in (
     '- start: EleutherAI/pythia-14m',
     '- preferences: a.jsonl, b.jsonl',
     '- pairs: train 3,000, selection 500',
     '750 of the training pairs (25%)',
-    '- merge: uniform average; float32 arithmetic',
+    '- merge: uniform average of the weights',
     '- stored in float32',
     '"learning_rates": [',
-    'warm --config=configs/reward.py',
-    'with jax 0.10.2, numpy 2.4.6.',
+    'warm --config=reward\n',
+    'with jax 0.10.2.',
     'arXiv:2401.12187',
     'title={{WARM}: On',
-    'year={2024}',
     r'framed as `Q: {prompt}\nA:` in training',
   ):
     assert text in card, text
@@ -115,29 +135,39 @@ def test_card_of_a_reward_model():
 
 
 @pytest.mark.parametrize(
-  'kind, paper', [('policy', '2401.12187'), ('warp', '2406.16768')]
+  'kind, settings, paper, told',
+  [
+    (
+      'policy',
+      POLICY,
+      '2401.12187',
+      'by REINFORCE against warm, 40 steps of 64',
+    ),
+    ('warp', WARP, '2406.16768', 'steps 20, 10, 64 samples each'),
+    ('sft', {}, '2401.12187', 'fine-tuning: a.jsonl, b.jsonl'),
+  ],
 )
-def test_card_of_a_policy(kind, paper):
-  facts = {k: v for k, v in FACTS.items() if k not in ('members', 'metrics')}
-  card = model_card.render(facts | {'kind': kind})
+def test_card_of_a_language_model(kind, settings, paper, told):
+  card = policy(kind, settings)
   assert header(card)['pipeline_tag'] == 'text-generation'
-  assert 'reinforcement-learning' in header(card)['tags']
+  is_rl = 'reinforcement-learning' in header(card)['tags']
+  assert is_rl == (kind != 'sft')
   (snippet,) = code(card)
   ast.parse(snippet)
   assert 'AutoModelForCausalLM' in snippet
   assert r"'Q: {prompt}\nA:'.replace" in snippet  # the frame of training
   assert 'reward_mean' not in card and not tables(card)
   assert re.findall(r'arXiv:([\d.]+)', card) == [paper]
+  assert told in card
+  assert ('moving average (mu 0.01)' in card) == is_rl
 
 
 def test_no_paths_of_this_machine():
-  facts = FACTS | {
-    'base': '/home/me/models/sft',
-    'data': {'train': ('~/x/a.jsonl', '/data/b.jsonl'), 'test': 'my/hub_set'},
-    'command': 'warm --config=/home/me/c.py --workdir=/home/me/runs/1',
-    'notes': ['against /home/me/runs/0/export/warm, 3 steps'],
-  }
-  card = model_card.render(facts)
+  data = {'train': ('~/x/a.jsonl', '/data/b.jsonl'), 'test': 'my/hub_set'}
+  command = 'warm --config=/home/me/c.py --workdir=/home/me/runs/1'
+  base = {'base': {'source': '/home/me/models/sft'}}
+  card = render('warm', {'data': data}, base, command=command)
+  card += policy('policy', POLICY)
   assert '/home' not in card and '/data' not in card and '~' not in card
   for text in ('start: sft', 'a.jsonl, b.jsonl', '--config=c.py --workdir=1'):
     assert text in card, text
@@ -147,37 +177,49 @@ def test_no_paths_of_this_machine():
 def test_licence_and_language_come_from_the_base(tmp_path):
   text = '---\nlicense: apache-2.0\nlanguage: en\ntags: [x]\n---\n# base\n'
   (tmp_path / 'README.md').write_text(text)
-  head = header(model_card.render(FACTS | {'base_folder': tmp_path}))
+  base = {'source': 'a/b', 'folder': str(tmp_path)}
+  head = header(render(results={'base': base}))
   assert (head['license'], head['language']) == ('apache-2.0', 'en')
   assert 'x' not in head['tags']
 
 
 @pytest.mark.parametrize('value, told', [(0.51, True), (0.6, False)])
 def test_a_model_at_chance_is_called_so(value, told):
-  metrics = {'test': {'pairs': 400, 'warm': {'value': value}}}
-  card = model_card.render(FACTS | {'metrics': metrics})
-  assert ('no better than chance' in card) == told
+  merge = RESULTS['merge']
+  row = merge['table']['test'] | {'warm': ENDS | {'value': value}}
+  results = {'merge': merge | {'table': {'test': row}}}
+  assert ('no better than chance' in render(results=results)) == told
 
 
-def test_accuracy_of_a_member_is_its_own():
-  head = header(model_card.render(FACTS | {'name': 'member_1'}))
-  (result,) = head['model-index'][0]['results']
+def test_card_of_a_member():
+  card = render('member_1')
+  (result,) = header(card)['model-index'][0]['results']
+  assert result['metrics'][0]['value'] == 0.69
+  assert 'not merged' in card and 'warm' not in header(card)['tags']
+
+
+def test_members_that_were_left_out():
+  gone = {'member': 1, 'step': 7, 'metric': 'loss', 'value': 'nan'}
+  merge = RESULTS['merge'] | {'members': [0, 2], 'left_out': [gone]}
+  card = render('member_2', results={'merge': merge})
+  assert 'member 1, whose loss became nan at step 7' in card
+  assert [row[0] for row in tables(card)[0][2:]] == ['0', '2']
+  (result,) = header(card)['model-index'][0]['results']
   assert result['metrics'][0]['value'] == 0.69
 
 
 @pytest.mark.parametrize('own', [True, False])
 def test_recipe_for_plain_prompts(own):
-  card = model_card.render(FACTS | {'has_chat_template': own})
+  card = render(has_chat_template=own)
   assert ('text = bos + ' in card) == own
   assert 'add_special_tokens=False' in card and 'RLOOTrainer' in card
 
 
-@pytest.mark.parametrize('kind', ['reward', 'policy'])
-def test_what_is_not_known_is_not_mentioned(kind):
-  card = model_card.render({'kind': kind})
+def test_unknown_parts_are_left_out():
+  card = model_card.render('x', {'reward': {}}, {})
   assert 'base_model' not in header(card)
   ast.parse(code(card)[0])
-  for word in ('None', 'swapped', 'Members', 'Accuracy', 'Made by', 'merge:'):
+  for word in ('None', 'swapped', '### Members', 'Accuracy', 'Made by'):
     assert word not in card, word
   assert '\n\n\n' not in card
 
@@ -188,23 +230,5 @@ def test_what_is_not_known_is_not_mentioned(kind):
 def test_a_folder_is_no_base_of_the_hub(base, tmp_path, monkeypatch):
   (tmp_path / 'owner' / 'name').mkdir(parents=True)
   monkeypatch.chdir(tmp_path)
-  assert 'base_model' not in header(model_card.render(FACTS | {'base': base}))
-
-
-def test_no_pairs_were_swapped():
-  card = model_card.render(FACTS | {'swapped': 0})
-  assert 'labels swapped on purpose: none' in card
-
-
-def test_values_that_are_missing_in_results():
-  metrics = {'ood': {'members': None, 'warm': {'value': 0.5}}}
-  card = model_card.render(FACTS | {'metrics': metrics})
-  row = tables(card)[1][2]
-  assert row == [
-    'out-of-distribution pairs',
-    '–',
-    '–',
-    '–',
-    '0.500 [–, –]',
-    '–',
-  ]
+  card = render(results={'base': {'source': base}})
+  assert 'base_model' not in header(card)

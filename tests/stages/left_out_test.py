@@ -12,8 +12,8 @@ from warm_jax import errors, pipeline
 from warm_jax.config import section
 from warm_jax.models import config as config_lib
 from warm_jax.report import tables
-from warm_jax.stages import export, scorers
 from warm_jax.stages import reward as stage
+from warm_jax.stages import scorers
 from warm_jax.training import checkpoint
 from warm_jax.worlds import base
 
@@ -87,19 +87,7 @@ def test_page_tells_who_was_left_out():
   assert rows[2][1][0] == '–' and rows[2][3][0] == '0.5'
 
 
-def test_card_and_summary_tell_who_was_left_out(run):
-  (run.folder('preferences') / 'result.json').write_text(
-    json.dumps({'result': {'rows': {'train': 10}, 'swapped': 0}})
-  )
-  split = ACCURACY | {k: None for k in ('ens', 'warm', 'wa_minus_ens')}
-  (run.folder('merge') / 'result.json').write_text(
-    json.dumps({'result': MERGED | {'table': {'test': split}}})
-  )
-  facts = export.reward_facts(run, 'warm')
-  assert [row['member'] for row in facts['members']] == [0, 2]
-  assert [row['data_seed'] for row in facts['members']] == [11, 13]
-  assert len(facts['notes']) == 1
-  assert facts['notes'][0].startswith('left out: member 1 (step 7, loss nan, ')
+def test_summary_tells_who_was_left_out():
   result = TRAINED | {'loss': [0.5, 0.4], 'accuracy': [0.5, 1.0]}
   hparams = result.pop('hparams')
   summary = stage.summed_up(hparams, result, '3 members')['summary']

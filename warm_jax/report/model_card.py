@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from warm_jax import merging
 from warm_jax.report import page, style
 
 # 'owner/name' on the hub; a path of the maker's machine says nothing to others.
@@ -15,40 +16,31 @@ _LOCAL = re.compile(r'(?<![\w:./])[~/][^\s\'",=]*/')
 _DATA_FILE = ('.jsonl', '.json', '.gz', '.parquet', '.csv', '.txt')
 
 
-def render(facts: Mapping[str, Any]) -> str:
+def render(
+  name: str,
+  config: Mapping[str, Any],
+  results: Mapping[str, Mapping[str, Any]],
+  *,
+  has_chat_template: bool = False,
+  command: str = '',
+  versions: Mapping[str, str] | None = None,
+) -> str:
   """The model card as Markdown with a YAML header; unknown parts are left out.
 
   Args:
-    facts: any of
-      name: of the model; kind: 'reward', 'sft', 'policy' or 'warp'.
-      base: hub id or folder it started from; base_folder: where that is now,
-        for the licence and language of its own card.
-      data: {field of config.data: value}.
-      pairs: {split: number of pairs}; swapped: training pairs swapped on
-        purpose.
-      rule: how members were merged, in words; dtype: of the file.
-      seed: of the run.
-      members: rows {'member', 'learning_rate', 'dropout_rate',
-        'sft_checkpoint', 'data_seed', 'weight', 'selection_accuracy', SPLIT:
-        accuracy}.
-      metrics: {split: {'pairs', 'members' (mean), 'ens', 'warm',
-        'wa_minus_ens'}}; the last three {'value', 'low', 'high'}.
-      recipe: settings of the members' training.
-      notes: further lines on how it was made.
-      has_chat_template: the tokenizer had one of its own; else the chat
-        template is the framing of plain prompts.
-      command, versions ({package: version}).
+    name: of the model: a scorer or member_M of a reward run, or a policy.
+    config: of the run.
+    results: {stage: result}, of base, preferences, reward and merge.
+    has_chat_template: the tokenizer had one of its own; else the chat template
+      is the framing of plain prompts.
+    command: how the run was launched.
+    versions: {package: version}.
   """
   import huggingface_hub as hub
 
-  kind, name = facts.get('kind', 'reward'), facts.get('name') or 'model'
-  metrics, accuracy = facts.get('metrics') or {}, _accuracy(facts)
-  tags = {
-    'reward': ['reward-model'],
-    'warp': ['warp', 'reinforcement-learning'],
-  }
-  tags = tags.get(kind, ['reinforcement-learning'] * (kind == 'policy'))
-  results = [
+  kind = next((k for k in ('reward', 'policy', 'warp') if k in config), 'sft')
+  accuracy = _accuracy(name, results.get('merge', {}))
+  evaluated = [
     hub.EvalResult(
       task_type='text-classification',
       dataset_type=split,
@@ -59,54 +51,68 @@ def render(facts: Mapping[str, Any]) -> str:
     for split in ('test', 'ood')
     if style.known(accuracy.get(split))
   ]
-  base, sources = str(facts.get('base') or ''), []
-  for value in (facts.get('data') or {}).values():
-    sources += [value] if isinstance(value, str) else []
-    sources += value if isinstance(value, (list, tuple)) else []
-  datasets = [x for x in map(str, sources) if _is_hub_id(x)]
+  tags = {'reward': ['reward-model'], 'sft': []}
+  tags = tags.get(kind, ['reinforcement-learning'])
+  tags += [kind] * (kind == 'warp') + ['warm'] * (name in merging.SCORERS)
+  base = results.get('base', {})
+  start = base.get('source', '')
+  data = config.get('data') or {}
+  sources = [
+    source
+    for value in data.values()
+    for source in (value if isinstance(value, (list, tuple)) else [value])
+  ]
   header = hub.ModelCardData(
     library_name='transformers',
-    pipeline_tag='text-classification'
-    if kind == 'reward'
-    else 'text-generation',
-    base_model=base if _is_hub_id(base) else None,
-    datasets=list(dict.fromkeys(datasets)) or None,
-    tags=[*tags, *['warm'] * bool(facts.get('rule')), 'warm_jax'],
-    model_name=name if results else None,
-    eval_results=results or None,
-    **_inherited(facts.get('base_folder')),
+    pipeline_tag=f'text-{"classification" if kind == "reward" else "generation"}',
+    base_model=start if _is_hub_id(start) else None,
+    datasets=list(filter(_is_hub_id, dict.fromkeys(sources))) or None,
+    tags=[*tags, 'warm_jax'],
+    model_name=name if evaluated else None,
+    eval_results=evaluated or None,
+    **_inherited(base.get('folder')),
   )
-  test = metrics.get('test', {})
-  chance = test.get('pairs') and style.known(accuracy.get('test'))
+  merge, at_chance = results.get('merge', {}), False
+  if style.known(accuracy.get('test')):
+    # 0.98 / sqrt(n) is half an interval of 95 % at an accuracy of one half.
+    half = 0.98 / merge['table']['test']['pairs'] ** 0.5
+    at_chance = accuracy['test'] - half <= 0.5
   template = page.environment().get_template('model_card.md.j2')
   text = template.render(
     header=header.to_yaml(),
     kind=kind,
     name=name,
-    facts=facts,
-    # 0.98 / sqrt(n) is half an interval of 95 % at an accuracy of one half.
-    at_chance=chance and accuracy['test'] - 0.98 / test['pairs'] ** 0.5 <= 0.5,
+    config=config,
+    data=data,
+    results=results,
+    merge=merge,
+    rule=merging.SCORERS[name].rule if name in merging.SCORERS else '',
+    at_chance=at_chance,
+    start=start,
+    has_chat_template=has_chat_template,
+    command=command,
+    versions=versions or {},
     public=lambda text: _LOCAL.sub('', str(text)),
-    recipe=json.dumps(dict(facts.get('recipe') or {}), indent=2, default=list),
+    recipe=json.dumps(config.get('reward') or {}, indent=2, default=list),
     style=style,
   )
   return re.sub(r'\n{3,}', '\n\n', text)  # parts left out leave empty lines
 
 
-def _is_hub_id(text: str) -> bool:
+def _is_hub_id(text) -> bool:
+  text = str(text)
   local = text.endswith(_DATA_FILE) or pathlib.Path(text).exists()
   return bool(_HUB_ID.fullmatch(text)) and not local
 
 
-def _accuracy(facts) -> dict[str, float]:
+def _accuracy(name: str, merge: Mapping[str, Any]) -> dict[str, float]:
   """{split: accuracy} of this very model, where it was measured."""
-  for row in facts.get('members') or ():
-    if facts.get('name') == f'member_{row["member"]}':
-      return {k: x for k, x in row.items() if k in facts.get('metrics', {})}
   found = {}
-  for split, row in (facts.get('metrics') or {}).items():
-    value = row.get(facts.get('name'))
-    found[split] = value.get('value') if isinstance(value, Mapping) else value
+  numbers = merge.get('members', range(len(merge.get('order', ()))))
+  for split, row in merge.get('table', {}).items():
+    each = {f'member_{n}': x for n, x in zip(numbers, row['members'])}
+    value = each.get(name, row.get(name))
+    found[split] = value['value'] if isinstance(value, Mapping) else value
   return found
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from warm_jax import members, merging, pipeline, rewards, worlds
 from warm_jax.hf import writing
@@ -45,7 +44,7 @@ def run(run) -> dict:
       params,
       shape,
       worlds.of(run).tokenizer,
-      card=model_card.render(facts(run, name)),
+      card=_card(run, name),
       **settings,
       **{key: float(value) for key, value in moments.items()},
     )
@@ -92,109 +91,13 @@ def _policies(run) -> Iterator[tuple[str, Any]]:
       yield f'sft_{step}', params
 
 
-# ---------------------------------------------------------------------------
-# Model cards
-# ---------------------------------------------------------------------------
-
-
-def facts(run, name: str) -> dict:
-  """What the model card says, see `model_card.render`."""
-  config = run.config
-  kind = next(k for k in ('reward', 'policy', 'warp', 'sft') if k in config)
-  # What config.data.train and .test are to this run.
-  titles = {'reward': {}, 'sft': {'train': 'sft'}}
-  titles = titles.get(kind, {'train': 'prompts', 'test': 'eval_prompts'})
-  found = {
-    'name': name,
-    'kind': kind,
-    'base': 'trained from scratch',
-    'data': {titles.get(k, k): v for k, v in config.data.items() if v},
-    'has_chat_template': bool(base.tokenizer(run).hf.chat_template),
-    'dtype': config.export.dtype,
-    'seed': config.seed,
-    'command': run.command,
-    'versions': pipeline.versions(),
-  }
-  if 'base' in config:
-    started = run.result('base')
-    found |= {'base': started['source'], 'base_folder': started['folder']}
-  if kind == 'reward':
-    return found | reward_facts(run, name)
-  return found | {'notes': list(_notes(run, config[kind], name))}
-
-
-def _notes(run, config, name: str) -> Iterator[str]:
-  """How a language model was made; `config` is the section of its training."""
-
-  def listed(values) -> str:
-    values = values if isinstance(values, (tuple, list)) else (values,)
-    return ', '.join(f'{value:g}' for value in values)
-
-  if 'loss_on' in config:
-    part = 'the responses' if config.loss_on == 'response' else 'all tokens'
-    rate = f'{config.learning_rate:g}, loss on {part}'
-    yield f'batches of {config.batch_size} at a learning rate of {rate}'
-    return
-  against, is_warp = run.config.reward_model, 'iterations' in config
-  samples = f'{config.batch_size} samples{" each" if is_warp else ""} at '
-  samples += f'temperature {config.temperature:g}'
-  if is_warp:
-    yield (
-      f'made by WARP (arXiv 2406.16768) against {against}: '
-      f'{config.iterations} iterations of {config.members} REINFORCE runs, '
-      f'steps {listed(config.steps)}, {samples}, merged by {config.merge} with '
-      f'one angle for each {config.group}, moved back to eta '
-      f'{listed(config.etas)}'
-    )
-    weights = f'(1 - {name[4:]}) start + {name[4:]} merged'
-    yield f'weights {"of the last merge" if name == "merged" else weights}'
-  else:
-    steps = f'{config.steps} steps of {samples}'
-    yield f'trained by REINFORCE against {against}, {steps}'
-  anchor = {
-    'ema': f"each run's own moving average (mu {config.mu:g})",
-    'init': 'the init of the iteration',
-    'sft': 'the start',
-  }[config.anchor]
-  coefficient = listed(config.kl_coefs if is_warp else config.kl_coef)
-  yield f'KL to {anchor} in the reward, coefficient {coefficient}'
-  if config.max_kl:
-    yield f'a run stops at a KL of {config.max_kl:g} to the start'
-
-
-def reward_facts(run, name: str) -> dict:
-  """What the card of a reward model says besides: recipe, and all metrics."""
-  trained, merged = run.result('reward'), run.result('merge')
-  pairs = run.result('preferences')
-  hparams, table = trained['hparams'], merged['table']
-  rows = [
-    {
-      'member': number,
-      'learning_rate': hparams['learning_rate'][m],
-      'dropout_rate': hparams['dropout_rate'][m],
-      'sft_checkpoint': hparams['init_index'][m],
-      'data_seed': hparams['data_seed'][m],
-      'selection_accuracy': merged['selection_accuracy'][m],
-      **{split: row['members'][m] for split, row in table.items()},
-    }
-    for m, number in enumerate(merged['members'])
-  ]
-  metrics = {
-    split: {
-      'pairs': row['pairs'],
-      'members': float(np.mean(row['members'])),
-      **{key: row[key] for key in ('ens', 'warm', 'wa_minus_ens')},
-    }
-    for split, row in table.items()
-  }
-  method = merging.SCORERS.get(name)
-  alone = [] if method else [f'one of {len(rows)} members, not merged']
-  return {
-    'rule': method.rule if method else None,
-    'notes': [*alone, *reward.left_out_lines(reward.left_out(run))],
-    'pairs': pairs['rows'],
-    'swapped': pairs['swapped'],
-    'members': rows,
-    'metrics': metrics,
-    'recipe': run.config.reward.to_dict(),
-  }
+def _card(run, name: str) -> str:
+  stages = ('base', 'preferences', 'reward', 'merge')
+  return model_card.render(
+    name,
+    run.config.to_dict(),
+    {stage: run.result(stage) for stage in stages if stage in run.config},
+    has_chat_template=bool(base.tokenizer(run).hf.chat_template),
+    command=run.command,
+    versions=pipeline.versions(),
+  )
