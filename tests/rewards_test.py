@@ -188,7 +188,7 @@ def test_what_cannot_be_calibrated_is_refused(stacked, rows):
     rewards.fit_normaliser(np.ones(1), 'single')
   with pytest.raises(errors.UserError, match='aggregate'):
     _ensemble(stacked, 'median')
-  with pytest.raises(errors.UserError, match='3 members'):
+  with pytest.raises(errors.UserError, match=r'ensemble of \(3,\)'):
     rewards.apply_normaliser(
       _ensemble(stacked, 'mean').normaliser, np.ones((2, 4)), 'mean'
     )

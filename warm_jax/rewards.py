@@ -42,11 +42,6 @@ PyTree = Any
 CPU_TOKENS = 2_560  # of a batch, see `rows_at_once`
 
 
-# ---------------------------------------------------------------------------
-# Normalising and combining scores
-# ---------------------------------------------------------------------------
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Normaliser:
@@ -68,11 +63,9 @@ class Normaliser:
 def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
   """Leaves raw scores as they are; shape [M], or [] for a single model."""
   zero, one = np.float32(0), np.float32(1)
-  return jax.tree.map(
-    # From numpy: `jnp.zeros` is a program for each number of members.
-    jnp.asarray,
-    Normaliser(np.full(shape, zero), np.full(shape, one), zero, one),
-  )
+  moments = (np.full(shape, zero), np.full(shape, one), zero, one)
+  # From numpy: `jnp.zeros` is a program for each number of members.
+  return Normaliser(*map(jnp.asarray, moments))
 
 
 def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
@@ -84,17 +77,16 @@ def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
     aggregate: one of `merging.AGGREGATES`, or 'single'.
 
   Returns:
-    [...] float32; of numpy scores a numpy array, without a program being
-    compiled for each shape of them.
+    [...] float32; of numpy scores a numpy array, without any program.
   """
   if isinstance(raw, np.ndarray):
     normaliser = sharding.to_host(normaliser)
   raw = raw.astype(np.float32)
   lead = normaliser.mean.shape
-  if raw.shape[: len(lead)] != lead:
-    raise errors.UserError(
-      f'an ensemble of {lead[0]} members was given scores of {raw.shape[0]}'
-    )
+  errors.need(
+    raw.shape[: len(lead)] == lead,
+    f'an ensemble of {lead} members was given scores {raw.shape}',
+  )
   trailing = (1,) * (raw.ndim - len(lead))
   z = raw - normaliser.mean.reshape(lead + trailing)
   z = z / normaliser.std.reshape(lead + trailing)
@@ -105,19 +97,14 @@ def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
 def fit_normaliser(reference: np.ndarray, aggregate: str) -> Normaliser:
   """Measures the moments that give the reference samples mean 0 and std 1.
 
-  Args:
-    reference: raw scores of the reference samples, [M, N], or [N] for 'single'.
-    aggregate: see `apply_normaliser`.
-
-  Raises:
-    UserError: fewer than two samples, a score that is not finite, or a member
-      that gives the same score to all of them.
+  From their raw scores, [M, N], or [N] for 'single'; refuses a member that gives
+  the same score to all of them.
   """
   reference = np.asarray(reference, np.float64)
-  if reference.shape[-1] < 2:
-    raise errors.UserError(
-      f'a reward needs at least two reference samples, got {reference.shape}'
-    )
+  errors.need(
+    reference.shape[-1] > 1,
+    f'a reward needs at least two reference samples, got {reference.shape}',
+  )
   if not np.isfinite(reference).all():
     raise errors.NonFiniteError(
       'a reference sample has a score that is not finite'
@@ -136,17 +123,12 @@ def fit_normaliser(reference: np.ndarray, aggregate: str) -> Normaliser:
 
 def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
   # A constant reward has a std of rounding size, not of zero.
-  flat = np.flatnonzero(std <= 1e-6 * magnitude + 1e-12)
-  if flat.size:
-    raise errors.UserError(
-      f'member {flat[0]} gives the same score to every reference sample: it '
-      'cannot be normalised (is its head still zero, are all rows alike?)'
-    )
-
-
-# ---------------------------------------------------------------------------
-# Scorers
-# ---------------------------------------------------------------------------
+  is_flat = std <= 1e-6 * magnitude + 1e-12
+  errors.need(
+    not is_flat.any(),
+    f'member {is_flat.argmax()} gives the same score to every reference sample: '
+    'it cannot be normalised (is its head still zero, are all rows alike?)',
+  )
 
 
 @jax.tree_util.register_dataclass
@@ -226,11 +208,11 @@ def ensemble(
   score_fn: Callable = reward_model.scores,
 ) -> RewardScorer:
   """A scorer of M models, leaves [M, ...]; calibrate it before use."""
-  if aggregate not in merging.AGGREGATES:
-    raise errors.UserError(
-      f'aggregate must be one of {", ".join(merging.AGGREGATES)}, got '
-      f'{aggregate!r}'
-    )
+  known = ', '.join(merging.AGGREGATES)
+  errors.need(
+    aggregate in merging.AGGREGATES,
+    f'aggregate must be one of {known}, got {aggregate!r}',
+  )
   normaliser = identity_normaliser((members.num_members(stacked),))
   return RewardScorer(stacked, normaliser, config, aggregate, mode, score_fn)
 
@@ -256,11 +238,6 @@ class HostScorer:
     return jax.pure_callback(on_host, result, ids, mask)
 
 
-# ---------------------------------------------------------------------------
-# Many rows
-# ---------------------------------------------------------------------------
-
-
 @jax.jit
 def raw_scores(scorer: RewardScorer, ids, mask) -> jax.Array:
   """`RewardScorer.raw_scores` as the one program of a kind of scorer."""
@@ -278,7 +255,6 @@ def calibrate(
 
   Use the same fixed samples of the SFT policy for every scorer that is to be
   compared, and anew after a merge: a merged model has a scale of its own.
-  Raises as `fit_normaliser`.
   """
   raw = score_rows(raw_scores, scorer, ids, mask, batch_size)
   normaliser = fit_normaliser(raw, scorer.aggregate)
@@ -308,29 +284,28 @@ def score_rows(
 ) -> np.ndarray:
   """Applies function(scorer, ids, mask) -> [..., B] to many rows in batches.
 
-  Equal rows are computed once, and for a scorer that `reads_shared` so is the
-  shared prefix of neighbours, if that is less: function then gets ids [B, S]
-  and mask [B, K, S] and returns [..., B, K], see `data.prefix_sharing`. A score
-  depends on the other rows by rounding alone.
+  Equal rows are computed once, and for a scorer that `reads_shared` (None: the
+  scorer says so) so is the shared prefix of neighbours, if that is less:
+  function then gets ids [B, S] and mask [B, K, S] and returns [..., B, K], see
+  `data.prefix_sharing`. A score depends on the other rows by rounding alone.
 
   Args:
     function: usually jitted.
     scorer: handed through.
     ids: [N, T] int32.
     mask: [N, T] bool.
-    batch_size: sequences of every batch, at most; the last one is filled up
-      with copies.
-    reads_shared: None asks the scorer.
+    batch_size: sequences of a batch, at most; the last one is filled up.
+    reads_shared: see above.
 
   Returns:
     [..., N] float32, on the host.
   """
   ids, mask = np.asarray(ids), np.asarray(mask, bool)
-  if ids.ndim != 2 or ids.shape != mask.shape or not len(ids):
-    raise errors.UserError(
-      f'rows to score need ids and mask of one shape [N, T] with N >= 1, got '
-      f'{ids.shape} and {mask.shape}'
-    )
+  errors.need(
+    ids.ndim == 2 and ids.shape == mask.shape and len(ids),
+    f'rows to score need ids and mask of one shape [N, T] with N >= 1, got '
+    f'{ids.shape} and {mask.shape}',
+  )
   # Pairs of one prompt have responses in common: each row is scored once.
   _, first, place = np.unique(
     np.where(mask, ids, -1), axis=0, return_index=True, return_inverse=True

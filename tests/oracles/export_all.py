@@ -314,7 +314,9 @@ def export_family(exports: Exports, family: str) -> dict:
   paths = [str(folder / member) for member in members]
   exports.merge(f'{family}/warm', *paths)
   init = f'--init={folder / family / "init"}'
-  exports.merge(f'{family}/slerp', '--method=slerp', init, *paths[:2])
+  # mergekit has an angle for each tensor.
+  slerp = ('--method=slerp', '--group=tensor', init)
+  exports.merge(f'{family}/slerp', *slerp, *paths[:2])
   base = reading.inspect(FIXTURES / family)
   params = reading.load(base, head='lm')
   exports.policy(

@@ -35,6 +35,7 @@ MEANING = {
     n: f'{of} of the scores of all members'
     for n, of in merging.ENSEMBLES.items()
   },
+  'uncertainty': 'mean less half the variance of the scores of all members',
   'ens_2': 'mean of the scores of the best two members',
   **{name: method.rule for name, method in merging.SCORERS.items()},
   'warm_2': 'mean of the weights of the best two members',
