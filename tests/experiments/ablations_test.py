@@ -53,15 +53,6 @@ def test_errors_of_scores_have_no_offset():
   assert np.isnan(precision.score_error(flat, flat)).all()
 
 
-def test_ties():
-  found = np.array([[1.0, 2.0, 3.0, 4.0], [1.0, 5.0, 3.0, 0.0]])
-  assert precision.ties(found) == 0.5
-  # bfloat16 has steps of 1/32 from 4 to 8.
-  close = np.array([[4.0, 4.0], [4.01, 4.04]])
-  assert precision.ties(close) == 0
-  assert precision.ties(precision.rounded(close)) == 0.5
-
-
 def test_travel_by_hand():
   start = {
     'backbone': {'norm': {'scale': np.array([[1.0, 1.0]], np.float32)}},
@@ -190,27 +181,6 @@ def test_ema_weights_are_those_of_the_recursion():
 # ---------------------------------------------------------------------------
 
 
-def test_merge_in_closed_form():
-  weights = {
-    'mlp': {'up': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}},
-    'norm': {'scale': jnp.ones(2)},
-  }
-  adapters = {
-    'mlp': {
-      'up': {
-        'lora_a': jnp.array([[1.0], [2.0]]),
-        'lora_b': jnp.array([[3.0, 5.0]]),
-      }
-    }
-  }
-  merged = lora.merge(weights, adapters, 0.5)
-  expected = [[1 + 1.5, 1 + 2.5], [1 + 3.0, 1 + 5.0]]
-  np.testing.assert_array_equal(merged['mlp']['up']['kernel'], expected)
-  chex.assert_trees_all_equal(merged['norm'], weights['norm'])
-  np.testing.assert_array_equal(merged['mlp']['up']['bias'], [1, 1])
-  np.testing.assert_array_equal(weights['mlp']['up']['kernel'], np.ones((2, 2)))
-
-
 def _model():
   shape = model_config.ModelConfig(
     vocab_size=11,
@@ -290,23 +260,6 @@ def test_mean_of_products_is_product_of_means_and_their_covariance():
   )
   assert np.abs(covariance).max() > 0.1
   np.testing.assert_allclose(difference, 2 * covariance, atol=1e-5)
-
-
-def test_with_one_a_for_all_the_two_averages_agree():
-  _, backbone = _model()
-  stacked = _stacked(backbone, 3)
-
-  def share(path, leaf):
-    if getattr(path[-1], 'key', None) != 'lora_a':
-      return leaf
-    return jnp.broadcast_to(leaf[:1], leaf.shape)
-
-  stacked = jax.tree_util.tree_map_with_path(share, stacked)
-  chex.assert_trees_all_close(
-    lora.average_products(backbone, stacked, 2.0),
-    lora.average_factors(backbone, stacked, 2.0),
-    atol=1e-5,
-  )
 
 
 def test_rates_take_the_places_of_the_others():

@@ -312,10 +312,3 @@ def test_distances_of_vectors_drawn_by_hand():
   np.testing.assert_allclose(found['relative'], [0.6, 0.8])
   np.testing.assert_allclose(found['apart'], [5 / 5])
   np.testing.assert_allclose(found['cosine'], [0], atol=1e-12)
-
-
-def test_a_member_that_did_not_move_has_no_angle():
-  start = np.ones((2, 3))
-  found = probe_run.distances(start, start)
-  assert found['distance'].tolist() == [0, 0]
-  assert np.isnan(found['cosine']).all()

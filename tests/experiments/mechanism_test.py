@@ -14,7 +14,6 @@ import pytest
 
 from experiments.mechanism import memory, planted, theory
 from experiments.pool import scores as scores_lib
-from warm_jax import errors
 from warm_jax.data import encoding, tokenizer, toy_world
 
 # WARM section 4.3, M = infinity; the others are p^2 + p (1 - p) / M by hand.
@@ -186,11 +185,6 @@ def test_training_learns_what_is_informative_and_follows_the_closed_form():
     np.testing.assert_allclose(found, closed, atol=0.1)
 
 
-def test_every_member_is_in_as_many_groups():
-  assert planted.groups_of(3, 2) == [[0, 1], [1, 2], [2, 0]]
-  assert planted.groups_of(3, 3) == [[0, 1, 2]]
-
-
 # ---------------------------------------------------------------------------
 # Data of the members
 # ---------------------------------------------------------------------------
@@ -204,11 +198,6 @@ def test_swaps_are_planned_for_every_count():
   np.testing.assert_allclose(saw.mean(axis=0), 0.25, atol=0.02)
   assert (saw == memory.plan_swaps(2_800, 6, 0.25, seed=3)).all()
   assert (saw != memory.plan_swaps(2_800, 6, 0.25, seed=4)).any()
-
-
-def test_too_many_swaps_are_refused():
-  with pytest.raises(errors.UserError, match='more pairs'):
-    memory.plan_swaps(100, 6, 0.7, seed=0)
 
 
 def test_cues_are_planned():

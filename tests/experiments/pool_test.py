@@ -359,8 +359,3 @@ def test_swapping_encoded_pairs_is_swapping_their_labels():
   back = arms.swapped_pairs(found, flips)
   np.testing.assert_array_equal(back.chosen.ids, pairs.chosen.ids)
   assert not back.flipped.any()
-
-
-def test_snapshots_end_at_the_last_step():
-  assert settings.snapshots(480) == (60, 120, 180, 240, 300, 360, 420, 480)
-  assert settings.snapshots(3, 8) == (1, 2, 3)

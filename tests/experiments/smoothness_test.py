@@ -57,16 +57,6 @@ def test_edits_that_keep_the_utility_do(name):
   assert made > 50
 
 
-def test_edits_that_change_the_utility_mostly_do():
-  for name in ('no_word', 'other_verb'):
-    changes = []
-    for number, (post, summary) in enumerate(some_texts(100)):
-      result = edits.EDITS[name](random.Random(number), post, summary)
-      if result is not None:
-        changes.append(edits.utility(*result) - edits.utility(post, summary))
-    assert np.mean(np.array(changes) != 0) > 0.8
-
-
 def test_edits_of_one_text():
   def all_results(name, summary):
     made = [
@@ -91,14 +81,6 @@ def test_edits_of_one_text():
   assert posts == {
     POST.replace(f' {w}', '') for w in ('barked', 'collapsed', 'quit')
   }
-
-
-def test_nothing_to_edit():
-  rng = random.Random(0)
-  assert edits.order(rng, POST, 'dog barked') is None
-  assert edits.order(rng, POST, 'boss quit , boss quit') is None
-  assert edits.no_word(rng, POST, '') is None
-  assert edits.other_verb(rng, POST, 'dog , quit') is None
 
 
 def test_both_sides_of_a_pair_get_one_post():
@@ -137,16 +119,6 @@ def test_compare_by_hand():
   one = np.array([[True, True], [True, False]])
   only = run.compare(before, before, one, True)
   assert only['flips'].tolist() == [0] and only['change'].tolist() == [0]
-
-
-def test_change_does_not_depend_on_the_scale_of_a_model():
-  rng = np.random.default_rng(0)
-  before, step = rng.normal(size=(2, 1, 2, 30))
-  where = rng.random((2, 30)) < 0.5
-  first = run.compare(before, before + step, where, False)
-  scaled = run.compare(7 * before + 3, 7 * (before + step) + 3, where, False)
-  for key in first:
-    np.testing.assert_allclose(first[key], scaled[key])
 
 
 def test_what_is_added_to_all_responses_of_a_post_moves_no_margin():

@@ -99,24 +99,8 @@ def test_time_that_is_over_is_recorded(tmp_path, capsys):
   assert 'device: stopped after' in capsys.readouterr().out
 
 
-def test_what_fails_is_a_line(tmp_path, monkeypatch):
-  def broken(quick):
-    yield {'what': 'first'}
-    raise RuntimeError('out of memory\nand much more')
-
-  monkeypatch.setitem(accelerator.SECTIONS, 'device', (broken, 1))
-  into = tmp_path / 'lines'
-  accelerator.child('device', str(into), quick=True)
-  assert [json.loads(x) for x in into.read_text().splitlines()] == [
-    {'what': 'first'},
-    {'failed': 'RuntimeError: out of memory'},
-  ]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'name', ['train_150m_x6_scan', 'sampling_1b', 'reinforce_1b']
-)
+@pytest.mark.parametrize('name', ['train_150m_x6_scan', 'reinforce_1b'])
 def test_sections_in_their_tiny_form(name):
   (result,) = accelerator.SECTIONS[name][0](quick=True)
   assert result['seconds'] > 0

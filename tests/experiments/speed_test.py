@@ -8,7 +8,6 @@ import shutil
 import sys
 import types
 
-import numpy as np
 import pytest
 
 from experiments.speed import (
@@ -106,11 +105,6 @@ def test_a_row_says_aim_and_reached(ratio, low, reached):
   ]
 
 
-def test_one_run_each_has_no_interval():
-  cells = table.cells(ROW | dict.fromkeys(('ratio', 'low', 'high'), 1.47))
-  assert cells[3:6] == ['1.47', '3', '**no**']
-
-
 def test_a_row_without_a_peer():
   cells = table.cells({'row': 'x', 'against': '', 'unit': 's', 'ours': 1234.5})
   assert cells == ['x', '1,234 s', '', '', 'none', '', '']
@@ -149,18 +143,6 @@ def test_nothing_was_run(tmp_path, capsys):
     run.main(['--parts=walking'])
 
 
-def test_a_part_alone_does_not_take_the_other_rows_out(
-  tmp_path, monkeypatch, capsys
-):
-  found = {'machine': machine.describe() | {'gflops': 99.6}, 'rows': [ROW]}
-  (tmp_path / 'training.json').write_text(json.dumps(found))
-  monkeypatch.setattr(table, 'fill', None)
-  assert run.main(['--table', f'--out={tmp_path}']) == 0
-  told = capsys.readouterr()
-  assert '12.3 ms' in told.out
-  assert 'not run yet: sampling, reinforce' in told.err
-
-
 def test_counted_flops_are_those_of_the_compiled_products():
   """Against a count by hand of one layer's kernels, by their shapes."""
   shape = config_lib.ModelConfig(
@@ -181,12 +163,6 @@ def test_counted_flops_are_those_of_the_compiled_products():
   assert machine.matmul_flops(shape, 1, 5, only_last=True) == 2 * 2 * 12 * 4
 
 
-def test_settings_of_both_sides_are_json():
-  s = training.settings(64, 2, 'folder')
-  assert json.loads(json.dumps(s)) == s
-  assert np.shape(s['ids']) == (2, 32, 96)
-
-
 @pytest.mark.slow
 def test_training_is_measured_without_peers():
   args = types.SimpleNamespace(
@@ -196,24 +172,6 @@ def test_training_is_measured_without_peers():
   assert row['row'].startswith('reward training, M = 2, width 64 x 2')
   assert row['ours'] > 0 and row['aim'] is None and 'profile' not in row
   assert 'ms a step of a member |  |  | none |  |' in table.line(row)
-
-
-def test_slope_of_a_power_is_its_exponent():
-  sizes = np.array([1, 2, 4, 8])
-  found, error = growth.slope(sizes, 3.0 * sizes**1.5)
-  np.testing.assert_allclose(found, 1.5, rtol=1e-12)
-  assert error < 1e-12
-  assert growth.slope([2, 8], [1.0, 4.0]) == (pytest.approx(1.0), None)
-
-
-def test_standard_error_is_that_of_numpy():
-  rng = np.random.default_rng(0)
-  x = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
-  y = x * np.exp(rng.normal(size=5) / 10)
-  (slope, _), covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
-  found, error = growth.slope(x, y)
-  np.testing.assert_allclose(found, slope, rtol=1e-9)
-  np.testing.assert_allclose(error, covariance[0, 0] ** 0.5, rtol=1e-9)
 
 
 @pytest.mark.slow
@@ -268,35 +226,6 @@ def test_rows_of_scoring():
     'each row on its own',
   ]
   assert all(r['ours'] > 0 and r['theirs'] > 0 for r in rows)
-
-
-def test_check_finds_other_scores():
-  shape = machine.model_shape(64, 8)
-  stack = scoring.make_members(shape, 2)
-  ids = np.arange(16).reshape(2, 8)
-  mask = np.ones(ids.shape, bool)
-  scores = np.stack(
-    [
-      scoring.score(scoring.rewards.single(p, shape), ids, mask)
-      for p in scoring.members.unstack(stack)
-    ]
-  )
-  merged = scoring.merging.uniform(stack)
-  found = {
-    'merged': scoring.score(scoring.rewards.single(merged, shape), ids, mask),
-    'member': scores[0],
-    'ensemble': scores,
-    'calls': scores,
-    'ensemble in batches': scores,
-    'calls in batches': scores,
-    'prompts once': scores[0],
-    'own rows': scores[0],
-  }
-  scoring.check(found, stack, shape, ids, mask)
-  for name in found:
-    wrong = found | {name: np.asarray(found[name]) + 1e-2}
-    with pytest.raises(RuntimeError, match='differ'):
-      scoring.check(wrong, stack, shape, ids, mask)
 
 
 def test_an_import_is_timed_with_what_it_imports():

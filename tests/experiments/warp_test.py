@@ -82,14 +82,6 @@ def test_a_policy_that_is_held_is_compared_where_it_ends():
   )
 
 
-def test_only_at_keeps_the_start_and_the_steps_of_the_other():
-  long = line(range(7), range(7), at=[0, 30, 60, 90, 120, 150, 170])
-  short = line(range(4), range(4), at=[0, 60, 120, 170])
-  found = quantities.only_at(long, short)
-  assert found['at'].tolist() == [0.0, 60.0, 120.0, 170.0]
-  assert found['kl'].tolist() == [0.0, 2.0, 4.0, 6.0]
-
-
 def brute_best(curve, budget, grid=20_000):
   """Best value within each budget of the path that is drawn, point by point."""
   share = np.linspace(0.0, 1.0, 400)[:, None]
@@ -117,14 +109,6 @@ def test_best_within_against_every_point_of_the_path(kl, proxy):
   curve = line(kl, proxy)
   found = quantities.best_within(curve, 'proxy', 3.0)
   assert found == pytest.approx(brute_best(curve, 3.0), abs=5e-3)
-
-
-def test_at_is_a_point_and_no_other():
-  curve = line([0, 1, 2], [3, 4, 5], at=[0.0, 0.3, 1.0])
-  assert quantities.at(curve, 'proxy', 1.0) == 5.0
-  assert quantities.at(curve, 'kl', 0.3) == 1.0
-  with pytest.raises(ValueError):
-    quantities.at(curve, 'kl', 0.5)
 
 
 # ---------------------------------------------------------------------------
