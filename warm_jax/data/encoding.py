@@ -101,10 +101,9 @@ class Sequences:
   def ids(self) -> np.ndarray:
     """[..., T] int32."""
     where = self.offsets[self.index][..., None] + np.arange(self.length)
-    mask = self.mask
-    return np.where(
-      mask, self.flat[np.where(mask, where, 0)], np.int32(self.pad_id)
-    )
+    # At padding the next row's tokens are read, and replaced.
+    found = self.flat.take(where, mode='clip')
+    return np.where(self.mask, found, np.int32(self.pad_id))
 
   @property
   def mask(self) -> np.ndarray:
