@@ -1,9 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Reward models and policies whose weights are averaged (WARM, WARP), in JAX.
-
-What a notebook or a script needs is here; the command `warm` runs whole chains.
-Names are imported when they are first used, so `import warm_jax` is cheap.
-"""
+"""Reward models and policies whose weights are averaged (WARM, WARP), in JAX."""
 
 from typing import TYPE_CHECKING
 
@@ -33,7 +29,7 @@ if TYPE_CHECKING:
   )
 
 
-def __getattr__(name: str):
+def __getattr__(name: str):  # so that `import warm_jax` is cheap
   import importlib
 
   if name not in __all__:
@@ -41,7 +37,3 @@ def __getattr__(name: str):
   if name in ('merging', 'rewards'):
     return importlib.import_module(f'{__name__}.{name}')
   return getattr(importlib.import_module(f'{__name__}.api'), name)
-
-
-def __dir__() -> list[str]:
-  return sorted({*globals(), *__all__})

@@ -1,9 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The ten-line interface: load, read_pairs, train_reward_models, score, save.
-
-Each function is a few calls of the library, for one machine and one set of
-pairs. `warm --config=reward` does the same with splits, resumption and a report.
-"""
+"""The ten-line interface. `warm --config=reward` adds splits and a report."""
 
 import pathlib
 import sys
@@ -26,32 +22,19 @@ PyTree = Any
 
 
 class Model(NamedTuple):
-  """A language model or a reward model with what its text needs.
+  """A language model or a reward model, and what its text needs."""
 
-  Attributes:
-    params: {'backbone': ...} with 'lm_head' or 'score' where there is one.
-    config: the architecture.
-    tokenizer: of the checkpoint, with a padding token.
-    prompt_template: text around a plain prompt; holds '{prompt}'.
-    source: the checkpoint it was read from.
-  """
-
-  params: PyTree
+  params: PyTree  # 'backbone', and 'lm_head' or 'score' where there is one
   config: model_config.ModelConfig
   tokenizer: tokenizer.Tokenizer
-  prompt_template: str
+  prompt_template: str  # around a plain prompt; holds '{prompt}'
   source: reading.Checkpoint
 
 
 def load(source: str, *, compute_dtype: str = 'float32') -> Model:
   """Opens a Hugging Face folder or hub id: a language model or a reward model.
 
-  Args:
-    source: folder with safetensors, config.json and tokenizer, or a hub id.
-    compute_dtype: 'float32' or 'bfloat16'; parameters are float32.
-
-  Raises:
-    UserError: not found, or not a model of a known family.
+  Parameters are float32; `compute_dtype` may be bfloat16.
   """
   found, its_tokenizer = base_lib.opened(source, compute_dtype)
   is_reward = 'score.weight' in found.names
@@ -68,19 +51,13 @@ def load(source: str, *, compute_dtype: str = 'float32') -> Model:
 def read_pairs(
   source: str, base: Model, *, max_length: int = 0, max_rejected: float = 0.0
 ) -> encoding.Preferences:
-  """Reads and tokenises preference pairs.
-
-  Longer pairs are left out, and counted on stderr.
+  """Reads and tokenises preference pairs; longer ones are left out and counted.
 
   Args:
     source: file or data set, see `data.sources.open_rows`.
-    base: its tokenizer, chat template and prompt template are used.
     max_length: tokens of a prompt with its response; 0: 512, or the context of
       the model if that is less.
-    max_rejected: share of unusable rows that raises.
-
-  Raises:
-    UserError: names the file, the row and the field.
+    max_rejected: share of unusable rows above which a UserError names them.
   """
   max_length = max_length or min(512, base.config.max_length)
   errors.need(
@@ -131,15 +108,9 @@ def train_reward_models(
 
   Args:
     base: language model; fine-tune it on the chosen responses first.
-    pairs: from `read_pairs`.
-    num_members: M.
-    steps: number of updates.
-    batch_size: pairs of an update.
     learning_rates, dropout_rates: dealt out over the members. The defaults fit
       bodies of a few million parameters; use 1e-5 to 4e-5 from 100 million on.
-    seed: of orders and dropout.
-    folder: keeps checkpoints, metrics and progress, and resumes from them; None:
-      nothing is kept.
+    folder: keeps checkpoints and metrics, and resumes from them; None: neither.
 
   Returns:
     params, leaves [M, ...].
@@ -179,13 +150,9 @@ def score(
   responses: Sequence,
   base: Model | None = None,
 ) -> np.ndarray:
-  """Rewards [N] of N responses.
+  """Rewards [N] of N responses, texts or lists of {role, content}.
 
-  Args:
-    model: a loaded reward model; or params or a scorer, then with `base`.
-    prompts: N texts, or lists of {role, content}.
-    responses: N texts, or lists of {role, content}.
-    base: model whose tokenizer and config belong to `model`.
+  `model` is a loaded reward model; or params or a scorer, together with `base`.
   """
   base = model if isinstance(model, Model) else base
   chat = formats.Chat(base.tokenizer, base.prompt_template)
@@ -212,10 +179,7 @@ def accuracy(
   pairs: encoding.Preferences,
   base: Model | None = None,
 ) -> float:
-  """Share of pairs whose chosen response scores higher; a tie is no success.
-
-  Args: as of `score`.
-  """
+  """Share of pairs whose chosen response scores higher; a tie is no success."""
   scorer = _scorer(model, model if isinstance(model, Model) else base)
   batch = pairs.batch(np.arange(len(pairs)))
   scores = rewards.score(scorer, batch['ids'], batch['mask'])
@@ -224,12 +188,9 @@ def accuracy(
 
 
 def save(folder: str, params: PyTree, base: Model) -> None:
-  """Writes a folder that transformers loads: a reward model if it has a score.
+  """Writes one model (params) as a folder that transformers loads.
 
-  Args:
-    folder: new, or an earlier export.
-    params: one model, such as `merging.uniform(members)`.
-    base: gives config, tokenizer and prompt template.
+  Config, tokenizer and prompt template are those of `base`.
   """
   writing.save(
     folder,
