@@ -30,12 +30,6 @@ def masked_sum(values: jax.Array, mask: jax.Array, axis=None) -> jax.Array:
   return jnp.sum(jnp.where(mask, _float32(values), 0.0), axis=axis)
 
 
-def masked_mean(values: jax.Array, mask: jax.Array, axis=None) -> jax.Array:
-  """Averages `values` [...] where `mask` is True; 0 where nothing is."""
-  count = jnp.sum(_float32(mask), axis=axis)
-  return masked_sum(values, mask, axis) / jnp.maximum(count, 1.0)
-
-
 def bradley_terry_loss(
   chosen: jax.Array,
   rejected: jax.Array,

@@ -201,25 +201,3 @@ def check_match(first: PyTree, *others: PyTree) -> None:
         f'trees 0 and {i} have the same leaf names in different containers '
         f'({jax.tree.structure(first)} and {jax.tree.structure(other)})'
       )
-
-
-def partial(fn: Callable, **static) -> Callable:
-  """Like functools.partial, but equal arguments return the same object."""
-  return _partial(fn, tuple(sorted(static.items())))
-
-
-@functools.lru_cache(maxsize=64)
-def _partial(fn, static):
-  return functools.partial(fn, **dict(static))
-
-
-@functools.lru_cache(maxsize=32)
-def jit_step(step: Callable, mode: str = 'auto') -> Callable:
-  """Compiles one training step of M members; the old state is donated."""
-  mapped = map_members(step, mode)
-
-  def run(state, *rest):
-    state, metrics = mapped(state, *rest)
-    return sharding.constrain(state, 1), metrics
-
-  return jax.jit(run, donate_argnums=0)
