@@ -112,7 +112,6 @@ class Checkpoints:
         f'{self._folder} to start this stage afresh'
       )
     with _readable(where):
-      template = jax.tree.map(_on_device, template)
       return self._checkpointer.load(max(steps), template), max(steps)
 
   def save(self, step: int, state: PyTree) -> None:
@@ -262,14 +261,6 @@ def _on_host(tree: PyTree) -> PyTree:
 
 def _is_key(leaf) -> bool:
   return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _on_device(leaf):
-  """Gives an abstract leaf a place, or Orbax warns and guesses."""
-  if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-  return leaf
 
 
 def _differences(stored: PyTree, template: PyTree) -> str:

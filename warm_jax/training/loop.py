@@ -193,13 +193,15 @@ class Loop:
     is_active = values.pop('is_active', None)
     bad = self._bad(step, values)
     if is_active is None and bad:
-      record = next(iter(bad.values()))
-      others = ', '.join(str(r['member']) for r in list(bad.values())[1:])
+      record, *others = bad.values()
+      what = described(record)
+      if _is_number(record):
+        what += f', above max_loss={self._max_loss:g}'
+      if others:
+        what += f'; also members {", ".join(str(r["member"]) for r in others)}'
       raise errors.NonFiniteError(
-        f'stage {self._folder.name}: {described(record)}'
-        + (f', above max_loss={self._max_loss:g}' * _is_number(record))
-        + (others and f'; also members {others}')
-        + '; lower its learning rate or look at the data'
+        f'stage {self._folder.name}: {what}; lower its learning rate or look '
+        'at the data'
       )
     if is_active is not None:
       before, self._is_active = self._is_active, is_active
