@@ -108,7 +108,7 @@ def read(hf: Json) -> config_lib.ModelConfig:
   Raises:
     UserError: a model type or an entry that is not supported.
   """
-  kind = hf.get('model_type')
+  kind: Any = hf.get('model_type')
   if not isinstance(kind, str) or kind not in ENTRIES:
     # Of Gemma 3 only the text models.
     _refuse('model_type', kind, ENTRIES)
@@ -221,7 +221,7 @@ def _refuse(name: str, value, known=()) -> None:
 
 
 def write(kind: str, config: config_lib.ModelConfig) -> Json:
-  """Returns the entries of config.json that give `config`, in both spellings."""
+  """Returns entries of config.json that give `config`, in both spellings."""
   stored = {hf: getattr(config, ours) for hf, ours in ENTRIES[kind].items()}
   activation = config.activation
   if activation == 'gelu_tanh':

@@ -16,7 +16,7 @@ import pathlib
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -48,7 +48,7 @@ _HUB_ID = re.compile(r'[\w.-]+(/[\w.-]+)?(@[\w./-]+)?')
 
 
 def find(
-  source: str | pathlib.Path, check: Callable[[dict], None] | None = None
+  source: str | pathlib.Path, check: Callable[[dict], Any] | None = None
 ) -> pathlib.Path:
   """Returns the folder of a checkpoint, or fetches it from the hub.
 
@@ -214,7 +214,7 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
       '(.bin, .pt) can run code when opened and are refused: write them anew '
       'with save_pretrained of transformers'
     )
-  found = files.read_json(index).get('weight_map')
+  found: Any = files.read_json(index).get('weight_map')
   for name in isinstance(found, dict) and found.values() or [None]:
     # A downloaded index has no business outside its folder.
     errors.need(

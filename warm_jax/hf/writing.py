@@ -123,7 +123,7 @@ def save(
     _check_tokenizer(new, tokenizer, folder)
     if card:
       (new / 'README.md').write_text(card, encoding='utf-8')
-    before = None
+    before: Any = None
     if dtype == 'bfloat16' and hasattr(base, 'names'):
       before = stack.enter_context(tensors.Tensors(base.folder))
     rows = [(t.name, t.shape, DTYPES[dtype]) for t in plan]
@@ -139,7 +139,7 @@ def save(
       stored = _in_order(array, DTYPES[dtype])
       target.write(tensor.name, stored)
       if dtype == 'bfloat16':
-        old = base.names.get(tensor.name) if before else None
+        old = before and base.names.get(tensor.name)
         sums += _squares(array, stored, before.read(old) if old else None)
   rounding = None
   if dtype == 'bfloat16':
