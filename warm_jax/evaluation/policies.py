@@ -47,7 +47,9 @@ def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def win_rate_matrix(
-  scores: Mapping[str, np.ndarray], **options
+  scores: Mapping[str, np.ndarray],
+  lengths: Mapping[str, np.ndarray] | None = None,
+  **options,
 ) -> dict[str, Any]:
   """Win rates of every policy against every other, see `wins`.
 
@@ -57,14 +59,16 @@ def win_rate_matrix(
   Args:
     scores: policy name -> [P] or [P, N] scores of its responses to the same
       prompts by one scorer.
+    lengths: policy name -> [P] lengths of its responses; None: no length
+      control.
     **options: see above.
 
   Returns:
-    dict: names; win_rate, low, high [K, K], row against column, 0.5 with
-    itself; num_prompts.
+    dict: names; win_rate, low, high, length_controlled [K, K], row against
+    column, 0.5 with itself; num_prompts.
   """
   names = list(scores)
-  rate, low, high = np.full((3, len(names), len(names)), 0.5)
+  rate, low, high, controlled = np.full((4, len(names), len(names)), 0.5)
   for i, j in itertools.combinations(range(len(names)), 2):
     # The later against the earlier, and the other way round exactly: ties count
     # half for both.
@@ -80,11 +84,16 @@ def win_rate_matrix(
       1 - found.high,
       1 - found.low,
     )
+    if lengths:
+      longer = lengths[names[j]] - lengths[names[i]]
+      controlled[j, i] = length_controlled(won, longer)
+      controlled[i, j] = 1 - controlled[j, i]
   return {
     'names': names,
     'win_rate': rate,
     'low': low,
     'high': high,
+    'length_controlled': controlled if lengths else None,
     'num_prompts': len(scores[names[0]]),
   }
 

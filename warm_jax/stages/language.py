@@ -25,7 +25,8 @@ def finetune(run) -> dict:
   if 'base' in run.config:
     start = base.language_params(run)
   else:
-    start = members.member(_params(run, 'pretrain'), 0)
+    kept = checkpoint.load_params(run.folder('pretrain') / 'params')
+    start = members.member(kept, 0)
   if run.config.sft.get('enabled', True):
     return _train(run, 'sft', start)
   kept = members.broadcast(start, 1)
@@ -47,13 +48,9 @@ def _train(run, stage: str, start) -> dict:
   return result | {'summary': f'loss {result["loss"]:.3f} per token'}
 
 
-def _params(run, stage: str):
-  return checkpoint.load_params(run.folder(stage) / 'params')
-
-
 def sft_checkpoints(run):
   """SFT parameters stacked [C, ...], in the order of their steps."""
-  return _params(run, 'sft')
+  return checkpoint.load_params(run.folder('sft') / 'params')
 
 
 def policy_start(run):

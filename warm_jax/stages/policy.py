@@ -208,18 +208,9 @@ def _win_rates(policies, best, resamples: int) -> dict:
   def at(key):
     return {n: t.values[key][s, reporting] for n, (t, s) in chosen.items()}
 
-  lengths, out = at('length'), {}
-  for judge in ('gold', 'control'):
-    scores = at(judge)
-    matrix = policies_lib.win_rate_matrix(scores, resamples=resamples)
-    matrix['length_controlled'] = [
-      [
-        policies_lib.length_controlled(
-          policies_lib.wins(scores[a], scores[b]), lengths[a] - lengths[b]
-        )
-        for b in scores
-      ]
-      for a in scores
-    ]
-    out[judge] = matrix
-  return out
+  return {
+    judge: policies_lib.win_rate_matrix(
+      at(judge), at('length'), resamples=resamples
+    )
+    for judge in ('gold', 'control')
+  }

@@ -46,18 +46,14 @@ class World:
     return sources.read_rows(f'tfds:{folder}:{split}')
 
   def texts(self, split: str) -> encoding.Sequences:
-    rows = self.rows('world', split)
-    source = f'world split {split}'
-    return encoding.encode_responses(
-      self.tokenizer, rows, self.max_length, source
-    )
+    rows, source = self.rows('world', split), f'world split {split}'
+    settings = self.tokenizer, rows, self.max_length, source
+    return encoding.encode_responses(*settings)
 
   def pairs(self, split: str) -> encoding.Preferences:
-    rows = self.rows('preferences', split)
-    source = f'preferences split {split}'
-    return encoding.encode_preferences(
-      self.tokenizer, rows, self.max_length, source
-    )
+    rows, source = self.rows('preferences', split), f'preferences split {split}'
+    settings = self.tokenizer, rows, self.max_length, source
+    return encoding.encode_preferences(*settings)
 
   def prompts(
     self, split: str, max_new_tokens: int, count: int | None = None
@@ -102,20 +98,18 @@ class World:
     policies train on), eval_prompts (posts for best-of-N and evaluation).
     """
     config, folder = self.run.config.world, self.run.folder('world')
-    easy_facts = tuple(range(1, max(self.num_facts) + 1))
+    easy_facts, rows = tuple(range(1, max(self.num_facts) + 1)), {}
     easy = (toy_world.PRETRAIN_WRITERS, easy_facts, True)
     usual = (toy_world.SFT_WRITERS, self.num_facts)
-    recipes = {
-      'pretrain': (config.num_pretrain, *easy),
-      'control': (config.num_pretrain, *easy),
-      'sft': (config.num_sft, *usual),
-      'prompts': (config.num_prompts, *usual),
-      'eval_prompts': (config.num_eval_prompts, *usual),
-    }
-    rows = {
-      split: toy_world.write_rows(f'{self.run.config.seed}/{split}', *recipe)
-      for split, recipe in recipes.items()
-    }
+    for split, num, recipe in (
+      ('pretrain', config.num_pretrain, easy),
+      ('control', config.num_pretrain, easy),
+      ('sft', config.num_sft, usual),
+      ('prompts', config.num_prompts, usual),
+      ('eval_prompts', config.num_eval_prompts, usual),
+    ):
+      seed = f'{self.run.config.seed}/{split}'
+      rows[split] = toy_world.write_rows(seed, num, *recipe)
     sources.write_tfds(rows, SETS['world'], folder)
     tokenizer_lib.make_word_tokenizer(toy_world.WORDS, folder / 'tokenizer')
     posts, summaries = (
@@ -132,20 +126,16 @@ class World:
   def write_pairs(self) -> dict:
     """Stage `preferences`: train, selection, test, ood and control pairs."""
     run, config = self.run, self.run.config.preferences
-    policies = self._policies()
-    sets = {
-      'train': (config.num_train, ('sft',)),
-      'selection': (config.num_selection, ('sft',)),
-      'test': (config.num_test, ('sft',)),
-      'ood': (config.num_ood, ('hot', 'pretrained', 'tuned')),
-      'control': (
-        config.num_control,
-        ('sft', 'sft', 'hot', 'pretrained', 'tuned'),
-      ),
-    }
+    sft, *others = self._policies()
     rows = {
-      split: self._annotated(split, num, [policies[k] for k in kinds])
-      for split, (num, kinds) in sets.items()
+      split: self._annotated(split, config[f'num_{split}'], kinds)
+      for split, kinds in (
+        ('train', [sft]),
+        ('selection', [sft]),
+        ('test', [sft]),
+        ('ood', others),
+        ('control', [sft, sft, *others]),
+      )
     }
     flips = formats.flip_mask(
       len(rows['train']), config.swapped, seed=run.key('flips')
@@ -170,19 +160,19 @@ class World:
       f'swapped; annotators side with the utility in {agreement["test"]:.0%}',
     }
 
-  def _policies(self) -> dict[str, list]:
-    """Who writes samples: {kind: [(params, temperature), ...]}."""
+  def _policies(self) -> list[list]:
+    """Who writes samples, by kind: (params, temperature) of each policy."""
     run, config = self.run, self.run.config.preferences
     sft, pretrained = (
       members.unstack(checkpoint.load_params(run.folder(stage) / 'params'))
       for stage in ('sft', 'pretrain')
     )
-    return {
-      'sft': [(params, config.temperature) for params in sft],
-      'hot': [(sft[-1], config.ood_temperature)],
-      'pretrained': [(pretrained[0], config.temperature)],
-      'tuned': [(self._tuned(sft[-1]), config.temperature)],
-    }
+    return [
+      [(params, config.temperature) for params in sft],
+      [(sft[-1], config.ood_temperature)],
+      [(pretrained[0], config.temperature)],
+      [(self._tuned(sft[-1]), config.temperature)],
+    ]
 
   def _tuned(self, sft_params):
     """A policy tuned on the utility, for out-of-distribution pairs only."""
