@@ -21,7 +21,7 @@ FIGURES = {
 }
 every_notebook = pytest.mark.parametrize('name', FIGURES)
 # What other packages say on stderr where no widgets are installed.
-HARMLESS = ('IProgress not found', 'import tqdm as notebook_tqdm')
+HARMLESS = ('IProgress not found', 'import tqdm as notebook_tqdm', ' steps')
 
 
 def read(name):

@@ -316,15 +316,19 @@ def _tensorboard(folder: pathlib.Path):
 
 @contextlib.contextmanager
 def _progress(total: int, name: str, start: int, is_shown: bool):
-  """Yields a function to call once a step: a bar, or one line at the end."""
+  """Yields a function to call once a step: a bar, or lines in a log."""
   if not is_shown:
     yield lambda: None
   elif not sys.stderr.isatty():
-    began, done = time.monotonic(), start
+    done, began = start, time.monotonic()
+    said = began
 
     def count():
-      nonlocal done
+      nonlocal done, said
       done += 1
+      if time.monotonic() > said + 30:
+        said = time.monotonic()
+        print(f'{name}: {done}/{total} steps', file=sys.stderr, flush=True)
 
     yield count
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
