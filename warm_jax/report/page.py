@@ -10,13 +10,12 @@ import datetime
 import html
 import io
 import json
-import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from warm_jax import errors
+from warm_jax import errors, files
 from warm_jax.report import figures, style, tables
 
 TEMPLATES = pathlib.Path(__file__).parent
@@ -30,13 +29,7 @@ def read(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
   """
   records = {}
   for path in workdir.glob('*/result.json'):
-    try:
-      record = json.loads(path.read_text())
-    except ValueError as e:
-      raise errors.UserError(
-        f'cannot read {path} ({e}); delete the folder {path.parent} and run '
-        'again'
-      ) from e
+    record = files.read_record(path)
     if path.parent.name != 'report':
       order = record.get('finished', ''), path.stat().st_mtime_ns
       records[path.parent.name] = (order, record)
@@ -109,10 +102,8 @@ def write(
     training=[] if curves == ['training_sft'] else curves,
     hacked=[n for n, x in onset.items() if style.known(x['onset_kl'])],
   )
-  temporary = folder / 'index.html.tmp'
   module = template.make_module(shown)
-  temporary.write_text(str(module))
-  os.replace(temporary, folder / 'index.html')
+  (folder / 'index.html').write_text(str(module))
   outcome = html.unescape(re.sub('<.*?>', '', str(module.outcome)))
   return {
     'page': 'index.html',
