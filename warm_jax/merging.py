@@ -2,15 +2,10 @@
 """A merge is a weight per model: theta = sum_i w_i theta_i.
 
 A method is a function from what is known of M models to their weights, listed
-in `METHODS`, which the config, the stages, `warm merge`, model cards and the
-report read. `weighted_sum` does the arithmetic of all of them, for stacked
-trees (leaves [M, ...]) and for pieces of files. SLERP and the geometry of
-members need their inner products only (`grams`).
-
-Arithmetic is float32 whatever the leaves are, rounded once to the dtype of the
-leaf. Keep float32 masters: the mean of bfloat16 members that moved 1e-4 loses
-the whole change. Leaves that are not floating point pass through. Trees that do
-not match raise a UserError that names the leaf. No input is modified.
+in `METHODS`, which config, stages, `warm merge`, cards and report read. For
+stacked trees (leaves [M, ...]) and for pieces of files the sum is one function.
+Arithmetic is float32, rounded once to the dtype of the leaf; leaves that are not
+floating point pass through.
 
 Sources: WARM, arXiv 2401.12187 (uniform mean); WARP, arXiv 2406.16768 (EMA,
 SLERP, LITI); Wortsman et al. 2022 (greedy soup).
@@ -52,24 +47,16 @@ class Known:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-  """A way to weigh models.
+  """A way to weigh models."""
 
-  Attributes:
-    title: its name in tables and figures.
-    rule: what it does, for model cards.
-    weights: Known -> [M], or {group: [M]}.
-    scorer: its name among the scorers of a reward run; '' is not tried there.
-    needs: what must be given: 'weights', 'evaluate', or 'init' for grams. The
-      init then has the weight that is missing to 1.
-    takes_lam: whether lam may be given for two models.
-  """
-
-  title: str
-  rule: str
-  weights: Callable[[Known], Any]
-  scorer: str = ''
+  title: str  # in tables and figures
+  rule: str  # what it does, for model cards
+  weights: Callable[[Known], Any]  # -> [M], or {group: [M]}
+  scorer: str = ''  # its name in reward runs; '' is not tried there
+  # 'weights', 'evaluate', or 'init' for grams, which then has the weight that is
+  # missing to 1.
   needs: tuple[str, ...] = ()
-  takes_lam: bool = False
+  takes_lam: bool = False  # for two models
 
 
 def _uniform(known):
@@ -160,9 +147,8 @@ def greedy_soup(
 ) -> Iterator[list[int]]:
   """Adds members in order, keeping each that does not lower the score.
 
-  (Wortsman et al. 2022, recipe 1.) Yields the members in the soup after each
-  trial. `evaluate` gives the score of the mean of members on the selection set,
-  never on the set the result is reported on.
+  (Wortsman et al. 2022, recipe 1.) Yields the members after each trial.
+  Evaluate on the selection set, never on the set that is reported.
   """
   chosen, best = [], -math.inf
   for member in order:
@@ -178,13 +164,10 @@ def slerp_weights(gram: np.ndarray, lam: float | None = None) -> np.ndarray:
   slerp(a, b, lam) = (sin((1-lam) Omega) a + sin(lam Omega) b) / sin(Omega)
   S_1 = delta_1,  S_m = slerp(S_{m-1}, delta_m, 1/m)   (WARP App. B.3, Eq. 26)
 
-  S_m stays a combination c of the deltas, so |S|^2 = c G c, with the gram G
-  [M, M] float64, gives every angle. It keeps the norm of nearly orthogonal
-  changes, which their mean shrinks by 1/sqrt(M). The fold is not associative:
-  for orthogonal changes of equal norm later members weigh less (M = 3: .612,
-  .612, .5). LERP where sin(Omega) < 1e-3 (parallel or opposite vectors) and
-  where a vector is zero. With lam, the share of the second of two, exact at
-  both ends.
+  S_m stays a combination c of the deltas, so |S|^2 = c G c gives every angle,
+  with the inner products G [M, M]. Keeps the norm of orthogonal changes, which
+  their mean shrinks by 1/sqrt(M). Later members weigh less (M = 3 at right
+  angles: .612, .612, .5). LERP where sin(Omega) < 1e-3 or a vector is zero.
   """
   c = np.zeros(len(gram))
   c[0] = 1.0
@@ -208,10 +191,8 @@ def slerp_weights(gram: np.ndarray, lam: float | None = None) -> np.ndarray:
 def group_of(name: str, group: str) -> str:
   """The group of a leaf or a stored tensor; a group shares one angle.
 
-  'tensor': each on its own. 'layer': all under one `layers_<i>`, `layers.<i>`
-  or `h.<i>`, and outside the layers (embedding, final norm, head) those of one
-  module. 'model': one group. WARP writes one angle for each layer and says
-  nothing of the rest.
+  'layer': all under one `layers_<i>`, `layers.<i>` or `h.<i>`, and outside the
+  layers (embedding, final norm, head) those of one module.
   """
   if group not in GROUPS:
     raise errors.UserError(f"group must be one of {GROUPS}, got '{group}'")
@@ -219,11 +200,6 @@ def group_of(name: str, group: str) -> str:
     return name if group == 'tensor' else 'model'
   layer = re.match(r'(.*?\b(?:layers[_.]|h\.)\d+)(?:[/.]|$)', name)
   return layer.group(1) if layer else re.sub(r'[/.][^/.]*$', '', name)
-
-
-# ---------------------------------------------------------------------------
-# Arithmetic
-# ---------------------------------------------------------------------------
 
 
 def weighted_sum(x, weights, init=None):
@@ -253,13 +229,9 @@ def combine(
   init: PyTree | None = None,
   group: str = 'layer',
 ) -> PyTree:
-  """Merges members with given weights: sum_i w_i theta_i.
+  """Merges members [M, ...] with weights [M], or {group: [M]}.
 
-  Args:
-    stacked: leaves [M, ...].
-    weights: [M], or {group: [M]}; used as they are.
-    init: leaves [...], has the weight that is missing to 1; gives the dtype.
-    group: how leaves are grouped, see `group_of`.
+  An init has the weight that is missing to 1, and gives the dtype.
   """
   import jax
 
@@ -268,11 +240,11 @@ def combine(
   is_grouped = isinstance(weights, Mapping)
   num = members.num_members(stacked)
   for some in weights.values() if is_grouped else [weights]:
-    if np.shape(some) != (num,):
-      raise errors.UserError(
-        f'cannot merge: {num} members need weights of shape ({num},), got '
-        f'{np.shape(some)}'
-      )
+    errors.need(
+      np.shape(some) == (num,),
+      f'cannot merge: {num} members need weights of shape ({num},), got '
+      f'{np.shape(some)}',
+    )
 
   def merged(path, x, start=None):
     like = x[0] if start is None else start
@@ -292,11 +264,7 @@ def combine(
 def merge(
   stacked: PyTree, method: str, init: PyTree = None, group='layer', **known
 ) -> PyTree:
-  """Merges members [M, ...] with a method of METHODS.
-
-  `init` is where all members started, for methods that need it; `group` says
-  what shares an angle, see `group_of`; `known` are other fields of `Known`.
-  """
+  """Merges members [M, ...] with a method of METHODS that reads `known`."""
   from warm_jax import members
 
   if 'init' in METHODS[method].needs:
@@ -324,9 +292,8 @@ def slerp(init: PyTree, stacked: PyTree, lam=None, group='layer') -> PyTree:
 def lerp(a: PyTree, b: PyTree, lam) -> PyTree:
   """Interpolates weights: (1 - lam) a + lam b, exact at both ends.
 
-  In the dtype of a; lam may be traced, and extrapolates outside [0, 1]. A moving
-  average is lerp(average, params, mu) and lags by (1 - mu) / mu steps; keep it
-  in float32: a step of 1 % is below half a bfloat16 ulp.
+  A moving average, lerp(average, params, mu), lags by (1 - mu) / mu steps; keep
+  it in float32: a step of 1 % is below half a bfloat16 ulp.
   """
   import jax
 
@@ -348,19 +315,10 @@ def liti(init: PyTree, merged: PyTree, eta) -> PyTree:
   return lerp(init, merged, eta)
 
 
-# ---------------------------------------------------------------------------
-# Inner products, norms and angles
-# ---------------------------------------------------------------------------
-
-
 def grams(
   stacked: PyTree, init: PyTree | None = None, group: str = 'layer'
 ) -> dict[str, np.ndarray]:
-  """Inner products of M members, {group: [M, M]} float64 of float32 products.
-
-  With an init of the task vectors theta_m - init, else of the weights. Leaves
-  that are not floating point are left out.
-  """
+  """{group: [M, M]} inner products of theta_m - init, or of the weights."""
   import jax
 
   from warm_jax import members, sharding
@@ -404,11 +362,7 @@ def _gram(x, init):
 def norms_and_cosines(
   stacked: PyTree, init: PyTree | None = None, group: str = 'layer'
 ) -> dict[str, dict[str, np.ndarray]]:
-  """{group: {'norms': [M], 'cosines': [M, M]}} of M members, see `grams`.
-
-  NaN where a member did not move. Task vectors of runs from one init are nearly
-  orthogonal, their full weights nearly parallel (WARP, Obs. 4).
-  """
+  """{group: {'norms': [M], 'cosines': [M, M]}}; NaN where one did not move."""
   found = {}
   for key, gram in grams(stacked, init, group).items():
     norms = np.sqrt(np.diag(gram))

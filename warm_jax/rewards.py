@@ -1,27 +1,15 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """One call for every reward: scorer(ids [B, T], mask [B, T]) -> [B] float32.
 
-A single model, a merged model, an ensemble and a control model are all a
-`RewardScorer`; anything else callable in the same way (a rule, the gold
-utility) takes its place in RL.
-
-Bradley-Terry leaves the offset of a reward model undefined and its scale
-uncontrolled, so nothing that compares or sums members is meaningful on raw
-scores: the minimum would follow the member with the lowest offset, the variance
-would measure offsets. Hence, with all moments taken on one fixed set of
-reference samples (responses of the SFT policy):
+Bradley-Terry leaves the offset and the scale of a reward model free. So moments
+are taken on one fixed set of reference samples (responses of the SFT policy):
 
   z_i = (r_i - mean_i) / std_i              each member, before anything
   a   = an aggregate of z_i                 `merging.AGGREGATES`
-  out = (a - shift) / scale                 mean 0, std 1 as well
+  out = (a - shift) / scale                 one KL coefficient means one thing
 
-The last line matters for RL: a mean of M members has a smaller spread than one
-of them, so without it the same KL coefficient would be a stronger one for an
-ensemble than for a single or a merged model. All variances divide by the number
-of values (ddof = 0), over members and over samples, in best-of-N and in RL.
-
-Deviation: WARM's ENS averages raw scores; here the members are normalised
-first, so that no member weighs more because its scale is larger.
+# Deviation: WARM's ENS averages raw scores; here the members are normalised
+# first, so that no member weighs more because its scale is larger.
 """
 
 from __future__ import annotations
@@ -45,19 +33,12 @@ CPU_TOKENS = 2_560  # of a batch, see `rows_at_once`
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Normaliser:
-  """Moments measured on the reference samples, ddof 0.
+  """Moments measured on the reference samples, ddof 0."""
 
-  Attributes:
-    mean: [M] mean of each member's raw scores; [] for 'single'.
-    std: [M] standard deviation of the same; [] for 'single'.
-    shift: [] mean of the aggregate of the normalised members.
-    scale: [] standard deviation of that aggregate.
-  """
-
-  mean: Any
+  mean: Any  # [M] of each member's raw scores; [] for 'single'
   std: Any
-  shift: Any
-  scale: Any
+  shift: Any  # [] mean of the aggregate of the normalised members
+  scale: Any  # [] its standard deviation
 
 
 def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
@@ -69,15 +50,9 @@ def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
 
 
 def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
-  """Raw scores to rewards: normalise each member, aggregate, normalise again.
+  """Raw scores [M, ...], or [...] for 'single', to rewards [...] float32.
 
-  Args:
-    normaliser: from `fit_normaliser`.
-    raw: [M, ...] raw scores of the members, or [...] for 'single'.
-    aggregate: one of `merging.AGGREGATES`, or 'single'.
-
-  Returns:
-    [...] float32; of numpy scores a numpy array, without any program.
+  Of numpy scores a numpy array, without any program.
   """
   if isinstance(raw, np.ndarray):
     normaliser = sharding.to_host(normaliser)
@@ -95,11 +70,7 @@ def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
 
 
 def fit_normaliser(reference: np.ndarray, aggregate: str) -> Normaliser:
-  """Measures the moments that give the reference samples mean 0 and std 1.
-
-  From their raw scores, [M, N], or [N] for 'single'; refuses a member that gives
-  the same score to all of them.
-  """
+  """Moments that give reference scores [M, N] ([N] for 'single') mean 0, std 1."""
   reference = np.asarray(reference, np.float64)
   errors.need(
     reference.shape[-1] > 1,
@@ -136,19 +107,13 @@ def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
 class RewardScorer:
   """A reward model or an ensemble as a callable pytree, usable inside jit.
 
-  Build one with `single` or `ensemble`, then `calibrate` it.
-
-  Attributes:
-    params: reward-model parameters; an ensemble's leaves are [M, ...].
-    normaliser: see `Normaliser`; the identity until calibrated.
-    config: static argument of score_fn, a ModelConfig.
-    aggregate: 'single' or one of `merging.AGGREGATES`.
-    mode: how members are mapped, see `members.map_members`.
-    score_fn: (params, config, ids, mask) -> [B] raw scores of ONE member.
+  Build one with `single` or `ensemble`, then `calibrate` it. `aggregate` is
+  'single' or one of `merging.AGGREGATES`; score_fn: (params, config, ids, mask)
+  -> [B] raw scores of ONE member.
   """
 
-  params: PyTree
-  normaliser: Normaliser
+  params: PyTree  # of an ensemble [M, ...]
+  normaliser: Normaliser  # the identity until calibrated
   config: Any = dataclasses.field(metadata={'static': True})
   aggregate: str = dataclasses.field(metadata={'static': True})
   mode: str = dataclasses.field(metadata={'static': True})
@@ -160,10 +125,7 @@ class RewardScorer:
     return self.score_fn is reward_model.scores
 
   def raw_scores(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """Scores before any normalisation: [M, B], or [B] for 'single'.
-
-    With a mask [B, K, T], see `__call__`, [M, B, K] or [B, K].
-    """
+    """Scores before any normalisation: [M, B], or [B] for 'single'."""
 
     def score_member(params):
       return self.score_fn(params, self.config, ids, mask)
@@ -176,16 +138,10 @@ class RewardScorer:
     return members.map_members(score_member, self.mode)(self.params)
 
   def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """Rewards of a batch.
+    """Rewards [B] float32 of a batch [B, T].
 
-    Args:
-      ids: [B, T] int32.
-      mask: [B, T] bool, True for real tokens; or [B, K, T] for K sequences in a
-        row, see `data.prefix_sharing`, if it `reads_shared`.
-
-    Returns:
-      [B] or [B, K] float32, mean 0 and std 1 on the reference samples once
-      calibrated.
+    If it `reads_shared`, [B, K] for a mask [B, K, T] of K sequences in a row,
+    see `data.prefix_sharing`.
     """
     raw = self.raw_scores(ids, mask)
     return apply_normaliser(self.normaliser, raw, self.aggregate)
@@ -220,17 +176,11 @@ def ensemble(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HostScorer:
-  """A rule computed on the host, as a scorer: the toy world's gold utility.
-
-  Attributes:
-    function: (ids [B, T], mask [B, T]) numpy arrays -> [B] float32.
-  """
+  """A rule on numpy arrays, (ids [B, T], mask [B, T]) -> [B], as a scorer."""
 
   function: Callable = dataclasses.field(metadata={'static': True})
 
   def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """Scores of a batch, [B] float32; usable inside jit."""
-
     def on_host(ids, mask):
       return np.float32(self.function(np.asarray(ids), np.asarray(mask)))
 
@@ -251,11 +201,7 @@ def calibrate(
   *,
   batch_size: int = 256,
 ) -> RewardScorer:
-  """Returns the scorer with its moments measured on reference samples [N, T].
-
-  Use the same fixed samples of the SFT policy for every scorer that is to be
-  compared, and anew after a merge: a merged model has a scale of its own.
-  """
+  """Measures the moments on reference samples [N, T]; anew after each merge."""
   raw = score_rows(raw_scores, scorer, ids, mask, batch_size)
   normaliser = fit_normaliser(raw, scorer.aggregate)
   return dataclasses.replace(scorer, normaliser=normaliser)
@@ -287,18 +233,7 @@ def score_rows(
   Equal rows are computed once, and for a scorer that `reads_shared` (None: the
   scorer says so) so is the shared prefix of neighbours, if that is less:
   function then gets ids [B, S] and mask [B, K, S] and returns [..., B, K], see
-  `data.prefix_sharing`. A score depends on the other rows by rounding alone.
-
-  Args:
-    function: usually jitted.
-    scorer: handed through.
-    ids: [N, T] int32.
-    mask: [N, T] bool.
-    batch_size: sequences of a batch, at most; the last one is filled up.
-    reads_shared: see above.
-
-  Returns:
-    [..., N] float32, on the host.
+  `data.prefix_sharing`. The result is [..., N] on the host.
   """
   ids, mask = np.asarray(ids), np.asarray(mask, bool)
   errors.need(
@@ -333,12 +268,7 @@ def score_rows(
 
 
 def _shared(ids: np.ndarray, mask: np.ndarray):
-  """Packs sorted rows that share a prefix.
-
-  Returns:
-    ids [G, S], mask [G, K, S] and the rows [G, K] in them, -1 for none; ids and
-    mask as they were and None, if it does not pay.
-  """
+  """ids [G, S], mask [G, K, S] and rows [G, K] (-1: none), or None for these."""
   groups = prefix_sharing.grouped(ids, mask)
   if groups.shape[1] == 1:
     return ids, mask, None

@@ -26,20 +26,14 @@ MIN_BUCKET = 64
 class Samples:
   """Prompts with their responses, right-padded and without gaps.
 
-  Attributes:
-    ids: [B, P + R] int32.
-    mask: [B, P + R] bool, True for prompt and response.
-    response_start: [B] int32, where the response begins.
-    logps: [B, P + R] float32, log-probabilities at the temperature of the
-      sampling, aligned with `language_model.token_logps`; 0 off the response.
-    ended: [B] bool, True if the end-of-sequence token was drawn.
+  logps are at the temperature of the sampling, 0 off the response.
   """
 
-  ids: jax.Array
-  mask: jax.Array
-  response_start: jax.Array
-  logps: jax.Array
-  ended: jax.Array
+  ids: jax.Array  # [B, P + R]
+  mask: jax.Array  # [B, P + R], prompt and response
+  response_start: jax.Array  # [B]
+  logps: jax.Array  # [B, P + R], as `language_model.token_logps`
+  ended: jax.Array  # [B], the end-of-sequence token was drawn
 
 
 def response_mask(
@@ -70,15 +64,9 @@ def sample(
 ) -> Samples:
   """Draws one response for each row of prompts.
 
-  Tokens are drawn from softmax(logits / temperature) without any filter, so
-  the sampled distribution is the one that is scored (a filter makes KL
-  estimates negative). The response ends with the first end-of-sequence token;
-  the loop ends when all rows have. The random numbers of a token depend on the
-  key, the row's number and the step only: not on the batch, nor on R.
-
-  Under `jax.vmap` over members the loop runs until the slowest member is done
-  and copies its carry, cache included, in each step; `members.map_members` with
-  'scan' does neither.
+  From softmax(logits / temperature) without any filter: what is sampled is what
+  is scored. The random numbers of a token depend on the key, the row's number
+  and the step only: not on the batch, nor on R = max_new_tokens.
 
   Args:
     params: LM tree.
@@ -88,17 +76,11 @@ def sample(
     prompt_mask: [B, P] bool, at least one True in each row.
     max_new_tokens: R (static).
     temperature: [] float > 0, may be traced.
-    greedy: take the most probable token instead (static); logps are still
-      those of softmax(logits / temperature).
+    greedy: take the most probable token instead (static).
     eos_id: end-of-sequence token.
     pad_id: what fills the unused positions of the result.
-    rows: [B] int32, numbers that tell rows apart in the draws; default 0, 1,
-      2, ... Equal numbers draw alike.
-    num_samples: rows of one prompt, adjacent (static): it is read once for
-      them all.
-
-  Returns:
-    Samples, as long as P + R.
+    rows: [B] int32, numbers of rows; equal numbers draw alike.
+    num_samples: adjacent rows of one prompt (static): it is read once.
   """
   batch, prompt_length = prompt_ids.shape
   chex.assert_equal_shape([prompt_ids, prompt_mask])
@@ -192,19 +174,10 @@ def sample(
 def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Draws a token of each row from softmax(logits), by inverting sums.
 
-  First a block of about sqrt(V) neighbouring tokens is drawn, then a token of
-  that block, each as the first whose running sum of probabilities exceeds its
-  random number. That takes two numbers a row where the Gumbel trick takes V,
-  which would cost more than a small model. `jax.random.uniform` gives
-  multiples of 2^-23, so P(block) and P(token | block) are exact to about 1e-7;
-  a token of probability 0 is never drawn.
-
-  Args:
-    logits: [B, V] float32.
-    uniform: [B, 2] in [0, 1), independent.
-
-  Returns:
-    (tokens [B] int32, their log-probabilities [B] float32).
+  First a block of about sqrt(V) neighbouring tokens, then a token of it, each the
+  first whose running sum of probabilities exceeds its random number in uniform
+  [B, 2]: two numbers a row where the Gumbel trick takes V, which would cost more
+  than a small model. Exact to about 1e-7; probability 0 is never drawn.
   """
   batch, vocab_size = logits.shape
   size = 2 ** math.ceil(math.log2(vocab_size) / 2)
@@ -255,11 +228,6 @@ def _compact(prompt_ids, prompt_mask, carry, pad_id) -> Samples:
   )
 
 
-# ---------------------------------------------------------------------------
-# Many prompts
-# ---------------------------------------------------------------------------
-
-
 def settings(tokenizer, max_new_tokens: int) -> tuple:
   """Static settings of `sample_rows`, hashable."""
   return (
@@ -286,20 +254,8 @@ def sample_rows(
   """Draws one sample for each prompt, with few compiled programs.
 
   Prompts of similar length are batched together and padded to P, P / 2, P / 4,
-  ... positions, whichever is the first that holds them. The sample of a prompt
-  depends on its number, and on neither batch nor padding.
-
-  Args:
-    params: LM params of one model.
-    shape: its ModelConfig.
-    settings: from `settings`.
-    rng: key, the same for all batches.
-    prompts: N prompts of up to P tokens.
-    temperature: of the sampling.
-    batch_size: rows at a time; the last batch is filled up.
-
-  Returns:
-    Samples with N rows, on the host.
+  ... positions. The sample of a prompt depends on its number, and on neither
+  batch nor padding; all are on the host.
   """
   all_ids, all_mask = prompts.ids, prompts.mask
   lengths = all_mask.sum(axis=1)
@@ -346,11 +302,6 @@ def responses_text(tokenizer, samples: Samples) -> list[str]:
   return tokenizer.decode(samples.ids, np.asarray(mask))
 
 
-# ---------------------------------------------------------------------------
-# KL along samples
-# ---------------------------------------------------------------------------
-
-
 @functools.partial(jax.jit, static_argnames=('shape', 'length'))
 def _logps(params, shape, ids, mask, start, length, temperature):
   return language_model.response_logps_and_entropy(
@@ -382,10 +333,9 @@ def _in_batches(function, columns, at_once: int) -> np.ndarray:
 
 
 def kl_of_steps(params, anchor, shape, samples, temperature) -> np.ndarray:
-  """KL of a policy to the anchor along its own samples, [N] nats a sequence.
+  """KL [N] of a policy to the anchor along its samples, exact in every step.
 
-  The exact KL of every step (`losses.kl_of_steps`): its mean is that of
-  `sequence_kl`, with less noise, at the price of all logits of both models.
+  Its mean is that of `sequence_kl`, with less noise, at the price of all logits.
   """
   response = response_mask(samples.mask, samples.response_start)
   found = _in_batches(
@@ -401,9 +351,8 @@ def sequence_kl(
 ) -> np.ndarray:
   """Log-ratio of each response to the anchor, [N] nats (the k1 estimator).
 
-  sum_t log pi(a_t | x_t) - log pi_anchor(a_t | x_t), both at the temperature
-  of the sampling. max_new_tokens bounds the responses; None: the longest one
-  does, and each length is compiled once.
+  At the temperature of the sampling; without max_new_tokens the program is
+  compiled for the longest response.
   """
   lengths = samples.mask.sum(axis=1) - samples.response_start
   most = int(lengths.max()) if max_new_tokens is None else max_new_tokens

@@ -83,8 +83,6 @@ def test_misuse_is_refused():
     policies.wins(np.zeros(3), np.zeros(4))
   with pytest.raises(errors.NonFiniteError):
     policies.wins(np.array([np.nan]), np.zeros(1))
-  with pytest.raises(errors.UserError, match='one length'):
-    policies.length_controlled(np.zeros(3), np.zeros(2))
 
 
 # --- likeness ---------------------------------------------------------------

@@ -1,15 +1,11 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Pairwise accuracy of reward models, and along the line between two of them.
-
-Linear mode connectivity, for lambda in [0, 1] and members phi_1, phi_2
-(WARM §3.2):
+"""Pairwise accuracy of reward models, and along the line between two (WARM §3.2).
 
   WA    weights interpolated     score of (1-lambda) phi_1 + lambda phi_2
   ENS   scores interpolated      (1-lambda) r_1 + lambda r_2
   diag  results interpolated     (1-lambda) Acc_1 + lambda Acc_2
 
-Observation 1 is WA >= diag, Observation 2 is WA ~ ENS. Use a held-out set, no
-dropout, and at least 11 points. N pairs, M members.
+Observation 1 is WA >= diag, Observation 2 is WA ~ ENS. N pairs, M members.
 """
 
 from __future__ import annotations
@@ -54,10 +50,7 @@ def bradley_terry(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
 
 
 def agreement(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-  """[M, M] share of pairs [M, N] on which two members prefer the same response.
-
-  A tie agrees with a tie only.
-  """
+  """[M, M] share of pairs [M, N] on which two members agree; ties with ties."""
   signs = np.sign(_margins(chosen, rejected))
   # Three products of 0/1 matrices count the equal signs without [M, M, N].
   equal = [(signs == s).astype(np.float64) for s in (-1, 0, 1)]
@@ -66,8 +59,6 @@ def agreement(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames='score_fn')
 def _path_scores(score_fn, params_a, params_b, lambdas, ids, mask):
-  """Scores [B] or [B, K] at each lambda; one model in memory at a time."""
-
   def score_at(lam):
     return score_fn(merging.lerp(params_a, params_b, lam), ids, mask)
 
@@ -85,19 +76,11 @@ def path_scores(
   batch_size: int = 256,
   reads_shared: bool = False,
 ) -> np.ndarray:
-  """Scores [Lambda, N] of the interpolated weights, by one program.
+  """Scores [Lambda, N] of rows [N, T] by the interpolated weights.
 
-  Args:
-    score_fn: (params, ids [B, T], mask [B, T]) -> [B] raw scores. Hand in the
-      same function object each time: a new one compiles anew.
-    params_a: weights at lambda = 0.
-    params_b: weights at lambda = 1.
-    ids: [N, T] int32.
-    mask: [N, T] bool.
-    lambdas: increasing, from 0 to 1.
-    batch_size: rows scored at once.
-    reads_shared: score_fn takes several sequences in a row, too, as
-      `reward_model.scores` does; a shared prefix is then computed once.
+  score_fn: (params, ids [B, T], mask [B, T]) -> [B]; the same object each time,
+  a new one compiles anew. With `reads_shared` it takes several sequences in a
+  row, as `reward_model.scores` does.
   """
   points = jnp.asarray(_check_lambdas(lambdas), jnp.float32)
   return rewards.score_rows(
@@ -130,16 +113,9 @@ def path_metrics(
 ) -> dict[str, Any]:
   """Accuracy and loss of WA, ENS and the diagonal from scores [Lambda, N].
 
-  Standard errors are over `clusters` [N], such as the prompt of each pair.
-
-  Returns:
-    dict of [Lambda] arrays: lambda, accuracy, loss (of the interpolated
-    weights), ens_accuracy, ens_loss, diag_accuracy, diag_loss, barrier (loss
-    above the interpolated losses of the end points), accuracy_barrier
-    (accuracy below the interpolated ones), accuracy_stderr and ens_stderr
-    (of their paired differences to the diagonal); and of numbers: max_barrier,
-    max_accuracy_barrier (both >= 0, the ends have 0), gain_over_diag and
-    wa_minus_ens (accuracy, at the lambda nearest to 1/2).
+  A barrier is the loss above, or the accuracy below, the diagonal. Standard
+  errors are of paired differences to the diagonal, over `clusters` [N] such as
+  prompts; gain_over_diag and wa_minus_ens are of lambda nearest to 1/2.
   """
   points = _check_lambdas(lambdas)
   mix = np.stack([1.0 - points, points], axis=1)  # [Lambda, 2]

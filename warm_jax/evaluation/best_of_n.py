@@ -1,15 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Best-of-N curves from N cached samples of each prompt.
+"""Best-of-N curves from N cached samples of each of P prompts.
 
-Best of n: draw n responses, keep the one the proxy scores highest. From N
-samples the expectation over all subsets of n <= N has a closed form, unbiased
-for every n (Nakano et al. 2021; Gao et al. 2022). Proxy and the other scores
-of a sample move together: the order of the proxy is applied to all of them.
-
-The KL of best-of-n is bounded by log n - (n-1)/n, with equality for continuous
-scores without ties; ties and repeated samples make the true KL smaller. It is
-the KL to the sampling distribution: state its temperature with the curve.
-P prompts, N samples of each.
+The expectation over all subsets of n <= N samples has a closed form, unbiased
+for every n (Nakano et al. 2021; Gao et al. 2022).
 """
 
 from __future__ import annotations
@@ -23,7 +16,10 @@ from warm_jax.evaluation import intervals
 
 
 def kl(n) -> np.ndarray:
-  """KL(best-of-n || one sample) = log n - (n - 1)/n  (WARM §5.1), in nats."""
+  """KL(best-of-n || one sample) = log n - (n - 1)/n nats (WARM §5.1).
+
+  Ties and repeated samples make the true KL smaller.
+  """
   n = np.asarray(n, np.float64)
   return np.log(n) - (n - 1.0) / n
 
@@ -54,10 +50,7 @@ def rank_weights(num_samples: int, ns: Iterable[int]) -> np.ndarray:
 
 
 def _average_ties(sorted_proxy: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """Replaces values [K, P, N] by their mean over samples of equal proxy.
-
-  A best-of-n that meets a tie keeps one of the tied samples at random.
-  """
+  """Means of values [K, P, N] over samples of equal proxy: ties are random."""
   is_new = np.ones(sorted_proxy.shape, bool)
   is_new[:, 1:] = sorted_proxy[:, 1:] != sorted_proxy[:, :-1]
   if is_new.all():
@@ -75,19 +68,10 @@ def expected_best(
   scores: Mapping[str, np.ndarray],
   ns: Iterable[int],
 ) -> dict[str, np.ndarray]:
-  """Expected score of the sample that the proxy picks out of n.
+  """Expected score, {name: [P, len(ns)]}, of the sample the proxy picks of n.
 
   E_n[s] = sum_i C(i-1, n-1) / C(N, n) s_(i),  s_(i) of the sample with the
-  i-th lowest proxy, averaged over samples of equal proxy.
-
-  Args:
-    proxy: [P, N] scores that choose.
-    scores: name -> [P, N] scores of the same samples (gold, control, length);
-      'proxy' is added.
-    ns: sizes between 1 and N.
-
-  Returns:
-    name -> [P, len(ns)] float64.
+  i-th lowest proxy [P, N]; 'proxy' is added to the scores {name: [P, N]}.
   """
   arrays = {'proxy': proxy} | {k: v for k, v in scores.items() if k != 'proxy'}
   arrays = {name: np.asarray(value) for name, value in arrays.items()}
@@ -121,10 +105,7 @@ def default_sizes(num_samples: int) -> list[int]:
 
 
 def tie_rate(proxy: np.ndarray) -> float:
-  """Share of samples [P, N] with the proxy of another sample of the prompt.
-
-  Repeated samples are ties too; above a few percent the KL formula is loose.
-  """
+  """Share of samples [P, N] with the proxy of another sample of the prompt."""
   ordered = np.sort(np.asarray(proxy), axis=1)
   equal = ordered[:, 1:] == ordered[:, :-1]
   tied = np.zeros(ordered.shape, bool)
@@ -140,14 +121,9 @@ def curve(
   resamples: int = intervals.RESAMPLES,
   seed: int = 0,
 ) -> list[dict[str, float]]:
-  """The best-of-n curve for n = 1, 2, 4, ..., N, with intervals over prompts.
+  """Rows of n = 1, 2, 4, ..., N with KL and mean scores, see `expected_best`.
 
-  Arguments as in `expected_best`. Curves of several proxies on the same samples
-  and the same seed are paired.
-
-  Returns:
-    One dict a size: n, kl, and for each name the mean with _low, _high and
-    _stderr.
+  Curves of several proxies with the same samples and seed are paired.
   """
   ns = default_sizes(np.shape(proxy)[-1])
   best = expected_best(proxy, scores, ns)

@@ -1,11 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""95 % confidence intervals: bootstrap over prompts, and Wilson's.
+"""95 % confidence intervals: bootstrap over P prompts in R resamples, Wilson's.
 
-Prompts are resampled, not samples: samples of one prompt are not independent,
-and two policies answer the same prompts, so a comparison draws the same prompts
-for both. No interval here covers the variation between training seeds.
-
-P prompts, R resamples.
+Samples of one prompt are not independent, so prompts are resampled, the same
+for all that is compared. Variation between training seeds is not covered.
 """
 
 from __future__ import annotations
@@ -44,11 +41,7 @@ class Interval:
 def resampling_weights(
   num_prompts: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> np.ndarray:
-  """Weights [R, P] of the prompts in each bootstrap resample; rows sum to 1.
-
-  Drawn once and used for every policy, step and score, they make a comparison
-  paired.
-  """
+  """Weights [R, P] of the prompts in each bootstrap resample; rows sum to 1."""
   counts = [
     np.bincount(drawn, minlength=num_prompts)
     for drawn in _resamples(num_prompts, resamples, seed)
@@ -75,13 +68,7 @@ def mean_and_resamples(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def percentile_interval(estimate: float, resampled: np.ndarray) -> Interval:
-  """Percentile interval of a statistic.
-
-  Args:
-    estimate: the statistic of the whole sample; NaN if undefined.
-    resampled: [R], of the resamples. NaN entries (a resample on which it is
-      undefined) are left out; with none left the ends are NaN.
-  """
+  """Percentile interval of a statistic from resamples [R]; NaN is left out."""
   resampled = np.asarray(resampled, np.float64)
   finite = resampled[np.isfinite(resampled)]
   if not finite.size:
@@ -97,26 +84,21 @@ def mean_interval(
   resamples: int = RESAMPLES,
   seed: int = 0,
 ) -> Interval:
-  """Bootstrap interval of a mean.
+  """Bootstrap interval of the mean of values [N].
 
-  Args:
-    values: [N].
-    clusters: [N] labels, for example the prompt of each value; whole clusters
-      are drawn, and the statistic stays the mean over values.
-    resamples: R.
-    seed: of the draw.
+  Whole clusters [N] are drawn, for example the prompt of each value.
   """
   values = np.asarray(values, np.float64)
-  if values.ndim != 1 or not values.size:
-    raise errors.UserError(
-      f'an interval needs values of shape [N], N >= 1, got {values.shape}'
-    )
+  errors.need(
+    values.ndim == 1 and values.size,
+    f'an interval needs values of shape [N], N >= 1, got {values.shape}',
+  )
   sums, counts = values, np.ones_like(values)
   if clusters is not None:
-    if np.shape(clusters) != values.shape:
-      raise errors.UserError(
-        f'{values.size} values were given with clusters {np.shape(clusters)}'
-      )
+    errors.need(
+      np.shape(clusters) == values.shape,
+      f'{values.size} values were given with clusters {np.shape(clusters)}',
+    )
     _, index = np.unique(clusters, return_inverse=True)
     sums, counts = np.bincount(index, weights=values), np.bincount(index)
   # One resample at a time: the weights of 40,000 pairs would fill 640 MB.
@@ -137,15 +119,12 @@ def clustered_stderr(values: np.ndarray, clusters=None) -> float:
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, **options) -> Interval:
-  """Bootstrap interval of mean(a - b), [N] on the same prompts.
-
-  Options are those of `mean_interval`.
-  """
+  """`mean_interval` of a - b, [N] on the same prompts."""
   a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-  if a.shape != b.shape:
-    raise errors.UserError(
-      f'a paired difference needs equal shapes, got {a.shape} and {b.shape}'
-    )
+  errors.need(
+    a.shape == b.shape,
+    f'a paired difference needs equal shapes, got {a.shape} and {b.shape}',
+  )
   return mean_interval(a - b, **options)
 
 

@@ -1,17 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Reward over-optimisation: RL trajectories and fronts, compared fairly.
+"""Reward over-optimisation: RL trajectories and fronts, compared in pairs.
 
-Per prompt and evaluated checkpoint there are the proxy (what RL maximised), the
-control reward (another model), the gold utility (never seen by RL nor by any
-selection), the KL to the start and the length. All policies answer the same
-prompts, so every comparison is paired: one set of bootstrap weights over
-prompts serves all of them. Gold chooses no checkpoint.
-
-A value at KL = x is read at the *first crossing*: the first step whose KL
-reaches x, interpolated linearly from the step before it. Later visits to the
-same KL belong to a policy that has been trained on.
-
-S steps or policies, P prompts, R resamples.
+All policies answer the same prompts, so one set of bootstrap weights over
+prompts serves all. Gold, never seen by RL, chooses no checkpoint. S steps or
+policies, P prompts, R resamples.
 """
 
 from __future__ import annotations
@@ -28,16 +20,10 @@ _AREA_POINTS = 201
 
 
 class Trajectory(NamedTuple):
-  """Evaluations of one policy along its training.
+  """Evaluations of one policy along its training."""
 
-  Attributes:
-    steps: [S] increasing training steps; step 0 is the start of RL.
-    values: {'kl', 'proxy', 'gold', ...: [S, P]}; means over the samples of a
-      prompt.
-  """
-
-  steps: np.ndarray
-  values: Mapping[str, np.ndarray]
+  steps: np.ndarray  # [S], increasing
+  values: Mapping[str, np.ndarray]  # {'kl', 'proxy', 'gold', ...: [S, P]}
 
 
 Policies = Mapping[str, Trajectory]
@@ -46,18 +32,11 @@ Policies = Mapping[str, Trajectory]
 def value_at_kl(
   kl: np.ndarray, value: np.ndarray, target: float | np.ndarray
 ) -> np.ndarray:
-  """Value of a path where its KL first reaches the target.
+  """Value [...] of paths [..., S] where their KL first reaches the target.
 
   value_{s-1} + (target - kl_{s-1}) / (kl_s - kl_{s-1}) (value_s - value_{s-1})
-  with s the first step that has kl_s >= target; value_0 if that is step 0.
-
-  Args:
-    kl: [..., S] in the order of steps, not necessarily increasing.
-    value: [..., S].
-    target: a KL in nats, or [...] one for each path.
-
-  Returns:
-    [...], NaN where the path never reaches the target.
+  with s the first step that has kl_s >= target; NaN if there is none. Later
+  visits to the same KL belong to a policy that has been trained on.
   """
   kl, value = np.asarray(kl, np.float64), np.asarray(value, np.float64)
   target = np.asarray(target, np.float64)
@@ -73,7 +52,7 @@ def value_at_kl(
 
 
 def _around(x: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
-  """x [..., S] at the step before `step` [...] (the first at least), and at it."""
+  """x [..., S] before `step` [...] (at the first at least), and at it."""
   return [
     np.take_along_axis(x, at[..., None], axis=-1)[..., 0]
     for at in (np.maximum(step - 1, 0), step)
@@ -81,7 +60,7 @@ def _around(x: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
 
 
 def common_kl_range(policies: Policies) -> tuple[float, float]:
-  """The KLs every policy passes: highest start, lowest maximum (mean KL)."""
+  """Highest start and lowest maximum of the policies' mean KL."""
   paths = [t.values['kl'].mean(axis=1) for t in policies.values()]
   return max(float(p[0]) for p in paths), min(float(p.max()) for p in paths)
 
@@ -126,13 +105,10 @@ def compare_at_kl(
   resamples: int = intervals.RESAMPLES,
   seed: int = 0,
 ) -> list[dict[str, Any]]:
-  """Who has more gold at the same KL, where the mean KL first reaches it?
+  """Values where the mean KL first reaches each target, in nats.
 
-  Returns:
-    One dict a target (nats) and policy: kl, policy, share_reached (of the
-    resamples that get there; below 1 the interval is of those alone), the value
-    and, with a baseline, difference, each with _low, _high, _stderr. NaN where
-    the policy never gets there.
+  One row a target and policy: the value and, with a baseline, its difference,
+  with intervals over the share of resamples that get there (`share_reached`).
   """
   paths = _resampled(policies, value, resamples, seed)
   rows = []
@@ -156,16 +132,10 @@ def area(
   resamples: int = intervals.RESAMPLES,
   seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-  """Who has more gold over the whole common range of KL?
+  """Area under the first-crossing path over the common range of KL, and mean.
 
-  The area under the first-crossing path, by the trapezoid rule on 201 points. A
-  resample that ends short of the range keeps its last value (dropping it would
-  favour resamples of large KL).
-
-  Returns:
-    policy -> dict: kl_from, kl_to, mean (area / width of the range, in units of
-    the value), area, and difference of the means, each interval with _low,
-    _high and _stderr.
+  A resample that ends short of the range keeps its last value: dropping it
+  would favour resamples of large KL.
   """
   start, stop = common_kl_range(policies)
   if not start < stop:
@@ -206,13 +176,8 @@ def report_best(
 ) -> dict[str, dict[str, Any]]:
   """Chooses each policy's step on half of the prompts, reports on the other.
 
-  The step with the highest mean of `select_by`, the first on a tie. The choice
-  is made once; the intervals are those of the chosen step.
-
-  Returns:
-    policy -> dict: rule, step, num_prompts, every value of the trajectory at
-    that step with _low, _high and _stderr, and difference (of gold) to the
-    baseline.
+  The step with the highest mean of `select_by`, once; the row has all values at
+  that step and the difference of gold to the baseline.
   """
   selection, reporting = halves(_num_prompts(policies), seed)
   chosen = {
@@ -248,25 +213,11 @@ def hacking_onset(
 ) -> dict[str, Any]:
   """Where gold has fallen below its peak by more than a margin >= 0.
 
-  The peak is the step of the highest mean. The onset is the first later step s
-  at which the paired interval of gold_s - gold_peak lies wholly below -margin.
-  The peak is a maximum over noisy steps and so slightly too high; a margin of
-  the size of the noise pays for that.
-
-  Steps are a coarse grid that differs in KL between policies, so the KL of the
-  onset is read between them: where the line from the step before to the first
-  step after the peak with a mean below peak - margin =: c crosses c,
-
-    kl_{s-1} + (gold_{s-1} - c) / (gold_{s-1} - gold_s) (kl_s - kl_{s-1}),
-
-  for the whole sample and for each resample, whose peak is its own.
-
-  Returns:
-    dict: peak_step, peak_kl, peak_<value>; onset_step and onset_kl (None if
-    the interval never lies that far below); final_drop (last step minus peak)
-    with its interval; and, from each resample's own first fall below its own
-    peak by the margin, onset_kl_low, onset_kl_high and share_hacked (of
-    resamples that fall so far; without a test, so more than an onset).
+  onset_step is the first step after the peak (the highest mean) at which the
+  paired interval of gold_s - gold_peak lies wholly below -margin. A peak is a
+  maximum over noisy steps; a margin of the size of the noise pays for that.
+  onset_kl is read between steps, where the mean first crosses peak - margin;
+  its interval and share_hacked are of resamples, each with its own peak.
   """
   (kl, y), *_ = _resampled({'': trajectory}, value, resamples, seed).values()
   peak = int(y[0].argmax())
@@ -292,11 +243,7 @@ def hacking_onset(
 
 
 def _crossing_kl(kl: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
-  """KL at which each path [R, S] first falls below its peak - margin, or NaN.
-
-  The step before a first fall is the peak or a step that has not fallen, so the
-  line between them always crosses.
-  """
+  """KL [R] at which paths [R, S] first fall below their peak - margin, or NaN."""
   peak = y.argmax(axis=1)[:, None]
   drop = y - np.take_along_axis(y, peak, axis=1) + margin  # < 0: fallen
   fallen = (np.arange(y.shape[1])[None, :] > peak) & (drop < 0)
@@ -313,22 +260,12 @@ def mean_best(
   max_kl: float,
   chooser: np.ndarray | None = None,
 ) -> np.ndarray:
-  """Mean, over budgets of KL, of the value of the policy chosen within each.
+  """Mean, over budgets of KL in [0, max_kl], of the policy chosen within each.
 
-  A policy is a point (KL to the SFT policy, reward). Chosen is the policy with
-  KL <= budget whose `chooser` is highest; with the value itself this is the
-  mean height of the front, a staircase: a policy between two others has to be
-  made (by LITI) and judged before it counts. A maximum over noisy points lies
-  slightly too high: compare fronts of equally many points.
-
-  Args:
-    kl: [..., S] nats; one policy (SFT) at 0.
-    value: [..., S].
-    max_kl: budgets are uniform in [0, max_kl].
-    chooser: [..., S]; None is the value.
-
-  Returns:
-    [...] in units of the value.
+  Of policies [..., S], one (SFT) at KL 0, that with KL <= budget whose `chooser`
+  is highest; with the value itself this is the mean height of the front, a
+  staircase. A maximum over noisy points lies slightly too high: compare fronts
+  of equally many points.
   """
   order = np.argsort(kl, axis=-1, kind='stable')
   kl, value, chooser = (

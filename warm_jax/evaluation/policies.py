@@ -1,9 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Win rates between policies, at equal length too, and how alike answers are.
-
-A scorer judges each response alone; the response with the higher score wins,
-a tie is half a win for each. P prompts, N samples of each.
-"""
+"""Win rates between policies, at equal length too, and how alike answers are."""
 
 from __future__ import annotations
 
@@ -19,21 +15,15 @@ from warm_jax.evaluation import intervals
 
 
 def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Share of a's wins against b on each prompt, ties half.
+  """Share [P] of a's wins against b on each prompt, over all pairs of samples.
 
-  Args:
-    a: [P] or [P, N] scores of one policy's responses.
-    b: [P] or [P, N'] scores of the other's, same prompts in the same order.
-
-  Returns:
-    [P] in [0, 1]: the mean over all N x N' pairs of samples.
+  Scores [P] or [P, N] of the same prompts; a tie is half a win.
   """
   a, b = (np.asarray(x).reshape(len(x), -1) for x in (a, b))
-  if len(a) != len(b):
-    raise errors.UserError(
-      f'policies to be compared must share their prompts, got {len(a)} and '
-      f'{len(b)}'
-    )
+  errors.need(
+    len(a) == len(b),
+    f'policies to be compared must share their prompts: {len(a)} and {len(b)}',
+  )
   if not (np.isfinite(a).all() and np.isfinite(b).all()):
     raise errors.NonFiniteError('a score to be compared is not finite')
   # Ranks of the samples rather than N x N' pairs of each prompt: a win and a
@@ -51,21 +41,11 @@ def win_rate_matrix(
   lengths: Mapping[str, np.ndarray] | None = None,
   **options,
 ) -> dict[str, Any]:
-  """Win rates of every policy against every other, see `wins`.
+  """Win rates [K, K] of every policy against every other, row against column.
 
   One sample of each prompt: Wilson intervals. More: bootstrap over prompts with
   the options of `intervals.mean_interval`.
-
-  Args:
-    scores: policy name -> [P] or [P, N] scores of its responses to the same
-      prompts by one scorer.
-    lengths: policy name -> [P] lengths of its responses; None: no length
-      control.
-    **options: see above.
-
-  Returns:
-    dict: names; win_rate, low, high, length_controlled [K, K], row against
-    column, 0.5 with itself; num_prompts.
+  With lengths [P] also at equal length.
   """
   names = list(scores)
   rate, low, high, controlled = np.full((4, len(names), len(names)), 0.5)
@@ -99,23 +79,13 @@ def win_rate_matrix(
 
 
 def length_controlled(won: np.ndarray, length_difference: np.ndarray) -> float:
-  """Win rate at equal length, by a regression on the length difference.
+  """Win rate at equal length, from wins [P] and mean length differences [P].
 
   won = sigmoid(a + b tanh(d / std(d))),  reported at d = 0: sigmoid(a)
   (the length term of length-controlled AlpacaEval, Dubois et al. 2024).
-
-  Args:
-    won: [P] in [0, 1], from `wins`.
-    length_difference: [P] length of the first policy's responses minus the
-      second's, mean over samples.
   """
   won = np.asarray(won, np.float64)
   difference = np.asarray(length_difference, np.float64)
-  if won.shape != difference.shape or won.ndim != 1:
-    raise errors.UserError(
-      f'length control needs one win and one length difference a prompt, got '
-      f'{won.shape} and {difference.shape}'
-    )
   spread = difference.std()
   if spread == 0:
     # All pairs differ by the same length: nothing tells its effect.
@@ -137,11 +107,9 @@ def length_controlled(won: np.ndarray, length_difference: np.ndarray) -> float:
 
 
 def self_similarity(texts: Sequence[str], num_samples: int) -> np.ndarray:
-  """Mean likeness of all pairs of responses to the same prompt.
+  """Mean likeness [P] of all pairs of a prompt's responses, [P * N] texts.
 
-  Texts are [P * N], those of a prompt adjacent; [P] in [0, 1] comes back.
-  # Deviation: WARP (Fig. 19) measures it with BLEURT, a learned metric that must
-  # be downloaded; here it is the share of words in common.
+  # Deviation: WARP (Fig. 19) measures it with BLEURT, which must be downloaded.
   """
   if num_samples < 2 or len(texts) % num_samples:
     raise errors.UserError(
@@ -156,11 +124,7 @@ def self_similarity(texts: Sequence[str], num_samples: int) -> np.ndarray:
 
 
 def _likeness(a: str, b: str) -> float:
-  """Share of words that two texts have in common, in order: 2 matches / words.
-
-  The ratio of `difflib.SequenceMatcher` over words, made symmetric; 1 for equal
-  texts (two empty ones too), 0 where no word is shared.
-  """
+  """Share of words that two texts have in common, in order: 2 matches / words."""
   a, b = a.split(), b.split()
   if a == b:
     return 1.0

@@ -1,11 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Merges Hugging Face folders with the methods of `merging`.
 
-For weights that are on disk and may not fit into memory together: pieces of
-2^18 numbers are read from all models, combined in float32 and written to their
-place. Models with another architecture, vocabulary or padding token average to
-something that runs and is wrong, so all of that is compared first; what
-training and saving leave behind in config.json may differ. jax is not needed.
+Pieces of 2^18 numbers are read from all models, combined in float32 and written
+to their place; jax is not needed. Models with another architecture, vocabulary
+or padding token would average to something wrong, so these are compared first.
 """
 
 from __future__ import annotations
@@ -45,7 +43,6 @@ _HARMLESS = re.compile(
 # What configs that describe one model may still say otherwise.
 _IDENTITY = ('architectures', 'id2label', 'bos_token_id', 'eos_token_id')
 _IDENTITY += ('pad_token_id', 'prompt_template')
-_SPECIAL = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 _VOCABULARY = ('tokenizer.model', 'vocab.json', 'merges.txt', 'vocab.txt')
 _TOKENIZER = ('tokenizer.json', 'tokenizer_config.json', *_VOCABULARY)
 _TOKENIZER += ('special_tokens_map.json', 'added_tokens.json')
@@ -67,13 +64,12 @@ def merge(
 ) -> dict[str, Any]:
   """Merges models of one architecture into a new folder.
 
-  The score head is merged like any tensor; tensors that are not floating point
-  must be equal. The normaliser of rewards belongs to the model it was measured
-  with: config.json of the result has none.
+  Tensors that are not floating point must be equal. The normaliser of rewards
+  belongs to the model it was measured with: the result has none.
 
   Args:
     folders: Hugging Face folders with safetensors.
-    out: a new folder; appears when it is whole.
+    out: appears when it is whole.
     method: one of METHODS.
     weights: [M], for 'weighted'; they sum to 1 (.001 off is divided out).
     lam: share of the second of two models; default .5.
@@ -84,10 +80,9 @@ def merge(
     on_progress: called with the fraction done.
 
   Returns:
-    'models', 'parameters', 'bytes'; 'dropped_normaliser', whether an input had
-    one; 'rounding', None in float32, else {'of_change', 'of_weights'}: norm of
-    the rounding error relative to the distance from the init, or of the members
-    from their merge, and relative to the weights.
+    Counts, 'dropped_normaliser', and in bfloat16 'rounding', see
+    `tensors.rounding_cost`: the change is from the init, or of the members from
+    their merge.
   """
   folders = [pathlib.Path(f).expanduser() for f in folders]
   out = pathlib.Path(out).expanduser()
@@ -105,7 +100,13 @@ def merge(
     models = [
       stack.enter_context(tensors_lib.Tensors(f)) for f in (*folders, *start)
     ]
-    _check_tensors(models)
+    # Floating types may differ.
+    shapes = [
+      {n: [*t.shape, *([] if t.is_float else [t.dtype.name])] for n, t in x}
+      for x in (model.tensors.items() for model in models)
+    ]
+    for model, its_shapes in zip(models, shapes):
+      _check_same(folders[0], model.folder, shapes[0], its_shapes)
     stored = models[0].tensors
     dtypes = {
       name: DTYPES[dtype] if tensor.is_float else tensor.dtype
@@ -246,11 +247,7 @@ def _grams(models, group, tell) -> dict[str, np.ndarray]:
 
 
 def _write(models, num, weights, group, target, dtypes, tell):
-  """Writes the merge of the first `num` models, an init behind them.
-
-  Returns:
-    What rounding to the stored dtypes costs, see `merge`.
-  """
+  """Writes the merge of `num` models, an init behind them; what rounding costs."""
 
   def work(name, at, size):
     kinds = [model.tensors[name].dtype for model in models]
@@ -330,6 +327,26 @@ def _card(title, folders, weights, recipe, facts, config) -> str:
 # ------------------------------------ whether models may be averaged together
 
 
+def _check_same(first, other, a: dict, b: dict) -> None:
+  """Refuses to merge what two models say differently, {what: value}."""
+
+  def short(facts, key):
+    text = json.dumps(facts[key], default=repr) if key in facts else 'absent'
+    return text if len(text) <= 40 else f'{text[:37]}...'
+
+  problems = [
+    f'{key} is {short(a, key)} and {short(b, key)}'
+    for key in a | b
+    if a.get(key) != b.get(key)
+  ]
+  more = f' and {len(problems) - 4} more' if len(problems) > 4 else ''
+  errors.need(
+    not problems,
+    f'cannot merge {first} and {other}: {"; ".join(problems[:4])}{more}; members '
+    'must be fine-tunes of one checkpoint',
+  )
+
+
 def _config(folder: pathlib.Path) -> dict[str, Any]:
   config = files.read_json(folder / 'config.json')
   names = config.get('architectures') or []
@@ -339,36 +356,18 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
   return config
 
 
-def _refuse(a, b, problems: Sequence[str]) -> None:
-  more = f' and {len(problems) - 4} more' if len(problems) > 4 else ''
-  raise errors.UserError(
-    f'cannot merge {a} and {b}: {"; ".join(problems[:4])}{more}; members must '
-    'be fine-tunes of one checkpoint'
-  )
-
-
 def _check_configs(first, a: dict, folder, b: dict, identity) -> None:
   """Compares texts; where they differ, the models that they describe."""
-  fields = [
-    f
-    for f in sorted({*a, *b})
-    if not _HARMLESS.fullmatch(f) and a.get(f) != b.get(f)
-  ]
-  if fields and a.get('model_type') == b.get('model_type'):
+  x, y = (
+    {k: v for k, v in config.items() if not _HARMLESS.fullmatch(k)}
+    for config in (a, b)
+  )
+  if x != y and a.get('model_type') == b.get('model_type'):
     with contextlib.suppress(errors.UserError):  # a model of another family
       if configs_lib.read(a) == configs_lib.read(b):
-        fields = [f for f in fields if f in identity and f in a and f in b]
-  if fields:
-    _refuse(
-      first,
-      folder,
-      [f'{f} is {_short(a, f)} and {_short(b, f)}' for f in fields],
-    )
-
-
-def _short(config: dict, field: str) -> str:
-  text = json.dumps(config[field]) if field in config else 'absent'
-  return text if len(text) <= 40 else f'{text[:37]}...'
+        both = [k for k in identity if k in a and k in b]
+        x, y = ({k: config[k] for k in both} for config in (a, b))
+  _check_same(first, folder, x, y)
 
 
 def _check_tokenizers(folders, start) -> pathlib.Path | None:
@@ -382,12 +381,7 @@ def _check_tokenizers(folders, start) -> pathlib.Path | None:
       having.append(folder)
   for folder in having[1:]:
     x, y = (_tokenizer(f, folder in start) for f in (having[0], folder))
-    for key in x | y:
-      errors.need(
-        x.get(key) == y.get(key),
-        f'cannot merge {having[0]} and {folder}: their tokenizers differ in '
-        f'{key}; members must read text alike',
-      )
+    _check_same(having[0], folder, x, y)
   return having[0] if having and having[0] in folders else None
 
 
@@ -397,6 +391,11 @@ def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
     files.read_json(folder / name) if (folder / name).exists() else {}
     for name in ('tokenizer.json', 'tokenizer_config.json')
   )
+
+  def content(name):
+    path = folder / name
+    return path.read_bytes() if path.exists() else None
+
   if vocabulary_only:
     try:
       model = whole.get('model') or {}
@@ -410,39 +409,14 @@ def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
       raise errors.UserError(
         f'{folder}/tokenizer.json describes no tokenizer ({e})'
       ) from e
-  found = {f'{key} of tokenizer.json': value for key, value in whole.items()}
-  for key in ('padding', 'truncation'):  # settings
-    found.pop(f'{key} of tokenizer.json', None)
-  if not whole:
-    found = {name: _bytes(folder / name) for name in _VOCABULARY}
-  for key in _SPECIAL:
+  settings = ('padding', 'truncation')
+  found = {
+    f'{k} of tokenizer.json': v for k, v in whole.items() if k not in settings
+  } or {name: content(name) for name in _VOCABULARY}
+  for key in ('bos_token', 'eos_token', 'pad_token', 'unk_token'):
     token = config.get(key)
     # Older files hold a dict for a special token, newer ones its text.
     found[key] = token.get('content') if isinstance(token, dict) else token
-  template = _bytes(folder / 'chat_template.jinja')
+  template = content('chat_template.jinja')
   found['the chat template'] = template or config.get('chat_template')
   return found
-
-
-def _bytes(path: pathlib.Path) -> bytes | None:
-  return path.read_bytes() if path.exists() else None
-
-
-def _check_tensors(models) -> None:
-  """Names, shapes and kinds must agree; floating types may differ."""
-  first = models[0]
-  for other in models[1:]:
-    problems = [
-      f'{name} in {a.folder} only'
-      for a, b in ((first, other), (other, first))
-      for name in a.tensors
-      if name not in b.tensors
-    ]
-    for name in [n for n in first.tensors if n in other.tensors]:
-      x, y = first.tensors[name], other.tensors[name]
-      if x.shape != y.shape:
-        problems.append(f'{name} is {list(x.shape)} and {list(y.shape)}')
-      elif x.dtype != y.dtype and not (x.is_float and y.is_float):
-        problems.append(f'{name} is {x.dtype} and {y.dtype}')
-    if problems:
-      _refuse(first.folder, other.folder, problems)

@@ -97,23 +97,13 @@ def _make(run, name: str) -> rewards.RewardScorer:
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-  """A reward model with what its input needs.
-
-  Attributes:
-    scorer: callable (ids [B, T], mask [B, T]) -> [B] rewards.
-    tokenizer: of the model; all members of an ensemble share it.
-    max_length: tokens that the model was made for.
-    prompt_template: how plain prompts were written in its training; '' if it
-      does not say.
-    calibrated: whether the mean and the deviation of its scores are known, so
-      that rewards have mean 0 and deviation 1 on the data they were measured on.
-  """
+  """A reward model with what its input needs."""
 
   scorer: rewards.RewardScorer
   tokenizer: tokenizer_lib.Tokenizer
   max_length: int
-  prompt_template: str
-  calibrated: bool
+  prompt_template: str  # of plain prompts in its training; '' if unknown
+  calibrated: bool  # the mean and deviation of its scores are known
 
 
 def open_model(
@@ -125,13 +115,9 @@ def open_model(
 ) -> Opened:
   """Opens one reward model, or several as an ensemble.
 
-  Args:
-    source: the folder or hub id of a reward model; several with commas between;
-      or a work directory of `warm`, alone (its merged model) or with the name
-      of a scorer behind a colon (`runs/a:ens`, `:member_2`, see `MEANING`).
-    aggregate: of several models, see `merging.AGGREGATES`.
-    compute_dtype: 'float32' or 'bfloat16'.
-    member_map: how members are mapped.
+  The source is a folder or hub id; several with commas between; or a work
+  directory of `warm`, alone (its merged model) or with the name of a scorer
+  behind a colon (`runs/a:ens`, `:member_2`, see `MEANING`).
   """
   folder, _, name = source.partition(':')
   if (pathlib.Path(folder) / files.MARKER).is_file():
