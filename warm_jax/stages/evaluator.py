@@ -144,13 +144,13 @@ class Evaluator:
     num_prompts: int,
     num_samples: int = 1,
   ):
-    """Loads the prompts, the start and the reward models.
+    """Loads the first prompts of the test split, the start, the reward models.
 
     Args:
       run: what its reward models need is finished.
       names: of proxies, see `build`; the control model comes along.
       config: temperature (of the sampling, and of the KL), max_new_tokens.
-      num_prompts: of the test split, from its start.
+      num_prompts: of the split.
       num_samples: responses to each prompt.
     """
     self.run, self.world = run, worlds.of(run)
@@ -205,8 +205,7 @@ class Evaluator:
     """Samples policies, all with the same keys, and judges them.
 
     Args:
-      policies: labels, a call that gives the LM params, and the proxy's name;
-        win rates are against the first policy.
+      policies: labels, a call that gives the LM params, and the proxy's name.
       exact_kl: the KL is `sampling.kl_of_steps`, not `sampling.sequence_kl`.
     """
     rows, names, samples, texts = [], [], [], []

@@ -210,17 +210,13 @@ def series(rows) -> dict[str, list[int]]:
 def compare(
   sets, values, *, max_kl: float, resamples: int
 ) -> dict[str, dict[str, float]]:
-  """The numbers of every set, and their differences to plain REINFORCE.
+  """The numbers of every set, and their paired differences to BASELINE.
 
   Args:
-    sets: from `series`; the first row of each is the SFT policy.
+    sets: from `series`.
     values: 'kl' and the judges, each [rows, prompts].
-    max_kl: largest budget.
+    max_kl: largest budget, nats.
     resamples: of the bootstrap over prompts.
-
-  Returns:
-    set -> points, largest_kl, and for each judge and for gold_by_proxy the
-    number with its interval, and difference_JUDGE to BASELINE, paired.
   """
   weights = intervals.resampling_weights(values['kl'].shape[1], resamples, 0)
   found = {  # [1 + R, rows]

@@ -163,12 +163,9 @@ def train(run) -> dict:
 
 
 def summed_up(hparams: dict, result: dict, who: str) -> dict:
-  """The result of the stage.
+  """The result of the stage, from that of `reward.train` or of several joined.
 
-  Args:
-    hparams: {name: [K]} of the members kept.
-    result: of `reward.train`, or of several with their lists joined.
-    who: the members, in words.
+  hparams are {name: [K]} of the members kept.
   """
   result = dict(result)
   numbers, dropped = result.pop('members'), result.pop('dropped')

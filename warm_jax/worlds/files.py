@@ -97,10 +97,6 @@ class World:
     """Tokens of the responses."""
     return samples.mask.sum(axis=1) - samples.response_start
 
-  # -------------------------------------------------------------------------
-  # Stages
-  # -------------------------------------------------------------------------
-
   def write_texts(self) -> dict:
     """Stage `world`: checks every named file, writes texts or prompts.
 
@@ -111,9 +107,6 @@ class World:
     the swaps. A model without checkpoint has its tokenizer trained on these
     texts. With policies to train, `data.train` and `data.test` are files of
     prompts; otherwise `data.train` is a file of responses.
-
-    Raises:
-      UserError: a file that later stages could not use.
     """
     config, data = self.run.config, self.run.config.data
     if 'base' in config:
@@ -169,11 +162,7 @@ class World:
     }
 
   def write_pairs(self) -> dict:
-    """Stage `preferences`: the labelled pairs, with facts about them.
-
-    Raises:
-      UserError: a file of which too few pairs fit into data.max_length.
-    """
+    """Stage `preferences`: the labelled pairs, with facts about them."""
     return distributed.on_first(self._write_pairs)
 
   def _write_pairs(self) -> dict:
@@ -203,10 +192,6 @@ class World:
       'swapped': written['train']['swapped'],
       **_described(written, 'pairs', notes),
     }
-
-  # -------------------------------------------------------------------------
-  # Which rows go where
-  # -------------------------------------------------------------------------
 
   def _splits(self, find, kind: str, names) -> dict[str, Split]:
     """Splits of pairs or prompts; labels of training pairs are swapped.
