@@ -95,11 +95,7 @@ def wait_for_all() -> None:
 def on_first(action: Callable[[], Any]) -> Any:
   """Runs an action in process 0; returns its result in every process.
 
-  Args:
-    action: returns a JSON value of at most 64 kB.
-
-  Raises:
-    UserError: the action failed, in every process.
+  The action returns at most 64 kB of JSON. If it fails, all raise a UserError.
   """
   global _is_alone
   if is_alone():
@@ -188,11 +184,6 @@ def supervise(
 
   When the coordinator is gone, jax aborts the process in C++ with a stack
   trace. The parent then says what happened and returns LOST_EXIT_CODE.
-
-  Args:
-    run: returns the exit code; jax must not have been used yet.
-    num_processes: for the message.
-    process_id: for the message.
   """
   sys.stdout.flush()
   sys.stderr.flush()
@@ -220,7 +211,8 @@ def supervise(
   for number in SIGNALS:
     signal.signal(number, hand_down)
   code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-  if code == -signal.SIGABRT:
+  if code in (-signal.SIGABRT, LOST_EXIT_CODE):
+    # Again, if the child said it: threads of jax may speak after that.
     line = _lost_line(process_id, num_processes)
     print(f'warm: error: {line}', file=sys.stderr, flush=True)
     return LOST_EXIT_CODE
@@ -254,9 +246,6 @@ def deferred():
 
   Signals that are ignored, or arrive in another thread than the main one (a
   server, some notebooks), do what they did before.
-
-  Raises:
-    Stop: at the end, if a signal came and nothing has been raised for it.
   """
   global _depth, _received
   before = {}

@@ -58,21 +58,13 @@ class Run:
     return path
 
   def key(self, name: str) -> int:
-    """The seed of a stage: a hash of the run's seed and the stage's name.
-
-    A sum would give one stage of a run the seed of another stage of the run
-    with the next seed.
-    """
+    """The seed of a stage: a hash of the run's seed and the stage's name."""
     from warm_jax.data import loader
 
     return loader.order_seed(self.config.seed, name)
 
   def result(self, stage: str) -> dict[str, Any]:
-    """The result of a finished stage.
-
-    Raises:
-      UserError: that stage is not finished.
-    """
+    """The result of a stage; a UserError if it is not finished."""
     record = files.read_record(self.workdir / stage / 'result.json')
     if record is None:
       raise errors.UserError(

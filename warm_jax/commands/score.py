@@ -47,11 +47,7 @@ class _Row:
 
 
 def main(argv: list[str]) -> int:
-  """Runs the command; argv is what follows `warm score`.
-
-  Raises:
-    UserError: one line, for the caller to print.
-  """
+  """Runs the command; argv is what follows `warm score`."""
   given = parse(argv)
   out = pathlib.Path(given.out)
   if out.exists() and not given.overwrite:
@@ -72,11 +68,7 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-  """Reads the flags.
-
-  Raises:
-    UserError: an unknown flag or a wrong value.
-  """
+  """Reads the flags."""
   parser = commands.Parser('warm score', DESCRIPTION)
   add = parser.add_argument
   add(
@@ -211,11 +203,7 @@ def _scored_rows(given) -> Iterator[_Row]:
 
 
 def _rows(source, chat, field: str) -> Iterator[_Row]:
-  """Rows of a source with the texts to score, or the reason why not.
-
-  Raises:
-    UserError: a row has fields of these names already: nothing may be lost.
-  """
+  """Rows of a source with the texts to score, or the reason why not."""
   from warm_jax.data import formats
 
   fields = {field, 'error', *(f'{field}_{side}' for side in PAIR)}
@@ -245,11 +233,7 @@ def _rows(source, chat, field: str) -> Iterator[_Row]:
 
 
 def _write(rows: Iterable[_Row], file, given) -> str:
-  """Writes scored rows as JSON lines; returns what to print.
-
-  Raises:
-    UserError: no row has a score.
-  """
+  """Writes scored rows as JSON lines; returns what to print."""
   scored, reasons, margins = 0, [], []
   sides = [f'{given.field}_{side}' for side in PAIR]
   for row in rows:

@@ -49,9 +49,6 @@ def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
   Args:
     folders: work directories of slices, in any order.
     out: new or empty; or made by an earlier, interrupted call.
-
-  Raises:
-    UserError: the slices do not fit together, or `out` is something else.
   """
   for folder in folders:
     if folder.resolve() in (out.resolve(), *out.resolve().parents):
