@@ -81,10 +81,8 @@ def _rows_axis(ax, names: Sequence[str]) -> None:
 def training(rows, titles, names=(), columns: int = 2):
   """Metrics of a training loop against its steps, as running means.
 
-  Args:
-    rows: of metrics.csv: step, and METRIC/member_M.
-    titles: metric -> title of its panel.
-    names: the method that each member stands for, if any.
+  rows: step and METRIC/member_M; titles: {METRIC: text}; names: the method that
+  each member stands for, if any.
   """
   import numpy as np
 
@@ -116,10 +114,8 @@ def training(rows, titles, names=(), columns: int = 2):
 def accuracies(table, floors, paper, columns: int = 2):
   """Accuracy of members, ENS and WARM on each set, and WARM minus ENS.
 
-  Args:
-    table: set -> {'members', 'ens', 'warm', 'wa_minus_ens'} of stage merge.
-    floors: name -> accuracy on held-out pairs of something simpler.
-    paper: set -> WARM minus ENS read off the paper's figure.
+  table: of stage merge; floors: {name: accuracy on held-out pairs of something
+  simpler}; paper: {set: WARM minus ENS}.
   """
   fig, (left, right) = style.grid(2, 0.72 * len(table) + 1.2, columns)
   looks = {'members': {'marker': '|', 'linestyle': ''}}
@@ -172,11 +168,8 @@ def _accuracy_axis(ax, split: str, values: Sequence[float]) -> None:
 def interpolation(paths: Mapping[str, Mapping], columns: int = 2):
   """Accuracy between the best two members, one panel a set (WARM Fig. 4, 5).
 
-  Bands are of the paired differences to the diagonal.
-
-  Args:
-    paths: set -> {'lambda', 'accuracy', 'ens_accuracy', 'diag_accuracy'} and
-      optionally {'accuracy_stderr', 'ens_stderr'}, lists.
+  paths: {set: lists from `accuracy.path_metrics`}; bands are of the paired
+  differences to the diagonal.
   """
   fig, axes = style.grid(len(paths), 2.75, columns)
   warm, ens = (
@@ -208,9 +201,7 @@ def interpolation(paths: Mapping[str, Mapping], columns: int = 2):
 def by_size(sizes: Mapping[str, Mapping[str, Sequence[float]]], columns=2):
   """Accuracy of ENS and WARM with the best M members, one panel a set.
 
-  Args:
-    sizes: set -> {'warm': [M], 'ens': [M]} and optionally 'stderr' [M], of
-      their paired difference.
+  sizes: {set: {'warm': [M], 'ens': [M], 'stderr': [M] of their difference}}.
   """
   fig, axes = style.grid(len(sizes), 2.6, columns)
   for ax, (split, curves) in zip(axes, sizes.items()):
@@ -237,9 +228,8 @@ def by_size(sizes: Mapping[str, Mapping[str, Sequence[float]]], columns=2):
 def best_of_n(curves: Mapping[str, Sequence[Mapping]], columns: int = 2):
   """Gold and control of the best of n against KL(n), with 95 % intervals.
 
-  Args:
-    curves: scorer -> rows with n, kl, and gold and control with _stderr;
-      means, or paired differences to `single`, which is then left out.
+  curves: {scorer: rows with n, kl, gold, control}; means, or paired differences
+  to `single`, which is then left out.
   """
   first = next(iter(curves.values()))
   judges = [j for j in ('gold', 'control') if j in first[0]]
@@ -266,11 +256,9 @@ def best_of_n(curves: Mapping[str, Sequence[Mapping]], columns: int = 2):
 def policies(rows, best_steps=None, panels=(), curves=None, columns: int = 2):
   """Each policy along its training, one panel a pair of value and axis.
 
-  Args:
-    rows: step, method, kl, and values, each optionally with its _stderr.
-    best_steps: policy -> step to ring.
-    panels: (value, 'kl' or 'step'); () for gold, control and proxy by both.
-    curves: best of n by the same reward, drawn dashed where it has the value.
+  rows: step, method, kl and values; best_steps: {policy: step to ring}; panels:
+  (value, 'kl' or 'step'), by default gold, control and proxy by both; curves:
+  best of n by the same reward, drawn dashed where it has the value.
   """
   values = [v for v in ('gold', 'control', 'proxy') if v in rows[0]]
   panels = panels or [(v, x) for v in values for x in ('kl', 'step')]
@@ -303,8 +291,7 @@ def policies(rows, best_steps=None, panels=(), curves=None, columns: int = 2):
 def win_rates(matrices: Mapping[str, Mapping], columns: int = 2):
   """Share of prompts on which the row beats the column, each pair once.
 
-  Args:
-    matrices: judge -> {'names', 'win_rate', 'low', 'high'}, K x K lists.
+  matrices: {judge: {'names', 'win_rate', 'low', 'high'}}, K x K lists.
   """
   import numpy as np
 
@@ -363,11 +350,8 @@ WARP_FRONTS = {
 def warp(rows, parts, values, max_kl=None, columns: int = 2):
   """What WARP made in each iteration, and plain REINFORCE, against KL.
 
-  Args:
-    rows: of stage fronts: run, what, kl and values; member, step, eta.
-    parts: WARP_PATHS or WARP_FRONTS.
-    values: one panel each; a value that rows lack is left out.
-    max_kl: end of the range that the fronts' numbers are taken over.
+  rows: of stage fronts; parts: WARP_PATHS or WARP_FRONTS; values: one panel
+  each, if rows have it; max_kl: end of the range that numbers are taken over.
   """
   values = [value for value in values if value in rows[0]]
   fig, axes = style.grid(len(values), 3.7, columns)
@@ -424,11 +408,7 @@ def geometry_rows(iterations: Sequence[Mapping]) -> list[dict[str, Any]]:
 
 @style.styled
 def warp_geometry(iterations: Sequence[Mapping], columns: int = 2):
-  """Angles between the members' task vectors and lengths, for each group.
-
-  Args:
-    iterations: records of stage warp: number, geometry.
-  """
+  """Angles between the members' task vectors and lengths, for each group."""
   rows = geometry_rows(iterations)
   groups = list(dict.fromkeys(_column(rows, 'group')))
   height = max(2.6, 0.36 * len(groups) + 1.1)
@@ -481,16 +461,7 @@ TRAINING['warp'] = TRAINING['policy']
 
 
 def of_run(results, workdir: pathlib.Path, config) -> dict[str, tuple]:
-  """The figures that a run has.
-
-  Args:
-    results: {stage: its result}.
-    workdir: of the run, for the metrics of its training loops.
-    config: of the run.
-
-  Returns:
-    {name: (function of `columns` that draws, numbers for the CSV file)}.
-  """
+  """{name: (function of `columns` that draws, numbers for the CSV file)}."""
   plots = {}
 
   def add(name, numbers, figure, *args):

@@ -27,14 +27,9 @@ def render(
 ) -> str:
   """The model card as Markdown with a YAML header; unknown parts are left out.
 
-  Args:
-    name: of the model: a scorer or member_M of a reward run, or a policy.
-    config: of the run.
-    results: {stage: result}, of base, preferences, reward and merge.
-    has_chat_template: the tokenizer had one of its own; else the chat template
-      is the framing of plain prompts.
-    command: how the run was launched.
-    versions: {package: version}.
+  name: a scorer or member_M of a reward run, or a policy; results: {stage:
+  result} of base, preferences, reward and merge; has_chat_template: the
+  tokenizer had one of its own, else it is the framing of plain prompts.
   """
   import huggingface_hub as hub
 
@@ -64,7 +59,7 @@ def render(
   ]
   header = hub.ModelCardData(
     library_name='transformers',
-    pipeline_tag=f'text-{"classification" if kind == "reward" else "generation"}',
+    pipeline_tag='text-' + {'reward': 'classification'}.get(kind, 'generation'),
     base_model=start if _is_hub_id(start) else None,
     datasets=list(filter(_is_hub_id, dict.fromkeys(sources))) or None,
     tags=[*tags, 'warm_jax'],

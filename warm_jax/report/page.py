@@ -22,11 +22,7 @@ TEMPLATES = pathlib.Path(__file__).parent
 
 
 def read(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """Records of all finished stages, {stage: content of result.json}.
-
-  Raises:
-    UserError: a file that is not JSON.
-  """
+  """Records of all finished stages in their order: {stage: result.json}."""
   records = {}
   for path in workdir.glob('*/result.json'):
     record = files.read_record(path)
@@ -56,17 +52,8 @@ def write(
 ) -> dict[str, Any]:
   """Writes `folder`/index.html and figures/NAME.png and .csv.
 
-  Args:
-    workdir: of the run.
-    folder: of the report.
-    command: how the run was launched; shown on the page.
-
-  Returns:
-    {'page', 'figures', 'outcome'}: the file, the figures' names, and the
-    first sentences of the page.
-
-  Raises:
-    UserError: no stage finished, or an unreadable result.
+  Returns {'page', 'figures', 'outcome'}: the file, the figures' names, and the
+  first sentences of the page. UserError if no stage has finished.
   """
   records = read(workdir)
   if not records:
@@ -151,11 +138,9 @@ def _write_plot(path, draw: Callable, numbers) -> dict[str, Any]:
 
 
 def csv_rows(numbers: Sequence[Mapping] | Mapping[str, Any]) -> list[dict]:
-  """Flat rows of the numbers behind a figure.
+  """Flat rows of rows, of {method: rows}, or of {split: {column: list}}.
 
-  Args:
-    numbers: rows, or {method: rows}, or {split: {column: list}}; lists and
-      dicts within a row are spread over columns.
+  Lists and dicts within a row are spread over columns.
   """
   if isinstance(numbers, Mapping):
     rows = []

@@ -19,10 +19,6 @@ from typing import Any
 
 from warm_jax import merging
 
-# ---------------------------------------------------------------------------
-# Names and colours
-# ---------------------------------------------------------------------------
-
 # Okabe and Ito (2008), told apart by all common kinds of colour vision. The
 # best two members share the colour of all members and are dashed.
 COLORS = {
@@ -202,13 +198,7 @@ def styled(function):
 
 
 def save(figure, path, colors: int = 160) -> None:
-  """Writes a Figure as PNG of few colours, whatever backend the user has set.
-
-  Args:
-    figure: a matplotlib Figure.
-    path: of the file, or a file opened for writing.
-    colors: a third of the size at no visible loss.
-  """
+  """Writes a Figure as PNG of few colours: a third of the size, looks equal."""
   from matplotlib.backends import backend_agg
   from PIL import Image
 
@@ -246,9 +236,7 @@ def grid(count: int, panel_height: float, columns: int = 2):
 def label_ends(ax, ends: Sequence[tuple]) -> None:
   """Writes names right of the last points, moved apart where they collide.
 
-  Args:
-    ax: drawn axes.
-    ends: (x, y, text, colour) of each curve.
+  ends: (x, y, text, colour) of each curve.
   """
   from matplotlib import patheffects
 

@@ -17,21 +17,13 @@ PAPER_WA_MINUS_ENS = dict(zip(_SETS, (-0.039, -0.0035, 0.0056, 0.0053)))
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """One entry of a table.
-
-  Attributes:
-    text: the entry.
-    detail: smaller text below, an interval for example.
-    method: colours a dot before the text.
-    faint: quoted rather than measured.
-    strong: what the eye should find first.
-  """
+  """One entry of a table."""
 
   text: str
-  detail: str = ''
-  method: str = ''
-  faint: bool = False
-  strong: bool = False
+  detail: str = ''  # smaller text below, an interval for example
+  method: str = ''  # colours a dot before the text
+  faint: bool = False  # quoted rather than measured
+  strong: bool = False  # what the eye should find first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +44,7 @@ class Table:
 
 
 def ends(row: Mapping[str, Any], key: str = '') -> tuple:
-  """Value, low and high of an interval in a result; None where missing.
-
-  Args:
-    row: KEY, KEY_low and KEY_high; with key '' value, low and high.
-    key: of the value.
-  """
+  """KEY, KEY_low, KEY_high of a result; with key '' value, low, high."""
   keys = (key, f'{key}_low', f'{key}_high') if key else ('value', 'low', 'high')
   return tuple(row.get(k) for k in keys)
 
@@ -101,9 +88,7 @@ def subsets(
 ) -> Table:
   """Members, ensembles and merges on each set, beside the paper's Fig. 4.
 
-  Args:
-    merge: result of the stage.
-    probe: result of the stage, for the accuracy of frozen features.
+  merge, probe: results of the stages.
   """
   table, order = merge['table'], merge['order']
   rows = []
@@ -261,11 +246,7 @@ def _onset(x) -> Cell:
 
 
 def samples(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Prompts with their responses as tables.
-
-  Args:
-    result: of stage evaluate or fronts: 'samples'.
-  """
+  """Prompts with their responses as tables, of stage evaluate or fronts."""
   best = {name: row['step'] for name, row in best_steps(result)[1].items()}
   examples = []
   for example in result.get('samples', ()):
