@@ -292,13 +292,3 @@ def test_errors():
     sampling.sample(*args, max_new_tokens=0, eos_id=1, pad_id=0)
   with pytest.raises(errors.UserError, match='max_length=16'):
     sampling.sample(*args, max_new_tokens=13, eos_id=1, pad_id=0)
-
-
-def test_the_mask_of_responses_stays_where_its_arguments_are():
-  mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0]], bool)
-  start = np.array([3, 1], np.int32)
-  expected = [[False, False, False, True], [False, True, True, False]]
-  on_host = sampling.response_mask(mask, start)
-  assert type(on_host) is np.ndarray and on_host.tolist() == expected
-  in_jit = jax.jit(sampling.response_mask)(mask, start)
-  assert isinstance(in_jit, jax.Array) and in_jit.tolist() == expected

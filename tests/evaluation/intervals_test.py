@@ -97,13 +97,3 @@ def test_undefined_resamples_are_left_out():
   nothing = intervals.percentile_interval(np.nan, np.full(3, np.nan))
   assert np.isnan(nothing.low)
   assert set(nothing.as_dict('x')) == {'x', 'x_low', 'x_high', 'x_stderr'}
-
-
-def test_bad_input_is_refused():
-  for call in (
-    lambda: intervals.mean_interval(np.zeros(0)),
-    lambda: intervals.mean_interval(np.zeros(3), clusters=np.zeros(2)),
-    lambda: intervals.paired_difference(np.zeros(3), np.zeros(2)),
-  ):
-    with pytest.raises(errors.UserError):
-      call()

@@ -88,18 +88,6 @@ def test_area_is_the_integral_up_to_the_common_kl():
     paths.area(far)
 
 
-def test_area_of_a_resample_that_falls_short_keeps_its_last_value():
-  rng = np.random.default_rng(3)
-  kl = np.stack([np.zeros(30), rng.random(30)])
-  gold = np.stack([np.zeros(30), np.ones(30)])
-  trajectory = paths.Trajectory(
-    np.array([0, 1]), {'kl': kl, 'gold': gold, 'proxy': gold}
-  )
-  row = paths.area({'a': trajectory}, **FAST)['a']
-  assert np.isfinite([row['mean_low'], row['mean_high']]).all()
-  np.testing.assert_allclose(row['mean'], 0.5, rtol=1e-6)
-
-
 def test_the_best_step_is_chosen_on_the_other_prompts():
   rng = np.random.default_rng(4)
   num_prompts = 40
@@ -136,18 +124,6 @@ def test_hacking_onset():
   np.testing.assert_allclose(result['final_drop'], -7, atol=0.1)
   patient = paths.hacking_onset(trajectory, margin=2.0, **FAST)
   assert patient['onset_step'] == 50
-
-
-def test_the_kl_of_the_onset_does_not_depend_on_the_grid():
-  # From 4 at KL 2 to 0 at KL 6: peak - 1 is crossed a quarter of the way.
-  coarse = _trajectory([0, 2, 6], [0, 4, 0])
-  fine = _trajectory([0, 2, 2.5, 5, 6], [0, 4, 3.5, 1, 0])
-  for trajectory in (coarse, fine):
-    result = paths.hacking_onset(trajectory, margin=1.0, **FAST)
-    for key in ('onset_kl', 'onset_kl_low', 'onset_kl_high'):
-      np.testing.assert_allclose(result[key], 3.0)
-    assert result['share_hacked'] == 1
-  assert result['onset_step'] == 30  # a step stays a step
 
 
 def test_a_rising_policy_has_no_onset():
