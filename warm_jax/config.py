@@ -340,13 +340,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 
 
 def section(name: str, /, *given, **more) -> ml_collections.ConfigDict:
-  """Makes a section with its defaults, a fresh ConfigDict.
-
-  Args:
-    name: key of SECTIONS.
-    *given: values of its GIVEN fields, in the order of the table.
-    **more: values of other fields.
-  """
+  """A section with its defaults; *given are its GIVEN fields, in order."""
   rows = SECTIONS[name]
   more |= zip([f for f, row in rows.items() if GIVEN in row], given)
   if unknown := [f for f in more if f not in rows]:
@@ -561,9 +555,6 @@ def parse_arg(arg: str, **defaults) -> ml_collections.ConfigDict:
 
   'small,members=4' with small=False, members=6 gives small=True, members=4. A
   name alone switches a bool on; a value takes the type of its default.
-
-  Raises:
-    UserError: an unknown option, or a value of the wrong type.
   """
   out = ml_collections.ConfigDict(defaults)
   for part in filter(None, (p.strip() for p in arg.split(','))):

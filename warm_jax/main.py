@@ -303,16 +303,10 @@ def load(name: str):
 
 
 def notebook(name: str = 'tiny'):
-  """Settings of a notebook of colab/, before jax is imported.
+  """(is_smoke, config, work directory) of a notebook, before jax is imported.
 
   WARM_JAX_NOTEBOOK=smoke in the environment makes the demo so small that a
   notebook runs in a minute; its numbers mean nothing.
-
-  Args:
-    name: of a shipped config.
-
-  Returns:
-    (is_smoke, config, work directory).
   """
   for key, value in distributed.cache_environment().items():
     os.environ.setdefault(key, value)
