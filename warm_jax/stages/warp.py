@@ -50,8 +50,10 @@ def reinforce(run) -> dict:
     kind=list(CONTROLS.values()),
     mu=config.mu,
   )
-  settings = ml_collections.ConfigDict(config.to_dict())
-  settings.update(steps=num_updates(config), eval_every=own.eval_every)
+  settings = ml_collections.ConfigDict(
+    config.to_dict()
+    | {'steps': num_updates(config), 'eval_every': own.eval_every}
+  )
   kept, result = policy.train(
     start, scorers, *args, settings, anchors=anchors, **options
   )
