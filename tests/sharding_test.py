@@ -242,5 +242,5 @@ def test_states_stay_where_they_were_born(report):
     for leaf in report[f'reward_step {mesh}']['whole']:
       assert any(
         small in leaf
-        for small in ('norm', 'score', 'count', 'step', 'rng', 'hparams')
+        for small in 'norm score count step rng hparams is_active'.split()
       ), (mesh, leaf)

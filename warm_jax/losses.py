@@ -37,25 +37,15 @@ def bradley_terry_loss(
   margin: jax.Array | None = None,
   label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Bradley-Terry negative log-likelihood of a batch of preferences.
+  """Bradley-Terry negative log-likelihood of scores [B]: (loss [], metrics).
 
   loss = mean_b [ (1-s) softplus(-d_b) + s softplus(d_b) ]
   d = r_chosen - r_rejected - margin
 
   Without margin and smoothing this is -log sigmoid(r_chosen - r_rejected)
-  (Bradley & Terry 1952; WARM, arXiv 2401.12187, Eq. 1).
+  (Bradley & Terry 1952; WARM, arXiv 2401.12187, Eq. 1). A tie counts as correct
+  in `accuracy`, as in WARM's definition with >=.
 
-  Args:
-    chosen: [B] scores of the preferred responses.
-    rejected: [B] scores of the other responses.
-    margin: optional [B] or [], by how much the chosen score must win.
-    label_smoothing: probability s that a label is swapped (static).
-
-  Returns:
-    loss: [] float32.
-    metrics: dict of [] float32: accuracy (a tie counts as correct, as in
-      WARM's definition with >=), tie_rate, margin (mean score difference),
-      chosen_reward, rejected_reward.
   """
   chex.assert_rank([chosen, rejected], 1)
   chex.assert_equal_shape([chosen, rejected])
@@ -79,17 +69,11 @@ def bradley_terry_loss(
 def language_model_loss(
   logps: jax.Array, loss_mask: jax.Array, num_tokens: jax.Array | None = None
 ) -> jax.Array:
-  """Mean negative log-likelihood over the unmasked tokens of the batch, [].
+  """Mean negative log-likelihood [] over the unmasked tokens of [B, T].
 
-  loss = - sum_{b,t} mask logp / sum_{b,t} mask
+  A token mean, not a mean of row means: long rows weigh more. num_tokens [] is
+  what to divide by, for the share of a part in the loss of a batch.
 
-  A token mean, not a mean of row means: long rows weigh more.
-
-  Args:
-    logps: [B, T] log p(token t | tokens before t).
-    loss_mask: [B, T] bool, True where the token is to be learned.
-    num_tokens: [] to divide by, for the share of a part in the loss of a batch;
-      default: the tokens of loss_mask.
   """
   chex.assert_rank([logps, loss_mask], 2)
   if num_tokens is None:
@@ -98,20 +82,13 @@ def language_model_loss(
 
 
 def kl_k1(logps: jax.Array, ref_logps: jax.Array, mask: jax.Array) -> jax.Array:
-  """Sampled KL(policy || reference) of each sequence: sum_t log p/q.
+  """Sampled KL(policy || reference) [B] of sequences [B, T]: sum_t log p/q.
 
   Unbiased, of either sign; a persistently negative mean is a bug. This is the
   estimator to subtract from the reward (RLAIF, WARP): there, and without a
   gradient through it, its expected policy gradient equals that of the exact KL.
   As a loss its expected gradient is zero.
 
-  Args:
-    logps: [B, T] log-probabilities of the sampled tokens under the policy.
-    ref_logps: [B, T] the same tokens under the reference.
-    mask: [B, T] bool, True on response tokens up to and with the first EOS.
-
-  Returns:
-    [B] float32, in nats a sequence.
   """
   chex.assert_rank([logps, ref_logps, mask], 2)
   chex.assert_equal_shape([logps, ref_logps, mask])
@@ -123,19 +100,12 @@ def kl_k1(logps: jax.Array, ref_logps: jax.Array, mask: jax.Array) -> jax.Array:
 def kl_of_steps(
   logits: jax.Array, ref_logits: jax.Array, mask: jax.Array
 ) -> jax.Array:
-  """Sequence KL from the exact KL of each step: sum_t KL(p(.|x_<t)||q(.|x_<t)).
+  """Sequence KL [B] from logits [B, T, V]: sum_t KL(p(.|x_<t) || q(.|x_<t)).
 
   Unbiased like kl_k1, by the chain rule, never negative, and of far lower
   variance, because only prefixes are sampled. For reports; its gradient misses
   the effect of a token on later ones.
 
-  Args:
-    logits: [B, T, V] of the policy, at the temperature of the sampling.
-    ref_logits: [B, T, V] of the reference.
-    mask: [B, T] bool, True where a response token was drawn from the logits.
-
-  Returns:
-    [B] float32, in nats a sequence.
   """
   chex.assert_rank([logits, ref_logits, mask], [3, 3, 2])
   chex.assert_equal_shape([logits, ref_logits])
@@ -163,23 +133,15 @@ def kl_shaped_rewards(
 
 
 def leave_one_out_advantages(rewards: jax.Array, num_samples: int) -> jax.Array:
-  """Reward minus the mean reward of the other samples of the same prompt.
+  """Reward [B] minus the mean reward of the other samples of the same prompt.
 
   a_i = r_i - 1/(k-1) sum_{j != i} r_j = k/(k-1) (r_i - mean_j r_j)
 
-  (Kool et al. 2019; RLOO.) Not divided by a standard deviation: with continuous
-  rewards that gives spikes where all samples are alike. Pass the KL-shaped
-  reward, so that the penalty has a baseline as well.
+  (Kool et al. 2019; RLOO.) The k samples of a prompt are adjacent. Not divided
+  by a standard deviation: with continuous rewards that gives spikes where all
+  samples are alike. Pass the KL-shaped reward, so that the penalty has a
+  baseline as well.
 
-  Args:
-    rewards: [B], the samples of one prompt adjacent, B = prompts * num_samples.
-    num_samples: k >= 2 samples of each prompt.
-
-  Returns:
-    [B] float32, without gradient.
-
-  Raises:
-    UserError: num_samples < 2, or B is not a multiple of it.
   """
   chex.assert_rank(rewards, 1)
   if num_samples < 2 or rewards.shape[0] % num_samples:
@@ -197,19 +159,12 @@ def leave_one_out_advantages(rewards: jax.Array, num_samples: int) -> jax.Array:
 def reinforce_loss(
   logps: jax.Array, advantages: jax.Array, response_mask: jax.Array
 ) -> jax.Array:
-  """REINFORCE surrogate: -mean_b sum_t log pi(a_t) stopgrad(advantage).
+  """REINFORCE surrogate []: -mean_b sum_t log pi(a_t) stopgrad(advantage).
 
   Sum over the tokens of a sequence, mean over sequences (RLAIF, arXiv
   2309.00267, App. A.3), so that its gradient estimates that of -E[reward]
-  whatever the lengths.
+  whatever the lengths. Advantages are [B] or, with a value baseline, [B, T].
 
-  Args:
-    logps: [B, T] log-probabilities of the sampled tokens, with gradient.
-    advantages: [B] (one a sequence) or [B, T] (with a value baseline).
-    response_mask: [B, T] bool, True on response tokens.
-
-  Returns:
-    [] float32.
   """
   chex.assert_rank(logps, 2)
   advantages = jax.lax.stop_gradient(_float32(advantages))
@@ -225,18 +180,11 @@ def reinforce_loss(
 def value_loss(
   values: jax.Array, returns: jax.Array, response_mask: jax.Array
 ) -> jax.Array:
-  """Squared error of the value baseline: mean_b sum_t (Z_b - V_t)^2.
+  """Squared error [] of the value baseline: mean_b sum_t (Z_b - V_t)^2.
 
-  Discount 1 and a reward at the end only, so the return is the same at every
-  token (RLAIF App. A.3).
+  V_t [B, T] is of the state before token t was chosen. Discount 1 and a reward
+  at the end only, so the return [B] is the same at every token.
 
-  Args:
-    values: [B, T]; values[:, t] is V of the state before token t was chosen.
-    returns: [B] return of the sequence; no gradient flows into it.
-    response_mask: [B, T] bool, True on response tokens.
-
-  Returns:
-    [] float32.
   """
   chex.assert_rank([values, returns], [2, 1])
   returns = jax.lax.stop_gradient(_float32(returns))[:, None]

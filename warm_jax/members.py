@@ -24,22 +24,14 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
   """Maps a one-member function over the leading axis of ALL its arguments.
 
   'vmap' computes the members together, 'scan' one after another in one compiled
-  loop. Results agree up to the order of float additions. 'auto' takes 'scan' on
+  loop; results agree up to the order of float additions. 'auto' takes 'scan' on
   CPU, where a batched matmul is slower than a loop over plain ones, and 'vmap'
   elsewhere and where members are sharded over devices (a loop over a sharded
   axis would bring every member to every device).
 
-  Args:
-    fn: function of positional arguments, each a tree of arrays.
-    mode: 'vmap', 'scan' or 'auto'.
-
-  Returns:
-    A function of the same arguments with leaves [M, ...], returning leaves
-    [M, ...].
-
   Raises:
-    UserError: unknown mode; when called, 'scan' over members that are sharded
-      over several devices.
+    UserError: unknown mode; 'scan' over members sharded over several devices.
+
   """
   if mode not in MODES:
     raise errors.UserError(
@@ -83,11 +75,7 @@ def _at_once(fn: Callable, **kwargs) -> Callable:
 
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
-  """Stacks M matching trees: leaves [...] -> [M, ...].
-
-  Raises:
-    UserError: no tree, or trees that do not match, see `check_match`.
-  """
+  """Stacks M trees that match (`check_match`): leaves [...] -> [M, ...]."""
   if not trees:
     raise errors.UserError('stack: expected at least one member, got none.')
   check_match(*trees)
@@ -105,11 +93,7 @@ def unstack(tree: PyTree) -> list[PyTree]:
 
 
 def member(tree: PyTree, i: int | jax.Array) -> PyTree:
-  """Takes member i: leaves [M, ...] -> [...]; a traced i is clipped.
-
-  Raises:
-    UserError: i is an integer outside [0, M).
-  """
+  """Takes member i: leaves [M, ...] -> [...]; a traced i is clipped."""
   if isinstance(i, int) and not 0 <= i < num_members(tree):
     raise errors.UserError(f'member {i} of {num_members(tree)} does not exist.')
   return _member(tree, i)
@@ -127,11 +111,7 @@ def broadcast(tree: PyTree, num: int) -> PyTree:
 
 
 def num_members(stacked: PyTree) -> int:
-  """M, the common leading axis of all leaves.
-
-  Raises:
-    UserError: no leaves, or leaves that disagree; names them.
-  """
+  """M, the common leading axis of all leaves; a UserError names others."""
   leaves = named_leaves(stacked)
   if not leaves:
     raise errors.UserError('the parameter tree has no leaves')
@@ -168,13 +148,11 @@ def upcast(leaf) -> jax.Array:
 
 
 def check_match(first: PyTree, *others: PyTree) -> None:
-  """Checks that trees have the same leaves, shapes and kinds of numbers.
+  """Raises a UserError that names a leaf which trees do not share.
 
   Members of other architectures or vocabularies would average to something
   silently bad. Different floating types are allowed.
 
-  Raises:
-    UserError: names the first leaf that differs.
   """
   expected = named_leaves(first)
   for i, other in enumerate(others, start=1):

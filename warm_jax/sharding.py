@@ -32,7 +32,7 @@ from warm_jax import errors
 PyTree = Any
 AXES = ('member', 'data', 'model')
 
-# (pattern of the end of a leaf's path, alternatives for its own axes). The first
+# (end of a leaf's path, a pattern; alternatives for its own axes). The first
 # alternative whose every axis divides is taken; `model` is given up only where
 # another axis of the leaf takes it, `data` wherever it does not divide.
 RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
@@ -72,12 +72,9 @@ def make_mesh(
 ) -> Mesh:
   """The mesh (member, data, model) over the first devices, or all of them.
 
-  Args:
-    sizes: devices along each axis; one may be -1, the rest.
-    devices: default: all devices of this run, on all its processes.
+  One of the three sizes may be -1, the rest. A UserError if these devices
+  cannot fill it.
 
-  Raises:
-    UserError: not three sizes, or sizes that these devices cannot fill.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = tuple(int(n) for n in sizes)
@@ -138,17 +135,7 @@ def row_axes(num_members: int | None = None) -> tuple[str, ...]:
 
 
 def spec(path: str, shape: Sequence[int], num_leading: int = 0) -> P:
-  """The PartitionSpec of one leaf, from the end of its path.
-
-  Args:
-    path: its keys, joined by '/'.
-    shape: with the leading axes.
-    num_leading: 1 for a stack [M, ...], 0 for one model.
-
-  Raises:
-    UserError: no rule of the table fits the path, or none of its alternatives
-      the shape.
-  """
+  """The PartitionSpec of a leaf by its path; num_leading 1 for a stack."""
   leading = tuple(member_axis(n) for n in shape[:num_leading])
   own = tuple(shape[num_leading:])
   if not own:  # a number a member: a rate, a key, a count
@@ -174,7 +161,7 @@ def spec(path: str, shape: Sequence[int], num_leading: int = 0) -> P:
 
 
 def specs(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """`spec` of every leaf; an optimizer's moments lie where its parameters do."""
+  """`spec` of every leaf; moments lie where their parameters do."""
 
   def one(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -184,11 +171,7 @@ def specs(tree: PyTree, num_leading: int = 0) -> PyTree:
 
 
 def put(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """Moves arrays from host or device to where the table has them.
-
-  Every process may give the whole array: it keeps the part on its devices.
-  Without a mesh: onto the default device.
-  """
+  """Moves arrays to where the table has them; each process keeps its part."""
   if not is_on():
     return jax.tree.map(jnp.asarray, tree)
   if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
@@ -234,8 +217,8 @@ def constrain(tree: PyTree, num_leading: int = 0) -> PyTree:
 def gathered(tree: PyTree) -> PyTree:
   """Inside jit: parameters of one model, whole along `data`.
 
-  Explicit, because the compiler would rather cut the activations. The gradient
-  is a reduction to where the weights lie.
+  Explicit, because the compiler would rather cut the activations.
+
   """
   if not is_on():
     return tree
@@ -291,11 +274,7 @@ def of_leaves() -> Callable[[str, tuple[int, ...]], NamedSharding] | None:
 
 
 def put_rows(tree: PyTree, num_members: int | None = None) -> PyTree:
-  """Shards host batches [B, ...], or [M, B, ...] with `num_members`.
-
-  Raises:
-    UserError: B does not divide over the devices that share the rows.
-  """
+  """Shards host batches [B, ...], or [M, B, ...] with `num_members`."""
   if current() is None:
     return tree
   return jax.tree.map(

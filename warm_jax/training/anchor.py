@@ -1,14 +1,11 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """KL anchors of policies: fixed weights, or the policy's own moving average.
 
-With a moving anchor the penalty limits the speed of a policy and not its
-distance, so it relaxes during training (WARP, arXiv 2406.16768, stage 1):
-
   ema <- (1 - mu) ema + mu params        after each update, ema = init at first
 
-The mean lag is (1 - mu) / mu steps. Nothing bounds the KL to the SFT policy, so
-a run with this anchor needs a limit (`max_kl`). The average can also be kept
-beside a fixed anchor: it is a policy of its own, often a better one.
+A moving anchor limits the speed of a policy and not its distance (WARP, arXiv
+2406.16768, stage 1); the mean lag is (1 - mu) / mu steps. It can be kept beside
+a fixed anchor, too: the average is a policy of its own, often a better one.
 """
 
 import dataclasses
@@ -48,9 +45,6 @@ def make(
   kl_coef, kind ('fixed' or 'ema') and mu hold for all, or one for each. An
   average is kept if any mu is above 0.
 
-  Raises:
-    UserError: an unknown kind, mu outside [0, 1], a moving anchor whose mu is
-      0, or a list of another length than P.
   """
 
   def spread(name, value):
@@ -101,7 +95,7 @@ def of_config(start_params: PyTree, num_policies: int, config) -> Anchor:
 
 
 def params(anchor: Anchor, fixed: PyTree) -> PyTree:
-  """LM params that the KL of ONE policy is taken to; `fixed` ones or the EMA."""
+  """LM params that the KL of ONE policy is taken to: `fixed` or the EMA."""
   if anchor.ema is None:
     return fixed
   return jax.tree.map(

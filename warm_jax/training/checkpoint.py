@@ -40,16 +40,12 @@ def _ocp():
 class Checkpoints:
   """The last two states of one training loop, saved while the loop goes on.
 
-  The state is any tree of arrays. Two are kept, as the newest may turn out to
-  be damaged. Use it in a `with`: leaving it waits for the save under way.
+  The state is any tree of arrays. Leaving the `with` waits for the last save.
+
   """
 
   def __init__(self, folder: str | pathlib.Path):
-    """Opens `folder`, without remains of killed saves and damaged steps.
-
-    Raises:
-      UserError: there are steps, and all of them are damaged.
-    """
+    """Opens `folder`; removes what kills left and damaged steps."""
     self._folder = pathlib.Path(folder).absolute()
     distributed.on_first(self._prune)
     training = _ocp().training
@@ -90,13 +86,11 @@ class Checkpoints:
       )
 
   def restore_latest(self, template: PyTree) -> tuple[PyTree, int] | None:
-    """Loads the newest checkpoint into the structure and shardings of `template`.
+    """Loads the newest state with the structure and shardings of `template`.
 
     Returns:
       (state, step), or None if nothing was saved.
 
-    Raises:
-      UserError: the stored tree has other leaves or shapes, or is unreadable.
     """
     steps = [c.step for c in self._checkpointer.checkpoints]
     if not steps:
@@ -117,11 +111,9 @@ class Checkpoints:
   def save(self, step: int, state: PyTree) -> None:
     """Writes `state` as of `step` updates; returns before it is on disk.
 
-    The state is copied to the host in the call: the next step may donate it.
+    The state is copied to the host in the call: the next step may donate it. A
+    disk that is full raises a UserError in the next call, `wait` or exit.
 
-    Raises:
-      UserError: the disk is full or read-only (of the save before this one, at
-        the latest in `wait`).
     """
     self.wait()  # for the one before
     if distributed.is_alone():
@@ -145,11 +137,7 @@ class Checkpoints:
       _write_digests(self._folder / str(step))
 
   def wait(self) -> None:
-    """Returns when the save under way is on disk.
-
-    Raises:
-      UserError: it cannot be written.
-    """
+    """Returns when the save under way is on disk."""
     saving, self._saving = self._saving, None
     if saving is not None:
       with _writable(self._folder):
@@ -168,14 +156,13 @@ class Checkpoints:
 
 
 def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
-  """Writes a tree of arrays as the folder `path`, replacing what is there.
-
-  A kill leaves no folder under that name or a whole one.
+  """Writes a tree of arrays as the folder `path`, whole or not at all.
 
   Raises:
-    NonFiniteError: a leaf holds NaN or infinity; names it. Metrics describe
-      the state before an update, so the very last update is checked here.
+    NonFiniteError: a leaf is not finite. Metrics describe the state before an
+      update, so the very last update is checked here.
     UserError: the disk is full or read-only.
+
   """
   for name, leaf in members.named_leaves(tree).items():
     if not _is_finite(leaf):
@@ -211,11 +198,7 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
 
 
 def load_params(path: str | pathlib.Path) -> PyTree:
-  """Reads what `save_params` wrote: numpy arrays, floats as float32.
-
-  Raises:
-    UserError: nothing there, unreadable, or other bytes than were written.
-  """
+  """Reads what `save_params` wrote: numpy arrays, floats as float32."""
   path = pathlib.Path(path).absolute()
   if not path.exists():
     raise errors.UserError(

@@ -39,20 +39,16 @@ class Loop:
   """The surroundings of one training loop; see the module.
 
   A step's metrics are read one step late, so that the device never waits for
-  the log. They are read before anything is saved: a row lost in a kill is not
-  written again, and a state that has become NaN must not be saved.
-
-  A member whose loss or another metric is not finite stops the run with an
-  error that names it. Where the metrics have an entry 'is_active' [M], the step
-  itself has left such members as they were: the loop records and reports them.
-
-  Inside, SIGTERM and Ctrl-C wait for the end of the step, which is then saved.
+  the log, and before anything is saved: a state that has become NaN is not. A
+  member with a bad metric stops the run by name. Where metrics have an entry
+  'is_active' [M], the step itself has left such members as they were, and they
+  are recorded. SIGTERM and Ctrl-C wait for the end and the save of the step.
 
   Attributes:
-    state: what to begin with: restored, or as given.
-    start: the step to begin with.
-    dropped: records of dropped members so far: member, step, metric, value (a
+    state, start: what to begin with: restored, or as given and 0.
+    dropped: a record of each dropped member: member, step, metric, value (a
       number, or 'nan', 'inf', '-inf'), hparams.
+
   """
 
   def __init__(
@@ -70,13 +66,11 @@ class Loop:
     """Describes the loop; nothing happens before `with`.
 
     Args:
-      folder: of the stage; its name names the loop.
-      state: at step 0.
       config: steps, checkpoint_every and perhaps max_loss (see `reward`).
-      runtime: settings progress and tensorboard.
       hparams: MemberHParams, quoted when a member goes bad.
       numbers: [M] of the members, in columns and messages; None: 0 to M - 1.
       keep_steps: numbers of steps after which keep(steps, state) is called.
+
     """
     self.state, self.start = state, 0
     self._folder, self._config, self._runtime = folder, config, runtime
@@ -137,16 +131,12 @@ class Loop:
       yield step, batch
 
   def end(self, step: int, state: PyTree, metrics: dict) -> None:
-    """Ends a step: reads the metrics of the one before, saves what is due.
-
-    Args:
-      step: its number, from 0.
-      state: after the step.
-      metrics: {name: [M]}, still on the device.
+    """Ends step 0, 1, ... with its metrics {name: [M]}; saves what is due.
 
     Raises:
       NonFiniteError: a metric of the step before is NaN or infinite.
       distributed.Stop: a signal came; the state is on disk.
+
     """
     self._flush()
     self._pending = step, metrics
@@ -169,11 +159,7 @@ class Loop:
       raise distributed.Stop(signum, f'step {done} of {name}')
 
   def summary(self, names: Sequence[str], last: int = 20) -> dict:
-    """Means of the last rows: {name: [M] list}, None for dropped members.
-
-    Raises:
-      NonFiniteError: a metric of the last step is NaN or infinite.
-    """
+    """Means of the last rows: {name: [M] list}, None for dropped members."""
     self._flush()
 
     def mean(column):

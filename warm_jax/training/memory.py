@@ -31,17 +31,15 @@ def check(
   """Prints what a step takes on a device, and raises if that is too much.
 
   Args:
-    name: of the loop.
     step: a jitted function with its keyword `settings`, a NamedTuple with
       model_config, member_map and micro_batches.
     args: its arguments; shapes are enough. The first is the state [M, ...].
-    runtime: settings memory_gb and progress.
     units: what micro-batches divide: rows, pairs or prompts of a batch.
     held: other arrays that are on the device meanwhile.
 
   Raises:
-    UserError: it does not fit; names settings with which it does. Each of them
-      has been compiled, except devices: what M members take, k of them share.
+    UserError: with settings that fit; all but devices have been compiled.
+
   """
   allowed, settings = _limit(runtime), step.keywords['settings']
   state, held = (sum(map(_bytes, jax.tree.leaves(t))) for t in (args[0], held))
@@ -101,10 +99,11 @@ def check(
     ways.append(f'runtime.mesh={mesh}')
   advice = 'set ' + '; or '.join(ways)
   if not ways:
+    count = int(np.ceil(needed / allowed))
     advice = (
       f'it does not fit at all: weights, optimizer and gradients alone are '
-      f'{_gb(least)}; it takes {int(np.ceil(needed / allowed))} devices of this '
-      'size at least (runtime.mesh)'
+      f'{_gb(least)}; it takes {count} devices of this size at least '
+      '(runtime.mesh)'
     )
   raise errors.UserError(
     f'{name}: a step takes {_gb(needed)} a device, and there are '
@@ -126,11 +125,7 @@ def _bytes(leaf) -> int:
 
 
 def _limit(runtime) -> float | None:
-  """Bytes that a run may take on a device, None if nobody knows.
-
-  `runtime.memory_gb`, else what the device says; where the device is the host,
-  the memory that machine and container have left.
-  """
+  """Bytes that a run may take on a device, None if nobody knows."""
   if given := getattr(runtime, 'memory_gb', 0.0):
     return given * 1e9
   stats = jax.local_devices()[0].memory_stats() or {}

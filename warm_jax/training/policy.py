@@ -1,21 +1,15 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """REINFORCE with the KL to an anchor inside the reward, for P policies at once.
 
-    R = score - missing_eos_penalty * [no end] - kl_coef * log pi/pi_anchor(x, y)
-    L_policy = -sum_t log pi(a_t | x_t) * stopgrad(R - baseline_t)
-    L_value  =  sum_t (R - V(x_t))^2            (RLAIF App. A.3, WARM App. B.4)
+  R = score - missing_eos_penalty * [no end] - kl_coef * log pi/pi_anchor(x, y)
+  L_policy = -sum_t log pi(a_t | x_t) * stopgrad(R - baseline_t)
+  L_value  =  sum_t (R - V(x_t))^2              (RLAIF App. A.3, WARM App. B.4)
 
-The anchor is fixed (the SFT policy), or the policy's own moving average, see
-`anchor`. The log-ratio is summed over the tokens of the response (k1: unbiased
-and signed; the only one of the usual estimators whose use in the reward gives
-the gradient of the KL). Logits are divided by the sampling temperature for
-policy and anchor alike, so both are the distributions that were sampled from.
-There is no dropout in RL.
-
-The policies that a single reward model, an ensemble and a merged model train
-are members of one stack: the same prompts, the same sampling keys, the same
-reward scale, one loop. Only the scorer differs. Policies that are to be
-averaged (WARP) are members likewise; there the order of the prompts differs.
+The log-ratio is summed over the tokens of the response (k1, the only one of the
+usual estimators whose use in the reward gives the gradient of the KL). Logits
+are divided by the sampling temperature for policy and anchor alike. There is no
+dropout. Policies that a single reward model, an ensemble and a merged model
+train are members of one stack: same prompts, same keys, one loop.
 """
 
 import dataclasses
@@ -44,7 +38,7 @@ PyTree = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PolicyState:
-  """Policy, value model and anchor of one member; P of them: leaves [P, ...]."""
+  """Policy, value model and anchor of one member, or of P: [P, ...]."""
 
   policy: state_lib.TrainState  # inactive once it has gone too far (`max_kl`)
   value: state_lib.TrainState | None  # None with leave-one-out
@@ -86,11 +80,7 @@ def settings(model_config, tx, tokenizer, config, member_map: str) -> Settings:
 
 @functools.partial(jax.jit, static_argnames='settings')
 def sample(state, prompts, *, settings: Settings):
-  """Draws one response to each of prompts ids, mask [P, B, T] from P policies.
-
-  Returns:
-    sampling.Samples, leaves [P, B, ...].
-  """
+  """Draws one response to each of prompts [P, B, T] from P policies."""
 
   def one_member(policy, prompts):
     return sampling.sample(
@@ -175,35 +165,32 @@ def _response_logps(params, samples, settings):
 
 
 def member_step(state, samples, scores, anchor_params, *, settings: Settings):
-  """One REINFORCE step of ONE policy on samples it just made.
-
-  Args:
-    state: PolicyState of one member.
-    samples: sampling.Samples with ids [B, T].
-    scores: [B] rewards of the scorer, before KL and penalty.
-    anchor_params: LM params of a fixed anchor.
-    settings: static.
+  """One REINFORCE step of ONE policy on samples [B, T] with scores [B].
 
   Returns:
     (new state, dict of [] metrics).
+
   """
   response = sampling.response_mask(samples.mask, samples.response_start)
   num_tokens = jnp.sum(response, dtype=jnp.float32)
   num_prompts = len(scores) // settings.num_samples
-  kinds = optax.microbatching.AccumulationType
+  kinds, batch = optax.microbatching.AccumulationType, (samples, scores)
+  is_split = settings.micro_batches > 1
+
+  def reshaped(tree, to):
+    return jax.tree.map(lambda x: x.reshape(to(x.shape)), tree)
 
   def of_part(part, number):
     del number
-    part = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), part)
+    if is_split:
+      part = reshaped(part, lambda shape: (-1, *shape[2:]))
     return _gradients(state, *part, anchor_params, num_tokens, settings)
 
+  if is_split:  # the samples of one prompt stay together
+    batch = reshaped(batch, lambda shape: (num_prompts, -1, *shape[1:]))
   (grads, value_grads, metrics), of_tokens = state_lib.micro_batched(
     of_part, settings.micro_batches, num_prompts, (kinds.MEAN, kinds.SUM)
-  )(
-    jax.tree.map(
-      lambda x: x.reshape(num_prompts, -1, *x.shape[1:]), (samples, scores)
-    )
-  )
+  )(batch)
   metrics = metrics | of_tokens
   policy, metrics['policy/grad_norm'] = state_lib.update(
     settings.tx, grads, state.policy
@@ -218,11 +205,12 @@ def member_step(state, samples, scores, anchor_params, *, settings: Settings):
 
 
 def _gradients(state, samples, scores, anchor_params, num_tokens, settings):
-  """Gradients and metrics of ONE policy on some rows; see `member_step`.
+  """Gradients and metrics of ONE policy on some rows.
 
   Returns:
     ((grads, value_grads or None, metrics), metrics): means over these rows, and
     sums over their response tokens divided by `num_tokens`.
+
   """
 
   def of_response(x):
@@ -311,22 +299,15 @@ def train(
 ) -> tuple[list[int], dict]:
   """Trains P policies and keeps them along the way.
 
-  With `config.max_kl` above 0 a policy whose KL to the reference reaches it is
-  left as it is from then on, and the loop ends with the last of them. The KL is
-  looked at every `eval_every` steps, as the mean over that step's samples.
+  With `config.max_kl` above 0 a policy whose KL to the reference, a mean over
+  the samples of every `eval_every`-th step, reaches it is left as it is.
 
   Args:
     start_params: LM params; start of every policy and value model.
     scorers: P callables (ids, mask) -> [B], pytrees usable inside jit; or one
       for all.
-    tokenizer: gives the eos and pad ids.
-    config: section `policy`; batch_size counts rows, samples_per_prompt of each
-      prompt.
-    folder: of the stage; resumed from if it holds a checkpoint. Policies are
-      kept in `params_{step}`, leaves [P, ...], their averages, if there are
-      any, in `ema_{step}`.
-    seed: of prompts and sampling.
-    anchors: of P policies, from `anchor.make`.
+    folder: resumed from if it holds a checkpoint; policies are kept in
+      `params_{step}`, leaves [P, ...], averages in `ema_{step}`.
     anchor_params: LM params of fixed anchors; None: start_params.
     ref_params: LM params that `max_kl` is measured from; None: start_params.
     orders: [P] numbers; policies of equal number get the same prompts in the
@@ -334,12 +315,9 @@ def train(
 
   Returns:
     steps: at which policies were kept, 0 (the start) first.
-    result: dict of mean metrics of the last 20 steps per policy, and
-      'stopped_at', [P] updates that each policy has made.
+    result: {metric: [P] means of the last 20 steps}, and 'stopped_at', [P]
+      updates that each policy has made.
 
-  Raises:
-    NonFiniteError: a metric of a policy became NaN or infinite.
-    UserError: a step does not fit in memory.
   """
   num_policies = members.num_members(anchors)
   orders = [0] * num_policies if orders is None else list(orders)

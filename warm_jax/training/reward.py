@@ -54,13 +54,12 @@ def member_step(state, batch, *, settings: Settings):
   """One Bradley-Terry step of ONE member.
 
   Args:
-    state: TrainState of one member.
     batch: ids [B, S] int32 and mask [B, 2, S] bool, a pair in each row, see
       `data.prefix_sharing`; optionally margin [B].
-    settings: static.
 
   Returns:
     (new state, dict of [] metrics).
+
   """
   rng = jax.random.fold_in(state.rng, state.step)
 
@@ -147,14 +146,11 @@ def check_memory(
 
   Args:
     params: members [M, ...]; shapes are enough.
-    name: of the loop, for messages.
-    has_dropout: whether any member drops out; None: as in config.dropout_rates.
+    has_dropout: None: as in config.dropout_rates.
 
   Returns:
     The step: (state, batch) -> (state, metrics).
 
-  Raises:
-    UserError: with the settings that would fit.
   """
   num_members = members.num_members(params)
   if has_dropout is None:
@@ -192,31 +188,24 @@ def train(
   """Trains M reward models; the last checkpoint counts (WARM remark 2).
 
   A member whose numbers go bad stops the run (config.on_nonfinite 'stop'), or
-  is left out of all that is returned while the others go on ('drop_member').
+  is left out of the results while the others go on ('drop_member').
 
   Args:
     params: starting points [M, ...]; left untouched.
-    hparams: what differs between members, [M] arrays.
-    data: training pairs; only `training_batch` and `len` are used.
-    config: section `reward`, perhaps with keep_steps, after which the
-      parameters of all members are written to folder/params_STEP.
-    folder: of the stage; resumed from if it holds a checkpoint.
-    seed: of the dropout.
+    data: only `training_batch` and `len` are used.
+    config: section `reward`, perhaps with keep_steps, after which all members
+      are written to folder/params_STEP.
+    folder: resumed from if it holds a checkpoint.
     score_fn: called as `reward_model.scores`; another one may build the weights
       from the params that are trained.
-    numbers: [M] numbers of these members, if they are some of config.members:
-      each gets the key that it has among all. None: they are all there are.
+    numbers: [M] numbers of these members among config.members, each with the
+      key that it has there. None: they are all there are.
 
   Returns:
-    params: [K, ...] after the last step, of the K members kept; None if a part
-      of all members has none left.
-    result: dict of final training loss, accuracy and margin per member kept;
-      'members', their numbers; 'dropped', see `loop.Loop`.
+    params: [K, ...] of the K members kept; None if a part has none left.
+    result: final loss, accuracy and margin per member kept; 'members', their
+      numbers; 'dropped', see `loop.Loop`.
 
-  Raises:
-    NonFiniteError: a member's loss or gradient became NaN or infinite; or those
-      of all members, if such are dropped.
-    UserError: a step does not fit in memory, see `check_memory`.
   """
   num_members = members.num_members(params)
   is_part = numbers is not None and len(numbers) < config.members
@@ -280,14 +269,10 @@ def train(
 def fit_probe(
   chosen: np.ndarray, rejected: np.ndarray, l2: float
 ) -> np.ndarray:
-  """Fits the reward head [D] on frozen features [N, D] (WARM remark 1, step 2).
+  """Fits the reward head [D] on frozen features [N, D] (WARM remark 1).
 
   w = argmin  mean softplus(-(f_chosen - f_rejected) . w) + l2/2 |w|^2
 
-  Logistic regression on differences of features has no intercept. float64.
-
-  Raises:
-    NonFiniteError: a feature is NaN or infinite.
   """
   # Here, so that what only scores or trains does not wait for scipy.
   from scipy import optimize, special
@@ -311,13 +296,11 @@ def fit_probe(
 
 
 def draw_hparams(config, num_checkpoints: int, seed: int):
-  """Draws what differs between members (WARM App. B.3), balanced.
+  """Draws what differs between members (WARM App. B.3): [M] arrays.
 
-  Each choice is repeated until it covers all members, shuffled by the seed and
+  Choices are repeated until they cover all members, shuffled by the seed and
   dealt out, so that every value occurs as evenly as M allows.
 
-  Raises:
-    UserError: an index of an SFT checkpoint that does not exist.
   """
   for index in config.sft_checkpoints:
     if not 0 <= index < num_checkpoints:
@@ -346,7 +329,7 @@ def draw_hparams(config, num_checkpoints: int, seed: int):
 def init_members(
   backbones: PyTree, head: np.ndarray, hparams: state_lib.MemberHParams
 ) -> PyTree:
-  """Starting points [M, ...]: SFT backbones [C, ...] and one head [D] for all."""
+  """Starting points [M, ...]: SFT backbones [C, ...] and one head [D]."""
   num_members = len(hparams.init_index)
   return {
     'backbone': jax.tree.map(

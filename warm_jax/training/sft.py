@@ -44,19 +44,15 @@ def train_step(state, batch, *, settings: Settings):
 
 
 def member_step(state, batch, *, settings: Settings):
-  """One next-token step of ONE member.
+  """One next-token step of ONE member: (new state, dict of [] metrics).
 
-  loss = -sum_t w_t log p(x_t | x_<t) / sum_t w_t, w = loss_mask, over the batch.
+  loss = -sum_t w_t log p(x_t | x_<t) / sum_t w_t, w = loss_mask, of the batch
 
   Args:
-    state: TrainState of one member.
     batch: dict of ids [B, T] int32, mask [B, T] bool, loss_mask [B, T] bool; or
-      with start [B] int32 a loss_mask [B, R] of the R tokens from there on: then
-      the last layer and the logits are computed for those alone.
-    settings: static.
+      with start [B] int32 a loss_mask [B, R] of the R tokens from there on:
+      then the last layer and the logits are computed for those alone.
 
-  Returns:
-    (new state, dict of [] metrics).
   """
   rng = jax.random.fold_in(state.rng, state.step)
   num_tokens = jnp.sum(batch['loss_mask'], dtype=jnp.float32)
@@ -108,18 +104,9 @@ def train(
 ) -> tuple[PyTree, dict]:
   """Trains one language model from `params`, which are left untouched.
 
-  Args:
-    config: a section pretrain or sft.
-    folder: of the stage; resumed from if it holds a checkpoint.
-    seed: of the data order and the dropout.
+  Resumes from a checkpoint in `folder`. Returns the parameters at each of
+  config.keep_steps, stacked [C, ...], and {'loss': mean of the last 20 steps}.
 
-  Returns:
-    kept: tree stacked [C, ...], the parameters at each of config.keep_steps.
-    result: {'loss': mean of the last 20 steps}.
-
-  Raises:
-    NonFiniteError: the loss or the gradient became NaN or infinite.
-    UserError: a step does not fit in memory.
   """
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
   settings = Settings(
@@ -174,10 +161,7 @@ def train(
 
 
 def _num_learned(data: encoding.Sequences, loss_on: str) -> int | None:
-  """R, tokens of the longest response; None where all positions are computed.
-
-  That is also done for responses so long that picking them saves little.
-  """
+  """R, tokens of the longest response; None to compute all positions."""
   if loss_on != 'response':
     return None
   longest = data.response_length

@@ -58,14 +58,7 @@ def make_hparams(
   data_seed: int | Sequence[int] = 0,
   init_index: int | Sequence[int] = 0,
 ) -> MemberHParams:
-  """Deals settings out over members: [M] arrays.
-
-  A scalar holds for all; member m takes entry m mod length of a sequence. So
-  sequences of coprime lengths visit every pair.
-
-  Raises:
-    UserError: no members, or an empty sequence.
-  """
+  """Deals settings out: member m takes entry m mod length of a sequence."""
   if num_members < 1:
     raise errors.UserError(
       f'the number of members is {num_members}; it must be at least 1'
@@ -93,8 +86,8 @@ def init(
 ) -> TrainState:
   """The state at step 0 of M members: params [M, ...], rng [M], hparams [M].
 
-  Everything is copied (and sharded, on a mesh): training donates the state, and
-  a donated array that the caller still holds would be deleted.
+  All is copied: training donates the state, and with it what the caller holds.
+
   """
   params, rng, hparams = copied((params, rng, hparams))
   return TrainState(
@@ -137,16 +130,9 @@ def make_optimizer(config, num_steps: int) -> optax.GradientTransformation:
     u <- u + weight_decay * p     where `is_decayed`     (Loshchilov & Hutter)
     step = -shape(t) * u
 
-  It works on ONE member: norm, moments and clip are the member's own. eps
-  stands outside the root, as in torch. Equal arguments give the same object, so
-  that jit does not compile again.
+  Norm, moments and clip are each member's own. Equal arguments (of config: the
+  fields of `_Settings`) give the same object, so jit does not compile again.
 
-  Args:
-    config: the fields of `_Settings`.
-    num_steps: length of the run in updates.
-
-  Raises:
-    UserError: unknown optimizer or schedule, or values out of range.
   """
   settings = (getattr(config, name) for name in _Settings._fields)
   return _optimizer(_Settings(*settings), num_steps)
@@ -176,11 +162,7 @@ def _optimizer(config, num_steps):
 
 
 def _schedule(config, num_steps: int) -> Callable[[jax.Array], jax.Array]:
-  """Step [] -> share [] of the learning rate, in [0, 1].
-
-  Step t of the warm-up has (t + 1) / warmup_steps, so the first update is not
-  lost; then 1 falls to `final_fraction`, reached at the last step.
-  """
+  """Step [] -> share of the learning rate; warm-up step t has (t+1)/warmup."""
   kinds = ('constant', 'linear', 'cosine')
   if config.schedule not in kinds:
     raise errors.UserError(
@@ -209,10 +191,7 @@ def _schedule(config, num_steps: int) -> Callable[[jax.Array], jax.Array]:
 
 
 def is_decayed(params: PyTree) -> PyTree:
-  """True where weight decay applies: leaves `kernel` of ONE member, >= 2 axes.
-
-  Embeddings, norm scales, biases and the one-dimensional heads are exempt.
-  """
+  """True for leaves `kernel` of ONE member with two axes or more."""
 
   def rule(path, leaf):
     return getattr(path[-1], 'key', None) == 'kernel' and leaf.ndim >= 2
@@ -245,20 +224,13 @@ def choose(is_new: jax.Array, new: PyTree, old: PyTree) -> PyTree:
 def micro_batched(
   fn: Callable[..., PyTree], num: int, num_rows: int, accumulator: PyTree = None
 ) -> Callable[[PyTree], PyTree]:
-  """Computes fn(batch) in `num` parts of the rows, one after another.
+  """Computes fn(batch, part number) in `num` parts, one after another.
 
   Row b goes to part b mod num, so each device of a batch sharded over rows
-  holds an equal share of every part.
+  holds an equal share of every part. One part has the number None. The default
+  `accumulator` (of `optax.microbatch`) is the mean; a mean over tokens, of
+  which parts hold unequal numbers, must be a sum of shares.
 
-  Args:
-    fn: (batch, number of the part or None if there is one) -> tree of floats.
-    num: number of parts.
-    num_rows: leading axis of the batch.
-    accumulator: of `optax.microbatch`; default: the mean over parts. A mean
-      over tokens, of which parts hold unequal numbers, must be a sum of shares.
-
-  Raises:
-    UserError: the rows do not divide.
   """
   if num == 1:
     return lambda batch: fn(batch, None)

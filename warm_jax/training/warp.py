@@ -48,11 +48,7 @@ class Iteration:
 
 
 def schedule(config) -> list[Iteration]:
-  """Reads steps, kl_coefs and etas, one entry an iteration.
-
-  Each is a number or a tuple; the last entry holds for all that follow, and
-  entries beyond `iterations` are not used.
-  """
+  """Reads steps, kl_coefs and etas; the last entry holds for all later ones."""
 
   def at(values, i):
     values = values if isinstance(values, (tuple, list)) else (values,)
@@ -86,10 +82,7 @@ def train(
   Args:
     sft_params: LM params, the first init; `max_kl` is measured from it.
     scorer: (ids, mask) -> [B], the reward of all policies.
-    prompts: training prompts; each policy gets them in an order of its own.
-    config: section `warp`.
-    folder: of the stage.
-    seed: of prompts and sampling.
+    prompts: each policy gets them in an order of its own.
 
   Returns:
     One record an iteration, as in its result.json: the settings, 'kept_steps',
@@ -97,8 +90,6 @@ def train(
     {layer: norms [M + 1] and cosines [M + 1, M + 1]} of the task vectors, the
     merged policy's last.
 
-  Raises:
-    NonFiniteError: a metric of a policy became NaN or infinite.
   """
   init, records, is_ema = sft_params, [], config.anchor == 'ema'
   for iteration in schedule(config):
