@@ -26,7 +26,7 @@ LEFT_OUT = ('checkpoints', '.lock', 'attempt.json', 'downloads')
 # '3.2 s', '1 min 02 s', '0.71 GB', '2026-11-21 14:40:00' in the report.
 _CLOCK = re.compile(
   r'\b[\d.]+ ?(s|min|m|h|GB)\b( [\d.]+ ?(s|min|m)\b)?'
-  r'|\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?'
+  r'|\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?|\d+:\d\d:\d\d'
 )
 
 
