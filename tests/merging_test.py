@@ -258,17 +258,6 @@ def test_lerp_and_liti():
       chex.assert_trees_all_close(function(a, b, lam), expected, atol=2e-8)
 
 
-@pytest.mark.parametrize('degrees, lam', [(60, 0.2), (180, 0.5)])
-def test_lemma_2(degrees, lam):
-  """|(1 - lam) u + lam v|^2 = l^2 (1 - 2 (1 - cos) (lam - lam^2))."""
-  u, v = _at_angle(degrees, 0.3)
-  mixed = merging.lerp({'w': np.float32(u)}, {'w': np.float32(v)}, lam)
-  cosine = np.cos(np.deg2rad(degrees))
-  squared = 1 - 2 * (1 - cosine) * (lam - lam**2)
-  norm = np.linalg.norm(mixed['w'])
-  np.testing.assert_allclose(norm, 0.3 * np.sqrt(squared), atol=1e-7)
-
-
 def test_moving_average_equals_optax():
   a, (b,) = (lambda x, y: (x, members.unstack(y)))(*_members(1))
   got = merging.lerp(a, b, 0.01)
@@ -387,21 +376,6 @@ def test_slerp_falls_back_to_lerp(name):
     )
 
 
-def test_fold_falls_back_to_lerp():
-  """Where there is no angle each step is a mean with weight 1 / m."""
-  one = np.array([3.0, -4.0, 12.0])
-  np.testing.assert_allclose(_slerp(one, one, one), one, rtol=1e-6)
-  # Parallel, of lengths 1 to 4: the mean.
-  many = [k * one for k in (1, 2, 3, 4)]
-  np.testing.assert_allclose(_slerp(*many), 2.5 * one, rtol=1e-6)
-  # A member that did not move, wherever it stands: the other halves.
-  np.testing.assert_allclose(_slerp(0 * one, one), one / 2, rtol=1e-6)
-  np.testing.assert_allclose(_slerp(one, 0 * one), one / 2, rtol=1e-6)
-  # Opposite members cancel; what follows counts a third.
-  np.testing.assert_allclose(_slerp(one, -one), 0 * one, atol=1e-6)
-  np.testing.assert_allclose(_slerp(one, -one, one), one / 3, rtol=1e-6)
-
-
 @pytest.mark.parametrize(
   'name, layer',
   [
@@ -449,22 +423,6 @@ def test_a_member_that_did_not_move_has_no_direction():
   np.testing.assert_array_equal(np.isnan(got['score']['cosines']), isnan)
   # In a larger group it has moved.
   chex.assert_tree_all_finite(merging.norms_and_cosines(stacked, init, 'model'))
-
-
-def test_changes_at_right_angles_on_weights_in_line():
-  """Obs. 4: SLERP of weights is their mean, SLERP of the changes is not."""
-  rng = np.random.default_rng(4)
-  init = rng.normal(size=20000)
-  changes = rng.normal(size=(2, 20000)) * 0.182 / np.sqrt(20000)
-  stack = init + changes
-  found = merging.norms_and_cosines({'w': np.float32(stack)}, None, 'model')
-  assert found['model']['cosines'][0, 1] > 0.9999
-  mean = changes.mean(0)
-  np.testing.assert_allclose(np.linalg.norm(mean), 0.128, atol=2e-3)
-  change = _slerp(*stack, init=init) - init
-  np.testing.assert_allclose(np.linalg.norm(change), 0.182, atol=2e-3)
-  of_weights = _slerp(*stack) - init
-  assert np.linalg.norm(of_weights - mean) < 0.01 * np.linalg.norm(mean)
 
 
 # --- the theory of WARM, section 4.3 ----------------------------------------

@@ -87,30 +87,6 @@ def test_ensembles_against_numpy(stacked, rows, aggregate, mode):
   np.testing.assert_allclose([got.mean(), got.std()], [0, 1], atol=2e-6)
 
 
-@pytest.mark.parametrize('aggregate', ['mean', 'min', 'uncertainty'])
-def test_an_offset_or_scale_of_one_member_changes_nothing(
-  stacked, rows, aggregate
-):
-  """H3: Bradley-Terry fixes neither, so neither may count."""
-
-  def shifted(params, config, ids, mask):
-    raw = _score(params, config, ids, mask)
-    return raw * params['scale'] + params['offset']
-
-  moved = stacked | {
-    'scale': jnp.array([1.0, 3.0, 1.0]),
-    'offset': jnp.array([0.0, 40.0, -7.0]),
-  }
-  plain = rewards.calibrate(_ensemble(stacked, aggregate), *rows)
-  other = rewards.calibrate(
-    rewards.ensemble(moved, None, aggregate, score_fn=shifted), *rows
-  )
-  new_rows = rows[0][::-1].copy(), np.ones_like(rows[1])
-  np.testing.assert_allclose(
-    _call(plain, *new_rows), _call(other, *new_rows), atol=5e-5
-  )
-
-
 def test_cached_scores_give_the_reward_of_rl(stacked, rows):
   """M9: best-of-N and RL share the penalty, ddof included."""
   scorer = rewards.calibrate(_ensemble(stacked, 'uncertainty'), *rows)

@@ -147,22 +147,6 @@ def test_end_of_sequence_first_in_the_middle_and_absent():
   np.testing.assert_allclose(out.logps, np.zeros((3, 6)), atol=1e-5)
 
 
-def test_pad_token_may_be_drawn_and_counts():
-  # R3: nothing is filtered, so what is sampled is what is scored.
-  jump = np.full((8, 8), -40.0)
-  jump[:, PAD] = 40.0
-  params, config = make_automaton(jump)
-  out = draw(
-    params,
-    config,
-    jax.random.key(0),
-    jnp.array([[3]]),
-    jnp.ones((1, 1), bool),
-    max_new_tokens=3,
-  )
-  np.testing.assert_array_equal(out.mask, np.ones((1, 4), bool))
-
-
 @pytest.mark.parametrize('greedy', [False, True])
 def test_logps_equal_rescoring(greedy):
   params = make_params(CONFIG)

@@ -66,21 +66,10 @@ def sample(
 
   From softmax(logits / temperature) without any filter: what is sampled is what
   is scored. The random numbers of a token depend on the key, the row's number
-  and the step only: not on the batch, nor on R = max_new_tokens.
-
-  Args:
-    params: LM tree.
-    config: model shape (static).
-    rng: key.
-    prompt_ids: [B, P] int32, right-padded.
-    prompt_mask: [B, P] bool, at least one True in each row.
-    max_new_tokens: R (static).
-    temperature: [] float > 0, may be traced.
-    greedy: take the most probable token instead (static).
-    eos_id: end-of-sequence token.
-    pad_id: what fills the unused positions of the result.
-    rows: [B] int32, numbers of rows; equal numbers draw alike.
-    num_samples: adjacent rows of one prompt (static): it is read once.
+  and the step only: not on the batch, nor on R = max_new_tokens. `rows` [B] are
+  numbers of rows, equal ones draw alike; `num_samples` adjacent rows have one
+  prompt, which is read once. Prompts [B, P] are right-padded, with a token each;
+  numbers but the temperature are static.
   """
   batch, prompt_length = prompt_ids.shape
   chex.assert_equal_shape([prompt_ids, prompt_mask])
@@ -204,7 +193,6 @@ def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _compact(prompt_ids, prompt_mask, carry, pad_id) -> Samples:
-  """Joins prompts and responses without the padding between them."""
   prompt_length = prompt_ids.shape[1]
   start = jnp.sum(prompt_mask, axis=1, dtype=jnp.int32)[:, None]
   end = start + carry['lengths'][:, None]

@@ -21,16 +21,6 @@ def test_ties_are_correct_as_in_the_loss():
   np.testing.assert_allclose(found.mean(), metrics['accuracy'])
 
 
-def test_agreement_by_brute_force():
-  rng = np.random.default_rng(0)
-  chosen, rejected = rng.integers(0, 3, size=(2, 4, 40))
-  signs = np.sign(chosen - rejected)
-  got = accuracy.agreement(chosen, rejected)
-  for i in range(4):
-    for j in range(4):
-      np.testing.assert_allclose(got[i, j], (signs[i] == signs[j]).mean())
-
-
 def test_bad_scores_are_refused():
   with pytest.raises(errors.NonFiniteError):
     accuracy.is_correct(np.array([np.nan]), np.zeros(1))

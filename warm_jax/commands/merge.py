@@ -40,11 +40,7 @@ examples: warm merge --out=merged runs/mine
 
 
 def main(argv: list[str]) -> int:
-  """Runs the command; argv is what follows `warm merge`.
-
-  Raises:
-    UserError: one line, for the caller to print.
-  """
+  """Runs the command; argv is what follows `warm merge`."""
   given = parse(argv)
   out = pathlib.Path(given.out).expanduser()
   folders = [pathlib.Path(name).expanduser() for name in given.models]
@@ -91,11 +87,7 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-  """Reads the flags.
-
-  Raises:
-    UserError: an unknown flag or a wrong value.
-  """
+  """Reads the flags."""
   methods = folders_lib.METHODS
   rules = [
     textwrap.fill(

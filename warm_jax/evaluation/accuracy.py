@@ -49,14 +49,6 @@ def bradley_terry(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
   return np.logaddexp(0.0, -_margins(chosen, rejected)).mean(axis=-1)
 
 
-def agreement(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-  """[M, M] share of pairs [M, N] on which two members agree; ties with ties."""
-  signs = np.sign(_margins(chosen, rejected))
-  # Three products of 0/1 matrices count the equal signs without [M, M, N].
-  equal = [(signs == s).astype(np.float64) for s in (-1, 0, 1)]
-  return sum(e @ e.T for e in equal) / signs.shape[1]
-
-
 @functools.partial(jax.jit, static_argnames='score_fn')
 def _path_scores(score_fn, params_a, params_b, lambdas, ids, mask):
   def score_at(lam):

@@ -119,15 +119,14 @@ def curve(
   scores: Mapping[str, np.ndarray],
   *,
   resamples: int = intervals.RESAMPLES,
-  seed: int = 0,
 ) -> list[dict[str, float]]:
   """Rows of n = 1, 2, 4, ..., N with KL and mean scores, see `expected_best`.
 
-  Curves of several proxies with the same samples and seed are paired.
+  Curves of several proxies on the same samples are paired.
   """
   ns = default_sizes(np.shape(proxy)[-1])
   best = expected_best(proxy, scores, ns)
-  weights = intervals.resampling_weights(len(proxy), resamples, seed)
+  weights = intervals.resampling_weights(len(proxy), resamples)
   means = {
     name: intervals.mean_and_resamples(value.T, weights)
     for name, value in best.items()

@@ -79,14 +79,14 @@ def _num_prompts(policies: Policies) -> int:
   return counts.pop()
 
 
-def _resampled(policies: Policies, value: str, resamples: int, seed: int):
+def _resampled(policies: Policies, resamples: int):
   """{policy: KL and value of the whole sample, then resamples: [1 + R, S]}."""
   num = _num_prompts(policies)
-  weights = intervals.resampling_weights(num, resamples, seed)
+  weights = intervals.resampling_weights(num, resamples)
   return {
     name: [
       intervals.mean_and_resamples(trajectory.values[key], weights)
-      for key in ('kl', value)
+      for key in ('kl', 'gold')
     ]
     for name, trajectory in policies.items()
   }
@@ -101,23 +101,21 @@ def compare_at_kl(
   targets: Iterable[float],
   *,
   baseline: str | None = None,
-  value: str = 'gold',
   resamples: int = intervals.RESAMPLES,
-  seed: int = 0,
 ) -> list[dict[str, Any]]:
   """Values where the mean KL first reaches each target, in nats.
 
   One row a target and policy: the value and, with a baseline, its difference,
   with intervals over the share of resamples that get there (`share_reached`).
   """
-  paths = _resampled(policies, value, resamples, seed)
+  paths = _resampled(policies, resamples)
   rows = []
   for target in targets:
     at = {name: value_at_kl(*path, target) for name, path in paths.items()}
     for name, x in at.items():
       reached = float(np.isfinite(x[1:]).mean())
       row = {'kl': float(target), 'policy': name, 'share_reached': reached}
-      row |= _described(x, value)
+      row |= _described(x, 'gold')
       if baseline is not None:
         row |= _described(x - at[baseline], 'difference')
       rows.append(row)
@@ -128,9 +126,7 @@ def area(
   policies: Policies,
   *,
   baseline: str | None = None,
-  value: str = 'gold',
   resamples: int = intervals.RESAMPLES,
-  seed: int = 0,
 ) -> dict[str, dict[str, float]]:
   """Area under the first-crossing path over the common range of KL, and mean.
 
@@ -145,7 +141,7 @@ def area(
     )
   grid = np.linspace(start, stop, _AREA_POINTS)
   means = {}
-  for name, (kl, y) in _resampled(policies, value, resamples, seed).items():
+  for name, (kl, y) in _resampled(policies, resamples).items():
     last = value_at_kl(kl, y, kl.max(axis=-1))
     at = np.stack([value_at_kl(kl, y, x) for x in grid], axis=-1)
     at = np.where(np.isfinite(at), at, last[:, None])
@@ -172,19 +168,17 @@ def report_best(
   select_by: str = 'control',
   baseline: str | None = None,
   resamples: int = intervals.RESAMPLES,
-  seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
   """Chooses each policy's step on half of the prompts, reports on the other.
 
   The step with the highest mean of `select_by`, once; the row has all values at
   that step and the difference of gold to the baseline.
   """
-  selection, reporting = halves(_num_prompts(policies), seed)
+  selection, reporting = halves(_num_prompts(policies))
   chosen = {
     name: int(t.values[select_by][:, selection].mean(axis=1).argmax())
     for name, t in policies.items()
   }
-  options: dict[str, Any] = {'resamples': resamples, 'seed': seed}
   results = {}
   for name, (steps, values) in policies.items():
     at = {key: x[chosen[name], reporting] for key, x in values.items()}
@@ -194,10 +188,12 @@ def report_best(
       'num_prompts': len(reporting),
     }
     for key, x in at.items():
-      row |= intervals.mean_interval(x, **options).as_dict(key)
+      row |= intervals.mean_interval(x, resamples=resamples).as_dict(key)
     if baseline is not None:
       other = policies[baseline].values['gold'][chosen[baseline], reporting]
-      found = intervals.paired_difference(at['gold'], other, **options)
+      found = intervals.paired_difference(
+        at['gold'], other, resamples=resamples
+      )
       row |= found.as_dict('difference')
     results[name] = row
   return results
@@ -207,9 +203,7 @@ def hacking_onset(
   trajectory: Trajectory,
   *,
   margin: float,
-  value: str = 'gold',
   resamples: int = intervals.RESAMPLES,
-  seed: int = 0,
 ) -> dict[str, Any]:
   """Where gold has fallen below its peak by more than a margin >= 0.
 
@@ -219,7 +213,7 @@ def hacking_onset(
   onset_kl is read between steps, where the mean first crosses peak - margin;
   its interval and share_hacked are of resamples, each with its own peak.
   """
-  (kl, y), *_ = _resampled({'': trajectory}, value, resamples, seed).values()
+  (kl, y), *_ = _resampled({'': trajectory}, resamples).values()
   peak = int(y[0].argmax())
   drop = y - y[:, peak][:, None]  # [1+R, S], paired by construction
   upper = np.quantile(drop[1:], 0.975, axis=0)
@@ -232,7 +226,7 @@ def hacking_onset(
     'margin': float(margin),
     'peak_step': int(trajectory.steps[peak]),
     'peak_kl': float(kl[0, peak]),
-    f'peak_{value}': float(y[0, peak]),
+    'peak_gold': float(y[0, peak]),
     'onset_step': None if onset is None else int(trajectory.steps[onset]),
     'onset_kl': None if onset is None else float(crossing[0]),
     'onset_kl_low': spread.low,
