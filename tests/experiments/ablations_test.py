@@ -38,13 +38,6 @@ def test_averages_by_hand():
   assert found['cast'] == found['stored'] == found['rounded'] == 1 + 2**-7
 
 
-def test_running_sum_depends_on_the_order_and_others_do_not():
-  first = np.array([[256.0], [1.0], [1.0]], np.float32)
-  for how in precision.AVERAGES:
-    there, back = (precision.average(x, how)[0] for x in (first, first[::-1]))
-    assert (there == back) == (how != 'running'), how
-
-
 def test_errors_of_scores_have_no_offset():
   exact = np.array([[[0.0, 1.0], [2.0, 3.0]]])
   np.testing.assert_allclose(precision.score_error(exact + 7, exact), [0])
@@ -74,12 +67,6 @@ def test_travel_by_hand():
   assert found['head']['change'] == pytest.approx(2**0.5)
   assert found['head']['weights'] == pytest.approx((17 / 2) ** 0.5)
   assert found['all']['unmoved'] == 0.5
-
-
-def test_error_of_weights_is_relative_to_their_change():
-  start, exact = {'w': np.zeros(4)}, {'w': np.full(4, 2.0)}
-  assert precision.weights_error({'w': np.ones(4)}, exact, start) == 0.5
-  assert np.isnan(precision.weights_error(exact, exact, exact))
 
 
 # ---------------------------------------------------------------------------
@@ -154,15 +141,6 @@ def test_counts_by_who_saw_a_pair():
 # ---------------------------------------------------------------------------
 # Snapshots
 # ---------------------------------------------------------------------------
-
-
-def test_snapshots_of_the_last_part():
-  kept = run.snapshot_steps(400, 20, 0.6)
-  assert kept == tuple(range(160, 401, 20))
-  assert run.snapshot_steps(400, 150, 0.6) == (250, 400)
-  weights = run.tail_weights(kept, 400, 0.3)
-  np.testing.assert_allclose(weights, [0] * 6 + [1 / 7] * 7)
-  np.testing.assert_allclose(run.tail_weights(kept, 400, 0.6), 1 / 13)
 
 
 def test_ema_weights_are_those_of_the_recursion():

@@ -11,7 +11,6 @@ from experiments.label_corruption import run as corruption_run
 from experiments.linear_probe import run as probe_run
 from experiments.pool import evidence, ledger, scores
 from warm_jax import errors
-from warm_jax.data import loader
 
 ORDERS = 4
 DIFFER = {  # what the ends of a kind differ in, and in nothing else
@@ -71,25 +70,6 @@ def test_kinds_differ_in_what_they_are_named_after():
     assert hparams['learning_rate'][i] < hparams['learning_rate'][j]
   for i, j in kinds['start']:
     assert hparams['init_index'][i] < hparams['init_index'][j]
-
-
-def test_recipes_take_turns():
-  kinds = lines_run.kinds_of_pairs(ORDERS, 9)
-  for kind in ('run', 'order'):
-    found = [lines_run.recipes(pair, ORDERS) for pair in kinds[kind]]
-    assert found == [{0}, {1}, {2}] * 3
-  # The smallest design still has a pair of each kind.
-  assert all(lines_run.kinds_of_pairs(2, 2).values())
-
-
-def test_designed_orders_are_those_of_the_seed():
-  config = lines_run.get_config('full')
-  seeds = np.asarray(lines_run.designed(config, 3).data_seed)
-  wanted = [loader.order_seed(3, 'interpolation', o) for o in range(ORDERS)]
-  assert seeds.tolist() == wanted * 3
-  assert not set(wanted) & set(
-    np.asarray(lines_run.designed(config, 4).data_seed).tolist()
-  )
 
 
 def made_up(kind, pair, gain, recipes):

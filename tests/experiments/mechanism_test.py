@@ -78,14 +78,6 @@ def test_exponents_of_exact_powers():
   assert math.isnan(theory.fit_exponent(shares, 0 * shares)[0])
 
 
-def test_chains_of_small_and_of_large_start():
-  share = np.arange(1, 11) / 10
-  small = theory.chain_response(share, 3, 1e-6, 0.4)
-  large = theory.chain_response(share, 3, 100.0, 0.4)
-  np.testing.assert_allclose(small, 0.4 * share**3, atol=1e-5)
-  np.testing.assert_allclose(large, 0.4 * share, atol=1e-5)
-
-
 # ---------------------------------------------------------------------------
 # Planted features
 # ---------------------------------------------------------------------------
@@ -198,22 +190,6 @@ def test_swaps_are_planned_for_every_count():
   np.testing.assert_allclose(saw.mean(axis=0), 0.25, atol=0.02)
   assert (saw == memory.plan_swaps(2_800, 6, 0.25, seed=3)).all()
   assert (saw != memory.plan_swaps(2_800, 6, 0.25, seed=4)).any()
-
-
-def test_cues_are_planned():
-  counts = (0, 2, 3)
-  plan = memory.plan_cues(96, 3, counts, 1 / 8, seed=0)
-  np.testing.assert_array_equal(
-    np.bincount(plan.cue + 1), [96 - 36, 12, 12, 12]
-  )
-  np.testing.assert_array_equal(plan.meaningful.sum(axis=1), counts)
-  for j in range(3):
-    for m in range(3):
-      on_chosen = plan.on_chosen[plan.cue == j, m]
-      if plan.meaningful[j, m]:
-        assert on_chosen.all()
-      else:
-        assert 0 < on_chosen.sum() < 12
 
 
 @pytest.fixture(name='pairs')

@@ -64,11 +64,6 @@ def test_interval_over_seeds_is_that_of_scipy():
   assert np.isnan(evidence.interval([np.nan])).all()
 
 
-def test_a_claim_of_one_seed_is_refused():
-  with pytest.raises(errors.UserError, match='at least two'):
-    evidence.Claim('c', '', 'above', 'q', [0.3])
-
-
 # Two values v +- d have the t interval v +- 12.706 d.
 @pytest.mark.parametrize(
   ('kind', 'values', 'wanted'),
@@ -89,16 +84,6 @@ def test_verdicts(kind, values, wanted):
   claim = evidence.Claim('c', '', kind, 'q', values)
   assert claim.verdict == wanted
   assert wanted in evidence.claims_text([claim.row()])
-
-
-def test_families_count_their_verdicts():
-  held = evidence.Claim('c', '', 'above', 'q', (1.0, 1.1))
-  left = evidence.Claim('c', '', 'above', 'q', (1.0, -1.0), effect=0.1)
-  rows = [held.row('a'), left.row('a'), held.row('a'), left.row('b')]
-  assert rows[1]['effect'] == 0.1 and rows[0]['effect'] == ''
-  assert evidence.claims_text(rows).startswith(
-    '* a: **holds in 2 and undecided in 1** of 3.\n* b: **undecided**.\n'
-  )
 
 
 def test_cells_of_seeds_become_tables(tmp_path):
@@ -279,17 +264,6 @@ def test_ranking_correlation_and_vectors():
   assert merged['w'].tolist() == [0.5, 1.0]
 
 
-def test_scores_of_a_stack_are_those_of_each_model():
-  stack, pairs = make_members(3), make_pairs(17)
-  found = scores.score(stack, SHAPE, pairs)
-  assert found.shape == (3, 2, 17)
-  for m in range(3):
-    one = members.member(stack, m)
-    for side, rows in enumerate((pairs.chosen, pairs.rejected)):
-      wanted = reward_model.scores(one, SHAPE, rows.ids, rows.mask)
-      np.testing.assert_allclose(found[m, side], wanted, atol=1e-5)
-
-
 def test_ensembles_of_groups():
   raw = np.arange(12.0).reshape(3, 2, 2)
   found = scores.ensembles(raw, [(0, 2), (1,)])
@@ -333,16 +307,6 @@ def test_scores_of_something_else_are_not_taken(tmp_path):
     found = scores.cached(path, compute, fingerprint)
     assert found.keys() == {'scores'}
     assert found['scores'].tolist() == [wanted]
-
-
-def test_remarks_say_what_a_verdict_hides():
-  def remark(values, **kwargs):
-    return evidence.Claim('c', '', 'equal', 'q', values, **kwargs).remark
-
-  assert remark((-0.005, -0.0051)) == 'within 0.01, yet all of it below 0'
-  assert remark((0.005, 0.0051)) == 'within 0.01, yet all of it above 0'
-  assert remark((-0.0001, 0.0001)) == ''
-  assert remark((0.0, 0.0), added=True, note='n') == 'n; added after the runs'
 
 
 def test_swapping_encoded_pairs_is_swapping_their_labels():

@@ -121,21 +121,6 @@ def test_compare_by_hand():
   assert only['flips'].tolist() == [0] and only['change'].tolist() == [0]
 
 
-def test_what_is_added_to_all_responses_of_a_post_moves_no_margin():
-  before = np.random.default_rng(0).normal(size=(1, 2, 30))
-  offset = np.arange(30.0)  # of each post, when edited
-  found = run.compare(before, before + offset, np.ones((2, 30), bool), True)
-  np.testing.assert_allclose(found['margin_change'], 0, atol=1e-12)
-  assert found['flips'].tolist() == [0] and found['change'] > 1
-
-
-def test_nothing_to_compare_is_not_a_number():
-  zeros, nowhere = np.zeros((2, 2, 3)), np.zeros((2, 3), bool)
-  for together in (True, False):
-    found = run.compare(zeros, zeros, nowhere, together, np.zeros((2, 3)))
-    assert all(np.isnan(x).all() for x in found.values())
-
-
 def test_models_of_a_stack():
   models = run.Models(5, (3, 0))
   assert models.couples == [(0, 1), (2, 3)]  # the fifth has no partner

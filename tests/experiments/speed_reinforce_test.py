@@ -1,8 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The benchmark of a REINFORCE step: its step is whole, and so is its row."""
 
-import types
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,13 +16,6 @@ from warm_jax.models import language_model
 def ours():
   s = reinforce.settings('', quick=True)
   return reinforce.make_ours(s, reinforce.make_models(s))
-
-
-def test_row_without_peers():
-  args = types.SimpleNamespace(peers=None, repeats=1, quick=True)
-  (row,) = reinforce.rows(args)
-  assert row['ours'] > 0 and row['theirs'] is None and row['ratio'] is None
-  assert 'sampling' in row['profile'] and 'together' in row['profile']
 
 
 def test_step_does_not_wait_for_the_host(ours):
