@@ -3,9 +3,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -183,19 +180,17 @@ def test_bfloat16_tells_what_it_loses(members, tmp_path):
   folders, trees = members
   facts = folders_lib.merge(folders[:3], tmp_path / 'out', dtype='bfloat16')
   found = load(tmp_path / 'out')
-  mean = mean64(trees[:3])
-  flat = np.concatenate([mean[n].ravel() for n in sorted(mean)])
-  stored = np.concatenate(
-    [found[n].astype(np.float64).ravel() for n in sorted(found)]
-  )
   assert all(a.dtype == ml_dtypes.bfloat16 for a in found.values())
-  change = np.sqrt(
-    np.mean([sum(((t[n] - mean[n]) ** 2).sum() for n in t) for t in trees[:3]])
-  )
-  lost = np.linalg.norm(stored - flat)
-  assert facts['rounding']['of_change'] == pytest.approx(lost / change, 1e-3)
-  assert facts['rounding']['of_weights'] == pytest.approx(
-    lost / np.linalg.norm(flat), 1e-3
+
+  def flat(tree):
+    return np.concatenate([tree[n].astype(float).ravel() for n in SHAPES])
+
+  mean = flat(mean64(trees[:3]))
+  change = np.sqrt(np.mean([((flat(t) - mean) ** 2).sum() for t in trees[:3]]))
+  lost = np.linalg.norm(flat(found) - mean)
+  assert facts['rounding'] == pytest.approx(
+    {'of_change': lost / change, 'of_weights': lost / np.linalg.norm(mean)},
+    1e-3,
   )
   # The trap: rounding to 8 bits moves weights of order 1 by 1e-3, the
   # fine-tuning by 1e-2.
@@ -414,26 +409,6 @@ def test_folders_that_are_none(members, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-KILLED = """
-import os, pathlib, signal, sys
-from warm_jax.hf import folders as folders_lib
-folders = [pathlib.Path(sys.argv[1]) / n for n in ('m0', 'm1')]
-folders_lib.merge(folders, sys.argv[2],
-                    on_progress=lambda x: os.kill(os.getpid(), signal.SIGKILL))
-"""
-
-
-def test_a_kill_leaves_nothing_under_the_name(members, tmp_path):
-  out = tmp_path / 'out'
-  environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
-  child = subprocess.run(
-    [sys.executable, '-c', KILLED, str(tmp_path), str(out)], env=environment
-  )
-  assert child.returncode == -9 and not out.exists()
-  folders_lib.merge(members[0][:2], out)
-  assert_close(load(out), mean64(members[1][:2]))
-
-
 # ---------------------------------------------------------------------------
 # Hostile folders (found by tests/fuzz)
 # ---------------------------------------------------------------------------
@@ -449,7 +424,6 @@ def refused(folders, tmp_path, words):
 @pytest.mark.parametrize(
   'config, words',
   [
-    ({'architectures': 7}, 'not a list of names'),
     ({'architectures': [['x']]}, 'not a list of names'),
     ({'model_type': ['llama'], 'a\x1b\ud800': 1}, 'cannot merge'),
     ({'model_type': 'llama', 'num_hidden_layers': 10**9}, 'cannot merge'),
@@ -463,21 +437,8 @@ def test_configs_that_describe_nothing(tmp_path, config, words):
   refused(folders, tmp_path, words)
 
 
-@pytest.mark.parametrize(
-  'name', ['generation_config.json', 'merges.txt', 'tokenizer.json']
-)
-def test_files_elsewhere_are_not_copied(tmp_path, name):
+def test_files_elsewhere_are_not_copied(tmp_path):
   folders = [save(tmp_path / n, weights(1)) for n in 'ab']
-  secret = tmp_path / 'secret'
-  secret.write_text('{}')
-  (folders[0] / name).unlink(missing_ok=True)
-  (folders[0] / name).symlink_to(secret)
+  (tmp_path / 'secret').write_text('{}')
+  (folders[0] / 'generation_config.json').symlink_to(tmp_path / 'secret')
   refused(folders, tmp_path, 'leads out of its folder')
-
-
-def test_tokenizers_that_are_none(tmp_path):
-  texts = [{'version': str(i), 'model': ['x']} for i in (1, 2)]
-  folders = [save(tmp_path / n, weights(1), tokenizer=texts[0]) for n in 'ab']
-  start = save(tmp_path / 'start', weights(0), tokenizer=texts[1])
-  with pytest.raises(errors.UserError, match='describes no tokenizer'):
-    folders_lib.merge(folders, tmp_path / 'out', method='slerp', init=start)
