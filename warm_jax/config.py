@@ -1,15 +1,13 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The sections of a config: defaults, allowed values and meaning of each field.
 
-A config file has a function `get_config`, which makes its sections by `section`
-and sets what is its own. Defaults are those of the toy world. `validate` checks
-a config by the same tables; `warm --config=X --help` prints them (`described`).
+`section` makes one, with the defaults of the toy world; `validate` checks a
+config by the same tables, and `warm --config=X --help` prints them.
 """
 
 import difflib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +18,7 @@ from warm_jax.models import config as model_config
 
 
 class Rule(NamedTuple):
-  """Allowed values of a field: as text, and as a predicate of one value."""
+  """Allowed values of a field."""
 
   text: str
   holds: Callable[[Any], bool]
@@ -52,8 +50,7 @@ def each(rule: Rule, least: int = 1) -> Rule:
     is_tuple = isinstance(value, (tuple, list)) and len(value) >= least
     return is_tuple and all(map(rule.holds, value))
 
-  some = f'a tuple of {least} or more, each' if least else 'a tuple, each'
-  return Rule(f'{some} {rule.text}', holds)
+  return Rule(f'a tuple of {least} or more, each {rule.text}', holds)
 
 
 ANY = Rule('', lambda value: True)
@@ -69,8 +66,17 @@ STEP = Rule('a number in (0, 1]', lambda v: ABOVE_0.holds(v) and v <= 1)
 RATES = each(ABOVE_0)
 SCHEDULE = choice('constant', 'linear', 'cosine')
 OVERLONG = choice('filter', 'truncate')
+LOSS_ON = choice('all', 'response')
+BASELINE = choice('value', 'leave_one_out')
+ANCHOR = choice('sft', 'ema')
+WARP_ANCHOR = choice('ema', 'init', 'sft')
+MAP = choice('auto', 'vmap', 'scan')
+NONFINITE = choice('stop', 'drop_member')
+AGGREGATE = choice(*merging.AGGREGATES)
 MERGE = choice(*merging.available('init'))
 MERGED = choice(*merging.SCORERS)
+# Where metrics may go: the package, and the extra that installs it.
+WRITERS = {'tensorboard': ('tensorboardX', 'tb'), 'wandb': ('wandb', 'wandb')}
 DTYPE = choice('float32', 'bfloat16')
 PROMPT = Rule(
   "a text with '{prompt}' in it, once",
@@ -87,13 +93,16 @@ SCORER = choice(
   *(*merging.ENSEMBLES, *merging.SCORERS),
 )
 
-# ---------------------------------------------------------------------------
-# Sections: {field: (default, allowed values, meaning)}
-# ---------------------------------------------------------------------------
-
-# A default is a value, a function of the fields before it, GIVEN by whoever makes
-# the section, or EXTRA: the field is there only if it is given.
+# {section: {field: (default, allowed values, meaning)}}. A default is a value, a
+# function of the fields before it, GIVEN by whoever makes the section, or EXTRA:
+# the field is there only if it is given.
 GIVEN, EXTRA = object(), object()
+STEPS = GIVEN, SIZE, 'Number of updates.'
+SAVE = 100, COUNT, 'Steps between checkpoints; 0: none.'
+RATE = 5e-4, ABOVE_0, 'Peak learning rate.'
+TEMPERATURE = 1.0, ABOVE_0, 'Sampling temperature.'
+PROMPTS = GIVEN, SIZE, 'Prompts that policies are judged on.'
+ETAS = EXTRA, each(FROM_0), 'Points between start and merge.'
 MICRO = 1, SIZE, 'Parts of a batch, one at a time (gradient accumulation).'
 DROPOUT = 0.0, BELOW_1, 'Share of activations that is dropped.'
 SMOOTHING = 0.0, number(0, below=0.5), 'Share of the opposite label.'
@@ -103,54 +112,38 @@ BFLOAT16 = 'float32', DTYPE, 'Dtype of activations; bfloat16 on accelerators.'
 REMAT = False, SWITCH, 'Recompute layers backward (gradient checkpointing).'
 
 _TRAINING = {
-  'steps': (GIVEN, SIZE, 'Number of updates.'),
+  'steps': STEPS,
   'batch_size': (32, SIZE, 'Rows of an update, on all devices together.'),
   'micro_batches': MICRO,
-  'learning_rate': (5e-4, ABOVE_0, 'Peak learning rate.'),
+  'learning_rate': RATE,
   'dropout_rate': DROPOUT,
-  'checkpoint_every': (100, COUNT, 'Steps between checkpoints; 0: none.'),
+  'checkpoint_every': SAVE,
   'optimizer': {},
 }
 _LANGUAGE = _TRAINING | {
   'keep_steps': (lambda s: (s['steps'],), each(SIZE), 'Steps to keep.'),
-  'loss_on': (
-    'response',
-    choice('all', 'response'),
-    'Tokens that are learned.',
-  ),
+  'loss_on': ('response', LOSS_ON, 'Tokens that are learned.'),
 }
 _POLICY = {
-  'steps': (GIVEN, SIZE, 'Number of updates.'),
+  'steps': STEPS,
   'eval_every': (GIVEN, SIZE, 'Steps between kept policies.'),
   'batch_size': (64, SIZE, 'Samples of an update.'),
   'micro_batches': MICRO,
   'samples_per_prompt': (1, SIZE, 'Samples of one prompt in a batch.'),
-  'baseline': (
-    'value',
-    choice('value', 'leave_one_out'),
-    'A value model as large as the policy, or the other samples of a prompt.',
-  ),
-  'temperature': (0.9, ABOVE_0, 'Sampling temperature.'),
+  'baseline': ('value', BASELINE, 'Value model, or the other samples.'),
+  'temperature': (0.9, *TEMPERATURE[1:]),
   'max_new_tokens': NEW_TOKENS,
   'kl_coef': (0.02, FROM_0, 'Weight of the KL in the reward (beta).'),
-  'anchor': (
-    'sft',
-    choice('sft', 'ema'),
-    'KL to the start, or to the moving average (unbounded: set max_kl).',
-  ),
+  'anchor': ('sft', ANCHOR, 'KL to the start or a mean; ema: set max_kl.'),
   'mu': (0.01, STEP, 'Step of the moving average.'),
   'max_kl': (0.0, FROM_0, 'Nats from the start where a policy stops; 0: none.'),
   'missing_eos_penalty': (1.0, FROM_0, 'Subtracted if a sample has no EOS.'),
-  'learning_rate': (2e-4, ABOVE_0, 'Peak learning rate.'),
+  'learning_rate': (2e-4, *RATE[1:]),
   'value_learning_rate': (1e-3, ABOVE_0, 'Peak rate of the value model.'),
-  'checkpoint_every': (60, COUNT, 'Steps between checkpoints; 0: none.'),
+  'checkpoint_every': (60, *SAVE[1:]),
   'optimizer': {'schedule': 'constant'},
   'rewards': (EXTRA, each(SCORER), 'Reward models; a policy each.'),
-  'aggregate': (
-    EXTRA,
-    choice(*merging.AGGREGATES),
-    'How several reward models are combined.',
-  ),
+  'aggregate': (EXTRA, AGGREGATE, 'How reward models are combined.'),
   'num_reference': (EXTRA, SIZE, 'Samples that set the scale of the reward.'),
 }
 
@@ -162,16 +155,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'control_model': ('', TEXT, 'Reward model that judges but does not train.'),
   },
   'runtime': {
-    'member_map': (
-      'auto',
-      choice('auto', 'vmap', 'scan'),
-      'Members at once or one by one (less memory); auto: scan on a CPU.',
-    ),
+    'member_map': ('auto', MAP, 'Members at once, or one by one as on CPUs.'),
     'mesh': ((1, 1, 1), MESH, 'Devices of member, data, model; -1: the rest.'),
     'compile_cache': ('', TEXT, "Folder of compiled programs, or 'off'."),
     'memory_gb': (0.0, FROM_0, 'Memory of a device to use; 0: all.'),
     'progress': (True, SWITCH, 'Show progress bars.'),
-    'tensorboard': (False, SWITCH, 'Write event files.'),
+    'report_to': ('', choice('', *WRITERS), 'Also write metrics there.'),
   },
   'base': {'compute_dtype': BFLOAT16, 'remat': REMAT},
   # ModelConfig checks these, and takes more of them.
@@ -235,7 +224,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'num_test': (EXTRA, SIZE, 'Held-out pairs.'),
     'num_ood': (EXTRA, SIZE, 'Pairs of other policies.'),
     'num_control': (EXTRA, SIZE, 'Pairs for the control model.'),
-    'temperature': (EXTRA, ABOVE_0, 'Sampling temperature.'),
+    'temperature': (EXTRA, *TEMPERATURE[1:]),
     'ood_temperature': (EXTRA, ABOVE_0, 'Temperature of the hotter policy.'),
     'max_new_tokens': (EXTRA, *NEW_TOKENS[1:]),
     'sharpness': (EXTRA, FROM_0, 'Sharpness of the annotators.'),
@@ -256,13 +245,9 @@ SECTIONS: dict[str, dict[str, Any]] = {
   'reward': {
     'members': (GIVEN, SIZE, 'Reward models; 0:3 trains three of all, apart.'),
     'member_slice': ('', TEXT, 'Set by --config.reward.members=FIRST:END.'),
-    'on_nonfinite': (
-      'stop',
-      choice('stop', 'drop_member'),
-      'If a loss or a parameter is not finite.',
-    ),
+    'on_nonfinite': ('stop', NONFINITE, 'If a loss or update is not finite.'),
     'max_loss': (100.0, FROM_0, 'A larger loss is bad (chance: .69); 0: none.'),
-    'steps': (GIVEN, SIZE, 'Number of updates.'),
+    'steps': STEPS,
     'batch_size': (64, SIZE, 'Pairs of an update, on all devices together.'),
     'micro_batches': MICRO,
     'learning_rates': ((5e-4, 1e-3, 2e-3), RATES, 'Drawn from, per member.'),
@@ -270,7 +255,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'sft_checkpoints': ((0, 1, 2), each(COUNT), 'Indices of sft.keep_steps.'),
     'same_order': (False, SWITCH, 'One order of the data for all members.'),
     'label_smoothing': SMOOTHING,
-    'checkpoint_every': (100, COUNT, 'Steps between checkpoints; 0: none.'),
+    'checkpoint_every': SAVE,
     'optimizer': {'weight_decay': 0.01},
   },
   'merge': {
@@ -284,7 +269,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'num_samples': (32, SIZE, 'Samples of each prompt: the largest N.'),
     'num_prompts': (300, SIZE, 'Number of prompts.'),
     'num_bootstrap': RESAMPLES,
-    'temperature': (1.0, ABOVE_0, 'Sampling temperature.'),
+    'temperature': TEMPERATURE,
     'max_new_tokens': NEW_TOKENS,
   },
   'policy': _POLICY,
@@ -295,11 +280,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     **{k: v for k, v in _POLICY.items() if k not in ('steps', 'kl_coef')},
     'baseline': ('leave_one_out', *_POLICY['baseline'][1:]),
     'samples_per_prompt': (4, *_POLICY['samples_per_prompt'][1:]),
-    'anchor': (
-      'ema',
-      choice('ema', 'init', 'sft'),
-      'KL to each moving average, the start of the iteration, or the run.',
-    ),
+    'anchor': ('ema', WARP_ANCHOR, 'KL to a mean, or a start: round, run.'),
     'max_kl': (12.0, *_POLICY['max_kl'][1:]),
     'members': (2, SIZE, 'Policies of an iteration.'),
     'etas': ((0.3,), each(FROM_0), 'Share of the merge in the next start.'),
@@ -312,19 +293,15 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'eval_every': (30, *_POLICY['eval_every'][1:]),
   },
   'evaluate': {
-    'num_prompts': (GIVEN, SIZE, 'Prompts that policies are judged on.'),
+    'num_prompts': PROMPTS,
     'num_bootstrap': (EXTRA, *RESAMPLES[1:]),
     'kl_targets': (EXTRA, each(FROM_0), 'KL at which policies are compared.'),
-    'etas': (EXTRA, each(FROM_0), 'Points between start and merge.'),
+    'etas': ETAS,
   },
   'fronts': {
-    'num_prompts': (256, SIZE, 'Prompts that policies are judged on.'),
+    'num_prompts': (256, *PROMPTS[1:]),
     'num_samples': (2, SIZE, 'Samples of each prompt; likeness needs two.'),
-    'etas': (
-      (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3),
-      each(FROM_0),
-      'Points between the start and each merge.',
-    ),
+    'etas': ((0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.3), *ETAS[1:]),
     'max_kl': (3.0, ABOVE_0, 'Fronts are averaged up to this KL.'),
     'num_bootstrap': RESAMPLES,
   },
@@ -334,7 +311,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'merged': (EXTRA, each(MERGED), 'Merged models to write.'),
     'include_members': (EXTRA, SWITCH, 'Write the members, too.'),
     'also_steps': (EXTRA, each(COUNT, 0), 'Kept policies beside the last.'),
-    'etas': (EXTRA, each(FROM_0), 'Points between start and merge.'),
+    'etas': ETAS,
   },
 }
 
@@ -343,9 +320,10 @@ def section(name: str, /, *given, **more) -> ml_collections.ConfigDict:
   """A section with its defaults; *given are its GIVEN fields, in order."""
   rows = SECTIONS[name]
   more |= zip([f for f, row in rows.items() if GIVEN in row], given)
-  if unknown := [f for f in more if f not in rows]:
-    hint = nearest(unknown[0], rows)
-    raise errors.UserError(f'section {name} has no field {unknown[0]!r}{hint}')
+  for field in more:
+    hint = '' if field in rows else nearest(field, rows)
+    known = f'section {name} has no field {field!r}{hint}'
+    errors.need(field in rows, known)
   config: dict[str, Any] = {}
   for field, row in rows.items():
     if field in more:
@@ -353,29 +331,29 @@ def section(name: str, /, *given, **more) -> ml_collections.ConfigDict:
     elif isinstance(row, dict):
       path = f'{name}.{field}'
       config[field] = section(path if path in SECTIONS else field, **row)
-    elif row[0] is GIVEN:
-      raise errors.UserError(f'section {name} needs the field {field}')
     elif row[0] is not EXTRA:
+      given_there = row[0] is not GIVEN
+      errors.need(given_there, f'section {name} needs the field {field}')
       config[field] = row[0](config) if callable(row[0]) else row[0]
   return ml_collections.ConfigDict(config)
 
 
-def row_of(path: str) -> tuple | None:
+def row_of(path: str) -> tuple:
   """The row of a dotted path such as reward.optimizer.b1."""
   *parts, field = path.split('.')
   for start in range(max(1, len(parts))):
     row = SECTIONS.get('.'.join(parts[start:]), {}).get(field)
     if isinstance(row, tuple):
       return row
-  return None
+  return None, ANY, ''
 
 
 def described(config) -> str:
   """Lists all fields: the value, its meaning, and the allowed values."""
   lines = []
   for path, value in flatten(config).items():
-    _, rule, meaning = row_of(path) or (None, ANY, '')
     if not hasattr(value, 'items'):  # an empty section has no fields
+      _, rule, meaning = row_of(path)
       allowed = f' [{rule.text}]' if rule.text else ''
       lines += [f'--config.{path}={value!r}', f'      {meaning}{allowed}']
   return '\n'.join(lines) + '\n'
@@ -385,28 +363,27 @@ def validate(config) -> None:
   """Raises one UserError with all values that cannot work, a clause each."""
   config, wrong = plain(config), []
   for path, value in flatten(config).items():
-    row = row_of(path)
-    if row and value is not None and not row[1].holds(value):
+    rule = row_of(path)[1]
+    if value is not None and not rule.holds(value):
       value = tuple(value) if isinstance(value, list) else value
-      wrong.append(f'config.{path} is {value!r}: it must be {row[1].text}')
+      wrong.append(f'config.{path} is {value!r}: it must be {rule.text}')
   for path, shape in _parts(config):
-    if not path.endswith('model'):
-      continue
-    # The vocabulary and the longest text may be known only from the data.
-    known = {'vocab_size': 2, 'max_length': 2}
-    known |= {k: v for k, v in shape.items() if v is not None}
-    try:
-      model_config.ModelConfig(**known)
-    except (errors.UserError, TypeError) as e:
-      wrong.append(f'config.{path}: {str(e).split("__init__() ")[-1]}')
+    if path.endswith('model'):
+      # The vocabulary and the longest text may be known only from the data.
+      known = {'vocab_size': 2, 'max_length': 2}
+      known |= {k: v for k, v in shape.items() if v is not None}
+      try:
+        model_config.ModelConfig(**known)
+      except (errors.UserError, TypeError) as e:
+        wrong.append(f'config.{path}: {str(e).split("__init__() ")[-1]}')
   # Only values that are fine one by one are worth comparing.
   wrong = wrong or list(_conflicts(config))
-  if wrong:
-    raise errors.UserError('; '.join(wrong))
+  errors.need(not wrong, '; '.join(wrong))
 
 
 def _conflicts(config: Mapping[str, Any]):
   """Yields a clause for each pair of fields that do not go together."""
+  context = config.get('data', {}).get('max_length', math.inf)
   for path, part in _parts(config):
     here, get = f'config.{path}.', part.get
     steps, keep = get('steps'), get('keep_steps')
@@ -418,30 +395,34 @@ def _conflicts(config: Mapping[str, Any]):
       )
     if isinstance(steps, list):  # one for each iteration
       steps = min(steps[: get('iterations')])
-    warmup = get('optimizer', {}).get('warmup_steps', 0)
-    if steps and warmup > steps:
-      yield (
-        f'{here}optimizer.warmup_steps is {warmup}: it must not exceed '
-        f'{here}steps={steps}'
-      )
     per_prompt = get('samples_per_prompt', 1)
-    if get('baseline') == 'leave_one_out' and per_prompt < 2:
-      yield (
-        f"{here}baseline is 'leave_one_out': it needs "
-        f'{here}samples_per_prompt of at least 2'
-      )
     units = per_prompt * get('micro_batches', 1)
-    if get('batch_size', 0) % units:
-      yield (
-        f'{here}batch_size is {part["batch_size"]}: {here}micro_batches '
-        f'(times samples_per_prompt), {units}, must divide it'
-      )
-    context = config.get('data', {}).get('max_length', math.inf)
-    if get('max_new_tokens', 0) >= context:
-      yield (
-        f'{here}max_new_tokens is {part["max_new_tokens"]}: it leaves no room '
-        f'for a prompt in config.data.max_length={context}'
-      )
+    for field, fits, must in (
+      (
+        'optimizer.warmup_steps',
+        lambda v: not steps or v <= steps,
+        f'not exceed {here}steps={steps}',
+      ),
+      (
+        'baseline',
+        lambda v: v == 'value' or per_prompt > 1,
+        f'have {here}samples_per_prompt of at least 2',
+      ),
+      (
+        'batch_size',
+        lambda v: v % units == 0,
+        f'be a multiple of {here}micro_batches (times samples_per_prompt), '
+        f'{units}',
+      ),
+      (
+        'max_new_tokens',
+        lambda v: v < context,
+        f'leave room for a prompt in config.data.max_length={context}',
+      ),
+    ):
+      value = flatten(part).get(field)
+      if value is not None and not fits(value):
+        yield f'{here}{field} is {value!r}: it must {must}'
   reward = config.get('reward', {})
   if (member_slice(config) or (0, 0))[1] > reward.get('members', 0):
     yield (
@@ -460,15 +441,14 @@ def _conflicts(config: Mapping[str, Any]):
 def member_slice(config) -> tuple[int, int] | None:
   """(first, end) of the members that a run trains; None: all of them."""
   text = config.get('reward', {}).get('member_slice', '')
-  found = re.fullmatch(r'(\d+):(\d+)', text)
-  if found and int(found[1]) < int(found[2]):
-    return int(found[1]), int(found[2])
-  if text:
-    raise errors.UserError(
-      f'config.reward.member_slice is {text!r}: it must be FIRST:END, such as '
-      '0:3 for members 0, 1 and 2'
-    )
-  return None
+  first, _, end = text.partition(':')
+  fine = first.isdecimal() and end.isdecimal() and int(first) < int(end)
+  errors.need(
+    fine or not text,
+    f'config.reward.member_slice is {text!r}: it must be FIRST:END, such as '
+    '0:3 for members 0, 1 and 2',
+  )
+  return (int(first), int(end)) if text else None
 
 
 def plain(config) -> dict[str, Any]:
@@ -490,80 +470,75 @@ def flatten(tree, prefix: str = '') -> dict[str, Any]:
 
 
 def _parts(tree, prefix=''):
-  """(dotted path, section) of all sections."""
   for key, value in tree.items():
     if isinstance(value, dict):
       yield prefix + key, value
       yield from _parts(value, f'{prefix}{key}.')
 
 
-# What others call a field -> our name, and what differs.
+# What TRL calls a field, or we called it before -> our name, and what differs.
 SYNONYMS = {
-  'kind': ('', 'it went: the sections of a config decide its stages'),
-  'num_train_epochs': ('steps', 'counted in updates'),
-  'max_steps': ('steps', ''),
-  'per_device_train_batch_size': ('batch_size', 'of all devices together'),
-  'gradient_accumulation_steps': ('micro_batches', 'parts of batch_size'),
-  'gradient_checkpointing': ('remat', ''),
-  'bf16': ('compute_dtype', 'bfloat16'),
-  'torch_dtype': ('compute_dtype', ''),
-  'max_seq_length': ('max_length', ''),
-  'max_completion_length': ('max_new_tokens', ''),
-  'beta': ('kl_coef', ''),
-  'num_generations': ('samples_per_prompt', ''),
-  'learning_rate': ('learning_rates', 'a tuple, drawn from for each member'),
-  'lr_scheduler_type': ('schedule', ''),
-  'warmup_ratio': ('warmup_steps', 'counted in updates'),
-  'max_grad_norm': ('clip_norm', ''),
-  'adam_beta1': ('b1', ''),
-  'adam_beta2': ('b2', ''),
-  'adam_epsilon': ('eps', ''),
-  'save_steps': ('checkpoint_every', ''),
-  'eval_steps': ('eval_every', ''),
-  'report_to': ('tensorboard', ''),
-  'model_name_or_path': ('model', ''),
-  'reward_model_path': ('reward_model', ''),
-  'dataset_name': ('train', 'a file, or hf:FOLDER of a saved data set'),
-  'output_dir': ('--workdir', ''),
-  'resume_from_checkpoint': ('--workdir', 'the same command continues'),
+  'kind': '(it went: the sections of a config decide its stages)',
+  'tensorboard': 'report_to (tensorboard)',
+  'num_train_epochs': 'steps (counted in updates)',
+  'max_steps': 'steps',
+  'per_device_train_batch_size': 'batch_size (of all devices together)',
+  'gradient_accumulation_steps': 'micro_batches (parts of batch_size)',
+  'gradient_checkpointing': 'remat',
+  'bf16': 'compute_dtype (bfloat16)',
+  'torch_dtype': 'compute_dtype',
+  'max_seq_length': 'max_length',
+  'max_completion_length': 'max_new_tokens',
+  'beta': 'kl_coef',
+  'num_generations': 'samples_per_prompt',
+  'learning_rate': 'learning_rates (a tuple, drawn from for each member)',
+  'lr_scheduler_type': 'schedule',
+  'warmup_ratio': 'warmup_steps (counted in updates)',
+  'max_grad_norm': 'clip_norm',
+  'adam_beta1': 'b1',
+  'adam_beta2': 'b2',
+  'adam_epsilon': 'eps',
+  'save_steps': 'checkpoint_every',
+  'eval_steps': 'eval_every',
+  'model_name_or_path': 'model',
+  'reward_model_path': 'reward_model',
+  'dataset_name': 'train (a file, or hf:FOLDER of a saved data set)',
+  'output_dir': '--workdir',
+  'resume_from_checkpoint': '--workdir (the same command continues)',
 }
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
   """A hint for an unknown dotted name: '; did you mean ...?', or ''."""
   known, last = list(known), name.rpartition('.')[2]
-  # A name that TRL uses, or that we used before.
-  ours, note = SYNONYMS.get(last, ('', ''))
+  ours, _, note = SYNONYMS.get(last, '').partition(' ')
+  if ours.startswith('('):
+    return f'; {ours} {note}'
   section_first = sorted(known, key=lambda k: name.split('.')[0] not in k)
   found = [k for k in section_first if k.rpartition('.')[2] == ours]
-  if ours.startswith('--'):
-    found = [ours]
-  if found or (last in SYNONYMS and not ours):
-    note = f' ({note})' * bool(note)
-    return (
-      f'; here that is {", ".join(found[:3])}{note}' if found else f';{note}'
-    )
+  if found or ours.startswith('--'):
+    where = ', '.join(found[:3]) or ours
+    return f'; here that is {where} {note}'.rstrip()
+  # A field of its section, or of another one.
+  ends = {k.rpartition('.')[2]: k for k in reversed(known)}
   found = difflib.get_close_matches(name, known, n=1)
-  if not found:  # a right field in a wrong section
-    ends = {k.rpartition('.')[2]: k for k in reversed(known)}
-    found = [ends[x] for x in difflib.get_close_matches(last, ends, n=1)]
+  found += [ends[x] for x in difflib.get_close_matches(last, ends, n=1)]
   return f'; did you mean {found[0]}?' if found else ''
 
 
 def parse_arg(arg: str, **defaults) -> ml_collections.ConfigDict:
   """Reads the text after ':' in --config=FILE.py:TEXT.
 
-  'small,members=4' with small=False, members=6 gives small=True, members=4. A
-  name alone switches a bool on; a value takes the type of its default.
+  'small,members=4' with small=False, members=6 gives small=True, members=4.
   """
   out = ml_collections.ConfigDict(defaults)
-  for part in filter(None, (p.strip() for p in arg.split(','))):
+  for part in filter(None, map(str.strip, arg.split(','))):
     name, given, text = part.partition('=')
-    if name not in defaults:
-      raise errors.UserError(
-        f'unknown config argument {name!r}{nearest(name, defaults)}; '
-        f'known: {", ".join(defaults) or "none"}'
-      )
+    errors.need(
+      name in defaults,
+      f'unknown config argument {name!r}{nearest(name, defaults)}; '
+      f'known: {", ".join(defaults) or "none"}',
+    )
     kind = type(defaults[name])
     try:
       if kind is bool:

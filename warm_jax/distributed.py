@@ -1,8 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Several processes of one run, signals, and the cache of compiled programs.
 
-Every host runs the same program (JAX's multi-controller runtime) on a work
-directory that all of them see. All compute what is on the mesh; process 0
+All processes run the same program on a work directory that all see; process 0
 writes files and does the work that needs no device, while the others wait.
 Nothing here imports jax in a run of one process.
 """
@@ -37,13 +36,10 @@ _count, _index, _is_alone, _waits = 1, 0, False, 0
 def start(
   coordinator: str, num_processes: int | None, process_id: int | None
 ) -> None:
-  """Joins the other processes; call it before anything else of jax.
+  """Joins the other processes, before anything else of jax.
 
-  Args:
-    coordinator: HOST:PORT of process 0, or 'auto': jax finds all three from
-      SLURM, Open MPI, GKE or a Cloud TPU.
-    num_processes: of the run.
-    process_id: of this one, 0 to num_processes - 1.
+  The coordinator is HOST:PORT of process 0, or 'auto': jax finds all three from
+  SLURM, Open MPI, GKE or a Cloud TPU.
   """
   global _count, _index
   import jax
@@ -93,13 +89,15 @@ def wait_for_all() -> None:
 
 
 def on_first(action: Callable[[], Any]) -> Any:
-  """Runs an action in process 0; returns its result in every process.
-
-  The action returns at most 64 kB of JSON. If it fails, all raise a UserError.
+  """Runs an action in process 0; returns its result, JSON of at most 64 kB, or
+  raises a UserError, in every process.
   """
   global _is_alone
   if is_alone():
     return action()
+  import numpy as np
+  from jax.experimental import multihost_utils
+
   message, failure = {}, None
   if _index == 0:
     _is_alone = True
@@ -110,61 +108,47 @@ def on_first(action: Callable[[], Any]) -> Any:
     finally:
       _is_alone = False
   wait_for_all()
-  message = _broadcast(message)
+  data = np.frombuffer(json.dumps(message).encode(), np.uint8)
+  buffer = np.zeros(_BUFFER, np.uint8)
+  buffer[: len(data)] = data
+  buffer = np.asarray(multihost_utils.broadcast_one_to_all(buffer))
+  message = json.loads(buffer.tobytes().rstrip(b'\0'))
   if failure is not None:
     raise failure
-  if 'error' in message:
-    raise errors.UserError(message['error'])
+  errors.need('error' not in message, message.get('error', ''))
   return message['value']
-
-
-def _broadcast(message: dict) -> dict:
-  import numpy as np
-  from jax.experimental import multihost_utils
-
-  buffer = np.zeros(_BUFFER, np.uint8)
-  if _index == 0:
-    text = json.dumps(message).encode()
-    buffer[: len(text)] = np.frombuffer(text, np.uint8)
-  buffer = np.asarray(multihost_utils.broadcast_one_to_all(buffer))
-  return json.loads(buffer.tobytes().rstrip(b'\0'))
 
 
 def require_same(settings: Mapping[str, Any]) -> None:
   """Raises a UserError everywhere unless all have these settings (JSON)."""
   if _count == 1:
     return
+  import numpy as np
+  from jax.experimental import multihost_utils
+
   own = json.loads(json.dumps(settings))
   first = on_first(lambda: own)
   different = [
     f'{name} is {own.get(name)!r}, in process 0 {first.get(name)!r}'
-    for name in {**first, **own}
+    for name in first | own
     if own.get(name) != first.get(name)
   ]
-  if wrong := _where(bool(different)):
-    raise errors.UserError(
-      f'processes {wrong} have other settings than process 0 '
-      f'({"; ".join(different[:3]) or "they say which"}); give all the same '
-      'command, and a --workdir on a shared disk'
-    )
-
-
-def _where(flag: bool) -> list[int]:
-  """Numbers of the processes in which a flag is true."""
-  import numpy as np
-  from jax.experimental import multihost_utils
-
-  flags = multihost_utils.process_allgather(np.array(flag))
-  return np.flatnonzero(np.ravel(flags)).tolist()
+  flags = multihost_utils.process_allgather(np.array(bool(different)))
+  wrong = np.flatnonzero(np.ravel(flags)).tolist()
+  errors.need(
+    not wrong,
+    f'processes {wrong} have other settings than process 0 '
+    f'({"; ".join(different[:3]) or "they say which"}); give all the same '
+    'command, and a --workdir on a shared disk',
+  )
 
 
 def lost(error: BaseException) -> str:
   """The line for an error that means that another process is gone, else ''."""
   kinds = ('JaxRuntimeError', 'XlaRuntimeError', 'BarrierTimeoutError')
   reason = ' '.join(str(error).split())[:200]
-  if _count == 1 or type(error).__name__ not in kinds:
-    return ''
-  if reason.startswith('RESOURCE_EXHAUSTED'):
+  is_other = type(error).__name__ not in kinds
+  if _count == 1 or is_other or reason.startswith('RESOURCE_EXHAUSTED'):
     return ''
   return f'{_lost_line(_index, _count)} ({reason})'
 
@@ -182,8 +166,8 @@ def supervise(
 ) -> int:
   """Runs one process of many in a child; returns its exit code.
 
-  When the coordinator is gone, jax aborts the process in C++ with a stack
-  trace. The parent then says what happened and returns LOST_EXIT_CODE.
+  When the coordinator is gone, jax aborts the child in C++ with a stack trace;
+  the parent says what happened and returns LOST_EXIT_CODE.
   """
   sys.stdout.flush()
   sys.stderr.flush()
@@ -233,11 +217,6 @@ class Stop(KeyboardInterrupt):
     super().__init__(f'signal {signum}')
     self.saved = saved
     self.exit_code = 128 + signum  # 130 for Ctrl-C, 143 for SIGTERM
-
-
-def stop_at_once(signum, frame):
-  """Signal handler outside loops."""
-  raise Stop(signum)
 
 
 @contextlib.contextmanager
@@ -290,29 +269,24 @@ def received() -> int | None:
 
 
 def agreed() -> bool:
-  """Whether a loop must stop after the present step.
-
-  Every process asks once a step: all must stop at the same one, and here they
-  agree on it.
-  """
+  """Whether a loop must stop after this step; every process asks once a step."""
   global _received, _asked
-  if _count > 1:
-    from jax.experimental import multihost_utils
+  if _count == 1:
+    return received() is not None
+  from jax.experimental import multihost_utils
 
-    _asked += 1  # loops begin at 0 again, the protocol's numbers must grow
-    if multihost_utils.reached_preemption_sync_point(_asked):
-      _received = _received or signal.SIGTERM
-      return True
+  _asked += 1  # loops begin at 0 again, the protocol's numbers must grow
+  if not multihost_utils.reached_preemption_sync_point(_asked):
     return False
-  return received() is not None
+  _received = _received or signal.SIGTERM
+  return True
 
 
 def cache_environment(folder: str | None = None) -> dict[str, str]:
-  """Environment variables for jax's cache of compiled programs.
+  """Variables of jax's cache of compiled programs, to set before its import.
 
-  Set them before jax is imported. The default folder, in the user's cache,
-  carries a hash of the processor's features: a home directory may be shared by
-  machines of which one lacks instructions that another has.
+  The default folder carries a hash of the processor's features, since machines
+  of other instructions may share a home directory.
   """
   if not folder:
     features = platform.machine()

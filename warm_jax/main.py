@@ -1,9 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The command `warm`: flags -> config -> the stages of a run, or one of them.
 
-`warm score` and `warm merge` are in `commands/`. A mistake of the user is one
-line on stderr and exit code 2; a traceback means a defect of the package. jax
-is imported when a stage runs, not here.
+A mistake of the user is one line and exit code 2; a traceback means a defect of
+the package. jax is imported when a stage runs, not here.
 """
 
 import difflib
@@ -87,12 +86,15 @@ def _run_config(argv: list[str]) -> int:
     print(f'warm_jax {__version__}')
     return 0
   if {'--help', '-help', '-h', '--helpfull'} & {*argv}:
-    print(_help(argv), end='')
+    if any(re.match('--?config=', a) for a in argv):
+      print(config_lib.described(load(_config_name(argv))[0]), end='')
+    else:
+      names = ', '.join(stage.name for stage in pipeline.STAGES)
+      print(USAGE.format(configs=', '.join(shipped()), stages=names), end='')
     return 0
   if sweep := [a for a in argv if re.fullmatch('--?sweep(=run)?', a)]:
-    return _sweep(
-      [a for a in argv if a not in sweep], sweep[0].endswith('=run')
-    )
+    rest = [a for a in argv if a not in sweep]
+    return _sweep(rest, sweep[0].endswith('=run'))
   config, values = _read(argv)
   others = _others(values)
 
@@ -113,34 +115,38 @@ def _run_config(argv: list[str]) -> int:
 
 def guarded(action: Callable[[], int], state: str) -> int:
   """Runs an action; what ends it early becomes one line and an exit code."""
+
+  def stop(signum, frame):
+    raise distributed.Stop(signum)
+
   # A kill by a scheduler should leave by the same road as Ctrl-C.
-  before = signal.signal(signal.SIGTERM, distributed.stop_at_once)
+  before = signal.signal(signal.SIGTERM, stop)
   try:
     return action()
   except errors.UserError as e:
-    return _fail(f'error: {e}', 2)
+    line, code = f'error: {e}', 2
   except KeyboardInterrupt as e:
     if saved := getattr(e, 'saved', ''):
       state = f'{saved} is saved, and the same command continues from there'
     code = getattr(e, 'exit_code', 130)
-    word = 'terminated' if code == 143 else 'interrupted'
-    return _fail(f'{word}; {state}', code)
+    line = f'{"terminated" if code == 143 else "interrupted"}; {state}'
   except Exception as e:
-    if line := distributed.lost(e):
-      return _fail(f'error: {line}', distributed.LOST_EXIT_CODE)
+    if lost := distributed.lost(e):
+      line, code = f'error: {lost}', distributed.LOST_EXIT_CODE
     # Of any class: some libraries write in C++.
-    if not (reason := files.disk_trouble(e)):
+    elif reason := files.disk_trouble(e):
+      what = (
+        f'cannot write {getattr(e, "filename", None) or "a file"}: {reason}'
+      )
+      line, code = (
+        f'error: {what}; mend that, and run the same command again',
+        2,
+      )
+    else:
       raise
-    what = f'cannot write {getattr(e, "filename", None) or "a file"}: {reason}'
-    again = 'mend that, and run the same command again'
-    return _fail(f'error: {what}; {again}', 2)
   finally:
     signal.signal(signal.SIGTERM, before)
-
-
-def _fail(message: str, code: int) -> int:
-  line = ' '.join(message.split())
-  print(f'warm: {line}', file=sys.stderr, flush=True)
+  print(f'warm: {" ".join(line.split())}', file=sys.stderr, flush=True)
   return code
 
 
@@ -157,30 +163,21 @@ def joined(argv: list[str]) -> list[str]:
 
 def _others(values) -> tuple[str, int | None, int | None] | None:
   """The flags of a run of several processes: coordinator, their number, ours."""
-  where, number, own = given = (
-    values.coordinator,
-    values.num_processes,
-    values.process_id,
-  )
+  names = ('coordinator', 'num_processes', 'process_id')
+  where, number, own = given = tuple(getattr(values, name) for name in names)
   if given == (None, None, None):
     return None
-  if not re.fullmatch(r'auto|.+:\d+', where or ''):
-    raise errors.UserError(
-      f"--coordinator is {where!r}: give HOST:PORT of process 0, or 'auto'"
-    )
-  if given != ('auto', None, None) and (
-    number is None or own is None or own >= number
-  ):
-    raise errors.UserError(
-      f'--num_processes is {number} and --process_id is {own}: give the number '
-      'of processes N, and a number from 0 to N - 1'
-    )
+  errors.need(
+    re.fullmatch(r'auto|.+:\d+', where or ''),
+    f"--coordinator is {where!r}: give HOST:PORT of process 0, or 'auto'",
+  )
+  is_counted = None not in (number, own) and own < number
+  errors.need(
+    given == ('auto', None, None) or is_counted,
+    f'--num_processes is {number} and --process_id is {own}: give the number of '
+    'processes N, and a number from 0 to N - 1',
+  )
   return given
-
-
-# ---------------------------------------------------------------------------
-# Config files
-# ---------------------------------------------------------------------------
 
 
 def parse(argv: list[str]):
@@ -190,18 +187,16 @@ def parse(argv: list[str]):
 
 
 def _read(argv: list[str]):
-  """The config, and absl's values of the other flags."""
   argv = joined(argv)
   if argv[1:] and not argv[1].startswith('-'):
-    close = difflib.get_close_matches(argv[1], COMMANDS, n=1)
-    hint = f'; did you mean {close[0]}?' if close else ''
+    hint = config_lib.nearest(argv[1], COMMANDS)
     raise errors.UserError(f'unknown command {argv[1]!r}{hint}')
   config, _ = load(_config_name(argv))
   # Some of the members; the field `members` stays a whole number.
   a_slice = r'^(--?config\.reward\.member)s=(?=\d*:)'
   argv = [re.sub(a_slice, r'\1_slice=', a) for a in argv]
   argv = [a for a in argv if not re.match('--?config=', a)]
-  _require_fields(argv, config)
+  _require_fields(argv, config_lib.flatten(config))
   values = flags.FlagValues()
   config_flags.DEFINE_config_dict(
     'config', config, flag_values=values, sys_argv=argv
@@ -214,14 +209,10 @@ def _read(argv: list[str]):
     rest = values(argv)[1:]
   except (flags.Error, AttributeError, TypeError, ValueError) as e:
     raise errors.UserError(str(e)) from e
-  if rest:
-    raise errors.UserError(
-      f'unexpected argument {rest[0]!r}; flags have the form --name=value'
-    )
-  if not values.workdir:
-    raise errors.UserError(
-      '--workdir is missing: name a folder for the results'
-    )
+  form = 'flags have the form --name=value'
+  errors.need(not rest, f'unexpected argument {[*rest, ""][0]!r}; {form}')
+  missing = '--workdir is missing: name a folder for the results'
+  errors.need(values.workdir, missing)
   # Some libraries (grain's workers) ask whether absl's own flags were parsed.
   flags.FLAGS.mark_as_parsed()
   return config, values
@@ -229,33 +220,31 @@ def _read(argv: list[str]):
 
 def _config_name(argv: list[str]) -> str:
   found = [a.partition('=')[2] for a in argv if re.match('--?config=', a)]
-  if not found:
-    raise errors.UserError(
-      '--config is missing: name a file, or a shipped one, such as '
-      f'--config=tiny; there are {", ".join(shipped())}'
-    )
+  errors.need(
+    found,
+    '--config is missing: name a file, or a shipped one, such as '
+    f'--config=tiny; there are {", ".join(shipped())}',
+  )
   return found[-1]
 
 
-def _require_fields(argv: list[str], config) -> None:
-  """Raises for an unknown field, with the name that was meant."""
-  fields = config_lib.flatten(config)
+def _require_fields(argv: list[str], fields) -> None:
+  # absl and ml_collections know no names of other libraries.
   for arg in argv[1:]:
     name = re.sub('^--?(no)?', '', arg).partition('=')[0]
     field = name.removeprefix('config.')
+    hint = config_lib.nearest(field, fields)
+    inside = [f for f in fields if f.startswith(f'{field}.')]
     if field == name:
-      if name in config_lib.SYNONYMS:  # of a flag that others have
-        hint = config_lib.nearest(name, fields)
-        raise errors.UserError(f'unknown flag --{name}{hint}')
-    elif field not in fields:
-      inside = [f for f in fields if f.startswith(f'{field}.')]
-      if inside:
-        raise errors.UserError(
-          f'config.{field} is a section; set one of its fields, such as '
-          f'--config.{inside[0]}'
-        )
-      hint = config_lib.nearest(field, fields)
-      raise errors.UserError(f'unknown field config.{field}{hint}')
+      is_known = name not in config_lib.SYNONYMS
+      errors.need(is_known, f'unknown flag --{name}{hint}')
+    elif inside:
+      raise errors.UserError(
+        f'config.{field} is a section; set one of its fields, such as '
+        f'--config.{inside[0]}'
+      )
+    else:
+      errors.need(field in fields, f'unknown field config.{field}{hint}')
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -269,21 +258,20 @@ def shipped() -> dict[str, pathlib.Path]:
 def load(name: str):
   """Runs a config file; returns its ConfigDict, locked, and its module.
 
-  Args:
-    name: of a shipped file, or a path; ':ARG' behind it goes to get_config.
+  The name is of a shipped file, or a path; ':ARG' behind it goes to get_config.
   """
   file, colon, arg = name.partition(':')
   path = pathlib.Path(file).expanduser()
   if not path.is_file():
     known = shipped()
-    if file not in known:
-      beside = [str(p) for p in path.parent.glob('*.py')]
-      close = difflib.get_close_matches(file, beside, n=1)
-      close += difflib.get_close_matches(path.stem, known, n=1)
-      hint = f'; did you mean {close[0]}?' if close else ''
-      raise errors.UserError(
-        f'no config file {file}{hint}; shipped are {", ".join(known)}'
-      )
+    beside = [str(p) for p in path.parent.glob('*.py')]
+    close = difflib.get_close_matches(file, beside, n=1)
+    close += difflib.get_close_matches(path.stem, known, n=1)
+    hint = f'; did you mean {close[0]}?' if close else ''
+    known_names = ', '.join(known)
+    errors.need(
+      file in known, f'no config file {file}{hint}; shipped are {known_names}'
+    )
     path = known[file]
   spec: Any = importlib.util.spec_from_file_location('warm_config', path)
   module = importlib.util.module_from_spec(spec)
@@ -295,10 +283,10 @@ def load(name: str):
   except errors.UserError as e:
     raise errors.UserError(f'{file}: {e}') from e
   except Exception as e:
-    if isinstance(e, TypeError) and 'get_config() takes' in str(e):
-      raise errors.UserError(f'{file} takes no argument after ":"') from e
-    reason = f'{type(e).__name__}: {e}'
-    raise errors.UserError(f'cannot load {file}: {reason}') from e
+    reason = f'cannot load {file}: {type(e).__name__}: {e}'
+    if 'get_config() takes' in str(e):
+      reason = f'{file} takes no argument after ":"'
+    raise errors.UserError(reason) from e
   return config.lock(), module
 
 
@@ -308,29 +296,19 @@ def notebook(name: str = 'tiny'):
   WARM_JAX_NOTEBOOK=smoke in the environment makes the demo so small that a
   notebook runs in a minute; its numbers mean nothing.
   """
-  for key, value in distributed.cache_environment().items():
-    os.environ.setdefault(key, value)
-  os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
+  _set_environment('')
   is_smoke = os.environ.get('WARM_JAX_NOTEBOOK') == 'smoke'
   if is_smoke and name == 'tiny':
     name = 'nano'
   return is_smoke, load(name)[0].unlock(), pathlib.Path('runs') / name
 
 
-def _help(argv: list[str]) -> str:
-  if any(re.match('--?config=', a) for a in argv):
-    return config_lib.described(load(_config_name(argv))[0])
-  names = ', '.join(stage.name for stage in pipeline.STAGES)
-  return USAGE.format(configs=', '.join(shipped()), stages=names)
-
-
 def _sweep(argv: list[str], is_run: bool) -> int:
-  """Prints or runs the launches of the config file's `sweep(add)`."""
   _, workdir, _ = parse(argv)
   name = _config_name(argv)
   _, module = load(name)
-  if not hasattr(module, 'sweep'):
-    raise errors.UserError(f'{name} has no function sweep(add)')
+  has_sweep = hasattr(module, 'sweep')
+  errors.need(has_sweep, f'{name} has no function sweep(add)')
   found: list[dict[str, Any]] = []
   module.sweep(lambda fields=(), **more: found.append(dict(fields) | more))
   rest = [a for a in argv[1:] if not re.match('--?workdir=', a)]
@@ -351,22 +329,27 @@ def _sweep(argv: list[str], is_run: bool) -> int:
   return 0
 
 
+def _set_environment(cache_folder: str) -> None:
+  wanted = {'TRANSFORMERS_VERBOSITY': 'error'}
+  if cache_folder != 'off':
+    wanted |= distributed.cache_environment(cache_folder)
+  for name, value in wanted.items():
+    os.environ.setdefault(name, value)
+
+
 def prepare_process(cache_folder: str) -> None:
   """The compilation cache and quiet logs, before anything imports jax."""
-  if cache_folder != 'off':
-    for name, value in distributed.cache_environment(cache_folder).items():
-      os.environ.setdefault(name, value)
-  os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
+  _set_environment(cache_folder)
   # What users need to know reaches them as a UserError. Orbax logs whatever it
   # raises, several times over, and leaves coroutines to a loop that is closed.
   absl_logging.set_verbosity(absl_logging.FATAL)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-  sys.unraisablehook = _say_unless_closed
 
+  def say_unless_closed(unraisable):
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      sys.__unraisablehook__(unraisable)
 
-def _say_unless_closed(unraisable) -> None:
-  if str(unraisable.exc_value) != 'Event loop is closed':
-    sys.__unraisablehook__(unraisable)
+  sys.unraisablehook = say_unless_closed
 
 
 if __name__ == '__main__':

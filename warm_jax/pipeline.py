@@ -1,19 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The stages in order: skips what is finished, continues what is not.
+"""The stages of a run in order: skips the finished, continues the others.
 
-Each stage owns one folder of the work directory:
-
-  config.json   the settings it depends on; written first
-  attempt.json  seconds and memory of attempts so far, while it is unfinished
-  ...           whatever the stage writes (metrics, checkpoints, parameters)
-  result.json   written last, in one piece: its presence means finished
-
-A stage depends on its own sections of the config and on those of the stages it
-needs. Where they differ from what is on disk nothing runs, and the fields that
-differ are named. `config.runtime` (paths, display, devices) belongs to no
-stage: it may change freely.
-
-A finished work directory answers without importing jax.
+A stage has a folder with config.json (what it depends on, written first) and
+result.json (written last: it is finished). Nothing runs on a folder of another
+config. A finished work directory answers without importing jax.
 """
 
 import contextlib
@@ -21,6 +11,7 @@ import dataclasses
 import errno
 import functools
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -39,15 +30,9 @@ from warm_jax import distributed, errors, files, report, stages, worlds
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """The argument of a stage function.
+  """What a stage function gets; `command` is quoted in advice."""
 
-  Attributes:
-    config: ml_collections ConfigDict, locked.
-    workdir: of the whole run.
-    command: how `warm` was called, quoted in advice.
-  """
-
-  config: Any
+  config: Any  # a locked ConfigDict
   workdir: pathlib.Path
   command: str = 'warm'
 
@@ -66,32 +51,23 @@ class Run:
   def result(self, stage: str) -> dict[str, Any]:
     """The result of a stage; a UserError if it is not finished."""
     record = files.read_record(self.workdir / stage / 'result.json')
-    if record is None:
-      raise errors.UserError(
-        f'the result of stage {stage} is not in {self.workdir}; '
-        f'run: {self.command} --stage={stage}'
-      )
+    errors.need(
+      record,
+      f'the result of stage {stage} is not in {self.workdir}; '
+      f'run: {self.command} --stage={stage}',
+    )
     return record['result']
-
-
-# ---------------------------------------------------------------------------
-# The table
-# ---------------------------------------------------------------------------
 
 
 class Stage(NamedTuple):
   """One stage of a run.
 
   Attributes:
-    name: of the stage, its folder, and its section of the config.
-    function: takes a `Run`, returns a dict for result.json. Its key 'summary',
-      a short text, is printed.
-    needs: names of the stages whose results it reads, where a run has them.
-    sections: config sections it depends on, where a config has them, beside
-      those of `needs`.
+    function: returns a dict for result.json, whose 'summary' is printed.
+    needs: stages whose results it reads, where a run has them.
+    sections: of the config, on which it depends beside those of `needs`.
     on_host: it has no work for the devices; of several processes the first
-      does it while the others wait. Other stages run in all of them, with the
-      mesh of `config.runtime.mesh` set.
+      does it while the others wait. Others run in all, with the mesh set.
   """
 
   name: str
@@ -139,11 +115,6 @@ def stages_of(config) -> tuple[Stage, ...]:
   return tuple(s for s in STAGES if s.name in config or s.name == 'report')
 
 
-# ---------------------------------------------------------------------------
-# Running them
-# ---------------------------------------------------------------------------
-
-
 def run(
   config,
   workdir: str | pathlib.Path,
@@ -152,57 +123,57 @@ def run(
   command: str = 'warm',
   stages: Sequence[Stage] | None = None,
 ) -> dict[str, dict[str, Any]]:
-  """Runs all stages in order, or one of them, in `workdir`.
+  """Runs all stages in order, or only `stage`, in `workdir`.
 
-  Args:
-    config: ml_collections ConfigDict.
-    workdir: new, empty, or of an earlier launch with the same config.
-    stage: the only stage to run; what it needs must be finished.
-    command: how this was launched, quoted in advice.
-    stages: others than those of the config.
-
-  Returns:
-    {stage: its result} of all that was run or found finished.
+  Returns {stage: its result} of all that was run or found finished; `stages`
+  are others than those of the config.
   """
   config_lib.validate(config)
-  table = {s.name: s for s in (stages or stages_of(config))}
-  if stage is not None and stage not in table:
-    raise errors.UserError(
-      f'unknown stage {stage!r}{config_lib.nearest(stage, table)}; '
-      f'stages: {", ".join(table)}'
+  plain = config_lib.plain(config)
+  if writer := plain.get('runtime', {}).get('report_to'):
+    package, extra = config_lib.WRITERS[writer]
+    errors.need(
+      importlib.util.find_spec(package),
+      f'config.runtime.report_to is {writer!r}, and {package} is not '
+      f"installed: pip install 'warm_jax[{extra}]'",
     )
+  table = {s.name: s for s in (stages or stages_of(config))}
+  errors.need(
+    stage is None or stage in table,
+    f'unknown stage {stage!r}{config_lib.nearest(str(stage), table)}; '
+    f'stages: {", ".join(table)}',
+  )
   members = config_lib.member_slice(config)
   if members:
-    table = {s: table[s] for s in table if s in upstream(table, 'reward', True)}
-    if stage is not None and stage not in table:
-      raise errors.UserError(
-        f'stage {stage} needs all members, and this run has {members[0]}:'
-        f'{members[1]}; join the slices first: warm merge --help'
-      )
+    some = f'{members[0]}:{members[1]}'
+    table = {s: table[s] for s in upstream(table, 'reward', True)}
+    errors.need(
+      stage is None or stage in table,
+      f'stage {stage} needs all members, and this run has {some}; join the '
+      'slices first: warm merge --help',
+    )
   chosen = list(table) if stage is None else [stage]
   involved = list(table) if stage is None else upstream(table, stage, True)
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
-  plain = config_lib.plain(config)
   with contextlib.ExitStack() as held:
 
     def begin():
       held.enter_context(hold(run_.workdir))
       _refuse_other_config(run_, table, involved)
       files.write_record(run_.workdir / 'config.json', plain)
-      if stage is not None:
-        for name in upstream(table, stage):
+      for name in involved if stage else ():
+        if name != stage:
           run_.result(name)  # raises, naming the command, if it is not there
 
     distributed.on_first(begin)
-    for name in ('compile_cache', 'progress', 'tensorboard', 'memory_gb'):
-      plain.get('runtime', {}).pop(name, None)
+    own = {'compile_cache', 'progress', 'report_to', 'memory_gb'}
+    same = {k: v for k, v in plain.get('runtime', {}).items() if k not in own}
     distributed.require_same(
-      config_lib.flatten(plain)
+      config_lib.flatten(plain | {'runtime': same})
       | {'--stage': stage, 'the lock in --workdir': _holder(run_.workdir)}
       | versions()
     )
-    done = [(run_.workdir / name / 'result.json').exists() for name in chosen]
-    if not all(done):
+    if not all((run_.workdir / x / 'result.json').exists() for x in chosen):
       _say(_devices(config))
     results = {}
     for name in chosen:
@@ -210,20 +181,18 @@ def run(
       results[name] = _run_stage(run_, table, table[name], label)
   if members and 'reward' in results:
     _say(
-      f'members {members[0]}:{members[1]} of {config.reward.members} are '
-      'trained; once all are, join the work directories: warm merge '
-      f'--out=NEW_WORKDIR {shlex.quote(str(run_.workdir))} ...'
+      f'members {some} of {config.reward.members} are trained; once all are, '
+      'join the work directories: warm merge --out=NEW_WORKDIR '
+      f'{shlex.quote(str(run_.workdir))} ...'
     )
   return results
 
 
 def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
   """The part of the config that stage `name` depends on, as plain JSON."""
-  sections = {'seed'}
-  for stage in upstream(table, name, True):
-    sections.update(table[stage].sections)
-  plain = config_lib.plain(config)
-  return {k: v for k, v in plain.items() if k in sections}
+  needed = [table[stage].sections for stage in upstream(table, name, True)]
+  sections = {'seed'}.union(*needed)
+  return {k: v for k, v in config_lib.plain(config).items() if k in sections}
 
 
 def upstream(
@@ -239,7 +208,6 @@ def upstream(
 
 
 def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
-  """Raises if a stage on disk was run with other settings than these."""
   fields, stale = {}, set()
   for name in names:
     folder = run_.workdir / name
@@ -247,23 +215,16 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
     if found <= {'config.json', 'attempt.json', 'rejected.jsonl'}:
       continue  # it failed before it made anything: the config may be mended
     old = files.read_record(folder / 'config.json')
-    if old is None:
-      raise errors.UserError(
-        f'{folder} holds files but no config.json, so it is not the work of '
-        'this command; move it away'
-      )
-    new = relevant_config(run_.config, table, name)
-    different = {
-      k: v
-      for k, v in differences(old, new).items()
-      # Layers computed again give the same numbers.
-      if not k.endswith('.remat')
-    }
-    if different:
-      fields |= different
-      stale.add(name)
-  if not stale:
-    return
+    errors.need(
+      old,
+      f'{folder} holds files but no config.json, so it is not the work of '
+      'this command; move it away',
+    )
+    different = differences(old, relevant_config(run_.config, table, name))
+    for field, values in different.items():
+      if not field.endswith('.remat'):  # it gives the same numbers
+        fields[field] = values
+        stale.add(name)
   # What was built on a stale stage goes with it.
   folders = [
     str(run_.workdir / name)
@@ -273,35 +234,38 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
   changes = '; '.join(
     f'{field} was {old}, is now {new}' for field, (old, new) in fields.items()
   )
-  raise errors.UserError(
+  errors.need(
+    not stale,
     f'{run_.workdir} was made with another config: {changes}. Take a new '
-    f'--workdir, or delete what depends on it: rm -r {shlex.join(folders)}'
+    f'--workdir, or delete what depends on it: rm -r {shlex.join(folders)}',
   )
 
 
 def differences(old: Mapping, new: Mapping) -> dict[str, tuple[str, str]]:
   """{field: (old value, new value)} as JSON, for the fields that differ."""
-  old, new = config_lib.flatten(old), config_lib.flatten(new)
-  return {
-    name: tuple(
-      json.dumps(side[name]) if name in side else 'absent'
-      for side in (old, new)
-    )
-    for name in {**old, **new}
-    if name not in old or name not in new or old[name] != new[name]
-  }
+  old, new = (
+    {k: json.dumps(v) for k, v in config_lib.flatten(side).items()}
+    for side in (old, new)
+  )
+  both = {k: (old.get(k, 'absent'), new.get(k, 'absent')) for k in old | new}
+  return {name: values for name, values in both.items() if len({*values}) > 1}
 
 
 def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   folder = run_.folder(stage.name)
   path = folder / 'result.json'
-  relevant = relevant_config(run_.config, table, stage.name)
 
   def work():
+    relevant = relevant_config(run_.config, table, stage.name)
     if distributed.is_first():
       files.write_record(folder / 'config.json', relevant)
-    with _attempt(folder) as totals:
-      result = _call(stage, run_)
+    with _attempt(folder) as totals, contextlib.ExitStack() as stack:
+      mesh = None if stage.on_host else _mesh(run_.config)
+      if mesh is not None:
+        import jax
+
+        stack.enter_context(jax.set_mesh(mesh))
+      result = stage.function(run_) or {}
     if distributed.is_first():
       record = {
         'stage': stage.name,
@@ -332,18 +296,7 @@ def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
   return record['result']
 
 
-def _call(stage: Stage, run_: Run) -> Mapping[str, Any]:
-  mesh = None if stage.on_host else _mesh(run_.config)
-  if mesh is None:
-    return stage.function(run_) or {}
-  import jax
-
-  with jax.set_mesh(mesh):
-    return stage.function(run_) or {}
-
-
 def _mesh(config):
-  """The mesh of `config.runtime.mesh`; None for one device."""
   sizes = tuple(config.get('runtime', {}).get('mesh', (1, 1, 1)))
   if sizes == (1, 1, 1) and distributed.count() == 1:
     return None
@@ -353,7 +306,6 @@ def _mesh(config):
 
 
 def _devices(config) -> str:
-  """The line that says where a run computes."""
   import jax
 
   mesh, devices = _mesh(config), jax.devices()
@@ -369,10 +321,6 @@ def _say(line: str) -> None:
     print(line.rstrip(), flush=True)
 
 
-# ---------------------------------------------------------------------------
-# The work directory
-# ---------------------------------------------------------------------------
-
 _LOCK = '.lock'
 
 
@@ -384,23 +332,22 @@ def hold(path: pathlib.Path):
   """
   import fcntl
 
+  is_file = path.exists() and not path.is_dir()
+  errors.need(not is_file, f'--workdir {path} is a file; name a folder')
   try:
-    if path.exists() and not path.is_dir():
-      raise errors.UserError(f'--workdir {path} is a file; name a folder')
     path.mkdir(parents=True, exist_ok=True)
     marker = path / files.MARKER
     if not marker.exists():
       ours = (marker.name, marker.name + '.tmp', _LOCK)
-      foreign = sorted(p.name for p in path.iterdir() if p.name not in ours)
-      if foreign:
-        raise errors.UserError(
-          f'--workdir {path} holds {foreign[0]} and no {marker.name}, so it is '
-          'not a work directory of warm; name a new or an empty folder'
-        )
-      created = time.strftime('%Y-%m-%d %H:%M:%S')
-      files.write_record(
-        marker, {'what': 'warm_jax work directory', 'created': created}
+      foreign = sorted({p.name for p in path.iterdir()}.difference(ours))
+      errors.need(
+        not foreign,
+        f'--workdir {path} holds {[*foreign, ""][0]} and no {marker.name}, so '
+        'it is not a work directory of warm; name a new or an empty folder',
       )
+      created = time.strftime('%Y-%m-%d %H:%M:%S')
+      about = {'what': 'warm_jax work directory', 'created': created}
+      files.write_record(marker, about)
     file = (path / _LOCK).open('a+')
   except OSError as e:
     raise errors.UserError(
@@ -410,15 +357,12 @@ def hold(path: pathlib.Path):
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
+      reason = f'in use by {_holder(path) or "another process"}; wait for it'
       if e.errno not in (errno.EACCES, errno.EAGAIN):
-        raise errors.UserError(
-          f'cannot lock --workdir {path}: {e.strerror or e}; '
-          'name a folder on a disk that supports file locks'
-        ) from e
-      holder = _holder(path) or 'another process'
-      raise errors.UserError(
-        f'--workdir {path} is in use by {holder}; wait for it or stop it'
-      ) from e
+        reason = (
+          f'on a disk without file locks ({e.strerror or e}); take another'
+        )
+      raise errors.UserError(f'--workdir {path} is {reason}') from e
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}')
     file.flush()
@@ -434,10 +378,8 @@ def _holder(path: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _attempt(folder: pathlib.Path):
-  """Yields a dict that gets seconds and peak memory, earlier attempts included.
-
-  An attempt that is killed outright (kill -9) is not counted.
-  """
+  # A dict of seconds and peak memory, with those of earlier attempts; one that
+  # is killed outright is not counted.
   path = folder / 'attempt.json'
   totals = files.read_record(path) or {'seconds': 0.0, 'peak_memory_gb': 0.0}
   if distributed.is_first():

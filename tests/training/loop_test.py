@@ -19,9 +19,9 @@ from warm_jax.training import state as state_lib
 
 
 def open_loop(folder, num=2, steps=10, every=0, state=None, **over):
-  runtime = types.SimpleNamespace(progress=False, tensorboard=False)
-  for name in ('progress', 'tensorboard'):
-    setattr(runtime, name, over.pop(name, False))
+  runtime = types.SimpleNamespace(progress=False, report_to='')
+  for name, off in list(vars(runtime).items()):
+    setattr(runtime, name, over.pop(name, off))
   config = {'steps': steps, 'checkpoint_every': every}
   config['max_loss'] = over.pop('max_loss', 0.0)
   rates = tuple(10.0**-m for m in range(num))
@@ -161,7 +161,7 @@ def test_progress_without_a_terminal_is_one_line(tmp_path, capsys):
 
 def test_tensorboard_if_asked_for(tmp_path):
   pytest.importorskip('tensorboardX')
-  with open_loop(tmp_path, tensorboard=True) as one:
+  with open_loop(tmp_path, report_to='tensorboard') as one:
     one.end(0, {}, {'loss': np.zeros(2)})
   assert list((tmp_path / 'tensorboard').glob('events*'))
 
@@ -174,10 +174,11 @@ def test_tensorboard_if_asked_for(tmp_path):
 @pytest.fixture
 def handlers():
   """Handlers as `main` sets them, whatever the shell of the tests ignores."""
-  ours = {
-    signal.SIGINT: signal.default_int_handler,
-    signal.SIGTERM: distributed.stop_at_once,
-  }
+
+  def stop(signum, frame):
+    raise distributed.Stop(signum)
+
+  ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: stop}
   before = {number: signal.signal(number, h) for number, h in ours.items()}
   yield
   assert {number: signal.getsignal(number) for number in ours} == ours

@@ -79,7 +79,7 @@ class Loop:
     count = len(self._hparams['learning_rate'])
     self._numbers = list(range(count) if numbers is None else numbers)
     self._keep_steps, self._keep = set(keep_steps), keep
-    self._pending = self._tensorboard = None
+    self._pending = self._report = None
 
   def __enter__(self) -> 'Loop':
     folder, runtime = self._folder, self._runtime
@@ -105,9 +105,9 @@ class Loop:
         file = (folder / 'metrics.jsonl').open('a')
         self._jsonl = stack.enter_context(file)
         stack.callback(lambda: write_csv(folder, self._rows))
-        if runtime.tensorboard and (writer := _tensorboard(folder)):
-          self._tensorboard = writer
-          stack.callback(writer.close)
+        if runtime.report_to:
+          self._report, close = _reporter(runtime.report_to, folder)
+          stack.callback(close)
       is_shown = runtime.progress and distributed.is_first()
       self._advance = stack.enter_context(
         _progress(self._config.steps, folder.name, self.start, is_shown)
@@ -205,10 +205,8 @@ class Loop:
     if distributed.is_first():
       self._jsonl.write(json.dumps(row) + '\n')
       self._jsonl.flush()
-    if self._tensorboard:
-      for name, x in row.items():
-        if name != 'step' and x is not None:
-          self._tensorboard.add_scalar(name, x, step)
+    if self._report:
+      self._report({k: v for k, v in row.items() if v is not None}, step)
 
   @property
   def _max_loss(self) -> float:
@@ -292,12 +290,27 @@ def _write(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
   os.replace(temporary, path)
 
 
-def _tensorboard(folder: pathlib.Path):
-  try:
-    import tensorboardX
-  except ImportError:
-    return None
-  return tensorboardX.SummaryWriter(str(folder / 'tensorboard'))
+def _reporter(kind: str, folder: pathlib.Path) -> tuple[Callable, Callable]:
+  """(report(row, step), close) of `config.runtime.report_to`."""
+  if kind == 'wandb':
+    import wandb
+
+    try:
+      name = '/'.join(folder.absolute().parts[-2:])
+      run = wandb.init(project='warm_jax', name=name, dir=str(folder))
+    except wandb.Error as e:
+      raise errors.UserError(f'wandb does not begin: {e}') from e
+    return lambda row, step: run.log(row, step=step), run.finish
+  import tensorboardX
+
+  writer = tensorboardX.SummaryWriter(str(folder / 'tensorboard'))
+
+  def report(row, step):
+    for name, x in row.items():
+      if name != 'step':
+        writer.add_scalar(name, x, step)
+
+  return report, writer.close
 
 
 @contextlib.contextmanager
