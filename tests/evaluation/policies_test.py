@@ -6,23 +6,23 @@ import pytest
 import scipy.stats
 
 from warm_jax import errors
-from warm_jax.evaluation import policies
+from warm_jax.evaluation import policies as policies_lib
 
 
 def _against(a, b):
-  matrix = policies.win_rate_matrix({'b': b, 'a': a})
+  matrix = policies_lib.win_rate_matrix({'b': b, 'a': a})
   return [matrix[key][1, 0] for key in ('low', 'win_rate', 'high')]
 
 
 def _alike(a, b):
-  (found,) = policies.self_similarity([a, b], 2)
+  (found,) = policies_lib.self_similarity([a, b], 2)
   return found
 
 
 def test_ties_are_half_a_win():
   a, b = np.array([1.0, 2, 3, 4]), np.array([0.0, 2, 4, 3])
-  np.testing.assert_array_equal(policies.wins(a, b), [1, 0.5, 0, 1])
-  matrix = policies.win_rate_matrix({'a': a, 'b': b})
+  np.testing.assert_array_equal(policies_lib.wins(a, b), [1, 0.5, 0, 1])
+  matrix = policies_lib.win_rate_matrix({'a': a, 'b': b})
   np.testing.assert_array_equal(matrix['win_rate'][:, 0], [0.5, 0.375])
 
 
@@ -31,7 +31,7 @@ def test_several_samples_by_brute_force():
   a, b = rng.integers(0, 4, size=(6, 3)), rng.integers(0, 4, size=(6, 5))
   x, y = a[:, :, None], b[:, None, :]
   expected = ((x > y) + 0.5 * (x == y)).mean((1, 2))
-  np.testing.assert_allclose(policies.wins(a, b), expected)
+  np.testing.assert_allclose(policies_lib.wins(a, b), expected)
   low, rate, high = _against(a, b)
   assert low < rate < high
   np.testing.assert_allclose(rate, expected.mean())
@@ -47,7 +47,7 @@ def test_one_sample_a_prompt_has_the_wilson_interval():
 def test_matrix_is_antisymmetric():
   rng = np.random.default_rng(1)
   scores = {name: rng.normal(size=30) + i for i, name in enumerate('abc')}
-  result = policies.win_rate_matrix(scores)
+  result = policies_lib.win_rate_matrix(scores)
   rate = result['win_rate']
   np.testing.assert_allclose(rate + rate.T, 1)
   np.testing.assert_allclose(result['low'] + result['high'].T, 1)
@@ -62,25 +62,25 @@ def test_length_control_removes_a_pure_length_effect():
   won = (rng.random(4000) < 1 / (1 + np.exp(-3 * np.tanh(difference)))) * 1.0
   assert won.mean() > 0.75
   np.testing.assert_allclose(
-    policies.length_controlled(won, difference), 0.5, atol=0.05
+    policies_lib.length_controlled(won, difference), 0.5, atol=0.05
   )
   # Nothing to correct: the plain win rate.
   unrelated = (rng.random(4000) < 0.7) * 1.0
   np.testing.assert_allclose(
-    policies.length_controlled(unrelated, rng.normal(size=4000)),
+    policies_lib.length_controlled(unrelated, rng.normal(size=4000)),
     unrelated.mean(),
     atol=0.01,
   )
-  assert policies.length_controlled(np.ones(3), np.zeros(3)) == 1
-  assert np.isnan(policies.length_controlled(np.ones(3), np.ones(3)))
-  assert 0.9 < policies.length_controlled(np.ones(50), difference[:50]) < 1
+  assert policies_lib.length_controlled(np.ones(3), np.zeros(3)) == 1
+  assert np.isnan(policies_lib.length_controlled(np.ones(3), np.ones(3)))
+  assert 0.9 < policies_lib.length_controlled(np.ones(50), difference[:50]) < 1
 
 
 def test_misuse_is_refused():
   with pytest.raises(errors.UserError, match='share their prompts'):
-    policies.wins(np.zeros(3), np.zeros(4))
+    policies_lib.wins(np.zeros(3), np.zeros(4))
   with pytest.raises(errors.NonFiniteError):
-    policies.wins(np.array([np.nan]), np.zeros(1))
+    policies_lib.wins(np.array([np.nan]), np.zeros(1))
 
 
 # --- likeness ---------------------------------------------------------------
@@ -115,15 +115,220 @@ def test_common_words_are_not_taken_for_noise():
 
 def test_self_similarity_by_hand():
   texts = ['one two', 'one two', 'one three', *['same'] * 3, 'x', 'y', 'z']
-  got = policies.self_similarity(texts, 3)
+  got = policies_lib.self_similarity(texts, 3)
   assert got.dtype == np.float64
   np.testing.assert_allclose(got, [(1 + 0.5 + 0.5) / 3, 1, 0])
   np.testing.assert_allclose(
-    policies.self_similarity(['a b', 'a c', '', ''], 2), [0.5, 1]
+    policies_lib.self_similarity(['a b', 'a c', '', ''], 2), [0.5, 1]
   )
 
 
 def test_too_few_samples_are_refused():
   for num_texts, num_samples in ((4, 1), (5, 2)):
     with pytest.raises(errors.UserError, match='at least 2 samples'):
-      policies.self_similarity(['text'] * num_texts, num_samples)
+      policies_lib.self_similarity(['text'] * num_texts, num_samples)
+
+
+# --- over-optimisation --------------------------------------------------------
+
+
+def _trajectory(kl, gold, *, noise=0.0, num_prompts=40, seed=0, **others):
+  """Means as given; prompts differ by an offset shared by all steps."""
+  rng = np.random.default_rng(seed)
+  prompt = np.linspace(-1, 1, num_prompts)
+  values = {'kl': kl, 'gold': gold, 'proxy': kl, **others}
+  arrays = {}
+  for name, means in values.items():
+    x = np.asarray(means, float)[:, None] + (0 if name == 'kl' else 1) * prompt
+    arrays[name] = x + noise * rng.normal(size=x.shape)
+  return policies_lib.Trajectory(steps=10 * np.arange(len(kl)), values=arrays)
+
+
+FAST = {'resamples': 200}
+
+
+@pytest.mark.parametrize(
+  'target, expected',
+  [
+    (-1.0, 5.0),  # below the start: the start
+    (0.0, 5.0),
+    (1.0, 6.0),  # half way to the first step
+    (2.0, 7.0),
+    (2.5, 7.5),  # first crossed between steps 2 and 3, after the fall back
+    (4.0, 9.0),
+    (4.1, np.nan),
+  ],
+)
+def test_value_at_kl_is_read_at_the_first_crossing(target, expected):
+  # KL rises to 2, falls back to 1, rises to 4, falls.
+  kl, gold = [0, 2, 1, 4, 3], [5, 7, 6, 9, 0]
+  np.testing.assert_allclose(
+    policies_lib.value_at_kl(kl, gold, target), expected
+  )
+
+
+def test_value_at_kl_takes_many_paths():
+  kl = np.array([[0.0, 1, 2], [0, 4, 8]])
+  gold = np.array([[0.0, 10, 20], [0, 10, 20]])
+  np.testing.assert_allclose(
+    policies_lib.value_at_kl(kl, gold, 1.5), [15, 3.75]
+  )
+  np.testing.assert_allclose(
+    policies_lib.value_at_kl(kl, gold, np.array([2.0, 8.0])), [20, 20]
+  )
+
+
+def test_comparison_at_equal_kl():
+  policies = {
+    'single': _trajectory([0, 2, 4], [0, 1, 0], noise=0.05),
+    'merged': _trajectory([0, 4, 8], [0, 2, 3], noise=0.05, seed=1),
+  }
+  rows = policies_lib.compare_at_kl(policies, [2, 6], baseline='single', **FAST)
+  by = {(r['kl'], r['policy']): r for r in rows}
+  np.testing.assert_allclose(by[2, 'single']['gold'], 1, atol=0.05)
+  np.testing.assert_allclose(by[2, 'merged']['gold'], 1, atol=0.05)
+  assert by[2, 'single']['difference'] == 0
+  # Prompts differ by far more than the policies: pairing removes that.
+  merged = by[2, 'merged']
+  assert merged['difference_high'] - merged['difference_low'] < 0.15
+  assert merged['gold_high'] - merged['gold_low'] > 0.25
+  assert np.isnan(by[6, 'single']['gold'])
+  assert by[6, 'single']['share_reached'] == 0
+  assert np.isnan(by[6, 'merged']['difference'])
+  np.testing.assert_allclose(by[6, 'merged']['gold'], 2.5, atol=0.05)
+
+
+def test_area_is_the_integral_up_to_the_common_kl():
+  policies = {
+    'a': _trajectory([0, 2, 4], [0, 2, 0]),  # triangle: area 4 up to 4
+    'b': _trajectory([0, 8], [1, 1]),
+  }
+  result = policies_lib.area(policies, baseline='b', **FAST)
+  assert (result['a']['kl_from'], result['a']['kl_to']) == (0, 4)
+  np.testing.assert_allclose(result['a']['area'], 4, rtol=1e-4)
+  np.testing.assert_allclose(result['a']['mean'], 1, rtol=1e-4)
+  np.testing.assert_allclose(result['b']['area'], 4, rtol=1e-6)
+  np.testing.assert_allclose(result['a']['difference'], 0, atol=1e-4)
+  # Without noise beyond the prompts' own, the paired difference is certain.
+  assert abs(result['a']['difference_high']) < 1e-3
+  far = {'a': policies['a'], 'b': _trajectory([5, 8], [1, 1])}
+  with pytest.raises(errors.UserError, match='common range'):
+    policies_lib.area(far)
+
+
+def test_the_best_step_is_chosen_on_the_other_prompts():
+  rng = np.random.default_rng(4)
+  num_prompts = 40
+  selection, reporting = policies_lib.halves(num_prompts, seed=0)
+  assert sorted([*selection, *reporting]) == list(range(num_prompts))
+  control = rng.normal(size=(3, num_prompts)) * 0.01
+  control[1, selection] += 1  # best where it may be seen
+  control[2, reporting] += 9  # best where it may not
+  gold = np.arange(3.0)[:, None] + rng.normal(size=num_prompts)
+  trajectory = policies_lib.Trajectory(
+    np.array([0, 50, 100]),
+    {'kl': gold * 0 + 1, 'proxy': gold, 'gold': gold, 'control': control},
+  )
+  result = policies_lib.report_best({'a': trajectory}, **FAST)['a']
+  assert result['step'] == 50
+  assert result['num_prompts'] == 20
+  assert 'control' in result['rule'] and 'selection' in result['rule']
+  np.testing.assert_allclose(result['gold'], gold[1, reporting].mean())
+  np.testing.assert_allclose(
+    result['control'], control[1, reporting].mean(), atol=1e-12
+  )
+
+
+def test_hacking_onset():
+  gold = [0, 2, 3, 2.8, 2.0, -4]
+  trajectory = _trajectory([0, 1, 2, 3, 5, 9], gold, noise=0.05)
+  result = policies_lib.hacking_onset(trajectory, margin=0.5, **FAST)
+  assert (result['peak_step'], result['onset_step']) == (20, 40)
+  np.testing.assert_allclose(result['peak_gold'], 3, atol=0.05)
+  # 2.5 is crossed 3/8 of the way from 2.8 at KL 3 to 2.0 at KL 5.
+  np.testing.assert_allclose(result['onset_kl'], 3.75, atol=0.1)
+  assert result['onset_kl_low'] <= result['onset_kl'] <= result['onset_kl_high']
+  assert result['share_hacked'] == 1
+  np.testing.assert_allclose(result['final_drop'], -7, atol=0.1)
+  patient = policies_lib.hacking_onset(trajectory, margin=2.0, **FAST)
+  assert patient['onset_step'] == 50
+
+
+def test_a_rising_policy_has_no_onset():
+  trajectory = _trajectory([0, 1, 2], [0, 1, 2], noise=0.1)
+  result = policies_lib.hacking_onset(trajectory, margin=0.2, **FAST)
+  assert result['onset_step'] is None and result['onset_kl'] is None
+  assert result['share_hacked'] == 0 and np.isnan(result['onset_kl_low'])
+  # A dip before the peak is not hacking.
+  dip = _trajectory([0, 1, 2], [1, 0, 2])
+  assert (
+    policies_lib.hacking_onset(dip, margin=0.1, **FAST)['onset_step'] is None
+  )
+
+
+def test_noise_alone_is_rarely_called_hacking():
+  alarms = 0
+  for seed in range(60):
+    flat = _trajectory([0, 1, 2], [0, 2, 2], noise=1.0, seed=seed)
+    result = policies_lib.hacking_onset(flat, margin=0.0, **FAST)
+    alarms += result['onset_step'] is not None
+  assert alarms <= 6  # 1.5 expected at 2.5 %
+
+
+def test_policies_must_share_their_prompts():
+  a, b = _trajectory([0, 1], [0, 1]), _trajectory([0, 1], [0, 1], num_prompts=7)
+  bad = _trajectory([0, 1], [0, np.nan])
+  for call in (
+    lambda policies: policies_lib.compare_at_kl(policies, [0.5]),
+    policies_lib.report_best,
+    policies_lib.area,
+  ):
+    with pytest.raises(errors.UserError, match='share their prompts'):
+      call({'a': a, 'b': b})
+    with pytest.raises(errors.NonFiniteError, match="'gold' of policy bad"):
+      call({'bad': bad})
+
+
+# --- fronts -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  'kl, value, expected',
+  [
+    ([0], [3], 3),  # the SFT policy alone
+    ([0, 5], [1, 3], 2),
+    ([5, 0], [3, 1], 2),  # the order does not matter
+    ([0, 2, 4], [1, 3, 5], 0.2 * 1 + 0.2 * 3 + 0.6 * 5),
+    ([0, 2, 4, 4, 6], [1, 3, 5, 1, 4], 0.2 * 1 + 0.2 * 3 + 0.6 * 5),  # beaten
+    ([0, 12, 10], [1, 3, 9], 1),  # out of reach
+    ([0, 5], [1, 0], 1),  # worse than SFT
+    ([0, -1e-8], [1, 3], 3),  # noise below zero is no extra width
+  ],
+)
+def test_mean_best_by_hand(kl, value, expected):
+  got = policies_lib.mean_best(np.array(kl), np.array(value), 10.0)
+  np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_mean_best_is_the_mean_over_a_fine_grid():
+  rng = np.random.default_rng(1)
+  kl = np.concatenate([np.zeros((4, 1)), 10 * rng.random((4, 20))], axis=1)
+  value = rng.normal(size=kl.shape) / 2 + kl / 4  # many steps
+  chooser = rng.normal(size=kl.shape)
+  budgets = 8.0 * (np.arange(50_000) + 0.5) / 50_000
+  is_within = kl[:, None, :] <= budgets[None, :, None]
+  for judge in (value, chooser):
+    best = np.where(is_within, judge[:, None, :], -np.inf).argmax(axis=-1)
+    expected = np.take_along_axis(value, best, axis=1).mean(axis=1)
+    got = policies_lib.mean_best(kl, value, 8.0, chooser=judge)
+    np.testing.assert_allclose(got, expected, atol=2e-3)
+  assert len(np.unique(best)) > 2
+
+
+def test_the_policy_that_another_judge_chooses():
+  """By hand: within KL 0-1 the start, 1-3 the second, from 3 on the third."""
+  kl = np.array([0.0, 1.0, 3.0, 4.0])
+  proxy = np.array([0.0, 1.0, 2.0, 1.5])
+  gold = np.array([5.0, 6.0, 1.0, 9.0])
+  got = policies_lib.mean_best(kl, gold, 5.0, chooser=proxy)
+  np.testing.assert_allclose(got, (5.0 + 2 * 6.0 + 2 * 1.0) / 5.0)

@@ -1,17 +1,281 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Win rates between policies, at equal length too, and how alike answers are."""
+"""Policies on the same prompts: over-optimisation, fronts, win rates, likeness.
+
+Every comparison is paired: one set of bootstrap weights over prompts serves all
+policies. Gold, never seen by RL, chooses no checkpoint. S steps or policies, P
+prompts, R resamples.
+"""
 
 from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from warm_jax import errors
 from warm_jax.evaluation import intervals
+
+_AREA_POINTS = 201
+
+
+class Trajectory(NamedTuple):
+  """Evaluations of one policy along its training."""
+
+  steps: np.ndarray  # [S], increasing
+  values: Mapping[str, np.ndarray]  # {'kl', 'proxy', 'gold', ...: [S, P]}
+
+
+Policies = Mapping[str, Trajectory]
+
+
+def value_at_kl(
+  kl: np.ndarray, value: np.ndarray, target: float | np.ndarray
+) -> np.ndarray:
+  """Value [...] of paths [..., S] where their KL first reaches the target.
+
+  value_{s-1} + (target - kl_{s-1}) / (kl_s - kl_{s-1}) (value_s - value_{s-1})
+  with s the first step that has kl_s >= target; NaN if there is none. Later
+  visits to the same KL belong to a policy that has been trained on.
+  """
+  kl, value = np.asarray(kl, np.float64), np.asarray(value, np.float64)
+  target = np.asarray(target, np.float64)
+  reached = kl >= target[..., None]
+  step = reached.argmax(axis=-1)
+  kl_0, kl_1 = _around(kl, step)
+  value_0, value_1 = _around(value, step)
+  # First step: nothing lies before it, its own value counts.
+  share = np.where(step > 0, target - kl_0, 0.0)
+  share = share / np.where(step > 0, kl_1 - kl_0, 1.0)
+  at_target = value_0 + share * (value_1 - value_0)
+  return np.where(reached.any(axis=-1), at_target, np.nan)
+
+
+def _around(x: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
+  """x [..., S] before `step` [...] (at the first at least), and at it."""
+  return [
+    np.take_along_axis(x, at[..., None], axis=-1)[..., 0]
+    for at in (np.maximum(step - 1, 0), step)
+  ]
+
+
+def common_kl_range(policies: Policies) -> tuple[float, float]:
+  """Highest start and lowest maximum of the policies' mean KL."""
+  paths = [t.values['kl'].mean(axis=1) for t in policies.values()]
+  return max(float(p[0]) for p in paths), min(float(p.max()) for p in paths)
+
+
+def _num_prompts(policies: Policies) -> int:
+  counts = set()
+  for name, trajectory in policies.items():
+    for key, x in trajectory.values.items():
+      counts.add(x.shape[1])
+      if not np.isfinite(x).all():
+        raise errors.NonFiniteError(f"'{key}' of policy {name} is not finite")
+  if len(counts) != 1:
+    raise errors.UserError(
+      f'policies to be compared must share their prompts, got {sorted(counts)}'
+    )
+  return counts.pop()
+
+
+def _resampled(policies: Policies, resamples: int):
+  """{policy: KL and value of the whole sample, then resamples: [1 + R, S]}."""
+  num = _num_prompts(policies)
+  weights = intervals.resampling_weights(num, resamples)
+  return {
+    name: [
+      intervals.mean_and_resamples(trajectory.values[key], weights)
+      for key in ('kl', 'gold')
+    ]
+    for name, trajectory in policies.items()
+  }
+
+
+def _described(x: np.ndarray, prefix: str) -> dict[str, float]:
+  return intervals.percentile_interval(x[0], x[1:]).as_dict(prefix)
+
+
+def compare_at_kl(
+  policies: Policies,
+  targets: Iterable[float],
+  *,
+  baseline: str | None = None,
+  resamples: int = intervals.RESAMPLES,
+) -> list[dict[str, Any]]:
+  """Values where the mean KL first reaches each target, in nats.
+
+  One row a target and policy: the value and, with a baseline, its difference,
+  with intervals over the share of resamples that get there (`share_reached`).
+  """
+  paths = _resampled(policies, resamples)
+  rows = []
+  for target in targets:
+    at = {name: value_at_kl(*path, target) for name, path in paths.items()}
+    for name, x in at.items():
+      reached = float(np.isfinite(x[1:]).mean())
+      row = {'kl': float(target), 'policy': name, 'share_reached': reached}
+      row |= _described(x, 'gold')
+      if baseline is not None:
+        row |= _described(x - at[baseline], 'difference')
+      rows.append(row)
+  return rows
+
+
+def area(
+  policies: Policies,
+  *,
+  baseline: str | None = None,
+  resamples: int = intervals.RESAMPLES,
+) -> dict[str, dict[str, float]]:
+  """Area under the first-crossing path over the common range of KL, and mean.
+
+  A resample that ends short of the range keeps its last value: dropping it
+  would favour resamples of large KL.
+  """
+  start, stop = common_kl_range(policies)
+  if not start < stop:
+    raise errors.UserError(
+      f'no common range of KL: policies start at up to {start:.4g}, all of them '
+      f'reach {stop:.4g}'
+    )
+  grid = np.linspace(start, stop, _AREA_POINTS)
+  means = {}
+  for name, (kl, y) in _resampled(policies, resamples).items():
+    last = value_at_kl(kl, y, kl.max(axis=-1))
+    at = np.stack([value_at_kl(kl, y, x) for x in grid], axis=-1)
+    at = np.where(np.isfinite(at), at, last[:, None])
+    means[name] = np.trapezoid(at, grid, axis=-1) / (stop - start)
+  results = {}
+  for name, x in means.items():
+    row = {'kl_from': start, 'kl_to': stop, **_described(x, 'mean')}
+    row |= _described(x * (stop - start), 'area')
+    if baseline is not None:
+      row |= _described(x - means[baseline], 'difference')
+    results[name] = row
+  return results
+
+
+def halves(num_prompts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+  """Splits prompt indices at random: selection half, reporting half."""
+  order = np.random.default_rng(seed).permutation(num_prompts)
+  return np.sort(order[: num_prompts // 2]), np.sort(order[num_prompts // 2 :])
+
+
+def report_best(
+  policies: Policies,
+  *,
+  select_by: str = 'control',
+  baseline: str | None = None,
+  resamples: int = intervals.RESAMPLES,
+) -> dict[str, dict[str, Any]]:
+  """Chooses each policy's step on half of the prompts, reports on the other.
+
+  The step with the highest mean of `select_by`, once; the row has all values at
+  that step and the difference of gold to the baseline.
+  """
+  selection, reporting = halves(_num_prompts(policies))
+  chosen = {
+    name: int(t.values[select_by][:, selection].mean(axis=1).argmax())
+    for name, t in policies.items()
+  }
+  results = {}
+  for name, (steps, values) in policies.items():
+    at = {key: x[chosen[name], reporting] for key, x in values.items()}
+    row = {
+      'rule': f'highest mean {select_by} on {len(selection)} selection prompts',
+      'step': int(steps[chosen[name]]),
+      'num_prompts': len(reporting),
+    }
+    for key, x in at.items():
+      row |= intervals.mean_interval(x, resamples=resamples).as_dict(key)
+    if baseline is not None:
+      other = policies[baseline].values['gold'][chosen[baseline], reporting]
+      found = intervals.paired_difference(
+        at['gold'], other, resamples=resamples
+      )
+      row |= found.as_dict('difference')
+    results[name] = row
+  return results
+
+
+def hacking_onset(
+  trajectory: Trajectory,
+  *,
+  margin: float,
+  resamples: int = intervals.RESAMPLES,
+) -> dict[str, Any]:
+  """Where gold has fallen below its peak by more than a margin >= 0.
+
+  onset_step is the first step after the peak (the highest mean) at which the
+  paired interval of gold_s - gold_peak lies wholly below -margin. A peak is a
+  maximum over noisy steps; a margin of the size of the noise pays for that.
+  onset_kl is read between steps, where the mean first crosses peak - margin;
+  its interval and share_hacked are of resamples, each with its own peak.
+  """
+  (kl, y), *_ = _resampled({'': trajectory}, resamples).values()
+  peak = int(y[0].argmax())
+  drop = y - y[:, peak][:, None]  # [1+R, S], paired by construction
+  upper = np.quantile(drop[1:], 0.975, axis=0)
+  later = np.arange(len(trajectory.steps)) > peak
+  fallen = np.flatnonzero(later & (upper < -margin) & (drop[0] < -margin))
+  onset = int(fallen[0]) if fallen.size else None
+  crossing = _crossing_kl(kl, y, margin)
+  spread = intervals.percentile_interval(np.nan, crossing[1:])
+  return {
+    'margin': float(margin),
+    'peak_step': int(trajectory.steps[peak]),
+    'peak_kl': float(kl[0, peak]),
+    'peak_gold': float(y[0, peak]),
+    'onset_step': None if onset is None else int(trajectory.steps[onset]),
+    'onset_kl': None if onset is None else float(crossing[0]),
+    'onset_kl_low': spread.low,
+    'onset_kl_high': spread.high,
+    'share_hacked': float(np.isfinite(crossing[1:]).mean()),
+    **_described(drop[:, -1], 'final_drop'),
+  }
+
+
+def _crossing_kl(kl: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
+  """KL [R] at which paths [R, S] first fall below their peak - margin, or NaN."""
+  peak = y.argmax(axis=1)[:, None]
+  drop = y - np.take_along_axis(y, peak, axis=1) + margin  # < 0: fallen
+  fallen = (np.arange(y.shape[1])[None, :] > peak) & (drop < 0)
+  has_fallen = fallen.any(axis=1)
+  step = fallen.argmax(axis=1)
+  (drop_0, drop_1), (kl_0, kl_1) = _around(drop, step), _around(kl, step)
+  share = drop_0 / np.where(has_fallen, drop_0 - drop_1, 1.0)
+  return np.where(has_fallen, kl_0 + share * (kl_1 - kl_0), np.nan)
+
+
+def mean_best(
+  kl: np.ndarray,
+  value: np.ndarray,
+  max_kl: float,
+  chooser: np.ndarray | None = None,
+) -> np.ndarray:
+  """Mean, over budgets of KL in [0, max_kl], of the policy chosen within each.
+
+  Of policies [..., S], one (SFT) at KL 0, that with KL <= budget whose `chooser`
+  is highest; with the value itself this is the mean height of the front, a
+  staircase. A maximum over noisy points lies slightly too high: compare fronts
+  of equally many points.
+  """
+  order = np.argsort(kl, axis=-1, kind='stable')
+  kl, value, chooser = (
+    np.take_along_axis(np.asarray(x, np.float64), order, axis=-1)
+    for x in (kl, value, value if chooser is None else chooser)
+  )
+  is_best = chooser >= np.maximum.accumulate(chooser, axis=-1)
+  place = np.where(is_best, np.arange(kl.shape[-1]), 0)
+  place = np.maximum.accumulate(place, axis=-1)
+  chosen = np.take_along_axis(value, place, axis=-1)
+  starts = np.clip(kl, 0.0, max_kl)
+  starts[..., 0] = 0.0
+  widths = np.diff(starts, axis=-1, append=max_kl)
+  return (chosen * widths).sum(axis=-1) / max_kl
 
 
 def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:

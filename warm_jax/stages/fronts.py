@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from warm_jax import distributed, members, merging, sharding
-from warm_jax.evaluation import intervals, paths
+from warm_jax.evaluation import intervals
+from warm_jax.evaluation import policies as policies_lib
 from warm_jax.report import style
 from warm_jax.stages import evaluator
 from warm_jax.stages import warp as warp_stage
@@ -227,9 +228,10 @@ def compare(
   for name, index in sets.items():
     at = {key: x[:, index] for key, x in found.items()}
     means[name] = {
-      judge: paths.mean_best(at['kl'], at[judge], max_kl) for judge in JUDGES
+      judge: policies_lib.mean_best(at['kl'], at[judge], max_kl)
+      for judge in JUDGES
     }
-    means[name]['gold_by_proxy'] = paths.mean_best(
+    means[name]['gold_by_proxy'] = policies_lib.mean_best(
       at['kl'], at['gold'], max_kl, chooser=at['proxy']
     )
   out = {}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from warm_jax import distributed, errors, members, merging, sharding, worlds
-from warm_jax.evaluation import paths
 from warm_jax.evaluation import policies as policies_lib
 from warm_jax.stages import evaluator, language
 from warm_jax.training import anchor as anchor_lib
@@ -160,7 +159,7 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
     for key, x in found.values.items()
   }
   policies = {
-    name: paths.Trajectory(
+    name: policies_lib.Trajectory(
       steps=np.array(steps), values={key: x[:, p] for key, x in values.items()}
     )
     for p, name in enumerate(names)
@@ -168,8 +167,8 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
   options = dict(
     baseline='single' if 'single' in policies else None, resamples=resamples
   )
-  best = paths.report_best(policies, select_by='control', **options)
-  start_kl, common_kl = paths.common_kl_range(policies)
+  best = policies_lib.report_best(policies, select_by='control', **options)
+  start_kl, common_kl = policies_lib.common_kl_range(policies)
   targets = [k for k in run.config.evaluate.kl_targets if k <= common_kl]
   margin = 0.1 * float(values['gold'][0].std())
   shown = [({'policy': 'sft', 'step': 0}, 0)]
@@ -179,12 +178,18 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
       shown.append((label, at * len(names) + p))
   return {
     'best_by_control': best,
-    'best_by_proxy': paths.report_best(policies, select_by='proxy', **options),
-    'at_equal_kl': paths.compare_at_kl(policies, targets, **options),
+    'best_by_proxy': policies_lib.report_best(
+      policies, select_by='proxy', **options
+    ),
+    'at_equal_kl': policies_lib.compare_at_kl(policies, targets, **options),
     # Policies that hardly moved have no range of KL to average over.
-    'area': paths.area(policies, **options) if start_kl < common_kl else {},
+    'area': policies_lib.area(policies, **options)
+    if start_kl < common_kl
+    else {},
     'hacking_onset': {
-      name: paths.hacking_onset(trajectory, margin=margin, resamples=resamples)
+      name: policies_lib.hacking_onset(
+        trajectory, margin=margin, resamples=resamples
+      )
       for name, trajectory in policies.items()
     },
     'win_rates': _win_rates(policies, best, resamples),
@@ -199,7 +204,7 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
 def _win_rates(policies, best, resamples: int) -> dict:
   """Win rates at each policy's best step, and of the start ('sft')."""
   first = next(iter(policies.values()))
-  _, reporting = paths.halves(first.values['gold'].shape[1])
+  _, reporting = policies_lib.halves(first.values['gold'].shape[1])
   chosen = {'sft': (first, 0)} | {
     name: (t, list(t.steps).index(best[name]['step']))
     for name, t in policies.items()
