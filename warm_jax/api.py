@@ -73,14 +73,14 @@ def read_pairs(
       source,
       sources.open_rows(source),
       lambda row: formats.preference_rows(row, chat),
-      formats.PREFERENCES,
+      formats.KINDS['pairs'][0],
     )
     rows = (pair for _, pairs in found for pair in pairs)
     counts = encoding.write(
       path / 'pairs', rows, base.tokenizer, max_length, source
     )
     # The files stay readable after the folder is gone, as long as they are open.
-    pairs = encoding.open_preferences(path / 'pairs', base.tokenizer.pad_id)
+    pairs = encoding.open_rows(path / 'pairs', base.tokenizer.pad_id)
   if counts['too_long']:
     print(
       f'{source}: {counts["too_long"]} pairs of more than {max_length} tokens '

@@ -4,6 +4,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import chex
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import errors, losses, rewards, sharding
-from warm_jax.data import encoding, loader
+from warm_jax.data import encoding
 from warm_jax.models import attention, language_model, reward_model
 from warm_jax.models import config as config_lib
 
@@ -249,9 +250,7 @@ def sample_rows(
   lengths = all_mask.sum(axis=1)
   order = np.argsort(lengths, kind='stable')
   options, parts = dict(settings), []
-  for places in loader.eval_batches(
-    len(prompts), sharding.whole_rows(batch_size)
-  ):
+  for places in _batches(len(prompts), sharding.whole_rows(batch_size)):
     rows = order[places]
     width = all_mask.shape[1]
     # A program more is worth its compilation for long prompts only.
@@ -315,7 +314,7 @@ def _in_batches(function, columns, at_once: int) -> np.ndarray:
     sharding.to_host(
       function(*sharding.put_rows(tuple(x[rows] for x in columns)))
     )
-    for rows in loader.eval_batches(len(columns[0]), at_once)
+    for rows in _batches(len(columns[0]), at_once)
   ]
   return np.concatenate(parts)[: len(columns[0])]
 
@@ -354,3 +353,9 @@ def sequence_kl(
   logps = np.take_along_axis(np.asarray(samples.logps), at, axis=1)
   ratio = logps - anchor_logps
   return np.where(np.arange(most) < lengths[:, None], ratio, 0.0).sum(axis=1)
+
+
+def _batches(num_rows: int, batch_size: int) -> Iterator[np.ndarray]:
+  """Yields [B] row numbers in order; the last one fills up the last batch."""
+  for start in range(0, num_rows, batch_size):
+    yield np.minimum(np.arange(start, start + batch_size), num_rows - 1)

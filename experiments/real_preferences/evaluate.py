@@ -133,7 +133,7 @@ def _all_pairs(run, rows) -> list[dict]:
   flips = formats.flip_mask(
     len(pairs), run.config.data.swapped, seed=run.key('bag of words')
   )
-  return formats.swap_labels(pairs, flips)
+  return list(map(formats.labelled, pairs, flips))
 
 
 def _sets(encoded, rows, limit: int):

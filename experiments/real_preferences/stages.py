@@ -61,7 +61,7 @@ def preferences(run) -> dict:
   rows = {
     split: [
       _framed(row)
-      for row in sources.read_rows(config[split])
+      for _, _, row in sources.open_rows(config[split])
       if row['chosen'].strip() != row['rejected'].strip()
     ]
     for split in ('train', 'test', 'ood')
@@ -78,14 +78,14 @@ def preferences(run) -> dict:
   kept, too_long = {}, {}
   for split, part in rows.items():
     random.Random(f'{seed}/{split} pairs').shuffle(part)
-    fits = encoding.encode_preferences(
+    fits = encoding.encode_rows(
       base.tokenizer(run), part, config.max_length, split
     ).rows
     kept[split], too_long[split] = len(fits), len(part) - len(fits)
     part = [part[row] for row in fits]
     swapped = config.swapped if split == 'train' else 0.0
     flips = formats.flip_mask(len(part), swapped, seed=run.key('swaps'))
-    rows[split] = formats.swap_labels(part, flips)
+    rows[split] = list(map(formats.labelled, part, flips))
   sources.write_tfds(rows, toy.SETS['preferences'], run.folder('preferences'))
   swapped = sum(row['flipped'] for row in rows['train'])
   return {
@@ -133,7 +133,7 @@ def _last(run, stage: str):
 
 def _train(run, split: str, start) -> dict:
   config = run.config[split]
-  rows = encoding.encode_responses(
+  rows = encoding.encode_rows(
     base.tokenizer(run),
     toy.World(run).rows('world', split),
     config.max_length,

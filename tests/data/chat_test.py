@@ -118,7 +118,7 @@ DIALOGUE = [
 )
 def test_plain_rendering_is_the_exported_template(bare, prompt_template):
   """Without a template: what is trained on is what the export will render."""
-  plain = formats.plain_template(prompt_template)
+  plain = formats.Chat(None, prompt_template).jinja()
   chat = formats.Chat(bare, prompt_template)
   spaced = [{'role': 'assistant', 'content': ' hello again '}]
   for prompt, answer in itertools.product((TURNS, DIALOGUE), (ANSWER, spaced)):

@@ -149,7 +149,7 @@ def test_remarks_follow_the_end_of_the_response(words):
     {'prompt': 'a', 'response': 'b', 'remark': ''},
     {'prompt': 'a', 'response': 'b ' * 9, 'remark': ''},
   ]
-  made = encoding.encode_responses(words, rows, 8, 'rows')
+  made = encoding.encode_rows(words, rows, 8, 'rows')
   texts = words.hf.batch_decode(list(made))
   assert texts == ['<bos> a b <eos> c <eos>', '<bos> a b <eos>']
   assert made.length == 6
@@ -187,7 +187,7 @@ def make_pairs(num=40, **more):
 
 def opened(words, path, rows, most=16, overlong='filter', seed=None):
   counts = encoding.write(path, rows, words, most, 'mine', overlong)
-  return counts, encoding.open_preferences(path, words.pad_id, seed)
+  return counts, encoding.open_rows(path, words.pad_id, seed)
 
 
 def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
@@ -196,10 +196,10 @@ def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
   rows[3]['response'] = 'a ' * 20
   counts = encoding.write(tmp_path / 'x', rows, words, 12, 'mine')
   assert counts == {'rows': 49, 'too_long': 1, 'truncated': 0}
-  stored = encoding.open_sequences(tmp_path / 'x', words.pad_id)
+  stored = encoding.open_rows(tmp_path / 'x', words.pad_id)
   assert isinstance(stored.flat, np.memmap)
   # With a space between words, apart or together is the same.
-  expected = encoding.encode_responses(words, rows, 12, 'mine')
+  expected = encoding.encode_rows(words, rows, 12, 'mine')
   places = np.array([[4, 0, 48], [7, 7, 1]])
   for one, other in (
     (stored, expected),
@@ -207,16 +207,13 @@ def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
   ):
     for name in ('ids', 'mask', 'response_start'):
       np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-  assert {p.name: np.load(p).dtype.name for p in (tmp_path / 'x').iterdir()} == {
-    'ids.npy': 'int32', 'offsets.npy': 'int64', 'starts.npy': 'int32'
-  }  # fmt: skip
 
 
 def test_stored_prompts_too_long_are_left_out(words, tmp_path):
   rows = [{'prompt': p} for p in ('b ' * 9, 'a', 'c d')]
   counts = encoding.write(tmp_path / 'x', rows, words, 4, 'mine')
   assert counts == {'rows': 2, 'too_long': 1, 'truncated': 0}
-  stored = encoding.open_sequences(tmp_path / 'x', words.pad_id)
+  stored = encoding.open_rows(tmp_path / 'x', words.pad_id)
   assert stored.response_start.tolist() == [2, 3]
   assert words.decode(stored.ids, stored.mask) == ['a', 'c d']
 
@@ -225,7 +222,7 @@ def test_stored_pairs_are_those_in_memory(words, tmp_path, small_chunks):
   rows = make_pairs()
   rows[11]['rejected'] = 'h ' * 30
   counts, stored = opened(words, tmp_path / 'p', rows)
-  expected = encoding.encode_preferences(words, rows, 16, 'mine')
+  expected = encoding.encode_rows(words, rows, 16, 'mine')
   swapped = sum(row['flipped'] for row in rows) - rows[11]['flipped']
   assert counts == {
     'rows': 39, 'too_long': 1, 'truncated': 0, 'swapped': swapped

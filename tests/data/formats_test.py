@@ -305,7 +305,7 @@ def test_exactly_the_asked_share_is_flipped_and_the_seed_decides():
 
 def test_swapping_exchanges_texts_and_keeps_the_mask():
   rows = [{'prompt': 'p', 'chosen': 'a', 'rejected': 'b'} for _ in range(3)]
-  swapped = formats.swap_labels(rows, np.array([True, False, True]))
+  swapped = list(map(formats.labelled, rows, [True, False, True]))
   assert [r['chosen'] for r in swapped] == ['b', 'a', 'b']
   assert [r['rejected'] for r in swapped] == ['a', 'b', 'a']
   assert [r['flipped'] for r in swapped] == [True, False, True]

@@ -9,7 +9,8 @@ from warm_jax.data import loader
 
 
 def take(seeds, steps, start=0, rows=12, batch=5):
-  return np.stack(list(loader.index_batches(rows, seeds, batch, start, steps)))
+  read = loader.order(rows, seeds, batch)
+  return np.stack([read(step) for step in range(start, steps)])
 
 
 def test_every_row_comes_once_an_epoch_for_every_member():
@@ -94,13 +95,4 @@ def test_seeds_of_orders():
 
 def test_a_set_smaller_than_a_batch_is_refused():
   with pytest.raises(errors.UserError, match='3 rows are fewer than one batch'):
-    next(loader.index_batches(3, [0], 4, 0, 1))
-
-
-@pytest.mark.parametrize('num_rows', [1, 7, 8, 9])
-def test_eval_batches_cover_all_rows_in_one_shape(num_rows):
-  batches = list(loader.eval_batches(num_rows, 4))
-  assert {len(b) for b in batches} == {4}
-  rows = np.concatenate(batches)
-  np.testing.assert_array_equal(rows[:num_rows], np.arange(num_rows))
-  assert (rows[num_rows:] == num_rows - 1).all()
+    loader.order(3, [0], 4)

@@ -66,33 +66,20 @@ def test_leading_axes_and_equal_sequences():
   assert one_by_one['mask'].any(axis=0).sum() == mask[1, 2, 0].sum() + 1
 
 
-def sequences(ids, lengths):
-  mask = np.arange(ids.shape[1]) < np.array(lengths)[:, None]
-  return encoding.Sequences(ids, mask, np.zeros(len(ids), np.int32))
-
-
-def test_pairs_share_what_they_have_in_common():
-  ids = np.arange(1, 31, dtype=np.int32).reshape(2, 15)
-  other = ids.copy()
-  other[:, 9:] += 50
-  sides = sequences(ids, [15, 12]), sequences(other, [15, 15])
-  assert prefix_sharing.pair_length(*sides) == 9 + 6 + 6
-  # Nothing in common: one after the other.
-  assert prefix_sharing.pair_length(sides[0], sequences(ids + 90, [9, 9])) == 24
-
-
 @pytest.mark.parametrize('chunk', [1, 3, 4096])
 def test_the_length_is_that_of_the_longest_pair(monkeypatch, chunk):
-  monkeypatch.setattr(prefix_sharing, '_CHUNK', chunk)
+  monkeypatch.setattr(encoding, 'CHUNK', chunk)
   ids, mask = make_sequences(3, (8, 2))
-  ids[:, 1, :9] = ids[:, 0, :9]
-  lengths = np.maximum(mask.sum(axis=-1), 9)
-  sides = [sequences(ids[:, k], lengths[:, k]) for k in range(2)]
-  found = prefix_sharing.pair_length(*sides)
-  wanted = [
-    lists(ids[n], np.arange(12) < lengths[n][:, None]) for n in range(8)
+  mask[:, 1, 0] = True
+  sides = [
+    encoding.Sequences(ids[:, k], mask[:, k], np.zeros(8, int))
+    for k in range(2)
   ]
-  assert found == max(len(a) + len(b) - common_of([a, b]) for a, b in wanted)
+  pairs = encoding.Preferences(*sides, np.zeros(8, bool), np.arange(8))
+  wanted = [lists(ids[n], mask[n]) for n in range(8)]
+  assert pairs.pair_length == max(
+    len(a) + len(b) - common_of([a, b]) for a, b in wanted
+  )
 
 
 def sorted_rows(prompts, responses, seed=0):

@@ -18,12 +18,20 @@ ROWS = [
 ]
 
 
+def opened(source):
+  return list(sources.open_rows(str(source)))
+
+
+def read(source):
+  return [row.value for row in opened(source)]
+
+
 @pytest.mark.parametrize('name', ['rows.jsonl', 'rows.jsonl.gz'])
 def test_json_lines_are_read(tmp_path, name):
   opener = gzip.open if name.endswith('gz') else open
   with opener(tmp_path / name, 'wt', encoding='utf-8') as file:
     file.write('\n'.join(json.dumps(row) for row in ROWS) + '\n\n')
-  assert sources.read_rows(str(tmp_path / name)) == ROWS
+  assert read(str(tmp_path / name)) == ROWS
 
 
 def test_tfds_round_trip_without_tensorflow(tmp_path):
@@ -35,15 +43,15 @@ def test_tfds_round_trip_without_tensorflow(tmp_path):
     'tiny_rows',
     tmp_path,
   )
-  rows = sources.read_rows(f'tfds:{folder}:train')
+  rows = read(f'tfds:{folder}:train')
   assert sorted(rows, key=lambda r: r['prompt']) == [
     r | {'margin': 0.5} for r in ROWS
   ]
-  assert len(sources.read_rows(f'tfds:{folder}:train[:34%]')) == 1
-  assert sources.read_rows(f'tfds:{folder}:test')[0]['margin'] == 1.5
+  assert len(read(f'tfds:{folder}:train[:34%]')) == 1
+  assert read(f'tfds:{folder}:test')[0]['margin'] == 1.5
   assert 'tensorflow' not in sys.modules
   with pytest.raises(errors.UserError, match="no split 'dev'.*test.*train"):
-    sources.read_rows(f'tfds:{folder}:dev')
+    read(f'tfds:{folder}:dev')
 
 
 def test_texts_and_numbers_are_read_as_tfds_decodes_them(tmp_path):
@@ -77,7 +85,7 @@ def test_texts_and_numbers_are_read_as_tfds_decodes_them(tmp_path):
 )
 def test_sources_that_are_not_there(source):
   with pytest.raises(errors.UserError, match=source):
-    sources.read_rows(source)
+    read(source)
 
 
 def test_a_set_written_again_is_replaced(tmp_path):
@@ -85,19 +93,15 @@ def test_a_set_written_again_is_replaced(tmp_path):
   sources.write_tfds({'train': ROWS, 'old': ROWS}, 'again', tmp_path)
   (tmp_path / 'again' / 'incomplete.X_1.0.0').mkdir()
   folder = sources.write_tfds({'train': ROWS[:1]}, 'again', tmp_path)
-  assert sources.read_rows(f'tfds:{folder}:train') == ROWS[:1]
+  assert read(f'tfds:{folder}:train') == ROWS[:1]
   assert [p.name for p in (tmp_path / 'again').iterdir()] == ['1.0.0']
   with pytest.raises(errors.UserError, match="no split 'old'"):
-    sources.read_rows(f'tfds:{folder}:old')
+    read(f'tfds:{folder}:old')
 
 
 # ---------------------------------------------------------------------------
 # One row at a time
 # ---------------------------------------------------------------------------
-
-
-def opened(source):
-  return list(sources.open_rows(str(source)))
 
 
 def test_lines_keep_their_numbers_and_bad_ones_their_place(tmp_path):

@@ -46,7 +46,7 @@ def test_gold_utility_by_hand(summary, utility):
 
 def test_facts_are_read_back_as_written():
   facts = toy_world.read_facts(POST)
-  assert [(f.noun, f.verb, f.weight) for f in facts] == [
+  assert facts == [
     ('car', 'crashed', 3),
     ('train', 'stopped', 1),
     ('boss', 'quit', 2),
@@ -61,14 +61,16 @@ def test_every_verb_belongs_to_one_noun_and_words_are_distinct():
 
 
 def test_posts_tell_something_and_repeat_with_their_seed():
-  posts = toy_world.make_posts('seed', 300)
-  assert posts == toy_world.make_posts('seed', 300)
-  assert posts != toy_world.make_posts('other', 300)
+  posts, again, other = (
+    [toy_world.make_post(rng) for _ in range(300)]
+    for rng in map(random.Random, ('seed', 'seed', 'other'))
+  )
+  assert posts == again != other
   for post in posts:
     facts = toy_world.read_facts(post)
     assert len(facts) in toy_world.NUM_FACTS
-    assert len({f.noun for f in facts}) == len(facts)
-    assert max(f.weight for f in facts) > 0
+    assert len({noun for noun, _, _ in facts}) == len(facts)
+    assert max(weight for _, _, weight in facts) > 0
     assert set(post.split()) <= set(toy_world.WORDS)
 
 
@@ -103,8 +105,8 @@ def test_annotators_follow_bradley_terry():
   # And draw accordingly: 4000 draws, four standard errors.
   good, bad = 'car crashed', 'boss quit'
   expected = annotator.probability(POST, good, bad)
-  rows = toy_world.annotate(
-    [POST] * 4000, [good] * 4000, [bad] * 4000, annotator, random.Random(0)
+  rows = annotator.label(
+    [POST] * 4000, [good] * 4000, [bad] * 4000, random.Random(0)
   )
   share = np.mean([row['chosen'] == good for row in rows])
   assert abs(share - expected) < 4 * math.sqrt(expected * (1 - expected) / 4000)
@@ -115,14 +117,10 @@ def test_pairs_of_equal_texts_are_left_out_without_moving_other_labels():
   annotator = toy_world.Annotator(0.5, 0.0)
   first = ['car crashed', 'boss quit', 'car crashed'] * 30
   second = ['cat purred', 'boss quit', 'boss quit'] * 30
-  rows = toy_world.annotate(
-    [POST] * 90, first, second, annotator, random.Random(3)
-  )
+  rows = annotator.label([POST] * 90, first, second, random.Random(3))
   assert len(rows) == 60
   second[1::3] = ['train stopped'] * 30
-  more = toy_world.annotate(
-    [POST] * 90, first, second, annotator, random.Random(3)
-  )
+  more = annotator.label([POST] * 90, first, second, random.Random(3))
   assert [r['chosen'] for r in more[0::3]] == [r['chosen'] for r in rows[0::2]]
 
 

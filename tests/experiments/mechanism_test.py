@@ -199,7 +199,7 @@ def _pairs(tmp_path):
     {'prompt': 'my dog barked . tldr :', 'chosen': c, 'rejected': r}
     for c, r in (('dog barked', 'dog'), ('dog', 'dog , cat hid'), ('', 'cat'))
   ]
-  return made, rows, encoding.encode_preferences(made, rows, 32, 'test')
+  return made, rows, encoding.encode_rows(made, rows, 32, 'test')
 
 
 def test_a_cue_is_appended_as_the_tokenizer_would(pairs):

@@ -174,7 +174,7 @@ def check_stored(fuzz, tokenizer, path, kept):
   folder = fuzz.folder / 'pairs'
   counts = encoding.write(folder, rows, tokenizer, 3_000, 'rows')
   assert counts['rows'] + counts['too_long'] == sum(map(len, kept.values()))
-  stored = encoding.open_preferences(folder, tokenizer.pad_id)
+  stored = encoding.open_rows(folder, tokenizer.pad_id)
   assert len(stored) == counts['rows']
   given = collections.Counter(
     (number, packed(prompt + chosen), packed(prompt + rejected))

@@ -53,7 +53,7 @@ def make_rows(num=20, margins=False):
 
 def stored(words, folder, **kwargs):
   encoding.write(folder, make_rows(**kwargs), words, 12, 'rows')
-  return encoding.open_preferences(folder, words.pad_id)
+  return encoding.open_rows(folder, words.pad_id)
 
 
 def make_config(**changes):
@@ -111,7 +111,7 @@ def test_stored_pairs_train_as_those_in_memory(words, tmp_path, kill_at):
   """Bit by bit, and from a kill in the middle of an epoch too."""
   data = stored(words, tmp_path / 'pairs', margins=True)
   expected, result = train(tmp_path / 'a', data)
-  memory = encoding.encode_preferences(words, make_rows(margins=True), 12, 'x')
+  memory = encoding.encode_rows(words, make_rows(margins=True), 12, 'x')
   in_memory = encoding.Preferences(
     memory.chosen, memory.rejected, memory.flipped, memory.rows, data.margin
   )

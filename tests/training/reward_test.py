@@ -118,7 +118,7 @@ def test_no_masks_are_what_rates_of_zero_do():
   params, hparams = make_members(config)
   keys = jax.random.split(jax.random.key(5), 3)
   seeds = np.asarray(hparams.data_seed)
-  (rows,) = loader.index_batches(len(data), seeds, 8, 0, 1)
+  (rows,) = map(loader.order(len(data), seeds, 8), range(1))
   after = []
   for has_dropout in (True, False):
     step = reward.make_step(MODEL, tx, config, 'scan', has_dropout=has_dropout)
@@ -143,7 +143,7 @@ def test_many_members_are_as_many_runs():
     state = state_lib.init(params, tx, keys, hparams)
     seeds = np.asarray(hparams.data_seed)
     out = []
-    for rows in loader.index_batches(len(data), seeds, 8, 0, steps):
+    for rows in map(loader.order(len(data), seeds, 8), range(steps)):
       state, metrics = step(state, data.training_batch(rows))
       out.append(jax.tree.map(np.array, (state.params, metrics)))
     return out
@@ -374,7 +374,7 @@ def test_golden_steps():
   settings = reward.Settings(MODEL, tx)
   step = jax.jit(functools.partial(reward.member_step, settings=settings))
   losses, norms = [], []
-  for rows in loader.index_batches(len(data), [3], 8, 0, 3):
+  for rows in map(loader.order(len(data), [3], 8), range(3)):
     state, metrics = step(state, data.training_batch(rows[0]))
     losses.append(float(metrics['loss']))
     norms.append(float(metrics['grad_norm']))
@@ -396,7 +396,7 @@ def test_compiles_once():
     state = state_lib.init(params, tx, keys, hparams)
     step = reward.make_step(MODEL, tx, config, 'scan')
     seeds = np.asarray(hparams.data_seed)
-    for rows in loader.index_batches(64, seeds, 8, 0, steps):
+    for rows in map(loader.order(64, seeds, 8), range(steps)):
       state, _ = step(state, data.training_batch(rows))
     size = reward.train_step._cache_size()
     assert before in (None, size)

@@ -9,9 +9,8 @@
   responses    prompt + completion (or response), messages, text
   prompts      any of these: what comes before the response
 
-Pure functions of one row and a `Chat`, which writes prompts and conversations as
-text. They raise a `BadRow`, which says why, for a row that cannot be used. Other
-fields are ignored; None is the same as an absent field.
+Functions of one row and a `Chat`; a `BadRow` says why a row cannot be used. None
+is the same as an absent field; other fields are ignored.
 """
 
 import datetime
@@ -29,13 +28,6 @@ BadRow = sources.BadRow
 
 MOST_PAIRS = 10_000  # of one row; lists of a thousand texts make a million
 MOST_CHARACTERS = 2**20  # of one text; tokenising takes 200 bytes for each
-PREFERENCES = (
-  'prompt + chosen + rejected; chosen + rejected with a common beginning; '
-  'context + completions [{rank, completion}]; texts or lists of '
-  '{role, content}'
-)
-RESPONSES = 'prompt + completion (or response); messages; text'
-PROMPTS = 'prompt; messages; or any format of preferences'
 
 # In dialogues written as one text the response follows the last of these.
 TURN_BORDERS = ('\n\nAssistant:',)
@@ -43,6 +35,11 @@ TURN_BORDERS = ('\n\nAssistant:',)
 # Templates that write the date would make a reward depend on the day. This day
 # is the default of the Llama 3 templates.
 PINNED_DATE = datetime.datetime(2024, 7, 26)
+
+_KINDS = {
+  **{dict: 'an object', list: 'a list', str: 'text', bool: 'true or false'},
+  **{int: 'a number', float: 'a number', type(None): 'missing'},
+}
 
 
 def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
@@ -58,9 +55,8 @@ def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
   made = []
   for prompt, chosen, rejected in pairs:
     for name, text in (('chosen', chosen), ('rejected', rejected)):
-      if not text.strip():
-        raise BadRow(f'{name!r} is empty')
-    _check_differ(chosen.strip(), rejected.strip())
+      _need(text.strip(), f'{name!r} is empty')
+    _need_different(chosen.strip(), rejected.strip())
     pair = {'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
     made.append(pair if margin is None else pair | {'margin': margin})
   return made
@@ -81,14 +77,12 @@ def response_row(row: Any, chat: 'Chat') -> dict:
     prompt, response = _split(turns[:-1], turns[-1:], 'messages', chat)
   elif 'text' in row:
     prompt, response = '', _text(row['text'], 'text').rstrip()
-  elif field:
-    raise BadRow("'prompt' is missing")
   else:
+    _need(not field, "'prompt' is missing")
     raise _unknown(
       row, 'no completion beside the prompt' if 'prompt' in row else ''
     )
-  if not response.strip():
-    raise BadRow('the response is empty')
+  _need(response.strip(), 'the response is empty')
   return {'prompt': prompt, 'response': response}
 
 
@@ -114,19 +108,34 @@ def prompt_row(row: Any, chat: 'Chat') -> dict:
     text = chat.prompt(turns)
   else:
     text = chat.frame(_text(prompt, 'prompt'))
-  if not text.strip():
-    raise BadRow('the prompt is empty')
+  _need(text.strip(), 'the prompt is empty')
   return {'prompt': text}
 
 
+# What the rows of a file may be: the formats known, and the items of a row.
+KINDS = {
+  'pairs': (
+    'prompt + chosen + rejected; chosen + rejected with a common beginning; '
+    'context + completions [{rank, completion}]; texts or lists of '
+    '{role, content}',
+    preference_rows,
+  ),
+  'prompts': (
+    'prompt; messages; or any format of preferences',
+    lambda *row: [prompt_row(*row)],
+  ),
+  'responses': (
+    'prompt + completion (or response); messages; text',
+    lambda *row: [response_row(*row)],
+  ),
+}
+
+
 def flip_mask(num_rows: int, fraction: float, seed: int) -> np.ndarray:
-  """Chooses which labels of a training set are swapped.
+  """Chooses the labels that are swapped: [N] bool, round(fraction N) True.
 
   A function of its arguments alone: averaging over members must not average
   over different noise (WARM section 4.2 swaps 25 % once).
-
-  Returns:
-    [num_rows] bool with exactly round(fraction * num_rows) True.
   """
   mask = np.zeros(num_rows, bool)
   order = np.random.default_rng(seed).permutation(num_rows)
@@ -134,14 +143,11 @@ def flip_mask(num_rows: int, fraction: float, seed: int) -> np.ndarray:
   return mask
 
 
-def swap_labels(rows: list[dict], flips: np.ndarray) -> list[dict]:
-  """Swaps `chosen` and `rejected` where flips is True; adds `flipped`."""
-  swapped = []
-  for row, flip in zip(rows, flips, strict=True):
-    if flip:
-      row = row | {'chosen': row['rejected'], 'rejected': row['chosen']}
-    swapped.append(row | {'flipped': bool(flip)})
-  return swapped
+def labelled(pair: dict, flip: bool) -> dict:
+  """A pair with `flipped`, and with its sides exchanged if flip."""
+  sides = ('rejected', 'chosen') if flip else ('chosen', 'rejected')
+  chosen, rejected = (pair[side] for side in sides)
+  return pair | {'chosen': chosen, 'rejected': rejected, 'flipped': bool(flip)}
 
 
 # ---------------------------------------------------------------------------
@@ -151,36 +157,26 @@ def swap_labels(rows: list[dict], flips: np.ndarray) -> list[dict]:
 
 def _chosen_and_rejected(row: dict, chat):
   for field in ('chosen', 'rejected'):
-    if field not in row:
-      raise BadRow(f'{field!r} is missing')
+    _need(field in row, f'{field!r} is missing')
   chosen, rejected, prompt = row['chosen'], row['rejected'], row.get('prompt')
   sides = [(chosen, rejected)]
   if _is_texts(chosen) and _is_texts(rejected):
     _check_number(len(chosen) * len(rejected))
     sides = itertools.product(chosen, rejected)
   for chosen, rejected in sides:
-    if _is_conversation(chosen) != _is_conversation(rejected):
-      raise BadRow(
-        'one of chosen and rejected is a text, the other a conversation'
-      )
+    _need(
+      _is_conversation(chosen) == _is_conversation(rejected),
+      'one of chosen and rejected is a text, the other a conversation',
+    )
     if _is_conversation(chosen):
       yield _conversations(prompt, chosen, rejected, chat)
+    elif prompt is not None:
+      shared, chosen = _answer(prompt, chosen, 'chosen', chat)
+      yield shared, chosen, _answer(prompt, rejected, 'rejected', chat)[1]
     else:
-      yield _texts(prompt, chosen, rejected, chat)
-
-
-def _texts(prompt, chosen, rejected, chat):
-  if prompt is not None:
-    shared, chosen = _answer(prompt, chosen, 'chosen', chat)
-    return shared, chosen, _answer(prompt, rejected, 'rejected', chat)[1]
-  chosen, rejected = _text(chosen, 'chosen'), _text(rejected, 'rejected')
-  cut = _common_beginning(chosen, rejected)
-  if not cut:
-    raise BadRow(
-      "no 'prompt', and chosen and rejected share no beginning (an empty "
-      'prompt has to be given as one)'
-    )
-  return chosen[:cut], chosen[cut:].rstrip(), rejected[cut:].rstrip()
+      chosen, rejected = _text(chosen, 'chosen'), _text(rejected, 'rejected')
+      cut = _common_beginning(chosen, rejected)
+      yield chosen[:cut], chosen[cut:].rstrip(), rejected[cut:].rstrip()
 
 
 def _common_beginning(chosen: str, rejected: str) -> int:
@@ -189,21 +185,29 @@ def _common_beginning(chosen: str, rejected: str) -> int:
   A single space before the first word of the responses belongs to them, as
   tokenizers want it; line breaks belong to the prompt.
   """
-  _check_differ(chosen.strip(), rejected.strip())
+  _need_different(chosen.strip(), rejected.strip())
   # Both responses keep a character: one text may continue the other.
   least = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
-  end = max(min(_num_common(chosen, rejected), least), 0)
-  shared = chosen[:end]
+  shared = chosen[: max(min(_num_common(chosen, rejected), least), 0)]
   for border in TURN_BORDERS:
     found = shared.rfind(border)
     if found >= 0:
       return found + len(border)
-    if border in chosen or border in rejected:
-      raise BadRow('the prompts of chosen and rejected differ')
+    _need(
+      border not in chosen and border not in rejected,
+      'the prompts of chosen and rejected differ',
+    )
   last = max((i for i, c in enumerate(shared) if c.isspace()), default=None)
-  if last is None:
-    return end  # no word ends in it (or a script that writes no spaces)
-  return last if shared[last] == ' ' else last + 1
+  if last is None:  # no word ends in it (or a script that writes no spaces)
+    end = len(shared)
+  else:
+    end = last if shared[last] == ' ' else last + 1
+  _need(
+    end,
+    "no 'prompt', and chosen and rejected share no beginning (an empty prompt "
+    'has to be given as one)',
+  )
+  return end
 
 
 def _conversations(prompt, chosen, rejected, chat):
@@ -213,8 +217,14 @@ def _conversations(prompt, chosen, rejected, chat):
   ):
     prompt = [{'role': 'user', 'content': _text(prompt, 'prompt')}]
   if prompt is None or isinstance(prompt, str):
-    # A prompt beside whole conversations repeats their first turns.
-    shared = _common_turns(*sides)
+    # A prompt beside whole conversations repeats their first turns. One of them
+    # may continue the other.
+    _need_different(*sides)
+    shared = min(_num_common(*sides), *(len(side) - 1 for side in sides))
+    _need(
+      not shared or all(s[shared]['role'] == 'assistant' for s in sides),
+      f'the prompts of chosen and rejected differ, in turn {shared + 1}',
+    )
     prompt, sides = sides[0][:shared], [side[shared:] for side in sides]
   else:
     prompt = _messages(prompt, 'prompt')
@@ -226,48 +236,31 @@ def _conversations(prompt, chosen, rejected, chat):
   return head, chosen, _split(prompt, sides[1], 'rejected', chat)[1]
 
 
-def _common_turns(chosen: list[dict], rejected: list[dict]) -> int:
-  """Number of turns that belong to the implicit prompt."""
-  _check_differ(chosen, rejected)
-  # One conversation may continue the other.
-  shared = min(
-    _num_common(chosen, rejected), len(chosen) - 1, len(rejected) - 1
-  )
-  if shared and not (
-    chosen[shared]['role'] == rejected[shared]['role'] == 'assistant'
-  ):
-    raise BadRow(
-      f'the prompts of chosen and rejected differ, in turn {shared + 1}'
-    )
-  return shared
-
-
 def _num_common(a, b) -> int:
-  """Number of entries that two sequences begin with."""
   differ = (i for i, (x, y) in enumerate(zip(a, b)) if x != y)
   return next(differ, min(len(a), len(b)))
 
 
 def _ranked(row: dict, chat):
   """All pairs of different rank among completions to one context."""
-  if 'context' not in row:
-    raise BadRow("'context' is missing")
+  _need('context' in row, "'context' is missing")
   given = _unzipped(row['completions'])
-  if not isinstance(given, list) or not all(isinstance(c, dict) for c in given):
-    raise BadRow("'completions' is not a list of {rank, completion}")
+  _need(
+    isinstance(given, list) and all(isinstance(c, dict) for c in given),
+    "'completions' is not a list of {rank, completion}",
+  )
   _check_number(len(given) * (len(given) - 1) // 2)
   ranked = []
   for number, one in enumerate(given, 1):
-    rank = one.get('rank')
-    if isinstance(rank, bool) or not isinstance(rank, int):
-      raise BadRow(f'the rank of completion {number} is not a whole number')
-    name = f'completion {number}'
-    if one.get('completion') is None:
-      raise BadRow(f'{name} is missing')
+    rank, name = one.get('rank'), f'completion {number}'
+    _need(type(rank) is int, f'the rank of {name} is not a whole number')
+    _need(one.get('completion') is not None, f'{name} is missing')
     answer = _answer(row['context'], one['completion'], name, chat)
     ranked.append((rank, *answer))
-  if len({rank for rank, _, _ in ranked}) < 2:
-    raise BadRow('no two completions of different rank')
+  _need(
+    len({rank for rank, _, _ in ranked}) > 1,
+    'no two completions of different rank',
+  )
   ranked.sort(key=lambda one: one[0])
   for better, worse in itertools.combinations(ranked, 2):
     if better[0] < worse[0]:
@@ -275,29 +268,32 @@ def _ranked(row: dict, chat):
 
 
 def _check_number(pairs: int) -> None:
-  if pairs > MOST_PAIRS:
-    raise BadRow(f'it makes {pairs} pairs, more than {MOST_PAIRS}')
+  _need(pairs <= MOST_PAIRS, f'it makes {pairs} pairs, more than {MOST_PAIRS}')
 
 
-def _check_differ(chosen, rejected) -> None:
-  if chosen == rejected:
-    raise BadRow('chosen and rejected are the same text')
+def _need_different(chosen, rejected) -> None:
+  _need(chosen != rejected, 'chosen and rejected are the same text')
 
 
 def _margin(row: dict) -> float | None:
   margin = row.get('margin')
   if margin is None:
     return None
-  if isinstance(margin, bool) or not isinstance(margin, (int, float)):
-    raise BadRow(f"'margin' is {_kind(margin)}, not a number")
-  if not abs(margin) <= np.finfo(np.float32).max.item():  # nor NaN
-    raise BadRow(f"'margin' is {margin}, no number of 32 bits")
+  is_number = type(margin) in (int, float)
+  _need(is_number, f"'margin' is {_kind(margin)}, not a number")
+  fits = abs(margin) <= np.finfo(np.float32).max.item()  # nor NaN
+  _need(fits, f"'margin' is {margin}, no number of 32 bits")
   return float(margin)
 
 
 # ---------------------------------------------------------------------------
 # Texts and turns
 # ---------------------------------------------------------------------------
+
+
+def _need(fine: object, reason: str) -> None:
+  if not fine:
+    raise BadRow(reason)
 
 
 def _answer(prompt, response, field: str, chat):
@@ -314,44 +310,41 @@ def _answer(prompt, response, field: str, chat):
 
 
 def _split(prompt, response, field: str, chat):
-  if not response:
-    raise BadRow(f'{field!r} adds no turn to the prompt')
+  _need(response, f'{field!r} adds no turn to the prompt')
   for turn in (response[0], response[-1]):
-    if turn['role'] != 'assistant':
-      raise BadRow(
-        f'{field!r} has to begin and end with a turn of the assistant, not of '
-        f'{turn["role"]!r}'
-      )
-  if not response[-1]['content'].strip():
-    raise BadRow(f'{field!r} is empty')
+    _need(
+      turn['role'] == 'assistant',
+      f'{field!r} has to begin and end with a turn of the assistant, not of '
+      f'{turn["role"]!r}',
+    )
+  _need(response[-1]['content'].strip(), f'{field!r} is empty')
   _check_prompt(prompt, field)
   return chat.split(prompt, response)
 
 
 def _check_prompt(turns: list[dict], field: str) -> None:
-  if not turns:
-    raise BadRow(f'{field!r} has no turn before the response')
-  if turns[-1]['role'] == 'assistant':
-    raise BadRow('the prompt ends with a turn of the assistant')
-  if any(turn['role'] == 'system' for turn in turns[1:]):
-    raise BadRow('a system turn stands after the first turn')
+  _need(turns, f'{field!r} has no turn before the response')
+  is_open = turns[-1]['role'] != 'assistant'
+  _need(is_open, 'the prompt ends with a turn of the assistant')
+  is_late = any(turn['role'] == 'system' for turn in turns[1:])
+  _need(not is_late, 'a system turn stands after the first turn')
 
 
 def _messages(value, field: str) -> list[dict]:
   """Checked turns, as {role, content} alone."""
   value = _unzipped(value)
-  if not isinstance(value, list) or not value:
-    raise BadRow(f'{field!r} is {_kind(value)}, not a list of turns')
+  is_list = isinstance(value, list) and value
+  _need(is_list, f'{field!r} is {_kind(value)}, not a list of turns')
   turns = []
   for number, turn in enumerate(value, 1):
     where = f'turn {number} of {field!r}'
-    if not isinstance(turn, dict):
-      raise BadRow(f'{where} is {_kind(turn)}, not {{role, content}}')
+    is_turn = isinstance(turn, dict)
+    _need(is_turn, f'{where} is {_kind(turn)}, not {{role, content}}')
     for key in ('role', 'content'):
-      if not isinstance(turn.get(key), str):
-        raise BadRow(f'{where} has no text as its {key}')
-    if turn.get('tool_calls'):
-      raise BadRow(f'{where} calls tools, which is not supported')
+      has_text = isinstance(turn.get(key), str)
+      _need(has_text, f'{where} has no text as its {key}')
+    calls = turn.get('tool_calls')
+    _need(not calls, f'{where} calls tools, which is not supported')
     _text(turn['role'], f'the role of {where}')
     _text(turn['content'], where)
     turns.append({'role': turn['role'], 'content': turn['content']})
@@ -372,20 +365,16 @@ def _is_conversation(value) -> bool:
 
 
 def _is_texts(value) -> bool:
-  return (
-    isinstance(value, list)
-    and bool(value)
-    and all(isinstance(text, str) for text in value)
-  )
+  is_list = isinstance(value, list) and bool(value)
+  return is_list and all(isinstance(text, str) for text in value)
 
 
 def _text(value, field: str) -> str:
-  if not isinstance(value, str):
-    raise BadRow(f'{field!r} is {_kind(value)}, not text')
-  if len(value) > MOST_CHARACTERS:
-    raise BadRow(
-      f'{field!r} has {len(value)} characters, more than {MOST_CHARACTERS}'
-    )
+  _need(isinstance(value, str), f'{field!r} is {_kind(value)}, not text')
+  _need(
+    len(value) <= MOST_CHARACTERS,
+    f'{field!r} has {len(value)} characters, more than {MOST_CHARACTERS}',
+  )
   try:
     value.encode()
   except UnicodeEncodeError:  # JSON can spell half a character: "\ud800"
@@ -394,16 +383,11 @@ def _text(value, field: str) -> str:
 
 
 def _kind(value) -> str:
-  names = {
-    **{dict: 'an object', list: 'a list', str: 'text', bool: 'true or false'},
-    **{int: 'a number', float: 'a number', type(None): 'missing'},
-  }
-  return names.get(type(value), type(value).__name__)
+  return _KINDS.get(type(value), type(value).__name__)
 
 
 def _fields(row) -> dict:
-  if not isinstance(row, dict):
-    raise BadRow(f'the row is {_kind(row)}, not an object')
+  _need(isinstance(row, dict), f'the row is {_kind(row)}, not an object')
   return {key: value for key, value in row.items() if value is not None}
 
 
@@ -422,15 +406,11 @@ def _unknown(row: dict, reason: str = '') -> sources.UnknownFormat:
 class Chat:
   """Writes prompts and conversations as text.
 
-  A prompt in a field of its own is put into `prompt_template`; the common
-  beginning of two texts is left as it is; a conversation is rendered by the
-  tokenizer's chat template. Without one, user turns are put into
-  `prompt_template` and other turns end in a line break, so that one question and
-  one answer are the same text as a plain prompt and response.
-
-  Args:
-    tokenizer: its chat template renders conversations.
-    prompt_template: text around plain prompts; holds '{prompt}'.
+  A prompt in a field of its own is put into `prompt_template`, which holds
+  '{prompt}'; the common beginning of two texts is left as it is; a conversation
+  is rendered by the tokenizer's chat template. Without one, user turns are put
+  into `prompt_template` and other turns end in a line break, so that one
+  question and one answer are the same text as a plain prompt and response.
   """
 
   def __init__(
@@ -455,9 +435,8 @@ class Chat:
 
     Nor at its start, if the template ends in white space already.
     """
-    return (
-      text.strip() if self.prompt_template[-1:].isspace() else text.rstrip()
-    )
+    ends_in_space = self.prompt_template[-1:].isspace()
+    return text.strip() if ends_in_space else text.rstrip()
 
   def prompt(self, messages: list[dict]) -> str:
     """Text of the turns of a prompt, up to where the response begins."""
@@ -468,17 +447,14 @@ class Chat:
 
     The response ends before its end of sequence, which is added as a token, and
     before anything that a template writes behind that (a sampler stops there).
-
-    Raises:
-      BadRow: the template refuses the turns, or rewrites earlier turns when
-        later ones follow, so that the response has no place of its own.
+    A `BadRow` says that the template refuses the turns, or rewrites earlier
+    ones, so that the response has no place of its own.
     """
     head, whole = self.prompt(prompt), self._render(prompt + response, False)
-    if not whole.startswith(head):
-      raise BadRow(
-        'the chat template renders the prompt otherwise when the response '
-        'follows'
-      )
+    _need(
+      whole.startswith(head),
+      'the chat template renders the prompt otherwise when the response follows',
+    )
     text = whole[len(head) :].rstrip()
     if self._template and self._hf.eos_token:
       text = text.removesuffix(self._hf.eos_token)
@@ -505,6 +481,25 @@ class Chat:
       reason = ' '.join(str(error).split())
       raise BadRow(f'the chat template refuses it: {reason}') from error
 
+  def jinja(self) -> str:
+    """The rendering without a chat template as one, for exported tokenizers.
+
+    The tokenizer writes the beginning of sequence; the last response ends in
+    the end of sequence.
+    """
+    before, _, after = self.prompt_template.partition('{prompt}')
+    prompt = response = "message['content']"
+    if self.prompt_template != '{prompt}':
+      prompt += '.strip()'
+    ends_in_space = self.prompt_template[-1:].isspace()
+    response += '.strip()' if ends_in_space else '.rstrip()'
+    return (
+      "{% for message in messages %}{% if message['role'] == 'user' %}"
+      f'{{{{ {_quoted(before)} + {prompt} + {_quoted(after)} }}}}'
+      f'{{% elif loop.last %}}{{{{ {response} + eos_token }}}}'
+      f'{{% else %}}{{{{ {response} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
+    )
+
 
 def _pinned_template(hf) -> str:
   """The tokenizer's chat template; `strftime_now` writes the pinned date."""
@@ -512,11 +507,11 @@ def _pinned_template(hf) -> str:
     template = hf.get_chat_template()
   except ValueError as error:  # several, none of them the default
     raise errors.UserError(f'tokenizer: {error}') from error
-  if not isinstance(template, str):
-    raise errors.UserError(
-      f'tokenizer: chat_template is {template!r}, not text; correct it in '
-      'tokenizer_config.json'
-    )
+  errors.need(
+    isinstance(template, str),
+    f'tokenizer: chat_template is {template!r}, not text; correct it in '
+    'tokenizer_config.json',
+  )
   if 'strftime_now' not in template:
     return template
   letters = [*(f'-{c}' for c in 'dmHIMSj'), *'aAbBcdfHIjmMpSUwWxXyYzZ']
@@ -526,25 +521,6 @@ def _pinned_template(hf) -> str:
   )
   macro = '{%- macro strftime_now(format) -%}{{ format'
   return f'{macro}{steps} }}}}{{%- endmacro -%}}{template}'
-
-
-def plain_template(prompt_template: str) -> str:
-  """The rendering without a template as one (Jinja), for exported tokenizers.
-
-  The tokenizer writes the beginning of sequence; the last response ends in the
-  end of sequence.
-  """
-  before, _, after = prompt_template.partition('{prompt}')
-  prompt = response = "message['content']"
-  if prompt_template != '{prompt}':
-    prompt += '.strip()'
-  response += '.strip()' if prompt_template[-1:].isspace() else '.rstrip()'
-  return (
-    "{% for message in messages %}{% if message['role'] == 'user' %}"
-    f'{{{{ {_quoted(before)} + {prompt} + {_quoted(after)} }}}}'
-    f'{{% elif loop.last %}}{{{{ {response} + eos_token }}}}'
-    f'{{% else %}}{{{{ {response} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
-  )
 
 
 def _quoted(text: str) -> str:

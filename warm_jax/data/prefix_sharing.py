@@ -5,32 +5,22 @@
   mask[0]   1  1  1   1  1   1   0  0  0   0    0
   mask[1]   1  1  1   0  0   0   1  1  1   1    0
 
-Both sides of a pair answer one prompt, and the samples of best-of-N share one N
-times; here a model computes it once (prefix sharing, Wang and Hegde 2024, arXiv
-2410.20305, who train DPO so). The masks say which tokens are read together, see
-`language_model.hidden_states`. Scores equal those of separate rows up to the
-order of sums. Sequences are right-padded. This is the one layout that reward
-models are trained on, also where the sides of a pair share nothing.
+The prefix (the prompt of a pair, or of the samples of best-of-N) is computed
+once (Wang and Hegde 2024, arXiv 2410.20305). The masks say which tokens are read
+together, see `language_model.hidden_states`; scores equal those of separate rows
+up to the order of sums. Reward models are trained on this layout alone.
 """
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-  from warm_jax.data import encoding
-
-_CHUNK = 4_096  # pairs that are looked at together
 _MOST = 4  # sequences of a row, in `grouped`
 
 
 def num_common(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """Tokens that K sequences [..., K, T] begin with: [...].
+  """Tokens that K right-padded sequences [..., K, T] begin with: [...].
 
-  The last token of each is its own, since its score is read there. Sequences
-  without any token are passed over; the first has some.
+  The last token of each is its own, since its score is read there. Empty
+  sequences are passed over; the first is not empty.
   """
   lengths = mask.sum(axis=-1)
   same = (ids == ids[..., :1, :]) & mask | (lengths == 0)[..., None]
@@ -48,15 +38,10 @@ def num_positions(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def share(
   ids: np.ndarray, mask: np.ndarray, length: int
 ) -> dict[str, np.ndarray]:
-  """Lays K sequences out as one row of S positions.
+  """Lays K sequences [..., K, T] out as one row of S positions.
 
-  Args:
-    ids: [..., K, T] int32.
-    mask: [..., K, T] bool; a sequence without any token leaves no trace.
-    length: S, at least the largest of `num_positions`.
-
-  Returns:
-    ids [..., S] int32 and mask [..., K, S] bool, the tokens of each sequence.
+  `length` is S, at least the largest of `num_positions`. Returns ids [..., S]
+  int32 and mask [..., K, S] bool, the tokens of each sequence.
   """
   lengths, common = mask.sum(axis=-1), num_common(ids, mask)
   position = np.arange(length)
@@ -64,7 +49,7 @@ def share(
   row = np.zeros((*common.shape, length), np.int32)
   masks, end = [], np.zeros_like(common)
   for k in range(ids.shape[-2]):
-    # The first one stands there whole, of the others what is their own.
+    # The first sequence stands there whole, of the others the suffix.
     skipped = common if k else np.zeros_like(common)
     start, end = end, end + np.maximum(lengths[..., k] - skipped, 0)
     here = (position >= start[..., None]) & (position < end[..., None])
@@ -74,42 +59,12 @@ def share(
   return {'ids': row, 'mask': np.stack(masks, axis=-2)}
 
 
-def of_pairs(
-  chosen: encoding.Sequences, rejected: encoding.Sequences
-) -> tuple[np.ndarray, np.ndarray]:
-  """ids and mask [..., 2, T] of two sets of rows [..., T]."""
-  return (
-    np.stack([chosen.ids, rejected.ids], axis=-2),
-    np.stack([chosen.mask, rejected.mask], axis=-2),
-  )
-
-
-def pair_length(
-  chosen: encoding.Sequences, rejected: encoding.Sequences
-) -> int:
-  """S, positions that the longest pair of two sets [N, T] takes in one row.
-
-  Rows on disk are read once, chunk by chunk (by every process, all of them).
-  """
-  longest = 0
-  for start in range(0, len(chosen), _CHUNK):
-    rows = np.arange(start, min(start + _CHUNK, len(chosen)))
-    both = of_pairs(chosen.take(rows), rejected.take(rows))
-    longest = max(longest, int(num_positions(*both).max()))
-  return longest
-
-
 def grouped(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  """Which rows are best computed together: [G, K] row numbers, -1 for none.
+  """Which sorted rows [N, T] to compute together: [G, K] row numbers, or -1.
 
   The K in 1 .. 4 with the least G S (1 + S / T), where a row of S positions
-  holds K sequences and S^2 <= K T^2, so that its attention is no more than
-  theirs. Neighbours are taken together, since in sorted rows those have most in
-  common.
-
-  Args:
-    ids: [N, T] int32, sorted.
-    mask: [N, T] bool.
+  holds K neighbours and S^2 <= K T^2, so that its attention is no more than
+  theirs.
   """
   num_rows, width = ids.shape
   alone = np.arange(num_rows)[:, None]
@@ -132,7 +87,7 @@ def grouped(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(lengths, common, most: int, width: int):
-  """Groups of up to `most` rows, each as large as it can be; the longest S."""
+  """Groups of up to `most` rows, each as large as possible; the longest S."""
   groups, longest, shared = [], 0, 0
   limit = most**0.5 * width
   for row, length in enumerate(lengths):

@@ -3,8 +3,7 @@
 
 Rows are read one at a time. A row that cannot be used, because it is no JSON or
 in no known format, is a `BadRow`: `Rejects` names each and stops a run that has
-too many. TFDS is used without TensorFlow, through array_record files. The toy
-world goes through the same reader as a user's data set.
+too many. TFDS is used without TensorFlow, through array_record files.
 """
 
 import collections
@@ -51,11 +50,6 @@ class SourceRow(NamedTuple):
   value: Any  # the row, or the `BadRow` that reading it gave
 
 
-# ---------------------------------------------------------------------------
-# Rows that cannot be used
-# ---------------------------------------------------------------------------
-
-
 class Rejects:
   """Collects the unusable rows of all files that a stage reads.
 
@@ -65,32 +59,31 @@ class Rejects:
   """
 
   def __init__(self, path: str | pathlib.Path, max_rejected: float = 0.0):
-    self.path = pathlib.Path(path)
-    self.max_rejected = max_rejected
-    # {(source, formats): ...}; a source of two splits is counted once.
-    self._counts: dict[tuple[str, str], int] = {}
-    self._found: dict[tuple[str, str], list[tuple[str, int, str]]] = {}
+    self.path, self.max_rejected = pathlib.Path(path), max_rejected
+    # {(source, formats): (number of rows, (file, row, reason) of unusable
+    # ones)}; a source of two splits is counted once.
+    self._read: dict[tuple[str, str], tuple[int, list]] = {}
 
   @property
   def counts(self) -> dict[str, int]:
     """{source: number of its rows}, twice if it was read as two things."""
     out = collections.Counter()
-    for (source, _), num in self._counts.items():
-      out[source] += num
+    for (source, _), (count, _) in self._read.items():
+      out[source] += count
     return dict(out)
 
   @property
   def rejected(self) -> dict[str, int]:
     """{source: number of its unusable rows}."""
     out = dict.fromkeys(self.counts, 0)
-    for (source, _), rows in self._found.items():
+    for (source, _), (_, rows) in self._read.items():
       out[source] += len(rows)
     return out
 
   @property
   def rows(self) -> list[tuple[str, int, str]]:
     """(file, number, reason) of each unusable row."""
-    return [row for rows in self._found.values() for row in rows]
+    return [row for _, rows in self._read.values() for row in rows]
 
   def read(
     self,
@@ -99,10 +92,9 @@ class Rejects:
     convert: Callable[[dict], Any],
     formats: str = '',
   ) -> Iterator[tuple[SourceRow, Any]]:
-    """Yields each usable row with convert(its value).
+    """Yields each usable row with convert(its value), which may raise BadRow.
 
-    `convert` raises BadRow for a row that cannot be used; `formats` names the
-    formats that it knows.
+    `formats` names the formats that `convert` knows.
 
     Raises:
       UserError: no rows, too many unusable ones, or none usable; the file of
@@ -123,30 +115,30 @@ class Rejects:
           break
         continue
       yield row, value
-    self._counts[source, formats], self._found[source, formats] = count, found
-    if not count:
-      raise errors.UserError(f'{source}: no rows in it')
-    if len(found) == count or len(found) > self.max_rejected * count:
-      self.write()
-      known = formats if kinds == {UnknownFormat} else ''
-      if len(found) == count:
-        first = 'first ' if count == FIRST_ROWS else ''
-        problem = f'none of its {first}{count} rows can be used'
-      else:
-        problem = (
-          f'{len(found)} of {count} rows cannot be used, more than '
-          f'data.max_rejected={self.max_rejected:g} allows'
-        )
-      # Where no field is known, the other rows say the same as the first.
-      examples = '; '.join(
-        f'{"" if name == source else f"{name}, "}row {number}: {reason}'
-        for name, number, reason in found[: 1 if known else EXAMPLES]
+    self._read[source, formats] = count, found
+    errors.need(count, f'{source}: no rows in it')
+    if len(found) < count and len(found) <= self.max_rejected * count:
+      return
+    self.write()
+    known = formats if kinds == {UnknownFormat} else ''
+    if len(found) == count:
+      first = 'first ' if count == FIRST_ROWS else ''
+      problem = f'none of its {first}{count} rows can be used'
+    else:
+      problem = (
+        f'{len(found)} of {count} rows cannot be used, more than '
+        f'data.max_rejected={self.max_rejected:g} allows'
       )
-      raise errors.UserError(
-        f'{source}: {problem}: {examples}'
-        + (f'; known: {known}' if known else '')
-        + f'; all of them are named in {self.path}'
-      )
+    # Where no field is known, the other rows say the same as the first.
+    examples = '; '.join(
+      f'{"" if name == source else f"{name}, "}row {number}: {reason}'
+      for name, number, reason in found[: 1 if known else EXAMPLES]
+    )
+    raise errors.UserError(
+      f'{source}: {problem}: {examples}'
+      + (f'; known: {known}' if known else '')
+      + f'; all of them are named in {self.path}'
+    )
 
   def write(self) -> None:
     """Writes all rejected rows; without any, no file is left."""
@@ -156,31 +148,26 @@ class Rejects:
     self.path.parent.mkdir(parents=True, exist_ok=True)
     partial = self.path.with_name(f'{self.path.name}.tmp')
     with partial.open('w', encoding='utf-8') as file:
-      for name, number, reason in self.rows:
-        row = {'file': name, 'row': number, 'reason': reason}
-        file.write(json.dumps(row, ensure_ascii=True) + '\n')
+      for row in self.rows:
+        json.dump(dict(zip(('file', 'row', 'reason'), row)), file)
+        file.write('\n')
     os.replace(partial, self.path)
 
   def summary(self) -> str:
     """One line: how many rows, why, and where they are named; '' for none."""
-    found = self.rows
-    if not found:
+    if not self.rows:
       return ''
-    reasons = collections.Counter(reason for _, _, reason in found)
+    reasons = collections.Counter(reason for _, _, reason in self.rows)
     examples = ', '.join(
       f'{reason} ({num})' for reason, num in reasons.most_common(EXAMPLES)
     )
     more = len(reasons) - EXAMPLES
+    total = sum(self.counts.values())
     return (
-      f'{len(found)} of {sum(self.counts.values())} rows rejected: {examples}'
+      f'{len(self.rows)} of {total} rows rejected: {examples}'
       + (f' and {more} other reasons' if more > 0 else '')
       + f'; named in {self.path}'
     )
-
-
-# ---------------------------------------------------------------------------
-# Reading
-# ---------------------------------------------------------------------------
 
 
 def open_rows(source: str) -> Iterator[SourceRow]:
@@ -204,40 +191,27 @@ def open_rows(source: str) -> Iterator[SourceRow]:
   elif source.startswith('hf:'):
     opened = [(source, _hf_rows(source))]
   else:
-    opened = [
-      (str(path), _parquet_rows(path))
-      if path.suffix == '.parquet'
-      else (str(path), _jsonl_rows(path))
-      for path in _paths(source)
-    ]
+    opened = []
+    for path in _paths(source):
+      is_table = path.suffix == '.parquet'
+      read = _parquet_rows if is_table else _jsonl_rows
+      opened.append((str(path), read(path)))
   for name, rows in opened:
     for number, row in enumerate(rows, 1):
       if row is not _BLANK:
         yield SourceRow(name, number, row)
 
 
-def read_rows(source: str) -> list[dict]:
-  """Reads all rows of a source, see `open_rows`; a `BadRow` is a UserError."""
-  rows = []
-  for file, number, row in open_rows(source):
-    if isinstance(row, BadRow):
-      raise errors.UserError(f'{file}, row {number}: {row}')
-    rows.append(row)
-  return rows
-
-
 def _paths(source: str) -> list[pathlib.Path]:
   path = pathlib.Path(source).expanduser()
   if path.is_dir():
     found = sorted(path.glob('*.parquet'))
-    if not found:
-      raise errors.UserError(f'{source}: no .parquet file in this folder')
+    errors.need(found, f'{source}: no .parquet file in this folder')
   elif path.is_file():
     found = [path]
   else:
     found = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
-    if not found:
-      raise errors.UserError(f'{source}: no such file')
+    errors.need(found, f'{source}: no such file')
   return found
 
 
@@ -254,7 +228,7 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator:
             line = lines.readline(BLOCK << 10)
           yield BadRow(f'the line is longer than {MAX_LINE >> 20} MB')
         else:
-          yield _parsed(line) if line.strip() else _BLANK
+          yield _parsed(line)
   except (OSError, EOFError, zlib.error) as error:
     raise errors.UserError(
       f'{path}, after row {number}: the file is damaged ({error})'
@@ -265,7 +239,7 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator:
 
 def _parsed(line: bytes):
   try:
-    return files.loads(line)
+    return files.loads(line) if line.strip() else _BLANK
   except ValueError as error:
     kind = 'not UTF-8' if isinstance(error, UnicodeError) else 'not JSON'
     return BadRow(f'{kind} ({error})')
@@ -273,7 +247,7 @@ def _parsed(line: bytes):
 
 @contextlib.contextmanager
 def _readable(trouble: str):
-  """Turns whatever a library raises for damaged files into a UserError."""
+  """Turns what libraries raise for damaged files into a UserError."""
   try:
     yield
   except errors.UserError:
@@ -288,11 +262,12 @@ def _parquet_rows(path: pathlib.Path) -> Iterator[dict]:
   with _readable(f'{path}: not a readable parquet file'):
     with parquet.ParquetFile(path) as file:
       names = file.schema_arrow.names
-      if twice := [n for i, n in enumerate(names) if n in names[:i]]:
-        raise errors.UserError(
-          f'{path} has two columns {twice[0]!r}, of which one would be lost: '
-          'rename one'
-        )
+      twice = next((n for i, n in enumerate(names) if n in names[:i]), None)
+      errors.need(
+        twice is None,
+        f'{path} has two columns {twice!r}, of which one would be lost: rename '
+        'one',
+      )
       for batch in file.iter_batches(batch_size=BLOCK):
         yield from _table_rows(batch)
 
@@ -325,8 +300,10 @@ def _tfds_rows(source: str) -> Iterator:
   with _readable(f'{source}: not a readable set of TFDS'):
     opened: Any = _tfds_builder(source, name, data_dir)
     known = sorted(opened.info.splits)
-  if split.split('[')[0] not in known:
-    raise errors.UserError(f'{source}: no split {split!r}; there are {known}')
+  errors.need(
+    split.split('[')[0] in known,
+    f'{source}: no split {split!r}; there are {known}',
+  )
   try:
     data = opened.as_data_source(split)
   except (NotImplementedError, ImportError) as error:
@@ -350,8 +327,8 @@ def _tfds_builder(source: str, name: str, data_dir: str | None):
   folder = pathlib.Path(name).expanduser()
   if (folder / 'dataset_info.json').is_file():
     return tfds.builder_from_directory(str(folder))
-  if folder.is_absolute() or folder.is_dir() or name.startswith(('.', '~')):
-    raise errors.UserError(f'{source}: no dataset_info.json in {name}')
+  is_path = folder.is_absolute() or folder.is_dir() or name[0] in '.~'
+  errors.need(not is_path, f'{source}: no dataset_info.json in {name}')
   with _readable(
     f'{source}: no prepared set of that name; prepare it with '
     'download_and_prepare, file_format="array_record"'
@@ -370,18 +347,16 @@ def _hf_rows(source: str) -> Iterator[dict]:
   folder, split = source.removeprefix('hf:'), ''
   if not pathlib.Path(folder).is_dir():
     folder, _, split = folder.rpartition(':')
-  if not folder or not pathlib.Path(folder).is_dir():
-    raise errors.UserError(f'{source}: no such folder; write hf:FOLDER:SPLIT')
+  is_there = folder and pathlib.Path(folder).is_dir()
+  errors.need(is_there, f'{source}: no such folder; write hf:FOLDER:SPLIT')
   with _readable(f'{source}: not a readable folder of datasets'):
     data = datasets.load_from_disk(folder)
   if isinstance(data, dict):
-    if split not in data:
-      raise errors.UserError(
-        f'{source}: no split {split!r}; there are {sorted(data)}'
-      )
+    known = f'no split {split!r}; there are {sorted(data)}'
+    errors.need(split in data, f'{source}: {known}')
     data = data[split]
-  elif split:
-    raise errors.UserError(f'{source}: this folder holds no splits')
+  else:
+    errors.need(not split, f'{source}: this folder holds no splits')
   with _readable(f'{source}: damaged'):
     yield from data
 
@@ -400,25 +375,12 @@ def _decoded(value):
   return np.asarray(value).item()
 
 
-# ---------------------------------------------------------------------------
-# Writing
-# ---------------------------------------------------------------------------
-
-
 def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
   """Writes rows as a TFDS data set in array_record, without TensorFlow.
 
-  A set of that name in that folder is replaced: TFDS itself would keep the old
-  rows and say nothing.
-
-  Args:
-    rows_of_split: {'train': rows, ...}; all rows have the same fields, of type
-      str, bool, int or float.
-    name: of the data set, in snake_case.
-    folder: data_dir of TFDS.
-
-  Returns:
-    The version folder, folder/name/1.0.0.
+  All rows have the same fields, of type str, bool, int or float. A set of that
+  name (in snake_case) in that folder is replaced: TFDS itself would keep the
+  old rows and say nothing. Returns the version folder, folder/name/1.0.0.
   """
   import tensorflow_datasets as tfds
 
@@ -429,21 +391,14 @@ def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
     float: tfds.features.Scalar(np.float64),
   }
   sample = next(rows[0] for rows in rows_of_split.values() if rows)
-  features = {key: kinds[type(value)] for key, value in sample.items()}
-
-  def info(self):
-    return tfds.core.DatasetInfo(
-      builder=self, features=tfds.features.FeaturesDict(features)
-    )
-
-  def split_generators(self, dl_manager):
-    del self, dl_manager
-    return {
-      # TFDS orders rows by a hash of the key: not this order, but a fixed one.
-      split: ((f'{i:09d}', row) for i, row in enumerate(rows))
-      for split, rows in rows_of_split.items()
-    }
-
+  features = tfds.features.FeaturesDict(
+    {key: kinds[type(value)] for key, value in sample.items()}
+  )
+  # TFDS orders rows by a hash of the key: not this order, but a fixed one.
+  splits = {
+    split: ((f'{i:09d}', row) for i, row in enumerate(rows))
+    for split, rows in rows_of_split.items()
+  }
   # TFDS names a data set after its builder's class, hence a class made here.
   builder_class = type(
     ''.join(part.title() for part in name.split('_')),
@@ -452,17 +407,17 @@ def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
       'name': name,
       'VERSION': tfds.core.Version('1.0.0'),
       'pkg_dir_path': None,
-      '_info': info,
-      '_split_generators': split_generators,
+      '_info': lambda self: tfds.core.DatasetInfo(
+        builder=self, features=features
+      ),
+      '_split_generators': lambda self, dl_manager: splits,
       '_generate_examples': lambda self: (),
       '__module__': __name__,
     },
     # The registry refuses a second class of one name in a process.
     skip_registration=True,
   )
-  before = pathlib.Path(folder) / name
-  if before.exists():
-    shutil.rmtree(before)
+  shutil.rmtree(pathlib.Path(folder) / name, ignore_errors=True)
   tfds.disable_progress_bar()
   builder = builder_class(data_dir=str(folder), file_format='array_record')
   # TFDS announces a download on stdout, although nothing is downloaded.

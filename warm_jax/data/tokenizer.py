@@ -17,38 +17,27 @@ from warm_jax import errors, files
 _MOST_TOKENS = 2**24
 PAD, BOS, EOS, UNK = '<pad>', '<bos>', '<eos>', '<unk>'
 
-# Tokens that families keep for padding, whether or not they declare it.
+# Tokens that families keep for padding, whether or not they declare it; the
+# last three are GPT-NeoX's, Llama 3.1's and Qwen 2.5's.
 _PADDING_TOKENS = (
-  PAD,
-  '[PAD]',
-  '<|pad|>',
-  '<|padding|>',  # GPT-NeoX
-  '<|finetune_right_pad_id|>',  # Llama 3.1
-  '<|fim_pad|>',  # Qwen 2.5, 3
+  *(PAD, '[PAD]', '<|pad|>'),
+  *('<|padding|>', '<|finetune_right_pad_id|>', '<|fim_pad|>'),
 )
 # One of these makes a folder one of a tokenizer.
 _TOKENIZER_FILES = (
-  'tokenizer.json',
-  'tokenizer_config.json',
-  'tokenizer.model',
-  'vocab.json',
+  *('tokenizer.json', 'tokenizer_config.json'),
+  *('tokenizer.model', 'vocab.json'),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-  """A transformers tokenizer, reduced to what the package needs.
+  """A transformers tokenizer, reduced to what the package needs."""
 
-  Attributes:
-    hf: the transformers tokenizer; saved beside every exported model.
-    vocab_size: the largest id and one.
-    pad_id, bos_id, eos_id: bos_id is None where rows do not begin with one.
-  """
-
-  hf: Any
-  vocab_size: int
+  hf: Any  # saved beside every exported model
+  vocab_size: int  # the largest id and one: ids may have gaps
   pad_id: int
-  bos_id: int | None
+  bos_id: int | None  # None: rows do not begin with one
   eos_id: int
 
   def encode(self, texts: list[str]) -> list[list[int]]:
@@ -85,18 +74,14 @@ def make_word_tokenizer(words, folder) -> Tokenizer:
 
 
 def train_bpe_tokenizer(texts, vocab_size: int, folder) -> Tokenizer:
-  """Trains a byte-level BPE tokenizer on texts and saves it in a folder.
-
-  Raises:
-    UserError: vocab_size (special tokens included) is below 260.
-  """
+  """Trains a byte-level BPE tokenizer on texts and saves it in a folder."""
   import tokenizers
 
-  if vocab_size < 260:
-    raise errors.UserError(
-      f'tokenizer: vocab_size is {vocab_size}; a byte-level vocabulary needs '
-      'at least 260 (256 bytes and 4 special tokens)'
-    )
+  errors.need(
+    vocab_size >= 260,
+    f'tokenizer: vocab_size is {vocab_size}; a byte-level vocabulary needs at '
+    'least 260 (256 bytes and 4 special tokens)',
+  )
   tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
   tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
     add_prefix_space=True
@@ -130,26 +115,8 @@ def _save(tokenizer, folder) -> Tokenizer:
 
 
 def load(folder) -> Tokenizer:
-  """Opens a tokenizer folder as it is.
-
-  Raises:
-    UserError: no tokenizer there, or none with a padding and an end-of-sequence
-      token of their own.
-  """
-  if not (pathlib.Path(folder) / 'tokenizer_config.json').exists():
-    raise errors.UserError(f'tokenizer: no tokenizer_config.json in {folder}')
-  hf = _open(folder)
-  if hf.pad_token_id is None:
-    raise errors.UserError(
-      f'tokenizer: {folder} names no pad_token; set it in tokenizer_config.json'
-    )
-  if hf.pad_token_id == hf.eos_token_id:
-    raise errors.UserError(
-      f'tokenizer: {folder} pads with its end-of-sequence token '
-      f'{hf.eos_token!r}; rewards would be read at the wrong token, give it a '
-      'padding token of its own'
-    )
-  return _reduced(hf)
+  """Opens a tokenizer folder of ours as it is."""
+  return _reduced(_open(folder))
 
 
 def load_pretrained(folder) -> Tokenizer:
@@ -163,18 +130,15 @@ def load_pretrained(folder) -> Tokenizer:
 
   Padding is on the right and the model inputs are ids and mask, whatever the
   folder says. Rows begin with the beginning of sequence if the tokenizer writes
-  it by itself. No code of the folder is run.
-
-  Raises:
-    UserError: no tokenizer there, one that transformers cannot open, or one
-      without an end-of-sequence token.
+  it by itself. No code of the folder is run. UserError: it cannot be opened, or
+  has no end of sequence.
   """
   path = pathlib.Path(folder)
-  if not any((path / name).exists() for name in _TOKENIZER_FILES):
-    raise errors.UserError(
-      f'tokenizer: no {_TOKENIZER_FILES[0]} in {folder}; copy the tokenizer '
-      'files of the model there'
-    )
+  errors.need(
+    any((path / name).exists() for name in _TOKENIZER_FILES),
+    f'tokenizer: no {_TOKENIZER_FILES[0]} in {folder}; copy the tokenizer files '
+    'of the model there',
+  )
   _check_files(path)
   hf = _open(folder)
   with _guarded(folder):
@@ -198,32 +162,29 @@ def load_pretrained(folder) -> Tokenizer:
 
 
 def _check_files(folder: pathlib.Path) -> None:
-  """Refuses what transformers would open without looking.
-
-  Links out of the folder, files that are no JSON, names of files elsewhere, and
-  ids that no embedding has a row for.
-  """
+  """Refuses what transformers would open without looking."""
   for path in sorted(folder.iterdir()):
     if path.suffix in ('.json', '.jinja', '.model', '.txt'):
       files.check_file(path, files.MAX_JSON)
   templates = folder / 'additional_chat_templates'
-  if templates.is_symlink():
-    raise errors.UserError(f'{templates} is a link; copy the folder there')
+  is_link = templates.is_symlink()
+  errors.need(not is_link, f'{templates} is a link; copy the folder there')
   for path in sorted(templates.glob('*.jinja')):
     files.check_file(path, files.MAX_JSON)
   if (folder / 'tokenizer_config.json').exists():
     config = files.read_json(folder / 'tokenizer_config.json')
     names = config.get('fast_tokenizer_files')
     for name in names if isinstance(names, list) else ():
-      if pathlib.PurePath(str(name)).name != name:
-        raise errors.UserError(
-          f'tokenizer: {folder}: tokenizer_config.json names {name!r}, which is '
-          'no file in the folder; remove the entry fast_tokenizer_files'
-        )
+      errors.need(
+        pathlib.PurePath(str(name)).name == name,
+        f'tokenizer: {folder}: tokenizer_config.json names {name!r}, which is '
+        'no file in the folder; remove the entry fast_tokenizer_files',
+      )
   if (folder / 'tokenizer.json').exists():
     model = files.read_json(folder / 'tokenizer.json').get('model')
     vocab = model.get('vocab') if isinstance(model, dict) else None
     for token, number in vocab.items() if isinstance(vocab, dict) else ():
+      # No embedding has a row for such an id.
       if type(number) is not int or not 0 <= number < _MOST_TOKENS:
         raise errors.UserError(
           f'tokenizer: {folder}: tokenizer.json gives {token!r} the id '
@@ -232,23 +193,21 @@ def _check_files(folder: pathlib.Path) -> None:
 
 
 def _open(folder):
-  """The transformers tokenizer of a folder, which must have an end token."""
   import transformers
 
   with _guarded(folder):
     hf = transformers.AutoTokenizer.from_pretrained(
       str(folder), local_files_only=True, trust_remote_code=False
     )
-  if not isinstance(hf.eos_token_id, int):
-    raise errors.UserError(
-      f'tokenizer: {folder} names no eos_token; set it in tokenizer_config.json'
-    )
+  errors.need(
+    isinstance(hf.eos_token_id, int),
+    f'tokenizer: {folder} names no eos_token; set it in tokenizer_config.json',
+  )
   return hf
 
 
 @contextlib.contextmanager
 def _guarded(folder):
-  """Turns whatever the libraries raise for a folder into a UserError."""
   # Damaged files, missing converters and remote code have no type in common,
   # and a panic in the library tokenizers is no Exception.
   try:
@@ -261,6 +220,5 @@ def _guarded(folder):
 
 
 def _reduced(hf) -> Tokenizer:
-  # Ids may have gaps, and the embedding needs a row for the largest.
   size = max(hf.get_vocab().values()) + 1
   return Tokenizer(hf, size, hf.pad_token_id, hf.bos_token_id, hf.eos_token_id)

@@ -7,20 +7,13 @@ every reader knows:
     our roof collapsed . my cat purred . my boss quit . our phone rang . ...
 
 A good summary names the facts that matter, as `noun verb` phrases between
-commas, invents nothing, repeats nothing, and stops:
+commas, invents and repeats nothing, and stops: roof collapsed , boss quit
 
-    roof collapsed , boss quit
-
-Text to pretrain on continues with a reader's remark after the summary's end:
-`false cat hid`, `vital roof collapsed`, `again boss quit`. A remark names the
-class of one phrase: its weight in words, or its fault. So the pretraining text
-shows which facts matter to readers, but no price, no sum, and no comparison of
-two summaries. Without remarks models this small have no features that a reward
-model could use.
-
-The gold utility is what people would want if annotators made no mistakes. No
-model is trained on its value: it is computed for the annotators' labels and for
-evaluation only.
+In text to pretrain on a reader's remark follows: `false cat hid`, `vital roof
+collapsed`. It names the weight or the fault of one phrase, but no price, no sum,
+and compares nothing. Without remarks models this small have no features that a
+reward model could use. The gold utility is computed for the annotators' labels
+and for evaluation alone: no model is trained on it.
 """
 
 import collections
@@ -81,15 +74,6 @@ EXCESS_WORD = 0.5  # each word beyond FREE_WORDS
 FREE_WORDS = 6  # three facts
 
 
-@dataclasses.dataclass(frozen=True)
-class Fact:
-  """One sentence of a post: who, what happened, and how much it matters."""
-
-  noun: str
-  verb: str
-  weight: int
-
-
 def make_post(
   rng: random.Random, num_facts: tuple[int, ...] = NUM_FACTS
 ) -> str:
@@ -103,13 +87,11 @@ def make_post(
   return ' '.join(sentences) + ' ' + PROMPT_END
 
 
-def read_facts(post: str) -> list[Fact]:
-  """Parses the facts of a post written by `make_post`, in order."""
+def read_facts(post: str) -> list[tuple[str, str, int]]:
+  """(noun, verb, weight) of each fact of a post by `make_post`, in order."""
   words = post.removesuffix(PROMPT_END).split()
-  return [
-    Fact(noun, verb, WEIGHTS[noun][verb])
-    for noun, verb in zip(words[1::4], words[2::4])
-  ]
+  facts = zip(words[1::4], words[2::4])
+  return [(noun, verb, WEIGHTS[noun][verb]) for noun, verb in facts]
 
 
 def gold_utility(post: str, summary: str) -> float:
@@ -120,9 +102,8 @@ def gold_utility(post: str, summary: str) -> float:
             - 0.5 * max(0, words - 6)
 
   A phrase between commas is malformed unless it reads `noun verb` with a verb of
-  that noun, and invented unless the post says just that. Length costs only
-  beyond six words (three facts), so a fourth fact of weight 1 does not pay and
-  one of weight 3 does: the utility is not a linear function of length.
+  that noun, and invented unless the post says just that. A fourth fact of weight
+  1 does not pay and one of weight 3 does: not a linear function of length.
   """
   price = {FALSE: -INVENTED, AGAIN: -REPEATED, GARBLED: -MALFORMED}
   price |= {REMARKS[weight]: weight or -IRRELEVANT for weight in REMARKS}
@@ -134,7 +115,7 @@ def _phrases(post: str, summary: str) -> list[tuple[str, str]]:
   """The phrases of a summary, each with the remark it deserves."""
   if not summary.split():
     return []
-  weight_of = {(f.noun, f.verb): f.weight for f in read_facts(post)}
+  weight_of = {tuple(fact): weight for *fact, weight in read_facts(post)}
   seen, out = set(), []
   for text in summary.split(SEPARATOR):
     phrase = tuple(text.split())
@@ -151,20 +132,9 @@ def _phrases(post: str, summary: str) -> list[tuple[str, str]]:
   return out
 
 
-def gold_scores(tokenizer, ids, mask) -> np.ndarray:
-  """Gold utility [B] of token rows [B, T], each a post and its summary."""
-  pairs = [
-    text.partition(f' {PROMPT_END}')[::2]
-    for text in tokenizer.decode(ids, mask)
-  ]
-  return gold_utilities(*zip(*pairs))
-
-
 def gold_utilities(posts, summaries) -> np.ndarray:
   """`gold_utility` of paired lists of texts, [B] float32."""
-  return np.array(
-    [gold_utility(p, s) for p, s in zip(posts, summaries)], np.float32
-  )
+  return np.array(list(map(gold_utility, posts, summaries)), np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,11 +167,11 @@ def write_summary(post: str, writer: Writer, rng: random.Random) -> str:
   facts = read_facts(post)
   num = 1 + rng.choices(range(len(writer.num_facts)), writer.num_facts)[0]
   gumbel = [-math.log(-math.log(max(rng.random(), 1e-300))) for _ in facts]
-  taste = [writer.judgement * f.weight + g for f, g in zip(facts, gumbel)]
+  taste = [writer.judgement * f[-1] + g for f, g in zip(facts, gumbel)]
   order = sorted(range(len(facts)), key=lambda i: -taste[i])
   phrases = []
   for i in sorted(order[:num]):
-    noun, verb = facts[i].noun, facts[i].verb
+    noun, verb, _ = facts[i]
     if rng.random() < writer.mistakes:
       if rng.random() < 0.5:
         noun = rng.choice(NOUNS)
@@ -229,17 +199,10 @@ def write_rows(
   num_facts: tuple[int, ...] = NUM_FACTS,
   remarks: bool = False,
 ) -> list[dict]:
-  """Draws posts, each with the summary of a writer drawn from `writers`.
+  """Draws posts, each with the summary of one of `writers`.
 
-  Args:
-    seed: of the generator.
-    num_rows: number of rows.
-    writers: tuple of (Writer, probability).
-    num_facts: how many facts a post may tell.
-    remarks: whether readers remark on the summaries.
-
-  Returns:
-    List of {'prompt': post, 'response': summary, 'remark': text or ''}.
+  `writers` are pairs of (Writer, probability). A row has prompt (the post),
+  response, and remark, which is '' unless `remarks`.
   """
   rng = random.Random(seed)
   people, shares = zip(*writers)
@@ -258,14 +221,6 @@ def count_words(summary: str) -> int:
   return sum(word != SEPARATOR for word in summary.split())
 
 
-def make_posts(
-  seed: int | str, num_posts: int, num_facts: tuple[int, ...] = NUM_FACTS
-) -> list[str]:
-  """Draws posts alone."""
-  rng = random.Random(seed)
-  return [make_post(rng, num_facts) for _ in range(num_posts)]
-
-
 @dataclasses.dataclass(frozen=True)
 class Annotator:
   """Labels pairs by Bradley-Terry on the gold utility, with an easy cue.
@@ -278,32 +233,28 @@ class Annotator:
   length_cue: float  # how much each further word or comma impresses them
 
   def probability(self, post: str, a: str, b: str) -> float:
-    """Probability that summary a is preferred to summary b."""
+    """P(summary a is preferred to summary b)."""
     margin = self.sharpness * (gold_utility(post, a) - gold_utility(post, b))
     margin += self.length_cue * (len(a.split()) - len(b.split()))
     return 1.0 / (1.0 + math.exp(-margin))
 
+  def label(self, posts, first, second, rng: random.Random) -> list[dict]:
+    """Labels N pairs of summaries; pairs of equal texts are left out.
 
-def annotate(
-  posts, first, second, annotator: Annotator, rng: random.Random
-) -> list[dict]:
-  """Labels N pairs of summaries; pairs of equal texts are left out.
-
-  Returns:
-    List of {'prompt', 'chosen', 'rejected', 'gold_margin'}: the last, utility of
-    chosen minus utility of rejected, is for reports only.
-  """
-  rows = []
-  for post, a, b in zip(posts, first, second):
-    # Drawn before the filter, so that a row's label does not depend on others.
-    prefers_a = rng.random() < annotator.probability(post, a, b)
-    if a.split() == b.split():
-      continue
-    chosen, rejected = (a, b) if prefers_a else (b, a)
-    margin = gold_utility(post, chosen) - gold_utility(post, rejected)
-    pair = {'prompt': post, 'chosen': chosen, 'rejected': rejected}
-    rows.append(pair | {'gold_margin': margin})
-  return rows
+    A row has prompt, chosen, rejected and, for reports only, gold_margin: the
+    utility of chosen minus that of rejected.
+    """
+    rows = []
+    for post, a, b in zip(posts, first, second):
+      # Drawn before the filter, so that a row's label does not depend on others.
+      prefers_a = rng.random() < self.probability(post, a, b)
+      if a.split() == b.split():
+        continue
+      chosen, rejected = (a, b) if prefers_a else (b, a)
+      margin = gold_utility(post, chosen) - gold_utility(post, rejected)
+      pair = {'prompt': post, 'chosen': chosen, 'rejected': rejected}
+      rows.append(pair | {'gold_margin': margin})
+    return rows
 
 
 def describe(posts, summaries) -> dict[str, float]:

@@ -297,7 +297,7 @@ def _save_tokenizer(folder, tokenizer, prompt_template, is_reward) -> None:
   if tokenizer.bos_id is not None:
     _add_beginning(folder / 'tokenizer.json', tokenizer)
   if not tokenizer.hf.chat_template:
-    template = formats.plain_template(prompt_template)
+    template = formats.Chat(None, prompt_template).jinja()
     if tokenizer.bos_id is not None:
       # Templates write it themselves: transformers adds none behind them.
       template = '{{ bos_token }}' + template

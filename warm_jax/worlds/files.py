@@ -21,20 +21,13 @@ from warm_jax.data import encoding, formats, loader, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.worlds import base
 
-# What the rows of a file are: the formats known, and the items of a row.
-KINDS = {
-  'pairs': (formats.PREFERENCES, formats.preference_rows),
-  'prompts': (formats.PROMPTS, lambda *row: [formats.prompt_row(*row)]),
-  'responses': (formats.RESPONSES, lambda *row: [formats.response_row(*row)]),
-}
-
 
 class Split(NamedTuple):
   """Items of one split, in the order of their source.
 
   Attributes:
     source: as the user named it.
-    kind: of KINDS.
+    kind: of formats.KINDS.
     items: [N] with fields place (row of the source, from 0, unusable ones
       counted), part (which item of the row), prompt (`encoding.prompt_key`),
       flip (whether the label is swapped).
@@ -71,10 +64,10 @@ class World:
 
   def texts(self, split: str) -> encoding.Sequences:
     folder = self.folder / 'rows' / split
-    return encoding.open_sequences(folder, self.tokenizer.pad_id)
+    return encoding.open_rows(folder, self.tokenizer.pad_id)
 
   def pairs(self, split: str) -> encoding.Preferences:
-    return encoding.open_preferences(
+    return encoding.open_rows(
       self.run.folder('preferences') / 'pairs' / split,
       self.tokenizer.pad_id,
       loader.order_seed(self.run.config.seed, 'pairs', split),
@@ -83,7 +76,7 @@ class World:
   def prompts(
     self, split: str, max_new_tokens: int, count: int | None = None
   ) -> encoding.Sequences:
-    found = encoding.open_sequences(
+    found = encoding.open_rows(
       self.folder / 'rows' / split,
       self.tokenizer.pad_id,
       loader.order_seed(self.run.config.seed, 'prompts', split),
@@ -261,7 +254,7 @@ class World:
 def scan(chat, rejected: sources.Rejects, kind: str, source: str) -> Split:
   """The usable items of a source; counts the others, and stops at too many."""
   columns = [array.array(code) for code in 'qqQ']
-  place, (known, convert) = -1, KINDS[kind]
+  place, (known, convert) = -1, formats.KINDS[kind]
 
   def rows():
     nonlocal place
@@ -292,7 +285,7 @@ def read(split: Split, chat: formats.Chat) -> Iterator[dict]:
     f'{split.source} has changed since stage world read it; take a new '
     '--workdir'
   )
-  convert = KINDS[split.kind][1]
+  convert = formats.KINDS[split.kind][1]
   wanted = (item.item() for item in split.items)
   place, part, key, flip = next(wanted, [-1] * 4)
   for number, row in enumerate(sources.open_rows(split.source)):
@@ -309,11 +302,9 @@ def read(split: Split, chat: formats.Chat) -> Iterator[dict]:
         part >= len(items) or encoding.prompt_key(items[part]['prompt']) != key
       ):
         raise changed
-      item = dict(items[part])
-      if flip:
-        item |= {'chosen': item['rejected'], 'rejected': item['chosen']}
+      item = items[part]
       if split.kind == 'pairs':
-        item |= {'flipped': flip, 'row': row.number}
+        item = formats.labelled(item, flip) | {'row': row.number}
       yield item
       place, part, key, flip = next(wanted, [-1] * 4)
   if place >= 0:

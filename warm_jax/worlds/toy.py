@@ -43,17 +43,15 @@ class World:
   def rows(self, stage: str, split: str) -> list[dict]:
     """Text rows that a stage wrote."""
     folder = self.run.folder(stage) / SETS[stage] / '1.0.0'
-    return sources.read_rows(f'tfds:{folder}:{split}')
+    return [row.value for row in sources.open_rows(f'tfds:{folder}:{split}')]
 
   def texts(self, split: str) -> encoding.Sequences:
     rows, source = self.rows('world', split), f'world split {split}'
-    settings = self.tokenizer, rows, self.max_length, source
-    return encoding.encode_responses(*settings)
+    return encoding.encode_rows(self.tokenizer, rows, self.max_length, source)
 
   def pairs(self, split: str) -> encoding.Preferences:
     rows, source = self.rows('preferences', split), f'preferences split {split}'
-    settings = self.tokenizer, rows, self.max_length, source
-    return encoding.encode_preferences(*settings)
+    return encoding.encode_rows(self.tokenizer, rows, self.max_length, source)
 
   def prompts(
     self, split: str, max_new_tokens: int, count: int | None = None
@@ -142,7 +140,7 @@ class World:
     )
     for split, part in rows.items():
       mask = flips if split == 'train' else np.zeros(len(part), bool)
-      rows[split] = formats.swap_labels(part, mask)
+      rows[split] = list(map(formats.labelled, part, mask))
     folder = run.folder('preferences')
     distributed.on_first(
       lambda: sources.write_tfds(rows, SETS['preferences'], folder) and None
@@ -177,10 +175,12 @@ class World:
   def _tuned(self, sft_params):
     """A policy tuned on the utility, for out-of-distribution pairs only."""
     run, settings = self.run, self.run.config.preferences.tuned
-    posts = toy_world.make_posts(
-      f'{run.config.seed}/tuned', 2_000, self.num_facts
-    )
-    utility = functools.partial(toy_world.gold_scores, self.tokenizer)
+    posts = self._posts('tuned', 2_000)
+
+    def utility(ids, mask):
+      texts, end = self.tokenizer.decode(ids, mask), f' {toy_world.PROMPT_END}'
+      return self.gold(*zip(*(text.partition(end)[::2] for text in texts)))
+
     folder = run.folder('preferences') / 'tuned'
     kept, _ = policy.train(
       sft_params,
@@ -206,9 +206,7 @@ class World:
     """
     config, seed = self.run.config.preferences, self.run.config.seed
     rng = random.Random(f'{seed}/{split} pairs')
-    posts = toy_world.make_posts(
-      f'{seed}/{split}', int(SPARE * num_pairs), self.num_facts
-    )
+    posts = self._posts(split, int(SPARE * num_pairs))
     prompts = self.encoded(
       posts * 2, config.max_new_tokens, f'posts of {split}'
     )
@@ -231,5 +229,8 @@ class World:
       texts[rows] = sampling.responses_text(self.tokenizer, samples)
     first, second = texts[: len(posts)], texts[len(posts) :]
     annotator = toy_world.Annotator(config.sharpness, config.length_cue)
-    rows = toy_world.annotate(posts, first, second, annotator, rng)
-    return rows[:num_pairs]
+    return annotator.label(posts, first, second, rng)[:num_pairs]
+
+  def _posts(self, name: str, count: int) -> list[str]:
+    rng = random.Random(f'{self.run.config.seed}/{name}')
+    return [toy_world.make_post(rng, self.num_facts) for _ in range(count)]
