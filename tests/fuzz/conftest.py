@@ -14,8 +14,13 @@ import shutil
 import signal
 import tempfile
 
+import jax
 import numpy as np
 import pytest
+
+from warm_jax.hf import writing
+from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
 
 GROWTH = 2**30  # bytes of address space that one case may take at most
 SECONDS = 20.0  # of computing that one case may take
@@ -24,18 +29,12 @@ PATIENCE = 15  # times as long it may take on a machine busy with other things
 
 @dataclasses.dataclass
 class Fuzz:
-  """What a fuzz test works with.
+  """What a fuzz test works with."""
 
-  Attributes:
-    rng: draws the cases.
-    times: how many times the usual number of cases.
-    folder: empty, in memory where the system has such a place.
-    seen: (kind, outcome) -> number of cases.
-  """
-
-  rng: np.random.Generator
-  times: int
-  folder: pathlib.Path
+  rng: np.random.Generator  # draws the cases
+  times: int  # how many times the usual number of cases
+  folder: pathlib.Path  # empty, in memory where the system has such a place
+  # (kind, outcome) -> number of cases
   seen: collections.Counter = dataclasses.field(
     default_factory=collections.Counter
   )
@@ -65,6 +64,25 @@ def fuzz():
   yield made
   shutil.rmtree(folder, ignore_errors=True)
   made.report()
+
+
+@pytest.fixture(scope='session')
+def small_model():
+  """save(tokenizer, *(folder, bytes of a shard)) -> a reward model's params."""
+
+  def save(tokenizer, *folders):
+    sizes = dict(width=16, num_layers=1, num_heads=2, mlp_width=24)
+    shape = config_lib.ModelConfig(
+      vocab_size=tokenizer.vocab_size, max_length=64, **sizes
+    )
+    keys = jax.random.split(jax.random.key(0))
+    backbone = language_model.init_params(keys[0], shape)['backbone']
+    params = reward_model.init_params(keys[1], shape, backbone)
+    for folder, size in folders:
+      writing.save(folder, params, shape, tokenizer, max_shard_bytes=size)
+    return params
+
+  return save
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 
 A kind is a function (rng, folder) that changes a good folder where it is, and
 what has to become of the folder: 'kept' with the weights it had, 'refused', or
-'either'. Beside the folder lies `outside`, with files that would fit into it.
+'either'. Beside the folder is `outside`, with files that would fit into it.
 """
 
 import json
@@ -12,19 +12,12 @@ import pickle
 import struct
 
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+SHARDS = 'model-*.safetensors'
 HUGE = (2**31, 2**40, 2**62, 2**63, 10**30, 10**400)
 NO_NUMBER = (None, True, 1.5, float('nan'), '7', [], [7], {}, {'a': 1})
 NO_JSON = (
-  b'',
-  b'\0' * 64,
-  b'{"a": 1',
-  b'{"a": "\xff"}',
-  b'{"a": 1, "a": 2}',
-  b'[]',
-  b'7',
-  b'NaN',
-  b'\xff\xfe{\0}\0',
-  b'[' * 100_000,
+  *(b'', b'\0' * 64, b'{"a": 1', b'{"a": "\xff"}', b'{"a": 1, "a": 2}', b'[]'),
+  *(b'7', b'NaN', b'\xff\xfe{\0}\0', b'[' * 100_000),
   b'{"a":' * 990 + b'1' + b'}' * 990,
   b'{"a":' * 150 + b'1' + b'}' * 150,
   b'{"a": ' + b'9' * 5_000 + b'}',
@@ -35,9 +28,74 @@ def pick(rng, values):
   return values[int(rng.integers(len(values)))]
 
 
-class Exploit:
+def on(change, *patterns):
+  """`change` of one of the files with such names."""
+
+  def apply(rng, folder):
+    change(rng, pick(rng, sorted(p for x in patterns for p in folder.glob(x))))
+
+  return apply
+
+
+# ------------------------------------------------ any file: (rng, path) -> None
+
+
+def no_json(rng, path):
+  path.write_bytes(pick(rng, NO_JSON))
+
+
+def cut(rng, path):
+  data = path.read_bytes()
+  path.write_bytes(data[: int(rng.integers(len(data)))])
+
+
+def flipped(rng, path, most=2**30):
+  data = bytearray(path.read_bytes())
+  for _ in range(int(rng.integers(1, 5))):
+    data[int(rng.integers(min(len(data), most)))] = int(rng.integers(256))
+  path.write_bytes(data)
+
+
+def no_file(rng, path):
+  """Something else of that name; a pipe would be waited for for ever."""
+  path.unlink()
+  way = pick(rng, (os.mkdir, os.mkfifo, 'nowhere', '/dev/zero'))
+  path.symlink_to(way) if isinstance(way, str) else way(path)
+
+
+def led_outside(rng, path):
+  path.unlink()
+  path.symlink_to(path.parents[1] / 'outside' / path.name)
+
+
+def linked_inside(rng, path):
+  path.rename(path.with_name('elsewhere'))
+  path.symlink_to('elsewhere')
+
+
+def longer(rng, path):
+  with path.open('ab') as file:
+    file.write(rng.bytes(int(rng.integers(1, 99))))
+
+
+def endless(rng, path):
+  """Gigabytes of nothing, which take no place on the disk."""
+  os.truncate(path, 3 * 2**30)
+
+
+def pickled(*names):
   """A pickle that leaves a trace when it is opened."""
 
+  def change(rng, folder):
+    if WEIGHTS in names:
+      (folder / WEIGHTS).unlink()
+    trace = Exploit(folder.parent / 'unpickled')
+    (folder / pick(rng, names)).write_bytes(pickle.dumps(trace))
+
+  return change
+
+
+class Exploit:
   def __init__(self, trace):
     self.trace = str(trace)
 
@@ -45,99 +103,34 @@ class Exploit:
     return os.mkdir, (self.trace,)
 
 
-def trace(folder):
-  return folder.parent / 'unpickled'
+def edited(*changes):
+  """A file of JSON after one of the changes (rng, value)."""
 
-
-def outside(folder):
-  return folder.parent / 'outside'
-
-
-# ---------------------------------------------------------------------------
-# Files
-# ---------------------------------------------------------------------------
-
-
-def no_json(name):
-  def change(rng, folder):
-    (folder / name).write_bytes(pick(rng, NO_JSON))
-
-  return change
-
-
-def cut(name):
-  def change(rng, folder):
-    data = (folder / name).read_bytes()
-    (folder / name).write_bytes(data[: int(rng.integers(len(data)))])
-
-  return change
-
-
-def flipped(name, most: int = 2**30):
-  def change(rng, folder):
-    data = bytearray((folder / name).read_bytes())
-    for _ in range(int(rng.integers(1, 5))):
-      data[int(rng.integers(min(len(data), most)))] = int(rng.integers(256))
-    (folder / name).write_bytes(data)
-
-  return change
-
-
-def no_file(name):
-  """Something else of that name; a pipe would be waited for for ever."""
-
-  def change(rng, folder):
-    path, way = folder / name, int(rng.integers(4))
-    path.unlink()
-    if way == 0:
-      path.mkdir()
-    elif way == 1:
-      os.mkfifo(path)
-    elif way == 2:
-      path.symlink_to(folder / 'nowhere')
-    else:
-      path.symlink_to('/dev/zero')
-
-  return change
-
-
-def led_outside(name):
-  def change(rng, folder):
-    (folder / name).unlink()
-    (folder / name).symlink_to(outside(folder) / name)
-
-  return change
-
-
-def linked_inside(name):
-  def change(rng, folder):
-    (folder / name).rename(folder / 'elsewhere')
-    (folder / name).symlink_to('elsewhere')
-
-  return change
-
-
-def endless(name):
-  """Gigabytes of nothing, which take no place on the disk."""
-
-  def change(rng, folder):
-    os.truncate(folder / name, 3 * 2**30)
-
-  return change
-
-
-def json_change(name, *changes):
-  def change(rng, folder):
-    value = json.loads((folder / name).read_text())
+  def apply(rng, path):
+    value = json.loads(path.read_text())
     pick(rng, changes)(rng, value)
-    (folder / name).write_text(json.dumps(value))
+    path.write_text(json.dumps(value))
+
+  return apply
+
+
+def sets(names, values):
+  """One of the entries becomes one of the values."""
+
+  def change(rng, value):
+    value[pick(rng, names)] = pick(rng, values)
 
   return change
 
 
-# ---------------------------------------------------------------------------
-# The header of a file of tensors
-# ---------------------------------------------------------------------------
+def broken(what, *names):
+  """Damage that no file of JSON can have and be used."""
+  ways = {'no JSON': no_json, 'cut': cut, 'no file': no_file}
+  ways |= {'outside': led_outside, 'endless': endless}
+  return {f'{what} {way}': ('refused', on(ways[way], *names)) for way in ways}
+
+
+# ------------------------------------------- the header of a file of tensors
 
 
 def parts(path):
@@ -147,22 +140,33 @@ def parts(path):
   return json.loads(data[8 : 8 + size]), data[8 + size :]
 
 
-def put(path, header: bytes | dict, data: bytes, size: int | None = None):
+def put(path, header, data, size=None):
   text = header if isinstance(header, bytes) else json.dumps(header).encode()
   size = len(text) if size is None else size
   path.write_bytes(struct.pack('<Q', size) + text + data)
 
 
-def header_change(change):
-  """Applies change(rng, entry of one tensor, header)."""
+def tensors(header):
+  return [name for name in header if name != '__metadata__']
+
+
+def framed(make):
+  """The file of make(rng, header, bytes) -> the same, and perhaps a size."""
 
   def apply(rng, folder):
-    header, data = parts(folder / WEIGHTS)
-    names = [n for n in header if n != '__metadata__']
-    change(rng, header[pick(rng, names)], header)
-    put(folder / WEIGHTS, header, data)
+    put(folder / WEIGHTS, *make(rng, *parts(folder / WEIGHTS)))
 
   return apply
+
+
+def entry_changed(change):
+  """The file after change(rng, entry of one tensor, header)."""
+
+  def make(rng, header, data):
+    change(rng, header[pick(rng, tensors(header))], header)
+    return header, data
+
+  return framed(make)
 
 
 def _offsets(rng, entry, header):
@@ -199,19 +203,18 @@ def _dtype(rng, entry, header):
 
 
 def _entry(rng, entry, header):
-  name = pick(rng, [n for n in header if n != '__metadata__'])
+  name = pick(rng, tensors(header))
   way = int(rng.integers(3))
+  old = header.pop(name)
   if way == 0:
     header[name] = pick(rng, (None, 7, [], 'ab', {}, {'dtype': 'F32'}))
   elif way == 1:
-    del header[name]
-  else:
-    header['x' + name] = header.pop(name)
+    header['x' + name] = old
 
 
 def _alias(rng, entry, header):
   """A second tensor on the bytes of the first."""
-  entries = [e for n, e in header.items() if n != '__metadata__']
+  entries = [header[n] for n in tensors(header)]
   other = pick(rng, [e for e in entries if e is not entry])
   size = entry['data_offsets'][1] - entry['data_offsets'][0]
   begin = other['data_offsets'][0]
@@ -220,101 +223,73 @@ def _alias(rng, entry, header):
 
 def _stray(rng, entry, header):
   names = ('../../x', '\ud800', 'a\nb\x1b[31m', 'x' * 10**6, '', '\0')
-  header[pick(rng, names)] = {
-    'dtype': 'F32',
-    'shape': [0],
-    'data_offsets': [0, 0],
-  }
+  empty = {'dtype': 'F32', 'shape': [0], 'data_offsets': [0, 0]}
+  header[pick(rng, names)] = empty
 
 
-def _hole(rng, folder):
+def _hole(rng, header, data):
   """Bytes that are no tensor's, where a second file may hide."""
-  header, data = parts(folder / WEIGHTS)
-  for name, entry in header.items():
-    if name != '__metadata__':
-      entry['data_offsets'] = [n + 64 for n in entry['data_offsets']]
-  put(folder / WEIGHTS, header, b'x' * 64 + data)
+  for name in tensors(header):
+    offsets = header[name]['data_offsets']
+    header[name]['data_offsets'] = [n + 64 for n in offsets]
+  return header, b'x' * 64 + data
 
 
-def _twice(rng, folder):
-  header, data = parts(folder / WEIGHTS)
-  name = pick(rng, [n for n in header if n != '__metadata__'])
-  text = json.dumps(header)
+def _twice(rng, header, data):
+  name, text = pick(rng, tensors(header)), json.dumps(header)
   text = f'{text[:-1]}, {json.dumps(name)}: {json.dumps(header[name])}}}'
-  put(folder / WEIGHTS, text.encode(), data)
+  return text.encode(), data
 
 
-def _header_size(rng, folder):
-  header, data = parts(folder / WEIGHTS)
+def _header_size(rng, header, data):
   sizes = (0, 1, 7, 2**20, 2**31, 2**40, 2**63, 2**64 - 1)
-  put(folder / WEIGHTS, header, data, pick(rng, sizes))
+  return header, data, pick(rng, sizes)
 
 
-def _header_text(rng, folder):
-  _, data = parts(folder / WEIGHTS)
-  put(folder / WEIGHTS, pick(rng, NO_JSON), data)
+def _header_text(rng, header, data):
+  return pick(rng, NO_JSON), data
 
 
-def _header_endless(rng, folder):
-  header, data = parts(folder / WEIGHTS)
-  put(folder / WEIGHTS, header, data, 2 * 2**30)
-  os.truncate(folder / WEIGHTS, 3 * 2**30)
-
-
-def _longer(rng, folder):
-  with (folder / WEIGHTS).open('ab') as file:
-    file.write(rng.bytes(int(rng.integers(1, 99))))
-
-
-def _pickled(rng, folder):
-  (folder / WEIGHTS).unlink()
-  name = pick(rng, ('pytorch_model.bin', 'model.pt', WEIGHTS))
-  (folder / name).write_bytes(pickle.dumps(Exploit(trace(folder))))
-
-
-def _pickled_beside(rng, folder):
-  name = pick(rng, ('pytorch_model.bin', 'training_args.bin', 'x.pkl'))
-  (folder / name).write_bytes(pickle.dumps(Exploit(trace(folder))))
+def _header_endless(rng, path):
+  put(path, *parts(path), 2 * 2**30)
+  endless(rng, path)
 
 
 SINGLE = {
-  'offsets': ('refused', header_change(_offsets)),
-  'shapes': ('refused', header_change(_shape)),
-  'types': ('refused', header_change(_dtype)),
-  'entries': ('refused', header_change(_entry)),
-  'bytes of two tensors': ('refused', header_change(_alias)),
-  'strays': ('refused', header_change(_stray)),
-  'a hole': ('refused', _hole),
-  'a tensor twice': ('refused', _twice),
-  'header size': ('refused', _header_size),
-  'header no JSON': ('refused', _header_text),
-  'header of gigabytes': ('refused', _header_endless),
-  'longer': ('refused', _longer),
-  'weights cut': ('refused', cut(WEIGHTS)),
-  'weights flipped': ('either', flipped(WEIGHTS)),
-  'header flipped': ('either', flipped(WEIGHTS, 600)),
-  'weights no file': ('refused', no_file(WEIGHTS)),
-  'weights outside': ('refused', led_outside(WEIGHTS)),
-  'weights by a link': ('kept', linked_inside(WEIGHTS)),
-  'pickle': ('refused', _pickled),
-  'pickle beside': ('kept', _pickled_beside),
+  'offsets': ('refused', entry_changed(_offsets)),
+  'shapes': ('refused', entry_changed(_shape)),
+  'types': ('refused', entry_changed(_dtype)),
+  'entries': ('refused', entry_changed(_entry)),
+  'bytes of two tensors': ('refused', entry_changed(_alias)),
+  'strays': ('refused', entry_changed(_stray)),
+  'a hole': ('refused', framed(_hole)),
+  'a tensor twice': ('refused', framed(_twice)),
+  'header size': ('refused', framed(_header_size)),
+  'header no JSON': ('refused', framed(_header_text)),
+  'header of gigabytes': ('refused', on(_header_endless, WEIGHTS)),
+  'longer': ('refused', on(longer, WEIGHTS)),
+  'weights cut': ('refused', on(cut, WEIGHTS)),
+  'weights flipped': ('either', on(flipped, WEIGHTS)),
+  'header flipped': ('either', on(lambda *x: flipped(*x, 600), WEIGHTS)),
+  'weights no file': ('refused', on(no_file, WEIGHTS)),
+  'weights outside': ('refused', on(led_outside, WEIGHTS)),
+  'weights by a link': ('kept', on(linked_inside, WEIGHTS)),
+  'pickle': ('refused', pickled('pytorch_model.bin', 'model.pt', WEIGHTS)),
+  'pickle beside': (
+    'kept',
+    pickled('pytorch_model.bin', 'training_args.bin', 'x.pkl'),
+  ),
 }
 
 
-# ---------------------------------------------------------------------------
-# Shards and their index
-# ---------------------------------------------------------------------------
-
-
-def _shards(folder):
-  return sorted(folder.glob('model-*.safetensors'))
+# ------------------------------------------------------- shards and their index
 
 
 def _escaping(rng, folder):
   index = json.loads((folder / INDEX).read_text())
   names = index['weight_map']
   name = pick(rng, list(names))
-  file, away = names[name], outside(folder)
+  file, away = names[name], folder.parent / 'outside'
   names[name] = pick(
     rng,
     (
@@ -327,72 +302,46 @@ def _escaping(rng, folder):
   (folder / INDEX).write_text(json.dumps(index))
 
 
-def _weight_map(rng, value):
-  value['weight_map'] = pick(rng, (None, 7, [], {}, 'ab', [['a', 'b']]))
-
-
-def _no_weight_map(rng, value):
-  del value['weight_map']
-
-
 def _wrong_shard(rng, value):
   names = value['weight_map']
   name = pick(rng, list(names))
-  names[name] = pick(
-    rng, sorted({f for f in names.values() if f != names[name]})
-  )
+  names[name] = pick(rng, sorted({*names.values()} - {names[name]}))
 
 
 def _unlisted(rng, value):
   del value['weight_map'][pick(rng, list(value['weight_map']))]
 
 
-def _shard_outside(rng, folder):
-  led_outside(pick(rng, _shards(folder)).name)(rng, folder)
-
-
-def _shard_lost(rng, folder):
-  pick(rng, _shards(folder)).unlink()
-
-
-def _shard_no_file(rng, folder):
-  no_file(pick(rng, _shards(folder)).name)(rng, folder)
-
-
 def _in_two_shards(rng, folder):
   """Which of the two counts would depend on who reads."""
-  first, second = (int(i) for i in rng.permutation(len(_shards(folder)))[:2])
-  header, data = parts(_shards(folder)[first])
-  name = pick(rng, [n for n in header if n != '__metadata__'])
+  source, target = rng.permutation(sorted(folder.glob(SHARDS)))[:2]
+  header, data = parts(source)
+  name = pick(rng, tensors(header))
   begin, end = header[name]['data_offsets']
-  target = _shards(folder)[second]
   other, more = parts(target)
-  other[name] = header[name] | {
-    'data_offsets': [len(more), len(more) + end - begin]
-  }
+  offsets = [len(more), len(more) + end - begin]
+  other[name] = header[name] | {'data_offsets': offsets}
   put(target, other, more + b'\1' * (end - begin))
 
 
+_no_map = sets(['weight_map'], (None, 7, [], {}, 'ab', [['a', 'b']]))
 SHARDED = {
   'escaping shard': ('refused', _escaping),
-  'weight_map': ('refused', json_change(INDEX, _weight_map, _no_weight_map)),
-  'wrong shard': ('refused', json_change(INDEX, _wrong_shard)),
-  'unlisted tensor': ('either', json_change(INDEX, _unlisted)),
-  'shard outside': ('refused', _shard_outside),
-  'shard lost': ('refused', _shard_lost),
-  'shard no file': ('refused', _shard_no_file),
+  'weight_map': (
+    'refused',
+    on(edited(_no_map, lambda rng, value: value.pop('weight_map')), INDEX),
+  ),
+  'wrong shard': ('refused', on(edited(_wrong_shard), INDEX)),
+  'unlisted tensor': ('either', on(edited(_unlisted), INDEX)),
+  'shard outside': ('refused', on(led_outside, SHARDS)),
+  'shard lost': ('refused', on(lambda rng, path: path.unlink(), SHARDS)),
+  'shard no file': ('refused', on(no_file, SHARDS)),
   'in two shards': ('refused', _in_two_shards),
-  'index no JSON': ('refused', no_json(INDEX)),
-  'index cut': ('refused', cut(INDEX)),
-  'index no file': ('refused', no_file(INDEX)),
-  'index outside': ('refused', led_outside(INDEX)),
-  'index endless': ('refused', endless(INDEX)),
+  **broken('index', INDEX),
 }
 
 
-# ---------------------------------------------------------------------------
-# config.json
-# ---------------------------------------------------------------------------
+# ------------------------------------------------------------------ config.json
 
 SIZES = (
   *('vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads'),
@@ -408,8 +357,8 @@ def _huge(rng, value):
 
 
 def _mistyped(rng, value):
-  name = pick(rng, list(value))
-  value[name] = pick(rng, (*NO_NUMBER, *HUGE, float('inf'), -1, 0, '\ud800'))
+  odd = (*NO_NUMBER, *HUGE, float('inf'), -1, 0, '\ud800')
+  sets(list(value), odd)(rng, value)
 
 
 def _nested(rng, value):
@@ -417,43 +366,34 @@ def _nested(rng, value):
   _mistyped(rng, pick(rng, dicts) if dicts else value)
 
 
-def _odd_lists(rng, value):
-  name = pick(
-    rng, ('architectures', 'model_type', 'layer_types', 'eos_token_id')
-  )
-  value[name] = pick(rng, ([[]], [{}], [None], {}, [7], ['x', []], 'x', 7))
-
-
-def _odd_statistics(rng, value):
-  name = pick(rng, ('reward_mean', 'reward_std'))
-  value[name] = pick(rng, (10**400, float('nan'), float('inf'), 'x', [], True))
-
-
+_odd_lists = sets(
+  ('architectures', 'model_type', 'layer_types', 'eos_token_id'),
+  ([[]], [{}], [None], {}, [7], ['x', []], 'x', 7),
+)
+_odd_statistics = sets(
+  ('reward_mean', 'reward_std'),
+  (10**400, float('nan'), float('inf'), 'x', [], True),
+)
 CONFIG = {
-  'huge sizes': ('refused', json_change('config.json', _huge)),
-  'wrong kinds': ('either', json_change('config.json', _mistyped, _nested)),
-  'odd lists': ('either', json_change('config.json', _odd_lists)),
-  'odd statistics': ('refused', json_change('config.json', _odd_statistics)),
-  'config no JSON': ('refused', no_json('config.json')),
-  'config cut': ('refused', cut('config.json')),
-  'config flipped': ('either', flipped('config.json')),
-  'config no file': ('refused', no_file('config.json')),
-  'config outside': ('refused', led_outside('config.json')),
-  'config endless': ('refused', endless('config.json')),
+  'huge sizes': ('refused', on(edited(_huge), 'config.json')),
+  'wrong kinds': ('either', on(edited(_mistyped, _nested), 'config.json')),
+  'odd lists': ('either', on(edited(_odd_lists), 'config.json')),
+  'odd statistics': ('refused', on(edited(_odd_statistics), 'config.json')),
+  'config flipped': ('either', on(flipped, 'config.json')),
+  **broken('config', 'config.json'),
 }
 
 
-# ---------------------------------------------------------------------------
-# Tokenizers
-# ---------------------------------------------------------------------------
+# ------------------------------------------------------------------- tokenizers
+
+TOKENS, SETTINGS = 'tokenizer.json', 'tokenizer_config.json'
 
 
 def _ids(rng, value):
   vocab = value['model']['vocab']
   # The last: what it stands for is in no other table.
-  vocab[list(vocab)[-1]] = pick(
-    rng, (2**31, 2**32 - 1, 2**24, 2**63, -1, 1.5, 'x', None, [])
-  )
+  wrong = (2**31, 2**32 - 1, 2**24, 2**63, -1, 1.5, 'x', None, [])
+  vocab[list(vocab)[-1]] = pick(rng, wrong)
 
 
 def _no_vocab(rng, value):
@@ -461,54 +401,44 @@ def _no_vocab(rng, value):
 
 
 def _part(rng, value):
-  name = pick(rng, list(value))
-  value[name] = pick(rng, ({}, [], 7, 'x', [{}], {'type': 'x'}, '\ud800'))
+  sets(list(value), ({}, [], 7, 'x', [{}], {'type': 'x'}, '\ud800'))(rng, value)
 
 
-def _special(rng, value):
-  name = pick(rng, ('eos_token', 'pad_token', 'bos_token', 'unk_token'))
-  odd = (7, [], {}, {'content': 7}, True, '', 'x' * 10**5, '\ud800', None)
-  value[name] = pick(rng, odd)
+_special = sets(
+  ('eos_token', 'pad_token', 'bos_token', 'unk_token'),
+  (7, [], {}, {'content': 7}, True, '', 'x' * 10**5, '\ud800', None),
+)
+_class = sets(
+  ['tokenizer_class'],
+  ('../../outside/x', 'os.system', 7, [], {}, '\0', 'LlamaTokenizer'),
+)
+_fields = sets(
+  (
+    *('model_max_length', 'padding_side', 'added_tokens_decoder', 'backend'),
+    *('extra_special_tokens', 'chat_template', 'init_inputs'),
+  ),
+  (7, [], {}, 'x', {'7': 7}, [7], {'x': {}}, -1, 10**400, '\ud800'),
+)
 
 
-def _class(rng, value):
-  odd = ('../../outside/x', 'os.system', 7, [], {}, '\0', 'LlamaTokenizer')
-  value['tokenizer_class'] = pick(rng, odd)
-
-
-def _fields(rng, value):
-  names = ('model_max_length', 'padding_side', 'added_tokens_decoder')
-  more = ('extra_special_tokens', 'chat_template', 'init_inputs', 'backend')
-  odd = (7, [], {}, 'x', {'7': 7}, [7], {'x': {}}, -1, 10**400, '\ud800')
-  value[pick(rng, (*names, *more))] = pick(rng, odd)
-
-
-def _file_field(*names):
+def _named_files(*names):
   """Entries that make transformers look for files elsewhere."""
 
-  def change(rng, folder):
-    _name_files(rng, folder, pick(rng, names))
+  def change(rng, path):
+    name = pick(rng, names)
+    away = path.parents[1] / 'outside' / 'tokenizer.0.1.json'
+    target = pick(
+      rng,
+      (str(away), '../outside/tokenizer.0.1.json', '/etc/tokenizer.0.json'),
+    )
+    value = [target] if name.endswith('s') else target
+    edited(sets([name], [value]))(rng, path)
 
-  return change
-
-
-def _name_files(rng, folder, name):
-  path = folder / 'tokenizer_config.json'
-  value, away = json.loads(path.read_text()), outside(folder)
-  target = pick(
-    rng,
-    (
-      str(away / 'tokenizer.0.1.json'),
-      '../outside/tokenizer.0.1.json',
-      '/etc/tokenizer.0.json',
-    ),
-  )
-  value[name] = [target] if name.endswith('s') else target
-  path.write_text(json.dumps(value))
+  return on(change, SETTINGS)
 
 
 def _template(rng, folder):
-  told = pick(
+  text = pick(
     rng,
     (
       b'{{ messages.__class__.__mro__ }}',
@@ -522,38 +452,22 @@ def _template(rng, folder):
       b"{{ raise_exception('\\ud800') }}",
     ),
   )
-  (folder / 'chat_template.jinja').write_bytes(told)
-
-
-TOKENIZER_FILES = ('tokenizer.json', 'tokenizer_config.json')
-
-
-def _either_file(make):
-  """The same change to one file of the tokenizer or the other."""
-
-  def change(rng, folder):
-    make(pick(rng, TOKENIZER_FILES))(rng, folder)
-
-  return change
+  (folder / 'chat_template.jinja').write_bytes(text)
 
 
 TOKENIZER = {
-  'ids': ('refused', json_change('tokenizer.json', _ids)),
-  'no vocabulary': ('refused', json_change('tokenizer.json', _no_vocab)),
-  'parts': ('either', json_change('tokenizer.json', _part)),
-  'special tokens': ('either', json_change('tokenizer_config.json', _special)),
-  'classes': ('either', json_change('tokenizer_config.json', _class)),
-  'fields': ('either', json_change('tokenizer_config.json', _fields)),
-  'files elsewhere': ('refused', _file_field('fast_tokenizer_files')),
+  'ids': ('refused', on(edited(_ids), TOKENS)),
+  'no vocabulary': ('refused', on(edited(_no_vocab), TOKENS)),
+  'parts': ('either', on(edited(_part), TOKENS)),
+  'special tokens': ('either', on(edited(_special), SETTINGS)),
+  'classes': ('either', on(edited(_class), SETTINGS)),
+  'fields': ('either', on(edited(_fields), SETTINGS)),
+  'files elsewhere': ('refused', _named_files('fast_tokenizer_files')),
   # Old ones name the files of who saved them; nobody may look there.
-  'file of old': ('kept', _file_field('tokenizer_file', 'vocab_file')),
+  'file of old': ('kept', _named_files('tokenizer_file', 'vocab_file')),
   'templates': ('either', _template),
-  'tokenizer no JSON': ('refused', _either_file(no_json)),
-  'tokenizer cut': ('refused', _either_file(cut)),
-  'tokenizer flipped': ('either', _either_file(flipped)),
-  'tokenizer no file': ('refused', _either_file(no_file)),
-  'tokenizer outside': ('refused', _either_file(led_outside)),
-  'tokenizer endless': ('refused', _either_file(endless)),
+  'tokenizer flipped': ('either', on(flipped, TOKENS, SETTINGS)),
+  **broken('tokenizer', TOKENS, SETTINGS),
 }
 
 GROUPS = {

@@ -5,7 +5,6 @@ Each is opened with the weights it has or refused in one line; nothing is read
 or written elsewhere, nothing runs, and no result is left behind by a refusal.
 """
 
-import importlib.util
 import json
 import pathlib
 import shutil
@@ -13,26 +12,19 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from checkpoints import FIXTURES
+from fuzz import folder_mutations as mutations
 
 from warm_jax import errors
 from warm_jax.commands import score
 from warm_jax.data import formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import folders as folders_lib
-from warm_jax.hf import reading, tensors, writing
-from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model
+from warm_jax.hf import reading, tensors
 from warm_jax.stages import scorers
 
 pytestmark = [pytest.mark.slow, pytest.mark.hf]
 
-_SPEC = importlib.util.spec_from_file_location(
-  'folder_mutations', pathlib.Path(__file__).with_name('folder_mutations.py')
-)
-mutations = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(mutations)
-
-FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
 FAMILIES = ('gemma2', 'gemma3_text', 'gpt2', 'gpt_neox', 'llama3', 'mistral')
 FAMILIES += ('qwen2', 'qwen3')
 FOLDERS = {'single': 340, 'sharded': 220, 'config': 260, 'tokenizer': 220}
@@ -42,26 +34,14 @@ UNKNOWN = ('shapes', 'types', 'entries', 'strays')
 
 
 @pytest.fixture(scope='module')
-def good(tmp_path_factory):
+def good(tmp_path_factory, small_model):
   """{'single', 'sharded', 'twin'}: reward models; and what they hold."""
   folder = tmp_path_factory.mktemp('models')
   texts = ['hello world', 'this is text']
   tokenizer = tokenizer_lib.train_bpe_tokenizer(texts, 280, folder / 'words')
-  shape = config_lib.ModelConfig(
-    vocab_size=tokenizer.vocab_size,
-    width=16,
-    num_layers=1,
-    num_heads=2,
-    mlp_width=24,
-    max_length=64,
-  )
-  backbone = language_model.init_params(jax.random.key(0), shape)['backbone']
-  params = reward_model.init_params(jax.random.key(1), shape, backbone)
-  for name, size in (('single', 1e9), ('sharded', 8_000), ('twin', 1e9)):
-    writing.save(
-      *(folder / name, params, shape, tokenizer), max_shard_bytes=size
-    )
-  return folder, params
+  sizes = {'single': 1e9, 'sharded': 8_000, 'twin': 1e9}
+  folders = [(folder / name, size) for name, size in sizes.items()]
+  return folder, small_model(tokenizer, *folders)
 
 
 def prepare(fuzz, good, group, number):
@@ -94,10 +74,6 @@ def contents(folder):
   return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def opened(folder):
-  return reading.load(reading.inspect(folder), 'score')
-
-
 def merged(folder, twin, out):
   """Whether the mean of a folder and its like is what each of them is."""
   folders_lib.merge([folder, twin], out)
@@ -109,7 +85,12 @@ def merged(folder, twin, out):
   return True
 
 
+def loaded(folder):
+  return reading.load(reading.inspect(folder), 'score')
+
+
 def judged(folder):
+  """The parameters of a folder whose tokenizer can be used."""
   judge = scorers.open_model(str(folder))
   turns = [{'role': 'user', 'content': 'hi'}]
   try:
@@ -117,7 +98,7 @@ def judged(folder):
   except sources.BadRow as bad:
     assert str(bad).isprintable()
     raise errors.UserError(f'refused row by row: {bad}') from bad
-  return judge
+  return judge.scorer.params
 
 
 @pytest.mark.parametrize('group', list(FOLDERS))
@@ -131,17 +112,15 @@ def test_folders_are_opened_as_they_are_or_refused(fuzz, good, group):
     beside = contents(fuzz.folder / 'outside')
     change(fuzz.rng, folder)
     names = sorted(folder.iterdir())
-    if group == 'tokenizer':
-      judge, line = attempt(fuzz, lambda f=folder: judged(f))
-      params = judge.scorer.params if judge else None
-    else:
-      params, line = attempt(fuzz, lambda f=folder: opened(f))
+    opened = judged if group == 'tokenizer' else loaded
+    params, line = attempt(fuzz, lambda f=folder, o=opened: o(f))
     outcome = 'refused' if params is None else 'kept'
     told = f'{kind}, number {number}: {line}'
     fuzz.seen[kind, outcome] += 1
     assert verdict in (outcome, 'either'), told
     if outcome == 'kept' and verdict == 'kept':
-      assert same(params, good[1]), told
+      equal = jax.tree.map(np.array_equal, params, good[1])
+      assert jax.tree.all(equal), told
     twin = good[0] / 'twin'
     small = (p.is_file() and p.stat().st_size < 2**24 for p in names)
     if number // len(kinds) % 2 and all(small):
@@ -157,15 +136,6 @@ def test_folders_are_opened_as_they_are_or_refused(fuzz, good, group):
     assert sorted(folder.iterdir()) == names, told
     assert contents(fuzz.folder / 'outside') == beside, told
     assert not pathlib.Path('unpickled').exists(), told
-  check_kinds(fuzz, kinds)
-
-
-def same(params, others) -> bool:
-  pairs = jax.tree.map(np.array_equal, params, others)
-  return jax.tree.all(pairs)
-
-
-def check_kinds(fuzz, kinds):
   for kind, (verdict, _) in kinds.items():
     kept, refused = (fuzz.seen[kind, way] for way in ('kept', 'refused'))
     ways = {'kept': kept, 'refused': refused, 'either': kept + refused}

@@ -6,8 +6,8 @@ stand beside it, 'refused', or 'either' where chance decides. What the pairs of 
 good row are is written down here, not asked of the package.
 """
 
+import functools
 import json
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 HALF = '\ud800'  # half a character, as JSON may spell it
@@ -35,36 +35,34 @@ WRONG: tuple[Any, ...] = (
 )
 
 
-class Row(NamedTuple):
-  """A row and the pairs it stands for: (prompt, chosen, rejected)."""
-
-  form: str
-  value: dict
-  pairs: list[tuple[str, str, str]]
-
-
 class Line(NamedTuple):
-  """A line of a file.
+  """A line of a file, without its line feed."""
 
-  Attributes:
-    kind: of mutation.
-    verdict: 'kept', 'refused' or 'either'.
-    data: without the line feed.
-    pairs: of a line that is kept.
-  """
-
-  kind: str
-  verdict: str
+  kind: str  # of mutation
+  verdict: str  # 'kept', 'refused' or 'either'
   data: bytes
-  pairs: list[tuple[str, str, str]]
+  pairs: list[tuple[str, str, str]]  # prompt, chosen, rejected, where kept
 
 
 FORMS = ('plain', 'implicit', 'turns', 'whole', 'ranked', 'several', 'margin')
 
 
-def good_row(rng, number: int, form: str = '', between: str = '') -> Row:
-  """A row that has to be kept; `between` stands in the middle of its texts."""
-  form = form or FORMS[rng.integers(len(FORMS))]
+def pick(rng, values):
+  return values[rng.integers(len(values))]
+
+
+def curried(make):
+  """make(rng, number, *options), called with its options first."""
+
+  def with_options(*args, **kwargs):
+    return lambda rng, number: make(rng, number, *args, **kwargs)
+
+  return functools.wraps(make)(with_options)
+
+
+def good_row(rng, number, form='', between=''):
+  """A row to be kept and its pairs; `between` is in the middle of its texts."""
+  form = form or pick(rng, FORMS)
   middle = f' {between} ' if between else ' '
   prompt, one, two, three = (
     f'{word}{number}{middle}{"w" * int(rng.integers(1, 9))}'
@@ -100,63 +98,44 @@ def good_row(rng, number: int, form: str = '', between: str = '') -> Row:
   elif form == 'several':
     value = {'prompt': prompt, 'chosen': [one, three], 'rejected': [two]}
     pairs = [(prompt, one, two), (prompt, three, two)]
-  return Row(form, value | {'id': number}, pairs)
+  return value | {'id': number}, pairs
 
 
 def _ranked(pairs) -> list[dict]:
   return [{'rank': r, 'completion': text} for r, text in pairs]
 
 
-def _dumped(value) -> bytes:
-  return json.dumps(value).encode()
+# ------------------------ kinds: (rng, number) -> (bytes of the line, pairs)
 
 
-# ---------------------------------------------------------------------------
-# Kinds: (rng, number) -> (bytes of the line, pairs)
-# ---------------------------------------------------------------------------
+@curried
+def _between(rng, number, texts, **how):
+  value, pairs = good_row(rng, number, between=pick(rng, texts))
+  return json.dumps(value, **how).encode(), pairs
 
 
-def _plain(rng, number):
-  row = good_row(rng, number)
-  return _dumped(row.value), row.pairs
+_plain = _between([''])
 
 
-def _between(texts, **how):
-  def make(rng, number):
-    row = good_row(rng, number, between=texts[rng.integers(len(texts))])
-    return json.dumps(row.value, **how).encode(), row.pairs
-
-  return make
+@curried
+def _framed(rng, number, before: bytes, after: bytes = b''):
+  data, pairs = _plain(rng, number)
+  return before + data + after, pairs
 
 
-def _framed(before: bytes, after: bytes = b''):
-  def make(rng, number):
-    data, pairs = _plain(rng, number)
-    return before + data + after, pairs
-
-  return make
-
-
-def _with_field(*values: str):
+@curried
+def _with_field(rng, number, *values: str):
   """A further field, spelt as JSON, which does not matter."""
-
-  def make(rng, number):
-    data, pairs = _plain(rng, number)
-    field = values[rng.integers(len(values))]
-    return data[:-1] + f', {field}}}'.encode(), pairs
-
-  return make
+  data, pairs = _plain(rng, number)
+  return data[:-1] + f', {pick(rng, values)}}}'.encode(), pairs
 
 
-def _inserted(*pieces: bytes):
+@curried
+def _inserted(rng, number, *pieces: bytes):
   """Bytes somewhere inside the line."""
-
-  def make(rng, number):
-    data, _ = _plain(rng, number)
-    at = int(rng.integers(1, len(data)))
-    return data[:at] + pieces[rng.integers(len(pieces))] + data[at:], []
-
-  return make
+  data, _ = _plain(rng, number)
+  at = int(rng.integers(1, len(data)))
+  return data[:at] + pick(rng, pieces) + data[at:], []
 
 
 def _any_byte(rng, number):
@@ -172,37 +151,28 @@ def _cut(rng, number):
   return data[: rng.integers(1, len(data))], []
 
 
-def _one_of(*lines: bytes):
-  def make(rng, number):
-    return lines[rng.integers(len(lines))], []
-
-  return make
+@curried
+def _one_of(rng, number, *lines: bytes):
+  return pick(rng, lines), []
 
 
-def _encoded(name: str):
-  def make(rng, number):
-    row = good_row(rng, number, between='\u4e2d\xe9')
-    text = json.dumps(row.value, ensure_ascii=False)
-    return text.encode(name).replace(b'\n', b''), []
-
-  return make
+@curried
+def _encoded(rng, number, name: str):
+  value, _ = good_row(rng, number, between='\u4e2d\xe9')
+  text = json.dumps(value, ensure_ascii=False)
+  return text.encode(name).replace(b'\n', b''), []
 
 
-def _changed(change: Callable, *forms: str):
+@curried
+def _changed(rng, number, change, *forms: str):
   """A row of one of the forms after `change(rng, value)`."""
-
-  def make(rng, number):
-    form = forms[rng.integers(len(forms))] if forms else ''
-    value = good_row(rng, number, form).value
-    changed = change(rng, value)
-    return _dumped(value if changed is None else changed), []
-
-  return make
+  value, _ = good_row(rng, number, pick(rng, forms) if forms else '')
+  change(rng, value)
+  return json.dumps(value).encode(), []
 
 
 def _needed(rng, value) -> str:
-  names = [n for n in value if n not in ('id', 'margin', 'prompt')]
-  return names[rng.integers(len(names))]
+  return pick(rng, [n for n in value if n not in ('id', 'margin', 'prompt')])
 
 
 def _lacking(rng, value):
@@ -215,7 +185,7 @@ def _lacking(rng, value):
 
 def _mistyped(rng, value):
   names = [n for n in value if n not in ('id', 'margin')]
-  value[names[rng.integers(len(names))]] = WRONG[rng.integers(len(WRONG))]
+  value[pick(rng, names)] = pick(rng, WRONG)
 
 
 def _halved(rng, value):
@@ -232,8 +202,7 @@ def _halved(rng, value):
 
 def _in_turn(key, *values):
   def change(rng, value):
-    turn = value['chosen'][-1]
-    turn[key] = values[rng.integers(len(values))]
+    value['chosen'][-1][key] = pick(rng, values)
 
   return change
 
@@ -247,20 +216,19 @@ def _alike(rng, value):
 
 
 def _blank(rng, value):
-  value[('chosen', 'rejected')[rng.integers(2)]] = ('', ' \n', '\u2003')[
-    rng.integers(3)
-  ]
+  side = pick(rng, ('chosen', 'rejected'))
+  value[side] = pick(rng, ('', ' \n', '\u2003'))
 
 
 def _margin(rng, value):
   wrong = (float('nan'), float('inf'), 10**400, 1e39, -1e300, '1', True, [1])
-  value['margin'] = wrong[rng.integers(len(wrong))]
+  value['margin'] = pick(rng, wrong)
 
 
 def _ranks(rng, value):
   wrong: tuple[Any, ...] = ('0', 0.0, True, None, [0], float('nan'))
   for one in value['completions']:
-    one['rank'] = wrong[rng.integers(len(wrong))]
+    one['rank'] = pick(rng, wrong)
 
 
 def _system_in_the_middle(rng, value):
@@ -278,22 +246,18 @@ def _crowded(rng, value):
 
 
 def _twice(rng, number):
-  row = good_row(rng, number)
-  name = _needed(rng, row.value)
-  data = _dumped(row.value)
-  field = f', {json.dumps(name)}: {json.dumps(row.value[name])}}}'
-  return data[:-1] + field.encode(), []
+  value, _ = good_row(rng, number)
+  name = _needed(rng, value)
+  field = f', {json.dumps(name)}: {json.dumps(value[name])}}}'
+  return (json.dumps(value)[:-1] + field).encode(), []
 
 
-def _nested(*depths: int):
-  def make(rng, number):
-    depth = depths[rng.integers(len(depths))]
-    data, pairs = _plain(rng, number)
-    opened, closed = (('[', ']'), ('{"a":', '}'))[rng.integers(2)]
-    text = opened * depth + '1' + closed * depth
-    return data[:-1] + f', "deep": {text}}}'.encode(), pairs
-
-  return make
+@curried
+def _nested(rng, number, *depths: int):
+  depth = pick(rng, depths)
+  opened, closed = pick(rng, (('[', ']'), ('{"a":', '}')))
+  text = opened * depth + '1' + closed * depth
+  return _with_field(f'"deep": {text}')(rng, number)
 
 
 KEPT = {
@@ -355,13 +319,10 @@ LARGE = {
   '10 MB of brackets': ('refused', _with_field(f'"n": {"[" * 10_000_000}')),
   '40 MB': ('refused', _with_field(f'"n": "{"x" * 40_000_000}"')),
 }
+VERDICTS = {'kept': KEPT, 'refused': REFUSED, 'either': EITHER}
 ALL = {
   kind: (verdict, make)
-  for verdict, kinds in (
-    ('kept', KEPT),
-    ('refused', REFUSED),
-    ('either', EITHER),
-  )
+  for verdict, kinds in VERDICTS.items()
   for kind, make in kinds.items()
 }
 
@@ -375,7 +336,6 @@ def lines(rng, count: int) -> list[Line]:
 
 
 def line(rng, kind: str, number: int) -> Line:
-  """One line of a kind."""
   verdict, make = (ALL | LARGE)[kind]
   data, pairs = make(rng, number)
   assert b'\n' not in data, kind

@@ -6,33 +6,23 @@ named. A refusal of the whole file is one line. Nothing else may happen.
 """
 
 import collections
-import contextlib
+import functools
 import gzip
-import importlib.util
 import json
 import math
 import operator
 import pathlib
 
-import jax
 import pytest
+from fuzz import row_mutations as mutations
 
 from warm_jax import errors
 from warm_jax.commands import score
 from warm_jax.data import encoding, formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.hf import writing
-from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model
 from warm_jax.worlds import files
 
 pytestmark = [pytest.mark.slow, pytest.mark.hf]
-
-_SPEC = importlib.util.spec_from_file_location(
-  'row_mutations', pathlib.Path(__file__).with_name('row_mutations.py')
-)
-mutations = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(mutations)
 
 ROWS = 1_000  # of a file
 CHAT = formats.Chat()
@@ -46,19 +36,9 @@ def tokenizer(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def model(tokenizer, tmp_path_factory):
-  shape = config_lib.ModelConfig(
-    vocab_size=tokenizer.vocab_size,
-    width=16,
-    num_layers=1,
-    num_heads=2,
-    mlp_width=16,
-    max_length=64,
-  )
-  backbone = language_model.init_params(jax.random.key(0), shape)['backbone']
-  params = reward_model.init_params(jax.random.key(1), shape, backbone)
+def model(tokenizer, tmp_path_factory, small_model):
   folder = tmp_path_factory.mktemp('models') / 'model'
-  writing.save(folder, params, shape, tokenizer)
+  small_model(tokenizer, (folder, 1e9))
   return folder
 
 
@@ -73,19 +53,7 @@ def scan(folder, source, max_rejected=1.0):
   return files.scan(CHAT, rejected, 'pairs', str(source)), rejected
 
 
-class _First:
-  """Stands for a generator where nothing random matters."""
-
-  def integers(self, low, high=None):
-    return low if high is not None else 0
-
-
-RNG = _First()
-
-
-# ---------------------------------------------------------------------------
-# Rows of mixed kinds, as a run reads them
-# ---------------------------------------------------------------------------
+# ------------------------------------ rows of mixed kinds, as a run reads them
 
 
 @pytest.mark.parametrize('suffix', ['jsonl', 'jsonl.gz'])
@@ -93,27 +61,35 @@ def test_every_row_is_kept_as_it_is_or_refused(fuzz, tokenizer, suffix):
   path = fuzz.folder / f'rows.{suffix}'
   for _ in range(5 * fuzz.times):
     lines = mutations.lines(fuzz.rng, ROWS)
-    write(path, lines)
-    with fuzz.limits():
-      kept, refused = read(fuzz, path, lines)
-      check(fuzz, lines, kept, refused)
-      check_stored(fuzz, tokenizer, path, kept)
+    refused = check_file(fuzz, tokenizer, path, lines)
     check_limit(fuzz, path, len(lines), len(refused))
-  check_kinds(fuzz)
+  # No kind went another way than it has to, and both ways were gone.
+  for kind, (verdict, _) in mutations.ALL.items():
+    kept, refused = (fuzz.seen[kind, way] for way in ('kept', 'refused'))
+    expected = {
+      'kept': kept and not refused,
+      'refused': refused and not kept,
+      'either': kept and refused,
+    }
+    assert expected[verdict], (kind, kept, refused)
 
 
 def test_large_rows(fuzz, tokenizer):
   path = fuzz.folder / 'rows.jsonl'
   for kind in mutations.LARGE:
-    lines = [
-      mutations.line(fuzz.rng, name, i)
-      for i, name in enumerate(('good', kind, 'good'))
-    ]
-    write(path, lines)
-    with fuzz.limits():
-      kept, refused = read(fuzz, path, lines)
-      check(fuzz, lines, kept, refused)
-      check_stored(fuzz, tokenizer, path, kept)
+    kinds = enumerate(('good', kind, 'good'))
+    lines = [mutations.line(fuzz.rng, name, i) for i, name in kinds]
+    check_file(fuzz, tokenizer, path, lines)
+
+
+def check_file(fuzz, tokenizer, path, lines):
+  """Writes and reads a file; {line number: reason} of what was refused."""
+  write(path, lines)
+  with fuzz.limits():
+    kept, refused = read(fuzz, path, lines)
+    check(fuzz, lines, kept, refused)
+    check_stored(fuzz, tokenizer, path, kept)
+  return refused
 
 
 def read(fuzz, path, lines):
@@ -122,11 +98,8 @@ def read(fuzz, path, lines):
   kept = collections.defaultdict(list)
   for row in files.read(split, CHAT):
     kept[row['row']].append((row['prompt'], row['chosen'], row['rejected']))
-  refused = {
-    number: reason
-    for file, number, reason in rejected.rows
-    if file == str(path)
-  }
+  refused = {n: reason for file, n, reason in rejected.rows}
+  assert {file for file, *_ in rejected.rows} <= {str(path)}
   assert rejected.counts[str(path)] == len(lines)
   assert rejected.rejected[str(path)] == len(refused)
   # Each of them is named once in the file, in lines that can be read again.
@@ -181,17 +154,13 @@ def check_stored(fuzz, tokenizer, path, kept):
     for number, pairs in kept.items()
     for prompt, chosen, rejected in pairs
   )
-  sides = [
-    [
-      side.flat[side.offsets[i] : side.offsets[i + 1]].tolist()
-      for i in range(len(side))
+  found = collections.Counter()
+  for i, number in enumerate(stored.rows):
+    both = [
+      side.flat[side.offsets[i] + 1 : side.offsets[i + 1] - 1].tolist()
+      for side in (stored.chosen, stored.rejected)
     ]
-    for side in (stored.chosen, stored.rejected)
-  ]
-  found = collections.Counter(
-    (int(number), *(packed(tokenizer.hf.decode(ids[1:-1])) for ids in both))
-    for number, *both in zip(stored.rows, *sides)
-  )
+    found[int(number), *map(packed, map(tokenizer.hf.decode, both))] += 1
   assert not found - given
   assert sum((given - found).values()) == counts['too_long']
 
@@ -207,17 +176,14 @@ def check_limit(fuzz, path, count, num_refused):
   for more, stops in ((-0.5, True), (0.5, False)):
     source.unlink(missing_ok=True)
     told = f'{num_refused} of {count} rows cannot be used'
-    with refusal(told) if stops else contextlib.nullcontext():
-      scan(fuzz.folder, path, (num_refused + more) / count)
-    if stops:
+    limit = (num_refused + more) / count
+    if not stops:
+      scan(fuzz.folder, path, limit)
+    else:
+      with pytest.raises(errors.UserError, match=told) as caught:
+        scan(fuzz.folder, path, limit)
+      check_message(caught.value)
       assert len(source.read_text().splitlines()) == num_refused
-
-
-@contextlib.contextmanager
-def refusal(match: str = ''):
-  with pytest.raises(errors.UserError, match=match) as caught:
-    yield
-  check_message(caught.value)
 
 
 def check_message(error: errors.UserError) -> None:
@@ -225,21 +191,7 @@ def check_message(error: errors.UserError) -> None:
   assert text.isprintable() and 20 < len(text) < 2_500, text[:3_000]
 
 
-def check_kinds(fuzz):
-  """No kind went another way than it has to, and both ways were gone."""
-  for kind, (verdict, _) in mutations.ALL.items():
-    kept, refused = (fuzz.seen[kind, way] for way in ('kept', 'refused'))
-    expected = {
-      'kept': kept and not refused,
-      'refused': refused and not kept,
-      'either': kept and refused,
-    }
-    assert expected[verdict], (kind, kept, refused)
-
-
-# ---------------------------------------------------------------------------
-# `warm score`
-# ---------------------------------------------------------------------------
+# ----------------------------------------------------------------- `warm score`
 
 
 def test_scores_of_every_row(fuzz, model):
@@ -278,9 +230,7 @@ def check_score(fuzz, number, line, row):
     assert json.dumps(row) == json.dumps(given), told
 
 
-# ---------------------------------------------------------------------------
-# Damaged archives and tables
-# ---------------------------------------------------------------------------
+# ------------------------------------------------- damaged archives and tables
 
 
 def damaged(rng, data: bytes) -> bytes:
@@ -294,17 +244,15 @@ def damaged(rng, data: bytes) -> bytes:
   return bytes(data)
 
 
-def preferences(value):
-  return formats.preference_rows(value, CHAT)
-
-
 @pytest.mark.parametrize('kind', ['jsonl.gz', 'parquet', 'array_record'])
 def test_damaged_files(fuzz, kind):
+  sides = ('chosen', 'rejected')
   rows = [
-    {'prompt': f'p{i}', 'chosen': f'a{i}' * 9, 'rejected': f'b{i}' * 9}
+    {'prompt': f'p{i}'} | {side: f'{side}{i}' * 9 for side in sides}
     for i in range(20)
   ]
-  path, source = fuzz.folder / f'rows.{kind}', str(fuzz.folder / f'rows.{kind}')
+  path = fuzz.folder / f'rows.{kind}'
+  source = str(path)
   if kind == 'parquet':
     import pyarrow
     from pyarrow import parquet
@@ -318,6 +266,7 @@ def test_damaged_files(fuzz, kind):
     source = f'tfds:{made}:train'
   else:
     path.write_bytes(gzip.compress('\n'.join(map(json.dumps, rows)).encode()))
+  preferences = functools.partial(formats.preference_rows, chat=CHAT)
   before = path.read_bytes()
   for number in range(150 * fuzz.times):
     path.write_bytes(damaged(fuzz.rng, before) if number else before)

@@ -2,57 +2,36 @@
 """Entries of config.json, read and written, against files of transformers."""
 
 import json
-import pathlib
 
 import pytest
+from checkpoints import FAMILIES, config_of
 
 from warm_jax import errors
 from warm_jax.hf import configs
 
-FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
-FOLDERS = ['llama', 'llama3', 'mistral', 'qwen2', 'qwen3', 'gemma2']
-FOLDERS += ['gemma3_text', 'gpt_neox', 'gpt2']
-SIZES = {
-  'vocab_size': 64,
-  'hidden_size': 64,
-  'num_hidden_layers': 8,
-  'num_attention_heads': 32,
-  'intermediate_size': 48,
-  'max_position_embeddings': 40,
-}
+SIZES = {'vocab_size': 64, 'hidden_size': 64, 'num_hidden_layers': 8}
+SIZES |= {'num_attention_heads': 32, 'intermediate_size': 48}
+SIZES |= {'max_position_embeddings': 40}
+GPT2 = {'vocab_size': 64, 'n_embd': 64, 'n_layer': 8, 'n_head': 4}
 # Of NeoX a quarter of each head of 8 is rotated.
 OTHER_SIZES = {
   'gpt_neox': SIZES | {'num_attention_heads': 8},
-  'gpt2': {
-    'vocab_size': 64,
-    'n_embd': 64,
-    'n_layer': 8,
-    'n_head': 4,
-    'n_positions': 40,
-  },
+  'gpt2': GPT2 | {'n_positions': 40},
 }
-LLAMA3 = {
-  'rope_type': 'llama3',
-  'factor': 8.0,
-  'low_freq_factor': 1.0,
-  'high_freq_factor': 4.0,
-}
+LLAMA3 = {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0}
+LLAMA3 |= {'high_freq_factor': 4.0}
 
 
-def read(model_type, **entries):
-  sizes = OTHER_SIZES.get(model_type, SIZES)
+def read(model_type, entries):
+  sizes = OTHER_SIZES.get(str(model_type), SIZES)
   return configs.read({**sizes, 'model_type': model_type, **entries})
 
 
-def fixture(name, file='config.json'):
-  return json.loads((FIXTURES / name / file).read_text())
-
-
-@pytest.mark.parametrize('name', FOLDERS)
+@pytest.mark.parametrize('name', FAMILIES)
 @pytest.mark.parametrize('part', ['', 'reward/'])
 def test_old_and_new_spelling_are_one_model(name, part):
-  new = fixture(name, f'{part}config.json')
-  old = fixture(name, f'{part}config_v4.json')
+  new = config_of(name, f'{part}config.json')
+  old = config_of(name, f'{part}config_v4.json')
   assert old.keys() != new.keys()
   before = json.dumps(new)
   assert configs.read(old) == configs.read(new)
@@ -73,7 +52,7 @@ def test_old_and_new_spelling_are_one_model(name, part):
   ],
 )
 def test_entries_that_are_left_out(model_type, tied, kv_heads, head_dim):
-  config = read(model_type)
+  config = read(model_type, {})
   assert config.tied_embeddings == tied
   assert (config.num_kv_heads, config.head_dim) == (kv_heads, head_dim)
 
@@ -137,7 +116,7 @@ def test_entries_that_are_left_out(model_type, tied, kv_heads, head_dim):
   ],
 )  # fmt: skip
 def test_entries(model_type, entries, fields):
-  config = read(model_type, **entries)
+  config = read(model_type, entries)
   assert {name: getattr(config, name) for name in fields} == fields
 
 
@@ -190,15 +169,12 @@ def test_what_the_model_cannot_do_is_refused_by_name(
   model_type, entries, match
 ):
   with pytest.raises(errors.UserError, match=match):
-    configs.read(
-      {**OTHER_SIZES.get(str(model_type), SIZES), 'model_type': model_type}
-      | entries
-    )
+    read(model_type, entries)
 
 
-@pytest.mark.parametrize('name', FOLDERS)
+@pytest.mark.parametrize('name', FAMILIES)
 def test_what_is_written_is_what_transformers_writes(name):
-  hf = fixture(name)
+  hf = config_of(name)
   kind = hf['model_type']
   config = configs.read(hf)
   written = json.loads(json.dumps(configs.write(kind, config)))

@@ -3,12 +3,14 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-import safetensors
+from checkpoints import config_of, stored
 from safetensors import numpy as safetensors_numpy
 
 from warm_jax import errors, merging
@@ -25,6 +27,16 @@ CONFIG = {
   'torch_dtype': 'float32',
   'attention_dropout': 0.0,
 }
+LLAMA = {
+  'model_type': 'llama',
+  'architectures': ['LlamaForCausalLM'],
+  'vocab_size': 64,
+  'hidden_size': 16,
+  'intermediate_size': 32,
+  'num_hidden_layers': 1,
+  'num_attention_heads': 2,
+  'max_position_embeddings': 32,
+}
 SHAPES = {
   'model.embed_tokens.weight': (64, 4),
   'model.layers.0.mlp.up_proj.weight': (8, 4),
@@ -33,10 +45,8 @@ SHAPES = {
   'model.norm.weight': (4,),
   'score.weight': (1, 4),
 }
-TOKENIZER = {
-  'version': '1.0',
-  'model': {'type': 'WordLevel', 'vocab': {'a': 0}},
-}
+WORDS = {'type': 'WordLevel', 'vocab': {'a': 0}}
+TOKENIZER = {'version': '1.0', 'model': WORDS}
 
 
 def weights(seed, scale=1.0):
@@ -47,22 +57,17 @@ def weights(seed, scale=1.0):
   }
 
 
-def save(folder, tensors, config=CONFIG, tokenizer=TOKENIZER):
+def save(folder, tensors, config=CONFIG, tokenizer=TOKENIZER, **texts):
+  """A folder; `texts` are further files, their dots written `__`."""
   folder.mkdir(parents=True)
   safetensors_numpy.save_file(tensors, folder / 'model.safetensors')
-  (folder / 'config.json').write_text(json.dumps(config))
+  texts = {'config__json': json.dumps(config)} | texts
   if tokenizer:
-    (folder / 'tokenizer.json').write_text(json.dumps(tokenizer))
-    (folder / 'tokenizer_config.json').write_text('{"pad_token": "<pad>"}')
+    texts = {'tokenizer_config__json': '{"pad_token": "<pad>"}'} | texts
+    texts['tokenizer__json'] = json.dumps(tokenizer)
+  for name, text in texts.items():
+    (folder / name.replace('__', '.')).write_text(text)
   return folder
-
-
-def load(folder):
-  tensors = {}
-  for path in folder.glob('*.safetensors'):
-    with safetensors.safe_open(path, framework='np') as f:
-      tensors |= {name: f.get_tensor(name) for name in f.keys()}
-  return tensors
 
 
 @pytest.fixture
@@ -97,61 +102,57 @@ def mean64(trees, weights=None):
   }
 
 
-def test_uniform_and_weighted_against_float64(members, tmp_path):
+def refused(folders, tmp_path, words, **arguments):
+  """The merge ends in one line that fits, and leaves nothing behind."""
+  before = sorted(tmp_path.iterdir())
+  with pytest.raises(errors.UserError, match=words) as caught:
+    folders_lib.merge(folders, tmp_path / 'out', **arguments)
+  assert str(caught.value).isprintable()
+  assert sorted(tmp_path.iterdir()) == before
+
+
+# ------------------------------------------------------------------- arithmetic
+
+
+@pytest.mark.parametrize(
+  'count, arguments, shares',
+  [
+    (3, {}, None),
+    # .001 off is divided out.
+    (3, {'method': 'weighted', 'weights': [0.5, 0.3, 0.1999]}, [5, 3, 1.999]),
+    (2, {'method': 'lerp', 'lam': 0.3}, [0.7, 0.3]),
+  ],
+)
+def test_means_against_float64(members, tmp_path, count, arguments, shares):
   folders, trees = members
-  facts = folders_lib.merge(folders[:3], tmp_path / 'out')
-  found = load(tmp_path / 'out')
-  assert_close(found, mean64(trees[:3]))
+  facts = folders_lib.merge(folders[:count], tmp_path / 'out', **arguments)
+  found = stored(tmp_path / 'out')
+  assert_close(found, mean64(trees[:count], shares))
   assert all(a.dtype == np.float32 for a in found.values())
   assert facts['parameters'] == 332 and facts['bytes'] == 4 * 332
-  # .001 off is divided out.
-  folders_lib.merge(
-    folders[:3], tmp_path / 'w', method='weighted', weights=[0.5, 0.3, 0.1999]
-  )
-  assert_close(load(tmp_path / 'w'), mean64(trees[:3], [0.5, 0.3, 0.1999]))
-  folders_lib.merge(folders[:2], tmp_path / 'l', method='lerp', lam=0.3)
-  assert_close(load(tmp_path / 'l'), mean64(trees[:2], [0.7, 0.3]))
 
 
-def in_memory(tree):
-  """Flat names of ours that group as the stored names do."""
-  return {
-    'embed': {'embedding': tree['model.embed_tokens.weight']},
-    'layers_0': {
-      'up': tree['model.layers.0.mlp.up_proj.weight'],
-      'norm': tree['model.layers.0.input_layernorm.weight'],
-    },
-    'layers_1': {'up': tree['model.layers.1.mlp.up_proj.weight']},
-    'norm': {'scale': tree['model.norm.weight']},
-    'score': {'kernel': tree['score.weight']},
-  }
+@pytest.mark.parametrize('lam', [0, 1])
+@pytest.mark.parametrize('method', ['lerp', 'slerp'])
+def test_ends_are_exact(members, tmp_path, method, lam):
+  folders, trees = members
+  init = folders[3] if method == 'slerp' else None
+  out = tmp_path / 'out'
+  folders_lib.merge(folders[:2], out, method=method, lam=lam, init=init)
+  for name, array in stored(out).items():
+    assert np.array_equal(trees[lam][name], array)
 
 
 @pytest.mark.parametrize('group', merging.GROUPS)
 @pytest.mark.parametrize('count, lam', [(2, 0.3), (3, None)])
 def test_slerp_agrees_with_merging(members, tmp_path, group, count, lam):
   folders, trees = members
-  folders_lib.merge(
-    folders[:count],
-    tmp_path / 'out',
-    method='slerp',
-    init=folders[3],
-    group=group,
-    lam=lam,
-  )
-  found = in_memory(load(tmp_path / 'out'))
-  stack = {
-    top: {
-      k: jnp.stack([in_memory(t)[top][k] for t in trees[:count]]) for k in v
-    }
-    for top, v in found.items()
-  }
-  expected = merging.slerp(in_memory(trees[3]), stack, lam, group)
-  for top in found:
-    for leaf in found[top]:
-      np.testing.assert_allclose(
-        found[top][leaf], expected[top][leaf], rtol=0, atol=5e-7
-      )
+  arguments = dict(method='slerp', init=folders[3], group=group, lam=lam)
+  folders_lib.merge(folders[:count], tmp_path / 'out', **arguments)
+  stack = {k: np.stack([t[k] for t in trees[:count]]) for k in SHAPES}
+  expected = merging.slerp(trees[3], stack, lam, group)
+  for name, array in stored(tmp_path / 'out').items():
+    np.testing.assert_allclose(array, expected[name], rtol=0, atol=5e-7)
 
 
 def test_many_pieces_and_types(tmp_path, monkeypatch):
@@ -165,7 +166,7 @@ def test_many_pieces_and_types(tmp_path, monkeypatch):
     trees.append(tree)
   folders = [save(tmp_path / f'm{i}', t) for i, t in enumerate(trees)]
   folders_lib.merge(folders, tmp_path / 'out', max_shard_bytes=396)
-  found = load(tmp_path / 'out')
+  found = stored(tmp_path / 'out')
   assert_close({'w': found['w']}, mean64([{'w': t['w']} for t in trees]))
   assert found['w'].dtype == np.float32
   assert np.array_equal(found['positions'], np.arange(50)[None])
@@ -173,50 +174,68 @@ def test_many_pieces_and_types(tmp_path, monkeypatch):
   # The result is an input as good as any: its shards are found.
   folders_lib.merge([tmp_path / 'out', folders[2]], tmp_path / 'again')
   expected = (found['w'].astype(np.float64) + trees[2]['w']) / 2
-  assert_close({'w': load(tmp_path / 'again')['w']}, {'w': expected})
+  assert_close({'w': stored(tmp_path / 'again')['w']}, {'w': expected})
 
 
-def test_bfloat16_tells_what_it_loses(members, tmp_path):
+def test_float64_inputs_are_not_rounded_before_the_mean(tmp_path):
+  # In float32 1 + 1e-9 is 1: the mean of these would be 1.
+  big = [{'w': np.array([1e9 + 1e-1])}, {'w': np.array([-1e9 + 1e-1])}]
+  folders = [save(tmp_path / f'm{i}', t) for i, t in enumerate(big)]
+  folders_lib.merge(folders, tmp_path / 'out')
+  found = stored(tmp_path / 'out')['w']
+  assert found.dtype == np.float32
+  np.testing.assert_allclose(found, [0.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['uniform', 'slerp'])
+def test_bfloat16_measures_what_it_loses(members, tmp_path, method):
+  """Relative to the distance from the init, or of members from their mean."""
   folders, trees = members
-  facts = folders_lib.merge(folders[:3], tmp_path / 'out', dtype='bfloat16')
-  found = load(tmp_path / 'out')
+  init = folders[3] if method == 'slerp' else None
+  arguments = dict(method=method, init=init)
+  facts = folders_lib.merge(
+    folders[:2], tmp_path / 'out', dtype='bfloat16', **arguments
+  )
+  exact = mean64(trees[:2])
+  starts = trees[:2]
+  if init:
+    folders_lib.merge(folders[:2], tmp_path / 'exact', **arguments)
+    exact, starts = stored(tmp_path / 'exact'), trees[3:]
+  found = stored(tmp_path / 'out')
   assert all(a.dtype == ml_dtypes.bfloat16 for a in found.values())
 
-  def flat(tree):
-    return np.concatenate([tree[n].astype(float).ravel() for n in SHAPES])
+  def norm(a, b):
+    squares = [((a[n].astype(np.float64) - b[n]) ** 2).sum() for n in a]
+    return math.sqrt(sum(squares))
 
-  mean = flat(mean64(trees[:3]))
-  change = np.sqrt(np.mean([((flat(t) - mean) ** 2).sum() for t in trees[:3]]))
-  lost = np.linalg.norm(flat(found) - mean)
-  assert facts['rounding'] == pytest.approx(
-    {'of_change': lost / change, 'of_weights': lost / np.linalg.norm(mean)},
-    1e-3,
-  )
+  change = np.sqrt(np.mean([norm(t, exact) ** 2 for t in starts]))
+  lost, zero = norm(found, exact), dict.fromkeys(exact, 0)
+  rounding = facts['rounding']
+  assert rounding['of_change'] == pytest.approx(lost / change, 1e-3)
+  assert rounding['of_weights'] == pytest.approx(lost / norm(exact, zero), 1e-3)
   # The trap: rounding to 8 bits moves weights of order 1 by 1e-3, the
   # fine-tuning by 1e-2.
-  assert 0.05 < facts['rounding']['of_change'] < 0.5
-  assert (
-    json.loads((tmp_path / 'out' / 'config.json').read_text())['torch_dtype']
-    == 'bfloat16'
-  )
+  assert 0.05 < rounding['of_change'] < 0.5
+  assert config_of(tmp_path / 'out')['torch_dtype'] == 'bfloat16'
+
+
+# ------------------------------------------------------------- the other files
 
 
 def test_the_other_files(tmp_path):
   config = CONFIG | {'reward_mean': 0.5, 'reward_std': 2.0, 'mean': 0.5}
+  first = config | {'attention_dropout': 0.1}
+  template = {'chat_template__jinja': '{{ messages }}'}
   folders = [
-    save(tmp_path / 'a', weights(1), config | {'attention_dropout': 0.1}),
-    save(tmp_path / 'b', weights(2), config | {'reward_mean': 0.7}),
+    save(tmp_path / 'a', weights(1), first, **template),
+    save(tmp_path / 'b', weights(2), config | {'reward_mean': 1}, **template),
   ]
-  (folders[0] / 'chat_template.jinja').write_text('{{ messages }}')
-  (folders[1] / 'chat_template.jinja').write_text('{{ messages }}')
-  facts = folders_lib.merge(folders, tmp_path / 'out')
-  assert facts['dropped_normaliser']
   out = tmp_path / 'out'
-  merged = json.loads((out / 'config.json').read_text())
+  assert folders_lib.merge(folders, out)['dropped_normaliser']
+  merged = config_of(out)
   assert not {'reward_mean', 'reward_std', 'mean', 'std'} & merged.keys()
-  assert {k: merged[k] for k in CONFIG if k != 'attention_dropout'} == {
-    k: v for k, v in CONFIG.items() if k != 'attention_dropout'
-  }
+  expected = CONFIG | {'attention_dropout': merged['attention_dropout']}
+  assert {k: merged[k] for k in CONFIG} == expected
   names = ('tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja')
   for name in names:
     assert (out / name).read_bytes() == (folders[0] / name).read_bytes()
@@ -226,7 +245,59 @@ def test_the_other_files(tmp_path):
   assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == []
 
 
-BAD_CONFIG = 'cannot merge .*a and .*b: '
+def test_what_may_differ(tmp_path):
+  old = CONFIG | {'hidden_dropout_prob': 0.1, '_name_or_path': 'x'}
+  new = CONFIG | {'transformers_version': '5', 'use_cache': False}
+  folders = [
+    save(tmp_path / 'a', weights(1), old, TOKENIZER | {'padding': {'n': 1}}),
+    save(tmp_path / 'b', weights(2), new),
+    save(tmp_path / 'c', weights(3), CONFIG, tokenizer=None),
+  ]
+  folders_lib.merge(folders[::-1], tmp_path / 'out')
+  # From the first folder that has one.
+  assert config_of(tmp_path / 'out', 'tokenizer.json') == TOKENIZER
+
+
+def test_old_and_new_spelling_of_one_config(tmp_path):
+  new = {'rope_theta': 300.0, 'rope_type': 'default'}
+  other = new | {'rope_theta': 400.0}
+  configs = [
+    LLAMA | {'rope_theta': 300.0, 'rope_scaling': None},
+    LLAMA | {'rope_parameters': new},
+    LLAMA | {'rope_parameters': other},
+  ]
+  folders = [
+    save(tmp_path / str(i), weights(i), config)
+    for i, config in enumerate(configs)
+  ]
+  folders_lib.merge(folders[:2], tmp_path / 'merged')
+  refused([folders[0], folders[2]], tmp_path, 'rope_parameters')
+
+
+def test_an_init_need_not_say_what_exports_say(tmp_path):
+  # A base as it came: no padding, no template, defaults left out, merges of a
+  # BPE as one text each.
+  def bpe(merges):
+    model = {'type': 'BPE', 'vocab': {'a': 0, 'b': 1}, 'merges': merges}
+    return {'model': model}
+
+  said = LLAMA | {'pad_token_id': 0, 'prompt_template': 'Q', 'head_dim': 8}
+  other = said | {'prompt_template': 'P'}
+  pairs, template = bpe([['a', 'b']]), {'chat_template__jinja': 'x'}
+  a = save(tmp_path / 'a', weights(1), said, pairs, **template)
+  b = save(tmp_path / 'b', weights(2), said, pairs, **template)
+  c = save(tmp_path / 'c', weights(2), other, pairs)
+  init = save(tmp_path / 'init', weights(0), LLAMA, bpe(['a b']))
+  bad = save(tmp_path / 'bad', weights(0), LLAMA, bpe(['b a']))
+  slerp = dict(method='slerp', init=init)
+  folders_lib.merge([a, b], tmp_path / 'merged', **slerp)
+  # Between members they count, where both say something.
+  refused([a, c], tmp_path, 'prompt_template is "Q" and "P"')
+  words = 'differ in the vocabulary'
+  refused([a, b], tmp_path, words, method='slerp', init=bad)
+
+
+# --------------------------------------------------------------- refused inputs
 
 
 @pytest.mark.parametrize(
@@ -234,24 +305,24 @@ BAD_CONFIG = 'cannot merge .*a and .*b: '
   [
     (
       {'config': {'hidden_size': 5, 'pad_token_id': 1}},
-      BAD_CONFIG + 'hidden_size is 4 and 5; pad_token_id is 0 and 1; members',
+      'a and .*b: hidden_size is 4 and 5; pad_token_id is 0 and 1; members',
     ),
     ({'config': {'rope_scaling': {'a': 1}}}, 'rope_scaling is absent and {"a"'),
     (
-      {'tokenizer': {'model': {'type': 'WordLevel', 'vocab': {'b': 0}}}},
-      'model of tokenizer.json is .* and ',
+      {'tokenizer': {'model': WORDS | {'vocab': {'b': 0}}}},
+      'their tokenizers differ in model of tokenizer.json',
     ),
-    ({'file': ('tokenizer_config.json', '{"pad_token": "x"}')}, 'pad_token'),
-    ({'file': ('chat_template.jinja', 'other')}, 'the chat template'),
-    ({'tensors': {'extra': np.ones(2)}}, r'extra is absent and \[2\]'),
-    ({'drop': 'score.weight'}, r'score.weight is \[1, 4\] and absent'),
+    ({'texts': {'tokenizer_config__json': '{"pad_token": "x"}'}}, 'pad_token'),
+    ({'texts': {'chat_template__jinja': 'other'}}, 'the chat template'),
+    ({'tensors': {'extra': np.ones(2)}}, 'extra in .*b only'),
+    ({'drop': 'score.weight'}, 'score.weight in .*a only'),
     (
       {'tensors': {'score.weight': np.ones((2, 4), np.float32)}},
       r'score.weight is \[1, 4\] and \[2, 4\]',
     ),
     (
       {'tensors': {'score.weight': np.ones((1, 4), np.int32)}},
-      r'score.weight is \[1, 4\] and \[1, 4, "int32"\]',
+      'score.weight is float32 and int32',
     ),
     ({'tensors': {'ids': np.array([1, 3])}}, r'ids \(int64\) has no mean'),
     (
@@ -266,90 +337,12 @@ def test_models_that_do_not_fit(tmp_path, change, words):
   config = CONFIG | change.get('config', {})
   tokenizer = TOKENIZER | change.get('tokenizer', {})
   first = weights(1) | ({'ids': np.array([1, 2])} if 'ids' in tensors else {})
+  texts = change.get('texts', {})
   folders = [
     save(tmp_path / 'a', first),
-    save(tmp_path / 'b', tensors, config, tokenizer),
+    save(tmp_path / 'b', tensors, config, tokenizer, **texts),
   ]
-  if 'file' in change:
-    name, text = change['file']
-    (folders[1] / name).write_text(text)
-  with pytest.raises(errors.UserError, match=words) as caught:
-    folders_lib.merge(folders, tmp_path / 'out')
-  assert '\n' not in str(caught.value)
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['a', 'b']
-
-
-def test_what_may_differ(tmp_path):
-  old = CONFIG | {'hidden_dropout_prob': 0.1, '_name_or_path': 'x'}
-  new = CONFIG | {'transformers_version': '5', 'use_cache': False}
-  folders = [
-    save(tmp_path / 'a', weights(1), old, TOKENIZER | {'padding': {'n': 1}}),
-    save(tmp_path / 'b', weights(2), new),
-    save(tmp_path / 'c', weights(3), CONFIG, tokenizer=None),
-  ]
-  folders_lib.merge(folders[::-1], tmp_path / 'out')
-  # From the first folder that has one.
-  found = json.loads((tmp_path / 'out' / 'tokenizer.json').read_text())
-  assert found == TOKENIZER
-
-
-def test_old_and_new_spelling_of_one_config(tmp_path):
-  fields = LLAMA
-  old = fields | {'rope_theta': 300.0, 'rope_scaling': None}
-  new = {'rope_theta': 300.0, 'rope_type': 'default'}
-  folders = [
-    save(tmp_path / 'a', weights(1), old),
-    save(tmp_path / 'b', weights(2), fields | {'rope_parameters': new}),
-    save(
-      tmp_path / 'c',
-      weights(3),
-      fields | {'rope_parameters': new | {'rope_theta': 400.0}},
-    ),
-  ]
-  folders_lib.merge(folders[:2], tmp_path / 'out')
-  with pytest.raises(errors.UserError, match='rope_parameters'):
-    folders_lib.merge([folders[0], folders[2]], tmp_path / 'bad')
-
-
-LLAMA = {
-  'model_type': 'llama',
-  'architectures': ['LlamaForCausalLM'],
-  'vocab_size': 64,
-  'hidden_size': 16,
-  'intermediate_size': 32,
-  'num_hidden_layers': 1,
-  'num_attention_heads': 2,
-  'max_position_embeddings': 32,
-}
-
-
-def test_an_init_need_not_say_what_exports_say(tmp_path):
-  # A base as it came: no padding, no template, defaults left out, merges of a
-  # BPE as one text each.
-  def bpe(merges):
-    return {
-      'model': {'type': 'BPE', 'vocab': {'a': 0, 'b': 1}, 'merges': merges}
-    }
-
-  said = LLAMA | {'pad_token_id': 0, 'prompt_template': 'Q', 'head_dim': 8}
-  folders = [
-    save(tmp_path / 'a', weights(1), said, bpe([['a', 'b']])),
-    save(tmp_path / 'b', weights(2), said, bpe([['a', 'b']])),
-    save(tmp_path / 'init', weights(0), LLAMA, bpe(['a b'])),
-  ]
-  for folder in folders[:2]:
-    (folder / 'chat_template.jinja').write_text('x')
-  arguments = dict(method='slerp', init=folders[2])
-  folders_lib.merge(folders[:2], tmp_path / 'out', **arguments)
-  # Between members they count, where both say something.
-  other = said | {'prompt_template': 'P'}
-  folders[1] = save(tmp_path / 'c', weights(2), other, bpe([['a', 'b']]))
-  with pytest.raises(errors.UserError, match='prompt_template is "Q" and "P"'):
-    folders_lib.merge(folders[:2], tmp_path / 'bad')
-  bad = save(tmp_path / 'd', weights(0), LLAMA, bpe(['b a']))
-  arguments['init'] = bad
-  with pytest.raises(errors.UserError, match='the vocabulary is'):
-    folders_lib.merge([folders[0], tmp_path / 'b'], tmp_path / 'e', **arguments)
+  refused(folders, tmp_path, words)
 
 
 @pytest.mark.parametrize(
@@ -360,18 +353,12 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
     ({'group': 'head'}, "group is 'head'"),
     ({'method': 'weighted'}, 'weighted needs weights'),
     ({'weights': [0.5, 0.5]}, 'uniform takes no weights'),
-    (
-      {'method': 'weighted', 'weights': [1.0]},
-      '1 weights for 3 models',
-    ),
+    ({'method': 'weighted', 'weights': [1.0]}, '1 weights for 3 models'),
     (
       {'method': 'weighted', 'weights': [2.0, 1.0, 1.0]},
       'sum to 4, not to 1; for these proportions write 0.5,0.25,0.25',
     ),
-    (
-      {'method': 'weighted', 'weights': [math.nan, 1.0, 1.0]},
-      'not a finite number',
-    ),
+    ({'method': 'weighted', 'weights': [math.nan, 1, 1]}, 'not a finite'),
     ({'method': 'slerp'}, 'slerp needs init'),
     ({'method': 'slerp', 'init': 'x', 'lam': 0.5}, 'for slerp of 3'),
     ({'lam': 0.5}, 'for uniform of 3'),
@@ -380,50 +367,56 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
   ],
 )
 def test_arguments_that_do_not_fit(arguments, words, tmp_path):
-  folders = [tmp_path / n for n in 'abc']
-  with pytest.raises(errors.UserError, match=words):
-    folders_lib.merge(folders, tmp_path / 'out', **arguments)
+  refused([tmp_path / n for n in 'abc'], tmp_path, words, **arguments)
 
 
 def test_folders_that_are_none(members, tmp_path):
-  folders, _ = members
-  for names, words in (
-    ([folders[0]], '1 model to merge'),
-    ([folders[0], folders[0]], 'm0 is named twice'),
-    ([folders[0], tmp_path / 'absent'], 'no config.json in .*absent'),
-  ):
-    with pytest.raises(errors.UserError, match=words):
-      folders_lib.merge(names, tmp_path / 'out')
-  with pytest.raises(errors.UserError, match='m1 exists; name a new folder'):
-    folders_lib.merge(folders[:2], folders[1])
+  (first, second, *_), _ = members
   pickle = tmp_path / 'pickle'
   pickle.mkdir()
   (pickle / 'config.json').write_text(json.dumps(CONFIG))
   (pickle / 'pytorch_model.bin').touch()
-  with pytest.raises(errors.UserError, match='pickled weights'):
-    folders_lib.merge([folders[0], pickle], tmp_path / 'out')
-  data = (folders[1] / 'model.safetensors').read_bytes()
-  (folders[1] / 'model.safetensors').write_bytes(data[:-1])
-  with pytest.raises(errors.UserError, match='not a whole safetensors file'):
-    folders_lib.merge(folders[:2], tmp_path / 'out')
-  assert not (tmp_path / 'out').exists()
+  for names, words in (
+    ([first], '1 model to merge'),
+    ([first, first], 'm0 is named twice'),
+    ([first, tmp_path / 'absent'], 'no config.json in .*absent'),
+    ([first, pickle], 'pickled weights'),
+  ):
+    refused(names, tmp_path, words)
+  with pytest.raises(errors.UserError, match='m1 exists; name a new folder'):
+    folders_lib.merge([first, second], second)
+  data = (second / 'model.safetensors').read_bytes()
+  (second / 'model.safetensors').write_bytes(data[:-1])
+  refused([first, second], tmp_path, 'not a whole safetensors file')
 
 
-# ---------------------------------------------------------------------------
-# Hostile folders (found by tests/fuzz)
-# ---------------------------------------------------------------------------
+KILLED = """
+import os, pathlib, signal, sys
+from warm_jax.hf import folders as folders_lib
+folders = [pathlib.Path(sys.argv[1]) / n for n in ('m0', 'm1')]
+folders_lib.merge(folders, sys.argv[2],
+                    on_progress=lambda x: os.kill(os.getpid(), signal.SIGKILL))
+"""
 
 
-def refused(folders, tmp_path, words):
-  with pytest.raises(errors.UserError, match=words) as caught:
-    folders_lib.merge(folders, tmp_path / 'out')
-  assert str(caught.value).isprintable()
-  assert not list(tmp_path.glob('*out*')) + list(tmp_path.glob('.*'))
+def test_a_kill_leaves_nothing_under_the_name(members, tmp_path):
+  out = tmp_path / 'out'
+  environment = os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)}
+  child = subprocess.run(
+    [sys.executable, '-c', KILLED, str(tmp_path), str(out)], env=environment
+  )
+  assert child.returncode == -9 and not out.exists()
+  folders_lib.merge(members[0][:2], out)
+  assert_close(stored(out), mean64(members[1][:2]))
+
+
+# ------------------------------------- hostile folders (found by tests/fuzz)
 
 
 @pytest.mark.parametrize(
   'config, words',
   [
+    ({'architectures': 7}, 'not a list of names'),
     ({'architectures': [['x']]}, 'not a list of names'),
     ({'model_type': ['llama'], 'a\x1b\ud800': 1}, 'cannot merge'),
     ({'model_type': 'llama', 'num_hidden_layers': 10**9}, 'cannot merge'),
@@ -437,8 +430,28 @@ def test_configs_that_describe_nothing(tmp_path, config, words):
   refused(folders, tmp_path, words)
 
 
-def test_files_elsewhere_are_not_copied(tmp_path):
+@pytest.mark.parametrize(
+  'name', ['generation_config.json', 'merges.txt', 'tokenizer.json']
+)
+def test_files_elsewhere_are_not_copied(tmp_path, name):
   folders = [save(tmp_path / n, weights(1)) for n in 'ab']
   (tmp_path / 'secret').write_text('{}')
-  (folders[0] / 'generation_config.json').symlink_to(tmp_path / 'secret')
+  (folders[0] / name).unlink(missing_ok=True)
+  (folders[0] / name).symlink_to(tmp_path / 'secret')
   refused(folders, tmp_path, 'leads out of its folder')
+
+
+def test_tokenizers_that_are_none(tmp_path):
+  texts = [{'version': str(i), 'model': ['x']} for i in (1, 2)]
+  folders = [save(tmp_path / n, weights(1), tokenizer=texts[0]) for n in 'ab']
+  init = save(tmp_path / 'start', weights(0), tokenizer=texts[1])
+  words = 'describes no tokenizer'
+  refused(folders, tmp_path, words, method='slerp', init=init)
+
+
+def test_names_that_are_no_characters(tmp_path):
+  """They end up in README.md."""
+  config = CONFIG | {'architectures': ['\ud800']}
+  folders = [save(tmp_path / n, weights(1), config) for n in 'ab']
+  folders_lib.merge(folders, tmp_path / 'out')
+  assert '\\ud800' in (tmp_path / 'out' / 'README.md').read_text()

@@ -1,8 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Imported models against the logits and scores of transformers and torch.
 
-See tests/oracles/README.md for the fixtures. What stands at padding is not
-compared.
+See tests/oracles/README.md for the fixtures. Padding is not compared.
 """
 
 import functools
@@ -12,26 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checkpoints import FAMILIES, FIXTURES
 
 from warm_jax import sampling
 from warm_jax.data import tokenizer
 from warm_jax.hf import reading
 from warm_jax.models import language_model, reward_model
 
-FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
 STORIES = pathlib.Path(__file__).parents[3] / 'shared/models/stories260k'
 
-FAMILIES = [
-  'llama',
-  'llama3',
-  'mistral',
-  'qwen2',
-  'qwen3',
-  'gemma2',
-  'gemma3_text',
-  'gpt_neox',
-  'gpt2',
-]
 STORED_OTHERWISE = {
   'llama_bf16': 'llama_bf16',
   'llama_fp16': 'llama_fp16',
@@ -47,8 +35,10 @@ def load(folder, head):
   return reading.load(checkpoint, head), checkpoint.config
 
 
-def expected(name):
-  return np.load(FIXTURES / name / 'expected.npz')
+def expected(name, atol):
+  """What transformers computed, and the comparison with it."""
+  close = functools.partial(np.testing.assert_allclose, atol=atol, rtol=0)
+  return np.load(FIXTURES / name / 'expected.npz'), close
 
 
 @functools.partial(jax.jit, static_argnames='config')
@@ -76,8 +66,7 @@ def rows(want):
 @pytest.mark.parametrize('name', FAMILIES)
 def test_logits(name):
   params, config = load(FIXTURES / name, 'lm')
-  want = expected(name)
-  close = functools.partial(np.testing.assert_allclose, atol=1e-4, rtol=0)
+  want, close = expected(name, 1e-4)
   ids, mask = rows(want)
   got = np.asarray(logits(params, config, ids, mask))
   right = want['right_mask']
@@ -94,8 +83,7 @@ def test_logits(name):
 @pytest.mark.parametrize('name', [*FAMILIES, 'llama_bf16', 'llama_fp16'])
 def test_scores(name):
   params, config = load(FIXTURES / name / 'reward', 'score')
-  want = expected(name)
-  close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=0)
+  want, close = expected(name, 1e-5)
   ids, mask = rows(want)
   sides = [want[f'{side}_scores'] for side in ('right', 'left', 'full')]
   close(scores(params, config, ids, mask), np.concatenate(sides))
@@ -109,20 +97,15 @@ def test_scores(name):
 def test_other_files_of_the_same_models(name):
   params, config = load(FIXTURES / name, 'lm')
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
-  want = expected(STORED_OTHERWISE[name])
+  want, close = expected(STORED_OTHERWISE[name], 1e-4)
   right = want['right_mask']
   got = np.asarray(logits(params, config, *rows(want)))[:8]
-  np.testing.assert_allclose(
-    got[right], want['right_logits'][right], atol=1e-4, rtol=0
-  )
+  close(got[right], want['right_logits'][right])
 
 
 @pytest.mark.hf
 @pytest.mark.slow
-@pytest.mark.skipif(
-  not STORIES.exists(),
-  reason='needs the checkpoint ../shared/models/stories260k',
-)
+@pytest.mark.skipif(not STORIES.exists(), reason=f'needs {STORIES}')
 def test_a_pretrained_model_tells_its_story():
   """As its README says, with the cache and by computing all anew."""
   params, config = load(STORIES, 'lm')
@@ -132,21 +115,14 @@ def test_a_pretrained_model_tells_its_story():
     'outside in the park. One day, she saw a big, red ball.'
   )
   length = len(words.encode([story])[0])
+  ends = dict(eos_id=words.eos_id, pad_id=words.pad_id)
+  prompt = jnp.array([[words.bos_id]]), jnp.ones((1, 1), bool)
   sampled = jax.jit(
-    functools.partial(
-      sampling.sample,
-      config=config,
-      max_new_tokens=length,
-      greedy=True,
-      eos_id=words.eos_id,
-      pad_id=words.pad_id,
+    lambda params: sampling.sample(
+      *(params, config, jax.random.key(0), *prompt),
+      **(ends | dict(max_new_tokens=length, greedy=True)),
     )
-  )(
-    params,
-    rng=jax.random.key(0),
-    prompt_ids=jnp.array([[words.bos_id]]),
-    prompt_mask=jnp.ones((1, 1), bool),
-  )
+  )(params)
   assert words.decode(sampled.ids, sampled.mask)[0].strip() == story
   # Uncached: every token is the most probable after those before it.
   got = logits(params, config, sampled.ids, sampled.mask)

@@ -14,11 +14,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from checkpoints import FIXTURES, config_of, stored
 
 from warm_jax import errors
 from warm_jax.hf import reading, tensors
 
-FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
 EMBEDDING = 'model.embed_tokens.weight'
 
 
@@ -29,10 +29,9 @@ def change(tmp_path):
   def make(name='llama', values=lambda x: x, **entries):
     folder = tmp_path / name.replace('/', '_')
     folder.mkdir(exist_ok=True)
-    source = FIXTURES / name
-    stored = safetensors.numpy.load_file(source / 'model.safetensors')
-    safetensors.numpy.save_file(values(stored), folder / 'model.safetensors')
-    config = json.loads((source / 'config.json').read_text()) | entries
+    changed = values(stored(name))
+    safetensors.numpy.save_file(changed, folder / 'model.safetensors')
+    config = config_of(name) | entries
     config = {k: v for k, v in config.items() if v is not ...}
     (folder / 'config.json').write_text(json.dumps(config))
     return folder
@@ -51,15 +50,17 @@ def refused(folder, match):
 # ------------------------------------------------------------------- inspecting
 
 
-def test_a_reward_model():
-  found = reading.inspect(FIXTURES / 'qwen2' / 'reward')
-  assert found.family.model_type == 'qwen2' and 'score.weight' in found.names
-  assert (found.reward_mean, found.reward_std) == (0.25, 1.5)
-  assert found.config.compute_dtype == 'float32'
-  assert found.folder == FIXTURES / 'qwen2' / 'reward'
-  other = reading.inspect(FIXTURES / 'qwen2', compute_dtype='bfloat16')
-  assert (other.reward_mean, other.reward_std) == (0, 1)
-  assert other.config.compute_dtype == 'bfloat16'
+@pytest.mark.parametrize(
+  ('folder', 'dtype', 'mean', 'std'),
+  [('qwen2/reward', 'float32', 0.25, 1.5), ('qwen2', 'bfloat16', 0, 1)],
+)
+def test_what_is_known_before_reading(folder, dtype, mean, std):
+  found = reading.inspect(FIXTURES / folder, compute_dtype=dtype)
+  assert found.folder == FIXTURES / folder
+  assert found.family.model_type == 'qwen2'
+  assert ('score.weight' in found.names) == folder.endswith('reward')
+  assert (found.reward_mean, found.reward_std) == (mean, std)
+  assert found.config.compute_dtype == dtype
 
 
 def test_mean_and_std_under_their_other_names(change):
@@ -79,32 +80,56 @@ def test_all_that_does_not_fit_is_said_at_once(change):
     return values
 
   message = refused(change(values=spoil), 'not those of a Llama model')
-  assert (
-    '2 missing (model.layers.0.mlp.up_proj.weight, model.norm.weight)'
-    in message
-  )
-  assert (
-    '2 unexpected (model.layers.2.mlp.up_proj.weight, v_head.bias)' in message
-  )
-  assert f'({EMBEDDING} [50, 16] for [64, 16])' in message
-  assert '1 not of floating point (model.layers.1.mlp.up_proj' in message
+  for part in (
+    '2 missing (model.layers.0.mlp.up_proj.weight, model.norm.weight)',
+    '2 unexpected (model.layers.2.mlp.up_proj.weight, v_head.bias)',
+    f'({EMBEDDING} [50, 16] for [64, 16])',
+    '1 not of floating point (model.layers.1.mlp.up_proj',
+  ):
+    assert part in message
+
+
+@pytest.mark.parametrize(
+  ('name', 'entries', 'match'),
+  [
+    (
+      'llama',
+      {'architectures': ['LlamaForTokenClassification']},
+      'TokenClassification',
+    ),
+    ('llama', {'quantization_config': {'bits': 4}}, 'quantization_config'),
+    ('llama', {'architectures': [['LlamaModel']]}, 'architectures='),
+    ('llama', {'reward_mean': 10**400}, 'reward_mean'),
+    ('llama/reward', {'reward_std': 0}, 'reward_std=0'),
+    ('llama', {'reward_std': True}, 'expected a number and a positive'),
+    ('llama', {'reward_std': 1e-60}, 'expected a number and a positive'),
+  ],
+)
+def test_odd_entries_are_refused(change, name, entries, match):
+  refused(change(name, **entries), match)
 
 
 # ------------------------------------------------------------------------ heads
 
 
-def test_heads():
-  lm = reading.inspect(FIXTURES / 'qwen3')
-  reward = reading.inspect(FIXTURES / 'qwen3' / 'reward')
-  assert set(reading.load(lm, 'lm')) == {'backbone', 'lm_head'}
-  assert set(reading.load(lm, 'none')) == {'backbone'}
-  assert set(reading.load(reward, 'score')) == {'backbone', 'score'}
-  with pytest.raises(errors.UserError, match='no reward head .score.weight'):
-    reading.load(lm, 'score')
-  with pytest.raises(errors.UserError, match='no language-model head .lm_head'):
-    reading.load(reward, 'lm')
-  tied = reading.inspect(FIXTURES / 'qwen2' / 'reward')
-  assert set(reading.load(tied, 'lm')) == {'backbone'}
+@pytest.mark.parametrize(
+  ('name', 'head', 'parts'),
+  [
+    ('qwen3', 'lm', {'backbone', 'lm_head'}),
+    ('qwen3', 'none', {'backbone'}),
+    ('qwen3/reward', 'score', {'backbone', 'score'}),
+    ('qwen2/reward', 'lm', {'backbone'}),  # tied
+    ('qwen3', 'score', 'no reward head .score.weight'),
+    ('qwen3/reward', 'lm', 'no language-model head .lm_head'),
+  ],
+)
+def test_heads(name, head, parts):
+  checkpoint = reading.inspect(FIXTURES / name)
+  if isinstance(parts, set):
+    assert set(reading.load(checkpoint, head)) == parts
+  else:
+    with pytest.raises(errors.UserError, match=parts):
+      reading.load(checkpoint, head)
 
 
 def test_a_language_model_without_its_head_is_refused(change):
@@ -120,10 +145,7 @@ def test_a_language_model_without_its_head_is_refused(change):
 
 
 def renamed(old, new):
-  def change(values):
-    return {k.replace(old, new): v for k, v in values.items()}
-
-  return change
+  return lambda values: {k.replace(old, new): v for k, v in values.items()}
 
 
 @pytest.mark.parametrize(
@@ -170,16 +192,19 @@ def test_new_tokens_get_the_mean_row(name):
   grown = reading.fit(checkpoint, 66)
   assert grown.config == dataclasses.replace(checkpoint.config, vocab_size=66)
   before, after = reading.load(checkpoint), reading.load(grown)
-  old = before['backbone']['embed']['embedding']
-  new = after['backbone']['embed']['embedding']
-  np.testing.assert_array_equal(new[:64], old)
-  mean = np.asarray(old, np.float64).mean(0)
-  np.testing.assert_allclose(new[64:], [mean, mean], atol=1e-7)
+  pairs = [[x['backbone']['embed']['embedding'] for x in (before, after)]]
   if 'lm_head' in before:
-    old, new = before['lm_head']['kernel'], after['lm_head']['kernel']
-    np.testing.assert_array_equal(new[:, :64], old)
-    mean = np.asarray(old, np.float64).mean(1)
-    np.testing.assert_allclose(new[:, 65], mean, atol=1e-7)
+    pairs.append([x['lm_head']['kernel'].T for x in (before, after)])
+  for old, new in pairs:
+    np.testing.assert_array_equal(new[:64], old)
+    mean = np.asarray(old, np.float64).mean(0)
+    np.testing.assert_allclose(new[64:], [mean, mean], atol=1e-7)
+
+
+def test_a_tokenizer_of_another_model_makes_no_rows():
+  found = reading.inspect(FIXTURES / 'llama')
+  with pytest.raises(errors.UserError, match='ids up to 99999'):
+    reading.fit(found, 100_000)
 
 
 # -------------------------------------------------------------------- placement
@@ -232,31 +257,28 @@ def check(params, want):
 
 assert len(jax.devices()) == 8
 replicated = jax.NamedSharding(mesh, P())
+one = jax.sharding.SingleDeviceSharding(jax.devices()[3])
 for reading._COMPILE_FROM in (0, 2**20):
   params = reading.load(checkpoint, sharding=rule)
   check(params, lambda path, shape: asked[path])
   kernel = params['backbone']['layers_0']['attention']['query']['kernel']
   assert {s.data.shape for s in kernel.addressable_shards} == {(4, 8)}
-  params = reading.load(checkpoint, sharding=replicated)
-  check(params, lambda path, shape: (replicated, shape))
-  one = jax.sharding.SingleDeviceSharding(jax.devices()[3])
-  params = reading.load(checkpoint, sharding=one)
-  check(params, lambda path, shape: (one, shape))
+  for where in (replicated, one):
+    params = reading.load(checkpoint, sharding=where)
+    check(params, lambda path, shape: (where, shape))
 print('ok')
 """
 
 
 @pytest.mark.slow
-def test_leaves_land_on_their_shardings(name='gpt_neox'):
+def test_leaves_land_on_their_shardings():
+  flags = os.environ['XLA_FLAGS']
+  flags += ' --xla_force_host_platform_device_count=8'
+  root = str(pathlib.Path(reading.__file__).parents[2])
   result = subprocess.run(
-    [sys.executable, '-c', _ON_EIGHT_DEVICES, str(FIXTURES / name)],
-    env={
-      **os.environ,
-      'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': os.environ['XLA_FLAGS']
-      + ' --xla_force_host_platform_device_count=8',
-      'PYTHONPATH': str(pathlib.Path(reading.__file__).parents[2]),
-    },
+    [sys.executable, '-c', _ON_EIGHT_DEVICES, str(FIXTURES / 'gpt_neox')],
+    env=os.environ
+    | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags, 'PYTHONPATH': root},
     capture_output=True,
     text=True,
   )
@@ -266,49 +288,18 @@ def test_leaves_land_on_their_shardings(name='gpt_neox'):
 def test_one_tensor_is_in_memory_at_a_time(monkeypatch):
   """The next tensor is read when the leaves before it have been placed."""
   log = []
-  read, ready = tensors.Tensors.read, jax.block_until_ready
 
-  def logged_read(*args):
-    log.append('read')
-    return read(*args)
+  def logged(where, name):
+    function = getattr(where, name)
 
-  def logged_ready(leaves):
-    log.append('ready')
-    return ready(leaves)
+    def wrapper(*args):
+      log.append(name)
+      return function(*args)
+
+    monkeypatch.setattr(where, name, wrapper)
 
   checkpoint = reading.inspect(FIXTURES / 'llama')
-  monkeypatch.setattr(tensors.Tensors, 'read', logged_read)
-  monkeypatch.setattr(jax, 'block_until_ready', logged_ready)
+  logged(tensors.Tensors, 'read')
+  logged(jax, 'block_until_ready')
   reading.load(checkpoint)
-  assert log == ['read', 'ready'] * 20
-
-
-# ------------------------------------- hostile folders (found by tests/fuzz)
-
-
-@pytest.mark.parametrize(
-  ('name', 'entries', 'match'),
-  [
-    (
-      'llama',
-      {'architectures': ['LlamaForTokenClassification']},
-      'TokenClassification',
-    ),
-    ('llama', {'quantization_config': {'bits': 4}}, 'quantization_config'),
-    ('llama', {'architectures': [['LlamaModel']]}, 'architectures='),
-    ('llama', {'reward_mean': 10**400}, 'reward_mean'),
-    ('llama/reward', {'reward_std': 0}, 'reward_std=0'),
-    ('llama', {'reward_std': True}, 'expected a number and a positive'),
-    ('llama', {'reward_std': 1e-60}, 'expected a number and a positive'),
-  ],
-)
-def test_odd_entries_are_refused(change, name, entries, match):
-  refused(change(name, **entries), match)
-
-
-def test_a_tokenizer_of_another_model_makes_no_rows(change):
-  found = reading.inspect(change())
-  rows = found.config.vocab_size
-  assert reading.fit(found, rows + 1).config.vocab_size == rows + 1
-  with pytest.raises(errors.UserError, match='ids up to 99999'):
-    reading.fit(found, 100_000)
+  assert log == ['read', 'block_until_ready'] * 20

@@ -3,7 +3,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import struct
 from concurrent import futures
@@ -14,22 +13,23 @@ import huggingface_hub.utils
 import ml_dtypes
 import numpy as np
 import pytest
-import safetensors
+from checkpoints import FIXTURES, assert_identical, stored
 
 from warm_jax import errors
 from warm_jax.hf import tensors
 
-FIXTURES = pathlib.Path(__file__).parents[1] / 'oracles' / 'fixtures'
 NORM = 'model.layers.0.input_layernorm.weight'
 REVISION = '0123456789abcdef0123456789abcdef01234567'
+WEIGHTS = 'model.safetensors'
+NO_FILE = 'is not a whole safetensors file'
 
 
 # ---------------------------------------------------------------------- finding
 
 
-def fill(folder, *names, config='{"a": 1}'):
+def fill(folder, *names):
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / 'config.json').write_text(config)
+  (folder / 'config.json').write_text('{"a": 1}')
   for name in names:
     (folder / name).write_bytes(b'')
   return folder
@@ -43,30 +43,25 @@ def cache(tmp_path, monkeypatch):
   return folder
 
 
-def cached(cache, repo, *names, ref='main'):
+def cached(cache, repo, ref='main'):
   """A repository as huggingface_hub leaves it in its cache."""
   base = cache / ('models--' + repo.replace('/', '--'))
   (base / 'refs').mkdir(parents=True, exist_ok=True)
   (base / 'refs' / ref).write_text(REVISION)
-  return fill(base / 'snapshots' / REVISION, *names)
+  return fill(base / 'snapshots' / REVISION, WEIGHTS)
 
 
-def test_a_folder_comes_before_the_hub(tmp_path, cache, monkeypatch):
-  cached(cache, 'owner/name', 'model.safetensors')
-  fill(tmp_path / 'owner' / 'name', 'model.safetensors')
+def test_folders_ids_and_revisions(tmp_path, cache, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  found = tensors.find('owner/name')
-  assert found.resolve() == tmp_path / 'owner' / 'name'
-
-
-def test_ids_and_revisions_in_the_cache(cache):
-  folder = cached(cache, 'gpt2', 'model.safetensors')
-  assert tensors.find('gpt2') == folder
-  folder = cached(cache, 'o/n', 'model.safetensors', ref='step1000')
-  assert tensors.find('o/n@step1000') == folder
+  assert cached(cache, 'gpt2') == tensors.find('gpt2')
+  assert cached(cache, 'o/n', 'step1000') == tensors.find('o/n@step1000')
   with pytest.raises(errors.UserError, match='no folder o/n') as e:
     tensors.find('o/n')
   assert '\n' not in str(e.value)
+  # A folder comes before the hub.
+  cached(cache, 'o/n')
+  fill(tmp_path / 'o' / 'n', WEIGHTS)
+  assert tensors.find('o/n').resolve() == tmp_path / 'o' / 'n'
 
 
 @pytest.mark.parametrize('source', ['/nowhere/a/b', './a', '../a/b', 'a/b/c'])
@@ -86,7 +81,7 @@ def test_only_usual_weights_and_small_files_are_fetched(monkeypatch, tmp_path):
 
   def snapshot(repo, **options):
     asked.append((repo, options['revision'], options['allow_patterns']))
-    return fill(tmp_path / 'x', 'model.safetensors')
+    return fill(tmp_path / 'x', WEIGHTS)
 
   def check(config):  # before any weights
     checked.append((config, len(asked)))
@@ -94,31 +89,18 @@ def test_only_usual_weights_and_small_files_are_fetched(monkeypatch, tmp_path):
   monkeypatch.setattr(huggingface_hub, 'snapshot_download', snapshot)
   tensors.find('o/n@v2', check)
   assert checked == [({'a': 1}, 1)]
-  repository = [
-    'config.json',
-    'model-00001-of-00002.safetensors',
-    'model.safetensors.index.json',
-    'model.fp16.safetensors',
-    'consolidated.safetensors',
-    'original/model.safetensors',
-    'pytorch_model.bin',
-    'modeling_evil.py',
-    'tokenizer.model',
-    'chat_template.jinja',
-  ]
+  small = ['config.json', 'model.safetensors.index.json', 'tokenizer.model']
+  small += ['chat_template.jinja']
+  weights = ['model-00001-of-00002.safetensors']
+  others = ['model.fp16.safetensors', 'consolidated.safetensors']
+  others += ['original/model.safetensors', 'pytorch_model.bin', 'evil.py']
   (repo, revision, first), (_, _, second) = asked
   assert (repo, revision) == ('o/n', 'v2')
-
-  def chosen(patterns):
-    return list(
-      huggingface_hub.utils.filter_repo_objects(
-        repository, allow_patterns=patterns, ignore_patterns=['*/*']
-      )
+  for patterns, expected in ((first, small), (second, small + weights)):
+    chosen = huggingface_hub.utils.filter_repo_objects(
+      small + weights + others, allow_patterns=patterns, ignore_patterns=['*/*']
     )
-
-  small = [repository[i] for i in (0, 2, 8, 9)]
-  assert chosen(first) == small
-  assert set(chosen(second)) == {*small, repository[1]}
+    assert list(chosen) == expected
 
 
 # ---------------------------------------------- reading: damaged, hostile files
@@ -136,14 +118,22 @@ def test_pickled_weights_are_refused(tmp_path, name):
   refused(fill(tmp_path / 'a', name), 'refused: write them anew')
 
 
+def parts(path):
+  """(header, bytes of the tensors) of a file."""
+  data = path.read_bytes()
+  (size,) = struct.unpack('<Q', data[:8])
+  return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def put(path, header, data):
+  text = header if isinstance(header, bytes) else json.dumps(header).encode()
+  path.write_bytes(struct.pack('<Q', len(text)) + text + data)
+
+
 def change_header(folder, change, extra=b''):
   """Writes llama's file with another header, `extra` before its tensors."""
-  data = (FIXTURES / 'llama' / 'model.safetensors').read_bytes()
-  (size,) = struct.unpack('<Q', data[:8])
-  header = change(json.loads(data[8 : 8 + size]))
-  text = header if isinstance(header, bytes) else json.dumps(header).encode()
-  content = struct.pack('<Q', len(text)) + text + extra + data[8 + size :]
-  (folder / 'model.safetensors').write_bytes(content)
+  header, data = parts(FIXTURES / 'llama' / WEIGHTS)
+  put(folder / WEIGHTS, change(header), extra + data)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +147,8 @@ def change_header(folder, change, extra=b''):
   ],
 )
 def test_a_file_that_is_none(tmp_path, content):
-  (tmp_path / 'model.safetensors').write_bytes(content)
-  refused(tmp_path, 'is not a whole safetensors file')
+  (tmp_path / WEIGHTS).write_bytes(content)
+  refused(tmp_path, NO_FILE)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +171,7 @@ def test_sizes_that_are_not_those_of_the_bytes(tmp_path, field, value):
     return header
 
   change_header(tmp_path, change)
-  refused(tmp_path, 'is not a whole safetensors file')
+  refused(tmp_path, NO_FILE)
 
 
 def test_bytes_of_no_tensor_or_of_two(tmp_path):
@@ -192,54 +182,49 @@ def test_bytes_of_no_tensor_or_of_two(tmp_path):
     return header
 
   def shared(header):
-    header[NORM] = header[NORM.replace('0', '1')]
-    return header
+    return header | {NORM: header[NORM.replace('0', '1')]}
 
   def twice(header):
     more = f', "{NORM}": {json.dumps(header[NORM])}}}'
     return json.dumps(header)[:-1].encode() + more.encode()
 
-  change_header(tmp_path, shifted, b'x' * 8)
-  refused(tmp_path, 'not a whole safetensors file')
-  change_header(tmp_path, shared)
-  refused(tmp_path, 'not a whole safetensors file')
-  change_header(tmp_path, twice)
-  refused(tmp_path, 'is there twice')
-  change_header(tmp_path, lambda header: b'[' * 10**5)
-  refused(tmp_path, 'not a whole safetensors file')
+  for change, extra, match in (
+    (shifted, b'x' * 8, NO_FILE),
+    (shared, b'', NO_FILE),
+    (twice, b'', 'is there twice'),
+    (lambda header: b'[' * 10**5, b'', NO_FILE),
+  ):
+    change_header(tmp_path, change, extra)
+    refused(tmp_path, match)
 
 
-def test_a_header_of_gigabytes_is_not_read(tmp_path):
-  path = tmp_path / 'model.safetensors'
+def test_what_is_no_file_is_neither_read_nor_waited_for(tmp_path):
+  path = tmp_path / WEIGHTS
   path.write_bytes(struct.pack('<Q', 2**31) + b'{}')
   os.truncate(path, 3 * 2**30)  # takes no place on the disk
-  refused(tmp_path, 'not a whole safetensors file')
-
-
-def test_what_is_no_file_is_not_waited_for(tmp_path):
-  os.mkfifo(tmp_path / 'model.safetensors')
+  refused(tmp_path, NO_FILE)
+  path.unlink()
+  os.mkfifo(path)
   refused(tmp_path, 'no plain file')
 
 
 def test_links_lead_nowhere_else(tmp_path):
   """But to the blobs of the hub's cache, and within the folder."""
-  source = FIXTURES / 'llama' / 'model.safetensors'
+  source = FIXTURES / 'llama' / WEIGHTS
   away, folder = tmp_path / 'away', tmp_path / 'model'
-  for place in (away, folder):
-    place.mkdir()
-  (folder / 'model.safetensors').symlink_to(shutil.copy(source, away))
+  snapshot = tmp_path / 'models--a--b' / 'snapshots' / 'main'
+  blobs = tmp_path / 'models--a--b' / 'blobs'
+  for place in (away, folder, snapshot, blobs):
+    place.mkdir(parents=True)
+  (folder / WEIGHTS).symlink_to(shutil.copy(source, away))
   refused(folder, 'a link that leads out of its folder')
-  (folder / 'model.safetensors').unlink()
-  (folder / 'model.safetensors').symlink_to('other')
+  (folder / WEIGHTS).unlink()
+  (folder / WEIGHTS).symlink_to('other')
   shutil.copy(source, folder / 'other')
   linked = tmp_path / 'linked'
   linked.symlink_to(folder)
-  snapshot = tmp_path / 'models--a--b' / 'snapshots' / 'main'
-  snapshot.mkdir(parents=True)
-  blobs = tmp_path / 'models--a--b' / 'blobs'
-  blobs.mkdir()
   shutil.copy(source, blobs / 'c0ffee')
-  (snapshot / 'model.safetensors').symlink_to('../../blobs/c0ffee')
+  (snapshot / WEIGHTS).symlink_to('../../blobs/c0ffee')
   for good in (folder, linked, snapshot):
     with tensors.Tensors(good) as found:
       assert NORM in found.tensors
@@ -285,38 +270,18 @@ def test_shards_and_index_that_disagree(sharded):
   names = index['weight_map']
   first = next(iter(names))
   other = next(f for f in names.values() if f != names[first])
-  changed = {'weight_map': names | {first: other}}
-  path.write_text(json.dumps(changed))
+  path.write_text(json.dumps({'weight_map': names | {first: other}}))
   refused(sharded, f'does not hold {first}')
   path.write_text(json.dumps(index))
-  data = (sharded / other).read_bytes()
-  (size,) = struct.unpack('<Q', data[:8])
-  header = json.loads(data[8 : 8 + size])
+  header, data = parts(sharded / other)
   header[first] = header.pop(next(n for n in header if n != '__metadata__'))
-  text = json.dumps(header).encode()
-  (sharded / other).write_bytes(
-    struct.pack('<Q', len(text)) + text + data[8 + size :]
-  )
+  put(sharded / other, header, data)
   refused(sharded, f'another shard both hold {first}')
   path.unlink()
   refused(sharded, 'shards without their model.safetensors.index.json')
 
 
 # ---------------------------------------------------------------------- writing
-
-
-def arrays():
-  rng = np.random.default_rng(0)
-  return {
-    'a.weight': rng.standard_normal((3, 5)).astype(np.float32),
-    'odd': rng.integers(0, 255, 7).astype(np.uint8),
-    'b': rng.standard_normal((4, 2, 3)).astype(ml_dtypes.bfloat16),
-    'half': rng.standard_normal(5).astype(np.float16),
-    'positions': np.arange(6)[None],
-    'flag': np.array([True, False, True]),
-    'scalar': np.float64(1.5).reshape(()),
-    'nothing': np.zeros((0, 4), np.float32),
-  }
 
 
 def write(folder, values, **kwargs):
@@ -327,30 +292,26 @@ def write(folder, values, **kwargs):
   return out
 
 
-def read(folder, file='model.safetensors'):
-  with safetensors.safe_open(folder / file, framework='np') as f:
-    assert f.metadata() == {'format': 'pt'}
-    return {name: f.get_tensor(name) for name in f.keys()}
-
-
-def assert_same(found, expected):
-  assert found.keys() == expected.keys()
-  for name, array in expected.items():
-    assert found[name].dtype == array.dtype
-    assert found[name].shape == array.shape
-    assert found[name].tobytes() == array.tobytes()
-
-
 def test_every_dtype_is_read_back(tmp_path):
-  values = arrays()
-  assert write(tmp_path, values).names == ['model.safetensors']
-  assert_same(read(tmp_path), values)
+  rng = np.random.default_rng(0)
+  values = {
+    'a.weight': rng.standard_normal((3, 5)).astype(np.float32),
+    'odd': rng.integers(0, 255, 7).astype(np.uint8),
+    'b': rng.standard_normal((4, 2, 3)).astype(ml_dtypes.bfloat16),
+    'half': rng.standard_normal(5).astype(np.float16),
+    'positions': np.arange(6)[None],
+    'flag': np.array([True, False, True]),
+    'scalar': np.float64(1.5).reshape(()),
+    'nothing': np.zeros((0, 4), np.float32),
+  }
+  assert write(tmp_path, values).names == [WEIGHTS]
+  assert_identical(stored(tmp_path), values)
   with tensors.Tensors(tmp_path) as found:
-    assert_same({name: found.read(name) for name in found.tensors}, values)
-  assert [p.name for p in tmp_path.iterdir()] == ['model.safetensors']
-  data = (tmp_path / 'model.safetensors').read_bytes()
-  size = int.from_bytes(data[:8], 'little')
-  header = json.loads(data[8 : 8 + size])
+    assert_identical({name: found.read(name) for name in values}, values)
+  assert [p.name for p in tmp_path.iterdir()] == [WEIGHTS]
+  header, data = parts(tmp_path / WEIGHTS)
+  size = (tmp_path / WEIGHTS).stat().st_size - 8 - len(data)
+  assert header['__metadata__'] == {'format': 'pt'}
   assert size % 8 == 0  # and each is aligned to its own type
   for name, array in values.items():
     assert header[name]['data_offsets'][0] % array.dtype.itemsize == 0
@@ -363,41 +324,38 @@ def test_shards_and_their_index(tmp_path):
   index = json.loads((tmp_path / tensors.INDEX).read_text())
   assert index['metadata']['total_size'] == out.num_bytes == 5 * 40 + 400
   # Two of 40 bytes fill 80; the one of 400 stands alone.
-  assert out.names == [
-    f'model-0000{i}-of-00004.safetensors' for i in (1, 2, 3, 4)
-  ]
-  found = {}
+  expected = [f'model-0000{i}-of-00004.safetensors' for i in (1, 2, 3, 4)]
+  assert out.names == expected
   for file in out.names:
-    part = read(tmp_path, file)
-    assert all(index['weight_map'][name] == file for name in part)
-    found |= part
-  assert_same(found, values)
-  assert not (tmp_path / 'model.safetensors').exists()
+    held = parts(tmp_path / file)[0].keys() - {'__metadata__'}
+    assert held == {n for n, f in index['weight_map'].items() if f == file}
+  assert_identical(stored(tmp_path), values)
+  assert not (tmp_path / WEIGHTS).exists()
 
 
 def test_parts_from_threads_in_any_order(tmp_path):
   values = np.arange(10_000, dtype=np.float32)
   plan = [('x', (100, 100), np.float32)]
   with tensors.Writer(tmp_path, plan) as out:
-    starts = np.random.default_rng(0).permutation(100) * 100
+
+    def part(start):
+      out.write_part('x', int(start), values[start : start + 100])
+
     with futures.ThreadPoolExecutor(4) as pool:
-      for job in [
-        pool.submit(out.write_part, 'x', int(s), values[s : s + 100])
-        for s in starts
-      ]:
-        job.result()
-  assert np.array_equal(read(tmp_path)['x'].reshape(-1), values)
+      order = np.random.default_rng(0).permutation(100)
+      list(pool.map(part, order * 100))
+  assert np.array_equal(stored(tmp_path)['x'].reshape(-1), values)
 
 
 def test_what_is_missing_or_does_not_fit_is_refused(tmp_path):
   plan = [('x', (4,), np.float32), ('y', (2,), np.float32)]
-  with pytest.raises(ValueError, match='8 bytes of tensors were not written'):
-    with tensors.Writer(tmp_path, plan) as out:
-      out.write('x', np.ones(4, np.float32))
-  with pytest.raises(ValueError, match='x: .3,. for .4,.'):
-    with tensors.Writer(tmp_path, plan) as out:
-      out.write('x', np.ones(3, np.float32))
-  for start, values in ((3, np.ones(2, np.float32)), (0, np.ones(4))):
-    with pytest.raises(ValueError, match='does not fit'):
+  ones = np.ones(4, np.float32)
+  for name, arguments, match in (
+    ('write', ('x', ones), '8 bytes of tensors were not written'),
+    ('write', ('x', ones[:3]), 'x: .3,. for .4,.'),
+    ('write_part', ('x', 3, ones[:2]), 'does not fit'),
+    ('write_part', ('x', 0, np.ones(4)), 'does not fit'),
+  ):
+    with pytest.raises(ValueError, match=match):
       with tensors.Writer(tmp_path, plan) as out:
-        out.write_part('x', start, values)
+        getattr(out, name)(*arguments)

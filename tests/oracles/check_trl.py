@@ -13,12 +13,11 @@ import transformers
 import trl
 
 OUT = pathlib.Path(os.environ['WARM_ORACLES'])
-PAIRS = json.loads((OUT / 'pairs.json').read_text())
-
-ROWS = {
-  style: json.loads((OUT / f'{style}.json').read_text())
-  for style in ('plain', 'turns')
-}
+PAIRS, *_rows = (
+  json.loads((OUT / f'{name}.json').read_text())
+  for name in ('pairs', 'plain', 'turns')
+)
+ROWS = dict(zip(('plain', 'turns'), _rows))
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -74,12 +73,8 @@ def test_text(out, style, name, tmp_path, within):
   what = f'O3 eval_loss on text, {style}'
   within(what, abs(got['eval_loss'] - loss), 1e-5)
   both = np.concatenate([ours['chosen'], ours['rejected']])
-  for name_, value in (
-    ('margin', difference.mean()),
-    ('mean_reward', both.mean()),
-    ('min_reward', both.min()),
-    ('max_reward', both.max()),
-  ):
-    within(
-      f'O3 rewards of text, {style}', abs(got[f'eval_{name_}'] - value), 1e-5
-    )
+  expected = {'margin': difference.mean(), 'mean_reward': both.mean()}
+  expected |= {'min_reward': both.min(), 'max_reward': both.max()}
+  for key, value in expected.items():
+    error = abs(got[f'eval_{key}'] - value)
+    within(f'O3 rewards of text, {style}', error, 1e-5)

@@ -40,18 +40,9 @@ from warm_jax.hf import reading, writing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
 
-FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
-FAMILIES = (
-  'llama',
-  'llama3',
-  'mistral',
-  'qwen2',
-  'qwen3',
-  'gemma2',
-  'gemma3_text',
-  'gpt_neox',
-  'gpt2',
-)
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+from checkpoints import FAMILIES, FIXTURES, qwen_tokenizer  # noqa: E402
+
 SIDES = ('right', 'left', 'full')
 NUM_MEMBERS = 3
 NUM_PAIRS = 24
@@ -59,39 +50,23 @@ NUM_PAIRS = 24
 LETTERS = [chr(ord('a') + i) for i in range(26)]
 WORDS = LETTERS + [f'w{i}' for i in range(34)]
 
-_TINY = dict(
-  vocab_size=64,
-  width=16,
-  num_layers=2,
-  num_heads=4,
-  mlp_width=24,
-  max_length=48,
-)
+_TINY = dict(vocab_size=64, width=16, num_layers=2, num_heads=4)
+_TINY |= dict(mlp_width=24, max_length=48)
+_BIASES = dict(qkv_bias=True, attention_out_bias=True, mlp_bias=True)
+_LAYERNORM = dict(norm='layernorm', norm_eps=1e-5, mlp='plain')
 # Models trained from scratch: nothing of theirs comes from a checkpoint.
 SCRATCH = {
   'scratch_llama': config_lib.ModelConfig(**_TINY, num_kv_heads=2),
   'scratch_gpt2': config_lib.ModelConfig(
-    **_TINY,
-    norm='layernorm',
-    norm_eps=1e-5,
+    **(_TINY | _LAYERNORM | _BIASES),
     position='learned',
-    mlp='plain',
     activation='gelu_tanh',
-    qkv_bias=True,
-    attention_out_bias=True,
-    mlp_bias=True,
   ),
   'scratch_neox': config_lib.ModelConfig(
-    **_TINY,
-    norm='layernorm',
-    norm_eps=1e-5,
-    mlp='plain',
+    **(_TINY | _LAYERNORM | _BIASES),
     activation='gelu',
     rotary_fraction=0.5,
     parallel_residual=True,
-    qkv_bias=True,
-    attention_out_bias=True,
-    mlp_bias=True,
     tied_embeddings=False,
   ),
   'scratch_qwen3': config_lib.ModelConfig(**_TINY, qk_norm=True, head_dim=8),
@@ -129,7 +104,7 @@ class Exports:
     self.out = out
     self.data = dict(np.load(FIXTURES / 'llama' / 'expected.npz'))
     self.tokenizer = tokenizer_lib.make_word_tokenizer(WORDS, out / 'tokenizer')
-    self.qwen_tokenizer = make_qwen_tokenizer(out / 'tokenizer_qwen')
+    self.qwen_tokenizer = qwen_tokenizer(out / 'tokenizer_qwen')
     self.index = {'reward': {}, 'policy': {}}
     rng = np.random.default_rng(11)
     self.pairs = [
@@ -142,136 +117,92 @@ class Exports:
     ]
     self.losses = {}
 
-  def _tokenizer_for(self, name):
-    return self.qwen_tokenizer if 'qwen' in name else self.tokenizer
-
   def _row(self, rng) -> list[int]:
     """[bos] words [eos]."""
     words = rng.integers(4, 64, rng.integers(2, 12)).tolist()
     return [self.tokenizer.bos_id, *words, self.tokenizer.eos_id]
 
-  def reward(self, name, params, config, *, base=None, dtype='float32', **more):
-    """Exports a reward model and keeps our scores of it."""
-    writing.save(
-      self.out / 'exports' / name,
-      params,
-      config,
-      self._tokenizer_for(name),
-      base=base,
-      dtype=dtype,
-      **more,
-    )
-    self.keep_scores(name, dtype)
+  def _save(self, name, params, config, **options):
+    tokenizer = self.qwen_tokenizer if 'qwen' in name else self.tokenizer
+    folder = self.out / 'exports' / name
+    writing.save(folder, params, config, tokenizer, **options)
 
-  def keep_scores(self, name, dtype='float32'):
-    """Our scores of an export, read back: what is in the files counts."""
+  def _open(self, name, head):
+    """An export read back: what is in the files counts."""
     checkpoint = reading.inspect(self.out / 'exports' / name)
-    params = reading.load(checkpoint, head='score')
-    config = checkpoint.config
-    arrays = {}
+    return reading.load(checkpoint, head), checkpoint.config
+
+  def _keep(self, name, kind, compute, **arrays):
+    """Ids, masks and `compute(ids, mask)` of each side, for the checks."""
     for side in SIDES:
       ids, mask = self.data[f'{side}_ids'], self.data[f'{side}_mask']
       arrays[f'{side}_ids'], arrays[f'{side}_mask'] = ids, mask
-      arrays[f'{side}_scores'] = np.asarray(
-        scores_of(params, config, ids, mask)
-      )
-    self._keep(name, arrays)
+      arrays[f'{side}_{kind}'] = np.asarray(compute(ids, mask))
+    path = self.out / 'ours' / f'{name}.npz'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+
+  def reward(self, name, params, config, *, dtype='float32', **options):
+    """Exports a reward model and keeps our scores of it."""
+    self._save(name, params, config, dtype=dtype, **options)
+    self.keep_scores(name, dtype)
+
+  def keep_scores(self, name, dtype='float32'):
+    params, config = self._open(name, 'score')
+    compute = functools.partial(scores_of, params, config)
+    self._keep(name, 'scores', compute)
     self.index['reward'][name] = {'dtype': dtype}
     # For the loss a few of each family will do.
     if not name.endswith(('member_1', 'member_2', 'slerp')):
-      self.keep_losses(name, params, config)
+      self._keep_losses(name, compute)
 
-  def keep_losses(self, name, params, config):
+  def _keep_losses(self, name, compute):
     """Our loss on the pairs, with and without margins."""
-    rows = [p['chosen_ids'] for p in self.pairs]
-    rows += [p['rejected_ids'] for p in self.pairs]
+    sides = ('chosen_ids', 'rejected_ids')
+    rows = [pair[side] for side in sides for pair in self.pairs]
     ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
     mask = np.zeros(ids.shape, bool)
     for i, row in enumerate(rows):
       ids[i, : len(row)], mask[i, : len(row)] = row, True
-    r = scores_of(params, config, ids, mask)
+    chosen, rejected = np.split(compute(ids, mask), 2)
     margins = np.array([p['margin'] for p in self.pairs], np.float32)
     self.losses[name] = {}
     for margin in (False, True):
       loss, metrics = losses.bradley_terry_loss(
-        r[:NUM_PAIRS], r[NUM_PAIRS:], margin=margins if margin else None
+        chosen, rejected, margin=margins if margin else None
       )
       kept = {k: float(v) for k, v in metrics.items()}
       self.losses[name][f'margin={margin}'] = kept | {'loss': float(loss)}
 
-  def policy(self, name, params, config, *, base=None, **more):
+  def policy(self, name, params, config, **options):
     """Exports a language model; keeps our logits and greedy continuations."""
-    folder = self.out / 'exports' / name
-    writing.save(
-      folder, params, config, self._tokenizer_for(name), base=base, **more
-    )
-    checkpoint = reading.inspect(folder)
-    params, config = reading.load(checkpoint, head='lm'), checkpoint.config
-
-    arrays = {}
-    for side in SIDES:
-      ids, mask = self.data[f'{side}_ids'], self.data[f'{side}_mask']
-      arrays[f'{side}_ids'], arrays[f'{side}_mask'] = ids, mask
-      arrays[f'{side}_logits'] = np.asarray(
-        logits_of(params, config, ids, mask)
-      )
-    # Four tokens at most: GPT-2's fixture has 16 positions.
-    arrays |= self._greedy(params, config)
-    self._keep(name, arrays)
-    self.index['policy'][name] = {}
-
-  def _greedy(self, params, config):
+    self._save(name, params, config, **options)
+    params, config = self._open(name, 'lm')
     ids, mask = self.data['right_ids'], self.data['right_mask']
-    new = 4
+    new = 4  # at most: GPT-2's fixture has 16 positions
     samples = sampling.sample(
-      params,
-      config,
-      jax.random.key(0),
-      ids,
-      mask,
+      *(params, config, jax.random.key(0), ids, mask),
       max_new_tokens=new,
       greedy=True,
       eos_id=self.tokenizer.eos_id,
       pad_id=self.tokenizer.pad_id,
     )
-    start = mask.sum(1)
-    columns = start[:, None] + np.arange(new)
-    return {
+    columns = mask.sum(1)[:, None] + np.arange(new)
+    self._keep(
+      name,
+      'logits',
+      functools.partial(logits_of, params, config),
       # transformers continues prompts that are padded on the left.
-      'greedy_prompts': self.data['left_ids'],
-      'greedy_mask': self.data['left_mask'],
-      'greedy_new': np.take_along_axis(np.asarray(samples.ids), columns, 1),
-    }
-
-  def _keep(self, name, arrays):
-    path = self.out / 'ours' / f'{name}.npz'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)
+      greedy_prompts=self.data['left_ids'],
+      greedy_mask=self.data['left_mask'],
+      greedy_new=np.take_along_axis(np.asarray(samples.ids), columns, 1),
+    )
+    self.index['policy'][name] = {}
 
   def merge(self, name, *arguments):
     """Runs `warm merge` into an export."""
     run('merge', f'--out={self.out / "exports" / name}', *arguments)
     self.keep_scores(name)
-
-
-def make_qwen_tokenizer(folder: pathlib.Path) -> tokenizer_lib.Tokenizer:
-  """Letters, alone and after a space, in the class that Qwen has.
-
-  For model_type qwen2 transformers 5 opens this class whatever is saved, and
-  puts its own pre-tokenizer in place of the stored one.
-  """
-  import transformers
-
-  tokens = ['<pad>', '<unk>', '<eos>', 'Ġ', *LETTERS]
-  tokens += [f'Ġ{letter}' for letter in LETTERS]
-  transformers.Qwen2Tokenizer(
-    vocab={token: i for i, token in enumerate(tokens)},
-    merges=[('Ġ', letter) for letter in LETTERS],
-    unk_token='<unk>',
-    eos_token='<eos>',
-    pad_token='<pad>',
-  ).save_pretrained(folder)
-  return tokenizer_lib.load(folder)
 
 
 def run(*arguments: str) -> str:
@@ -299,16 +230,11 @@ def export_family(exports: Exports, family: str) -> dict:
   base = reading.inspect(FIXTURES / family / 'reward')
   params = reading.load(base, head='score')
   exports.reward(f'{family}/init', params, base.config, base=base)
-  members = []
-  for i in range(NUM_MEMBERS):
-    members.append(f'{family}/member_{i}')
+  members = [f'{family}/member_{i}' for i in range(NUM_MEMBERS)]
+  for i, member in enumerate(members):
+    normaliser = {'reward_mean': 0.1 * i, 'reward_std': 1.0 + i}
     exports.reward(
-      members[-1],
-      perturbed(params, i),
-      base.config,
-      base=base,
-      reward_mean=0.1 * i,
-      reward_std=1.0 + i,
+      member, perturbed(params, i), base.config, base=base, **normaliser
     )
   folder = exports.out / 'exports'
   paths = [str(folder / member) for member in members]
@@ -318,16 +244,11 @@ def export_family(exports: Exports, family: str) -> dict:
   slerp = ('--method=slerp', '--group=tensor', init)
   exports.merge(f'{family}/slerp', *slerp, *paths[:2])
   base = reading.inspect(FIXTURES / family)
-  params = reading.load(base, head='lm')
-  exports.policy(
-    f'{family}/policy', perturbed(params, 9), base.config, base=base
-  )
-  return {
-    'init': f'{family}/init',
-    'members': members,
-    'uniform': f'{family}/warm',
-    'slerp': f'{family}/slerp',
-  }
+  params = perturbed(reading.load(base, head='lm'), 9)
+  exports.policy(f'{family}/policy', params, base.config, base=base)
+  names = {'init': 'init', 'uniform': 'warm', 'slerp': 'slerp'}
+  found = {key: f'{family}/{name}' for key, name in names.items()}
+  return found | {'members': members}
 
 
 def export_scratch(exports: Exports, name: str, config):
@@ -392,13 +313,8 @@ def score_rows(exports: Exports, style: str, names: list[str]) -> dict:
   for name in names:
     scored = exports.out / 'scored.jsonl'
     model = exports.out / 'exports' / name
-    run(
-      'score',
-      f'--model={model}',
-      f'--data={path}',
-      f'--out={scored}',
-      '--overwrite',
-    )
+    flags = [f'--model={model}', f'--data={path}', f'--out={scored}']
+    run('score', *flags, '--overwrite')
     got = [json.loads(line) for line in scored.read_text().splitlines()]
     assert not any(row.get('error') for row in got), got
     scores[name] = {
@@ -430,12 +346,11 @@ def run_all():
     export_scratch(exports, name, config)
   base = reading.inspect(FIXTURES / 'llama3' / 'reward')
   params = reading.load(base, head='score')
-  exports.reward(
-    'llama3/sharded', params, base.config, base=base, max_shard_bytes=9e3
-  )
-  exports.reward(
-    'llama3/bfloat16', params, base.config, base=base, dtype='bfloat16'
-  )
+  for name, options in (
+    ('llama3/sharded', {'max_shard_bytes': 9e3}),
+    ('llama3/bfloat16', {'dtype': 'bfloat16'}),
+  ):
+    exports.reward(name, params, base.config, base=base, **options)
   write_json(out / 'exports.json', exports.index)
   write_json(out / 'merges.json', merges)
   write_json(

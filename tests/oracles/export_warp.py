@@ -1,10 +1,10 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Exports one WARP iteration: init, members, their merge, the next init.
 
-Runs in the project's own environment after export_all.py, for check_warp.py. A
-language model of the fixtures is trained a few steps on a reward that counts
-letters; what the iteration wrote goes into folders, to be merged anew by
-others. Writes below --out exports/warp/FAMILY/... and warp.json.
+Runs in the project's own environment after export_all.py, for the checks with
+mergekit. A language model of the fixtures is trained a few steps on a reward
+that counts letters; what the iteration wrote goes into folders, to be merged
+anew by others. Writes below --out exports/warp/FAMILY/... and warp.json.
 """
 
 import argparse
@@ -29,24 +29,24 @@ ETA = 0.3
 
 
 def settings(num_members: int):
-  config = section('policy', steps=6, eval_every=6)
-  config.update(
-    {
-      'iterations': 1,
-      'members': num_members,
-      'kl_coefs': 0.05,
-      'etas': ETA,
-      'anchor': 'ema',
-      'mu': 0.1,
-      'merge': 'slerp',
-      'group': 'tensor',
-      'batch_size': 16,
-      'samples_per_prompt': 2,
-      'baseline': 'leave_one_out',
-      'max_new_tokens': 6,
-      'learning_rate': 3e-3,
-      'checkpoint_every': 0,
-    }
+  config = section(
+    'policy',
+    steps=6,
+    eval_every=6,
+    iterations=1,
+    members=num_members,
+    kl_coefs=0.05,
+    etas=ETA,
+    anchor='ema',
+    mu=0.1,
+    merge='slerp',
+    group='tensor',
+    batch_size=16,
+    samples_per_prompt=2,
+    baseline='leave_one_out',
+    max_new_tokens=6,
+    learning_rate=3e-3,
+    checkpoint_every=0,
   )
   config.optimizer.warmup_steps = 0
   return config

@@ -24,6 +24,8 @@ import safetensors.torch
 import torch
 import transformers
 
+LM = transformers.AutoModelForCausalLM
+REWARD = transformers.AutoModelForSequenceClassification
 PAD, BOS, EOS = 0, 1, 2
 VOCAB, WIDTH, LENGTH, BATCH = 64, 16, 12, 8
 # Rows of the padded batch; the first is as long as the batch.
@@ -55,60 +57,34 @@ GEMMA = dict(
   layer_types=['sliding_attention', 'full_attention'],
 )
 
+LLAMA3_ROPE = dict(
+  ROPE,
+  rope_type='llama3',
+  factor=8.0,
+  low_freq_factor=1.0,
+  high_freq_factor=4.0,
+  original_max_position_embeddings=24,
+)
+GEMMA3_ROPE = {
+  'sliding_attention': dict(rope_type='default', rope_theta=50.0),
+  'full_attention': dict(rope_type='default', rope_theta=900.0),
+}
+ROTATED = dict(LLAMA, rope_parameters=ROPE)
+TIED, UNTIED = dict(tie_word_embeddings=True), dict(tie_word_embeddings=False)
+# Caps small enough to bend the scores of such a small model.
+CAPS = dict(attn_logit_softcapping=1.5, final_logit_softcapping=3.0)
 FAMILIES = {
-  'llama': (
-    'Llama',
-    dict(LLAMA, rope_parameters=ROPE, tie_word_embeddings=True),
-  ),
+  'llama': ('Llama', ROTATED | TIED),
   # The shape of Llama 3: untied, scaled rotation, its own head_dim.
   'llama3': (
     'Llama',
-    dict(
-      LLAMA,
-      head_dim=8,
-      tie_word_embeddings=False,
-      rope_parameters=dict(
-        rope_type='llama3',
-        rope_theta=300.0,
-        factor=8.0,
-        low_freq_factor=1.0,
-        high_freq_factor=4.0,
-        original_max_position_embeddings=24,
-      ),
-    ),
+    dict(LLAMA, **UNTIED, head_dim=8, rope_parameters=LLAMA3_ROPE),
   ),
-  'mistral': (
-    'Mistral',
-    dict(LLAMA, rope_parameters=ROPE, sliding_window=4),
-  ),
-  'qwen2': (
-    'Qwen2',
-    dict(LLAMA, rope_parameters=ROPE, tie_word_embeddings=True),
-  ),
-  'qwen3': (
-    'Qwen3',
-    dict(LLAMA, rope_parameters=ROPE, head_dim=8, tie_word_embeddings=False),
-  ),
-  'gemma2': (
-    'Gemma2',
-    # Caps small enough to bend the scores of such a small model.
-    dict(
-      GEMMA,
-      rope_parameters=ROPE,
-      attn_logit_softcapping=1.5,
-      final_logit_softcapping=3.0,
-    ),
-  ),
-  'gemma3_text': (
-    'Gemma3Text',
-    dict(
-      GEMMA,
-      rope_parameters={
-        'sliding_attention': dict(rope_type='default', rope_theta=50.0),
-        'full_attention': dict(rope_type='default', rope_theta=900.0),
-      },
-    ),
-  ),
+  'mistral': ('Mistral', dict(ROTATED, sliding_window=4)),
+  'qwen2': ('Qwen2', ROTATED | TIED),
+  'qwen3': ('Qwen3', dict(ROTATED, **UNTIED, head_dim=8)),
+  'gemma2': ('Gemma2', dict(GEMMA, **CAPS, rope_parameters=ROPE)),
+  'gemma3_text': ('Gemma3Text', dict(GEMMA, rope_parameters=GEMMA3_ROPE)),
   'gpt_neox': (
     'GPTNeoX',
     dict(
@@ -271,12 +247,12 @@ def make_family(out: pathlib.Path, name: str) -> dict[str, np.ndarray]:
   save(language_model, folder)
   save(reward, folder / 'reward')
   np.savez_compressed(folder / 'expected.npz', **data)
-  for sub, compare_with in ((folder, check), (folder / 'reward', check_reward)):
-    compare_with(sub, data)
+  for sub in (folder, folder / 'reward'):
+    check(sub, data)
     config = json.loads((sub / 'config.json').read_text())
     write_json(sub / 'config_v4.json', old_spelling(config))
     spelt = transformers.AutoConfig.from_pretrained(sub / 'config_v4.json')
-    compare_with(sub, data, config=spelt)
+    check(sub, data, config=spelt)
   return data
 
 
@@ -287,25 +263,13 @@ def load(folder: pathlib.Path, auto, **options) -> torch.nn.Module:
 
 
 def check(folder: pathlib.Path, data: dict, **options):
-  """Reads a language model back and compares."""
-  model = load(folder, transformers.AutoModelForCausalLM, **options)
+  """Reads a language model, or the reward model of a family, back."""
+  is_reward = folder.name == 'reward'
+  model = load(folder, REWARD if is_reward else LM, **options)
   got = forward(model, data['right_ids'], data['right_mask'])
-  got = got * data['right_mask'][..., None]
-  compare(folder, got, data['right_logits'])
-
-
-def check_reward(folder: pathlib.Path, data: dict, **options):
-  """Reads a reward model back and compares."""
-  auto = transformers.AutoModelForSequenceClassification
-  got = forward(
-    load(folder, auto, **options), data['right_ids'], data['right_mask']
-  )
-  compare(folder, got[:, 0], data['right_scores'])
-
-
-def compare(folder: pathlib.Path, got: np.ndarray, expected: np.ndarray):
-  error = np.abs(got - expected).max()
-  if error > 1e-6:
+  expected = data['right_scores' if is_reward else 'right_logits']
+  got = got[:, 0] if is_reward else got * data['right_mask'][..., None]
+  if (error := np.abs(got - expected).max()) > 1e-6:
     raise SystemExit(f'{folder} reads back with an error of {error}')
 
 
@@ -318,19 +282,13 @@ def make_variants(out: pathlib.Path):
     save(language_model, out / name)
     # The reference computes in float32 with the rounded weights. Read back,
     # because .to(dtype) has rounded the rotation's frequencies as well.
-    heads = (
-      load(out / name, transformers.AutoModelForCausalLM),
-      load(
-        out / name / 'reward', transformers.AutoModelForSequenceClassification
-      ),
-    )
+    heads = load(out / name, LM), load(out / name / 'reward', REWARD)
     np.savez_compressed(out / name / 'expected.npz', **expectations(*heads))
   # Shards: the weights, so the expectations, of llama3 and gpt_neox.
   for family in ('llama3', 'gpt_neox'):
-    name = family + '_sharded'
-    language_model = causal_lm(family)
-    save(language_model, out / name, max_shard_size='9KB')
-    check(out / name, np.load(out / family / 'expected.npz'))
+    folder = out / (family + '_sharded')
+    save(causal_lm(family), folder, max_shard_size='9KB')
+    check(folder, np.load(out / family / 'expected.npz'))
   # As the first GPT-2 and Pythia files are: buffers stored as weights, and
   # for GPT-2 no prefix.
   for family in ('gpt2', 'gpt_neox'):
@@ -347,11 +305,8 @@ def make_variants(out: pathlib.Path):
 
 def original_names(family: str, tensors: dict) -> dict:
   """The tensors of a file of today as the first releases stored them."""
-  out = {}
-  for key, value in tensors.items():
-    if family == 'gpt2':
-      key = key.removeprefix('transformer.')
-    out[key] = value.contiguous()
+  prefix = 'transformer.' if family == 'gpt2' else ''
+  out = {k.removeprefix(prefix): v.contiguous() for k, v in tensors.items()}
   triangle = torch.tril(torch.ones(1, 1, 16, 16))
   for i in range(2):
     if family == 'gpt2':
@@ -372,13 +327,9 @@ def main():
   torch.set_num_threads(1)
   transformers.logging.set_verbosity_error()
   transformers.logging.disable_progress_bar()
-  versions = {
-    'python': platform.python_version(),
-    'torch': torch.__version__,
-    'transformers': transformers.__version__,
-    'safetensors': safetensors.__version__,
-    'numpy': np.__version__,
-  }
+  libraries = (torch, transformers, safetensors, np)
+  versions = {m.__name__: m.__version__ for m in libraries}
+  versions['python'] = platform.python_version()
   print(json.dumps(versions))
   if args.out.exists():
     shutil.rmtree(args.out)

@@ -22,101 +22,66 @@ import transformers
 ROPE = make_fixtures.ROPE
 
 
-def tiny(family: str, **changes) -> dict:
-  """A family's config.json, in the new spelling; None removes a key."""
+def tiny(family: str, drop: str = '', spelling=dict, **changes) -> dict:
+  """A family's config.json, in the new spelling, without the keys of `drop`."""
   prefix, fields = make_fixtures.FAMILIES[family]
   config = getattr(transformers, prefix + 'Config')(**fields).to_dict()
-  config['dtype'] = 'float32'
-  for key, value in changes.items():
-    if value is None:
-      config.pop(key, None)
-    else:
-      config[key] = value
-  return config
+  config = spelling(config | {'dtype': 'float32'}) | changes
+  return {k: v for k, v in config.items() if k not in drop.split()}
 
 
-def old(family: str, **changes) -> dict:
-  """The same in the spelling of transformers 4; None removes a key."""
-  config = make_fixtures.old_spelling(tiny(family))
-  for key, value in changes.items():
-    if value is None:
-      config.pop(key, None)
-    else:
-      config[key] = value
-  return config
+def old(family: str, drop: str = '', **changes) -> dict:
+  """The same in the spelling of transformers 4."""
+  return tiny(family, drop, make_fixtures.old_spelling, **changes)
 
 
 # Heads of the size that a class assumes when its config does not say.
 WIDE = dict(hidden_size=16, num_attention_heads=2, num_key_value_heads=1)
 SCALED = dict(rope_type='linear', factor=4.0)
+WINDOW = dict(sliding_window=3, max_window_layers=1)
+USED = dict(WINDOW, use_sliding_window=True)
 GEMMA3_ROPE = {
   'sliding_attention': dict(rope_type='default', rope_theta=50.0),
   'full_attention': dict(rope_type='linear', rope_theta=900.0, factor=8.0),
 }
+# What the first Llama configs did not say, and later ones leave out.
+LLAMA_1 = 'head_dim num_key_value_heads rope_theta rope_scaling attention_bias '
+LLAMA_1 += 'mlp_bias tie_word_embeddings rms_norm_eps hidden_act'
+GEMMA_2 = 'head_dim query_pre_attn_scalar attn_logit_softcapping rope_theta '
+GEMMA_2 += 'final_logit_softcapping tie_word_embeddings hidden_activation '
+GEMMA_2 += 'rms_norm_eps'
+GEMMA_3 = 'sliding_window_pattern rope_theta rope_local_base_freq head_dim '
+GEMMA_3 += 'query_pre_attn_scalar tie_word_embeddings'
+NEOX = 'rotary_pct rotary_emb_base use_parallel_residual layer_norm_eps '
+NEOX += 'attention_bias tie_word_embeddings hidden_act'
+GPT2 = 'n_inner activation_function layer_norm_epsilon'
+TYPES = ['full_attention', 'sliding_attention']
 
 # name -> config.json
 CONFIGS = {
-  # What the first Llama configs did not say.
-  'llama_1': old(
-    'llama',
-    head_dim=None,
-    num_key_value_heads=None,
-    rope_theta=None,
-    rope_scaling=None,
-    attention_bias=None,
-    mlp_bias=None,
-    tie_word_embeddings=None,
-    rms_norm_eps=None,
-    hidden_act=None,
-  ),
+  'llama_1': old('llama', LLAMA_1),
   'llama_biases': tiny('llama', attention_bias=True, mlp_bias=True),
   'llama_gelu': tiny('llama', hidden_act='gelu_pytorch_tanh'),
   'llama_linear': tiny('llama', rope_parameters=dict(ROPE, **SCALED)),
   'llama_linear_v4': old('llama', rope_scaling=dict(type='linear', factor=4.0)),
   'llama3_tied': tiny('llama3', tie_word_embeddings=True),
-  'mistral_full': tiny('mistral', sliding_window=None)
-  | {'sliding_window': None},
+  'mistral_full': tiny('mistral', sliding_window=None),
   'mistral_head_dim': tiny('mistral', head_dim=8, tie_word_embeddings=True),
-  'mistral_v4_defaults': old(
-    'mistral', head_dim=None, rope_theta=None, sliding_window=None
-  ),
+  'mistral_v4_defaults': old('mistral', 'head_dim rope_theta sliding_window'),
   # Says a window and does not use it.
-  'qwen2_unused_window': old(
-    'qwen2', use_sliding_window=False, sliding_window=3, max_window_layers=1
-  ),
-  'qwen2_window': old(
-    'qwen2', use_sliding_window=True, sliding_window=3, max_window_layers=1
-  ),
+  'qwen2_unused_window': old('qwen2', **WINDOW, use_sliding_window=False),
+  'qwen2_window': old('qwen2', **USED),
   'qwen2_layer_types': tiny(
-    'qwen2',
-    use_sliding_window=True,
-    sliding_window=3,
-    layer_types=['full_attention', 'sliding_attention'],
+    'qwen2', use_sliding_window=True, sliding_window=3, layer_types=TYPES
   ),
-  'qwen2_untied': old('qwen2', tie_word_embeddings=None, rope_theta=None),
+  'qwen2_untied': old('qwen2', 'tie_word_embeddings rope_theta'),
   'qwen3_bias': tiny('qwen3', attention_bias=True),
-  'qwen3_v4_defaults': old('qwen3', head_dim=None, **WIDE),
-  'qwen3_window': tiny(
-    'qwen3',
-    use_sliding_window=True,
-    sliding_window=3,
-    max_window_layers=1,
-    layer_types=None,
+  'qwen3_v4_defaults': old('qwen3', 'head_dim', **WIDE),
+  'qwen3_window': tiny('qwen3', 'layer_types', **USED),
+  'gemma2_v4_defaults': old('gemma2', GEMMA_2, **WIDE),
+  'gemma2_no_caps': tiny(
+    'gemma2', attn_logit_softcapping=None, final_logit_softcapping=None
   ),
-  'gemma2_v4_defaults': old(
-    'gemma2',
-    head_dim=None,
-    query_pre_attn_scalar=None,
-    attn_logit_softcapping=None,
-    final_logit_softcapping=None,
-    tie_word_embeddings=None,
-    hidden_activation=None,
-    rope_theta=None,
-    rms_norm_eps=None,
-    **WIDE,
-  ),
-  'gemma2_no_caps': tiny('gemma2')
-  | {'attn_logit_softcapping': None, 'final_logit_softcapping': None},
   'gemma2_untied': tiny('gemma2', tie_word_embeddings=False),
   'gemma2_bias': tiny('gemma2', attention_bias=True),
   'gemma3_linear': tiny('gemma3_text', rope_parameters=GEMMA3_ROPE),
@@ -124,36 +89,16 @@ CONFIGS = {
     'gemma3_text', rope_scaling=dict(rope_type='linear', factor=8.0)
   ),
   'gemma3_v4_defaults': old(
-    'gemma3_text',
-    num_hidden_layers=7,
-    sliding_window_pattern=None,
-    rope_theta=None,
-    rope_local_base_freq=None,
-    head_dim=None,
-    query_pre_attn_scalar=None,
-    tie_word_embeddings=None,
-    **WIDE,
+    'gemma3_text', GEMMA_3, num_hidden_layers=7, **WIDE
   ),
   'neox_sequential': tiny('gpt_neox', use_parallel_residual=False),
   'neox_rotary_1': old('gpt_neox', rotary_pct=1.0),
-  'neox_v4_defaults': old(
-    'gpt_neox',
-    rotary_pct=None,
-    rotary_emb_base=None,
-    use_parallel_residual=None,
-    layer_norm_eps=None,
-    attention_bias=None,
-    tie_word_embeddings=None,
-    hidden_act=None,
-    hidden_size=32,
-  ),
+  'neox_v4_defaults': old('gpt_neox', NEOX, hidden_size=32),
   'neox_no_bias': tiny('gpt_neox', attention_bias=False),
   'neox_tied': tiny('gpt_neox', tie_word_embeddings=True),
   'neox_gelu_fast': tiny('gpt_neox', hidden_act='gelu_fast'),
-  'gpt2_n_inner_none': tiny('gpt2') | {'n_inner': None},
-  'gpt2_defaults': tiny(
-    'gpt2', n_inner=None, activation_function=None, layer_norm_epsilon=None
-  ),
+  'gpt2_n_inner_none': tiny('gpt2', n_inner=None),
+  'gpt2_defaults': tiny('gpt2', GPT2),
   'gpt2_relu': tiny('gpt2', activation_function='relu'),
   'gpt2_gelu': tiny('gpt2', activation_function='gelu'),
   'gpt2_untied': tiny('gpt2', tie_word_embeddings=False),
@@ -178,20 +123,15 @@ HARD = {
 }
 
 
-def build(config_file: pathlib.Path) -> torch.nn.Module:
-  """What transformers builds from a config.json, with random weights."""
-  config = transformers.AutoConfig.from_pretrained(config_file)
-  model = transformers.AutoModelForCausalLM.from_config(
-    config, attn_implementation='eager'
-  )
-  return make_fixtures.scatter(model.float(), config_file.parent.name)
-
-
 def make(folder: pathlib.Path, config: dict):
-  """One folder: config.json as given, weights, expected.npz."""
+  """One folder: config.json as given, random weights, expected.npz."""
   folder.mkdir(parents=True)
   make_fixtures.write_json(folder / 'config.json', config)
-  model = build(folder / 'config.json')
+  model = transformers.AutoModelForCausalLM.from_config(
+    transformers.AutoConfig.from_pretrained(folder / 'config.json'),
+    attn_implementation='eager',
+  )
+  model = make_fixtures.scatter(model.float(), folder.name)
   made = folder / 'made'
   model.save_pretrained(made)
   shutil.move(made / 'model.safetensors', folder / 'model.safetensors')
@@ -199,7 +139,11 @@ def make(folder: pathlib.Path, config: dict):
   save_expected(folder, model)
 
 
-def save_expected(folder: pathlib.Path, model):
+def save_expected(folder: pathlib.Path, model=None):
+  """What the model gives, or else the model that the folder holds."""
+  if model is None:
+    auto = transformers.AutoModelForCausalLM
+    model = make_fixtures.load(folder, auto)
   data = make_fixtures.batches()
   for side in ('right', 'left', 'full'):
     logits = make_fixtures.forward(
@@ -244,20 +188,14 @@ def make_files(out: pathlib.Path) -> list[str]:
   )
   path.unlink()
   model.save_pretrained(folder, max_shard_size='3KB')
-  model = transformers.AutoModelForCausalLM.from_pretrained(
-    folder, dtype=torch.float32, attn_implementation='eager'
-  )
-  save_expected(folder, model.eval())
+  save_expected(folder)
   # Weights of several dtypes in one file.
   folder, path, tensors = variant('mistral_mixed', 'mistral')
   for i, key in enumerate(sorted(tensors)):
     dtype = (torch.float32, torch.bfloat16, torch.float16)[i % 3]
     tensors[key] = tensors[key].to(dtype)
   store(path, tensors)
-  model = transformers.AutoModelForCausalLM.from_pretrained(
-    folder, dtype=torch.float32, attn_implementation='eager'
-  )
-  save_expected(folder, model.eval())
+  save_expected(folder)
   return names
 
 

@@ -1,11 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Converts config.json to ModelConfig and back, family by family.
 
-transformers' own config classes read it: they know the defaults that files
-leave out, and the spellings before and since version 5 (`rope_theta` and others
-at the top, or `rope_parameters`). Both spellings are written, so that older
-readers do not fall back to their defaults. What ModelConfig cannot express is
-refused by name: a checkpoint run with other mathematics gives wrong scores.
+transformers' classes read it: they know defaults, and the spellings before and
+since version 5 (`rope_theta` at the top, or `rope_parameters`). Both spellings
+are written. What ModelConfig cannot express is refused by name.
 """
 
 import copy
@@ -50,6 +48,21 @@ _GEMMA = _LLAMA | {
   'attn_logit_softcapping': 'attention_softcap',
   'final_logit_softcapping': 'final_softcap',
 }
+_NEOX = _COMMON | {
+  'layer_norm_eps': 'norm_eps',
+  'use_parallel_residual': 'parallel_residual',
+  'attention_bias': 'qkv_bias',
+}
+_GPT2 = {
+  'vocab_size': 'vocab_size',
+  'n_embd': 'width',
+  'n_layer': 'num_layers',
+  'n_head': 'num_heads',
+  'n_inner': 'mlp_width',
+  'n_positions': 'max_length',
+  'tie_word_embeddings': 'tied_embeddings',
+  'layer_norm_epsilon': 'norm_eps',
+}
 ENTRIES = {
   'llama': _LLAMA | {'attention_bias': 'qkv_bias', 'mlp_bias': 'mlp_bias'},
   'mistral': _LLAMA,
@@ -57,25 +70,12 @@ ENTRIES = {
   'qwen3': _LLAMA | {'attention_bias': 'qkv_bias'},
   'gemma2': _GEMMA,
   'gemma3_text': _GEMMA,
-  'gpt_neox': _COMMON
-  | {
-    'layer_norm_eps': 'norm_eps',
-    'use_parallel_residual': 'parallel_residual',
-    'attention_bias': 'qkv_bias',
-  },
-  'gpt2': {
-    'vocab_size': 'vocab_size',
-    'n_embd': 'width',
-    'n_layer': 'num_layers',
-    'n_head': 'num_heads',
-    'n_inner': 'mlp_width',
-    'n_positions': 'max_length',
-    'tie_word_embeddings': 'tied_embeddings',
-    'layer_norm_epsilon': 'norm_eps',
-  },
+  'gpt_neox': _NEOX,
+  'gpt2': _GPT2,
 }
 _IS_GEMMA = {'norm_plus_one': True, 'post_norms': True, 'embed_scale': True}
 _IS_GPT = {'norm': 'layernorm', 'mlp': 'plain', 'mlp_bias': True}
+_IS_GPT2 = {'position': 'learned', 'qkv_bias': True, 'attention_out_bias': True}
 # Fields that all models of a family share.
 _FIXED = {
   'qwen2': {'qkv_bias': True},
@@ -83,18 +83,14 @@ _FIXED = {
   'gemma2': _IS_GEMMA,
   'gemma3_text': _IS_GEMMA | {'qk_norm': True},
   'gpt_neox': _IS_GPT,
-  'gpt2': _IS_GPT
-  | {'position': 'learned', 'qkv_bias': True, 'attention_out_bias': True},
+  'gpt2': _IS_GPT | _IS_GPT2,
 }
 # Entries that change the mathematics and must be absent, null or false.
-_REFUSED = (
-  'use_bidirectional_attention',
-  'scale_attn_by_inverse_layer_idx',
-  'add_cross_attention',
-)
+_REFUSED = ('use_bidirectional_attention', 'add_cross_attention')
+_REFUSED += ('scale_attn_by_inverse_layer_idx',)
 # Entries without a part in the shape. The first two would import torch.
 _UNREAD = ('dtype', 'torch_dtype', 'architectures', 'quantization_config')
-# Refused before anything of that size is made: damage, or meant to do some.
+# Refused before anything of that size is made.
 _MOST_LAYERS, _MOST_LENGTH, _MOST = 1_000, 2**31 - 1, 2**24
 _LARGEST = 3.4e38  # of float32
 
@@ -103,11 +99,7 @@ _LARGEST = 3.4e38  # of float32
 
 
 def read(hf: Json) -> config_lib.ModelConfig:
-  """Converts the entries of a config.json.
-
-  Raises:
-    UserError: a model type or an entry that is not supported.
-  """
+  """Converts the entries of a config.json; UserError for unsupported ones."""
   kind: Any = hf.get('model_type')
   if not isinstance(kind, str) or kind not in ENTRIES:
     # Of Gemma 3 only the text models.
@@ -132,12 +124,9 @@ def read(hf: Json) -> config_lib.ModelConfig:
     config = config_lib.ModelConfig(**_fields(kind, found))
   except errors.UserError:
     raise
-  # The errors that the library raises for odd entries have no base.
-  except Exception as e:
-    reason = ' '.join(str(e).split())
-    raise errors.UserError(
-      f'config.json does not describe a {kind} model ({reason})'
-    ) from e
+  except Exception as e:  # the library's errors have no base
+    wrong = f'config.json does not describe a {kind} model'
+    raise errors.UserError(f'{wrong} ({" ".join(str(e).split())})') from e
   for name, value in vars(config).items():
     most = _MOST_LENGTH if isinstance(value, int) else _LARGEST
     errors.need(
@@ -148,7 +137,6 @@ def read(hf: Json) -> config_lib.ModelConfig:
 
 
 def _fields(kind: str, found) -> Json:
-  """Fields of ModelConfig from a transformers config."""
   # Some classes know no head_dim: it is then what ModelConfig makes of None.
   fields = {
     ours: getattr(found, hf, None) for hf, ours in ENTRIES[kind].items()
@@ -181,8 +169,7 @@ def _fields(kind: str, found) -> Json:
 
 
 def _rotary(kind: str, given: Json) -> Json:
-  """Rotary fields; Gemma 3 has two bases, and scales its full layers only."""
-  fields = {}
+  fields = {}  # Gemma 3 has two bases, and scales its full layers only
   if kind == 'gemma3_text':
     if stray := set(given) - set(_LAYER_TYPES):
       _refuse('rope_parameters', stray.pop(), _LAYER_TYPES)
@@ -212,9 +199,8 @@ def _rotary(kind: str, given: Json) -> Json:
 
 def _refuse(name: str, value, known=()) -> None:
   known = f'; known are {", ".join(known)}' if known else ''
-  raise errors.UserError(
-    f'config.json: {name}={value!r} is not supported{known}'
-  )
+  wrong = f'config.json: {name}={value!r} is not supported'
+  raise errors.UserError(wrong + known)
 
 
 # ---------------------------------------------------------------------- writing
@@ -242,18 +228,15 @@ def write(kind: str, config: config_lib.ModelConfig) -> Json:
 
 
 def _stored_layers(kind: str, config: config_lib.ModelConfig) -> Json:
-  """Windows and layer types, also for versions before `layer_types`."""
   types = config.layer_types
   window = config.sliding_window if 'sliding' in types else None
   if kind in ('llama', 'gpt_neox'):
     return {}
   if kind == 'mistral':
     return {'sliding_window': window}
-  names = {ours: hf for hf, ours in _LAYER_TYPES.items()}
-  stored = {
-    'sliding_window': window,
-    'layer_types': [names[kind] for kind in types],
-  }
+  # For versions before `layer_types`, the rest.
+  names = [f'{kind}_attention' for kind in types]
+  stored = {'sliding_window': window, 'layer_types': names}
   if 'qwen' in kind:
     # Qwen slides in all layers from this one on.
     first = types.index('sliding') if window else config.num_layers
@@ -261,9 +244,8 @@ def _stored_layers(kind: str, config: config_lib.ModelConfig) -> Json:
   if kind == 'gemma3_text' and 'full' in types:
     # Every so many layers sees everything, where it can be said that way.
     pattern = types.index('full') + 1
-    if all(
-      (t == 'full') == ((i + 1) % pattern == 0) for i, t in enumerate(types)
-    ):
+    repeated = (types[:pattern] * len(types))[: len(types)]
+    if types == repeated:
       stored['sliding_window_pattern'] = pattern
   return stored
 

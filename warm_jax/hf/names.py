@@ -1,10 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Maps the stored names and layouts of each model family to ours.
 
-A line of a family's table stands for a module, of each layer `{i}`: its stored
-name and its path below our 'backbone'. A stored `weight` is our kernel, scale
-or embedding, whichever a config has there, and a `bias` our bias. A leaf
-without a line, and a stored tensor without one, are errors.
+A line of a family's table is a module, of each layer `{i}`: its stored name and
+its path below our 'backbone'. A stored `weight` is our kernel, scale or
+embedding, a `bias` our bias. Leaves and tensors without a line are errors.
 """
 
 import dataclasses
@@ -43,10 +42,9 @@ def _neox_to_stored(leaves, config):
   return np.stack(split, axis=1).reshape(-1, *rest)
 
 
-# How one stored tensor becomes one or more of our leaves: the stored shape from
-# those of the leaves, and both directions. Results are views where possible.
+# Of one stored tensor and our leaves of it: the stored shape from those of the
+# leaves, and both directions.
 _LAYOUTS = {
-  # The same numbers in the same order.
   'copy': (
     lambda shapes: shapes[0],
     lambda stored, config: (stored,),
@@ -90,15 +88,14 @@ class Tensor(NamedTuple):
 
   @property
   def shape(self) -> Shape:
-    """Stored shape."""
     return _LAYOUTS[self.layout][0](self.leaf_shapes)
 
   def to_leaves(self, stored: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns our leaves, in the order of `leaves`, in the stored dtype."""
+    """Splits a stored tensor into our leaves, views where possible."""
     return _LAYOUTS[self.layout][1](stored, self.config)
 
   def to_stored(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the stored tensor, from leaves in the order of `leaves`."""
+    """Joins arrays in the order of `leaves` into the stored tensor."""
     return _LAYOUTS[self.layout][2](leaves, self.config)
 
 
@@ -111,8 +108,7 @@ class Family:
 
   model_type: str  # as in config.json
   name: str  # for people
-  # {stored name of a module: our path}; one that ends in '/*' stands for query,
-  # key and value in one tensor.
+  # {stored name of a module: our path}; '/*' is query, key and value in one.
   table: dict[str, str]
   # Classes, for `architectures`.
   causal_lm: str
@@ -129,8 +125,8 @@ class Family:
   ) -> list[Tensor]:
     """Lists the stored tensors of a model, in the order of a file.
 
-    The head is 'lm' (no tensor of its own if the embeddings are tied), 'score'
-    or 'none'. UserError for a leaf that the family has no tensor for.
+    The head is 'lm' (nothing if embeddings are tied), 'score' or 'none'.
+    UserError for a leaf that the family has no tensor for.
     """
     shapes = leaf_shapes(config)
     rows = []
@@ -168,7 +164,7 @@ class Family:
 
 
 def leaf_shapes(config: config_lib.ModelConfig) -> dict[str, Shape]:
-  """Returns {path: shape} of all leaves, with the heads of LM and RM."""
+  """Returns {path: shape} of all leaves, with both heads."""
   # One layer is traced: all have the same shapes, and large models have many.
   one = dataclasses.replace(
     config, num_layers=1, layer_types=config.layer_types[:1]
@@ -273,8 +269,7 @@ FAMILIES = {
 def family_for(config: config_lib.ModelConfig) -> Family:
   """Returns the first family whose config.json, read again, is the same model.
 
-  Raises:
-    UserError: there is none; names the fields that the nearest one lacks.
+  UserError if there is none, with the fields that the nearest one lacks.
   """
   wanted = _what_counts(config)
   closest, lacks = '', list(wanted)
@@ -297,7 +292,6 @@ def family_for(config: config_lib.ModelConfig) -> Family:
 
 
 def _what_counts(config: config_lib.ModelConfig) -> dict[str, Any]:
-  """The fields of a config without those that change nothing."""
   fields = dataclasses.asdict(config)
   fields['query_scale'] = config.query_scale or config.head_dim**-0.5
   unused = ['compute_dtype', 'remat']
@@ -310,4 +304,5 @@ def _what_counts(config: config_lib.ModelConfig) -> dict[str, Any]:
   if config.rope_scaling != 'llama3':
     unused += ['rope_low_frequency', 'rope_high_frequency']
     unused += ['rope_original_length']
+  # What is left changes the mathematics.
   return {name: fields[name] for name in fields if name not in unused}

@@ -53,9 +53,8 @@ def inspect(
 ) -> Checkpoint:
   """Opens a checkpoint and compares its tensors with the family's table.
 
-  Raises:
-    UserError: not found (see `tensors.find`), a model that is not supported, or
-      one line with all missing, unexpected and misshapen tensors.
+  UserError if not found or not supported, or with all missing, unexpected and
+  misshapen tensors.
   """
   try:
     folder = tensors.find(source, _described)
@@ -73,10 +72,9 @@ def inspect(
 
 
 def fit(checkpoint: Checkpoint, vocab_size: int) -> Checkpoint:
-  """Returns the checkpoint with a vocabulary of at least `vocab_size` tokens.
+  """Enlarges the vocabulary for a tokenizer that was given a padding token.
 
-  For a tokenizer that was given a padding token. `load` fills new rows with the
-  mean row. UserError for far more tokens than rows.
+  `load` fills new rows with the mean row. UserError for far more tokens.
   """
   rows = checkpoint.config.vocab_size
   if vocab_size <= rows:
@@ -95,14 +93,9 @@ def load(
 ) -> PyTree:
   """Reads {'backbone', 'lm_head' (untied embeddings) or 'score'}, float32.
 
-  Args:
-    checkpoint: from `inspect`.
-    head: 'lm', 'score' or 'none'.
-    sharding: where leaves go; None: the default device.
-
-  Raises:
-    UserError: the checkpoint has no such head, or its scores were read at
-      another token than ours are (padding is the end of sequence).
+  `head` is 'lm', 'score' or 'none'; without `sharding` leaves go to the default
+  device. UserError without such a head, and for scores that were read at
+  another token than ours are (padding is the end of sequence).
   """
   params: dict[str, Any] = {}
   with tensors.Tensors(checkpoint.folder) as stored:
@@ -129,7 +122,6 @@ def load(
 
 
 def _described(hf) -> tuple[names.Family, config_lib.ModelConfig]:
-  """The family and model of a config.json; refuses what may mean another."""
   config = configs.read(hf)
   family = names.FAMILIES[hf['model_type']]
   known = [family.base_model, family.causal_lm, family.classifier]
@@ -149,7 +141,7 @@ def _described(hf) -> tuple[names.Family, config_lib.ModelConfig]:
 
 
 def _names(family, config, hf, stored) -> dict[str, str]:
-  """Stored names by the table's names; raises everything that does not fit."""
+  """Stored names by the table's names; one error for all that does not fit."""
   present = stored.tensors
   backbone = family.tensors(config)
   first = backbone[0].name
@@ -214,7 +206,6 @@ def _names(family, config, hf, stored) -> dict[str, str]:
 
 
 def _statistics(hf: dict[str, Any]) -> tuple[float, float]:
-  """Mean and standard deviation of the scores, under either pair of names."""
   mean = hf.get('reward_mean', hf.get('mean', 0.0))
   std = hf.get('reward_std', hf.get('std', 1.0))
   most = float(np.finfo(np.float32).max)
@@ -231,7 +222,6 @@ def _statistics(hf: dict[str, Any]) -> tuple[float, float]:
 
 
 def _wanted(checkpoint: Checkpoint, head: str) -> list[names.Tensor]:
-  """The tensors to read, as they are stored."""
   hf = checkpoint.hf_config
   as_stored = dataclasses.replace(
     checkpoint.config, vocab_size=configs.read(hf).vocab_size

@@ -25,13 +25,8 @@ import safetensors
 from warm_jax import errors, files
 
 DTYPES = {
-  f'{kind}{8 * size}': np.dtype(f'{kind.lower()}{size}')
-  for kind, sizes in (
-    ('F', (2, 4, 8)),
-    ('I', (1, 2, 4, 8)),
-    ('U', (1, 2, 4, 8)),
-  )
-  for size in sizes
+  f'{name[0]}{8 * int(name[1])}': np.dtype(name.lower())
+  for name in 'F2 F4 F8 I1 I2 I4 I8 U1 U2 U4 U8'.split()
 } | {'BF16': np.dtype(ml_dtypes.bfloat16), 'BOOL': np.dtype(np.bool_)}
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 INDEX = 'model.safetensors.index.json'
@@ -53,13 +48,9 @@ def find(
   """Returns the folder of a checkpoint, or fetches it from the hub.
 
   Args:
-    source: a folder on this machine, or else an id on the hub: 'name',
-      'owner/name' or 'owner/name@revision' (HF_HOME, HF_HUB_OFFLINE and
-      HF_TOKEN work as usual; only safetensors are fetched as weights).
+    source: a folder, or else an id on the hub: 'name', 'owner/name' or
+      'owner/name@revision'. Only safetensors are fetched as weights.
     check: called with config.json before any weights are fetched; may raise.
-
-  Raises:
-    UserError: neither a folder nor an id that could be fetched.
   """
   folder = pathlib.Path(source).expanduser()
   is_local = folder.is_dir()
@@ -92,12 +83,10 @@ def _fetch(source: str, patterns: list[str]) -> pathlib.Path:
       # A pattern without a slash would match in subfolders too.
       ignore_patterns=['*/*'],
     )
-  # The library's errors have many types and no base.
-  except Exception as e:
+  except Exception as e:  # the library's errors have no base
     reason = str(e).strip().split('\n')[0] or type(e).__name__
-    raise errors.UserError(
-      f'no folder {source}, and the hub did not give it: {reason}'
-    ) from e
+    wrong = f'no folder {source}, and the hub did not give it'
+    raise errors.UserError(f'{wrong}: {reason}') from e
   return pathlib.Path(folder)
 
 
@@ -124,8 +113,8 @@ class Stored(NamedTuple):
 class Tensors(contextlib.ExitStack):
   """An open folder of safetensors, one file or shards; use it in a `with`.
 
-  `tensors` is {stored name: Stored}. Threads may read at a time. UserError if
-  there are no safetensors (pickles are refused), or a damaged file.
+  `tensors` is {stored name: Stored}. UserError without safetensors (pickles are
+  refused), and for a damaged file. Threads may read at the same time.
   """
 
   def __init__(self, folder: str | pathlib.Path):
@@ -234,8 +223,7 @@ class Writer(contextlib.ExitStack):
   """Writes a model as `model.safetensors`, or as shards with their index.
 
   The headers go first; tensors or parts of them follow in any order and from
-  any thread. Use it in a `with`, inside `files.new_folder`. `names` are those
-  of the files, `num_bytes` that of all tensors.
+  any thread. Use it in a `with`, inside `files.new_folder`.
   """
 
   def __init__(
@@ -259,7 +247,7 @@ class Writer(contextlib.ExitStack):
       filename_pattern='model{suffix}.safetensors',
       max_shard_size=int(max_shard_bytes),
     )
-    self.names = list(split.filename_to_tensors)
+    self.names = list(split.filename_to_tensors)  # of the files
     self.num_bytes = self._left = sum(sizes.values())
     self._places: dict[str, tuple[int, int]] = {}  # file, offset of its bytes
     self._lock = threading.Lock()
@@ -299,7 +287,6 @@ class Writer(contextlib.ExitStack):
       raise ValueError(f'{self._left} bytes of tensors were not written')
 
   def _start(self, path: pathlib.Path, names, sizes) -> None:
-    """Opens one file, writes its header and notes where its tensors go."""
     header: dict = {'__metadata__': {'format': 'pt'}}
     at = 0
     # Wide types first, so that every tensor is aligned to its own type.
@@ -336,11 +323,8 @@ def rounding_cost(lost: float, changed: float, whole: float) -> dict:
 
 
 def rounding_sentence(rounding: Mapping[str, float]) -> str:
-  """Says what storing in bfloat16 cost: {'of_weights'} and 'of_change'."""
-  change = ''
+  """Says what storing in bfloat16 cost, from `rounding_cost`."""
+  cost = f'{rounding["of_weights"]:.2g} of their norm'
   if 'of_change' in rounding:
-    change = f', and by {rounding["of_change"]:.2g} of what they had changed'
-  return (
-    'Rounding to bfloat16 moved the weights by '
-    f'{rounding["of_weights"]:.2g} of their norm{change}.'
-  )
+    cost += f', and by {rounding["of_change"]:.2g} of what they had changed'
+  return f'Rounding to bfloat16 moved the weights by {cost}.'

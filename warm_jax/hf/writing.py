@@ -52,32 +52,25 @@ def save(
 ) -> dict[str, Any]:
   """Writes a model as <Family>ForSequenceClassification, or ForCausalLM.
 
-  A tree with a 'score' is a reward model with one label, any other a language
-  model. The score of the file is the raw one: its head has no bias, so mean and
-  deviation are entries of config.json (reward_mean, reward_std; mean, std).
+  A tree with a 'score' is a reward model with one label. Its score is the raw
+  one; mean and deviation over reference responses go into config.json.
 
   Args:
     folder: a new one, or an earlier export, which is replaced.
     params: {'backbone': ...} with 'score': {'kernel' [D]}, or with 'lm_head'
-      where embeddings are not tied; arrays of any kind.
+      where embeddings are not tied.
     config: of the model.
     tokenizer: `data.tokenizer.Tokenizer`; it pads with a token of its own.
-    base: what the run started from, `reading.Checkpoint` or a config.json as a
-      dict. It gives the family, and its other entries are kept.
+    base: `reading.Checkpoint` or config.json that the run started from: gives
+      the family, and its other entries are kept.
     dtype: of the file; 'bfloat16' prints what rounding costs.
     card: text of README.md.
-    prompt_template: what was around plain prompts in training; an entry of
-      config.json, and the chat template of a tokenizer that has none.
+    prompt_template: put around plain prompts in training.
     max_shard_bytes: larger models are cut into files of at most this.
-    reward_mean, reward_std: of raw scores over reference responses.
+    reward_mean, reward_std: of raw scores.
 
   Returns:
-    Facts; 'rounding' is None in float32, else the norm of the rounding error
-    relative to the weights and to their change since the base.
-
-  Raises:
-    UserError: no family holds the model, leaves that do not fit, NaN, padding
-      equal to the end of sequence, a folder that is no export.
+    Facts of the folder; 'rounding' as `tensors.rounding_cost`, or None.
   """
   folder = pathlib.Path(folder).expanduser()
   is_reward = 'score' in params
@@ -165,7 +158,6 @@ def _is_export(folder: pathlib.Path) -> bool:
 
 
 def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
-  """Raises one line with all that keeps the leaves from being stored."""
   wanted = {
     path: tuple(shape)
     for tensor in plan
@@ -186,10 +178,9 @@ def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
 
 
 def _in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  """A tensor as the file has it; matrices are mostly transposed views."""
   if array.ndim != 2 or array.flags.c_contiguous:
     return np.ascontiguousarray(array, dtype)
-  # Five times faster in strips of one cache line.
+  # A transposed view, five times faster in strips of one cache line.
   out = np.empty(array.shape, dtype)
   for i in range(0, array.shape[1], _STRIP):
     out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
@@ -210,11 +201,7 @@ def _squares(exact, rounded, before) -> np.ndarray:
 
 
 def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
-  """config.json without what depends on the head.
-
-  The base's entries are kept in its own spelling; entries that define the
-  mathematics are added in the spelling that it lacks.
-  """
+  # Ours are added in the spelling that the base lacks.
   kind = family.model_type
   ours = configs.write(kind, config)
   kept = {k: v for k, v in inherited.items() if k not in _NOT_INHERITED}
@@ -252,7 +239,6 @@ def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
 
 
 def _write_generation_config(new, base, stored_config) -> None:
-  """The base's generation_config.json, with our special tokens."""
   found = {}
   if hasattr(base, 'folder'):
     path = base.folder / 'generation_config.json'
@@ -280,9 +266,8 @@ _OPENING = ('is_local', 'local_files_only', 'backend', 'name_or_path')
 def _save_tokenizer(folder, tokenizer, prompt_template, is_reward) -> None:
   """Writes a tokenizer with which others get the ids of training.
 
-  transformers writes the files. Corrected in them: no token_type_ids, a class
-  that versions before 5 know, a beginning of sequence where training had one, a
-  chat template.
+  Corrected in the files: no token_type_ids, a class that versions before 5
+  know, a beginning of sequence where training had one, a chat template.
   """
   tokenizer.hf.save_pretrained(str(folder))
   path = folder / 'tokenizer_config.json'
@@ -305,7 +290,6 @@ def _save_tokenizer(folder, tokenizer, prompt_template, is_reward) -> None:
 
 
 def _add_beginning(path: pathlib.Path, tokenizer) -> None:
-  """Makes the tokenizer put the beginning of sequence before each text."""
   ids = tokenizer.hf('a')['input_ids']
   if ids[:1] == [tokenizer.bos_id] or not path.exists():
     return
@@ -324,11 +308,8 @@ def _add_beginning(path: pathlib.Path, tokenizer) -> None:
 
 
 def _check_tokenizer(folder, tokenizer, name) -> None:
-  """Opens what was saved as its users will, and compares ids.
-
-  For some model types transformers takes a tokenizer class of the family,
-  whatever the files say, and does not mention it.
-  """
+  # For some model types transformers takes a class of the family, whatever the
+  # files say.
   import transformers
 
   opened = transformers.AutoTokenizer.from_pretrained(
