@@ -1,17 +1,11 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Whether two work directories hold the same results, bit by bit.
 
-Left out, as no two launches share them:
-
-  checkpoints/       of loops; kept to go on from, not results: what was wrong
-                     in one would be wrong in the parameters made from it
-  .lock, attempt.json, downloads/  traces of launches, no results
-  seconds, peak_memory_gb, finished, created   in JSON files
-  times, memory and the date of the report page, and the path of the folder
-
-Folders of parameters are compared as arrays (names, shapes, types, bytes): the
-files that Orbax puts them in have random names. Files of TFDS are compared as
-their examples, in order: protocol buffers write a mapping in any order.
+Left out are checkpoints (what was wrong in one would be wrong in the parameters
+made from it), traces of launches, times and memory in JSON files and in the
+report, and the path of the folder. Folders of parameters are compared as arrays
+(the files that Orbax puts them in have random names), files of TFDS as their
+examples (protocol buffers write a mapping in any order).
 """
 
 import json
@@ -33,11 +27,13 @@ _CLOCK = re.compile(
 def differences(folder: pathlib.Path, other: pathlib.Path) -> list[str]:
   """One line for each file that differs or that only one of them has."""
   mine, theirs = dict(_units(folder)), dict(_units(other))
-  lines = [f'{name}: only in {folder}' for name in mine.keys() - theirs.keys()]
-  lines += [f'{name}: only in {other}' for name in theirs.keys() - mine.keys()]
-  for name in sorted(mine.keys() & theirs.keys()):
+  lines = []
+  for name in mine.keys() | theirs.keys():
     try:
-      what = _difference(mine[name], theirs[name], folder, other)
+      if name in mine and name in theirs:
+        what = _difference(mine[name], theirs[name], folder, other)
+      else:
+        what = f'only in {folder if name in mine else other}'
     except Exception as e:  # unreadable is different
       what = f'{type(e).__name__}: {e}'
     if what:
@@ -65,11 +61,9 @@ def _units(
 
 def _difference(a: pathlib.Path, b: pathlib.Path, *roots: pathlib.Path) -> str:
   if a.is_dir():
-    from warm_jax.training import checkpoint
-
-    return _of_arrays(*map(_flat, map(checkpoint.load_params, (a, b))))
+    return of_arrays(params(a), params(b))
   if a.suffix == '.npz':
-    return _of_arrays(dict(np.load(a)), dict(np.load(b)))
+    return of_arrays(dict(np.load(a)), dict(np.load(b)))
   if '.array_record-' in a.name:
     return '' if _examples(a) == _examples(b) else 'other examples'
   data = a.read_bytes(), b.read_bytes()
@@ -101,20 +95,19 @@ def _settled(value):
   return value
 
 
-def _flat(tree, prefix='') -> dict[str, np.ndarray]:
-  if not isinstance(tree, dict):
-    return {prefix: np.asarray(tree)}
-  out = {}
-  for key, value in tree.items():
-    out |= _flat(value, f'{prefix}/{key}')
-  return out
+def params(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """{path: leaf} of a folder of parameters."""
+  from warm_jax import members
+  from warm_jax.training import checkpoint
+
+  return members.named_leaves(checkpoint.load_params(folder))
 
 
-def _of_arrays(a: dict, b: dict) -> str:
+def of_arrays(a: dict, b: dict) -> str:
   if a.keys() != b.keys():
     return f'other names: {sorted(a.keys() ^ b.keys())[:3]}'
   for name in a:
-    x, y = a[name], b[name]
+    x, y = np.asarray(a[name]), np.asarray(b[name])
     if (x.shape, x.dtype) != (y.shape, y.dtype):
       return f'{name} is {x.dtype}{x.shape} and {y.dtype}{y.shape}'
     if x.tobytes() != y.tobytes():

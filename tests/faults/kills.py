@@ -3,22 +3,18 @@
 
   python tests/faults/kills.py --workdir=runs/faults --kills=200
 
-One undisturbed run first. Then runs of the same chain in which each launch but
-the last is ended by SIGKILL: at a random moment of a stage, while a file is
-being written there, between two stages, or before the first one. A run goes on
-until it is finished and is compared with the undisturbed one bit by bit (see
-`compare`). The stage with too few kills in this run is the next target, so they
-spread over all.
+One undisturbed run first. Then runs in which each launch but the last is ended
+by SIGKILL at a random moment (KINDS), until the run is finished and is compared
+with the undisturbed one bit by bit (see `compare`).
 
-It may be stopped at any time and goes on with the same --workdir: the counts
-are in faults.json, one line a kill in kills.jsonl. All that is random comes
-from --seed and the number of the kill. Exit code 1: something is wrong, and the
-folder of that run is left as it is.
+It goes on with the same --workdir: counts are in faults.json, a line for each
+kill in kills.jsonl. All that is random comes from --seed and the number of the
+kill. Exit code 1: something is wrong, and that run is left as it is.
 """
 
 import argparse
 import collections
-import functools
+import contextlib
 import json
 import os
 import pathlib
@@ -50,19 +46,13 @@ def main():
   args = arguments()
   folder = pathlib.Path(args.workdir).resolve()
   folder.mkdir(parents=True, exist_ok=True)
-  state = files.read_record(folder / 'faults.json') or {
-    'seed': args.seed,
-    'config': args.config,
-    'runs_compared': 0,
-    'compared_files': 0,
-    'kills': {},
-    'kinds': {},
-    'commits': {},
-    'while_writing': 0,
-    'run': 1,
-    'in_run': {},
-    'durations': {},
-  }
+  tables = ('kills', 'kinds', 'commits', 'in_run', 'durations')
+  counts = ('runs_compared', 'compared_files', 'while_writing')
+  state = files.read_record(folder / 'faults.json') or (
+    {'seed': args.seed, 'config': args.config, 'run': 1}
+    | {name: {} for name in tables}
+    | dict.fromkeys(counts, 0)
+  )
   if (state['seed'], state['config']) != (args.seed, args.config):
     sys.exit(f'{folder} was begun with another --seed or --config')
   # So that the launch under way does not outlive this one.
@@ -91,16 +81,30 @@ def arguments():
   return parser.parse_args()
 
 
-@functools.cache
-def commit() -> str:
-  """What is being tested, as git calls it."""
-  command = ['git', 'describe', '--always', '--dirty', '--abbrev=9']
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-  return done.stdout.strip() or 'unknown'
-
-
 def total(state) -> int:
   return sum(state['kills'].values())
+
+
+def output(command, **options) -> str:
+  done = subprocess.run(
+    command, cwd=ROOT, capture_output=True, text=True, **options
+  )
+  return done.stdout.strip()
+
+
+def environment(*first) -> dict:
+  keep = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
+  return keep | {'PYTHONPATH': ':'.join(map(str, [*first, ROOT]))}
+
+
+def flags(config, where, folder) -> list[str]:
+  """Of a launch into `where`; the compilation cache is in `folder`."""
+  return [
+    f'--config={config}',
+    f'--workdir={where}',
+    '--config.runtime.progress=False',
+    f'--config.runtime.compile_cache={folder / "cache"}',
+  ]
 
 
 class Harness:
@@ -109,38 +113,23 @@ class Harness:
   def __init__(self, folder: pathlib.Path, state: dict, args):
     self.folder, self.state, self.args = folder, state, args
     self.end = time.monotonic() + 60 * args.minutes
-    self.stages = self._stages()
-
-  def _stages(self) -> list[str]:
     code = (
       'import sys; from warm_jax import main, pipeline; '
       'config = main.parse(sys.argv)[0]; '
       'print(*[s.name for s in pipeline.stages_of(config)])'
     )
-    command = [sys.executable, '-c', code, *self._flags(self.folder / 'x')]
-    done = subprocess.run(
-      command, cwd=ROOT, env=self._env(), capture_output=True, text=True
-    )
-    return done.stdout.split()
-
-  def _env(self):
-    keep = {k: v for k, v in os.environ.items() if not k.startswith('JAX_')}
-    return keep | {'PYTHONPATH': str(ROOT)}
-
-  def _flags(self, where):
-    return [
-      f'--config={self.args.config}',
-      f'--workdir={where}',
-      '--config.runtime.progress=False',
-      f'--config.runtime.compile_cache={self.folder / "cache"}',
-    ]
+    command = [sys.executable, '-c', code, *flags(args.config, 'x', folder)]
+    self.stages = output(command, env=environment()).split()
+    describe = ['git', 'describe', '--always', '--dirty', '--abbrev=9']
+    self.commit = output(describe) or 'unknown'
 
   def _launch(self, where: pathlib.Path) -> subprocess.Popen:
+    given = flags(self.args.config, where, self.folder)
     with (self.folder / 'log.txt').open('w') as log:
       return subprocess.Popen(
-        [sys.executable, '-m', 'warm_jax.main', *self._flags(where)],
+        [sys.executable, '-m', 'warm_jax.main', *given],
         cwd=ROOT,
-        env=self._env(),
+        env=environment(),
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -151,6 +140,10 @@ class Harness:
 
   def _save(self):
     files.write_record(self.folder / 'faults.json', self.state)
+
+  def _check(self, fine, text):
+    if not fine:
+      raise Failure(f'{text}: {self._log()[-3000:]}')
 
   def work(self):
     reference = self.folder / 'undisturbed'
@@ -175,8 +168,7 @@ class Harness:
       code = process.wait(timeout=3600)
     finally:
       kill_group(process, signal.SIGKILL)
-    if code != 0:
-      raise Failure(f'exit code {code} of {where}: {self._log()[-3000:]}')
+    self._check(code == 0, f'exit code {code} of {where}')
 
   def _compare(self, where, reference):
     lines = compare.differences(where, reference)
@@ -211,14 +203,11 @@ class Harness:
     finally:
       kill_group(process, signal.SIGKILL)
     if not is_running:
-      if code != 0:
-        raise Failure(f'exit code {code} of {where}: {self._log()[-3000:]}')
+      self._check(code == 0, f'exit code {code} of {where}')
       return True  # it came to its end first: no kill
-    text = self._log()
-    if 'Traceback' in text and sent == signal.SIGKILL:
-      raise Failure(f'a traceback in {where}: {text[-3000:]}')
-    if sent == signal.SIGTERM and (code != 143 or 'Traceback' in text):
-      raise Failure(f'exit code {code} after SIGTERM: {text[-3000:]}')
+    self._check('Traceback' not in self._log(), f'a traceback in {where}')
+    ends_well = sent == signal.SIGKILL or code == 143
+    self._check(ends_well, f'exit code {code} after SIGTERM')
     self._count(number, where, kind, target, fell, unfinished, sent)
     return True
 
@@ -228,8 +217,7 @@ class Harness:
 
     def until(reached):
       while process.poll() is None and not reached():
-        if time.monotonic() > limit:
-          raise Failure(f'nothing for half an hour: {self._log()[-3000:]}')
+        self._check(time.monotonic() < limit, 'nothing for half an hour')
         time.sleep(0.003)
 
     if kind == 'starting':
@@ -267,7 +255,7 @@ class Harness:
       (self.state['kills'], fell),
       (self.state['in_run'], fell),
       (self.state['kinds'], kind),
-      (self.state['commits'], commit()),
+      (self.state['commits'], self.commit),
     ):
       table[key] = table.get(key, 0) + 1
     self.state['while_writing'] += bool(unfinished)
@@ -344,10 +332,8 @@ class Watch:
       if here.name.isdecimal() and 'digests.json' not in names:
         paths.append(here)
       for path in paths:
-        try:
+        with contextlib.suppress(OSError):
           yield path, (path, path.stat().st_ino)
-        except OSError:
-          pass
 
   def now(self) -> tuple[str, list[str]]:
     """The stage at work ('starting', 'between' for none), what is unfinished."""
@@ -361,10 +347,8 @@ class Watch:
 
 def kill_group(process: subprocess.Popen, number: signal.Signals) -> None:
   """Signals it and all that it has started."""
-  try:
+  with contextlib.suppress(ProcessLookupError):
     os.killpg(process.pid, number)
-  except ProcessLookupError:
-    pass
 
 
 if __name__ == '__main__':

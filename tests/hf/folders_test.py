@@ -290,8 +290,7 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
   folders_lib.merge([a, b], tmp_path / 'merged', **slerp)
   # Between members they count, where both say something.
   refused([a, c], tmp_path, 'prompt_template is "Q" and "P"')
-  words = 'differ in the vocabulary'
-  refused([a, b], tmp_path, words, method='slerp', init=bad)
+  refused([a, b], tmp_path, 'the vocabulary is', method='slerp', init=bad)
 
 
 # --------------------------------------------------------------- refused inputs
@@ -307,19 +306,19 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
     ({'config': {'rope_scaling': {'a': 1}}}, 'rope_scaling is absent and {"a"'),
     (
       {'tokenizer': {'model': WORDS | {'vocab': {'b': 0}}}},
-      'their tokenizers differ in model of tokenizer.json',
+      'model of tokenizer.json is .* and ',
     ),
     ({'texts': {'tokenizer_config__json': '{"pad_token": "x"}'}}, 'pad_token'),
     ({'texts': {'chat_template__jinja': 'other'}}, 'the chat template'),
-    ({'tensors': {'extra': np.ones(2)}}, 'extra in .*b only'),
-    ({'drop': 'score.weight'}, 'score.weight in .*a only'),
+    ({'tensors': {'extra': np.ones(2)}}, r'extra is absent and \[2\]'),
+    ({'drop': 'score.weight'}, r'score.weight is \[1, 4\] and absent'),
     (
       {'tensors': {'score.weight': np.ones((2, 4), np.float32)}},
       r'score.weight is \[1, 4\] and \[2, 4\]',
     ),
     (
       {'tensors': {'score.weight': np.ones((1, 4), np.int32)}},
-      'score.weight is float32 and int32',
+      r'score.weight is \[1, 4\] and \[1, 4, "int32"\]',
     ),
     ({'tensors': {'ids': np.array([1, 3])}}, r'ids \(int64\) has no mean'),
     (
@@ -388,22 +387,6 @@ def test_folders_that_are_none(members, tmp_path):
 
 
 # ------------------------------------- hostile folders (found by tests/fuzz)
-
-
-@pytest.mark.parametrize(
-  'config, words',
-  [
-    ({'architectures': [['x']]}, 'not a list of names'),
-    ({'model_type': ['llama'], 'a\x1b\ud800': 1}, 'cannot merge'),
-    ({'model_type': 'llama', 'num_hidden_layers': 10**9}, 'cannot merge'),
-  ],
-)
-def test_configs_that_describe_nothing(tmp_path, config, words):
-  folders = [
-    save(tmp_path / name, weights(1), CONFIG | config | {'x': i})
-    for i, name in enumerate('ab')
-  ]
-  refused(folders, tmp_path, words)
 
 
 def test_files_elsewhere_are_not_copied(tmp_path):

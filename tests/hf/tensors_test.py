@@ -2,7 +2,6 @@
 """Finding, reading and writing: damaged and hostile files, shards, parts."""
 
 import json
-import os
 import shutil
 import struct
 from concurrent import futures
@@ -21,7 +20,6 @@ from warm_jax.hf import tensors
 NORM = 'model.layers.0.input_layernorm.weight'
 REVISION = '0123456789abcdef0123456789abcdef01234567'
 WEIGHTS = 'model.safetensors'
-NO_FILE = 'is not a whole safetensors file'
 
 
 # ---------------------------------------------------------------------- finding
@@ -103,7 +101,7 @@ def test_only_usual_weights_and_small_files_are_fetched(monkeypatch, tmp_path):
     assert list(chosen) == expected
 
 
-# ---------------------------------------------- reading: damaged, hostile files
+# ------------- reading: damaged files (tests/fuzz has a thousand hostile ones)
 
 
 def refused(folder, match):
@@ -118,94 +116,17 @@ def test_pickled_weights_are_refused(tmp_path, name):
   refused(fill(tmp_path / 'a', name), 'refused: write them anew')
 
 
-def parts(path):
-  """(header, bytes of the tensors) of a file."""
-  data = path.read_bytes()
-  (size,) = struct.unpack('<Q', data[:8])
-  return json.loads(data[8 : 8 + size]), data[8 + size :]
-
-
-def put(path, header, data):
-  text = header if isinstance(header, bytes) else json.dumps(header).encode()
-  path.write_bytes(struct.pack('<Q', len(text)) + text + data)
-
-
-def change_header(folder, change, extra=b''):
-  """Writes llama's file with another header, `extra` before its tensors."""
-  header, data = parts(FIXTURES / 'llama' / WEIGHTS)
-  put(folder / WEIGHTS, change(header), extra + data)
-
-
 @pytest.mark.parametrize(
   'content',
   [
-    b'',
     b'version https://git-lfs.github.com/spec/v1\nsize 7\n',
     struct.pack('<Q', 1 << 60) + b'{}',
-    struct.pack('<Q', 2) + b'[]',
-    struct.pack('<Q', 9) + b'{"a": [] }'[:9],
+    (FIXTURES / 'llama' / WEIGHTS).read_bytes()[:-1],
   ],
 )
 def test_a_file_that_is_none(tmp_path, content):
   (tmp_path / WEIGHTS).write_bytes(content)
-  refused(tmp_path, NO_FILE)
-
-
-@pytest.mark.parametrize(
-  ('field', 'value'),
-  [
-    ('data_offsets', [0, 32]),
-    ('data_offsets', [-64, 0]),
-    ('data_offsets', [64, 64]),
-    ('data_offsets', [0.0, 64.0]),
-    ('data_offsets', [10**400, 10**400 + 64]),
-    ('shape', [-1, -16]),  # their product is the right one
-    ('shape', [16.0]),
-    ('shape', [True, 16]),
-    ('shape', [0, 2**70]),
-  ],
-)
-def test_sizes_that_are_not_those_of_the_bytes(tmp_path, field, value):
-  def change(header):
-    header[NORM][field] = value
-    return header
-
-  change_header(tmp_path, change)
-  refused(tmp_path, NO_FILE)
-
-
-def test_bytes_of_no_tensor_or_of_two(tmp_path):
-  def shifted(header):
-    for name, entry in header.items():
-      if name != '__metadata__':
-        entry['data_offsets'] = [n + 8 for n in entry['data_offsets']]
-    return header
-
-  def shared(header):
-    return header | {NORM: header[NORM.replace('0', '1')]}
-
-  def twice(header):
-    more = f', "{NORM}": {json.dumps(header[NORM])}}}'
-    return json.dumps(header)[:-1].encode() + more.encode()
-
-  for change, extra, match in (
-    (shifted, b'x' * 8, NO_FILE),
-    (shared, b'', NO_FILE),
-    (twice, b'', 'is there twice'),
-    (lambda header: b'[' * 10**5, b'', NO_FILE),
-  ):
-    change_header(tmp_path, change, extra)
-    refused(tmp_path, match)
-
-
-def test_what_is_no_file_is_neither_read_nor_waited_for(tmp_path):
-  path = tmp_path / WEIGHTS
-  path.write_bytes(struct.pack('<Q', 2**31) + b'{}')
-  os.truncate(path, 3 * 2**30)  # takes no place on the disk
-  refused(tmp_path, NO_FILE)
-  path.unlink()
-  os.mkfifo(path)
-  refused(tmp_path, 'no plain file')
+  refused(tmp_path, 'is not a whole safetensors file')
 
 
 def test_links_lead_nowhere_else(tmp_path):
@@ -230,41 +151,15 @@ def test_links_lead_nowhere_else(tmp_path):
       assert NORM in found.tensors
 
 
-# -------------------------------------------------------------- reading: shards
+def parts(path):
+  """(header, bytes of the tensors) of a file."""
+  data = path.read_bytes()
+  (size,) = struct.unpack('<Q', data[:8])
+  return json.loads(data[8 : 8 + size]), data[8 + size :]
 
 
-@pytest.fixture
-def sharded(tmp_path):
-  return shutil.copytree(FIXTURES / 'llama3_sharded', tmp_path / 'sharded')
-
-
-@pytest.mark.parametrize(
-  'name',
-  [
-    *('../other.safetensors', '/elsewhere/other.safetensors', 'a/b', '..', ''),
-    *(3, None, 'a\0.safetensors', '\ud800.safetensors'),
-  ],
-)
-def test_an_index_does_not_lead_out_of_the_folder(sharded, name):
-  path = sharded / tensors.INDEX
-  index = json.loads(path.read_text())
-  index['weight_map'][NORM] = name
-  path.write_text(json.dumps(index))
-  refused(sharded, 'not an index of shards|cannot read')
-
-
-@pytest.mark.parametrize('content', ['[]', '{}', '3', 'no json', '', None])
-def test_an_index_that_is_none(sharded, content):
-  path = sharded / tensors.INDEX
-  path.unlink()
-  if content is None:
-    path.mkdir()
-  else:
-    path.write_text(content)
-  refused(sharded, 'not an index of shards|cannot read|no JSON object')
-
-
-def test_shards_and_index_that_disagree(sharded):
+def test_shards_and_index_that_disagree(tmp_path):
+  sharded = shutil.copytree(FIXTURES / 'llama3_sharded', tmp_path / 'sharded')
   path = sharded / tensors.INDEX
   index = json.loads(path.read_text())
   names = index['weight_map']
@@ -275,7 +170,9 @@ def test_shards_and_index_that_disagree(sharded):
   path.write_text(json.dumps(index))
   header, data = parts(sharded / other)
   header[first] = header.pop(next(n for n in header if n != '__metadata__'))
-  put(sharded / other, header, data)
+  text = json.dumps(header).encode()
+  content = struct.pack('<Q', len(text)) + text + data
+  (sharded / other).write_bytes(content)
   refused(sharded, f'another shard both hold {first}')
   path.unlink()
   refused(sharded, 'shards without their model.safetensors.index.json')
