@@ -289,7 +289,7 @@ def test_all_members_gone_is_an_error_that_names_them(parts, tmp_path):
       result['members'] = []
 
     edited(folder / 'reward' / 'result.json', gone)
-  with pytest.raises(errors.NonFiniteError) as error:
+  with pytest.raises(errors.UserError) as error:
     join(parts, tmp_path / 'out')
   for m in range(6):
     assert f'member {m} (' in str(error.value)

@@ -7,12 +7,8 @@ _MOST = 2_000  # characters of a message
 def one_line(text: str, most: int) -> str:
   """A text that quotes what strangers wrote, fit for a terminal and a log.
 
-  Line breaks become spaces, halves of characters and control characters their
-  escapes, and of a long text the middle is left out.
-
-  Args:
-    text: any.
-    most: characters that are kept.
+  Line breaks become spaces, control characters their escapes, and of more than
+  `most` characters the middle is left out.
   """
   if len(text) > most:
     text = f'{text[: most * 3 // 4]} ... {text[-most // 4 :]}'
@@ -25,11 +21,7 @@ def one_line(text: str, most: int) -> str:
 
 
 class UserError(Exception):
-  """What is wrong, where (file, row, field), and how to mend it, in one line.
-
-  The command `warm` prints the line and exits with code 2. Messages quote names
-  out of files that anyone may have written: see `one_line`.
-  """
+  """What is wrong, where (file, row, field), and how to mend it, in one line."""
 
   def __init__(self, message: str = ''):
     super().__init__(one_line(str(message), _MOST))

@@ -17,7 +17,6 @@ from warm_jax import errors
 MARKER = 'warm_jax.json'  # the file that makes a folder a work directory
 MAX_JSON = 2**27  # bytes; the largest tokenizers have a third of it
 _MAX_DEPTH = 100  # of lists and objects in one another
-_TOO_DEEP = f'nested deeper than {_MAX_DEPTH} levels'
 
 
 @contextlib.contextmanager
@@ -26,10 +25,8 @@ def new_folder(
 ) -> Iterator[pathlib.Path]:
   """Yields a folder that takes the name `path` when the block ends well.
 
-  Until then it is `.NAME.unfinished` beside it. An exception removes it; what a
-  kill leaves is removed by the next attempt. A folder that is replaced is gone
-  for an instant between two renames. UserError if something is there (unless
-  `replace`), or the place cannot be written to.
+  Until then it is `.NAME.unfinished` beside it; what a kill leaves is removed by
+  the next attempt. UserError if something is there (unless `replace`).
   """
   path = pathlib.Path(path).expanduser().absolute()
   is_free = not path.exists() or path.is_dir() and not any(path.iterdir())
@@ -62,8 +59,7 @@ def new_folder(
 def check_file(path: pathlib.Path, most: int | None = None) -> None:
   """Raises a UserError for a path that is not a plain file of its own folder.
 
-  A link may point into its folder, or to the blobs of the hub's cache; a folder
-  from elsewhere could link to any file of this machine. `most` is in bytes.
+  A link may lead to the blobs of the hub's cache. `most` is in bytes.
   """
   try:
     real, folder = path.resolve(strict=True), path.parent.resolve()
@@ -72,11 +68,10 @@ def check_file(path: pathlib.Path, most: int | None = None) -> None:
   except (OSError, RuntimeError, ValueError) as e:
     reason = getattr(e, 'strerror', None) or e
     raise errors.UserError(f'cannot read {path}: {reason}') from e
-  allowed = [folder]
-  if folder.parent.name == 'snapshots':
-    allowed.append(folder.parent.parent / 'blobs')
+  is_cached = folder.parent.name == 'snapshots'
+  blobs = folder.parent.parent / 'blobs'
   errors.need(
-    any(real.is_relative_to(place) for place in allowed),
+    real.is_relative_to(folder) or is_cached and real.is_relative_to(blobs),
     f'{path} is a link that leads out of its folder; copy the file there, or '
     'make one link of the whole folder',
   )
@@ -90,11 +85,7 @@ def check_file(path: pathlib.Path, most: int | None = None) -> None:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """Reads the JSON object of a file that somebody else may have written.
-
-  Raises:
-    UserError: no such file, or something else in it.
-  """
+  """Reads the JSON object of a file that somebody else may have written."""
   errors.need(
     path.exists(),
     f'no {path.name} in {path.parent}; name the folder of a Hugging Face '
@@ -110,42 +101,27 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def loads(data: bytes) -> Any:
-  """Parses JSON; ValueError unless UTF-8, with each field once, and not deep.
+  """Parses JSON; ValueError unless UTF-8, with each field once, and not deep."""
 
-  The json module takes UTF-16 as well, keeps the last of several fields of one
-  name, and reads what is nested so deep that it cannot be written again.
-  """
+  def fields(pairs):
+    names = [name for name, _ in pairs]
+    if len({*names}) < len(names):
+      twice = max(names, key=names.count)
+      raise ValueError(f'the field {twice!r} is there twice')
+    return dict(pairs)
+
   try:
-    value = json.loads(data.decode('utf-8-sig'), object_pairs_hook=_object)
+    value = json.loads(data.decode('utf-8-sig'), object_pairs_hook=fields)
+    is_deep = data.count(b'[') + data.count(b'{') > _MAX_DEPTH
+    level = [value] if is_deep else []
+    for _ in range(_MAX_DEPTH + 1):
+      nested = (v.values() if isinstance(v, dict) else v for v in level)
+      level = [x for v in nested for x in v if isinstance(x, (dict, list))]
   except RecursionError:
-    raise ValueError(_TOO_DEEP) from None
-  if data.count(b'[') + data.count(b'{') > _MAX_DEPTH and _is_deep(value):
-    raise ValueError(_TOO_DEEP)
+    level = [data]
+  if level:
+    raise ValueError(f'nested deeper than {_MAX_DEPTH} levels')
   return value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict:
-  value = dict(pairs)
-  if len(value) < len(pairs):
-    names = set()
-    twice = next(n for n, _ in pairs if n in names or names.add(n))
-    raise ValueError(f'the field {twice!r} is there twice')
-  return value
-
-
-def _is_deep(value) -> bool:
-  level = [value]
-  for _ in range(_MAX_DEPTH + 1):
-    nested = (v.values() if isinstance(v, dict) else v for v in level)
-    level = [x for v in nested for x in v if isinstance(x, (dict, list))]
-    if not level:
-      return False
-  return True
-
-
-# ---------------------------------------------------------------------------
-# Records: JSON files of our own
-# ---------------------------------------------------------------------------
 
 
 def write_record(path: pathlib.Path, value: Any) -> None:
@@ -160,11 +136,7 @@ def write_record(path: pathlib.Path, value: Any) -> None:
 
 
 def read_record(path: pathlib.Path) -> Any:
-  """Reads what `write_record` wrote; None if there is no such file.
-
-  Raises:
-    UserError: it is not JSON.
-  """
+  """Reads what `write_record` wrote; None if there is no such file."""
   try:
     return json.loads(path.read_text())
   except FileNotFoundError:
@@ -176,11 +148,7 @@ def read_record(path: pathlib.Path) -> Any:
 
 
 def jsonable(value: Any) -> Any:
-  """Converts arrays to lists and paths to text, NaN and infinities to None.
-
-  Raises:
-    TypeError: a value of another kind.
-  """
+  """Converts arrays to lists and paths to text, NaN and infinities to None."""
   if isinstance(value, dict):
     return {str(k): jsonable(v) for k, v in value.items()}
   if isinstance(value, (list, tuple)):
@@ -207,19 +175,17 @@ _DISK_ERRORS = {
 
 
 def disk_trouble(error: BaseException | None) -> str:
-  """Why a disk refused a write; '' for an error of another kind.
-
-  Looks at the error and at those that it was raised from.
-  """
+  """Why a disk refused a write; '' for an error of another kind."""
   seen = set()  # an error that crossed threads may be its own cause
   while error is not None and id(error) not in seen:
     seen.add(id(error))
     if isinstance(error, TimeoutError):  # Orbax measures by the time of day
       return 'it took too long, or the clock was set forward meanwhile'
-    if getattr(error, 'errno', None) == errno.EACCES:
-      return os.strerror(errno.EACCES)
+    code = getattr(error, 'errno', None)
+    if code == errno.EACCES:
+      return os.strerror(code)
     for number, text in _DISK_ERRORS.items():
-      if getattr(error, 'errno', None) == number or text in str(error):
+      if code == number or text in str(error):
         return text
     error = error.__cause__ or error.__context__
   return ''

@@ -3,7 +3,6 @@
 
 import argparse
 import pathlib
-import re
 import sys
 import textwrap
 import time
@@ -54,11 +53,12 @@ def main(argv: list[str]) -> int:
       )
     slices.join(folders, out)
     return 0
-  began, is_seen = time.monotonic(), sys.stderr.isatty()
+  began = time.monotonic()
 
   def show(fraction):
-    if is_seen:
-      print(f'\rmerging {fraction:4.0%}', end='', file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+      end = '\r\033[K' if fraction > 0.999 else ''
+      print(f'\rmerging {fraction:4.0%}', end=end, file=sys.stderr, flush=True)
 
   facts = folders_lib.merge(
     [f for name in given.models for f in expand(name)],
@@ -72,8 +72,6 @@ def main(argv: list[str]) -> int:
     max_shard_bytes=given.max_shard_gb * 1e9,
     on_progress=show,
   )
-  if is_seen:
-    print('\r\033[K', end='', file=sys.stderr)
   if facts['dropped_normaliser']:
     print(folders_lib.NORMALISER_LINE)
   if facts['rounding']:
@@ -88,55 +86,32 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> argparse.Namespace:
   """Reads the flags."""
-  methods = folders_lib.METHODS
-  rules = [
+  methods = '\n  '.join(
     textwrap.fill(
       f'{m:<9} {merging.METHODS[m].rule}', subsequent_indent=' ' * 12
     )
-    for m in methods
-  ]
-  parser = commands.Parser(
-    'warm merge', DESCRIPTION.format(methods='\n  '.join(rules))
+    for m in folders_lib.METHODS
   )
+  parser = commands.Parser('warm merge', DESCRIPTION.format(methods=methods))
+
+  def numbers(text):
+    return [float(x) for x in text.split(',')]
+
+  what = 'folder, hub id, or a work directory: all its exported members'
   add = parser.add_argument
-  add(
-    'models',
-    nargs='+',
-    help='folder or hub id with safetensors; or a work directory of warm, for '
-    'all its exported members',
-  )
+  add('models', nargs='+', help=what)
   add('--out', required=True, help='a new folder')
-  add('--method', default='uniform', choices=methods)
-  add(
-    '--weights',
-    type=_numbers,
-    help='for weighted: one for each model with commas between, sum 1 (.001 off '
-    'is divided out)',
-  )
+  add('--method', default='uniform', choices=folders_lib.METHODS)
+  add('--weights', type=numbers, help='for weighted: .5,.3,.2 (sum 1)')
   add('--lam', type=float, help='for lerp and slerp of two (.5)')
   add('--init', help='for slerp: what the models were fine-tuned from')
-  add(
-    '--group',
-    choices=merging.GROUPS,
-    help='for slerp: what shares an angle (layer)',
-  )
-  add(
-    '--dtype',
-    default='float32',
-    choices=tuple(folders_lib.DTYPES),
-    help='of the result (float32); bfloat16 prints what it costs',
-  )
-  add(
-    '--max_shard_gb',
-    type=float,
-    default=5.0,
-    help='larger models are cut into files of this size (5)',
-  )
+  what = 'for slerp: what shares an angle (layer)'
+  add('--group', choices=merging.GROUPS, help=what)
+  what = 'of the result (float32); bfloat16 prints what it costs'
+  add('--dtype', default='float32', choices=[*folders_lib.DTYPES], help=what)
+  what = 'larger models are cut into files of this size (5)'
+  add('--max_shard_gb', type=float, default=5.0, help=what)
   return parser.parse_intermixed_args(argv)
-
-
-def _numbers(text: str) -> list[float]:
-  return [float(x) for x in text.split(',')]
 
 
 def expand(name: str) -> list[pathlib.Path]:
@@ -152,6 +127,4 @@ def expand(name: str) -> list[pathlib.Path]:
     f'{path} is a work directory without export/member_0, ...; run its stage '
     'export first (with config.export.include_members), or name folders',
   )
-  return sorted(
-    found, key=lambda p: [int(n) for n in re.findall(r'\d+', p.name)]
-  )
+  return sorted(found, key=lambda p: int(p.name.removeprefix('member_')))

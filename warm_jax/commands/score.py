@@ -31,29 +31,20 @@ PAIR = ('chosen', 'rejected')
 
 @dataclasses.dataclass
 class _Row:
-  """One row of the file on its way.
-
-  Attributes:
-    value: what is written, to be completed.
-    texts: (field, prompt, response) of each score it gets.
-    several: the row makes several pairs, so its fields are lists.
-    error: why it has no score; '' if it has one.
-  """
-
-  value: dict
-  texts: list[tuple[str, str, str]]
-  several: bool = False
-  error: str = ''
+  value: dict  # what is written, to be completed
+  texts: list[tuple[str, str, str]]  # field, prompt, response of each score
+  several: bool = False  # pairs, so that the fields are lists
+  error: str = ''  # why it has no score
 
 
 def main(argv: list[str]) -> int:
   """Runs the command; argv is what follows `warm score`."""
   given = parse(argv)
   out = pathlib.Path(given.out)
-  if out.exists() and not given.overwrite:
-    raise errors.UserError(
-      f'--out: {out} is there already; name another file or add --overwrite'
-    )
+  errors.need(
+    given.overwrite or not out.exists(),
+    f'--out: {out} is there already; name another file or add --overwrite',
+  )
   scored = _scored_rows(given)
   out.parent.mkdir(parents=True, exist_ok=True)
   partial = out.with_name(out.name + '.tmp')
@@ -70,69 +61,68 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> argparse.Namespace:
   """Reads the flags."""
   parser = commands.Parser('warm score', DESCRIPTION)
-  add = parser.add_argument
+
+  def add(flag, text='', **options):
+    parser.add_argument(flag, help=text, **options)
+
   add(
     '--model',
-    required=True,
-    help="folder or hub id of a reward model (warm's export, or any "
+    "folder or hub id of a reward model (warm's export, or any "
     '...ForSequenceClassification with one label); several with commas between, '
     'an ensemble; or a work directory: its merged model, WORKDIR:single, '
     'WORKDIR:ens, WORKDIR:member_0, ...',
+    required=True,
   )
   add(
     '--data',
+    '.jsonl, .jsonl.gz, .parquet, tfds:..., hf:...; rows of pairs (also those of '
+    'RewardBench and of ranked completions), of prompt and completion (or '
+    'response), messages, or text',
     required=True,
-    help='.jsonl, .jsonl.gz, .parquet, tfds:..., hf:...; rows of pairs (also '
-    'those of RewardBench and of ranked completions), of prompt and completion '
-    '(or response), messages, or text',
   )
-  add('--out', required=True, help='a new .jsonl file, one line for each row')
-  add('--field', default='score', help='name of the new fields (score)')
+  add('--out', 'a new .jsonl file, one line for each row', required=True)
+  add('--field', 'name of the new fields (score)', default='score')
   add(
     '--normalise',
-    action='store_true',
-    help='less the mean and over the deviation that the model (each member of an '
+    'less the mean and over the deviation that the model (each member of an '
     'ensemble) was exported with, instead of the raw output of the head',
+    action='store_true',
   )
   add(
     '--aggregate',
+    'of several models (mean); others need --normalise',
     default='mean',
     choices=tuple(merging.AGGREGATES),
-    help='of several models (mean); others need --normalise',
   )
-  add('--max_length', type=_size, help='tokens; the context by default')
+  add('--max_length', 'tokens; the context by default', type=_size)
   add(
     '--overlong',
+    'longer rows get no score (filter), or their responses are cut',
     default='filter',
     choices=('filter', 'truncate'),
-    help='longer rows get no score (filter), or their responses are cut',
   )
-  add(
-    '--prompt_template',
-    help="around plain prompts; by default the model's own, or '{prompt}'",
-  )
-  add('--batch_size', type=_size, default=32, help='rows at a time (32)')
+  template = "around plain prompts; by default the model's own, or '{prompt}'"
+  add('--prompt_template', template)
+  add('--batch_size', 'rows at a time (32)', type=_size, default=32)
   add('--dtype', default='float32', choices=('float32', 'bfloat16'))
-  add('--overwrite', action='store_true', help='replace the file --out')
+  add('--overwrite', 'replace the file --out', action='store_true')
   given = parser.parse_args(argv)
   template = given.prompt_template
   if template is not None and '{prompt}' not in template:
     parser.error("--prompt_template has no '{prompt}' in it")
-  if not given.normalise:
-    _refuse_raw(given.aggregate)
+  _require_scale(given, given.aggregate)
   return given
 
 
-def _refuse_raw(aggregate: str) -> None:
-  if aggregate not in ('single', 'mean'):
-    raise errors.UserError(
-      f'warm score: {aggregate} compares members, whose raw scores have '
-      'scales of their own; add --normalise'
-    )
+def _require_scale(given, aggregate: str) -> None:
+  errors.need(
+    given.normalise or aggregate in ('single', 'mean'),
+    f'warm score: {aggregate} compares members, whose raw scores have scales of '
+    'their own; add --normalise',
+  )
 
 
 def _scored_rows(given) -> Iterator[_Row]:
-  """Opens the model and the file, and yields its rows, scored."""
   import jax
 
   from warm_jax import rewards
@@ -142,18 +132,16 @@ def _scored_rows(given) -> Iterator[_Row]:
   judge = scorers.open_model(
     given.model, aggregate=given.aggregate, compute_dtype=given.dtype
   )
-  if given.normalise and not judge.calibrated:
-    raise errors.UserError(
-      f'--normalise: {given.model} has no reward_mean and reward_std in its '
-      'config.json (a merge of folders has none); leave the flag out'
-    )
+  errors.need(
+    judge.calibrated or not given.normalise,
+    f'--normalise: {given.model} has no reward_mean and reward_std in its '
+    'config.json (a merge of folders has none); leave the flag out',
+  )
   scorer = judge.scorer
+  _require_scale(given, scorer.aggregate)
   if not given.normalise:
-    _refuse_raw(scorer.aggregate)
-    shape = scorer.normaliser.mean.shape
-    scorer = dataclasses.replace(
-      scorer, normaliser=rewards.identity_normaliser(shape)
-    )
+    raw = rewards.identity_normaliser(scorer.normaliser.mean.shape)
+    scorer = dataclasses.replace(scorer, normaliser=raw)
   # A reward model of another program may be asked for more than its context.
   max_length = min(given.max_length or judge.max_length, judge.max_length)
   template = given.prompt_template or judge.prompt_template or '{prompt}'
@@ -203,17 +191,17 @@ def _scored_rows(given) -> Iterator[_Row]:
 
 
 def _rows(source, chat, field: str) -> Iterator[_Row]:
-  """Rows of a source with the texts to score, or the reason why not."""
   from warm_jax.data import formats
 
   fields = {field, 'error', *(f'{field}_{side}' for side in PAIR)}
   for row in source:
     kept = dict(row.value) if isinstance(row.value, dict) else {}
-    if taken := sorted(fields & kept.keys()):
-      raise errors.UserError(
-        f'{row.file}, row {row.number} has a field {taken[0]!r} already, which '
-        'would be lost: rename it, or choose other names with --field'
-      )
+    taken = sorted(fields & kept.keys())
+    errors.need(
+      not taken,
+      f'{row.file}, row {row.number} has a field {"".join(taken[:1])!r} '
+      'already, which would be lost: rename it, or choose others with --field',
+    )
     try:
       if isinstance(row.value, formats.BadRow):
         raise row.value
@@ -233,7 +221,6 @@ def _rows(source, chat, field: str) -> Iterator[_Row]:
 
 
 def _write(rows: Iterable[_Row], file, given) -> str:
-  """Writes scored rows as JSON lines; returns what to print."""
   scored, reasons, margins = 0, [], []
   sides = [f'{given.field}_{side}' for side in PAIR]
   for row in rows:
@@ -249,28 +236,25 @@ def _write(rows: Iterable[_Row], file, given) -> str:
         chosen, rejected = (np.atleast_1d(row.value[side]) for side in sides)
         margins.extend(chosen - rejected)
     file.write(json.dumps(row.value, default=_as_json) + '\n')
-  if not scored:
-    reason = reasons[0] if reasons else 'it is empty'
-    raise errors.UserError(
-      f'{given.data}: none of its {len(reasons)} rows can be scored ({reason})'
-    )
+  reason = reasons[0] if reasons else 'it is empty'
+  errors.need(
+    scored,
+    f'{given.data}: none of its {len(reasons)} rows can be scored ({reason})',
+  )
   parts = [f'{scored} rows scored']
-  if margins:
-    right, ties = (sum(m >= 0 for m in margins), sum(m == 0 for m in margins))
-    parts.append(
-      f'accuracy {right / len(margins):.3f} ({right} of {len(margins)} pairs, '
-      f'{ties} ties)'
-    )
+  margins = np.array(margins)
+  if len(margins):
+    right, ties, num = np.sum(margins >= 0), np.sum(margins == 0), len(margins)
+    how = f'({right} of {num} pairs, {ties} ties)'
+    parts.append(f'accuracy {right / num:.3f} {how}')
   if reasons:
-    parts.append(
-      f'{len(reasons)} rows without a score, see their field error '
-      f'({reasons[0]}, ...)'
-    )
+    number = len(reasons)
+    where = f'see their field error ({reason}, ...)'
+    parts.append(f'{number} rows without a score, {where}')
   return '; '.join(parts)
 
 
 def _as_json(value: Any) -> str:
-  """The text of what a table holds and JSON does not."""
   if isinstance(value, bytes):
     try:
       return value.decode()

@@ -1,10 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Joins work directories of slices of the members into one run of all.
 
-`--config.reward.members=0:3` trains members 0, 1 and 2 of all M. What differs
-between members is drawn for all M, so a member is the same wherever it is
-trained (to the bit, if members are computed one by one). The stages before
-`reward` come from the slice that begins at member 0.
+What differs between members is drawn for all of them, so a member is the same
+wherever it is trained (to the bit, if members are computed one by one). The
+stages before `reward` come from the slice that begins at member 0.
 """
 
 import json
@@ -44,15 +43,10 @@ def is_slice(folder: pathlib.Path) -> bool:
 
 
 def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
-  """Joins slices into the work directory `out` and runs what remains there.
-
-  Args:
-    folders: work directories of slices, in any order.
-    out: new or empty; or made by an earlier, interrupted call.
-  """
+  """Joins slices into the work directory `out` and runs what remains there."""
   for folder in folders:
-    if folder.resolve() in (out.resolve(), *out.resolve().parents):
-      raise errors.UserError(f'--out={out} is in {folder}; name a new folder')
+    is_in = folder.resolve() in (out.resolve(), *out.resolve().parents)
+    errors.need(not is_in, f'--out={out} is in {folder}; name a new folder')
   parts = sorted(map(_read, folders))
   _require_one_run(parts)
   config = _joint_config(parts[0].config)
@@ -70,85 +64,73 @@ def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
 
 
 def _read(folder: pathlib.Path) -> Slice:
-  if not folder.exists():
-    raise errors.UserError(f'{folder} does not exist')
-  if not is_slice(folder):
-    raise errors.UserError(
-      f'{folder} is no work directory of a slice of the members '
-      '(--config.reward.members=0:3); join slices with slices only'
-    )
+  errors.need(folder.exists(), f'{folder} does not exist')
+  errors.need(
+    is_slice(folder),
+    f'{folder} is no work directory of a slice of the members '
+    '(--config.reward.members=0:3); join slices with slices only',
+  )
   config = files.read_record(folder / 'config.json')
   first, end = config_lib.member_slice(config)
   record = files.read_record(folder / 'reward' / 'result.json')
-  if record is None:
-    raise errors.UserError(
-      f'members {first}:{end} are not trained yet in {folder}: launch its '
-      'command again, and join when it has ended'
-    )
+  errors.need(
+    record,
+    f'members {first}:{end} are not trained yet in {folder}: launch its '
+    'command again, and join when it has ended',
+  )
   return Slice(first, end, folder, config, record)
 
 
 def _require_one_run(parts: Sequence[Slice]) -> None:
-  """Raises unless these are all members, once each, of one run."""
   first, total = parts[0], parts[0].config['reward']['members']
   for other in parts[1:]:
-    changed = [
+    fields = pipeline.differences(first.config, other.config).items()
+    changed = '; '.join(
       f'{field} is {a} there, {b} here'
-      for field, (a, b) in pipeline.differences(
-        first.config, other.config
-      ).items()
+      for field, (a, b) in fields
       if not field.startswith(('runtime.', 'reward.member_slice'))
-    ]
-    if changed:
-      raise errors.UserError(
-        f'{other.folder} is not of the same run as {first.folder}: '
-        f'{"; ".join(changed[:3])}'
-      )
-  there = [m for part in parts for m in range(part.first, part.end)]
-  if there != list(range(total)):
-    held = ', '.join(f'{p.first}:{p.end} in {p.folder}' for p in parts)
-    raise errors.UserError(
-      f'each of {total} members must be there once, not {held}: leave out what '
-      'is twice, and train the rest with --config.reward.members=FIRST:END'
     )
-  for other in parts[1:]:
-    _require_one_start(first, other)
-
-
-def _require_one_start(first: Slice, other: Slice) -> None:
-  """Raises if two slices began elsewhere; the head tells other pairs, too."""
+    errors.need(
+      not changed,
+      f'{other.folder} is not of the same run as {first.folder}: {changed}',
+    )
+  there = [m for part in parts for m in range(part.first, part.end)]
+  held = ', '.join(f'{p.first}:{p.end} in {p.folder}' for p in parts)
+  errors.need(
+    there == list(range(total)),
+    f'each of {total} members must be there once, not {held}: leave out what '
+    'is twice, and train the rest with --config.reward.members=FIRST:END',
+  )
   import jax
 
   from warm_jax.training import checkpoint
 
-  for stage in ('sft', 'probe'):
-    a, b = (
-      jax.tree.leaves(checkpoint.load_params(part.folder / stage / 'params'))
-      for part in (first, other)
-    )
-    apart = np.inf
-    if [*map(np.shape, a)] == [*map(np.shape, b)]:
-      norm = sum(np.sum(np.square(x, dtype=float)) for x in a)
-      square = sum(np.sum(np.square(x - y, dtype=float)) for x, y in zip(a, b))
-      apart = float(np.sqrt(square / norm))
-    if not apart <= MAX_DISTANCE:
-      raise errors.UserError(
+  for other in parts[1:]:
+    for stage in ('sft', 'probe'):
+      a, b = (
+        jax.tree.leaves(checkpoint.load_params(part.folder / stage / 'params'))
+        for part in (first, other)
+      )
+      apart = np.inf
+      if [*map(np.shape, a)] == [*map(np.shape, b)]:
+        norm = sum(np.sum(np.square(x, dtype=float)) for x in a)
+        far = sum(np.sum(np.square(x - y, dtype=float)) for x, y in zip(a, b))
+        apart = float(np.sqrt(far / norm))
+      errors.need(
+        apart <= MAX_DISTANCE,
         f'{other.folder} starts elsewhere than {first.folder}: the parameters '
         f'of its stage {stage} are {apart:.2g} of their norm away; members '
         'must share a start to be averaged, so copy the stages before reward '
-        'from one work directory to the others'
+        'from one work directory to the others',
       )
 
 
 def _joint_config(plain: dict[str, Any]) -> ml_collections.ConfigDict:
-  """The config of the joint run, on one device."""
-
   def restored(value):
     if isinstance(value, dict):
       return {key: restored(entry) for key, entry in value.items()}
-    if isinstance(value, list):  # JSON has no tuples, configs no lists
-      return tuple(map(restored, value))
-    return value
+    # JSON has no tuples, configs no lists.
+    return tuple(map(restored, value)) if isinstance(value, list) else value
 
   config = ml_collections.ConfigDict(restored(plain))
   config.reward.member_slice = ''
@@ -157,7 +139,6 @@ def _joint_config(plain: dict[str, Any]) -> ml_collections.ConfigDict:
 
 
 def _write(parts, config, sources, folder: pathlib.Path) -> None:
-  """Writes the joint work directory: the stages until reward, finished."""
   import jax
 
   from warm_jax.training import checkpoint
@@ -198,7 +179,6 @@ def _write(parts, config, sources, folder: pathlib.Path) -> None:
 
 
 def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
-  """The result of stage reward in a run of all members."""
   from warm_jax.stages import reward
   from warm_jax.training import loop
 
@@ -206,12 +186,12 @@ def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
     return [entry for part in lists for entry in part]
 
   dropped = joined(r['dropped'] for r in results)
-  if len(dropped) == config.reward.members:
-    raise errors.NonFiniteError(
-      'all members went bad, so none is left: '
-      f'{"; ".join(map(loop.described, dropped))}; lower their learning '
-      'rates or look at the data'
-    )
+  who = '; '.join(map(loop.described, dropped))
+  errors.need(
+    len(dropped) < config.reward.members,
+    f'all members went bad, so none is left: {who}; lower their learning rates '
+    'or look at the data',
+  )
   train, hparams = (
     {name: joined(r[key][name] for r in results) for name in results[0][key]}
     for key in ('train', 'hparams')
@@ -222,7 +202,6 @@ def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
 
 
 def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
-  """Writes metrics.jsonl and .csv with the columns of all members."""
   from warm_jax.training import loop
 
   rows: dict[int, dict] = {}
