@@ -25,7 +25,7 @@ def get_config(arg=''):
     seed=0,
     reward=dict(members=arg['members'], learning_rates=(1e-3, 1e-4), names=('a', 'b'),
                 swap_fraction=0.25, tiny=arg['tiny'], title='text'),
-    policy=dict(kl_coef=0.1), runtime=dict(compile_cache='off')))
+    policy=dict(kl_coef=0.1), runtime=dict(compile_cache='off', report_to='')))
 """
 
 
@@ -33,7 +33,7 @@ def get_config(arg=''):
 def workplace(tmp_path, monkeypatch):
   """A folder with a config, and a table of one stage that records its config."""
   monkeypatch.chdir(tmp_path)
-  (tmp_path / 'fake.py').write_text(CONFIG)
+  (tmp_path / 'fake.py').write_text(CONFIG + "\nprint('loaded')\n")
   seen = []
 
   def stage(run):
@@ -63,106 +63,104 @@ def test_runs_with_overrides(workplace, tmp_path, capsys):
   assert config.policy.kl_coef == 2.0 and config.is_locked
   assert (tmp_path / 'run' / 'reward' / 'result.json').exists()
   out = capsys.readouterr()
-  assert out.out.splitlines()[1].startswith(' 1/1 reward') and out.err == ''
+  lines = out.out.splitlines()
+  assert lines[0] == 'loaded' and lines[1].startswith('device: 1 of ')
+  assert lines[2].startswith(' 1/1 reward') and out.err == ''
 
 
 RUN = ['--config=fake.py', '--workdir=run']
 
 
-@pytest.mark.parametrize(
-  'args, words',
-  [
-    ([], '--config is missing'),
-    (['--config=fake.py'], '--workdir is missing'),
-    (['--config', '--workdir=run'], '--config is missing'),
-    (
-      ['--config=fakes.py', '--workdir=run'],
-      'no config file fakes.py; did you mean fake.py?',
-    ),
-    (['--config=rewrad', '--workdir=run'], 'did you mean reward?'),
-    (['--config=config/reward.py', '--workdir=run'], 'did you mean reward?'),
-    (
-      ['--config=fake.py:huge', '--workdir=run'],
-      "fake.py: unknown config argument 'huge'",
-    ),
-    (
-      [*RUN, '--config.reward.member=3'],
-      'unknown field config.reward.member; did you mean reward.members?',
-    ),
-    ([*RUN, '--config.members=3'], 'did you mean reward.members?'),
-    ([*RUN, '--config.xyzzy=3'], 'unknown field config.xyzzy'),
-    ([*RUN, '--noconfig.reward.tiyn'], 'did you mean reward.tiny?'),
-    ([*RUN, '--config.reward=3'], 'config.reward is a section'),
-    ([*RUN, '--config.reward.members=2.5'], '--config.reward.members=2.5: '),
-    ([*RUN, '--config.policy.kl_coef=fast'], '--config.policy.kl_coef=fast: '),
-    ([*RUN, '--config.reward.tiny=maybe'], '--config.reward.tiny=maybe: '),
-    (
-      [*RUN, '--config.reward.learning_rates=("a",)'],
-      'each a number above 0',
-    ),
-    (
-      [*RUN, '--config.reward.members=0'],
-      'config.reward.members is 0: it must be a whole number',
-    ),
-    ([*RUN, '--config.seed'], 'config.seed'),
-    ([*RUN, '--confg.seed=3'], 'confg.seed'),
-    ([*RUN, '--workdri=run'], 'Did you mean: workdir'),
-    ([*RUN, 'merge'], '--workdir=run'),
-    (
-      [*RUN, '--stage=rewards'],
-      "unknown stage 'rewards'; did you mean reward?",
-    ),
-    (['--config=fake.py', '--workdir=fake.py'], 'is a file'),
-    (['--config=fake.py', '--workdir=.'], 'holds fake.py and no warm_jax.json'),
-    ([*RUN, '--sweep'], 'fake.py has no function sweep(add)'),
-    (['scor', '--model=x'], "unknown command 'scor'; did you mean score?"),
-    # What TRL calls it.
-    ([*RUN, '--config.reward.beta=1'], 'here that is policy.kl_coef'),
-    ([*RUN, '--config.policy.learning_rate=1'], 'reward.learning_rates (a tu'),
-    ([*RUN, '--beta=1'], 'here that is policy.kl_coef'),
-    ([*RUN, '--output_dir=x'], 'here that is --workdir'),
-  ],
-)
-def test_mistakes_are_one_line(workplace, tmp_path, capsys, args, words):
-  if args and args[-1] == 'merge':  # a word behind a flag is its value
-    args = [*args[:-1], '--x=1', 'merge']
-    words = "Unknown command line flag 'x'"
-  assert warm(*args) == 2
+# A sign + stands for the flags of RUN.
+MISTAKES = """
+--workdir=run => --config is missing
+--config=fake.py => --workdir is missing
+--config --workdir=run => --config is missing
+--config=fakes.py --workdir=run => no config file fakes.py; did you mean fake.py?
+--config=rewrad --workdir=run => did you mean reward?
+--config=config/reward.py --workdir=run => did you mean reward?
+--config=fake.py:huge --workdir=run => fake.py: unknown config argument 'huge'
++ --config.reward.member=3 => config.reward.member; did you mean reward.members?
++ --config.members=3 => did you mean reward.members?
++ --config.xyzzy=3 => unknown field config.xyzzy
++ --noconfig.reward.tiyn => did you mean reward.tiny?
++ --config.reward=3 => config.reward is a section
++ --config.reward.members=2.5 => --config.reward.members=2.5:
++ --config.policy.kl_coef=fast => --config.policy.kl_coef=fast:
++ --config.reward.tiny=maybe => --config.reward.tiny=maybe:
++ --config.reward.learning_rates=("a",) => each a number above 0
++ --config.reward.members=0 => config.reward.members is 0: it must be a whole
++ --config.seed => config.seed
++ --confg.seed=3 => confg.seed
++ --workdri=run => Did you mean: workdir
++ --x=1 merge => Unknown command line flag 'x'
++ --stage=rewards => unknown stage 'rewards'; did you mean reward?
+--config=fake.py --workdir=fake.py => is a file
+--config=fake.py --workdir=. => holds fake.py and no warm_jax.json
++ --sweep => fake.py has no function sweep(add)
+scor --model=x => unknown command 'scor'; did you mean score?
++ --config.reward.beta=1 => here that is policy.kl_coef
++ --config.policy.learning_rate=1 => reward.learning_rates (a tuple
++ --beta=1 => here that is policy.kl_coef
++ --output_dir=x => here that is --workdir
++ --config.runtime.tensorboard=True => here that is runtime.report_to
++ --config.runtime.report_to=wandb => pip install 'warm_jax[wandb]'
+"""
+
+
+@pytest.mark.parametrize('case', MISTAKES.strip().splitlines())
+def test_mistakes_are_one_line(workplace, tmp_path, capsys, monkeypatch, case):
+  monkeypatch.setitem(sys.modules, 'wandb', None)  # not installed
+  flags, words = case.split(' => ')
+  flags = flags.replace('+ ', ' '.join(RUN) + ' ').split()
+  assert warm(*flags) == 2
   out = capsys.readouterr()
-  assert out.out == ''
+  assert not out.out.replace('loaded\n', '')
   assert out.err.startswith('warm: error: ') and out.err.count('\n') == 1
   assert words in out.err
   assert not workplace and not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize(
-  'text, words',
-  [
-    ('def get_config(:', 'cannot load broken.py: SyntaxError'),
-    ('def get_config():\n  return {}[1]', 'cannot load broken.py: KeyError: 1'),
-    ('import nothing_here', 'ModuleNotFoundError'),
-    ('def get_config():\n  return 3', 'must return an ml_collections.Config'),
-    ('x = 1', 'get_config'),
-  ],
-)
-def test_broken_config_files(workplace, tmp_path, capsys, text, words):
+BROKEN = {
+  'def get_config(:': 'cannot load broken.py: SyntaxError',
+  'def get_config():\n  return {}[1]': 'cannot load broken.py: KeyError: 1',
+  'import nothing_here': 'ModuleNotFoundError',
+  'def get_config():\n  return 3': 'must return an ml_collections.Config',
+  'def get_config(): pass #': 'takes no argument after ":"',
+}
+
+
+@pytest.mark.parametrize('text', BROKEN)
+def test_broken_config_files(workplace, tmp_path, capsys, text):
   (tmp_path / 'broken.py').write_text(text)
-  assert warm('--config=broken.py', '--workdir=run') == 2
+  arg = ':tiny' * text.endswith('#')
+  assert warm(f'--config=broken.py{arg}', '--workdir=run') == 2
   err = capsys.readouterr().err
-  assert words in err and err.count('\n') == 1
+  assert BROKEN[text] in err and err.count('\n') == 1
 
 
-def test_config_without_argument(workplace, tmp_path, capsys):
-  text = CONFIG.replace("arg=''):", "):\n  arg = ''")
-  (tmp_path / 'plain.py').write_text(text)
-  assert warm('--config=plain.py:tiny', '--workdir=run') == 2
-  assert 'plain.py takes no argument after ":"' in capsys.readouterr().err
-
-
-def test_a_config_file_runs_once(workplace, tmp_path, capsys):
-  (tmp_path / 'loud.py').write_text(CONFIG + "\nprint('loaded')\n")
-  assert warm('--config=loud.py', '--workdir=run', '--config.seed=1') == 0
-  assert capsys.readouterr().out.count('loaded') == 1
+def test_what_ends_a_stage(workplace, monkeypatch, capsys):
+  """One line for a user and for a disk, a traceback for a defect."""
+  late, spoilt = TimeoutError('waiting for key'), ValueError('saving failed')
+  # Errors that crossed threads may be their own cause.
+  late.__cause__, spoilt.__cause__ = late, late
+  full = OSError(errno.ENOSPC, 'No space left on device', 'run/x')
+  for error, words in (
+    (errors.NonFiniteError('step 3:\n loss is nan'), 'step 3: loss is nan'),
+    (full, 'cannot write run/x: No space left on device; mend that'),
+    (RuntimeError('No space left on device'), 'cannot write a file: No space'),
+    (spoilt, 'cannot write a file: it took too long, or the clock was set'),
+    (RuntimeError('a bug'), None),
+  ):
+    stage = pipeline.Stage('reward', mock.Mock(side_effect=error))
+    monkeypatch.setattr(pipeline, 'STAGES', (stage,))
+    if words is None:
+      with pytest.raises(RuntimeError, match='a bug'):
+        warm(*RUN)
+    else:
+      assert warm(*RUN) == 2
+      err = capsys.readouterr().err
+      assert err.startswith(f'warm: error: {words}') and err.count('\n') == 1
 
 
 def test_shipped_configs_by_name_from_an_empty_folder(tmp_path, monkeypatch):
@@ -206,9 +204,9 @@ def test_sweeps_are_printed_or_run(workplace, tmp_path, capsys, monkeypatch):
     main.subprocess, 'call', lambda c: launched.append(c) or 7 * len(launched)
   )
   assert warm(*RUN, '--config.policy.kl_coef=3', '--sweep') == 0
-  lines = capsys.readouterr().out.splitlines()
-  assert len(lines) == 2 and not launched
-  argv = shlex.split(lines[1])
+  first, second = capsys.readouterr().out.replace('loaded\n', '').splitlines()
+  assert not launched and '--config.seed=1' in first
+  argv = shlex.split(second)
   assert '--config.policy.kl_coef=3' in argv
   config, workdir, _ = main.parse(argv)
   assert config.seed == 2 and config.reward.learning_rates == (0.1, 0.2)
@@ -216,58 +214,6 @@ def test_sweeps_are_printed_or_run(workplace, tmp_path, capsys, monkeypatch):
   # Ends at the first launch that fails, with its exit code.
   assert warm(*RUN, '--sweep=run') == 7
   assert len(launched) == 1
-
-
-def raised_from(error, cause):
-  error.__cause__ = cause
-  return error
-
-
-LATE = TimeoutError('Timeout waiting for key')
-
-
-@pytest.mark.parametrize(
-  'error, line',
-  [
-    (
-      errors.NonFiniteError('stage reward, step 3:\n loss is nan'),
-      'error: stage reward, step 3: loss is nan',
-    ),
-    (
-      OSError(errno.ENOSPC, 'No space left on device', 'run/x'),
-      'error: cannot write run/x: No space left on device; mend that, and run '
-      'the same command again',
-    ),
-    (
-      RuntimeError('write() failed: No space left on device; writing run/x'),
-      'error: cannot write a file: No space left on device; mend that, and run '
-      'the same command again',
-    ),
-    # Errors that crossed threads may be their own cause.
-    (
-      raised_from(ValueError('saving failed'), raised_from(LATE, LATE)),
-      'error: cannot write a file: it took too long, or the clock was set '
-      'forward meanwhile; mend that, and run the same command again',
-    ),
-  ],
-)
-def test_what_a_stage_raises_is_one_line(
-  workplace, monkeypatch, capsys, error, line
-):
-  stage = mock.Mock(side_effect=error)
-  monkeypatch.setattr(pipeline, 'STAGES', (pipeline.Stage('reward', stage),))
-  assert warm(*RUN) == 2
-  assert capsys.readouterr().err == f'warm: {line}\n'
-
-
-@pytest.mark.parametrize('is_its_own_cause', [False, True])
-def test_defects_keep_their_traceback(workplace, monkeypatch, is_its_own_cause):
-  defect = RuntimeError('a bug')
-  defect.__cause__ = defect if is_its_own_cause else None
-  stage = mock.Mock(side_effect=defect)
-  monkeypatch.setattr(pipeline, 'STAGES', (pipeline.Stage('reward', stage),))
-  with pytest.raises(RuntimeError, match='a bug'):
-    warm(*RUN)
 
 
 def test_advice_quotes_the_command(workplace, monkeypatch, capsys):
@@ -355,15 +301,3 @@ def test_version_and_help(capsys):
   told = capsys.readouterr().out
   for name in [stage.name for stage in pipeline.STAGES] + ['tldr_pythia']:
     assert name in told
-
-
-def test_compile_cache_is_switched_on_before_jax(workplace, monkeypatch):
-  for name in list(os.environ):
-    if name.startswith(('JAX_COMPILATION', 'JAX_PERSISTENT')):
-      monkeypatch.delenv(name)
-  # Set and restored by hand: the command changes its own environment.
-  with monkeypatch.context() as m:
-    m.setattr(os, 'environ', dict(os.environ))
-    assert warm(*RUN, '--config.runtime.compile_cache=cache') == 0
-    assert os.environ['JAX_COMPILATION_CACHE_DIR'] == 'cache'
-    assert os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] == '0'

@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
-import time
+from unittest import mock
 
 import ml_collections
 import numpy as np
@@ -45,7 +45,7 @@ class Chain:
   def stage(self, name):
     def function(run):
       self.calls.append(name)
-      for need in pipeline_needs(self.table, name):
+      for need in {s.name: s for s in self.table}[name].needs:
         run.result(need)
       (run.folder(name) / 'artefact').write_text(name)
       if self.broken == name:
@@ -58,10 +58,6 @@ class Chain:
     self.calls.clear()
     config = config or make_config()
     return pipeline.run(config, folder, stages=self.table, **kwargs)
-
-
-def pipeline_needs(table, name):
-  return next(s for s in table if s.name == name).needs
 
 
 @pytest.fixture
@@ -101,6 +97,8 @@ def test_interrupted_stage_is_continued_and_its_time_kept(chain, tmp_path):
   with pytest.raises(KeyboardInterrupt):
     chain.run(tmp_path)
   assert not (tmp_path / 'reward' / 'result.json').exists()
+  with pytest.raises(errors.UserError, match='seed was 0, is now 3'):
+    chain.run(tmp_path, make_config(seed=3))
   attempt = tmp_path / 'reward' / 'attempt.json'
   attempt.write_text('{"seconds": 100.0, "peak_memory_gb": 50.0}')
   chain.broken = None
@@ -128,21 +126,15 @@ def test_other_config_is_refused_by_name(chain, tmp_path):
   assert chain.calls == ['reward', 'merge']
 
 
-def test_other_config_of_an_unfinished_stage_is_refused(chain, tmp_path):
-  chain.broken = 'data'
-  with pytest.raises(KeyboardInterrupt):
-    chain.run(tmp_path)
-  with pytest.raises(errors.UserError, match='seed was 0, is now 3'):
-    chain.run(tmp_path, make_config(seed=3))
-
-
 def test_config_may_be_mended_if_nothing_was_written(chain, tmp_path):
-  def fails(run):
-    raise errors.UserError('preferences are empty')
-
-  stages = (pipeline.Stage('data', fails, (), ('data',)), *chain.table[1:])
-  with pytest.raises(errors.UserError, match='preferences are empty'):
-    pipeline.run(make_config(), tmp_path, stages=stages)
+  for fails, error in (
+    (mock.Mock(side_effect=errors.UserError('no rows')), errors.UserError),
+    (lambda run: {'x': object()}, TypeError),  # no JSON
+  ):
+    stages = (pipeline.Stage('data', fails, (), ('data',)), *chain.table[1:])
+    with pytest.raises(error):
+      pipeline.run(make_config(), tmp_path, stages=stages)
+    assert not (tmp_path / 'data' / 'result.json').exists()
   chain.run(tmp_path, make_config(seed=3))
   assert record(tmp_path, 'data')['config']['seed'] == 3
 
@@ -169,38 +161,20 @@ def test_one_stage_needs_the_results_before_it(chain, tmp_path):
 def test_finished_means_the_last_file(chain, tmp_path, monkeypatch):
   """A kill while result.json is written leaves the stage unfinished."""
 
-  def killed(*args):
-    raise KeyboardInterrupt
+  replace = os.replace
+
+  def killed_there(source, target):
+    if str(target).endswith('result.json'):
+      raise KeyboardInterrupt
+    replace(source, target)
 
   with monkeypatch.context() as m:
-    m.setattr(files.os, 'fsync', lambda fd: None)
-    replace = os.replace
-    m.setattr(
-      files.os,
-      'replace',
-      lambda a, b: (
-        killed() if str(b).endswith('result.json') else replace(a, b)
-      ),
-    )
+    m.setattr(files.os, 'replace', killed_there)
     with pytest.raises(KeyboardInterrupt):
       chain.run(tmp_path)
   assert not (tmp_path / 'data' / 'result.json').exists()
   chain.run(tmp_path)
   assert chain.calls == ['data', 'reward', 'merge']
-
-
-def test_result_that_is_no_json_is_a_defect_not_a_finish(tmp_path):
-  stages = (pipeline.Stage('data', lambda run: {'x': object()}, (), ('data',)),)
-  with pytest.raises(TypeError, match='cannot go into a JSON file'):
-    pipeline.run(make_config(), tmp_path, stages=stages)
-  assert not (tmp_path / 'data' / 'result.json').exists()
-
-
-def test_jsonable():
-  got = files.jsonable(
-    {'a': np.arange(2), 'b': (np.float32('nan'), float('inf')), 3: np.int64(4)}
-  )
-  assert got == {'a': [0, 1], 'b': [None, None], '3': 4}
 
 
 def test_foreign_and_unusable_workdirs(chain, tmp_path):
@@ -221,21 +195,10 @@ def test_foreign_and_unusable_workdirs(chain, tmp_path):
   (tmp_path / 'run' / 'merge' / 'result.json').unlink()
   with pytest.raises(errors.UserError, match='no config.json'):
     chain.run(tmp_path / 'run')
-  assert chain.calls == []
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
-def test_unwritable_workdir(chain, tmp_path):
-  tmp_path.chmod(0o500)
-  with pytest.raises(errors.UserError, match='cannot write to'):
-    chain.run(tmp_path)
-
-
-def test_damaged_json_is_named(chain, tmp_path):
-  chain.run(tmp_path)
-  (tmp_path / 'data' / 'result.json').write_text('{')
+  (tmp_path / 'run' / 'data' / 'result.json').write_text('{')
   with pytest.raises(errors.UserError, match='cannot read .*result.json'):
-    chain.run(tmp_path)
+    chain.run(tmp_path / 'run', stage='data')
+  assert chain.calls == []
 
 
 def test_second_launch_is_refused(chain, tmp_path):
@@ -264,15 +227,6 @@ def test_second_launch_is_refused(chain, tmp_path):
   chain.run(tmp_path)  # the system let the lock go
 
 
-def test_bad_values_stop_before_anything_is_written(chain, tmp_path):
-  folder = tmp_path / 'run'
-  with pytest.raises(errors.UserError) as error:
-    chain.run(folder, make_config(**{'reward.members': 0, 'seed': -1}))
-  assert 'config.reward.members is 0' in str(error.value)
-  assert 'config.seed is -1' in str(error.value)
-  assert not folder.exists()
-
-
 def test_a_mesh_that_does_not_fit_stops_before_the_first_stage(chain, tmp_path):
   config = make_config(**{'runtime.mesh': (64, 1, 1)})
   with pytest.raises(errors.UserError, match='platform cpu, which cannot fill'):
@@ -286,19 +240,3 @@ def test_the_table_is_in_order():
     assert set(stage.needs) <= set(seen), stage.name
     seen.append(stage.name)
   assert len(set(seen)) == len(seen)
-
-
-def test_clock():
-  assert [pipeline.clock(x) for x in (4.21, 37, 185, 3725)] == [
-    '4.2s',
-    '37s',
-    '3m 05s',
-    '1h 02m',
-  ]
-
-
-def test_finished_runs_answer_at_once(chain, tmp_path):
-  chain.run(tmp_path)
-  start = time.monotonic()
-  chain.run(tmp_path)
-  assert time.monotonic() - start < 1.0
