@@ -2,6 +2,7 @@
 """Folders and files that appear whole, and files that anybody may have written."""
 
 import contextlib
+import csv
 import errno
 import json
 import math
@@ -9,7 +10,7 @@ import os
 import pathlib
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from warm_jax import errors
@@ -132,6 +133,17 @@ def write_record(path: pathlib.Path, value: Any) -> None:
     file.write('\n')
     file.flush()
     os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
+  """Writes rows whole; columns in the order in which they first occur."""
+  temporary = path.with_name(path.name + '.tmp')
+  with temporary.open('w', newline='') as file:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(file, columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
   os.replace(temporary, path)
 
 

@@ -7,52 +7,46 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib import figure
+from matplotlib.backends import backend_agg
+from report import made_up
 
 from warm_jax.report import figures, style
 
 
-def path(step, kl, method='warm', gold=1.0):
-  return {'step': step, 'kl': kl, 'method': method, 'gold': gold, 'length': 7.0}
-
-
-def boxes(fig, ax):
-  """Extents of the direct labels, after layout."""
-  fig.draw_without_rendering()
-  renderer = fig.canvas.get_renderer()
-  return [text.get_window_extent(renderer) for text in ax.texts]
-
-
-def canvas(fig):
-  from matplotlib.backends import backend_agg
-
-  backend_agg.FigureCanvasAgg(fig)
-  return fig
+def path(step, method='warm', gold=1.0):
+  row = {'step': step, 'kl': step / 10, 'method': method, 'gold': gold}
+  return row | {'length': 7.0}
 
 
 def test_curves_are_the_numbers_given():
-  sizes = {'test': {'warm': [0.7, 0.72, 0.73], 'ens': [0.7, 0.71, 0.715]}}
+  sizes = {'test': {'warm': [0.7, 0.701, 0.7], 'ens': [0.7, 0.702, 0.7]}}
   (ax,) = figures.by_size(sizes).axes
-  drawn = {line.get_color(): line.get_ydata() for line in ax.lines}
-  np.testing.assert_array_equal(
-    drawn[style.color('warm')], sizes['test']['warm']
-  )
-  np.testing.assert_array_equal(drawn[style.color('ens')], sizes['test']['ens'])
-  np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 3])
+  drawn = {line.get_color(): line for line in ax.lines}
+  for method, values in sizes['test'].items():
+    line = drawn[style.color(method)]
+    np.testing.assert_array_equal(line.get_xydata(), [*zip((1, 2, 3), values)])
+  low, high = ax.get_ylim()  # a flat curve is not blown up
+  assert high - low >= 0.0999
 
 
 @pytest.mark.parametrize('num_sets', [1, 2, 3, 4])
 def test_no_panel_is_left_empty(num_sets):
+  curve = made_up.merge()['interpolation']['test']
   names = list(style.SETS)[:num_sets]
-  curve = {
-    'lambda': [0.0, 0.5, 1.0],
-    'accuracy': [0.7, 0.72, 0.7],
-    'ens_accuracy': [0.7, 0.71, 0.7],
-    'diag_accuracy': [0.7, 0.7, 0.7],
-  }
-  fig = figures.interpolation({name: curve for name in names})
-  assert [ax.get_title(loc='left') for ax in fig.axes] == [
-    style.SETS[name] for name in names
-  ]
+  fig = figures.interpolation(dict.fromkeys(names, curve))
+  titles = [ax.get_title(loc='left') for ax in fig.axes]
+  assert titles == [style.SETS[name] for name in names]
+
+
+def test_bands_are_95_percent():
+  path = {'lambda': [0.0, 1.0], 'accuracy_stderr': [0.0, 0.01]}
+  path |= {k: [0.7, 0.8] for k in ('accuracy', 'ens_accuracy', 'diag_accuracy')}
+  (ax,) = figures.interpolation({'test': path}).axes
+  (band,) = ax.collections
+  heights = band.get_paths()[0].vertices[:, 1]
+  np.testing.assert_allclose(heights.min(), 0.7)
+  np.testing.assert_allclose(heights.max(), 0.8 + 1.96 * 0.01)
 
 
 def test_filled_only_where_the_interval_excludes_zero():
@@ -62,35 +56,18 @@ def test_filled_only_where_the_interval_excludes_zero():
     name: row | {'wa_minus_ens': {'value': 0.01, 'low': low, 'high': 0.02}}
     for name, low in (('test', 0.005), ('ood', -0.01))
   }
-  left, right = figures.accuracies(table, {'frozen features': 0.65}, {}).axes
+  left, right = figures.accuracies(table, 0.65).axes
   marks = [line for line in right.lines if line.get_marker() == 'D']
   assert [m.get_markerfacecolor() == 'white' for m in marks] == [False, True]
-  floors = [x for x in left.lines if x.get_linestyle() == ':']
-  assert [list(floor.get_xdata()) for floor in floors] == [[0.65, 0.65]]
-
-
-def test_bands_are_95_percent():
-  path = {'lambda': [0.0, 1.0], 'accuracy_stderr': [0.0, 0.01]}
-  path |= {k: [0.7, 0.8] for k in ('accuracy', 'ens_accuracy', 'diag_accuracy')}
-  (ax,) = figures.interpolation({'test': path}).axes
-  (band,) = ax.collections
-  corners = band.get_paths()[0].vertices
-  np.testing.assert_allclose(corners[:, 1].min(), 0.7)
-  np.testing.assert_allclose(corners[:, 1].max(), 0.8 + 1.96 * 0.01)
-
-
-def test_a_flat_curve_is_not_blown_up():
-  curve = {'warm': [0.7, 0.701], 'ens': [0.7, 0.702]}
-  (ax,) = figures.by_size({'test': curve}).axes
-  low, high = ax.get_ylim()
-  assert high - low >= 0.0999
+  (floor,) = [x for x in left.lines if x.get_linestyle() == ':']
+  assert list(floor.get_xdata()) == [0.65, 0.65]
 
 
 @pytest.mark.parametrize('columns', [1, 2])
 def test_panels_side_by_side(columns):
-  rows = [path(s, s / 10) | {'control': 0.0} for s in (0, 10)]
+  rows = [path(s) | {'control': 0.0} for s in (0, 10)]
   fig = figures.policies(rows, columns=columns)
-  lefts = {round(ax.get_subplotspec().colspan.start) for ax in fig.axes}
+  lefts = {ax.get_subplotspec().colspan.start for ax in fig.axes}
   assert len(fig.axes) == 4 and len(lefts) == columns
 
 
@@ -104,37 +81,33 @@ def test_training_curves_are_running_means():
 
 
 def test_labels_of_equal_curves_do_not_overlap():
-  rows = [
-    path(step, step / 10, method)
-    for step in (0, 10, 20)
-    for method in ('single', 'ens', 'warm')
-  ]
-  fig = canvas(figures.policies(rows, panels=[('length', 'kl')]))
-  found = sorted(boxes(fig, fig.axes[0]), key=lambda box: box.y0)
+  methods = ('single', 'ens', 'warm')
+  rows = [path(step, method) for step in (0, 10, 20) for method in methods]
+  fig = figures.policies(rows, panels=[('length', 'kl')])
+  renderer = backend_agg.FigureCanvasAgg(fig).get_renderer()
+  fig.draw_without_rendering()
+  found = [text.get_window_extent(renderer) for text in fig.axes[0].texts]
   assert len(found) == 3
+  found.sort(key=lambda box: box.y0)
   for below, above in zip(found[:-1], found[1:]):
     assert below.y1 <= above.y0 + 2  # pixels: line height has slack
 
 
 def test_ring_is_at_the_best_step():
-  rows = [path(s, s / 10, gold=g) for s, g in ((0, 1.0), (10, 2.0), (20, 1.5))]
+  rows = [path(s, gold=g) for s, g in ((0, 1.0), (10, 2.0), (20, 1.5))]
   fig = figures.policies(rows, {'warm': 10})
   for ax, x in zip(fig.axes, (1.0, 10)):
-    ring = [line for line in ax.lines if line.get_markerfacecolor() == 'none']
-    assert len(ring) == 1
-    assert (ring[0].get_xdata()[0], ring[0].get_ydata()[0]) == (x, 2.0)
+    (ring,) = [x for x in ax.lines if x.get_markerfacecolor() == 'none']
+    assert ring.get_xydata().tolist() == [[x, 2.0]]
 
 
 @pytest.mark.parametrize('highest', [0.3, 1.0, 5.0, 37.0, 900.0])
 def test_kl_axis_has_room_between_ticks(highest):
-  from matplotlib import figure
-
   ax = figure.Figure().subplots()
   style.kl_axis(ax, highest)
   ticks = ax.get_xticks()
   assert len(ticks) >= 3 and ticks[0] == 0 and max(ticks) <= highest * 1.03
-  places = np.sqrt(ticks) / np.sqrt(highest)
-  assert np.diff(places).min() > 0.08
+  assert np.diff(np.sqrt(ticks / highest)).min() > 0.08
 
 
 def test_best_of_n_against_single():
@@ -152,30 +125,19 @@ def test_heat_map_shows_each_pair_once():
 
 
 def test_geometry():
-  cosines = [[1.0, 0.0, 0.7071], [0.0, 1.0, 0.7071], [0.7071, 0.7071, 1.0]]
-  moved = {'norms': [2.0, 2.0, 2.0], 'cosines': cosines}
-  still = {'norms': [0.0, 0.0, 0.0], 'cosines': [[None] * 3] * 3}
-  groups = {'backbone/layers_0': moved, 'backbone/norm': still}
-  (row,) = figures.geometry_rows([{'number': 1, 'geometry': groups}])
-  assert row['group'] == 'layers_0'
+  row, _ = figures.geometry_rows(made_up.warp()['iterations'])
+  assert row['group'] == 'layers_0'  # the other group did not move
   np.testing.assert_allclose(row['angle'], 90.0)
   np.testing.assert_allclose(row['lerp_norm'], 2.0 / np.sqrt(2))
 
 
-def test_the_same_figure_gives_the_same_file(tmp_path):
+def test_a_figure_leaves_no_trace(tmp_path):
+  settings = {key: matplotlib.rcParams[key] for key in style.SETTINGS}
   for name in 'ab':
-    figure = figures.by_size({'test': {'warm': [0.7, 0.8], 'ens': [0.7, 0.9]}})
-    style.save(figure, tmp_path / name)
+    fig = figures.by_size({'test': {'warm': [0.7, 0.8], 'ens': [0.7, 0.9]}})
+    style.save(fig, tmp_path / name)
   assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
-
-
-def test_settings_of_the_caller_stay():
-  def settings():
-    return {key: matplotlib.rcParams[key] for key in style.SETTINGS}
-
-  before = settings()
-  figures.by_size({'test': {'warm': [0.7], 'ens': [0.7]}})
-  assert settings() == before
+  assert settings == {key: matplotlib.rcParams[key] for key in style.SETTINGS}
 
 
 def test_matplotlib_waits_for_the_first_figure():
@@ -190,5 +152,4 @@ def test_methods_differ_in_more_than_colour():
   main = ('single', 'second', 'ens', 'warm', 'sft')
   assert len({style.color(m) for m in main}) == len(main)
   assert len({style.marker(m) for m in main}) == len(main)
-  assert style.color('warm_2') == style.color('warm')
   assert style.dashes('warm_2') != style.dashes('warm')

@@ -9,6 +9,7 @@ import re
 import types
 
 import pytest
+from report import made_up
 
 from warm_jax import errors, report
 from warm_jax.report import page, style
@@ -30,11 +31,11 @@ class Tags(html.parser.HTMLParser):
 
   def handle_starttag(self, tag, attrs):
     self.names.add(tag)
-    for key, value in attrs:
-      if key in ('src', 'href', 'srcset'):
-        self.addresses.append(value)
-      if key == 'id':
-        self.ids.append(value)
+    attrs = dict(attrs)
+    self.addresses += [
+      attrs[k] for k in ('src', 'href', 'srcset') if k in attrs
+    ]
+    self.ids.append(attrs.get('id'))
     if tag not in self.VOID:
       self.open.append(tag)
 
@@ -44,21 +45,23 @@ class Tags(html.parser.HTMLParser):
 
 def write(run, folder, command='warm'):
   written = page.write(run, folder, command)
-  return written, (folder / 'index.html').read_text()
+  text = (folder / 'index.html').read_text()
+  assert not Tags(text).open
+  return written, text
 
 
 @pytest.fixture(scope='module')
-def written(toy_run, tmp_path_factory):
+def written(tmp_path_factory):
+  run = made_up.run(tmp_path_factory.mktemp('run'))
   folder = tmp_path_factory.mktemp('page')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(style, 'DPI', 40)
-    result, text = write(toy_run, folder, 'warm --config=a.py:b <&>')
+    result, text = write(run, folder, 'warm --config=a.py:b <&>')
   return types.SimpleNamespace(result=result, text=text, folder=folder)
 
 
 def test_page_needs_nothing_else(written):
   tags = Tags(written.text)
-  assert not tags.open
   assert not {'script', 'link', 'iframe', 'object'} & tags.names
   assert not re.search(r'url\(|@import|https?:', written.text)
   for address in tags.addresses:
@@ -73,27 +76,24 @@ def test_figures_are_embedded_as_written_and_once_more_for_phones(written):
   assert names == [*MERGE, 'bon', *POLICIES, *CURVES]
   embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', written.text)
   files = [written.folder / 'figures' / f'{name}.png' for name in names]
-  assert sorted(map(base64.b64decode, embedded)) == sorted(
-    path.read_bytes() for path in files
-  )
-  assert all(path.with_suffix('.csv').stat().st_size for path in files)
+  images = sorted(path.read_bytes() for path in files)
+  assert sorted(map(base64.b64decode, embedded)) == images
   assert written.text.count('<source media="(max-width: 600px)"') == len(names)
 
 
-def test_numbers_are_those_of_the_results(written, toy_run):
-  result = json.loads((toy_run / 'evaluate/result.json').read_text())['result']
-  lines = (written.folder / 'figures/overopt.csv').read_text().splitlines()
-  rows = list(csv.DictReader(lines))
-  assert list(rows[0])[:5] == ['step', 'kl', 'proxy', 'control', 'gold']
+def test_numbers_are_those_of_the_results(written):
+  def rows(name):
+    with (written.folder / 'figures' / f'{name}.csv').open() as file:
+      return list(csv.DictReader(file))
+
+  expected, found = made_up.evaluate()['rows'], rows('overopt')
   for key in ('gold', 'kl', 'proxy', 'control'):
-    assert [float(row[key]) for row in rows] == [r[key] for r in result['rows']]
-  lines = (written.folder / 'figures/lmc.csv').read_text().splitlines()
-  columns = {'lambda', 'split', 'accuracy', 'loss', 'ens_accuracy', 'barrier'}
-  assert columns <= set(lines[0].split(','))
-  records = json.loads((written.folder / 'figures/bon.json').read_text())
-  assert {'n', 'kl', 'proxy_score', 'gold_score', 'gold_stderr'} <= set(
-    records[0]
-  )
+    assert [float(row[key]) for row in found] == [row[key] for row in expected]
+  path = [row['accuracy'] for row in rows('lmc') if row['split'] == 'ood']
+  assert path == ['0.7', '0.72', '0.75']
+  first, *_ = json.loads((written.folder / 'figures/bon.json').read_text())
+  assert first['method'] == 'single' and first['proxy_score'] == 6.1
+  assert {'n', 'kl', 'gold_score', 'gold_stderr'} <= set(first)
 
 
 def test_page_says_what_ran(written):
@@ -101,17 +101,7 @@ def test_page_says_what_ran(written):
   assert 'Seed 0.' in written.text and 'jax&nbsp;0.10.2' in written.text
   assert '0:00:32' in written.text  # seconds of a stage
   assert '(nothing)' in written.text  # an empty summary is shown as such
-  for term in (
-    'SFT',
-    'Single',
-    'ENS',
-    'WARM',
-    'Gold',
-    'Control',
-    'Proxy',
-    'KL',
-  ):
-    assert f'<dt>{term}</dt>' in written.text
+  assert '<script>' not in written.text and '&lt;script&gt;' in written.text
 
 
 def test_first_screen(written):
@@ -121,20 +111,11 @@ def test_first_screen(written):
   assert head.index('<nav') < head.index('class="outcome"')
 
 
-def test_samples_are_text_not_markup(written):
-  assert '<script>' not in written.text
-  assert '&lt;script&gt;' in written.text
-
-
 @pytest.mark.usefixtures('no_figures')
-def test_the_same_run_gives_the_same_page(toy_run, tmp_path):
-  first, second = (write(toy_run, tmp_path / name) for name in 'ab')
+def test_the_same_run_gives_the_same_page(tmp_path):
+  run = made_up.run(tmp_path / 'run')
+  first, second = (write(run, tmp_path / name) for name in 'ab')
   assert first == second
-
-
-# ---------------------------------------------------------------------------
-# The outcome follows the numbers
-# ---------------------------------------------------------------------------
 
 
 def change(run, stage, edit):
@@ -147,63 +128,58 @@ def change(run, stage, edit):
 @pytest.mark.parametrize(
   'ends, words, tone',
   [
-    ((0.3, 0.1, 0.5), 'Averaging helped: a policy', 'good'),
-    ((-0.3, -0.5, -0.1), 'Averaging did harm: a policy', 'bad'),
-    ((0.1, -0.1, 0.3), 'Averaging neither helped nor harmed', 'open'),
-    ((None, None, None), 'Averaging neither helped nor harmed', 'open'),
+    ((0.3, 0.1, 0.5), 'Averaging helped', 'good'),
+    ((-0.3, -0.5, -0.1), 'Averaging did harm', 'bad'),
+    ((0.1, -0.1, 0.3), 'neither helped nor harmed', 'open'),
+    ((None, None, None), 'neither helped nor harmed', 'open'),
   ],
 )
 @pytest.mark.usefixtures('no_figures')
-def test_policies(make, tmp_path, ends, words, tone):
-  run = make.run(tmp_path / 'run')
+def test_outcome_of_policies(tmp_path, ends, words, tone):
+  run = made_up.run(tmp_path / 'run')
   keys = ('difference', 'difference_low', 'difference_high')
   change(run, 'evaluate', lambda x: x['area']['warm'].update(zip(keys, ends)))
   result, text = write(run, tmp_path / 'out')
   assert words in result['outcome']
-  card = re.search(
-    r'<li class="(\w+)"><span class="question">WARM − single', text
-  )
-  assert card.group(1) == tone
-
-
-@pytest.mark.usefixtures('no_figures')
-def test_hacking(make, tmp_path):
-  run = make.run(tmp_path / 'run')
-
-  def onset(**kls):
-    def edit(x):
-      for name, found in x['hacking_onset'].items():
-        found['onset_kl'] = kls.get(name)
-
-    change(run, 'evaluate', edit)
-    return write(run, tmp_path / 'out')[0]['outcome']
-
-  told = onset(single=2.04, warm=3.5)
-  assert 'sets in at a KL of 2.0 (single) and 3.5 (WARM); the others' in told
-  assert 'No policy was seen to hack' in onset()
+  card = r'<li class="(\w+)"><span class="question">WARM − single'
+  assert re.search(card, text).group(1) == tone
 
 
 @pytest.mark.parametrize(
-  'wa_minus_ens, warm_low, words',
+  'kls, words',
   [
-    ((0.02, 0.01, 0.03), 0.7, 'Averaging the weights helped'),
-    ((-0.02, -0.03, -0.01), 0.7, 'Averaging the weights did harm'),
-    ((0.0, -0.01, 0.01), 0.7, 'neither helped nor harmed'),
-    (
-      (0.0, -0.01, 0.01),
-      0.6,
-      'no better than a linear head on frozen features',
-    ),
-    ((0.0, -0.01, 0.01), 0.49, 'no better than chance'),
+    ({'single': 2.04, 'warm': 3.5}, 'a KL of 2.0 (single) and 3.5 (WARM)'),
+    ({}, 'No policy was seen to hack'),
   ],
 )
 @pytest.mark.usefixtures('no_figures')
-def test_reward_models_of_a_user(make, tmp_path, wa_minus_ens, warm_low, words):
-  run = make.run(tmp_path / 'run', toy=False, swapped=False)
+def test_outcome_of_hacking(tmp_path, kls, words):
+  run = made_up.run(tmp_path / 'run')
 
   def edit(x):
-    keys = ('value', 'low', 'high')
-    x['table']['test']['wa_minus_ens'] = dict(zip(keys, wa_minus_ens))
+    for name, found in x['hacking_onset'].items():
+      found['onset_kl'] = kls.get(name)
+
+  change(run, 'evaluate', edit)
+  assert words in write(run, tmp_path / 'out')[0]['outcome']
+
+
+@pytest.mark.parametrize(
+  'difference, warm_low, words',
+  [
+    (0.02, 0.7, 'Averaging the weights helped'),
+    (-0.02, 0.7, 'Averaging the weights did harm'),
+    (0.0, 0.7, 'neither helped nor harmed'),
+    (0.0, 0.6, 'no better than a linear head on frozen features'),
+    (0.0, 0.49, 'no better than chance'),
+  ],
+)
+@pytest.mark.usefixtures('no_figures')
+def test_outcome_of_reward_models(tmp_path, difference, warm_low, words):
+  run = made_up.run(tmp_path / 'run', toy=False, swapped=False)
+
+  def edit(x):
+    x['table']['test']['wa_minus_ens'] = made_up.interval(difference)
     x['table']['test']['warm']['low'] = warm_low
 
   change(run, 'merge', edit)
@@ -224,23 +200,14 @@ def test_reward_models_of_a_user(make, tmp_path, wa_minus_ens, warm_low, words):
   ],
 )
 @pytest.mark.usefixtures('no_pixels')
-def test_warp(make, tmp_path, gain, gold_gain, words):
-  run = make.run(tmp_path / 'run', toy=False)
-  results = {'warp': make.warp(), 'fronts': make.fronts(gain, gold_gain)}
-  make.write(run, results, {'world': {'posts': 9}})
+def test_outcome_of_warp(tmp_path, gain, gold_gain, words):
+  results = {'warp': made_up.warp(), 'fronts': made_up.fronts(gain, gold_gain)}
+  run = made_up.write(tmp_path / 'run', results, {'world': {'posts': 9}})
   result, text = write(run, tmp_path / 'out')
   assert words in result['outcome']
   figures = ['warp_fronts', 'warp_paths', 'warp_shape', 'warp_geometry']
-  assert [n for n in result['figures'] if n.startswith('warp')] == figures
-  assert '<title>WARP on TinyTLDR</title>' in text
-  assert '&lt;b&gt;' in text and '<b>dog' not in text
-  assert 'reached the limit of KL' in text
-  assert not Tags(text).open
-
-
-# ---------------------------------------------------------------------------
-# Every kind of run
-# ---------------------------------------------------------------------------
+  assert result['figures'] == figures
+  assert '&lt;b&gt;' in text and 'reached the limit of KL' in text
 
 
 @pytest.mark.parametrize(
@@ -254,19 +221,19 @@ def test_warp(make, tmp_path, gain, gold_gain, words):
   ids=str,
 )
 @pytest.mark.usefixtures('no_pixels')
-def test_lesser_runs(make, tmp_path, settings, figures):
-  result, text = write(make.run(tmp_path / 'run', **settings), tmp_path / 'out')
+def test_lesser_runs(tmp_path, settings, figures):
+  run = made_up.run(tmp_path / 'run', **settings)
+  result, text = write(run, tmp_path / 'out')
   assert result['figures'] == figures
-  assert not Tags(text).open
   words = re.sub(r'<.*?>', ' ', text.split('<body>')[1]).lower()
-  assert 'nan' not in words.split() and 'none' not in words.split()
+  assert not {'nan', 'none'} & set(words.split())
   if settings.get('num_members') == 1:
     assert 'nothing to average' in result['outcome']
 
 
 @pytest.mark.usefixtures('no_pixels')
-def test_without_control(make, tmp_path):
-  run = make.run(tmp_path / 'run')
+def test_without_control(tmp_path):
+  run = made_up.run(tmp_path / 'run')
 
   def forget(x):
     x.pop('best_by_control', None)
@@ -282,45 +249,43 @@ def test_without_control(make, tmp_path):
   assert 'the step that the proxy reward chooses' in text
 
 
-@pytest.mark.parametrize('control', [None, 0.3])
-@pytest.mark.usefixtures('no_pixels')
-def test_policy_of_a_user(make, tmp_path, control):
-  extra = {} if control is None else {'control': control}
-  results = {'policy': {}, 'evaluate': make.user_evaluate(**extra)}
-  run = make.write(tmp_path / 'run', results, {'policy': {'steps': 20}})
-  metrics = ('objective/scores', 'objective/kl', 'completions/mean_length')
-  make.metrics(run / 'policy', metrics, members=1)
-  result, text = write(run, tmp_path / 'out')
-  assert result['figures'] == ['overopt', 'training_policy']
-  assert 'reward went from 0.00 to 0.40' in result['outcome']
-  no_control = 'No control model was given' in result['outcome']
-  assert no_control == (control is None)
-  assert '&lt;b&gt;twice' in text and not Tags(text).open
-
-
-@pytest.mark.usefixtures('no_pixels')
-def test_warp_of_a_user(make, tmp_path):
-  found = make.user_evaluate()
+def _user_warp():
+  found = made_up.user_evaluate()
   for row, name in zip(found['rows'], ('start', 'eta_0.5', 'merged_2')):
     del row['step'], row['method']
     row['policy'] = name
-  del found['samples']
-  run = make.write(
-    tmp_path / 'run', {'warp': make.warp(), 'evaluate': found}, {}
-  )
-  make.metrics(run / 'warp' / 'iteration_1', ('objective/scores',))
-  result, text = write(run, tmp_path / 'out')
-  assert result['figures'] == ['overopt', 'training_warp_iteration_1']
-  assert 'eta_0.5' in text and not Tags(text).open
+  return {'warp': made_up.warp(), 'evaluate': found}
 
 
+@pytest.mark.parametrize(
+  'results, curves, outcome, shown',
+  [
+    (
+      {'policy': {}, 'evaluate': made_up.user_evaluate(control=0.3)},
+      'policy',
+      'reward went from 0.00 to 0.40',
+      '&lt;b&gt;twice',
+    ),
+    (
+      {'policy': {}, 'evaluate': made_up.user_evaluate()},
+      'policy',
+      'No control model was given',
+      'policy',
+    ),
+    (_user_warp(), 'warp/iteration_1', 'trained and averaged', 'eta_0.5'),
+    ({'sft': {'loss': 1.2345}}, 'sft', 'is 1.234 nats', 'Fine-tuning'),
+  ],
+)
 @pytest.mark.usefixtures('no_pixels')
-def test_fine_tuning(make, tmp_path):
-  run = make.write(tmp_path / 'run', {'sft': {'loss': 1.2345}}, {})
-  make.metrics(run / 'sft', ('loss', 'perplexity'), members=1)
+def test_runs_on_own_data(tmp_path, results, curves, outcome, shown):
+  run = made_up.write(tmp_path / 'run', results, {})
+  metric = 'loss' if 'sft' in results else 'objective/scores'
+  made_up.write_metrics(run / curves, (metric,), members=1)
   result, text = write(run, tmp_path / 'out')
-  assert result['figures'] == ['training_sft']
-  assert 'is 1.234 nats' in result['outcome'] and not Tags(text).open
+  figures = ['overopt'] * ('evaluate' in results)
+  figures.append('training_' + curves.replace('/', '_'))
+  assert result['figures'] == figures
+  assert outcome in result['outcome'] and shown in text
 
 
 def test_nothing_to_report(tmp_path):
@@ -329,19 +294,15 @@ def test_nothing_to_report(tmp_path):
   assert not (tmp_path / 'report').exists()
 
 
-def test_broken_result(make, tmp_path):
-  run = make.run(tmp_path / 'run', toy=False)
-  (run / 'merge' / 'result.json').write_text('{"stage":')
-  with pytest.raises(errors.UserError, match='delete the folder'):
-    page.write(run, tmp_path / 'report')
-
-
 @pytest.mark.usefixtures('no_pixels')
-def test_stage(make, tmp_path):
-  workdir = make.run(tmp_path / 'run', toy=False)
+def test_stage(tmp_path):
+  workdir = made_up.run(tmp_path / 'run', toy=False)
   run = types.SimpleNamespace(
     workdir=workdir, command='warm', folder=lambda stage: workdir / stage
   )
   result = report.run(run)
   assert result['summary'] == str(workdir / 'report' / 'index.html')
   json.dumps(result)
+  (workdir / 'merge' / 'result.json').write_text('{"stage":')
+  with pytest.raises(errors.UserError, match='delete the folder'):
+    report.run(run)

@@ -2,6 +2,7 @@
 """Numbers as text, and table rows."""
 
 import pytest
+from report import made_up
 
 from warm_jax.report import style, tables
 
@@ -37,72 +38,47 @@ def test_digits_fit_the_interval(ends, text):
   assert found.replace(style.GLUE, ' ') == text
 
 
-def test_words():
-  assert style.interval(None, 1.0) == ''
-  assert style.percent(0.494) == '49\N{NO-BREAK SPACE}%'
-  assert style.name('warp_7') == 'WARP, iteration 7'
-
-
-def test_csv_has_all_columns(tmp_path):
-  path = tmp_path / 'rows.csv'
-  style.write_csv(path, [{'a': 1}, {'b': 2, 'a': 3}])
-  assert path.read_text() == 'a,b\n1,\n3,2\n'
-
-
-def merge():
-  ends = {'value': 0.76, 'low': 0.75, 'high': 0.77}
-  row = {
-    'pairs': 3000,
-    'members': [0.70, 0.74],
-    'ens': ends,
-    'warm': ends,
-    'wa_minus_ens': {'value': -0.05, 'low': -0.06, 'high': -0.04},
-    'min': 0.6,
-    'weighted': 0.62,
-    'greedy': 0.63,
-    'new_method': 0.64,
-  }
-  rest = {'weights': [0.1, 0.9], 'greedy_members': [1]}
-  return {'order': [1, 0], 'table': {'train_swapped': row}} | rest
-
-
 def test_subsets():
+  merge = made_up.merge()
+  for row in merge['table'].values():
+    row['new_method'] = 0.64  # known by its result alone
   probe = {'accuracy': {'train_swapped': 0.51}}
-  table = tables.subsets(merge(), probe)
+  table = tables.subsets(merge, probe)
   rows = {row[0].text: row[1] for row in table.rows}
-  assert rows['frozen features'].text == '0.510'
-  assert rows['members'].text == '0.720'
-  assert rows['members'].detail == '0.700 to 0.740'
-  assert rows['single'].text == '0.740'  # the first of the order, not member 0
-  assert rows['WARM − ENS'].text == '−0.050'
-  assert rows['paper: WARM − ENS'].text == '−0.039'
-  assert rows['ENS, worst case'].text == '0.600'
-  assert rows['new_method'].text == '0.640'  # known by its result alone
+  expected = {
+    'frozen features': ('0.510', ''),
+    'members': ('0.725', '0.700 to 0.750'),
+    'single': ('0.750', ''),  # the first of the order, not member 0
+    'WARM − ENS': ('+0.010', f'[−0.010,{style.GLUE}+0.030]'),
+    'paper: WARM − ENS': ('−0.039', ''),
+    'ENS, worst case': ('0.740', ''),
+    'new_method': ('0.640', ''),
+  }
+  assert {k: (rows[k].text, rows[k].detail) for k in expected} == expected
   assert all(len(row) == len(table.columns) for row in table.rows)
   details = {row[0].text: row[0].detail for row in table.rows}
-  assert details['WARM, greedy soup'] == '1 of 2 members'
+  assert details['WARM, greedy soup'] == '3 of 6 members'
 
 
-def test_the_paper_is_quoted_beside_swapped_labels_only():
-  result = merge()
-  result['table'] = {'test': result['table']['train_swapped']}
-  texts = [row[0].text for row in tables.subsets(result).rows]
-  assert not any('paper' in text for text in texts)
-
-
-def test_one_member_is_one_row():
-  result = merge() | {'order': [0]}
-  assert [row[0].text for row in tables.subsets(result).rows] == ['single']
+@pytest.mark.parametrize(
+  'settings, first, is_quoted',
+  [
+    (dict(swapped=False), 'members', False),  # the paper swaps labels
+    (dict(swapped=True), 'members', True),
+    (dict(num_members=1), 'single', False),  # all methods are that one model
+  ],
+)
+def test_rows_of_subsets(settings, first, is_quoted):
+  texts = [r[0].text for r in tables.subsets(made_up.merge(**settings)).rows]
+  assert texts[0] == first
+  assert any('paper' in text for text in texts) == is_quoted
 
 
 def test_samples_without_gold():
-  shown = [
-    {'policy': 'policy', 'step': s, 'text': 'x', 'gold': None} for s in (0, 9)
-  ]
-  (example,) = tables.samples({'samples': [{'post': 'p', 'summaries': shown}]})
+  (example,) = tables.samples(made_up.user_evaluate())
   assert [c.text for c in example['table'].columns] == ['policy', 'response']
   details = [row[0].detail for row in example['table'].rows]
-  assert details == ['before RL', 'step 9, last']
+  assert details == ['before RL', 'step 20, last']
 
 
 def test_notebooks_show_a_table():

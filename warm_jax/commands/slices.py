@@ -202,8 +202,6 @@ def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
 
 
 def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
-  from warm_jax.training import loop
-
   rows: dict[int, dict] = {}
   for part in parts:
     path = part.folder / 'reward' / 'metrics.jsonl'
@@ -218,4 +216,4 @@ def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
   joined = [{c: row.get(c) for c in columns} for row in rows.values()]
   lines = [json.dumps(row) for row in joined]
   (folder / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
-  loop.write_csv(folder, joined)
+  files.write_csv(folder / 'metrics.csv', joined)

@@ -1,7 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The figures of a page: plain data in, a matplotlib Figure out.
 
-All bands and bars are 95 % intervals. `columns` is the number of panels side by
+Bands and bars are 95 % intervals. `columns` is the number of panels side by
 side: 2 on a screen, 1 on a phone.
 """
 
@@ -9,7 +9,8 @@ import csv
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+import numpy as np
 
 from warm_jax.report import style, tables
 
@@ -30,13 +31,11 @@ def _column(rows, key) -> list:
 
 
 def _band(ax, x, middle, stderr, color) -> None:
-  low = [a - 1.96 * b for a, b in zip(middle, stderr)]
-  high = [a + 1.96 * b for a, b in zip(middle, stderr)]
+  low, high = (np.add(middle, z * np.array(stderr)) for z in (-1.96, 1.96))
   ax.fill_between(x, low, high, color=color, alpha=0.14, linewidth=0)
 
 
 def _curve(ax, rows, x, y, color, band=True, **look) -> None:
-  """Draws y against x, and a band where rows hold the standard error of y."""
   at, middle = _column(rows, x), _column(rows, y)
   ax.plot(at, middle, color=color, **look)
   if band and f'{y}_stderr' in rows[0]:
@@ -47,10 +46,10 @@ def _methods(ax, paths: Mapping[str, Sequence[Mapping]], x, y) -> None:
   """A curve of each method, with its name at its end."""
   ends = []
   for method, rows in paths.items():
-    color, line = style.color(method), style.dashes(method)
-    look = dict(marker=style.marker(method), linestyle=line, markersize=4)
+    color = style.color(method)
+    look = dict(marker=style.marker(method), linestyle=style.dashes(method))
     band = not method.endswith('_2')  # five bands would hide one another
-    _curve(ax, rows, x, y, color, band, **look)
+    _curve(ax, rows, x, y, color, band, markersize=4, **look)
     ends.append((rows[-1][x], rows[-1][y], style.name(method), color))
   style.label_ends(ax, ends if len(ends) > 1 else ())
 
@@ -71,7 +70,6 @@ def _legend(fig, looks: Mapping[str, Mapping], columns: int) -> None:
 
 
 def _rows_axis(ax, names: Sequence[str]) -> None:
-  """A y axis of names, the first on top."""
   ax.set_ylim(len(names) - 0.5, -0.5)
   ax.set_yticks(range(len(names)), names)
   ax.grid(False, axis='y')
@@ -79,13 +77,10 @@ def _rows_axis(ax, names: Sequence[str]) -> None:
 
 @style.styled
 def training(rows, titles, names=(), columns: int = 2):
-  """Metrics of a training loop against its steps, as running means.
+  """Running means of a loop's metrics.
 
-  rows: step and METRIC/member_M; titles: {METRIC: text}; names: the method that
-  each member stands for, if any.
+  rows: step and METRIC/member_M; titles: {METRIC: text}; names: of the members.
   """
-  import numpy as np
-
   fig, axes = style.grid(len(titles), 2.5, columns)
   window = np.ones(max(1, len(rows) // 40))
   for ax, (metric, title) in zip(axes, titles.items()):
@@ -99,33 +94,23 @@ def training(rows, titles, names=(), columns: int = 2):
       ax.plot(x, y, color=style.color(method), linewidth=1.3, alpha=0.8)
       if i < len(names) > 1 and len(x):
         ends.append((x[-1], y[-1], style.name(method), style.color(method)))
-    ax.set_title(title)
-    ax.set_xlabel('step')
+    ax.set(title=title, xlabel='step')
     style.label_ends(ax, ends)
   return fig
 
 
-# ---------------------------------------------------------------------------
-# Reward models
-# ---------------------------------------------------------------------------
-
-
 @style.styled
-def accuracies(table, floors, paper, columns: int = 2):
-  """Accuracy of members, ENS and WARM on each set, and WARM minus ENS.
+def accuracies(table, floor=None, columns: int = 2):
+  """Members, ENS and WARM on each set of `table`, and WARM minus ENS.
 
-  table: of stage merge; floors: {name: accuracy on held-out pairs of something
-  simpler}; paper: {set: WARM minus ENS}.
+  floor: accuracy of frozen features on held-out pairs.
   """
   fig, (left, right) = style.grid(2, 0.72 * len(table) + 1.2, columns)
   looks = {'members': {'marker': '|', 'linestyle': ''}}
   for method in ('ens', 'warm'):
     look = dict(marker=style.marker(method), color=style.color(method))
     looks[style.name(method)] = look
-  for name, value in floors.items() if 'test' in table else ():
-    looks[f'{name} (held-out)'] = {'linestyle': ':'}
-    y = list(table).index('test')
-    left.plot([value] * 2, [y - 0.45, y + 0.45], ':', color=style.INK)
+  paper = tables.paper(table)
 
   def bar(ax, x, y, method, **look):
     color = style.color(method)
@@ -133,6 +118,9 @@ def accuracies(table, floors, paper, columns: int = 2):
     ax.plot(x['value'], y, style.marker(method), color=color, **look)
 
   for y, (split, row) in enumerate(table.items()):
+    if split == 'test' and floor is not None:
+      looks['frozen features (held-out)'] = {'linestyle': ':'}
+      left.plot([floor] * 2, [y - 0.45, y + 0.45], ':', color=style.INK)
     count = len(row['members'])
     left.plot(row['members'], [y - 0.25] * count, '|k', markersize=9)
     bar(left, row['ens'], y, 'ens')
@@ -168,7 +156,7 @@ def _accuracy_axis(ax, split: str, values: Sequence[float]) -> None:
 def interpolation(paths: Mapping[str, Mapping], columns: int = 2):
   """Accuracy between the best two members, one panel a set (WARM Fig. 4, 5).
 
-  paths: {set: lists from `accuracy.path_metrics`}; bands are of the paired
+  paths: {set: lists of `accuracy.path_metrics`}; bands are of the paired
   differences to the diagonal.
   """
   fig, axes = style.grid(len(paths), 2.75, columns)
@@ -192,7 +180,7 @@ def interpolation(paths: Mapping[str, Mapping], columns: int = 2):
     _accuracy_axis(ax, split, drawn)
     ax.set_xticks([0, 0.5, 1], ['0\nfirst', '0.5', '1\nsecond'])
     ax.set_xlabel('weight λ of the second member')
-  # All three meet at both ends, so there is no room for direct labels.
+  # All three meet at both ends: no room for labels there.
   _legend(fig, dict(reversed(curves.values())), columns)
   return fig
 
@@ -219,27 +207,21 @@ def by_size(sizes: Mapping[str, Mapping[str, Sequence[float]]], columns=2):
   return fig
 
 
-# ---------------------------------------------------------------------------
-# Best-of-n and policies
-# ---------------------------------------------------------------------------
-
-
 @style.styled
 def best_of_n(curves: Mapping[str, Sequence[Mapping]], columns: int = 2):
-  """Gold and control of the best of n against KL(n), with 95 % intervals.
+  """Gold and control of the best of n against KL(n).
 
-  curves: {scorer: rows with n, kl, gold, control}; means, or paired differences
-  to `single`, which is then left out.
+  curves: {scorer: rows with n, kl, gold, control}; without `single` they are
+  paired differences to it.
   """
   first = next(iter(curves.values()))
   judges = [j for j in ('gold', 'control') if j in first[0]]
-  against = 'single' not in curves
-  if against:
-    zero = dict.fromkeys(judges, 0.0)
+  minus = ''
+  if 'single' not in curves:
+    zero, minus = dict.fromkeys(judges, 0.0), ' minus single'
     curves = curves | {'single': [{'kl': row['kl']} | zero for row in first]}
   fig, axes = style.grid(len(judges), 3.6, columns)
   for ax, judge in zip(axes, judges):
-    minus = ' minus single' if against else ''
     ax.set_title(TITLES[judge].split(' (')[0] + minus)
     ax.set_xlabel('KL(n) = log n − (n − 1)/n, nats')
     _methods(ax, curves, 'kl', judge)
@@ -254,11 +236,11 @@ def best_of_n(curves: Mapping[str, Sequence[Mapping]], columns: int = 2):
 
 @style.styled
 def policies(rows, best_steps=None, panels=(), curves=None, columns: int = 2):
-  """Each policy along its training, one panel a pair of value and axis.
+  """Each policy along its training.
 
   rows: step, method, kl and values; best_steps: {policy: step to ring}; panels:
   (value, 'kl' or 'step'), by default gold, control and proxy by both; curves:
-  best of n by the same reward, drawn dashed where it has the value.
+  best of n by the same reward, drawn dashed.
   """
   values = [v for v in ('gold', 'control', 'proxy') if v in rows[0]]
   panels = panels or [(v, x) for v in values for x in ('kl', 'step')]
@@ -280,8 +262,8 @@ def policies(rows, best_steps=None, panels=(), curves=None, columns: int = 2):
       if by == 'kl' and chosen and value in chosen[0]:
         x, y = _column(chosen, 'kl'), _column(chosen, value)
         ax.plot(x, y, '--', color=style.color(method), linewidth=1.2)
-    ax.set_title(TITLES[value])
-    ax.set_xlabel(KL_LABEL if by == 'kl' else 'RL steps')
+    label = KL_LABEL if by == 'kl' else 'RL steps'
+    ax.set(title=TITLES[value], xlabel=label)
     if by == 'step':
       ax.set_xlim(left=0)
   return fig
@@ -293,8 +275,6 @@ def win_rates(matrices: Mapping[str, Mapping], columns: int = 2):
 
   matrices: {judge: {'names', 'win_rate', 'low', 'high'}}, K x K lists.
   """
-  import numpy as np
-
   size = max(len(m['names']) for m in matrices.values()) - 1
   fig, axes = style.grid(len(matrices), max(2.4, 0.72 * size + 0.9), columns)
   for ax, (judge, matrix) in zip(axes, matrices.items()):
@@ -320,20 +300,15 @@ def win_rates(matrices: Mapping[str, Mapping], columns: int = 2):
   return fig
 
 
-# ---------------------------------------------------------------------------
-# WARP
-# ---------------------------------------------------------------------------
-
-
 def select(rows, run: str, what: str) -> list[Mapping]:
-  """Rows of one path or front, in the order of steps or of eta."""
+  """Rows of one path or front of stage fronts."""
   return [r for r in rows if r['run'] == run and r['what'] == what]
 
 
 _POINT = {'marker': 'D', 'linestyle': '', 'markersize': 7, 'zorder': 4}
 REINFORCE = {'policy': ('', {'marker': 's', 'markersize': 3})}
-# What to draw of an iteration: {`what` of rows: (name, look)}; the last one is
-# labelled with the number of the iteration.
+# What to draw of an iteration: {`what` of rows: (name, look)}. The last point
+# of the last one is labelled with the number of the iteration.
 WARP_PATHS = {
   'policy': ('members', {'linewidth': 1.1, 'alpha': 0.75}),
   'lerp': ('LERP', _POINT | {'markerfacecolor': 'white'}),
@@ -348,7 +323,7 @@ WARP_FRONTS = {
 
 @style.styled
 def warp(rows, parts, values, max_kl=None, columns: int = 2):
-  """What WARP made in each iteration, and plain REINFORCE, against KL.
+  """Iterations of WARP and plain REINFORCE against KL.
 
   rows: of stage fronts; parts: WARP_PATHS or WARP_FRONTS; values: one panel
   each, if rows have it; max_kl: end of the range that numbers are taken over.
@@ -374,49 +349,46 @@ def warp(rows, parts, values, max_kl=None, columns: int = 2):
         ends.append((x, y, run.removeprefix('warp_'), color))
     if max_kl:
       ax.axvline(max_kl, color=style.FAINT, linewidth=0.8, linestyle='--')
-    ax.set_title(TITLES[value])
-    ax.set_xlabel(KL_LABEL)
+    ax.set(title=TITLES[value], xlabel=KL_LABEL)
     style.label_ends(ax, ends)
   _legend(fig, looks, columns)
   return fig
 
 
-def geometry_rows(iterations: Sequence[Mapping]) -> list[dict[str, Any]]:
-  """Mean angle between members (degrees) and norms, a row a group of weights.
-
-  Groups that did not move are left out. `norms` are the members'.
-  """
-  import numpy as np
-
+def geometry_rows(iterations: Sequence[Mapping]) -> list[dict]:
+  """Mean angle between members (degrees) and norms of each group that moved."""
   rows = []
   for record in iterations:
     for group, found in record['geometry'].items():
       *norms, merged_norm = found['norms']
       cosines = np.array(found['cosines'], float)[:-1, :-1]
-      if not np.isfinite(cosines).all():
-        continue
-      gram = np.outer(norms, norms) * cosines
-      pairs = cosines[np.triu_indices(len(norms), 1)]
-      row = {'iteration': record['number']}
-      row |= {'group': group.removeprefix('backbone/'), 'norms': norms}
-      row['angle'] = float(np.degrees(np.arccos(np.clip(pairs, -1, 1))).mean())
-      row['merged_norm'] = merged_norm
-      row['lerp_norm'] = float(np.sqrt(max(gram.mean(), 0.0)))
-      rows.append(row)
+      if np.isfinite(cosines).all():
+        pairs = cosines[np.triu_indices(len(norms), 1)].clip(-1, 1)
+        squared = (np.outer(norms, norms) * cosines).mean()
+        rows.append(
+          {
+            'iteration': record['number'],
+            'group': group.removeprefix('backbone/'),
+            'norms': norms,
+            'angle': float(np.degrees(np.arccos(pairs)).mean()),
+            'merged_norm': merged_norm,
+            'lerp_norm': float(np.sqrt(max(squared, 0.0))),
+          }
+        )
   return rows
 
 
 @style.styled
-def warp_geometry(iterations: Sequence[Mapping], columns: int = 2):
-  """Angles between the members' task vectors and lengths, for each group."""
-  rows = geometry_rows(iterations)
+def warp_geometry(rows: Sequence[Mapping], columns: int = 2):
+  """Angles and lengths of `geometry_rows`, a line for each group."""
   groups = list(dict.fromkeys(_column(rows, 'group')))
+  count = max(_column(rows, 'iteration'))
   height = max(2.6, 0.36 * len(groups) + 1.1)
   fig, (left, right) = style.grid(2, height, columns)
-  count = len(iterations)
-  looks = {'members': {'marker': 'o', 'linestyle': ''}}
-  looks['merged'] = {'marker': 'D', 'linestyle': ''}
-  looks['their mean'] = looks['merged'] | {'markerfacecolor': 'white'}
+  merged = {'marker': 'D', 'linestyle': ''}
+  mean = merged | {'markerfacecolor': 'white'}
+  looks = {'members': merged | {'marker': 'o'}}
+  looks |= {'merged': merged, 'their mean': mean}
   for row in rows:
     color = style.color(f'warp_{row["iteration"]}')
     looks[f'iteration {row["iteration"]}'] = {'color': color}
@@ -426,8 +398,8 @@ def warp_geometry(iterations: Sequence[Mapping], columns: int = 2):
     left.plot(row['angle'], y, 'o', color=color)
     norms = row['norms']
     right.plot(norms, [y] * len(norms), 'o', color=color, alpha=0.6)
-    right.plot(row['lerp_norm'], y, 'D', color=color, markerfacecolor='white')
-    right.plot(row['merged_norm'], y, 'D', color=color)
+    right.plot(row['lerp_norm'], y, color=color, **mean)
+    right.plot(row['merged_norm'], y, color=color, **merged)
   left.axvline(90, color=style.FAINT, linewidth=1)
   low, high = left.get_xlim()
   left.set_xlim(max(0, low - 5), min(180, max(high, 95)))
@@ -441,10 +413,6 @@ def warp_geometry(iterations: Sequence[Mapping], columns: int = 2):
   _legend(fig, looks, columns)
   return fig
 
-
-# ---------------------------------------------------------------------------
-# The figures of a run
-# ---------------------------------------------------------------------------
 
 # Metrics of each loop worth a panel: {stage: {metric: title}}.
 TRAINING = {
@@ -469,11 +437,9 @@ def of_run(results, workdir: pathlib.Path, config) -> dict[str, tuple]:
 
   merge, bon = results.get('merge'), results.get('best_of_n', {})
   if merge:
-    floors = results.get('probe', {}).get('accuracy', {})
-    floors = {'frozen features': floors['test']} if 'test' in floors else {}
-    table = merge['table']
-    rows, paper = [{'split': s} | row for s, row in table.items()], tables.paper
-    add('accuracies', rows, accuracies, table, floors, paper(table))
+    floor = results.get('probe', {}).get('accuracy', {}).get('test')
+    rows = [{'split': s} | row for s, row in merge['table'].items()]
+    add('accuracies', rows, accuracies, merge['table'], floor)
     paths = {k: v for k, v in merge['interpolation'].items() if k != 'pair'}
     if paths:
       add('lmc', paths, interpolation, paths)
@@ -485,18 +451,20 @@ def of_run(results, workdir: pathlib.Path, config) -> dict[str, tuple]:
     _add_policies(add, results['evaluate'], bon.get('curves'))
   if results.get('fronts'):
     rows, max_kl = (results['fronts'][key] for key in ('rows', 'max_kl'))
-    iterations = results['warp']['iterations']
-    lines, paths = WARP_FRONTS, WARP_PATHS
     climbed, shape = ('proxy', 'gold'), ('length', 'similarity')
-    add('warp_fronts', rows, warp, rows, lines, climbed, max_kl)
-    add('warp_paths', rows, warp, rows, paths, climbed)
-    add('warp_shape', rows, warp, rows, lines, shape)
-    geometry = geometry_rows(iterations)
-    if geometry:
-      add('warp_geometry', geometry, warp_geometry, iterations)
+    add('warp_fronts', rows, warp, rows, WARP_FRONTS, climbed, max_kl)
+    add('warp_paths', rows, warp, rows, WARP_PATHS, climbed)
+    add('warp_shape', rows, warp, rows, WARP_FRONTS, shape)
+    rows = geometry_rows(results['warp']['iterations'])
+    if rows:
+      add('warp_geometry', rows, warp_geometry, rows)
   for stage, titles in TRAINING.items():
     for path in sorted(workdir.glob(f'{stage}/**/metrics.csv')):
-      rows = _metrics(path)
+      with path.open() as file:
+        rows = [
+          {key: float(text or 'nan') for key, text in row.items()}
+          for row in csv.DictReader(file)
+        ]
       columns = ' '.join(rows[0]) if rows else ''
       there = {k: title for k, title in titles.items() if f'{k}/' in columns}
       if there:
@@ -507,7 +475,6 @@ def of_run(results, workdir: pathlib.Path, config) -> dict[str, tuple]:
 
 
 def _add_policies(add, evaluate, curves) -> None:
-  """Figures of stage evaluate, of several policies or of one."""
   first = ('step', 'kl', 'proxy', 'control', 'gold', 'length', 'method')
   rows = []
   for i, row in enumerate(evaluate['rows']):
@@ -533,11 +500,3 @@ def _add_policies(add, evaluate, curves) -> None:
   if evaluate.get('win_rates'):
     rates = evaluate['win_rates']
     add('win_rate', rates, win_rates, rates)
-
-
-def _metrics(path: pathlib.Path) -> list[dict[str, float]]:
-  with path.open() as file:
-    return [
-      {key: float(text) if text else math.nan for key, text in row.items()}
-      for row in csv.DictReader(file)
-    ]

@@ -25,16 +25,17 @@ def render(
   command: str = '',
   versions: Mapping[str, str] | None = None,
 ) -> str:
-  """The model card as Markdown with a YAML header; unknown parts are left out.
+  """The card of one model as Markdown; unknown parts are left out.
 
   name: a scorer or member_M of a reward run, or a policy; results: {stage:
   result} of base, preferences, reward and merge; has_chat_template: the
-  tokenizer had one of its own, else it is the framing of plain prompts.
+  tokenizer had one of its own.
   """
   import huggingface_hub as hub
 
   kind = next((k for k in ('reward', 'policy', 'warp') if k in config), 'sft')
-  accuracy = _accuracy(name, results.get('merge', {}))
+  base, merge = results.get('base', {}), results.get('merge', {})
+  accuracy = _accuracy(name, merge)
   evaluated = [
     hub.EvalResult(
       task_type='text-classification',
@@ -49,14 +50,11 @@ def render(
   tags = {'reward': ['reward-model'], 'sft': []}
   tags = tags.get(kind, ['reinforcement-learning'])
   tags += [kind] * (kind == 'warp') + ['warm'] * (name in merging.SCORERS)
-  base = results.get('base', {})
   start = base.get('source', '')
   data = config.get('data') or {}
-  sources = [
-    source
-    for value in data.values()
-    for source in (value if isinstance(value, (list, tuple)) else [value])
-  ]
+  sources = []
+  for value in data.values():
+    sources += value if isinstance(value, (list, tuple)) else [value]
   header = hub.ModelCardData(
     library_name='transformers',
     pipeline_tag='text-' + {'reward': 'classification'}.get(kind, 'generation'),
@@ -67,7 +65,7 @@ def render(
     eval_results=evaluated or None,
     **_inherited(base.get('folder')),
   )
-  merge, at_chance = results.get('merge', {}), False
+  at_chance = False
   if style.known(accuracy.get('test')):
     # 0.98 / sqrt(n) is half an interval of 95 % at an accuracy of one half.
     half = 0.98 / merge['table']['test']['pairs'] ** 0.5
@@ -101,7 +99,6 @@ def _is_hub_id(text) -> bool:
 
 
 def _accuracy(name: str, merge: Mapping[str, Any]) -> dict[str, float]:
-  """{split: accuracy} of this very model, where it was measured."""
   found = {}
   numbers = merge.get('members', range(len(merge.get('order', ()))))
   for split, row in merge.get('table', {}).items():
@@ -112,7 +109,6 @@ def _accuracy(name: str, merge: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _inherited(folder) -> dict[str, Any]:
-  """Licence and language of the model that this one started from."""
   import huggingface_hub as hub
 
   card = folder and pathlib.Path(folder) / 'README.md'

@@ -1,67 +1,49 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The look of pages and figures, shared by the report and the experiments.
-
-  names     `name`, `set_name`, `color`, `marker`, `dashes` of a method
-  numbers   `number`, `signed`, `interval`, `percent` as text; `write_csv`
-  figures   a function under `styled` asks `panels` or `grid` for axes, draws,
-            may call `label_ends` and `kl_axis`, and returns what `save` writes
+"""The look of figures, names and numbers; a `styled` function draws one figure.
 
 matplotlib is imported when the first figure is drawn, and without pyplot: no
 window, no global state.
 """
 
-import csv
 import functools
 import math
-import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+import numpy as np
 
 from warm_jax import merging
 
-# Okabe and Ito (2008), told apart by all common kinds of colour vision. The
-# best two members share the colour of all members and are dashed.
-COLORS = {
-  **dict.fromkeys(merging.SCORERS, '#7BAF41'),
-  'single': '#D55E00',
-  'second': '#E69F00',
-  'ens': '#0072B2',
-  'ens_2': '#0072B2',
-  'min': '#56B4E9',
-  'uncertainty': '#56B4E9',
-  'warm': '#009E73',
-  'warm_2': '#009E73',
-  'control': '#AA4499',
-  'sft': '#777777',
-  'policy': '#009E73',
-  # Plain RL is warm, the iterations of WARP go from light to dark.
-  'sft_anchor': '#D55E00',
-  'ema_anchor': '#E69F00',
-  'warp_1': '#56B4E9',
-  'warp_2': '#0072B2',
-  'warp_3': '#332288',
-  'warp_4': '#882255',
-  'warp_5': '#CC6677',
+# {method: (colour, name)}. Colours of Okabe and Ito (2008), which people with
+# any common kind of colour vision can tell apart.
+OTHER = '#444444'
+METHODS = {
+  **{name: ('#7BAF41', m.title) for name, m in merging.SCORERS.items()},
+  'single': ('#D55E00', 'single'),
+  'second': ('#E69F00', 'second'),
+  'ens': ('#0072B2', 'ENS'),
+  'ens_2': ('#0072B2', 'ENS of 2'),
+  'min': ('#56B4E9', 'ENS, worst case'),
+  'uncertainty': ('#56B4E9', 'ENS, uncertainty'),
+  'warm': ('#009E73', merging.SCORERS['warm'].title),
+  'warm_2': ('#009E73', 'WARM of 2'),
+  'control': ('#AA4499', 'control'),
+  'sft': ('#777777', 'SFT'),
+  'policy': ('#009E73', 'policy'),
+  'sft_anchor': ('#D55E00', 'REINFORCE, SFT anchor'),
+  'ema_anchor': ('#E69F00', 'REINFORCE, EMA anchor'),
+  'sft_anchor_ema': (OTHER, 'its averaged weights, SFT anchor'),
+  'ema_anchor_ema': (OTHER, 'its averaged weights, EMA anchor'),
+  'sft_anchor_line': (OTHER, 'line from SFT to its end, SFT anchor'),
+  'ema_anchor_line': (OTHER, 'line from SFT to its end, EMA anchor'),
+  'members': (OTHER, 'members of WARP'),
+  'members_ema': (OTHER, 'their averaged weights'),
+  'warp_1': ('#56B4E9', 'WARP, iteration 1'),
+  'warp_2': ('#0072B2', 'WARP, iteration 2'),
+  'warp_3': ('#332288', 'WARP, iteration 3'),
+  'warp_4': ('#882255', 'WARP, iteration 4'),
+  'warp_5': ('#CC6677', 'WARP, iteration 5'),
 }
-OTHER_COLOR = '#444444'
 MARKERS = {'single': 'o', 'second': 'v', 'ens': 's', 'warm': 'D', 'sft': 'P'}
-NAMES = {
-  'ens': 'ENS',
-  'ens_2': 'ENS of 2',
-  'min': 'ENS, worst case',
-  'uncertainty': 'ENS, uncertainty',
-  **{name: method.title for name, method in merging.SCORERS.items()},
-  'warm_2': 'WARM of 2',
-  'sft': 'SFT',
-  'sft_anchor': 'REINFORCE, SFT anchor',
-  'ema_anchor': 'REINFORCE, EMA anchor',
-  'sft_anchor_ema': 'its averaged weights, SFT anchor',
-  'ema_anchor_ema': 'its averaged weights, EMA anchor',
-  'sft_anchor_line': 'line from SFT to its end, SFT anchor',
-  'ema_anchor_line': 'line from SFT to its end, EMA anchor',
-  'members': 'members of WARP',
-  'members_ema': 'their averaged weights',
-}
 SETS = {
   'train_swapped': 'training pairs, labels swapped',
   'train_clean': 'training pairs, labels clean',
@@ -72,7 +54,7 @@ SETS = {
 
 def color(method: str) -> str:
   """Colour of a method, one and the same in every figure."""
-  return COLORS.get(method, OTHER_COLOR)
+  return METHODS.get(method, (OTHER, ''))[0]
 
 
 def marker(method: str) -> str:
@@ -89,17 +71,13 @@ def name(method: str) -> str:
   """Display name of a method; an unknown one keeps its own."""
   if method.startswith('warp_'):
     return f'WARP, iteration {method.removeprefix("warp_")}'
-  return NAMES.get(method, method)
+  return METHODS.get(method, ('', method))[1]
 
 
 def set_name(split: str) -> str:
   """Display name of a set of pairs."""
   return SETS.get(split, split)
 
-
-# ---------------------------------------------------------------------------
-# Numbers as text
-# ---------------------------------------------------------------------------
 
 MINUS = '\N{MINUS SIGN}'
 NOTHING = '\N{EN DASH}'
@@ -139,30 +117,14 @@ def percent(value, digits: int = 0) -> str:
   return f'{100 * value:.{digits}f}{GLUE}%' if known(value) else NOTHING
 
 
-def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Writes rows; columns in the order in which they first occur."""
-  columns = list(dict.fromkeys(key for row in rows for key in row))
-  with path.open('w', newline='') as file:
-    writer = csv.DictWriter(file, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-
-
-# ---------------------------------------------------------------------------
-# Panels
-# ---------------------------------------------------------------------------
-
 WIDTH, NARROW, PHONE = 7.6, 5.6, 4.4  # inches: two panels, one, a phone
 DPI = 160
 INK, FAINT = '#222222', '#8a8a8a'
 SETTINGS = {
-  'font.family': 'DejaVu Sans',
-  'font.size': 10,
   'axes.titlesize': 10.5,
   'axes.titleweight': 'bold',
   'axes.titlelocation': 'left',
   'axes.titlepad': 9,
-  'axes.labelsize': 10,
   'axes.edgecolor': FAINT,
   'axes.labelcolor': INK,
   'axes.linewidth': 0.8,
@@ -170,7 +132,6 @@ SETTINGS = {
   'axes.axisbelow': True,
   'axes.spines.top': False,
   'axes.spines.right': False,
-  'axes.unicode_minus': True,
   'grid.color': '#e6e6e6',
   'grid.linewidth': 0.7,
   'text.color': INK,
@@ -185,7 +146,7 @@ SETTINGS = {
 
 
 def styled(function):
-  """Draws with `SETTINGS` and leaves the caller's alone."""
+  """Decorates a function that draws a figure, with `SETTINGS` while it runs."""
 
   @functools.wraps(function)
   def draw(*args, **kwargs):
@@ -197,8 +158,8 @@ def styled(function):
   return draw
 
 
-def save(figure, path, colors: int = 160) -> None:
-  """Writes a Figure as PNG of few colours: a third of the size, looks equal."""
+def save(figure, path) -> None:
+  """Writes a PNG of 160 colours: a third of the size, looks equal."""
   from matplotlib.backends import backend_agg
   from PIL import Image
 
@@ -207,37 +168,27 @@ def save(figure, path, colors: int = 160) -> None:
   canvas.draw()
   size = canvas.get_width_height(physical=True)
   image = Image.frombuffer('RGBA', size, canvas.buffer_rgba()).convert('RGB')
-  image.quantize(colors, dither=Image.Dither.NONE).save(path, 'PNG')
-
-
-def panels(rows: int, columns: int, panel_height: float, width=None):
-  """An empty figure of panels without pyplot; sizes are in inches."""
-  from matplotlib import figure
-
-  width = width or (NARROW if columns == 1 else WIDTH)
-  size = (width, rows * panel_height)
-  fig = figure.Figure(figsize=size, layout='constrained')
-  fig.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
-  return fig, fig.subplots(rows, columns, squeeze=False)
+  image.quantize(160, dither=Image.Dither.NONE).save(path, 'PNG')
 
 
 def grid(count: int, panel_height: float, columns: int = 2):
-  """A figure and its `count` axes, at most `columns` a row; 1 for a phone."""
-  width = PHONE if columns == 1 else None
+  """A Figure without pyplot and its axes, `columns` a row; 1 for a phone."""
+  from matplotlib import figure
+
+  width = PHONE if columns == 1 else NARROW if count == 1 else WIDTH
   columns = min(columns, count)
   rows = math.ceil(count / columns)
-  fig, axes = panels(rows, columns, panel_height, width)
-  flat = list(axes.flat)
-  for spare in flat[count:]:
+  size = (width, rows * panel_height)
+  fig = figure.Figure(figsize=size, layout='constrained')
+  fig.get_layout_engine().set(w_pad=0.09, h_pad=0.09)
+  axes = list(fig.subplots(rows, columns, squeeze=False).flat)
+  for spare in axes[count:]:
     spare.remove()
-  return fig, flat[:count]
+  return fig, axes[:count]
 
 
 def label_ends(ax, ends: Sequence[tuple]) -> None:
-  """Writes names right of the last points, moved apart where they collide.
-
-  ends: (x, y, text, colour) of each curve.
-  """
+  """Writes (x, y, text, colour) right of each curve, apart from each other."""
   from matplotlib import patheffects
 
   low, high = ax.get_ylim()
@@ -247,53 +198,37 @@ def label_ends(ax, ends: Sequence[tuple]) -> None:
   gap = (high - low) * 11.5 / points
   ends = sorted(ends, key=lambda end: end[1])
   places = [end[1] for end in ends]
+  to_axes = ax.transScale.transform
+  at = [*ax.get_xlim(), *(end[0] for end in ends)]
+  left, right, *xs = (to_axes((x, 0.0))[0] for x in at)
   for _ in range(100):  # neighbours push each other until none overlaps
     for i in range(len(places) - 1):
       overlap = gap - (places[i + 1] - places[i])
       # Only texts that are also side by side: curves may end far apart.
-      if overlap > 1e-9 * gap and _near(ax, ends[i][0], ends[i + 1][0]):
+      is_near = abs(xs[i] - xs[i + 1]) < 0.3 * (right - left)
+      if overlap > 1e-9 * gap and is_near:
         places[i] -= overlap / 2
         places[i + 1] += overlap / 2
     places = [min(max(place, low), high) for place in places]
+  look = dict(va='center', fontsize=9.5, fontweight='bold')
+  look |= dict(xytext=(7, 0), textcoords='offset points', annotation_clip=False)
+  halo = [patheffects.withStroke(linewidth=3, foreground='white')]
   for (x, _, text, ink), place in zip(ends, places):
-    ax.annotate(
-      text,
-      (x, place),
-      xytext=(7, 0),
-      textcoords='offset points',
-      va='center',
-      color=ink,
-      fontsize=9.5,
-      fontweight='bold',
-      annotation_clip=False,
-      path_effects=[patheffects.withStroke(linewidth=3, foreground='white')],
-    )
-
-
-def _near(ax, a, b) -> bool:
-  """Whether texts that begin at a and b would share a stretch of the axis."""
-  to_axes = ax.transScale.transform
-  left, right = (to_axes((x, 0.0))[0] for x in ax.get_xlim())
-  distance = abs(to_axes((a, 0.0))[0] - to_axes((b, 0.0))[0])
-  return distance < 0.3 * (right - left)
+    ax.annotate(text, (x, place), color=ink, path_effects=halo, **look)
 
 
 def kl_axis(ax, highest: float) -> None:
   """Square-root scale: much happens at small KL (Gao et al. 2022)."""
-  import numpy as np
-
   ax.set_xscale(
     'function',
     functions=(lambda x: np.sqrt(np.maximum(x, 0.0)), np.square),
   )
-  shown = []
+  shown, right = [0.0], 2.0
   for tick in [2.0**k for k in range(10, -5, -1)]:
     place = math.sqrt(tick / highest)
-    # From the right, leaving out what would overlap.
-    is_free = not shown or math.sqrt(shown[-1] / highest) - place > 0.13
-    if 0.13 < place < 1.01 and is_free:
-      shown.append(tick)
-  shown = [0.0, *reversed(shown)]
+    if 0.13 < place < 1.01 and right - place > 0.13:  # none overlap
+      shown.insert(1, tick)
+      right = place
   ax.set_xticks(shown, [f'{t:g}' for t in shown])
   ax.set_xticks([], minor=True)
   ax.set_xlim(0, highest * 1.04)

@@ -9,7 +9,6 @@ from typing import Any
 from warm_jax.report import style
 
 # WARM Fig. 4, read off the plot: M = 2, lambda = 0.5, 25 % of labels swapped.
-# They speak to runs with swapped labels, and are shown beside those only.
 _SETS = ('train_swapped', 'train_clean', 'test', 'ood')
 PAPER_MEMBERS = dict(zip(_SETS, (0.49, 0.89, 0.77, 0.71)))
 PAPER_WA_MINUS_ENS = dict(zip(_SETS, (-0.039, -0.0035, 0.0056, 0.0053)))
@@ -43,17 +42,28 @@ class Table:
     return '\n'.join([lines[0], '|---' * len(self.columns) + '|', *lines[1:]])
 
 
-def ends(row: Mapping[str, Any], key: str = '') -> tuple:
-  """KEY, KEY_low, KEY_high of a result; with key '' value, low, high."""
+def _ends(row: Mapping[str, Any], key: str) -> tuple:
   keys = (key, f'{key}_low', f'{key}_high') if key else ('value', 'low', 'high')
   return tuple(row.get(k) for k in keys)
+
+
+def side(row: Mapping[str, Any], key: str = '') -> str:
+  """'above', 'below' or 'undecided': the side of zero an interval lies on."""
+  found = _ends(row, key)
+  if not all(map(style.known, found)):
+    return 'undecided'
+  _, low, high = found
+  return 'above' if low > 0 else 'below' if high < 0 else 'undecided'
 
 
 def measured(
   row: Mapping[str, Any], key: str = '', write=style.number
 ) -> tuple[str, str]:
-  """A value and its interval, with the digits (0 to 3) that it supports."""
-  value, low, high = ends(row, key)
+  """A value and its interval, with the digits (0 to 3) that it supports.
+
+  They are KEY, KEY_low and KEY_high of row, or value, low and high.
+  """
+  value, low, high = _ends(row, key)
   digits = 3
   if style.known(low) and style.known(high) and high > low:
     digits = min(3, max(0, math.ceil(-math.log10((high - low) / 5))))
@@ -64,7 +74,7 @@ def against(row: Mapping[str, Any], key: str, difference='difference') -> Cell:
   """A value with its interval, and the difference to the baseline below."""
   text, detail = measured(row, key)
   # The baseline's own difference is 0 with an interval of 0.
-  if style.known(row.get(difference)) and any(ends(row, difference)):
+  if style.known(row.get(difference)) and any(_ends(row, difference)):
     detail += '\n' + ' '.join(measured(row, difference, style.signed))
   return Cell(text, detail)
 
@@ -78,18 +88,8 @@ def paper(table: Mapping[str, Any]) -> Mapping[str, float]:
   return PAPER_WA_MINUS_ENS if 'train_swapped' in table else {}
 
 
-# ---------------------------------------------------------------------------
-# Reward models
-# ---------------------------------------------------------------------------
-
-
-def subsets(
-  merge: Mapping[str, Any], probe: Mapping[str, Any] | None = None
-) -> Table:
-  """Members, ensembles and merges on each set, beside the paper's Fig. 4.
-
-  merge, probe: results of the stages.
-  """
+def subsets(merge: Mapping[str, Any], probe: Mapping | None = None) -> Table:
+  """Members, ensembles and merges on each set, beside the paper's Fig. 4."""
   table, order = merge['table'], merge['order']
   rows = []
 
@@ -97,10 +97,10 @@ def subsets(
     rows.append([heading, *(cell_of(s, row) for s, row in table.items())])
 
   def quoted(heading, values, write=style.number, digits=3):
-    def cell(split, _):
-      return Cell(write(values.get(split), digits), faint=True)
-
-    add(dataclasses.replace(heading, faint=True), cell)
+    add(
+      dataclasses.replace(heading, faint=True),
+      lambda s, _: Cell(write(values.get(s), digits), faint=True),
+    )
 
   def spread(_, row):
     x = row['members']
@@ -136,16 +136,17 @@ def subsets(
     }
     shown = ('pairs', 'members', 'ens', 'warm', 'wa_minus_ens')
     for key in [k for k in next(iter(table.values())) if k not in shown]:
-      cells = {s: row.get(key) for s, row in table.items()}
-      heading = _named(key, details.get(key, ''))
-      add(heading, lambda s, _, cells=cells: Cell(style.number(cells[s])))
-  pairs = {s: f'{row["pairs"]:,} pairs' for s, row in table.items()}
-  columns = [Cell(style.set_name(s), text) for s, text in pairs.items()]
+      rows.append([_named(key, details.get(key, ''))])
+      rows[-1] += [Cell(style.number(row.get(key))) for row in table.values()]
+  columns = [
+    Cell(style.set_name(s), f'{row["pairs"]:,} pairs')
+    for s, row in table.items()
+  ]
   return Table([Cell(''), *columns], rows)
 
 
 def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
-  """The settings and accuracies of each member, best first."""
+  """Accuracies and settings of each member, best first."""
   hparams = reward.get('hparams', {})
   sets = [s for s in ('train_swapped', 'test', 'ood') if s in merge['table']]
   settings = {
@@ -178,16 +179,8 @@ def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
   return Table([Cell(title) for title in titles], rows)
 
 
-# ---------------------------------------------------------------------------
-# Policies
-# ---------------------------------------------------------------------------
-
-
 def best_steps(evaluate: Mapping[str, Any]) -> tuple[str, Mapping]:
-  """Judge that chose each policy's best step, and the results there.
-
-  The control reward; the proxy where there is no control.
-  """
+  """Judge that chose each policy's best step, and the results there."""
   judge = 'control' if evaluate.get('best_by_control') else 'proxy'
   return judge, evaluate.get(f'best_by_{judge}', {})
 
@@ -202,12 +195,6 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
     cells = [cell(found.get(name, {}), *args) for name in best]
     rows.append([Cell(text, detail), *cells])
 
-  def where(x):
-    return Cell(str(x['step']), f'KL {style.number(x["kl"], 1)}')
-
-  def fall(x):
-    return Cell(*measured(x, 'final_drop', style.signed))
-
   for row in evaluate.get('at_equal_kl', ()):
     at_kl.setdefault(row['kl'], {})[row['policy']] = row
   for kl, found in at_kl.items():
@@ -216,7 +203,7 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
     stop = style.number(next(iter(area.values()))['kl_to'], 1)
     add('mean gold', f'over KL up to {stop}', area, against, 'mean')
   add('gold at the best step', f'chosen by {judge}', best, against, 'gold')
-  add('that step', '', best, where)
+  add('that step', '', best, lambda x: Cell(str(x['step']), _kl(x['kl'])))
   if evaluate.get('best_by_proxy') and judge != 'proxy':
     found = evaluate['best_by_proxy']
     add('gold at the step', 'its proxy likes best', found, against, 'gold')
@@ -224,13 +211,21 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
     add('peak of gold', '', onset, _peak)
     detail = 'KL where gold leaves its peak by the margin'
     add('onset of hacking', detail, onset, _onset)
-    add('last step minus peak', '', onset, fall)
+    add('last step minus peak', '', onset, _fall)
   return Table([Cell(''), *map(_named, best)], rows)
 
 
+def _kl(value) -> str:
+  return f'KL {style.number(value, 1)}'
+
+
 def _peak(x) -> Cell:
-  where = f'step {x["peak_step"]}, KL {style.number(x["peak_kl"], 1)}'
+  where = f'step {x["peak_step"]}, {_kl(x["peak_kl"])}'
   return Cell(style.number(x['peak_gold'], 2), where)
+
+
+def _fall(x) -> Cell:
+  return Cell(*measured(x, 'final_drop', style.signed))
 
 
 def _onset(x) -> Cell:
@@ -257,7 +252,7 @@ def samples(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     for x in shown:
       step, when = x.get('step'), 'before RL'
       if step is None:
-        when = f'KL {style.number(x["kl"], 1)}'
+        when = _kl(x['kl'])
       elif step:
         marks = ['best'] * (step == best.get(x['policy']))
         marks += ['last'] * (step == last)

@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from warm_jax import distributed, members, merging, sharding
+from warm_jax import distributed, files, members, merging, sharding
 from warm_jax.evaluation import intervals
 from warm_jax.evaluation import policies as policies_lib
-from warm_jax.report import style
 from warm_jax.stages import evaluator
 from warm_jax.stages import warp as warp_stage
 from warm_jax.training import checkpoint
@@ -61,7 +60,7 @@ def run(run) -> dict:
   folder = run.folder('fronts')
   if distributed.is_first():
     np.savez(folder / 'values.npz', **values)
-    style.write_csv(folder / 'rows.csv', rows)
+    files.write_csv(folder / 'rows.csv', rows)
   found = compare(
     series(rows),
     values,

@@ -14,7 +14,6 @@ of an uninterrupted run.
 """
 
 import contextlib
-import csv
 import json
 import os
 import pathlib
@@ -104,7 +103,8 @@ class Loop:
         _write(folder / 'metrics.jsonl', self._rows)
         file = (folder / 'metrics.jsonl').open('a')
         self._jsonl = stack.enter_context(file)
-        stack.callback(lambda: write_csv(folder, self._rows))
+        path = folder / 'metrics.csv'
+        stack.callback(lambda: files.write_csv(path, self._rows))
         if runtime.report_to:
           self._report, close = _reporter(runtime.report_to, folder)
           stack.callback(close)
@@ -259,17 +259,6 @@ def described(record: Mapping[str, Any]) -> str:
 
 def _is_number(record: Mapping[str, Any]) -> bool:
   return isinstance(record['value'], float)
-
-
-def write_csv(folder: pathlib.Path, rows: Sequence[Mapping]) -> None:
-  """Writes metrics.csv: a line a row, a column for each name in any of them."""
-  temporary = folder / 'metrics.csv.tmp'
-  with temporary.open('w', newline='') as file:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(file, columns, restval='', lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-  os.replace(temporary, folder / 'metrics.csv')
 
 
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
