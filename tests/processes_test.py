@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 
+import chains
 import chex
 import pytest
 
-from warm_jax import distributed, main
+from warm_jax import distributed, main, pipeline
 from warm_jax.training import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -32,7 +33,9 @@ STEPS = 24
   ],
 )
 def test_wrong_flags_are_one_line(flags, message, capsys):
-  assert main.main(['warm', '--config=nano', '--workdir=w', *flags.split()]) == 2
+  assert (
+    main.main(['warm', '--config=nano', '--workdir=w', *flags.split()]) == 2
+  )
   assert message in capsys.readouterr().err
 
 
@@ -104,15 +107,7 @@ def finish(*running, timeout=240):
 def start(tmp_path_factory):
   """A work directory whose stage world is done."""
   folder = tmp_path_factory.mktemp('processes') / 'start'
-  done = subprocess.run(
-    [sys.executable, '-m', 'warm_jax.main', '--config=configs/nano.py']
-    + [f'--workdir={folder}', '--stage=world'],
-    cwd=ROOT,
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
+  pipeline.run(chains.load_config('nano'), folder, stage='world')
   return folder
 
 
@@ -137,7 +132,8 @@ def params(workdir):
 def test_two_processes_do_what_one_does(start, together):
   workdir, found = together
   alone = copy(start, 'alone')
-  assert finish(launch(alone, 1))[0][0] == 0
+  changes = {'pretrain.steps': STEPS, 'pretrain.keep_steps': (STEPS,)}
+  pipeline.run(chains.load_config('nano', **changes), alone, stage='pretrain')
   # Sums over four parts of the rows, and Adam behind them.
   chex.assert_trees_all_close(
     params(workdir), params(alone), rtol=1e-4, atol=1e-5

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.ablations import lora, precision, run
 from experiments.pool import evidence
-from warm_jax import errors, members
+from warm_jax import members
 from warm_jax.data import encoding
 from warm_jax.models import config as model_config
 from warm_jax.models import language_model, reward_model
@@ -238,23 +238,3 @@ def test_mean_of_products_is_product_of_means_and_their_covariance():
   )
   assert np.abs(covariance).max() > 0.1
   np.testing.assert_allclose(difference, 2 * covariance, atol=1e-5)
-
-
-def test_rates_take_the_places_of_the_others():
-  arm = types.SimpleNamespace(
-    config=types.SimpleNamespace(learning_rates=(1e-3, 2e-3)),
-    hparams={
-      # float32 values, as results keep them
-      'learning_rate': np.array([2e-3, 1e-3, 2e-3], np.float32).tolist(),
-      'dropout_rate': [0.1, 0.2, 0.3],
-      'data_seed': [7, 8, 9],
-      'init_index': [0, 1, 2],
-    },
-  )
-  found = lora.lora_hparams(arm, 2, (5e-3, 6e-3), 2)
-  assert found.learning_rate.tolist() == [6e-3, 5e-3]
-  assert found.dropout_rate.tolist() == [0.1, 0.2]
-  assert found.data_seed.tolist() == [7, 8]
-  assert found.init_index.tolist() == [2, 2]
-  with pytest.raises(errors.UserError, match='lora_rates has 3 entries'):
-    lora.lora_hparams(arm, 2, (1.0, 2.0, 3.0), 2)

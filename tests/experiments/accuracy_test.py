@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """What the accuracy experiments compute with, on cases known by hand."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -219,59 +218,25 @@ def test_five_orders():
   assert orders['best to worst'] == ranked
   assert orders['worst to best'] == ranked[::-1]
   assert orders['best, then random'][0] == 3
-  # Another ranking meets the same permutations.
+  # Another ranking meets the same permutations, another seed does not.
   other = members_run.five_orders(ranked[::-1], seed=1)
   assert other['random 1'] == orders['random 1'] != orders['random 2']
-  rest = [m for m in orders['best, then random'] if m not in (3, 2)]
-  assert rest == [m for m in other['best, then random'] if m not in (3, 2)]
-  assert (
-    members_run.five_orders(ranked, seed=2)['random 1'] != orders['random 1']
-  )
+  other = members_run.five_orders(ranked, seed=2)
+  assert other['random 1'] != orders['random 1']
 
 
 class _Linear:
   """Members whose scores are their weights, so that WARM is ENS."""
 
   def __init__(self, margins):
-    self.params = {'w': jnp.asarray(margins, jnp.float32)}
-    self.made = []
+    self.margins = np.asarray(margins, float)
 
   def alone(self, split):
     del split
-    return self._scores(np.asarray(self.params['w']))
+    return np.stack([self.margins, np.zeros_like(self.margins)], axis=-2)
 
   def warm(self, group, split):
-    del split
-    return self._scores(np.asarray(self.params['w'])[list(group)].mean(0))
-
-  def _scores(self, margins):
-    return np.stack([margins, np.zeros_like(margins)], axis=-2)
-
-  def of_stack(self, arm, name, make, sets):
-    assert arm is self
-    self.made.append((name, *sets))
-    return {split: self._scores(np.asarray(make()['w'])) for split in sets}
-
-
-def test_each_set_of_members_is_scored_once(monkeypatch):
-  arm = _Linear([[1.0, -3.0], [1.0, 1.0], [-3.0, 1.0]])
-  monkeypatch.setattr(scores, 'of_stack', arm.of_stack)
-  monkeypatch.setattr(
-    scores, 'of_members', lambda a, sets: {s: a.alone(s) for s in sets}
-  )
-  merges = members_run.Merges(arm)
-  for order in ([0, 1, 2], [1, 0, 2], [2, 1, 0]):
-    groups = [order[:size] for size in (1, 2, 3)]
-    # Means (1, -1), (-1, 1) and (-1/3, -1/3).
-    warm = [merges.accuracy(group, 'ood') for group in groups]
-    ens = [scores.accuracies(merges.ens(group, 'ood')) for group in groups]
-    assert warm == ens
-  assert warm == [0.5, 0.5, 0.0]
-  assert arm.made == [
-    ('group_0_1', 'ood'),
-    ('group_0_1_2', 'ood'),
-    ('group_1_2', 'ood'),
-  ]
+    return self.alone(split)[list(group)].mean(axis=0)
 
 
 def test_halves_by_hand():

@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Arithmetic of experiments/mechanism against closed forms and enumeration."""
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -47,33 +46,20 @@ def test_closed_form_is_the_enumeration_over_members(num_layers):
   )
 
 
-@pytest.mark.parametrize('num_layers', (2, 3))
-def test_the_simulation_agrees_with_the_closed_form(num_layers):
-  found = theory.simulate(
-    np.random.default_rng(0),
-    theory.LEVELS,
-    6,
-    num_layers,
-    num_trials=4_000,
-    sigma=0.2,
-  )
-  for i, p in enumerate(theory.LEVELS):
-    expected = theory.wa_coefficient(p, 6, num_layers)
-    # Standard errors are below .005.
-    assert abs(found['wa'][i] - expected) < 0.02
-    assert abs(found['ens'][i] - p) < 0.02
+def test_the_simulation_agrees_with_the_closed_form():
+  rng = np.random.default_rng(0)
+  found = theory.simulate(rng, theory.LEVELS, 6, 3, num_trials=4_000, sigma=0.2)
+  expected = [theory.wa_coefficient(p, 6, 3) for p in theory.LEVELS]
+  # Standard errors are below .005.
+  np.testing.assert_allclose(found['wa'], expected, atol=0.02)
+  np.testing.assert_allclose(found['ens'], theory.LEVELS, atol=0.02)
 
 
 def test_exponents_of_exact_powers():
   shares = np.arange(1, 7) / 6
   for a in (0.5, 1.0, 2.3):
-    found, scale = theory.fit_exponent(shares, 0.7 * shares**a)
-    assert found == pytest.approx(a, abs=1e-3)
-    assert scale == pytest.approx(0.7, abs=1e-3)
-  values = np.append(3 * shares**2, np.nan)
-  assert theory.fit_exponent(np.append(shares, 0.5), values)[0] == (
-    pytest.approx(2, abs=1e-3)
-  )
+    found = theory.fit_exponent(shares, 0.7 * shares**a)
+    assert found == pytest.approx((a, 0.7), abs=1e-3)
   assert math.isnan(theory.fit_exponent([1, 1], [1, 2])[0])
   assert math.isnan(theory.fit_exponent(shares, 0 * shares)[0])
 
@@ -128,22 +114,6 @@ def test_probes_read_the_linear_map(kind, depth):
     scores = planted.rewards(params, rows, kind)
     expected = (scores[:3] - scores[3:]) / 2
   chex.assert_trees_all_close(found, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize('kind', ('linear', 'query_key'))
-def test_a_probe_in_a_bag_moves_one_feature(kind):
-  bags = jax.random.normal(
-    jax.random.key(0), (4, 2, 3) if kind == 'query_key' else (4, 3)
-  )
-  plus, minus = planted.probes(kind, bags)
-  chex.assert_shape(plus, (4, 3, *bags.shape[1:]))
-  for j in range(3):
-    kept = np.arange(3) != j
-    for side in (plus, minus):
-      np.testing.assert_array_equal(side[:, j][..., kept], bags[..., kept])
-    # One half of a product moves by 2, the other not.
-    change = np.abs((plus - minus)[:, j][..., j]).reshape(4, -1).sum(axis=1)
-    np.testing.assert_array_equal(change, 2.0)
 
 
 def test_training_learns_what_is_informative_and_follows_the_closed_form():
@@ -238,13 +208,6 @@ def test_each_member_gets_its_own_pairs(pairs):
     [[list(ids[side]) for side in mask] for ids, mask in zip(*of_member)]
     for of_member in zip(batch['ids'], batch['mask'])
   ] == [first, second]
-  # All sets take the rows of the longest.
-  longer = dataclasses.replace(data.sets[1], flipped=data.sets[1].flipped)
-  object.__setattr__(longer, 'pair_length', data.sets[0].pair_length + 3)
-  longer = memory.MemberSets((data.sets[0], longer)).training_batch(rows)
-  for key, value in batch.items():
-    np.testing.assert_array_equal(longer[key][..., :-3], value)
-    assert not longer['mask'][..., -3:].any()
 
 
 def test_a_cue_stands_where_the_plan_says(pairs):

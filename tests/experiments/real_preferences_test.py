@@ -1,16 +1,13 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The smoke form of experiments/real_preferences, and what it computes with."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from experiments.pool import evidence
-from experiments.real_preferences import floors, texts
+from experiments.real_preferences import floors, run, texts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / 'shared'
@@ -50,13 +47,9 @@ def test_smoke_form(tmp_path):
   for needed in (data / 'wmt19_preferences', model):
     if not needed.is_dir():
       pytest.skip(f'the data of this experiment is not there: {needed}')
-  command = [
-    *(sys.executable, '-m', 'experiments.real_preferences.run'),
-    *('--scale=smoke', '--quiet', f'--workdir={tmp_path}'),
-    *(f'--data={data}', f'--model={model}'),
-  ]
-  environment = os.environ | {'PYTHONPATH': str(ROOT)}
-  subprocess.run(command, cwd=ROOT, env=environment, check=True)
+  argv = ['--scale=smoke', '--quiet', f'--workdir={tmp_path}']
+  argv += [f'--data={data}', f'--model={model}']
+  assert run.main(argv) == 0
   report = tmp_path / 'report'
   known = evidence.Cells(evidence.read_csv(report / 'tables.csv'))
   bodies, kinds = ('stories260k', 'scratch'), ('clean', 'swapped')
@@ -79,5 +72,5 @@ def test_smoke_form(tmp_path):
     for kind in kinds:
       assert (report / f'interpolation_{body}_{kind}.png').exists()
   before = (report / 'table.md').stat().st_mtime_ns
-  subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60)
+  assert run.main(argv) == 0
   assert (report / 'table.md').stat().st_mtime_ns > before  # resumed, rewritten

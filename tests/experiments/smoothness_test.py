@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.pool import evidence, scores
+from experiments.pool import scores
 from experiments.smoothness import edits, run
 from warm_jax import members
 from warm_jax.data import encoding, toy_world
@@ -166,42 +166,3 @@ def test_noise_is_added_to_the_embedding_of_each_token():
   expected = scores.score(moved, shape, pairs)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
   assert np.abs(found - plain).max() > 0.01
-
-
-def test_tables_and_claims_are_about_margins():
-  config = run.get_config('full')
-  names = [
-    words for _, words in (*run.KEEPING.values(), *run.MATTERING.values())
-  ]
-  names += [run._noise_name(size) for size in config.noise_sizes]
-  by_seed = {}
-  for seed in (0, 1):
-
-    def moved(words, method, seed=seed):
-      size = {'single': 1.0, 'ens': 0.8, 'warm': 0.5}.get(method, 0.7)
-      size *= 1 + 0.1 * seed
-      matters = words in [w for _, w in run.MATTERING.values()]
-      return 2 * size**0.5 if matters else size
-
-    cells = {
-      words: {('comparisons', ''): 7.0}
-      # What an amount for each post would do to rewards must not count.
-      | {
-        (q, m): 0.25
-        for q in ('change', 'flips', 'agreement')
-        for m in run.METHODS
-      }
-      | {('margin_change', m): moved(words, m) for m in run.METHODS}
-      for words in names
-    }
-    before = {m: np.zeros((1, 2, 4)) for m in run.METHODS}
-    rows = evidence.Rows()
-    run._tables(rows, 'ood_0.25', before, cells, run._middle(config))
-    by_seed[seed] = rows.cells()
-  found = run.numbers(config, evidence.Results(by_seed))
-  for edit in ('other_owner', 'no_owner', 'order', 'noise'):
-    np.testing.assert_allclose(found[edit], -0.5)
-  np.testing.assert_allclose(found['ens'], 0.5 / 0.8 - 1)
-  np.testing.assert_allclose(found['flips'], 0)
-  # Ratios: 2 / sqrt(size), so that half the size is sqrt(2) times the ratio.
-  np.testing.assert_allclose(found['ratio'], 2**0.5 - 1)

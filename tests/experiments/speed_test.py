@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""What the benchmarks are made of: turns, peers, tables; and their rows."""
+"""What the benchmarks are made of: turns, peers, tables, FLOPs; their rows."""
 
 import json
 import resource
@@ -7,23 +7,27 @@ import shutil
 import sys
 import types
 
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.speed import (
-  demo,
+  accelerator,
   growth,
   machine,
   merging,
   reinforce,
   run,
   scoring,
-  startup,
   table,
   training,
   turns,
 )
-from warm_jax import errors
+from warm_jax import errors, sampling
 from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model
 
 ROW = {
   'row': 'training',
@@ -119,11 +123,6 @@ def test_tables_are_written_between_the_markers(tmp_path):
     table.fill(tmp_path, table.read(folder, run.PARTS))
 
 
-def test_nothing_was_run(tmp_path, capsys):
-  assert run.main(['--table', f'--out={tmp_path}']) == 2
-  assert 'run the parts first' in capsys.readouterr().err
-
-
 def test_counted_flops_are_those_of_the_compiled_products():
   """Against a count by hand of one layer's kernels, by their shapes."""
   shape = config_lib.ModelConfig(
@@ -188,23 +187,146 @@ def test_memory_of_a_command_is_its_own(tmp_path):
       merging.run_command(wrong, tmp_path / 'out')
 
 
-def test_an_import_is_timed_with_what_it_imports():
-  assert 0.0 < startup.import_seconds('json.scanner') < 1.0
-  assert startup.import_seconds('no_such_module') is None
+# ---------------------------------------------------------------------------
+# On an accelerator
+# ---------------------------------------------------------------------------
 
 
-def test_an_older_version_stands_beside(monkeypatch, tmp_path):
-  """Its checkout is what runs first; the ratio is that of one run each."""
-  ran = []
+def test_parameters_are_counted_as_they_are():
+  for name in ('150M', '1B', 'tiny'):
+    shape = config_lib.ModelConfig(
+      vocab_size=512, max_length=64, **accelerator.SHAPES[name]
+    )
+    backbone = jax.eval_shape(
+      lambda key: language_model.init_params(key, shape),  # noqa: B023
+      jax.random.key(0),
+    )['backbone']
+    found = sum(x.size for x in jax.tree.leaves(backbone) if x.ndim == 2)
+    assert accelerator.num_params(shape) == found
 
-  def run_demo(folder, name, root=demo.ROOT):
-    ran.append((name, root))
-    seconds = 30.0 if root == tmp_path else 12.0
-    return {'total': seconds, 'stages': {'world': seconds / 3}}
 
-  monkeypatch.setattr(demo, 'run_demo', run_demo)
-  args = types.SimpleNamespace(quick=True, before=tmp_path)
-  whole, world = demo.rows(args)
-  assert ran == [('nano', tmp_path.resolve()), ('nano', demo.ROOT)]
-  assert (whole['ours'], whole['theirs'], whole['aim']) == (12.0, 30.0, 2.0)
-  assert whole['ratio'] == world['ratio'] == 2.5 and world['aim'] is None
+@pytest.mark.parametrize('head', [False, True])
+def test_flops_are_those_of_the_compiled_products(head):
+  shape = accelerator.model_shape('1B', quick=True)
+  shape = config_lib.ModelConfig(
+    **{**vars(shape), 'compute_dtype': 'float32', 'remat': False, 'width': 64}
+  )
+  rows, length = 3, 32
+  params = jax.eval_shape(
+    lambda key: language_model.init_params(key, shape), jax.random.key(0)
+  )
+  ids = jax.ShapeDtypeStruct((rows, length), 'int32')
+  mask = jax.ShapeDtypeStruct((rows, length), bool)
+  if head:
+
+    def run(params, ids, mask):
+      hidden = language_model.hidden_states(params, shape, ids, mask)
+      return language_model.logits(params, shape, hidden)
+  else:
+    params = jax.eval_shape(
+      lambda p: reward_model.init_params(
+        jax.random.key(1), shape, p['backbone']
+      ),
+      params,
+    )
+
+    def run(params, ids, mask):
+      return reward_model.scores(params, shape, ids, mask)
+
+  products = sum(products_of(jax.make_jaxpr(run)(params, ids, mask).jaxpr))
+  counted = accelerator.forward_flops(shape, rows, length, head)
+  # The program computes the half of attention that is masked, too.
+  full = shape.num_layers - (not head)
+  heads = shape.num_heads * shape.head_dim
+  counted += full * rows * length * 2 * length * heads
+  assert counted == products
+
+
+def products_of(jaxpr):
+  """FLOPs of every matrix product of a program without loops."""
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name == 'dot_general':
+      (contracted, _), _ = eqn.params['dimension_numbers']
+      size = 2
+      for axis in contracted:
+        size *= eqn.invars[0].aval.shape[axis]
+      for axis in eqn.outvars[0].aval.shape:
+        size *= axis
+      yield size
+    for value in eqn.params.values():
+      inner = getattr(value, 'jaxpr', value)
+      if hasattr(inner, 'eqns'):
+        yield from products_of(inner)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['train_150m_x6_scan', 'reinforce_1b'])
+def test_sections_in_their_tiny_form(name):
+  (result,) = accelerator.SECTIONS[name][0](quick=True)
+  assert result['seconds'] > 0
+  assert accelerator.line(result).startswith(f'* {result["what"]}: ')
+
+
+# ---------------------------------------------------------------------------
+# REINFORCE
+# ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def ours():
+  s = reinforce.settings('', quick=True)
+  return reinforce.make_ours(s, reinforce.make_models(s))
+
+
+def test_step_does_not_wait_for_the_host(ours):
+  """Nothing is sent to the device, nothing read from it, nothing called back.
+
+  What is read on the way cannot be traced: the chain of the three programs is
+  therefore traced as a whole.
+  """
+  state, prompts = ours.new_state(), ours.batch(0)
+  traced = jax.make_jaxpr(ours.step)(state, prompts)
+  assert 'callback' not in str(traced)
+  state, _ = ours.step(state, prompts)  # compiles
+  with jax.transfer_guard('disallow'):
+    state, metrics = ours.step(state, prompts)
+  assert int(state.policy.step[0]) == 2
+  chex.assert_tree_all_finite(metrics)
+
+
+def test_check_of_a_first_step(ours):
+  """Passes on what another path of ours made; fails on anything else."""
+  s = reinforce.settings('', quick=True)
+  state, prompts = ours.new_state(), ours.batch(0)
+  samples = ours.sample(state, prompts)
+  scores = ours.score(ours.scorers, samples)
+  one = jax.tree.map(lambda x: x[0], samples)
+  response = sampling.response_mask(one.mask, one.response_start)
+  reference = language_model.token_logps(
+    ours.reference, ours.config, one.ids, one.mask
+  )
+  kl = jnp.sum(jnp.where(response, one.logps - reference, 0.0), axis=1)
+  pairs = np.asarray(scores[0] - s['kl_coef'] * kl).reshape(-1, 2)
+  told = {
+    'ids': one.ids.tolist(),
+    'is_whole': True,
+    'logps': jnp.sum(one.logps, axis=1).tolist(),
+    'rewards': scores[0].tolist(),
+    # Two samples a prompt: each against the other.
+    'advantages': (pairs - pairs[:, ::-1]).reshape(-1).tolist(),
+  }
+  start = jax.tree.map(lambda x: x[0].copy(), state.policy.params)
+  new, _ = ours.update(state, samples, scores, ours.reference)
+  updated = jax.tree.map(lambda x: x[0], new.policy.params)
+  assert reinforce.check(ours, s, told, updated)['update'] < 1e-3
+
+  def assert_fails(match, updated=updated, **other):
+    with pytest.raises(RuntimeError, match=match):
+      reinforce.check(ours, s, told | other, updated)
+
+  assert_fails('rewards of the two', rewards=[0.0] * 4)
+  assert_fails('logps of the two', logps=[0.0] * 4)
+  assert_fails('advantages of the two', advantages=[0.0] * 4)
+  assert_fails('ended early', is_whole=False)
+  half = jax.tree.map(lambda x, y: (x + y) / 2, start, updated)
+  assert_fails('update of the two', updated=half)

@@ -3,17 +3,14 @@
 
 import itertools
 import pathlib
-import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.pool import arms, evidence
+from experiments.pool import evidence
 from experiments.warp import judging, quantities, run, runs
-from warm_jax.data import loader
-from warm_jax.training import checkpoint, policy
-from warm_jax.worlds import base
+from warm_jax.training import checkpoint
 
 
 def root(slope, stop, points, start=0.0):
@@ -146,54 +143,6 @@ def test_members_of_the_first_iteration_are_in_the_order_of_their_orders(
   for what, shift in (('params', 0), ('ema', 10)):
     found = runs.first_iteration(seed, 60, what)['w'][:, 0]
     np.testing.assert_array_equal(found, np.arange(5) + shift)
-
-
-def test_more_members_differ_from_the_first_two_by_their_orders_alone(
-  monkeypatch, tmp_path
-):
-  config = run.get_config('smoke')
-  config.members = 5
-  config.seed = 7
-  sft = {'w': jnp.zeros(2)}
-  seed = types.SimpleNamespace(
-    config=config,
-    folder=tmp_path,
-    panel=types.SimpleNamespace(start=sft, scorers={'warm': 'proxy'}),
-    prompts='prompts',
-    base=None,
-  )
-  monkeypatch.setattr(base, 'model_config', lambda run: 'shape')
-  monkeypatch.setattr(base, 'tokenizer', lambda run: 'tokenizer')
-  calls = []
-
-  class Enough(Exception):
-    pass
-
-  def record(*args, **kwargs):
-    calls.append((args, kwargs))
-    raise Enough
-
-  monkeypatch.setattr(policy, 'train', record)
-  for train in (runs.train_warp, runs.train_more):
-    with pytest.raises(Enough):
-      train(seed, None)
-  (first, how), (more, how_more) = calls
-  assert [*how['orders'], *how_more['orders']] == [0, 1, 2, 3, 4]
-  seed = loader.order_seed(arms.order_seed(config, 'policies'), 'iteration', 1)
-  assert how['seed'] == how_more['seed'] == seed
-  for i in (0, 1, 2, 3, 4):  # sft, proxy, shape, prompts, tokenizer
-    assert str(first[i]) == str(more[i])
-  one, other = how['anchors'], how_more['anchors']
-  for field in ('kl_coef', 'mu', 'is_ema'):
-    assert getattr(one, field)[0] == getattr(other, field)[0]
-  assert bool(one.is_ema.all()) and bool(other.is_ema.all())
-  # The recipe: what either has of its own is not read by policy.train.
-  mine, own = first[5].to_dict(), more[5].to_dict()
-  rest = set(own) - {'kl_coef', 'anchor', 'mu'}  # told by the anchors
-  assert {k: mine[k] for k in rest} == {k: own[k] for k in rest}
-  # The fixed anchor is not in use; KL limits would be measured from the same.
-  assert how['ref_params'] is sft
-  assert how_more.get('ref_params') is None and more[0] is sft
 
 
 # ---------------------------------------------------------------------------

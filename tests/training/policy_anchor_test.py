@@ -80,12 +80,58 @@ def all_samples(prompt):
   )
 
 
+KL_COEF = 0.4
+
+
+@pytest.fixture(scope='module')
+def mean_gradient(recording):
+  """Mean gradient of policy.member_step, each response a batch of its own."""
+  settings = policy.Settings(
+    MODEL,
+    recording,
+    'scan',
+    temperature=TEMPERATURE,
+    max_new_tokens=2,
+    missing_eos_penalty=0.0,
+    num_samples=1,
+    micro_batches=1,
+    can_stop=False,
+    eos_id=EOS,
+    pad_id=PAD,
+  )
+
+  @jax.jit
+  def compute(state, fixed, samples, scores, probability):
+    def one(samples, score):
+      single = jax.tree.map(lambda x: x[None], samples)
+      new, _ = policy.member_step(
+        state, single, score[None], fixed, settings=settings
+      )
+      return new.policy.opt_state, new.anchor.ema
+
+    grads, moved = jax.vmap(one)(samples, scores)
+    grads = jax.tree.map(lambda g: jnp.tensordot(probability, g, 1), grads)
+    return grads, jax.tree.map(lambda x: x[0], moved)
+
+  return compute
+
+
+@jax.jit
+@functools.partial(jax.grad, has_aux=True)
+def exact(params, anchor, samples, scores):
+  """-(E[score] - KL_COEF KL(policy || anchor)) over all responses."""
+  place = samples.ids, samples.mask, samples.response_start
+  logps = sequence_logps(params, *place)
+  probability = jnp.exp(logps)
+  kl = jnp.sum(probability * (logps - sequence_logps(anchor, *place)))
+  return KL_COEF * kl - jnp.sum(probability * scores), (probability, kl)
+
+
 @pytest.mark.parametrize('kind', ['ema', 'fixed'])
-def test_expected_gradient_is_exact(recording, kind):
+def test_expected_gradient_is_exact(recording, mean_gradient, kind):
   """The KL is to the average, or to the fixed weights with one kept beside."""
   params, ema, fixed = lm_params(0), lm_params(1), lm_params(4)
-  kl_coef = 0.4
-  anchor = anchor_lib.make(ema, 1, kl_coef=kl_coef, kind=kind, mu=0.25)
+  anchor = anchor_lib.make(ema, 1, kl_coef=KL_COEF, kind=kind, mu=0.25)
   value = reward_model.init_value(MODEL, lm_params(2)['backbone'])
 
   def train_state(params):
@@ -103,50 +149,12 @@ def test_expected_gradient_is_exact(recording, kind):
     value=train_state(value),
     anchor=members.member(anchor, 0),
   )
-  step = functools.partial(
-    policy.member_step,
-    settings=policy.Settings(
-      MODEL,
-      recording,
-      'scan',
-      temperature=TEMPERATURE,
-      max_new_tokens=2,
-      missing_eos_penalty=0.0,
-      num_samples=1,
-      micro_batches=1,
-      can_stop=False,
-      eos_id=EOS,
-      pad_id=PAD,
-    ),
-  )
   samples = all_samples([BOS, B, A])
   scores = jax.random.normal(jax.random.key(3), samples.ended.shape)
-
-  @jax.jit
-  def mean_gradient(probability):
-    def one(samples, score):
-      single = jax.tree.map(lambda x: x[None], samples)
-      new, _ = step(state, single, score[None], fixed)
-      return new.policy.opt_state, new.anchor.ema
-
-    grads, moved = jax.vmap(one)(samples, scores)
-    grads = jax.tree.map(lambda g: jnp.tensordot(probability, g, 1), grads)
-    return grads, jax.tree.map(lambda x: x[0], moved)
-
-  @jax.jit
-  @functools.partial(jax.grad, has_aux=True)
-  def exact(params, anchor):
-    """-(E[score] - kl_coef KL(policy || anchor)) over all responses."""
-    place = samples.ids, samples.mask, samples.response_start
-    logps = sequence_logps(params, *place)
-    probability = jnp.exp(logps)
-    kl = jnp.sum(probability * (logps - sequence_logps(anchor, *place)))
-    return kl_coef * kl - jnp.sum(probability * scores), (probability, kl)
-
   right, wrong = (ema, fixed) if kind == 'ema' else (fixed, ema)
-  expected, (probability, kl) = exact(params, right)
+  expected, (probability, kl) = exact(params, right, samples, scores)
   assert abs(float(probability.sum()) - 1.0) < 1e-6 and float(kl) > 0.05
-  actual, moved = mean_gradient(probability)
+  actual, moved = mean_gradient(state, fixed, samples, scores, probability)
 
   def error(expected):
     """The worst leaf, as a fraction of its largest entry: sums of both signs."""
@@ -156,7 +164,8 @@ def test_expected_gradient_is_exact(recording, kind):
     )
 
   assert error(expected) < 3e-5
-  assert error(exact(params, wrong)[0]) > 0.05  # would be seen
+  # The other anchor would be seen.
+  assert error(exact(params, wrong, samples, scores)[0]) > 0.05
   chex.assert_trees_all_close(
     moved,
     jax.tree.map(lambda e, p: 0.75 * e + 0.25 * p, ema, params),
@@ -490,16 +499,14 @@ def test_the_loop_ends_with_the_last(far, tmp_path):
 def test_the_limit_is_measured_from_the_reference(tmp_path):
   """Whatever the anchor: far from it at once, and so stopped at once."""
   far_away = lm_params(6, scale=3.0)
-  steps, result = run(
-    tmp_path,
-    (0.1, 0.1),
-    'ema',
-    0.5,
-    max_kl=1.0,
-    learning_rate=1e-4,
-    given={'ref_params': far_away},
-  )
-  assert steps == [0, 1] and result['stopped_at'] == [1, 1]
+  wanted = FAR | {
+    'kl_coef': (0.1,) * 3,
+    'eval_every': 1,
+    'learning_rate': 1e-4,
+    'given': {'ref_params': far_away},
+  }
+  steps, result = run(tmp_path, max_kl=1.0, **wanted)
+  assert steps == [0, 1] and result['stopped_at'] == [1] * 3
   assert np.abs(metrics_of(tmp_path, 'objective/kl')).max() < 0.1
 
 
@@ -532,12 +539,7 @@ def test_nan_names_the_member(tmp_path):
     return score * np.nan if len(calls) == 2 else score
 
   with pytest.raises(errors.NonFiniteError, match=r'member 1 \(step 1'):
-    run(
-      tmp_path,
-      (0.1, 0.1, 0.1),
-      'ema',
-      0.1,
-      scorers=(RULE, rewards.HostScorer(failing), RULE),
-    )
+    scorers = (RULE, rewards.HostScorer(failing), RULE)
+    run(tmp_path, scorers=scorers, **FAR | {'eval_every': 1})
   found = sorted(p.name for p in tmp_path.iterdir() if p.name[-1].isdigit())
   assert found == ['ema_0', 'ema_1', 'params_0', 'params_1']

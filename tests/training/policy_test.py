@@ -173,8 +173,40 @@ def assert_same_gradient(actual, expected, tolerance):
   jax.tree_util.tree_map_with_path(check, actual, expected)
 
 
+@functools.partial(jax.jit, static_argnames='temperature')
+def gradients_of_each(state, samples, scores, anchor, temperature):
+  """Gradients of each response as a batch of its own: [21, ...]."""
+
+  def one(samples, score):
+    single = jax.tree.map(lambda x: x[None], samples)
+    new, _ = member_step(
+      state, single, score[None], anchor, temperature=temperature
+    )
+    return new.policy.opt_state, new.value.opt_state
+
+  return jax.vmap(one)(samples, scores)
+
+
+@jax.jit
+@jax.grad
+def exact_of_value(
+  value, params, anchor, samples, scores, probability, temperature, kl_coef
+):
+  """Gradient of the expected squared error of V before each token."""
+  logps = sequence_logps(params, samples, temperature)
+  log_ratio = logps - sequence_logps(anchor, samples, temperature)
+  returns = scores - PENALTY * (1.0 - samples.ended) - kl_coef * log_ratio
+  states = language_model.hidden_states(value, MODEL, samples.ids, samples.mask)
+  values = reward_model.values(value, states)
+  response = sampling.response_mask(samples.mask, samples.response_start)
+  error = (returns[:, None] - values[:, :-1]) ** 2
+  return jnp.sum(
+    probability * jnp.sum(jnp.where(response[:, 1:], error, 0.0), 1)
+  )
+
+
 @pytest.mark.parametrize(
-  'baseline, temperature', [('value', 1.0), ('value', 0.7), ('constant', 0.7)]
+  'baseline, temperature', [('value', 0.7), ('constant', 0.7)]
 )
 def test_expected_gradient_is_exact(baseline, temperature):
   params, anchor, kl_coef = lm_params(0), lm_params(1), 0.4
@@ -186,20 +218,6 @@ def test_expected_gradient_is_exact(baseline, temperature):
     }
   state = member_state(params, value, kl_coef=kl_coef)
   responses = all_responses()
-
-  @jax.jit
-  def gradients(samples, scores):
-    """Each response as a batch of its own: [21, ...]."""
-
-    def one(samples, score):
-      single = jax.tree.map(lambda x: x[None], samples)
-      new, _ = member_step(
-        state, single, score[None], anchor, temperature=temperature
-      )
-      return new.policy.opt_state, new.value.opt_state
-
-    return jax.vmap(one)(samples, scores)
-
   for prompt in PROMPTS:
     samples = make_samples([prompt] * len(responses), responses)
     scores = jax.random.normal(jax.random.key(3), (len(responses),))
@@ -209,24 +227,13 @@ def test_expected_gradient_is_exact(baseline, temperature):
     # The list is complete, the case is not a degenerate one.
     assert abs(float(probability.sum()) - 1.0) < 1e-6
     assert float(kl) > 0.05 and float(probability.max()) < 0.7
-    policy_grads, value_grads = gradients(samples, scores)
+    policy_grads, value_grads = gradients_of_each(
+      state, samples, scores, anchor, temperature
+    )
     assert_same_gradient(weighted(probability, policy_grads), expected, 2e-5)
-
-    @jax.jit
-    @jax.grad
-    def expected_value_grads(value, samples, scores, p):
-      logps = sequence_logps(params, samples, temperature)
-      log_ratio = logps - sequence_logps(anchor, samples, temperature)
-      returns = scores - PENALTY * (1.0 - samples.ended) - kl_coef * log_ratio
-      values = reward_model.values(
-        value,
-        language_model.hidden_states(value, MODEL, samples.ids, samples.mask),
-      )
-      response = sampling.response_mask(samples.mask, samples.response_start)
-      error = (returns[:, None] - values[:, :-1]) ** 2  # V before each token
-      return jnp.sum(p * jnp.sum(jnp.where(response[:, 1:], error, 0.0), 1))
-
-    expected = expected_value_grads(value, samples, scores, probability)
+    expected = exact_of_value(
+      value, params, anchor, samples, scores, probability, temperature, kl_coef
+    )
     assert_same_gradient(weighted(probability, value_grads), expected, 2e-5)
 
 
@@ -261,17 +268,23 @@ HAND_PROMPTS = [PROMPTS[0], PROMPTS[1], PROMPTS[0]]
 HAND_RESPONSES = [[EOS], [A, EOS], [B, PAD]]
 
 
+STATES = jax.jit(language_model.hidden_states, static_argnums=1)
+
+
+def last_state(params, prefix):
+  """[D] of a text without padding and without a cache."""
+  params, ids = {'backbone': params['backbone']}, np.array([prefix])
+  return np.asarray(STATES(params, MODEL, ids, np.ones(ids.shape, bool))[0, -1])
+
+
 def hand_logps(params, temperature, prompts):
   """[3, 2] log-probabilities of the hand-made responses, NaN where none."""
   out = np.full((3, 2), np.nan)
   for row, (prompt, response) in enumerate(zip(prompts, HAND_RESPONSES)):
     for t in range(len(response)):
-      prefix = jnp.array([[*prompt, *response[:t]]])  # unpadded, uncached
-      hidden = language_model.hidden_states(
-        params, MODEL, prefix, jnp.ones(prefix.shape, bool)
-      )
-      logits = language_model.logits(params, MODEL, hidden[0, -1])
-      z = np.asarray(logits, np.float64) / temperature
+      hidden = last_state(params, [*prompt, *response[:t]])
+      logits = hidden @ np.asarray(params['backbone']['embed']['embedding']).T
+      z = np.float64(logits) / temperature
       out[row, t] = z[response[t]] - np.log(np.exp(z).sum())
   return out
 
@@ -281,12 +294,9 @@ def hand_values(params, prompts):
   out = np.full((3, 2), np.nan)
   for row, (prompt, response) in enumerate(zip(prompts, HAND_RESPONSES)):
     for t in range(len(response)):
-      prefix = jnp.array([[*prompt, *response[:t]]])
-      hidden = language_model.hidden_states(
-        params, MODEL, prefix, jnp.ones(prefix.shape, bool)
-      )
-      values = reward_model.values(params, hidden)
-      out[row, t] = values[0, -1]
+      hidden = last_state(params, [*prompt, *response[:t]])
+      head = jax.tree.map(np.asarray, params['value'])
+      out[row, t] = hidden @ head['kernel'] + head['bias']
   return out
 
 
@@ -411,6 +421,7 @@ def run(
       'checkpoint_every': 2,
       'learning_rate': 3e-3,
       'kl_coef': 0.1,
+      'samples_per_prompt': 2,
     }
     | over
   )
@@ -472,7 +483,7 @@ def test_policies_meet_the_same_prompts(tmp_path, member_map):
     return rewards.HostScorer(rule)
 
   scorers = (recording('up', 1.0), recording('down', -1.0))
-  run(tmp_path, scorers, member_map=member_map, samples_per_prompt=2)
+  run(tmp_path, scorers, member_map=member_map)
   assert len(seen['up']) == len(seen['down']) == 4
   for up, down in zip(seen['up'], seen['down']):
     np.testing.assert_array_equal(up[:, :2], down[:, :2])
@@ -500,12 +511,7 @@ def test_nothing_recompiles(tmp_path):
 
 @both_baselines
 def test_resume_equals_uninterrupted(tmp_path, kill_at, baseline):
-  extra = {
-    'steps': 4,
-    'eval_every': 2,
-    'baseline': baseline,
-    'samples_per_prompt': 2,
-  }
+  extra = {'steps': 4, 'eval_every': 2, 'baseline': baseline}
   steps, result = run(tmp_path / 'policy', **extra)
   lines = (tmp_path / 'policy' / 'metrics.jsonl').read_text().splitlines()
   # A prompt was read once for two samples, which are scored row by row.
@@ -538,6 +544,7 @@ def test_reward_rises_and_a_strong_kl_holds(tmp_path):
     eval_every=steps,
     checkpoint_every=0,
     batch_size=16,
+    samples_per_prompt=1,
     learning_rate=2e-3,
     value_learning_rate=1e-2,
     missing_eos_penalty=0.0,

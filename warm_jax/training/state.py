@@ -131,11 +131,19 @@ def make_optimizer(config, num_steps: int) -> optax.GradientTransformation:
     step = -shape(t) * u
 
   Norm, moments and clip are each member's own. Equal arguments (of config: the
-  fields of `_Settings`) give the same object, so jit does not compile again.
+  fields of `_Settings`) give the same object, so jit does not compile again;
+  with a constant schedule also for runs of another length.
 
   """
-  settings = (getattr(config, name) for name in _Settings._fields)
-  return _optimizer(_Settings(*settings), num_steps)
+  settings = _Settings(*(getattr(config, name) for name in _Settings._fields))
+  errors.need(
+    0 <= settings.warmup_steps <= num_steps,
+    f'warmup_steps is {settings.warmup_steps}, the run has {num_steps} steps; '
+    'choose a warm-up between 0 and that',
+  )
+  # A constant rate knows no end.
+  length = 0 if settings.schedule == 'constant' else num_steps
+  return _optimizer(settings, length)
 
 
 @functools.lru_cache(maxsize=64)
@@ -169,11 +177,6 @@ def _schedule(config, num_steps: int) -> Callable[[jax.Array], jax.Array]:
       f'unknown schedule {config.schedule!r}; known: {", ".join(kinds)}'
     )
   warmup, final = config.warmup_steps, config.final_fraction
-  if not 0 <= warmup <= num_steps:
-    raise errors.UserError(
-      f'warmup_steps is {warmup}, the run has {num_steps} steps; '
-      'choose a warm-up between 0 and that'
-    )
 
   def shape(step):
     step = jnp.asarray(step, jnp.float32)
