@@ -5,6 +5,9 @@ import fcntl
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
+import time
 
 from warm_jax import main, pipeline
 
@@ -41,3 +44,30 @@ def copy_until(source, folder, stages, stage):
   for name in stages[: stages.index(stage)]:
     shutil.copytree(source / name, folder / name)
   return folder
+
+
+def launch(folder, *arguments):
+  """The command `warm` in a process of its own."""
+  return subprocess.Popen(
+    [sys.executable, '-m', 'warm_jax.main', f'--workdir={folder}', *arguments],
+    cwd=ROOT,
+    env=os.environ | {'JAX_DEFAULT_MATMUL_PRECISION': 'highest'},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def stop(process, metrics, rows, signal):
+  """(code, output) of a process stopped when a file has more than `rows`."""
+  deadline = time.time() + 900
+  try:
+    while process.poll() is None and time.time() < deadline:
+      if metrics.exists() and metrics.read_bytes().count(b'\n') > rows:
+        process.send_signal(signal)
+        break
+      time.sleep(0.002)
+    out, _ = process.communicate(timeout=120)
+  finally:
+    process.kill()
+  return process.returncode, out

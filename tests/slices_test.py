@@ -79,7 +79,7 @@ def average(run):
   stack, numbers = stage.trained(run)
   mean = jax.tree.map(lambda x: np.mean(x, axis=0), stack)
   checkpoint.save_params(run.folder('merge') / 'warm', mean)
-  return {'members': numbers, 'left_out': stage.left_out(run)}
+  return {'members': numbers, 'left_out': run.result('reward')['dropped']}
 
 
 def read_pairs(world, split):

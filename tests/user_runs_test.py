@@ -24,19 +24,20 @@ GOOD, BAD = ('clear', 'true', 'short'), ('vague', 'false', 'endless')
 
 
 def pairs(num, seed):
-  """Preferences for answers that hold good words; prompts occur twice."""
+  """Preferences for answers that hold good words."""
   rng = random.Random(seed)
-  rows = []
-  for i in range(num):
-    prompt = f'what about {rng.choice("abcdefghij")} {seed} {i // 2}'
-    rows.append(
-      {
-        'prompt': prompt,
-        'chosen': f'it is {rng.choice(GOOD)} and {rng.choice(GOOD)}',
-        'rejected': f'it is {rng.choice(BAD)} and {rng.choice(BAD)}',
-      }
-    )
-  return rows
+
+  def answer(words):
+    return f'it is {rng.choice(words)} and {rng.choice(words)}'
+
+  return [
+    {
+      'prompt': f'what about {rng.choice("abcdefghij")} {seed} {i // 2}',
+      'chosen': answer(GOOD),
+      'rejected': answer(BAD),
+    }
+    for i in range(num)
+  ]
 
 
 def write(path, rows):
@@ -69,20 +70,20 @@ def files(tmp_path_factory):
   return folder
 
 
-def sizes(**more):
-  return {
-    'data.max_length': 48,
-    'reward.steps': 12,
-    'reward.batch_size': 16,
-    'reward.members': 2,
-    'reward.optimizer.warmup_steps': 2,
-    'reward.checkpoint_every': 6,
-    'sft.steps': 6,
-    'sft.keep_steps': (2, 4, 6),
-    'sft.batch_size': 16,
-    'sft.optimizer.warmup_steps': 2,
-    'merge.num_lambdas': 3,
-  } | more
+SFT = {
+  'data.max_length': 48,
+  'sft.steps': 4,
+  'sft.keep_steps': (2, 3, 4),
+  'sft.batch_size': 16,
+  'sft.optimizer.warmup_steps': 2,
+}
+REWARD = SFT | {
+  'reward.steps': 8,
+  'reward.batch_size': 16,
+  'reward.members': 2,
+  'reward.optimizer.warmup_steps': 2,
+  'merge.num_lambdas': 3,
+}
 
 
 @pytest.fixture(scope='module')
@@ -95,7 +96,7 @@ def reward_run(files, tmp_path_factory):
       'data.train': str(files / 'train.jsonl'),
       'data.test': str(files / 'test.jsonl'),
     },
-    **sizes(),
+    **REWARD,
   )
   pipeline.run(config, workdir)
   return workdir
@@ -132,33 +133,19 @@ def test_reward_run_exports_what_it_merged(reward_run):
     assert text in card, text
 
 
-def test_scores_of_the_export_are_those_of_the_run(reward_run, files):
-  """The working model and the exported one agree, raw and normalised."""
-  exported = scorers.open_model(str(reward_run / 'export' / 'warm'))
-  working = scorers.open_model(str(reward_run))
+def test_scores_of_the_exports_are_those_of_the_run(reward_run):
+  """Merged and as an ensemble, exported and working models agree."""
+  both = ','.join(str(reward_run / 'export' / f'member_{m}') for m in (0, 1))
   rows = [(f'{r["prompt"]}\n', r['chosen']) for r in pairs(10, 2)]
-  ids, mask = score_ids(exported.tokenizer, rows)
-  np.testing.assert_allclose(
-    exported.scorer.raw_scores(ids, mask),
-    working.scorer.raw_scores(ids, mask),
-    atol=1e-6,
-  )
-  np.testing.assert_allclose(
-    exported.scorer(ids, mask), working.scorer(ids, mask), atol=1e-4
-  )
-
-
-def test_ensemble_of_exported_members_is_that_of_the_run(reward_run):
-  names = ','.join(str(reward_run / 'export' / f'member_{m}') for m in (0, 1))
-  outside = scorers.open_model(names)
-  inside = scorers.open_model(f'{reward_run}:ens')
-  rows = [(f'{r["prompt"]}\n', r['rejected']) for r in pairs(10, 3)]
-  ids, mask = score_ids(outside.tokenizer, rows)
-  np.testing.assert_allclose(
-    np.sort(outside.scorer.raw_scores(ids, mask), axis=0),
-    np.sort(inside.scorer.raw_scores(ids, mask), axis=0),
-    atol=1e-6,
-  )
+  for outside, inside in (
+    (str(reward_run / 'export' / 'warm'), str(reward_run)),
+    (both, f'{reward_run}:ens'),
+  ):
+    outside, inside = map(scorers.open_model, (outside, inside))
+    ids, mask = score_ids(outside.tokenizer, rows)
+    np.testing.assert_allclose(
+      outside.scorer(ids, mask), inside.scorer(ids, mask), atol=1e-4
+    )
 
 
 def test_sft_and_policy_runs(reward_run, files, tmp_path):
@@ -168,14 +155,11 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
     tmp_path / 'sft.jsonl',
     [{'prompt': r['prompt'], 'completion': r['chosen']} for r in pairs(60, 4)],
   )
-  small = {
-    k: v for k, v in sizes().items() if k.split('.')[0] in ('data', 'sft')
-  }
   config = chains.load_config(
-    'sft', model=str(files / 'model'), **{'data.train': str(responses)}, **small
+    'sft', model=str(files / 'model'), **{'data.train': str(responses)}, **SFT
   )
   pipeline.run(config, sft)
-  exported = tokenizer_lib.load_pretrained(sft / 'export' / 'sft_6').hf
+  exported = tokenizer_lib.load_pretrained(sft / 'export' / 'sft_4').hf
   turns = [
     {'role': 'user', 'content': 'what is it'},
     {'role': 'assistant', 'content': 'clear'},
@@ -186,7 +170,7 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
   )
   config = chains.load_config(
     'policy',
-    model=str(sft / 'export' / 'sft_6'),
+    model=str(sft / 'export' / 'sft_4'),
     reward_model=str(reward_run / 'export' / 'warm'),
     control_model=f'{reward_run}:member_1',
     **{
@@ -222,10 +206,10 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
     reading.load(found, head='lm'), jax.tree.map(lambda x: x[0], kept)
   )
   start = reading.load(reading.inspect(files / 'model'), head='lm')
-  moved = jax.tree.leaves(
-    jax.tree.map(lambda a, b: float(jnp.abs(a - b[0]).max()), start, kept)
+  assert any(
+    (np.asarray(a) != b[0]).any()
+    for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(kept))
   )
-  assert max(moved) > 0
 
 
 def test_warp_run_exports_the_line_from_the_start_to_the_merge(

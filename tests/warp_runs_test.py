@@ -4,11 +4,7 @@
 import csv
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import chains
 import chex
@@ -16,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import config as config_lib
 from warm_jax import merging, pipeline
 from warm_jax.stages import fronts
 from warm_jax.training import checkpoint
@@ -40,34 +35,12 @@ def load_config(**changes):
 STAGES = chains.names(load_config())
 
 
-# ---------------------------------------------------------------------------
-# Without a run
-# ---------------------------------------------------------------------------
-
-
-def test_nano_is_the_run_made_small():
-  usual, nano = (
-    config_lib.flatten(config_lib.plain(chains.load_config(name)))
-    for name in ('warp', 'warp:nano')
-  )
-  assert usual.keys() == nano.keys()
-  config_lib.validate(chains.load_config('warp:nano'))
-  for name in ('world.num_pretrain', 'model.width', 'pretrain.steps'):
-    assert nano[name] < usual[name]
-
-
 def test_sets_hold_the_sft_policy_and_their_own():
-  rows = [
-    {'run': 'sft', 'what': 'policy'},
-    {'run': 'warp_1', 'what': 'policy'},
-    {'run': 'warp_1', 'what': 'ema'},
-    {'run': 'warp_1', 'what': 'slerp'},
-    {'run': 'warp_1', 'what': 'to_init'},
-    {'run': 'warp_1', 'what': 'to_sft'},
-    {'run': 'sft_anchor', 'what': 'policy'},
-    {'run': 'sft_anchor', 'what': 'ema'},
-    {'run': 'sft_anchor', 'what': 'to_sft'},
-  ]
+  rows = (
+    'sft policy, warp_1 policy, warp_1 ema, warp_1 slerp, warp_1 to_init, '
+    'warp_1 to_sft, sft_anchor policy, sft_anchor ema, sft_anchor to_sft'
+  )
+  rows = [dict(zip(('run', 'what'), x.split())) for x in rows.split(', ')]
   assert fronts.series(rows) == {
     'members': [0, 1],
     'members_ema': [0, 2],
@@ -99,13 +72,7 @@ def test_differences_are_paired_and_have_their_sign():
       np.testing.assert_allclose(
         found['warp_1'][f'difference_{judge}{end}'], 0.25
       )
-  text = fronts.summary(found, 1, 2.0)
-  assert '+0.25 [+0.25, +0.25] above' in text
-
-
-# ---------------------------------------------------------------------------
-# One finished run
-# ---------------------------------------------------------------------------
+  assert '+0.25 [+0.25, +0.25]' in fronts.summary(found, 1, 2.0)
 
 
 @pytest.fixture(scope='module')
@@ -189,44 +156,7 @@ def test_next_init_is_on_the_line(finished):
   chex.assert_trees_all_close(merged, merging.slerp(start, stack), atol=1e-6)
 
 
-@slow
-def test_another_reward_another_merge_another_anchor(finished, tmp_path):
-  config = load_config(
-    **{
-      'warp.reward': 'ens',
-      'warp.merge': 'lerp',
-      'warp.anchor': 'sft',
-      'warp.members': 3,
-      'warp.iterations': 1,
-    }
-  )
-  chains.copy_until(finished, tmp_path, STAGES, 'warp')
-  results = pipeline.run(config, tmp_path)
-  assert results['fronts']['updates'] == 18
-  assert (tmp_path / 'report' / 'index.html').exists()
-
-
-# ---------------------------------------------------------------------------
-# Interruption
-# ---------------------------------------------------------------------------
-
-LONG = {'warp.steps': (40, 30), 'warp.checkpoint_every': 7}
-
-
-def launch(folder):
-  """`warm --stage=warp` in a process of its own."""
-  file = folder / 'config.py'
-  file.write_text(CONFIG.format(tests=str(chains.ROOT / 'tests'), changes=LONG))
-  command = [sys.executable, '-m', 'warm_jax.main', f'--config={file}']
-  command += [f'--workdir={folder}', '--stage=warp']
-  return subprocess.Popen(
-    command,
-    cwd=chains.ROOT,
-    env=os.environ | {'JAX_DEFAULT_MATMUL_PRECISION': 'highest'},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )
+LONG = {'warp.steps': (30, 20), 'warp.checkpoint_every': 7}
 
 
 CONFIG = """
@@ -240,20 +170,12 @@ def get_config():
 
 
 def stop_in(folder, iteration, number, rows):
-  """Launches and sends a signal once an iteration has so many rows."""
-  process = launch(folder)
+  """`warm --stage=warp`; sends a signal once an iteration has so many rows."""
+  file = folder / 'config.py'
+  file.write_text(CONFIG.format(tests=str(chains.ROOT / 'tests'), changes=LONG))
+  process = chains.launch(folder, f'--config={file}', '--stage=warp')
   metrics = folder / 'warp' / f'iteration_{iteration}' / 'metrics.jsonl'
-  deadline = time.time() + 900
-  try:
-    while process.poll() is None and time.time() < deadline:
-      if metrics.exists() and metrics.read_bytes().count(b'\n') > rows:
-        process.send_signal(number)
-        break
-      time.sleep(0.002)
-    out, _ = process.communicate(timeout=120)
-  finally:
-    process.kill()
-  return process.returncode, out
+  return chains.stop(process, metrics, rows, number)
 
 
 @slow
@@ -266,11 +188,11 @@ def test_killed_in_each_iteration_it_goes_on_to_the_same_bits(
   )
   pipeline.run(load_config(**LONG), undisturbed, stage='warp')
 
-  code, out = stop_in(killed, 1, signal.SIGKILL, 15)
+  code, out = stop_in(killed, 1, signal.SIGKILL, 12)
   assert code == -signal.SIGKILL, out
   first = killed / 'warp' / 'iteration_1'
   assert not (first / 'result.json').exists()
-  code, out = stop_in(killed, 2, signal.SIGTERM, 10)
+  code, out = stop_in(killed, 2, signal.SIGTERM, 8)
   assert code == 143, out
   assert 'of warp/iteration_2 is saved, and the same command' in out
   assert 'Traceback' not in out

@@ -66,10 +66,6 @@ def best_of_n():
     'samples': 8,
     'curves': {name: curve(name, judges) for name in SCORERS},
     'minus_single': {name: curve(name, judges[:2]) for name in SCORERS[1:]},
-    'gain_over_single': dict.fromkeys(SCORERS[1:], ends('gold', 0.1)),
-    'last_minus_peak': dict.fromkeys(
-      SCORERS, ends('gold', -0.1) | {'peak_n': 4}
-    ),
     'tie_rate': dict.fromkeys(SCORERS, 0.12),
     'best_possible': 4.0,
   }

@@ -91,8 +91,10 @@ class Rejects:
     rows: Iterable[SourceRow],
     convert: Callable[[dict], Any],
     formats: str = '',
-  ) -> Iterator[tuple[SourceRow, Any]]:
-    """Yields each usable row with convert(its value), which may raise BadRow.
+  ) -> Iterator[tuple[int, Any]]:
+    """Yields the place of each usable row, from 0, and convert(its value).
+
+    `convert` may raise BadRow.
 
     `formats` names the formats that `convert` knows.
 
@@ -114,7 +116,7 @@ class Rejects:
         if count == FIRST_ROWS == len(found):
           break
         continue
-      yield row, value
+      yield count - 1, value
     self._read[source, formats] = count, found
     errors.need(count, f'{source}: no rows in it')
     if len(found) < count and len(found) <= self.max_rejected * count:

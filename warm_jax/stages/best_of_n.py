@@ -5,16 +5,15 @@ import numpy as np
 
 from warm_jax import distributed, sampling
 from warm_jax.evaluation import best_of_n, intervals
-from warm_jax.stages import evaluator, reward
+from warm_jax.stages import evaluator
 from warm_jax.training import checkpoint
 
 
 def run(run) -> dict:
   """Samples N responses a prompt once, keeps them, and draws the curves.
 
-  For every n <= N: the expected gold and control reward of the response that a
-  scorer prefers among n, by the unbiased estimator, against
-  KL(n) = log n - (n - 1) / n.
+  For n <= N: the expected gold and control reward of the response that a scorer
+  prefers among n, unbiased, against KL(n) = log n - (n - 1) / n.
   """
   config, folder = run.config.best_of_n, run.folder('best_of_n')
   panel = evaluator.Evaluator(
@@ -53,7 +52,6 @@ def run(run) -> dict:
   others = [name for name in best if name != 'single' and 'single' in best]
 
   def minus_single(name, i) -> dict[str, float]:
-    """A row of a curve of paired differences."""
     row = {'n': sizes[i], 'kl': float(best_of_n.kl(sizes[i]))}
     for judge in ('gold', 'control'):
       x = best[name][judge][:, i] - best['single'][judge][:, i]
@@ -61,36 +59,18 @@ def run(run) -> dict:
       row |= {judge: float(x.mean()), f'{judge}_stderr': stderr}
     return row
 
-  # The peak is the size with the highest mean gold on these same prompts, so
-  # the difference to it leans slightly below zero; it is 0 where N is the peak.
-  peaks = {n: int(x['gold'].mean(axis=0).argmax()) for n, x in best.items()}
-  from_peak = {
-    name: intervals.paired_difference(
-      x['gold'][:, -1],
-      x['gold'][:, peaks[name]],
-      resamples=config.num_bootstrap,
-    )
-    for name, x in best.items()
-  }
   return {
     'temperature': config.temperature,
     'prompts': len(panel.prompts),
     'samples': config.num_samples,
-    'left_out': reward.left_out(run),  # of the members behind the scorers
+    'left_out': run.result('reward')[
+      'dropped'
+    ],  # of the members behind the scorers
     'curves': curves,
+    # Curves of paired differences to the single member.
     'minus_single': {
       name: [minus_single(name, i) for i in range(len(sizes))]
       for name in others
-    },
-    'gain_over_single': {
-      name: intervals.paired_difference(
-        best[name]['gold'][:, -1], best['single']['gold'][:, -1]
-      ).as_dict('gold')
-      for name in others
-    },
-    'last_minus_peak': {
-      name: x.as_dict('gold') | {'peak_n': sizes[peaks[name]]}
-      for name, x in from_peak.items()
     },
     'tie_rate': {n: best_of_n.tie_rate(s) for n, s in scores.items()},
     'best_possible': float(judged['gold'].max(axis=1).mean()),

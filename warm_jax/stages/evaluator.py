@@ -1,25 +1,14 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The evaluation of policies: same prompts, same keys, same reward models.
 
-Columns, for every prompt the mean over its samples:
-
-  proxy       the reward the policy was trained on
-  control     a reward model that took no part, if there is one
-  gold        the true utility, if the world knows it
-  kl          to the start, nats a sequence
-  length      of the response, see `World.lengths`
-  ended       share of the samples that end by themselves
-  similarity  of the samples of a prompt, from two on
-
-A row has the mean and the standard error of each, and the win rate against the
-first policy, as it is (`win_rate`) and at equal length (`win_rate_lc`), judged
-by gold, else control, else proxy.
+A row has the mean and standard error of each of COLUMNS, and the win rate
+against the first policy, as it is (`win_rate`) and at equal length
+(`win_rate_lc`), judged by gold, else control, else proxy.
 """
 
 import collections
-import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,7 +19,16 @@ from warm_jax.stages import language, scorers
 from warm_jax.worlds import base
 
 PyTree = Any
-COLUMNS = ('proxy', 'control', 'gold', 'kl', 'length', 'ended', 'similarity')
+# What is known of a prompt, each the mean over its samples.
+COLUMNS = (
+  'proxy',  # the reward the policy was trained on
+  'control',  # a reward model that took no part, if there is one
+  'gold',  # the true utility, if the world knows it
+  'kl',  # to the start, nats a sequence
+  'length',  # of the response, see `World.lengths`
+  'ended',  # share of the samples that end by themselves
+  'similarity',  # of the samples of a prompt, from two on
+)
 
 
 def settings(run):
@@ -49,37 +47,32 @@ def proxies(run) -> tuple[str, ...]:
 def build(run, names, start: PyTree) -> dict[str, rewards.RewardScorer]:
   """Reward models by name, with mean 0 and deviation 1 on samples of the start.
 
-  Names are those of `scorers.MEANING`, or the fields `reward_model` and
-  `control_model` of a config that names reward models of other runs.
-
-  Raises:
-    UserError: no such model, or one that does not fit the policy.
+  Names are in `scorers.MEANING`, or fields of the config with reward models of
+  other runs: `reward_model`, `control_model`.
   """
   if 'reward_model' not in run.config:
     return scorers.build(run, names)
   config, world, found = settings(run), worlds.of(run), {}
   template = run.config.data.prompt_template
   for field in names:
-    if not run.config[field]:
-      raise errors.UserError(
-        f'config.{field} is empty: name an exported reward model, several with '
-        f'commas between, or a finished work directory (--config.{field}=PATH)'
-      )
+    errors.need(
+      run.config[field],
+      f'config.{field} is empty: name an exported reward model, several with '
+      f'commas between, or a finished work directory (--config.{field}=PATH)',
+    )
     opened = scorers.open_model(
       run.config[field],
       aggregate=config.aggregate,
       member_map=run.config.runtime.member_map,
     )
-    scorers.require_same_tokenizer(
-      world.tokenizer, opened.tokenizer, f'config.model and config.{field}'
+    both = f'config.model and config.{field}'
+    scorers.require_same_tokenizer(world.tokenizer, opened.tokenizer, both)
+    errors.need(
+      opened.prompt_template in ('', template),
+      f'config.data.prompt_template is {template!r}, but config.{field} was '
+      f'trained with {opened.prompt_template!r}: set '
+      '--config.data.prompt_template to that, or its prompts look foreign to it',
     )
-    if opened.prompt_template not in ('', template):
-      raise errors.UserError(
-        f'config.data.prompt_template is {template!r}, but config.{field} was '
-        f'trained with {opened.prompt_template!r}: set '
-        '--config.data.prompt_template to that, or its prompts look foreign to '
-        'it'
-      )
     found[field] = opened.scorer
   samples = sampling.sample_rows(
     start,
@@ -95,25 +88,15 @@ def build(run, names, start: PyTree) -> dict[str, rewards.RewardScorer]:
   }
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-  """What K policies wrote for N prompts, and what it is worth.
-
-  Attributes:
-    prompts: [N] texts.
-    responses: [K][N * S] texts, the S samples of a prompt adjacent.
-    gold: [K, N * S], utility of each response, or None.
-    values: {column: [K, N] float64}, means over the samples of a prompt.
-    rows: one dict a policy: its labels, then the means over prompts.
-    win_rate_by: the column that win rates are judged by.
-  """
+class Evaluation(NamedTuple):
+  """What K policies wrote for N prompts, and what it is worth."""
 
   prompts: list[str]
-  responses: list[list[str]]
-  gold: np.ndarray | None
-  values: dict[str, np.ndarray]
-  rows: list[dict[str, Any]]
-  win_rate_by: str
+  responses: list[list[str]]  # [K][N * S], the S samples of a prompt adjacent
+  gold: np.ndarray | None  # [K, N * S]
+  values: dict[str, np.ndarray]  # {column: [K, N]}, means over the samples
+  rows: list[dict[str, Any]]  # of a policy: its labels, means over prompts
+  win_rate_by: str  # column that win rates are judged by
 
   def examples(self, shown: Iterable[tuple[dict, int]]) -> list[dict]:
     """Six prompts with the first responses of (labels, row) of some policies."""
@@ -136,22 +119,11 @@ class Evaluation:
 class Evaluator:
   """Prompts and reward models that policies of one run are evaluated with."""
 
-  def __init__(
-    self,
-    run,
-    names: Sequence[str],
-    config,
-    num_prompts: int,
-    num_samples: int = 1,
-  ):
+  def __init__(self, run, names, config, num_prompts: int, num_samples=1):
     """Loads the first prompts of the test split, the start, the reward models.
 
-    Args:
-      run: what its reward models need is finished.
-      names: of proxies, see `build`; the control model comes along.
-      config: temperature (of the sampling, and of the KL), max_new_tokens.
-      num_prompts: of the split.
-      num_samples: responses to each prompt.
+    `names` are of proxies, see `build`; the control model comes along. The
+    config's temperature is of the samples and of the KL.
     """
     self.run, self.world = run, worlds.of(run)
     self.config, self.num_samples = config, num_samples
@@ -197,16 +169,11 @@ class Evaluator:
     found = rewards.score(self.scorers[name], ids, mask)
     return found.reshape(len(samples), -1)
 
-  def evaluate(
-    self,
-    policies: Iterable[tuple[dict, Callable[[], PyTree], str]],
-    exact_kl: bool = False,
-  ) -> Evaluation:
-    """Samples policies, all with the same keys, and judges them.
+  def evaluate(self, policies: Iterable[tuple], exact_kl=False) -> Evaluation:
+    """Samples policies (labels, call for LM params, proxy), and judges them.
 
-    Args:
-      policies: labels, a call that gives the LM params, and the proxy's name.
-      exact_kl: the KL is `sampling.kl_of_steps`, not `sampling.sequence_kl`.
+    With `exact_kl` the KL is `sampling.kl_of_steps`, else its estimate
+    `sampling.sequence_kl`.
     """
     rows, names, samples, texts = [], [], [], []
     columns = collections.defaultdict(list)

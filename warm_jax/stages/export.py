@@ -18,13 +18,15 @@ from warm_jax.worlds import base
 def run(run) -> dict:
   """Writes what the run has made under export/.
 
-  The config.json of a reward model holds the mean and the deviation of its raw
-  score over the responses of the selection pairs: a head without bias cannot
-  carry them.
+  The config.json of a reward model has the mean and the deviation of its score
+  on selection pairs: a head without bias cannot carry them.
   """
   config, shape = run.config.export, base.model_config(run)
   is_reward = 'reward' in run.config
   reference = scorers.reference_batch(run) if is_reward else {}
+  stages = ('base', 'preferences', 'reward', 'merge')
+  results = {name: run.result(name) for name in stages if name in run.config}
+  tokenizer = worlds.of(run).tokenizer
   settings = {
     'base': base.checkpoint(run),
     'dtype': config.dtype,
@@ -43,21 +45,27 @@ def run(run) -> dict:
       run.folder('export') / name,
       params,
       shape,
-      worlds.of(run).tokenizer,
-      card=_card(run, name),
+      tokenizer,
+      card=model_card.render(
+        name,
+        run.config.to_dict(),
+        results,
+        has_chat_template=bool(tokenizer.hf.chat_template),
+        command=run.command,
+        versions=pipeline.versions(),
+      ),
       **settings,
       **{key: float(value) for key, value in moments.items()},
     )
   return {
     'folders': sorted(written),
     'written': written,
-    'left_out': reward.left_out(run) if is_reward else [],
+    'left_out': run.result('reward')['dropped'] if is_reward else [],
     'summary': f'{", ".join(written)} in {run.folder("export")}',
   }
 
 
 def _reward_models(run) -> Iterator[tuple[str, Any]]:
-  """The merged models, and each member."""
   for name in run.config.export.merged:
     yield name, checkpoint.load_params(run.folder('merge') / name)
   if run.config.export.include_members:
@@ -67,12 +75,6 @@ def _reward_models(run) -> Iterator[tuple[str, Any]]:
 
 
 def _policies(run) -> Iterator[tuple[str, Any]]:
-  """Language models to export.
-
-  The last policy, with those of `export.also_steps`; or the last merged policy,
-  with eta_X for every X of `export.etas`: (1 - X) start + X merged, the front
-  that WARP returns; or the kept SFT checkpoints.
-  """
   config = run.config
   if 'policy' in config:
     kept = run.result('policy')['kept_steps']
@@ -89,15 +91,3 @@ def _policies(run) -> Iterator[tuple[str, Any]]:
     kept = members.unstack(language.sft_checkpoints(run))
     for step, params in zip(config.sft.keep_steps, kept):
       yield f'sft_{step}', params
-
-
-def _card(run, name: str) -> str:
-  stages = ('base', 'preferences', 'reward', 'merge')
-  return model_card.render(
-    name,
-    run.config.to_dict(),
-    {stage: run.result(stage) for stage in stages if stage in run.config},
-    has_chat_template=bool(base.tokenizer(run).hf.chat_template),
-    command=run.command,
-    versions=pipeline.versions(),
-  )

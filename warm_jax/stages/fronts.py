@@ -1,23 +1,14 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stage `fronts`: reward against KL of everything that WARP made on its way.
 
-Judged are the members of each iteration and their averages at every kept step,
-both merges of each iteration, the lines from its init and from the SFT policy
-through its merge, the two policies of plain RL along their paths, and the lines
-from the SFT policy to where those ended.
-
-Of each set of policies one number is told per judge, the mean over budgets of
-KL of what can be had within the budget:
-
-  proxy, control, gold   the policy is chosen by that judge itself (by gold:
-                         an oracle, which nobody has)
-  gold_by_proxy          gold of the policy that the proxy chooses
-
+Each set of policies gets one number per judge: the mean, over budgets of KL, of
+the best within the budget, chosen by that judge itself (by gold: an oracle), or
+for `gold_by_proxy` the gold of what the proxy chooses.
 # Deviation: the paper draws its fronts and gives no number.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -61,15 +52,10 @@ def run(run) -> dict:
   if distributed.is_first():
     np.savez(folder / 'values.npz', **values)
     files.write_csv(folder / 'rows.csv', rows)
-  found = compare(
-    series(rows),
-    values,
-    max_kl=settings.max_kl,
-    resamples=settings.num_bootstrap,
-  )
-  stopped_at = dict(
-    zip(warp_stage.CONTROLS, run.result('reinforce')['stopped_at'])
-  )
+  max_kl, resamples = settings.max_kl, settings.num_bootstrap
+  found = compare(series(rows), values, max_kl=max_kl, resamples=resamples)
+  stopped = run.result('reinforce')['stopped_at']
+  stopped_at = dict(zip(warp_stage.CONTROLS, stopped))
   numbers = range(1, config.iterations + 1)
   shown = {SFT: SFT} | {f'warp_{n}': f'merged_{n}' for n in numbers}
   for p, (name, last) in enumerate(stopped_at.items()):
@@ -77,7 +63,7 @@ def run(run) -> dict:
   return {
     'rows': rows,
     'fronts': found,
-    'max_kl': settings.max_kl,
+    'max_kl': max_kl,
     'reward': config.reward,
     'iterations': config.iterations,
     'merge': config.merge,
@@ -88,44 +74,34 @@ def run(run) -> dict:
     'samples': judged.examples(
       ({'policy': name}, place[params]) for name, params in shown.items()
     ),
-    'summary': summary(found, config.iterations, settings.max_kl),
+    'summary': summary(found, config.iterations, max_kl),
   }
 
 
-# ---------------------------------------------------------------------------
-# Who is judged
-# ---------------------------------------------------------------------------
-
-
-def candidates(
-  run, sft: PyTree
-) -> Iterator[tuple[str, Callable[[], PyTree], dict]]:
+def candidates(run, sft: PyTree) -> Iterator[tuple]:
   """The SFT policy, then WARP iteration by iteration, then the controls.
 
-  Yields:
-    name of the weights (equal names are judged once), a call that loads or
-    computes them, and labels: run ('sft', 'warp_1', ..., or a control), what
-    ('policy', 'ema', 'slerp', 'lerp', 'to_init', 'to_sft'), and member, step,
-    eta where they apply.
+  Yields a name of the weights (equal names are judged once), a call that loads
+  or computes them, and labels: run ('sft', 'warp_1', ..., or a control), what
+  ('policy', 'ema', 'slerp', 'lerp', 'to_init', 'to_sft'), and member, step, eta
+  where they apply.
   """
   etas = {0.0, 1.0, *run.config.fronts.etas}
   yield SFT, lambda: sft, {'run': SFT, 'what': 'policy'}
   for record in run.result('warp')['iterations']:
     yield from _iteration(run, record, sft, etas)
   result, folder = run.result('reinforce'), run.folder('reinforce')
-  for p, (name, last) in enumerate(
-    zip(warp_stage.CONTROLS, result['stopped_at'])
-  ):
+  ends = zip(warp_stage.CONTROLS, result['stopped_at'])
+  for p, (name, last) in enumerate(ends):
     label = {'run': name}
     yield from _path(folder, p, result['kept_steps'], last, SFT, label)
     # The line from SFT to where it ended: LITI without WARP.
     names = {0.0: SFT, 1.0: f'{name}/params_{last}/{p}'}
-    end = _member(folder / f'params_{last}', p)
+    end = members.member(_load(folder / f'params_{last}'), p)
     yield from _line(sft, end, etas, label | {'what': 'to_sft'}, names)
 
 
 def _iteration(run, record, sft: PyTree, etas):
-  """Members and averages, both merges, and the lines through the merge."""
   config, n = run.config.warp, record['number']
   folder, label = run.folder('warp') / f'iteration_{n}', {'run': f'warp_{n}'}
   at_init, merged = SFT if n == 1 else f'init_{n}', f'merged_{n}'
@@ -150,7 +126,7 @@ def _iteration(run, record, sft: PyTree, etas):
 
 
 def _line(start: PyTree, end: PyTree, etas, labels, names):
-  """(1 - eta) start + eta end; `names` are of those known before."""
+  # (1 - eta) start + eta end; `names` are of points known before.
   for eta in sorted(etas):
     yield (
       names.get(eta, f'{labels["run"]}/{labels["what"]}_{eta:g}'),
@@ -160,30 +136,21 @@ def _line(start: PyTree, end: PyTree, etas, labels, names):
 
 
 def _path(folder, p: int, kept, last: int, init: str, labels):
-  """Policy p of a stack and its average, at the steps up to its last."""
+  # Policy p of a stack and its average, at the steps up to its last.
   for what, file in (('policy', 'params'), ('ema', 'ema')):
     for step in kept:
       path = folder / f'{file}_{step}'
       if step <= last and path.exists():
         yield (
           f'{labels["run"]}/{file}_{step}/{p}' if step else init,
-          functools.partial(_member, path, p),
+          lambda path=path: members.member(_load(path), p),
           labels | {'what': what, 'step': step},
         )
-
-
-def _member(path, p: int) -> PyTree:
-  return members.member(_load(path), p)
 
 
 @functools.lru_cache(maxsize=2)  # the members of a stack come one by one
 def _load(path) -> PyTree:
   return sharding.put(checkpoint.load_params(path))
-
-
-# ---------------------------------------------------------------------------
-# One number for each set of policies
-# ---------------------------------------------------------------------------
 
 
 def series(rows) -> dict[str, list[int]]:
@@ -207,16 +174,11 @@ def series(rows) -> dict[str, list[int]]:
   return {name: [sft, *index] for name, index in found.items()}
 
 
-def compare(
-  sets, values, *, max_kl: float, resamples: int
-) -> dict[str, dict[str, float]]:
+def compare(sets, values, *, max_kl: float, resamples: int) -> dict[str, dict]:
   """The numbers of every set, and their paired differences to BASELINE.
 
-  Args:
-    sets: from `series`.
-    values: 'kl' and the judges, each [rows, prompts].
-    max_kl: largest budget, nats.
-    resamples: of the bootstrap over prompts.
+  Sets are from `series`; values, [rows, prompts] each, are of 'kl' (nats, as is
+  the largest budget `max_kl`) and the judges.
   """
   weights = intervals.resampling_weights(values['kl'].shape[1], resamples, 0)
   found = {  # [1 + R, rows]
@@ -226,19 +188,13 @@ def compare(
   means = {}
   for name, index in sets.items():
     at = {key: x[:, index] for key, x in found.items()}
-    means[name] = {
-      judge: policies_lib.mean_best(at['kl'], at[judge], max_kl)
-      for judge in JUDGES
-    }
-    means[name]['gold_by_proxy'] = policies_lib.mean_best(
-      at['kl'], at['gold'], max_kl, chooser=at['proxy']
-    )
+    best = functools.partial(policies_lib.mean_best, at['kl'], max_kl=max_kl)
+    means[name] = {judge: best(at[judge]) for judge in JUDGES}
+    means[name]['gold_by_proxy'] = best(at['gold'], chooser=at['proxy'])
   out = {}
   for name, index in sets.items():
-    out[name] = {
-      'points': len(index),
-      'largest_kl': float(found['kl'][0, index].max()),
-    }
+    largest = float(found['kl'][0, index].max())
+    out[name] = {'points': len(index), 'largest_kl': largest}
     for judge, x in means[name].items():
       difference = x - means[BASELINE][judge]
       for prefix, y in ((judge, x), (f'difference_{judge}', difference)):
@@ -248,15 +204,12 @@ def compare(
 
 
 def summary(found, iterations: int, max_kl: float) -> str:
-  """What came out, against plain REINFORCE, whichever way."""
   last = found[f'warp_{iterations}']
   parts = []
   for judge in ('proxy', 'gold'):
     low, high = (last[f'difference_{judge}_{end}'] for end in ('low', 'high'))
-    verdict = 'above' if low > 0 else 'below' if high < 0 else 'undecided'
     parts.append(
       f'{judge} {last[judge]:.2f} with WARP, {found[BASELINE][judge]:.2f} with '
-      f'REINFORCE ({last[f"difference_{judge}"]:+.2f} [{low:+.2f}, {high:+.2f}] '
-      f'{verdict})'
+      f'REINFORCE ({last[f"difference_{judge}"]:+.2f} [{low:+.2f}, {high:+.2f}])'
     )
   return f'best within KL up to {max_kl:g}, on average: {"; ".join(parts)}'

@@ -19,8 +19,7 @@ def pretrain(run) -> dict:
 def finetune(run) -> dict:
   """Fine-tunes on good responses; keeps several checkpoints of the one run.
 
-  With `sft.enabled` false the checkpoint of `config.model` is the only one:
-  for checkpoints that have been fine-tuned already.
+  Without `sft.enabled` the only one is `config.model`, fine-tuned already.
   """
   if 'base' in run.config:
     start = base.language_params(run)
@@ -54,10 +53,7 @@ def sft_checkpoints(run):
 
 
 def policy_start(run):
-  """LM params that policies start from, on the device.
-
-  The last SFT checkpoint of the run; without one, the checkpoint it was given.
-  """
+  """LM params on the device: of the last SFT checkpoint, or of config.model."""
   if 'sft' not in run.config:
     return base.language_params(run)
   return sharding.put(jax.tree.map(lambda x: x[-1], sft_checkpoints(run)))

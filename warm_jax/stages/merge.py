@@ -1,9 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stage `merge`: averages the members and says honestly whether it helped.
 
-Members are ranked on the selection split and reported on others: the labels
-they were trained on, swapped and clean apart, held-out pairs, and pairs from
-other policies.
+Members are ranked on the selection split and reported on others: training pairs,
+swapped and clean apart, held-out pairs, and pairs from other policies.
 """
 
 import numpy as np
@@ -25,14 +24,12 @@ def run(run) -> dict:
   sets = _sets(run)
   rows = {name: part.batch(np.arange(len(part))) for name, part in sets.items()}
 
-  def raw_scores(scorer, name, at_once=256) -> np.ndarray:
-    """[..., 2, N] raw scores of chosen and rejected."""
+  def raw_scores(scorer, name, at_once=256) -> np.ndarray:  # [..., 2, N]
     ids, mask = rows[name]['ids'], rows[name]['mask']
     found = rewards.score_rows(rewards.raw_scores, scorer, ids, mask, at_once)
     return found.reshape(*found.shape[:-1], 2, -1)
 
-  def scores(params, name) -> np.ndarray:
-    """[2, N] of one model."""
+  def scores(params, name) -> np.ndarray:  # [2, N]
     return raw_scores(rewards.single(params, shape), name)
 
   together = rewards.ensemble(stack, shape, mode=run.config.runtime.member_map)
@@ -82,19 +79,19 @@ def run(run) -> dict:
         by_size[name][kind].append(float(found.mean()))
 
   def accuracies(name) -> dict:
-    """A row of the table: all members, by all rules, on one set."""
     warm, ens = (correct[name][kind].astype(float) for kind in ('warm', 'ens'))
     # Pairs of one prompt are not independent: whole prompts are drawn.
     clusters = {'clusters': sets[name].prompt_ids}
-    row = {
-      'pairs': len(sets[name]),
-      'members': [_accuracy(s) for s in of_members[name]],
-      'warm': _interval(intervals.mean_interval(warm, **clusters)),
-      'ens': _interval(intervals.mean_interval(ens, **clusters)),
-      'wa_minus_ens': _interval(
-        intervals.paired_difference(warm, ens, **clusters)
-      ),
+    found = {
+      'warm': intervals.mean_interval(warm, **clusters),
+      'ens': intervals.mean_interval(ens, **clusters),
+      'wa_minus_ens': intervals.paired_difference(warm, ens, **clusters),
     }
+    members_alone = [_accuracy(s) for s in of_members[name]]
+    row = {'pairs': len(sets[name]), 'members': members_alone}
+    for key, x in found.items():
+      ends = {'low': float(x.low), 'high': float(x.high)}
+      row[key] = {'value': float(x.estimate)} | ends
     for kind in ('min', 'uncertainty'):
       row[kind] = _accuracy(
         rewards.apply_normaliser(normaliser, of_members[name][order], kind)
@@ -112,7 +109,7 @@ def run(run) -> dict:
     for name in ('train_swapped', 'test', 'ood')
     if name in table
   ]
-  dropped = reward.left_out(run)
+  dropped = run.result('reward')['dropped']
   return {
     # Lists by member, and numbers in `order`, `greedy_members` and `pair`, are
     # by rows of the stack: row k is member members[k] of the run.
@@ -130,7 +127,6 @@ def run(run) -> dict:
 
 
 def _sets(run) -> dict[str, encoding.Preferences]:
-  """The sets that members are scored on; training pairs split by the swap."""
   limit = run.config.merge.num_train_pairs
   world = worlds.of(run)
   train = world.pairs('train')
@@ -154,21 +150,9 @@ def _accuracy(scores: np.ndarray) -> float:
   return float(_correct(scores).mean())
 
 
-def _interval(interval) -> dict:
-  return {
-    'value': float(interval.estimate),
-    'low': float(interval.low),
-    'high': float(interval.high),
-  }
-
-
 def _interpolation(run, stack, order, sets, shape) -> dict:
-  """Accuracy along the line between the two best members, on every set."""
   if len(order) < 2:
     return {}
-
-  def score_fn(params, ids, mask):
-    return reward_model.scores(params, shape, ids, mask)
 
   first, second = (members.member(stack, m) for m in order[:2])
   lambdas = np.linspace(0.0, 1.0, run.config.merge.num_lambdas)
@@ -179,7 +163,7 @@ def _interpolation(run, stack, order, sets, shape) -> dict:
     rows = np.arange(len(part))[: run.config.merge.num_path_pairs]
     batch = part.batch(rows)
     path = accuracy.interpolate(
-      score_fn,
+      lambda params, *rows: reward_model.scores(params, shape, *rows),
       first,
       second,
       batch['ids'],

@@ -26,57 +26,40 @@ def train(run) -> dict:
   kept, result = policy.train(
     start, scorers, *args, config, anchors=anchors, **options
   )
+  reached = zip(names, result['objective/kl'], result['objective/scores'])
   ends = ', '.join(
     f'{_method(name)} KL {kl:.1f}, reward {score:.2f}'
-    for name, kl, score in zip(
-      names, result['objective/kl'], result['objective/scores']
-    )
+    for name, kl, score in reached
   )
   return {'kept_steps': kept, 'train': result, 'summary': f'at the end {ends}'}
 
 
 def inputs(run, stage: str) -> tuple[PyTree, list, tuple, dict[str, Any]]:
-  """What the RL of a stage starts from.
-
-  Returns:
-    LM params; reward models; (model config, training prompts, tokenizer); and
-    folder, seed, runtime by name.
-
-  Raises:
-    UserError: fewer prompts than one batch takes.
-  """
+  """Start, reward models, and further arguments of the RL of a stage."""
   names, config = evaluator.proxies(run), evaluator.settings(run)
   start, world = language.policy_start(run), worlds.of(run)
   scorers = evaluator.build(run, names, start)
   prompts = world.prompts('train', config.max_new_tokens)
-  if len(prompts) < config.batch_size // config.samples_per_prompt:
-    raise errors.UserError(
-      f'{len(prompts)} training prompts fit, fewer than one batch of '
-      f'batch_size={config.batch_size}: give more (data.train) or lower it'
-    )
-  return (
-    start,
-    [scorers[name] for name in names],
-    (base.model_config(run), prompts, world.tokenizer),
-    {
-      'folder': run.folder(stage),
-      'seed': run.key(stage),
-      'runtime': run.config.runtime,
-    },
+  errors.need(
+    len(prompts) >= config.batch_size // config.samples_per_prompt,
+    f'{len(prompts)} training prompts fit, fewer than one batch of '
+    f'batch_size={config.batch_size}: give more (data.train) or lower it',
   )
+  where = {'folder': run.folder(stage), 'runtime': run.config.runtime}
+  args = base.model_config(run), prompts, world.tokenizer
+  used = [scorers[name] for name in names]
+  return start, used, args, where | {'seed': run.key(stage)}
 
 
 def _method(name: str) -> str:
-  """Label of the policy that a reward trains, in rows and figures."""
   return 'policy' if name == 'reward_model' else name
 
 
 def evaluate(run) -> dict:
   """Judges the kept policies on held-out prompts; writes samples.jsonl.
 
-  Policies of stage `policy` whose gold is known are compared at equal KL, over
-  the common range of KL, and at each policy's own best step, which the control
-  reward chooses on one half of the prompts and which is reported on the other.
+  Where gold is known, they are compared at equal KL, and each at its best step,
+  which control chooses on one half of the prompts; reported is the other half.
   """
   names = evaluator.proxies(run)
   panel = evaluator.Evaluator(
@@ -105,13 +88,11 @@ def evaluate(run) -> dict:
 
 
 def _labels(row) -> dict:
-  """Which policy a row is of."""
   step = {'step': row['step']} if 'step' in row else {}
   return {'policy': row.get('policy', row.get('method'))} | step
 
 
 def _kept(run, names, start) -> Iterator[tuple[dict, Callable, str]]:
-  """Every kept policy, step by step."""
   for step in run.result('policy')['kept_steps']:
     stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
     for p, name in enumerate(names):
@@ -120,7 +101,6 @@ def _kept(run, names, start) -> Iterator[tuple[dict, Callable, str]]:
 
 
 def _line_of_warp(run, names, start) -> Iterator[tuple[dict, Callable, str]]:
-  """The start, each merge but the last, and the line to that one."""
   (name,), last = names, run.config.warp.iterations
   yield {'policy': 'start'}, lambda: start, name
   for n in range(1, last):
@@ -139,8 +119,7 @@ def merged(run, iteration: int) -> PyTree:
 
 
 def _write(folder, found: evaluator.Evaluation) -> None:
-  """values.npz, [policies, prompts] of each column, and all samples."""
-  np.savez(folder / 'values.npz', **found.values)
+  np.savez(folder / 'values.npz', **found.values)  # [policies, prompts] each
   with (folder / 'samples.jsonl').open('w', encoding='utf-8') as file:
     for k, row in enumerate(found.rows):
       labels = {x: row[x] for x in ('policy', 'step', 'method') if x in row}
@@ -151,7 +130,6 @@ def _write(folder, found: evaluator.Evaluation) -> None:
 
 
 def _compared(run, found: evaluator.Evaluation, names) -> dict:
-  """The policies as trajectories that are compared with one another."""
   resamples = run.config.evaluate.num_bootstrap
   steps = run.result('policy')['kept_steps']
   values = {
@@ -164,18 +142,26 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
     )
     for p, name in enumerate(names)
   }
-  options = dict(
-    baseline='single' if 'single' in policies else None, resamples=resamples
-  )
+  baseline = 'single' if 'single' in policies else None
+  options = {'baseline': baseline, 'resamples': resamples}
   best = policies_lib.report_best(policies, select_by='control', **options)
   start_kl, common_kl = policies_lib.common_kl_range(policies)
   targets = [k for k in run.config.evaluate.kl_targets if k <= common_kl]
   margin = 0.1 * float(values['gold'][0].std())
-  shown = [({'policy': 'sft', 'step': 0}, 0)]
-  for p, name in enumerate(names):
-    for at in sorted({steps.index(best[name]['step']), len(steps) - 1}):
-      label = {'policy': name, 'step': int(steps[at])}
-      shown.append((label, at * len(names) + p))
+  best_at = {name: steps.index(best[name]['step']) for name in names}
+  shown = [({'policy': 'sft', 'step': 0}, 0)] + [
+    ({'policy': name, 'step': int(steps[at])}, at * len(names) + p)
+    for p, name in enumerate(names)
+    for at in sorted({best_at[name], len(steps) - 1})
+  ]
+  # Win rates at each policy's best step, and of the start ('sft').
+  _, reporting = policies_lib.halves(values['gold'].shape[2])
+
+  def chosen(key) -> dict[str, np.ndarray]:
+    at = {'sft': (policies[names[0]], 0)}
+    at |= {name: (policies[name], best_at[name]) for name in names}
+    return {n: t.values[key][step, reporting] for n, (t, step) in at.items()}
+
   return {
     'best_by_control': best,
     'best_by_proxy': policies_lib.report_best(
@@ -192,30 +178,15 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
       )
       for name, trajectory in policies.items()
     },
-    'win_rates': _win_rates(policies, best, resamples),
+    'win_rates': {
+      judge: policies_lib.win_rate_matrix(
+        chosen(judge), chosen('length'), resamples=resamples
+      )
+      for judge in ('gold', 'control')
+    },
     'samples': found.examples(shown),
     'summary': 'gold at the best step by control '
     + ', '.join(
       f'{n} {b["gold"]:.2f} (step {b["step"]})' for n, b in best.items()
     ),
-  }
-
-
-def _win_rates(policies, best, resamples: int) -> dict:
-  """Win rates at each policy's best step, and of the start ('sft')."""
-  first = next(iter(policies.values()))
-  _, reporting = policies_lib.halves(first.values['gold'].shape[1])
-  chosen = {'sft': (first, 0)} | {
-    name: (t, list(t.steps).index(best[name]['step']))
-    for name, t in policies.items()
-  }
-
-  def at(key):
-    return {n: t.values[key][s, reporting] for n, (t, s) in chosen.items()}
-
-  return {
-    judge: policies_lib.win_rate_matrix(
-      at(judge), at('length'), resamples=resamples
-    )
-    for judge in ('gold', 'control')
   }

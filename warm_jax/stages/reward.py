@@ -18,10 +18,7 @@ from warm_jax.worlds import base
 
 
 def control(run) -> dict:
-  """Trains the control model: its own pretraining, more pairs, clean labels.
-
-  It never meets the proxies' data, and the policies never meet it.
-  """
+  """Trains the control model: its own pretraining, more pairs, clean labels."""
   config, folder = run.config.control, run.folder('control')
   shape, world = base.model_config(run, config.model), worlds.of(run)
   seed = run.key('control')
@@ -64,7 +61,6 @@ def control(run) -> dict:
 
 
 def pair_accuracy(scorer, pairs: encoding.Preferences) -> float:
-  """Pairwise accuracy of one scorer on encoded pairs."""
   batch = pairs.batch(np.arange(len(pairs)))
   scores = rewards.score(scorer, batch['ids'], batch['mask'])
   return float(accuracy.is_correct(*np.split(scores, 2)).mean())
@@ -88,7 +84,7 @@ def probe(run) -> dict:
 
 
 def _check_memory(run, backbone, shape, pairs) -> None:
-  """Refuses members that will not fit, before the probe takes its minutes."""
+  # Members that will not fit are refused before the probe takes its minutes.
   part = config_lib.member_slice(run.config)
   num = len(range(*part)) if part else run.config.reward.members
 
@@ -102,14 +98,11 @@ def _check_memory(run, backbone, shape, pairs) -> None:
   reward.check_memory(stack, shape, pairs, run.config.reward, **options)
 
 
-def _features(params, config, ids, mask):
-  """[D, B] features in the place of scores, of rows of one sequence."""
-  return reward_model.features(params, config, ids, mask).T
+def _features(*args):  # [D, B], in the place of scores
+  return reward_model.features(*args).T
 
 
-def fit_head(
-  params, shape, pairs: encoding.Preferences, l2: float
-) -> np.ndarray:
+def fit_head(params, shape, pairs, l2: float) -> np.ndarray:
   """The head [D] that fits these pairs best on frozen features."""
   batch = pairs.batch(np.arange(len(pairs)))
   scorer = rewards.single(params, shape, score_fn=_features)
@@ -123,8 +116,7 @@ def fit_head(
 def train(run) -> dict:
   """Trains M reward models from the SFT checkpoints, in one program.
 
-  Or the slice of them that `config.reward.member_slice` names: what differs
-  between members is drawn for all M then, too.
+  Or a slice of them, `reward.member_slice`, drawn as if all M were trained.
   """
   config, folder = run.config.reward, run.folder('reward')
   backbones = language.sft_checkpoints(run)['backbone']
@@ -163,10 +155,7 @@ def train(run) -> dict:
 
 
 def summed_up(hparams: dict, result: dict, who: str) -> dict:
-  """The result of the stage, from that of `reward.train` or of several joined.
-
-  hparams are {name: [K]} of the members kept.
-  """
+  """Result of the stage, from that of `reward.train` or of several joined."""
   result = dict(result)
   numbers, dropped = result.pop('members'), result.pop('dropped')
   who = f'{len(numbers)} of {who}' if dropped else who
@@ -182,7 +171,6 @@ def summed_up(hparams: dict, result: dict, who: str) -> dict:
 
 
 def left_out_lines(dropped) -> list[str]:
-  """One clause for each member that was dropped, for summaries."""
   return [f'left out: {loop.described(record)}' for record in dropped]
 
 
@@ -190,8 +178,3 @@ def trained(run) -> tuple[dict, list[int]]:
   """Params [K, ...] of the members on the host, and their numbers [K]."""
   stack = checkpoint.load_params(run.folder('reward') / 'params')
   return stack, run.result('reward')['members']
-
-
-def left_out(run) -> list[dict]:
-  """Records of the members that the stage dropped."""
-  return run.result('reward')['dropped']

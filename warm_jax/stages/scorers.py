@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import pathlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,10 +45,9 @@ MEANING = {
 
 
 def build(run, names) -> dict[str, rewards.RewardScorer]:
-  """Scorers by name (or `member_3`), calibrated on the selection responses.
+  """Scorers by name (or `member_3`), with mean 0 and deviation 1 on selection.
 
-  Those are samples of the SFT policy, so every scorer has mean 0 and standard
-  deviation 1 over them: one KL coefficient means the same to all.
+  One KL coefficient means the same to all then.
   """
   made = {name: _make(run, name) for name in names}
   batch = reference_batch(run)
@@ -55,7 +55,7 @@ def build(run, names) -> dict[str, rewards.RewardScorer]:
 
 
 def reference_batch(run) -> dict[str, np.ndarray]:
-  """The responses on which reward means and deviations are measured."""
+  """Responses on which reward means and deviations are measured."""
   selection = worlds.of(run).pairs('selection')
   batch = selection.batch(np.arange(len(selection)))
   return {name: batch[name] for name in ('ids', 'mask')}
@@ -79,11 +79,13 @@ def _make(run, name: str) -> rewards.RewardScorer:
   if name.startswith('member_'):
     number = int(name.removeprefix('member_'))
     if number not in numbers:
-      gone = [r for r in reward.left_out(run) if r['member'] == number]
+      gone = [
+        r for r in run.result('reward')['dropped'] if r['member'] == number
+      ]
       reason = f': {loop.described(gone[0])} was left out' if gone else ''
+      there = ', '.join(map(str, numbers))
       raise errors.UserError(
-        f'there is no scorer {name}{reason}; the members are '
-        f'{", ".join(map(str, numbers))}'
+        f'there is no scorer {name}{reason}; the members are {there}'
       )
     return rewards.single(members.member(stack, numbers.index(number)), shape)
   if name.endswith('_2'):
@@ -95,8 +97,7 @@ def _make(run, name: str) -> rewards.RewardScorer:
   return rewards.ensemble(stack, shape, aggregate, mode=mode)
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
   """A reward model with what its input needs."""
 
   scorer: rewards.RewardScorer
@@ -115,22 +116,20 @@ def open_model(
 ) -> Opened:
   """Opens one reward model, or several as an ensemble.
 
-  The source is a folder or hub id; several with commas between; or a work
-  directory of `warm`, alone (its merged model) or with the name of a scorer
-  behind a colon (`runs/a:ens`, `:member_2`, see `MEANING`).
+  The source is a folder or hub id, several with commas between, or a work
+  directory, alone (its merged model) or with a scorer's name (`runs/a:ens`).
   """
   folder, _, name = source.partition(':')
   if (pathlib.Path(folder) / files.MARKER).is_file():
     return _of_workdir(pathlib.Path(folder), name or 'warm')
   paths = [path.strip() for path in source.split(',') if path.strip()]
-  if not paths:
-    raise errors.UserError('no reward model named; give the path of one')
+  errors.need(paths, 'no reward model named; give the path of one')
   found, tokenizers = zip(*(base.opened(p, compute_dtype) for p in paths))
   first, tokenizer = found[0], tokenizers[0]
   for other, its_tokenizer in zip(found[1:], tokenizers[1:]):
     both = f'{other.source} and {first.source}'
-    if other.config != first.config:
-      raise errors.UserError(f'{both} differ in shape, so they are no ensemble')
+    same = other.config == first.config
+    errors.need(same, f'{both} differ in shape, so they are no ensemble')
     require_same_tokenizer(tokenizer, its_tokenizer, both)
   where = sharding.of_leaves()
   params = [reading.load(c, 'score', where) for c in found]
@@ -146,48 +145,41 @@ def open_model(
     normaliser = dataclasses.replace(scorer.normaliser, mean=mean, std=std)
     scorer = dataclasses.replace(scorer, normaliser=normaliser)
   template = first.hf_config.get('prompt_template') or ''
-  if template and not (isinstance(template, str) and '{prompt}' in template):
-    raise errors.UserError(
-      f'{first.source}: config.json: prompt_template={template!r} has no '
-      "'{prompt}' in it, so every prompt would be lost; correct or remove it"
-    )
+  errors.need(
+    not template or isinstance(template, str) and '{prompt}' in template,
+    f'{first.source}: config.json: prompt_template={template!r} has no '
+    "'{prompt}' in it, so every prompt would be lost; correct or remove it",
+  )
   length = first.config.max_length
   return Opened(scorer, tokenizer, length, template, calibrated)
 
 
 def _of_workdir(folder: pathlib.Path, name: str) -> Opened:
-  """A scorer of a finished run, from the settings that its stages recorded."""
   record = files.read_record(folder / 'merge' / 'result.json')
-  if record is None:
-    raise errors.UserError(
-      f'{folder} holds no merged reward model yet; finish the run first'
-    )
+  text = f'{folder} holds no merged reward model yet; finish the run first'
+  errors.need(record is not None, text)
   config = ml_collections.ConfigDict(
     json.loads(json.dumps(record['config'])) | {'runtime': section('runtime')}
   )
   run = pipeline.Run(config, folder)
   numbers = run.result('merge')['members']
   known = [*MEANING, *(f'member_{m}' for m in numbers)]
-  if name not in known or name == 'control':
-    raise errors.UserError(
-      f'{folder} has no scorer {name!r}; there are: {", ".join(known)}'
-    )
+  known.remove('control')
+  text = f'{folder} has no scorer {name!r}; there are: {", ".join(known)}'
+  errors.need(name in known, text)
+  scorer, length = build(run, [name])[name], config.data.max_length
   template = config.data.get('prompt_template', '{prompt}')
-  scorer = build(run, [name])[name]
-  return Opened(
-    scorer, base.tokenizer(run), config.data.max_length, template, True
-  )
+  return Opened(scorer, base.tokenizer(run), length, template, True)
 
 
 def require_same_tokenizer(first, second, names: str) -> None:
   """Refuses another vocabulary, or other special tokens."""
-  same = first.hf.get_vocab() == second.hf.get_vocab() and (
-    first.pad_id,
-    first.bos_id,
-    first.eos_id,
-  ) == (second.pad_id, second.bos_id, second.eos_id)
-  if not same:
-    raise errors.UserError(
-      f'{names} have different tokenizers: token ids are passed between them '
-      'as they are, so both must come from one base model'
-    )
+  errors.need(
+    first.hf.get_vocab() == second.hf.get_vocab()
+    and all(
+      getattr(first, name) == getattr(second, name)
+      for name in ('pad_id', 'bos_id', 'eos_id')
+    ),
+    f'{names} have different tokenizers: token ids are passed between them as '
+    'they are, so both must come from one base model',
+  )

@@ -18,11 +18,10 @@ def train(run) -> dict:
   records = warp.train(start, scorer, *args, run.config.warp, **options)
   last = records[-1]
   stopped = sum(n < last['steps'] for n in last['stopped_at'])
+  scores, kls = (last['train'][f'objective/{x}'] for x in ('scores', 'kl'))
   members = ', '.join(
     f'score {score:.2f} (KL to anchor {kl:.1f})'
-    for score, kl in zip(
-      last['train']['objective/scores'], last['train']['objective/kl']
-    )
+    for score, kl in zip(scores, kls)
   )
   text = f'{len(records)} iterations, members of the last: {members}'
   text += f'; {stopped} stopped at max_kl' if stopped else ''
@@ -37,9 +36,8 @@ def num_updates(config) -> int:
 def reinforce(run) -> dict:
   """Trains two policies from SFT, each with as many updates as WARP has.
 
-  Both in one stack: the same prompts and keys. One has its KL to the SFT policy
-  with `config.reinforce.kl_coef`, the other to its own average with the
-  coefficient of the first iteration. The averages of both are kept.
+  One has its KL to the SFT policy, with `reinforce.kl_coef`, the other to its
+  own average, with the coefficient of WARP's first iteration.
   """
   config, own = run.config.warp, run.config.reinforce
   start, scorers, args, options = policy_stage.inputs(run, 'reinforce')
@@ -50,10 +48,8 @@ def reinforce(run) -> dict:
     kind=list(CONTROLS.values()),
     mu=config.mu,
   )
-  settings = ml_collections.ConfigDict(
-    config.to_dict()
-    | {'steps': num_updates(config), 'eval_every': own.eval_every}
-  )
+  cost = {'steps': num_updates(config), 'eval_every': own.eval_every}
+  settings = ml_collections.ConfigDict(config.to_dict() | cost)
   kept, result = policy.train(
     start, scorers, *args, settings, anchors=anchors, **options
   )

@@ -21,7 +21,7 @@ def of(run):
 
 
 def inspect(run) -> dict:
-  """Stage `base`: the shape and the tokenizer of the run's checkpoint."""
+  """Stage `base`; see `worlds.base`."""
   from warm_jax.worlds import base
 
   return base.inspect(run)

@@ -2,9 +2,7 @@
 """Model and tokenizer of a run: of a Hugging Face checkpoint, or its own.
 
 A config with the section `base` starts from the checkpoint `config.model`. Its
-weights are not copied: later stages read them where they are, straight onto the
-device. Stage `base` keeps the tokenizer, with a padding token that differs from
-the end of sequence, and the shape of the model.
+weights are not copied: later stages read them where they are.
 """
 
 import dataclasses
@@ -16,17 +14,12 @@ from warm_jax.models import config as config_lib
 
 
 def inspect(run) -> dict:
-  """Stage `base`: reads the shape and the tokenizer of `config.model`.
-
-  Raises:
-    UserError: no path given, or a checkpoint that cannot be used; no weights
-      have been read then.
-  """
-  if not run.config.model:
-    raise errors.UserError(
-      'config.model is empty: name the folder of a Hugging Face checkpoint, or '
-      'its id on the hub (--config.model=PATH)'
-    )
+  """Stage `base`: keeps shape and tokenizer of `config.model`; no weights."""
+  errors.need(
+    run.config.model,
+    'config.model is empty: name the folder of a Hugging Face checkpoint, or '
+    'its id on the hub (--config.model=PATH)',
+  )
   found, its_tokenizer = opened(run.config.model, run.config.base.compute_dtype)
   its_tokenizer.hf.save_pretrained(run.folder('base') / 'tokenizer')
   require_context(run, found.config)
@@ -45,42 +38,30 @@ def inspect(run) -> dict:
 def require_context(run, shape: config_lib.ModelConfig) -> None:
   """Raises a UserError if rows may be longer than the model was made for."""
   longest = run.config.data.max_length
-  if longest > shape.max_length:
-    raise errors.UserError(
-      f'config.data.max_length is {longest}, but {run.config.model} was made '
-      f'for {shape.max_length} tokens: lower it'
-    )
+  errors.need(
+    longest <= shape.max_length,
+    f'config.data.max_length is {longest}, but {run.config.model} was made for '
+    f'{shape.max_length} tokens: lower it',
+  )
 
 
 def opened(source: str, compute_dtype: str):
-  """Opens a checkpoint and its tokenizer, which has a padding token.
-
-  Returns:
-    (reading.Checkpoint, tokenizer.Tokenizer): the vocabulary of the model has
-    a row for each token of the tokenizer.
-
-  Raises:
-    UserError: see `reading.inspect` and `tokenizer.load_pretrained`.
-  """
+  """(reading.Checkpoint, Tokenizer) that fit: a row for each of its tokens."""
   found = reading.inspect(source, compute_dtype=compute_dtype)
   its_tokenizer = tokenizer_lib.load_pretrained(found.folder)
   return reading.fit(found, its_tokenizer.vocab_size), its_tokenizer
 
 
 def checkpoint(run) -> reading.Checkpoint | None:
-  """The checkpoint that the run starts from, or None.
-
-  Raises:
-    UserError: it has moved or changed its shape since stage `base`.
-  """
+  """The checkpoint that the run starts from, or None."""
   if 'base' not in run.config:
     return None
   found, _ = opened(run.config.model, run.config.base.compute_dtype)
-  if config_lib.ModelConfig(**run.result('base')['shape']) != found.config:
-    raise errors.UserError(
-      f'{found.source} is not the checkpoint that this run began with: its '
-      'shape differs; take a new --workdir'
-    )
+  errors.need(
+    config_lib.ModelConfig(**run.result('base')['shape']) == found.config,
+    f'{found.source} is not the checkpoint that this run began with: its shape '
+    'differs; take a new --workdir',
+  )
   return found
 
 

@@ -2,14 +2,13 @@
 """The world of a user's files: checked, split by prompt, and encoded to disk.
 
 Files are read in passes, a row at a time, and never held: the first pass finds
-the usable rows and keeps a hash of each prompt; from these the splits, the
-random sample of `data.max_pairs` and the swapped labels follow. Later passes
-read the rows of a split again. What later stages read are token ids
-(`data.encoding`), mapped from disk.
+the usable rows and keeps a hash of each prompt, from which splits, samples and
+swaps follow; later passes read the rows of a split again. Later stages read
+token ids (`data.encoding`), mapped from disk.
 """
 
-import array
 import functools
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -23,22 +22,15 @@ from warm_jax.worlds import base
 
 
 class Split(NamedTuple):
-  """Items of one split, in the order of their source.
+  """Items of one split, in the order of their source."""
 
-  Attributes:
-    source: as the user named it.
-    kind: of formats.KINDS.
-    items: [N] with fields place (row of the source, from 0, unusable ones
-      counted), part (which item of the row), prompt (`encoding.prompt_key`),
-      flip (whether the label is swapped).
-  """
-
-  source: str
-  kind: str
+  source: str  # as the user named it
+  kind: str  # of formats.KINDS
+  # [N] with place (row of the source from 0, unusable ones counted), part
+  # (item of the row), prompt (`encoding.prompt_key`), flip (label is swapped).
   items: np.ndarray
 
   def take(self, index) -> 'Split':
-    """Some of the items, by number or a bool mask."""
     return self._replace(items=self.items[index])
 
 
@@ -55,12 +47,8 @@ class World:
 
   @functools.cached_property
   def chat(self) -> formats.Chat:
-    """How prompts and conversations are written."""
-    has_template = 'base' in self.run.config
-    return formats.Chat(
-      self.tokenizer if has_template else None,
-      self.run.config.data.prompt_template,
-    )
+    with_template = self.tokenizer if 'base' in self.run.config else None
+    return formats.Chat(with_template, self.run.config.data.prompt_template)
 
   def texts(self, split: str) -> encoding.Sequences:
     folder = self.folder / 'rows' / split
@@ -73,9 +61,7 @@ class World:
       loader.order_seed(self.run.config.seed, 'pairs', split),
     )
 
-  def prompts(
-    self, split: str, max_new_tokens: int, count: int | None = None
-  ) -> encoding.Sequences:
+  def prompts(self, split: str, max_new_tokens: int, count=None):
     found = encoding.open_rows(
       self.folder / 'rows' / split,
       self.tokenizer.pad_id,
@@ -93,20 +79,16 @@ class World:
   def write_texts(self) -> dict:
     """Stage `world`: checks every named file, writes texts or prompts.
 
-    With reward models to train, `data.sft` (and `data.pretrain`) name files of
-    responses; where one is empty, the prompts of the training pairs with what
-    their labels prefer take its place (WARM trains its SFT model on the
-    preferred summaries): of training pairs only, after the split by prompt and
-    the swaps. A model without checkpoint has its tokenizer trained on these
-    texts. With policies to train, `data.train` and `data.test` are files of
-    prompts; otherwise `data.train` is a file of responses.
+    `data.train` holds pairs, prompts of policies, or responses for SFT. In a
+    run of pairs, an empty `data.sft` or `data.pretrain` stands for what the
+    training pairs prefer, swapped labels and all (WARM, section 5). A model
+    without checkpoint has its tokenizer trained on these texts.
     """
     config, data = self.run.config, self.run.config.data
     if 'base' in config:
       base.require_context(self.run, base.model_config(self.run))
-    rejected = sources.Rejects(
-      self.folder / 'rejected.jsonl', data.max_rejected
-    )
+    named = self.folder / 'rejected.jsonl'
+    rejected = sources.Rejects(named, data.max_rejected)
     find = functools.partial(scan, self.chat, rejected)
     policy, pairs = config.get('policy', config.get('warp')), {}
     if policy:
@@ -114,11 +96,20 @@ class World:
       sets = {name: [split] for name, split in found.items()}
     elif 'reward' in config:
       pairs = self._splits(find, 'pairs', ('train', 'selection', 'test', 'ood'))
-      sets = self._texts_of_pairs(find, pairs)
+      self._require_pairs({k: len(v.items) for k, v in pairs.items()})
+      sets = {
+        name: [find('responses', file) for file in data[name]]
+        or [pairs['train']]
+        for name in ('pretrain', 'sft')
+        if name in config and config[name].get('enabled', True)
+      }
     else:
       _require_train(data, 'prompts with responses')
       sets = {'sft': [find('responses', data.train)]}
-      _require_rows(config, 'sft', sets['sft'])
+    for name in () if policy else sets:
+      found = sum(len(split.items) for split in sets[name])
+      least, limit = config[name].batch_size, f'{name}.batch_size'
+      _require(found, least, f'rows of text for {name}', limit)
     rejected.write()
 
     def write(folder, splits, tokenizer) -> dict[str, int]:
@@ -187,12 +178,11 @@ class World:
     }
 
   def _splits(self, find, kind: str, names) -> dict[str, Split]:
-    """Splits of pairs or prompts; labels of training pairs are swapped.
+    """A function of the files, `config.data` and the seed alone.
 
-    A function of the files, `config.data` and the seed alone. Where no
-    selection or test file is given, a fraction of the prompts of the training
-    file is set apart: many pairs share a prompt, so a split by pair would leak.
-    `data.max_pairs` takes a random sample of each split.
+    Where no selection or test file is given, a fraction of the prompts of the
+    training file is set apart: pairs share prompts, so that a split by pair
+    would leak. `data.max_pairs` takes a random sample of each split.
     """
     config, seed = self.run.config.data, self.run.config.seed
     _require_train(config, 'preference pairs' if kind == 'pairs' else kind)
@@ -205,10 +195,8 @@ class World:
         chosen = rng.permutation(len(split.items))[: config.max_pairs]
         splits[name] = split.take(np.sort(chosen))
     if kind == 'pairs':
-      items = splits['train'].items
-      items['flip'] = formats.flip_mask(
-        len(items), config.swapped, seed=self.run.key('flips')
-      )
+      items, key = splits['train'].items, self.run.key('flips')
+      items['flip'] = formats.flip_mask(len(items), config.swapped, seed=key)
     return splits
 
   def load_splits(self) -> dict[str, Split]:
@@ -220,30 +208,15 @@ class World:
         for name in found
       }
 
-  def _texts_of_pairs(self, find, pairs) -> dict[str, list[Split]]:
-    """What language models train on: their files, or preferred responses."""
-    config, texts = self.run.config, {}
-    self._require_pairs(
-      {name: len(split.items) for name, split in pairs.items()}
-    )
-    for name in ('pretrain', 'sft'):
-      if name in config and config[name].get('enabled', True):
-        of_files = [find('responses', file) for file in config.data[name]]
-        texts[name] = of_files or [pairs['train']]
-        _require_rows(config, name, texts[name])
-    return texts
-
   def _require_pairs(self, found: dict[str, int], fit: str = '') -> None:
-    least = self.run.config.reward.batch_size
-    where = fit or ' in data.train'
+    least, what = self.run.config.reward.batch_size, fit or ' in data.train'
     _require(
-      found['train'], least, f'training pairs{where}', 'reward.batch_size'
+      found['train'], least, f'training pairs{what}', 'reward.batch_size'
     )
     # Scores are normalised and members ranked on them.
     _require(found['selection'], 2, f'selection pairs{fit}', 'their minimum')
 
   def _rows(self, splits: Iterable[Split]) -> Iterator[dict]:
-    """Rows of some splits; of pairs what the label prefers is the response."""
     for split in splits:
       for row in read(split, self.chat):
         if split.kind == 'pairs':
@@ -252,67 +225,41 @@ class World:
 
 
 def scan(chat, rejected: sources.Rejects, kind: str, source: str) -> Split:
-  """The usable items of a source; counts the others, and stops at too many."""
-  columns = [array.array(code) for code in 'qqQ']
-  place, (known, convert) = -1, formats.KINDS[kind]
-
-  def rows():
-    nonlocal place
-    for row in sources.open_rows(source):
-      place += 1
-      yield row
-
-  found = rejected.read(source, rows(), lambda row: convert(row, chat), known)
-  for _, items in found:
-    for part, item in enumerate(items):
-      key = encoding.prompt_key(item['prompt'])
-      for column, value in zip(columns, (place, part, key)):
-        column.append(value)
+  known, convert = formats.KINDS[kind]
+  rows = sources.open_rows(source)
+  found = rejected.read(source, rows, lambda row: convert(row, chat), known)
+  items = (
+    (place, part, encoding.prompt_key(item['prompt']), False)
+    for place, row_items in found
+    for part, item in enumerate(row_items)
+  )
   fields = [('place', 'i8'), ('part', 'i8'), ('prompt', 'u8'), ('flip', '?')]
-  items = np.zeros(len(columns[0]), fields)
-  for (name, _), column in zip(fields, columns):
-    items[name] = column
-  return Split(source, kind, items)
+  return Split(source, kind, np.fromiter(items, fields))
 
 
 def read(split: Split, chat: formats.Chat) -> Iterator[dict]:
-  """Reads the items of a split again; pairs tell their row and whether swapped.
-
-  Raises:
-    UserError: the source is not what it was when the split was made.
-  """
-  changed = errors.UserError(
-    f'{split.source} has changed since stage world read it; take a new '
-    '--workdir'
-  )
-  convert = formats.KINDS[split.kind][1]
+  rows, last = sources.open_rows(split.source), -1
   wanted = (item.item() for item in split.items)
-  place, part, key, flip = next(wanted, [-1] * 4)
-  for number, row in enumerate(sources.open_rows(split.source)):
-    if place < 0:
-      return
-    if place != number:
-      continue
+  for place, group in itertools.groupby(wanted, lambda item: item[0]):
+    row = next(itertools.islice(rows, place - last - 1, None), None)
+    last = place
     try:
-      items = convert(row.value, chat)
+      items = formats.KINDS[split.kind][1](row.value, chat) if row else []
     except sources.BadRow:
-      raise changed from None
-    while place == number:
-      if (
-        part >= len(items) or encoding.prompt_key(items[part]['prompt']) != key
-      ):
-        raise changed
-      item = items[part]
+      items = []
+    for _, part, key, flip in group:
+      item = items[part] if part < len(items) else {}
+      errors.need(
+        item and encoding.prompt_key(item['prompt']) == key,
+        f'{split.source} has changed since stage world read it; take a new '
+        '--workdir',
+      )
       if split.kind == 'pairs':
         item = formats.labelled(item, flip) | {'row': row.number}
       yield item
-      place, part, key, flip = next(wanted, [-1] * 4)
-  if place >= 0:
-    raise changed
 
 
 def _set_apart(train: Split, names, config, seed: int) -> dict[str, Split]:
-  """{'train': the rest, name: its share of the prompts}; no prompt in two."""
   prompts = train.items['prompt']
   rng = np.random.default_rng(loader.order_seed(seed, 'split'))
   order = rng.permutation(np.unique(prompts))
@@ -320,12 +267,12 @@ def _set_apart(train: Split, names, config, seed: int) -> dict[str, Split]:
   for name in names:
     field = f'{name}_fraction'
     end = begin + round(config[field] * len(order))
-    if end == begin or end >= len(order):
-      raise errors.UserError(
-        f'{train.source} has {len(order)} different prompts, of which '
-        f'{field}={config[field]} leaves none on one side; name a file '
-        f'(--config.data.{name}=FILE) or choose another fraction'
-      )
+    errors.need(
+      begin < end < len(order),
+      f'{train.source} has {len(order)} different prompts, of which '
+      f'{field}={config[field]} leaves none on one side; name a file '
+      f'(--config.data.{name}=FILE) or choose another fraction',
+    )
     splits[name] = train.take(np.isin(prompts, order[begin:end]))
     begin = end
   splits['train'] = train.take(~np.isin(prompts, order[:begin]))
@@ -333,28 +280,16 @@ def _set_apart(train: Split, names, config, seed: int) -> dict[str, Split]:
 
 
 def _require_train(config, what: str) -> None:
-  if not config.train:
-    raise errors.UserError(
-      f'data.train is empty: name a file of {what} to train on '
-      '(--config.data.train=FILE)'
-    )
-
-
-def _require_rows(config, name: str, splits: list[Split]) -> None:
-  limit = f'{name}.batch_size'
-  found = sum(len(split.items) for split in splits)
-  _require(found, config[name].batch_size, f'rows of text for {name}', limit)
+  text = f'data.train is empty: name a file of {what} to train on'
+  errors.need(config.train, f'{text} (--config.data.train=FILE)')
 
 
 def _require(num: int, least: int, what: str, limit: str) -> None:
-  if num < least:
-    raise errors.UserError(
-      f'{num} {what} are fewer than {limit}, {least}: give more of them'
-    )
+  text = f'{num} {what} are fewer than {limit}, {least}: give more of them'
+  errors.need(num >= least, text)
 
 
 def _described(written: dict[str, dict], unit: str, notes: list[str]) -> dict:
-  """Counts of the sets written, with a summary that says what was left out."""
   counts = {
     key: {name: part[key] for name, part in written.items()}
     for key in ('rows', 'too_long', 'truncated')

@@ -1,10 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The embedded world: TinyTLDR, with samples that annotators compare.
 
-Pairs in distribution are samples of the SFT checkpoints. Out-of-distribution
-pairs come from other policies: hotter, pretrained only, and tuned by RL on the
-utility itself. The control set, clean and from all of these policies, is for
-the control model alone. Texts and pairs are TFDS sets.
+Pairs in distribution are samples of the SFT checkpoints; others come from a
+hotter policy, a pretrained one, and one tuned by RL on the utility itself. The
+control set, clean and from all of these, is for the control model alone.
 """
 
 import functools
@@ -32,9 +31,8 @@ class World:
   def __init__(self, run):
     self.run = run
     self.max_length = run.config.data.max_length
-    self.num_facts = tuple(
-      run.config.world.get('num_facts', toy_world.NUM_FACTS)
-    )
+    facts = run.config.world.get('num_facts', toy_world.NUM_FACTS)
+    self.num_facts = tuple(facts)
 
   @functools.cached_property
   def tokenizer(self) -> tokenizer_lib.Tokenizer:
@@ -53,32 +51,18 @@ class World:
     rows, source = self.rows('preferences', split), f'preferences split {split}'
     return encoding.encode_rows(self.tokenizer, rows, self.max_length, source)
 
-  def prompts(
-    self, split: str, max_new_tokens: int, count: int | None = None
-  ) -> encoding.Sequences:
+  def prompts(self, split: str, max_new_tokens: int, count=None):
     split = {'train': 'prompts', 'test': 'eval_prompts'}[split]
     posts = [row['prompt'] for row in self.rows('world', split)][:count]
     return self.encoded(posts, max_new_tokens, f'world split {split}')
 
-  def encoded(
-    self, posts: list[str], max_new_tokens: int, source: str
-  ) -> encoding.Sequences:
-    """Encodes posts, padded to the longest of them.
-
-    What is sampled, scored and trained on later does not depend on padding, but
-    its cost does. Widths are multiples of four, so that sets which differ by a
-    token share their programs.
-
-    Raises:
-      UserError: a post leaves no room for a response; names the source.
-    """
+  def encoded(self, posts, max_new_tokens: int, source: str):
+    """Encodes posts, padded to the longest of them."""
     room = self.max_length - max_new_tokens
     found, fits, _ = encoding.encode(self.tokenizer, posts, None, room)
-    if not fits.all():
-      raise errors.UserError(
-        f'{source}: a post is longer than the {room} tokens that the context '
-        'leaves for it; raise data.max_length'
-      )
+    text = f'{source}: a post is longer than the {room} tokens that the context'
+    errors.need(fits.all(), f'{text} leaves for it; raise data.max_length')
+    # Multiples of four: sets that differ by a token share their programs.
     return found.padded_to(min(-(-found.lengths.max() // 4) * 4, room))
 
   def gold(self, prompts, responses) -> np.ndarray:
@@ -89,21 +73,16 @@ class World:
     return np.array([toy_world.count_words(text) for text in responses])
 
   def write_texts(self) -> dict:
-    """Stage `world`: posts and summaries, and the word tokenizer.
-
-    Splits: pretrain (all writers, posts of every length), sft (the better
-    writers), control (as pretrain, for the control model), prompts (posts that
-    policies train on), eval_prompts (posts for best-of-N and evaluation).
-    """
+    """Stage `world`: posts and summaries, and the word tokenizer."""
     config, folder = self.run.config.world, self.run.folder('world')
     easy_facts, rows = tuple(range(1, max(self.num_facts) + 1)), {}
     easy = (toy_world.PRETRAIN_WRITERS, easy_facts, True)
-    usual = (toy_world.SFT_WRITERS, self.num_facts)
+    usual = (toy_world.SFT_WRITERS, self.num_facts)  # the better writers
     for split, num, recipe in (
       ('pretrain', config.num_pretrain, easy),
-      ('control', config.num_pretrain, easy),
+      ('control', config.num_pretrain, easy),  # for the control model
       ('sft', config.num_sft, usual),
-      ('prompts', config.num_prompts, usual),
+      ('prompts', config.num_prompts, usual),  # that policies train on
       ('eval_prompts', config.num_eval_prompts, usual),
     ):
       seed = f'{self.run.config.seed}/{split}'
@@ -159,7 +138,7 @@ class World:
     }
 
   def _policies(self) -> list[list]:
-    """Who writes samples, by kind: (params, temperature) of each policy."""
+    # (params, temperature) of each policy, by kind.
     run, config = self.run, self.run.config.preferences
     sft, pretrained = (
       members.unstack(checkpoint.load_params(run.folder(stage) / 'params'))
@@ -173,7 +152,6 @@ class World:
     ]
 
   def _tuned(self, sft_params):
-    """A policy tuned on the utility, for out-of-distribution pairs only."""
     run, settings = self.run, self.run.config.preferences.tuned
     posts = self._posts('tuned', 2_000)
 
@@ -194,22 +172,18 @@ class World:
       runtime=run.config.runtime,
       anchors=anchor_lib.of_config(sft_params, 1, settings),
     )
-    return members.member(
-      checkpoint.load_params(folder / f'params_{kept[-1]}'), 0
-    )
+    last = checkpoint.load_params(folder / f'params_{kept[-1]}')
+    return members.member(last, 0)
 
   def _annotated(self, split: str, num_pairs: int, kinds) -> list[dict]:
-    """Samples two summaries for each post and has the pair annotated.
-
-    Each summary comes from a kind of policy drawn from `kinds`, and from one of
-    the policies of that kind.
-    """
+    """Two summaries a post, each from a random policy of a random kind."""
     config, seed = self.run.config.preferences, self.run.config.seed
     rng = random.Random(f'{seed}/{split} pairs')
-    posts = self._posts(split, int(SPARE * num_pairs))
-    prompts = self.encoded(
-      posts * 2, config.max_new_tokens, f'posts of {split}'
+    posts, name = (
+      self._posts(split, int(SPARE * num_pairs)),
+      f'posts of {split}',
     )
+    prompts = self.encoded(posts * 2, config.max_new_tokens, name)
     authors = []
     for _ in range(len(prompts)):
       kind = rng.randrange(len(kinds))
