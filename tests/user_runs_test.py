@@ -2,6 +2,8 @@
 """A user's path: checkpoint and files in, folders out, scores from them."""
 
 import json
+import os
+import pathlib
 import random
 
 import chains
@@ -70,6 +72,10 @@ def files(tmp_path_factory):
   return folder
 
 
+def paths(folder):
+  return {f'data.{x}': str(folder / f'{x}.jsonl') for x in ('train', 'test')}
+
+
 SFT = {
   'data.max_length': 48,
   'sft.steps': 4,
@@ -84,6 +90,20 @@ REWARD = SFT | {
   'reward.optimizer.warmup_steps': 2,
   'merge.num_lambdas': 3,
 }
+RL = {
+  'eval_every': 2,
+  'batch_size': 8,
+  'max_new_tokens': 8,
+  'checkpoint_every': 2,
+  'num_reference': 16,
+  'optimizer.warmup_steps': 1,
+}
+POLICY, WARP = (
+  {f'{section}.{name}': value for name, value in RL.items()}
+  | {f'{section}.steps': steps, 'evaluate.num_prompts': 5}
+  | {'data.max_length': 48}
+  for section, steps in (('policy', 4), ('warp', (4, 2)))
+)
 
 
 @pytest.fixture(scope='module')
@@ -92,14 +112,14 @@ def reward_run(files, tmp_path_factory):
   config = chains.load_config(
     'reward',
     model=str(files / 'model'),
-    **{
-      'data.train': str(files / 'train.jsonl'),
-      'data.test': str(files / 'test.jsonl'),
-    },
-    **REWARD,
+    **REWARD | paths(files),
   )
   pipeline.run(config, workdir)
   return workdir
+
+
+def load(folder, head='lm'):
+  return reading.load(reading.inspect(folder), head=head)
 
 
 def score_ids(tokenizer, rows, length=48):
@@ -115,16 +135,13 @@ def score_ids(tokenizer, rows, length=48):
 def test_reward_run_exports_what_it_merged(reward_run):
   stack = checkpoint.load_params(reward_run / 'reward' / 'params')
   by_hand = jax.tree.map(lambda x: np.mean(x, axis=0, dtype=np.float64), stack)
-  found = reading.inspect(reward_run / 'export' / 'warm')
   chex.assert_trees_all_close(
-    reading.load(found, head='score'),
+    load(reward_run / 'export' / 'warm', 'score'),
     jax.tree.map(lambda x: x.astype(np.float32), by_hand),
     atol=1e-7,
   )
   for m in (0, 1):
-    member = reading.load(
-      reading.inspect(reward_run / 'export' / f'member_{m}'), head='score'
-    )
+    member = load(reward_run / 'export' / f'member_{m}', 'score')
     chex.assert_trees_all_equal(member, members.member(stack, m))
   card = (reward_run / 'export' / 'warm' / 'README.md').read_text()
   result = json.loads((reward_run / 'merge' / 'result.json').read_text())
@@ -173,18 +190,7 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
     model=str(sft / 'export' / 'sft_4'),
     reward_model=str(reward_run / 'export' / 'warm'),
     control_model=f'{reward_run}:member_1',
-    **{
-      'data.train': str(responses),
-      'data.max_length': 48,
-      'policy.steps': 4,
-      'policy.eval_every': 2,
-      'policy.batch_size': 8,
-      'policy.max_new_tokens': 8,
-      'policy.checkpoint_every': 2,
-      'policy.num_reference': 16,
-      'policy.optimizer.warmup_steps': 1,
-      'evaluate.num_prompts': 5,
-    },
+    **POLICY | {'data.train': str(responses)},
   )
   other = config.copy_and_resolve_references()
   other.data.prompt_template = 'Q: {prompt}'
@@ -201,11 +207,11 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
   # The first policy is the anchor, on whose samples the reward is 0.
   assert rows[0]['kl'] == pytest.approx(0.0, abs=1e-5)
   kept = checkpoint.load_params(tmp_path / 'policy' / 'policy' / 'params_4')
-  found = reading.inspect(tmp_path / 'policy' / 'export' / 'policy_4')
   chex.assert_trees_all_equal(
-    reading.load(found, head='lm'), jax.tree.map(lambda x: x[0], kept)
+    load(tmp_path / 'policy' / 'export' / 'policy_4'),
+    jax.tree.map(lambda x: x[0], kept),
   )
-  start = reading.load(reading.inspect(files / 'model'), head='lm')
+  start = load(files / 'model')
   assert any(
     (np.asarray(a) != b[0]).any()
     for a, b in zip(jax.tree.leaves(start), jax.tree.leaves(kept))
@@ -219,19 +225,9 @@ def test_warp_run_exports_the_line_from_the_start_to_the_merge(
     'warp_policy',
     model=str(files / 'model'),
     reward_model=str(reward_run / 'export' / 'warm'),
+    **WARP | paths(files),
     **{
-      'data.train': str(files / 'train.jsonl'),
-      'data.test': str(files / 'test.jsonl'),
-      'data.max_length': 48,
-      'warp.steps': (4, 2),
-      'warp.eval_every': 2,
-      'warp.batch_size': 8,
-      'warp.max_new_tokens': 8,
-      'warp.checkpoint_every': 2,
-      'warp.num_reference': 16,
       'warp.learning_rate': 1e-3,
-      'warp.optimizer.warmup_steps': 1,
-      'evaluate.num_prompts': 5,
       'evaluate.etas': (0.5,),
       'export.etas': (0.3,),
     },
@@ -247,12 +243,11 @@ def test_warp_run_exports_the_line_from_the_start_to_the_merge(
   )
   assert results['export']['folders'] == ['eta_0.3', 'merged']
   merged, point = (
-    reading.load(reading.inspect(tmp_path / 'export' / name), head='lm')
-    for name in ('merged', 'eta_0.3')
+    load(tmp_path / 'export' / name) for name in ('merged', 'eta_0.3')
   )
   kept = checkpoint.load_params(tmp_path / 'warp' / 'iteration_2' / 'merged')
   chex.assert_trees_all_equal(merged, jax.tree.map(jnp.asarray, kept))
-  start = reading.load(reading.inspect(files / 'model'), head='lm')
+  start = load(files / 'model')
   chex.assert_trees_all_close(
     point,
     jax.tree.map(lambda a, b: a + 0.3 * (b - a), start, merged),
@@ -260,3 +255,26 @@ def test_warp_run_exports_the_line_from_the_start_to_the_merge(
   )
   card = (tmp_path / 'export' / 'eta_0.3' / 'README.md').read_text()
   assert '2406.16768' in card and '(1 - 0.3) start + 0.3 merged' in card
+
+
+def test_walk_with_a_trained_model_and_human_preferences(tmp_path):
+  """From pairs to two policies, each run to its page."""
+  default = chains.ROOT.parent / 'shared'
+  shared = pathlib.Path(os.environ.get('WARM_JAX_SHARED', default))
+  model = shared / 'models' / 'stories260k'
+  train = shared / 'data' / 'wmt19_preferences' / 'train.jsonl.gz'
+  if not (model.is_dir() and train.is_file()):
+    pytest.skip('WARM_JAX_SHARED has no stories260k and wmt19_preferences')
+  given = {'model': str(model), 'data.train': str(train), 'data.max_pairs': 60}
+  given |= {'data.max_length': 160}
+  rewarded = {'reward_model': str(tmp_path / 'reward' / 'export' / 'warm')}
+  for name, changes, outcome in (
+    ('reward', REWARD, 'merge'),
+    ('policy', POLICY | rewarded, 'evaluate'),
+    ('warp_policy', WARP | rewarded, 'evaluate'),
+  ):
+    config = chains.load_config(name, **changes | given)
+    results = pipeline.run(config, tmp_path / name)
+    assert results[outcome]['summary'] and results['export']['folders']
+    page = (tmp_path / name / 'report' / 'index.html').read_text()
+    assert '</html>' in page and 'nan' not in results[outcome]['summary']
