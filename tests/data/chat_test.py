@@ -135,15 +135,6 @@ def test_plain_rendering_is_the_exported_template(bare, prompt_template):
   assert response == chat.response(' hello again ')
 
 
-def test_no_tokenizer_is_as_one_without_a_template(bare):
-  for template in ('{prompt}', '{prompt}\n'):
-    with_one, without = (
-      formats.Chat(bare, template),
-      formats.Chat(None, template),
-    )
-    assert with_one.split(DIALOGUE, ANSWER) == without.split(DIALOGUE, ANSWER)
-
-
 def test_ids_of_a_conversation_are_those_of_the_whole_text(bare):
   """What transformers tokenises from the same template, border and all."""
   chosen = with_template(bare, CHATML)

@@ -19,14 +19,6 @@ def words(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def bpe(tmp_path_factory):
-  texts = ['hello world, hello again', 'the world is wide'] * 20
-  return tokenizer.train_bpe_tokenizer(
-    texts, 280, tmp_path_factory.mktemp('bpe')
-  )
-
-
-@pytest.fixture(scope='module')
 def llama_like(tmp_path_factory):
   """A tokenizer that puts a space before a text and <s> in front of it."""
   import tokenizers
@@ -77,28 +69,6 @@ def test_rows_are_bos_prompt_response_eos_and_padding(words):
   assert part.response_start.tolist() == [[2, 2], [3, 2]]
 
 
-def test_padded_arrays_become_rows_and_come_back():
-  ids = np.array([[4, 5, 0, 0], [6, 7, 8, 0]])
-  mask = np.array([[1, 1, 0, 0], [1, 1, 1, 0]], bool)
-  rows = encoding.Sequences(ids, mask, np.array([1, 2]))
-  np.testing.assert_array_equal(rows.ids, ids)
-  np.testing.assert_array_equal(rows.mask, mask)
-  assert [row.tolist() for row in rows] == [[4, 5], [6, 7, 8]]
-  assert rows.take(np.array([False, True])).ids.tolist() == [[6, 7, 8, 0]]
-
-
-def test_apart_the_border_is_that_of_the_two_texts(bpe):
-  prompts = ['hello wor', 'the world is', '']
-  responses = ['ld again', ' wide', 'hello']
-  rows, _, _ = encoding.encode(bpe, prompts, responses, 64)
-  for ids, start, prompt, response in zip(
-    rows, rows.response_start, prompts, responses
-  ):
-    assert ids[1:start].tolist() == bpe.encode([prompt])[0]
-    assert ids[start:-1].tolist() == bpe.encode([response])[0]
-    assert ids[-1] == bpe.eos_id
-
-
 def test_a_users_row_has_the_ids_of_its_whole_text(llama_like):
   prompts = ['is it\n', 'hello wor', '', 'hello']
   responses = ['wide', 'ld', 'hello', ' world']
@@ -112,16 +82,6 @@ def test_a_users_row_has_the_ids_of_its_whole_text(llama_like):
   # Apart, the response would begin with a space that the text does not have.
   apart, _, _ = encoding.encode(llama_like, prompts[:1], responses[:1], 64)
   assert apart.ids[0].tolist() != next(iter(rows)).tolist()
-
-
-def test_begin_and_end_that_a_text_has_already_are_not_doubled(bpe):
-  for apart in (True, False):
-    rows, _, _ = encoding.encode(
-      bpe, ['<bos>hello', 'hello'], [' world<eos>', ' world'], 32, apart=apart
-    )
-    for ids in rows:
-      assert ids[0] == bpe.bos_id and ids[-1] == bpe.eos_id
-      assert np.isin(ids, [bpe.bos_id, bpe.eos_id]).sum() == 2
 
 
 def test_cut_responses_keep_their_end(words):
@@ -207,15 +167,6 @@ def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
   ):
     for name in ('ids', 'mask', 'response_start'):
       np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-
-
-def test_stored_prompts_too_long_are_left_out(words, tmp_path):
-  rows = [{'prompt': p} for p in ('b ' * 9, 'a', 'c d')]
-  counts = encoding.write(tmp_path / 'x', rows, words, 4, 'mine')
-  assert counts == {'rows': 2, 'too_long': 1, 'truncated': 0}
-  stored = encoding.open_rows(tmp_path / 'x', words.pad_id)
-  assert stored.response_start.tolist() == [2, 3]
-  assert words.decode(stored.ids, stored.mask) == ['a', 'c d']
 
 
 def test_stored_pairs_are_those_in_memory(words, tmp_path, small_chunks):

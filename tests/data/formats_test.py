@@ -106,13 +106,9 @@ def test_preferences(row, expected):
   assert not any('margin' in r for r in found)
 
 
-def test_margins_and_absent_fields():
-  row = {'prompt': 'p', 'chosen': 'a', 'rejected': 'b', 'margin': 2}
-  assert formats.preference_rows(row, PLAIN)[0]['margin'] == 2.0
-  row |= {'margin': None, 'prompt': None, 'chosen': 'p a', 'rejected': 'p b'}
-  assert formats.preference_rows(row, PLAIN) == [
-    {'prompt': 'p', 'chosen': ' a', 'rejected': ' b'}
-  ]
+def test_margins():
+  assert formats.preference_rows(pair(margin=2), PLAIN)[0]['margin'] == 2.0
+  assert 'margin' not in formats.preference_rows(pair(margin=None), PLAIN)[0]
 
 
 def test_white_space_at_the_border_is_the_templates_if_it_has_any():
@@ -301,12 +297,8 @@ def test_exactly_the_asked_share_is_flipped_and_the_seed_decides():
   assert abs(mask[:1000].sum() - 250) < 4 * 13.7
   assert not formats.flip_mask(10, 0.0, seed=0).any()
   assert formats.flip_mask(10, 1.0, seed=0).all()
-
-
-def test_swapping_exchanges_texts_and_keeps_the_mask():
-  rows = [{'prompt': 'p', 'chosen': 'a', 'rejected': 'b'} for _ in range(3)]
-  swapped = list(map(formats.labelled, rows, [True, False, True]))
-  assert [r['chosen'] for r in swapped] == ['b', 'a', 'b']
-  assert [r['rejected'] for r in swapped] == ['a', 'b', 'a']
-  assert [r['flipped'] for r in swapped] == [True, False, True]
-  assert rows[0]['chosen'] == 'a'  # the input is left alone
+  row = pair(prompt='why?')
+  assert formats.labelled(row, True) == pair(
+    prompt='why?', chosen='b', rejected='a', flipped=True
+  )
+  assert formats.labelled(row, False) == row | {'flipped': False}

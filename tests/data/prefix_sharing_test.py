@@ -116,10 +116,3 @@ def test_rows_with_nothing_in_common_stay_alone():
   # Padding on the left would be taken for a beginning.
   ids, mask = (x[:, ::-1] for x in sorted_rows(20, 3))
   assert prefix_sharing.grouped(ids, mask).shape[1] == 1
-
-
-def test_rows_without_a_token_or_padded_elsewhere_are_left_alone():
-  """What stands at padding must not be taken for a beginning."""
-  ids, mask = sorted_rows(20, 3)
-  ids[0], mask[0] = ids[1], False
-  assert prefix_sharing.grouped(ids, mask).shape[1] == 1

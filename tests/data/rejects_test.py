@@ -55,15 +55,6 @@ def test_a_source_of_two_splits_is_counted_once(tmp_path):
   assert collector.rejected == {'mine': 2}
 
 
-def test_nothing_rejected_leaves_no_file(tmp_path):
-  path = tmp_path / 'rejected.jsonl'
-  path.write_text('of an earlier attempt')
-  collector = sources.Rejects(path)
-  assert read(collector, [1]) == [1]
-  collector.write()
-  assert not path.exists() and collector.summary() == ''
-
-
 @pytest.mark.parametrize(
   'limit, values, message',
   [

@@ -54,40 +54,6 @@ def test_tfds_round_trip_without_tensorflow(tmp_path):
     read(f'tfds:{folder}:dev')
 
 
-def test_texts_and_numbers_are_read_as_tfds_decodes_them(tmp_path):
-  import tensorflow_datasets as tfds
-
-  rows = [
-    {'text': text, 'flag': i % 2 == 0, 'count': (-1) ** i * i, 'share': i / 8}
-    for i, text in enumerate(['', 'gut – ja', 'two\nlines', 'a\0b'] * 200)
-  ]
-  folder = sources.write_tfds({'train': rows}, 'plain_rows', tmp_path)
-  got = opened(f'tfds:{folder}:train')
-  decoded = list(tfds.builder_from_directory(folder).as_data_source('train'))
-  assert len(got) == len(decoded) == len(rows) > sources.BLOCK
-  for row, of_tfds in zip(got, decoded):
-    assert {k: type(v) for k, v in row.value.items()} == {
-      'text': str,
-      'flag': bool,
-      'count': int,
-      'share': float,
-    }
-    text = of_tfds['text'].decode()
-    assert row.value == {**of_tfds, 'text': text}
-  # TFDS stores its rows in an order of its own.
-  assert sorted(map(repr, (r.value for r in got))) == sorted(
-    repr(dict(sorted(row.items()))) for row in rows
-  )
-
-
-@pytest.mark.parametrize(
-  'source', ['nowhere.jsonl', 'tfds:nowhere', 'tfds:nowhere:train']
-)
-def test_sources_that_are_not_there(source):
-  with pytest.raises(errors.UserError, match=source):
-    read(source)
-
-
 def test_a_set_written_again_is_replaced(tmp_path):
   """TFDS keeps a prepared folder as it is, whatever rows it is given."""
   sources.write_tfds({'train': ROWS, 'old': ROWS}, 'again', tmp_path)
@@ -304,20 +270,6 @@ def test_hostile_lines_are_refused_one_by_one(
   assert (first.value, last.value, last.number) == ({'a': 1}, {'a': 2}, 3)
   assert isinstance(bad.value, sources.BadRow)
   assert reason in str(bad.value)
-
-
-def test_depth_and_length_that_are_allowed(tmp_path, monkeypatch):
-  deep = b'[' * 100 + b']' * 100
-  monkeypatch.setattr(sources, 'MAX_LINE', len(deep))
-  (tmp_path / 'mine.jsonl').write_bytes(deep + b'\n')
-  [row] = opened(tmp_path / 'mine.jsonl')
-  assert isinstance(row.value, list)
-
-
-def test_a_folder_among_the_files_of_a_pattern(tmp_path):
-  (tmp_path / 'a.jsonl').mkdir()
-  with pytest.raises(errors.UserError, match='cannot read .*a.jsonl: Is a dir'):
-    opened(tmp_path / '*.jsonl')
 
 
 def test_rows_of_a_table_that_python_cannot_hold(tmp_path):

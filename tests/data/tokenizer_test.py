@@ -75,36 +75,6 @@ def test_padding_goes_right_and_inputs_are_ids_and_mask(tmp_path):
   assert batch['input_ids'] == [[2, 0], [2, 2]]
 
 
-def test_ids_with_gaps_need_rows_up_to_the_largest(tmp_path):
-  vocab = {'<pad>': 0, '</s>': 1, 'a': 7}
-  backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab))
-  hf = transformers.PreTrainedTokenizerFast(
-    tokenizer_object=backend, eos_token='</s>', pad_token='<pad>'
-  )
-  hf.save_pretrained(tmp_path)
-  assert tokenizer.load_pretrained(tmp_path).vocab_size == 8
-
-
-def test_no_tokenizer_is_named(tmp_path):
-  (tmp_path / 'config.json').write_text('{}')
-  with pytest.raises(errors.UserError, match='no tokenizer.json'):
-    tokenizer.load_pretrained(tmp_path)
-
-
-def test_no_end_of_sequence_is_named(tmp_path):
-  save(tmp_path, ['<pad>', 'a'], pad_token='<pad>')
-  with pytest.raises(errors.UserError, match='names no eos_token'):
-    tokenizer.load_pretrained(tmp_path)
-
-
-def test_a_damaged_file_is_one_line(tmp_path):
-  save(tmp_path, ['</s>', 'a'], eos_token='</s>')
-  (tmp_path / 'tokenizer.json').write_text('{"version":')
-  with pytest.raises(errors.UserError, match='cannot read') as e:
-    tokenizer.load_pretrained(tmp_path)
-  assert '\n' not in str(e.value)
-
-
 def test_code_of_a_checkpoint_is_not_run(tmp_path):
   mark = tmp_path / 'ran'
   (tmp_path / 'evil.py').write_text(
@@ -118,6 +88,22 @@ def test_code_of_a_checkpoint_is_not_run(tmp_path):
   with pytest.raises(errors.UserError, match='cannot open'):
     tokenizer.load_pretrained(tmp_path)
   assert not mark.exists()
+
+
+def test_what_is_missing_or_damaged_is_named_in_one_line(tmp_path):
+  (tmp_path / 'config.json').write_text('{}')
+  for make, message in (
+    (lambda: None, 'no tokenizer.json'),
+    (
+      lambda: save(tmp_path, ['<pad>'], pad_token='<pad>'),
+      'names no eos_token',
+    ),
+    (lambda: (tmp_path / 'tokenizer.json').write_text('{"v":'), 'cannot read'),
+  ):
+    make()
+    with pytest.raises(errors.UserError, match=message) as e:
+      tokenizer.load_pretrained(tmp_path)
+    assert '\n' not in str(e.value)
 
 
 # Hostile folders (found by tests/fuzz).

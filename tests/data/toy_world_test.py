@@ -44,22 +44,6 @@ def test_gold_utility_by_hand(summary, utility):
   assert math.isclose(toy_world.gold_utility(POST, summary), utility)
 
 
-def test_facts_are_read_back_as_written():
-  facts = toy_world.read_facts(POST)
-  assert facts == [
-    ('car', 'crashed', 3),
-    ('train', 'stopped', 1),
-    ('boss', 'quit', 2),
-    ('cat', 'purred', 0),
-    ('roof', 'leaked', 2),
-  ]
-
-
-def test_every_verb_belongs_to_one_noun_and_words_are_distinct():
-  assert len(set(toy_world.VERBS)) == 2 * len(toy_world.NOUNS)
-  assert len(set(toy_world.WORDS)) == len(toy_world.WORDS)
-
-
 def test_posts_tell_something_and_repeat_with_their_seed():
   posts, again, other = (
     [toy_world.make_post(rng) for _ in range(300)]

@@ -2,7 +2,6 @@
 """Tests of plain and fused attention, and of attention within a cache."""
 
 import functools
-import re
 
 import chex
 import jax
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import sampling
 from warm_jax.models import attention, language_model
 from warm_jax.models import config as config_lib
 
@@ -116,12 +114,6 @@ def test_fused_attention_under_vmap_over_members():
   chex.assert_trees_all_close(plain, fused, rtol=1e-5, atol=1e-5)
 
 
-def test_a_cpu_has_no_kernel():
-  query = jax.ShapeDtypeStruct((1, 8, 4, 64), jnp.bfloat16)
-  if jax.default_backend() == 'cpu':
-    assert not attention._has_kernel(query, query)
-
-
 @pytest.mark.gpu
 def test_cudnn_equals_the_plain_one():
   *inputs, _ = attention_inputs(2, 6, 6)
@@ -220,49 +212,3 @@ def test_an_empty_cache_is_the_same_known_to_be_empty_or_not(
     np.testing.assert_allclose(hidden, plain, atol=1e-5)
   for found, wanted in zip(*map(jax.tree.leaves, (known[1], traced[1]))):
     np.testing.assert_allclose(found, wanted, atol=1e-6)
-
-
-def test_no_step_copies_the_cache(random_params):
-  """Steps write into the cache where it is and read it as it is."""
-  config = config_lib.ModelConfig(
-    vocab_size=16,
-    width=24,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    mlp_width=40,
-    max_length=32,
-  )
-
-  @jax.jit
-  def sample(params, ids, mask):
-    return sampling.sample(
-      params,
-      config,
-      jax.random.key(0),
-      ids,
-      mask,
-      max_new_tokens=14,
-      eos_id=1,
-      pad_id=0,
-    )
-
-  ids = np.full((5, 3), 2)
-  compiled = sample.lower(random_params(config), ids, ids > 0).compile()
-  of_cache = re.compile(r'= f32\[([\d,]+)\]\S* (copy|transpose|fusion)\(')
-  size = 5 * 2 * (3 + 14 - 1) * 6  # B K S Dh
-  program = compiled.as_text()
-  loop = re.search(r'f32\[5,2,16,6\].* while\(.*body=(%[\w.-]+)', program)
-  assert loop
-  body = re.search(
-    rf'^{re.escape(loop.group(1))} .*?^}}', program, re.MULTILINE | re.DOTALL
-  )
-  assert body
-  found = [
-    line
-    for line in body.group().splitlines()
-    if (match := of_cache.search(line))
-    and np.prod([int(n) for n in match.group(1).split(',')]) == size
-    and 'dynamic-update-slice' not in line
-  ]
-  assert not found

@@ -178,16 +178,3 @@ def test_responses_are_part_of_all(length, remat, random_params):
   np.testing.assert_array_equal(np.asarray(one)[1, 1:], 0.0)
   assert np.all(np.asarray(one)[2:] < 0.0)
   chex.assert_trees_all_close(grads, expected, atol=2e-5)
-
-
-def test_same_shapes_compile_once(random_params):
-  @jax.jit
-  @chex.assert_max_traces(n=1)
-  def score(params, ids, mask, temperature):
-    return language_model.token_logps(
-      params, CONFIG, ids, mask, temperature=temperature
-    )
-
-  for seed, temperature in enumerate((0.5, 1.0)):
-    ids = np.random.default_rng(seed).integers(0, 11, (2, 4))
-    score(random_params(CONFIG), ids, ids > 2, np.float32(temperature))

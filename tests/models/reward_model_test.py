@@ -2,7 +2,6 @@
 """Tests of the reward head and the value head."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -77,12 +76,6 @@ def test_scores_do_not_depend_on_padding_or_batch(params):
   )
 
 
-def test_last_token():
-  mask = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [0, 0, 0]], bool)
-  found = jax.jit(reward_model.last_token)(mask)
-  np.testing.assert_array_equal(found, [1, 2, 2, 0])
-
-
 def test_init_of_heads():
   config = config_lib.ModelConfig(
     vocab_size=4,
@@ -116,21 +109,3 @@ def test_gradient_reads_the_row_up_to_its_end(params):
   slope = np.abs(jax.jit(jax.grad(score))(table)).max(axis=1)
   assert np.all(slope[2:5] > 0.0)
   np.testing.assert_array_equal(slope[[0, 1, 5, 6, 7, 8, 9, 10]], 0.0)
-
-
-def test_dropout_of_scores(params):
-  ids, mask = make_rows()
-
-  @jax.jit
-  def train(rates):
-    keys = jax.random.split(jax.random.key(0), 3)
-    return jax.vmap(
-      lambda rate, key: reward_model.scores(
-        params, CONFIG, ids, mask, dropout_rate=rate, rng=key
-      )
-    )(rates, keys)
-
-  out = np.asarray(train(jnp.array([0.0, 0.1, 0.1])))
-  plain = scores(params, CONFIG, ids, mask)
-  np.testing.assert_allclose(out[0], plain, atol=1e-5)
-  assert np.abs(out[1] - out[2]).max() > 1e-3

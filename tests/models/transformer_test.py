@@ -70,44 +70,6 @@ def random_ids(*shape):
   return ids.astype(np.int32), np.ones(shape, bool)
 
 
-@all_families
-def test_shapes(family):
-  config = make_config(family)
-  params = jax.eval_shape(
-    functools.partial(language_model.init_params, config=config),
-    jax.random.key(0),
-  )
-  d, heads, kv, dh = 16, 4, config.num_kv_heads, config.head_dim
-  backbone = params['backbone']
-  assert backbone['embed']['embedding'].shape == (23, d)
-  layer = backbone['layers_1']
-  kernels = {
-    name: leaf['kernel'].shape
-    for name, leaf in (layer['attention'] | layer['mlp']).items()
-    if 'kernel' in leaf
-  }
-  expected = {
-    'query': (d, heads * dh),
-    'key': (d, kv * dh),
-    'value': (d, kv * dh),
-    'out': (heads * dh, d),
-    'up': (d, 24),
-    'down': (24, d),
-  }
-  if config.mlp == 'gated':
-    expected['gate'] = (d, 24)
-  assert kernels == expected
-  assert ('bias' in layer['attention']['query']) == config.qkv_bias
-  assert ('bias' in layer['attention']['out']) == config.attention_out_bias
-  assert ('bias' in layer['mlp']['down']) == config.mlp_bias
-  assert ('bias' in layer['mlp_norm']) == (config.norm == 'layernorm')
-  assert ('query_norm' in layer['attention']) == config.qk_norm
-  assert ('post_mlp_norm' in layer) == config.post_norms
-  assert ('lm_head' in params) != config.tied_embeddings
-  assert ('pos_embed' in backbone) == (config.position == 'learned')
-  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
-
-
 def input_dependence(params, config, length):
   """[T, T] of |d hidden[t] / d embedding of token s|, by reverse mode."""
   ids = np.arange(length)[None, :]  # each token once

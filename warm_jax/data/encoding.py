@@ -188,11 +188,6 @@ def prompt_key(prompt: str) -> int:
   return int.from_bytes(digest, 'big')
 
 
-# ---------------------------------------------------------------------------
-# From texts to ids
-# ---------------------------------------------------------------------------
-
-
 def encode(
   tokenizer: tokenizer_lib.Tokenizer,
   prompts: list[str],
@@ -263,11 +258,6 @@ def _opened(tokenizer, prompts) -> list[list[int]]:
     ids if bos and ids[:1] == bos else bos + ids
     for ids in tokenizer.encode(prompts)
   ]
-
-
-# ---------------------------------------------------------------------------
-# Sets
-# ---------------------------------------------------------------------------
 
 
 def encode_rows(

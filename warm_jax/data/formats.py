@@ -30,11 +30,11 @@ MOST_PAIRS = 10_000  # of one row; lists of a thousand texts make a million
 MOST_CHARACTERS = 2**20  # of one text; tokenising takes 200 bytes for each
 
 # In dialogues written as one text the response follows the last of these.
-TURN_BORDERS = ('\n\nAssistant:',)
+TURN_BORDER = '\n\nAssistant:'
 
 # Templates that write the date would make a reward depend on the day. This day
 # is the default of the Llama 3 templates.
-PINNED_DATE = datetime.datetime(2024, 7, 26)
+_DATE = datetime.datetime(2024, 7, 26)
 
 _KINDS = {
   **{dict: 'an object', list: 'a list', str: 'text', bool: 'true or false'},
@@ -150,11 +150,6 @@ def labelled(pair: dict, flip: bool) -> dict:
   return pair | {'chosen': chosen, 'rejected': rejected, 'flipped': bool(flip)}
 
 
-# ---------------------------------------------------------------------------
-# Preferences
-# ---------------------------------------------------------------------------
-
-
 def _chosen_and_rejected(row: dict, chat):
   for field in ('chosen', 'rejected'):
     _need(field in row, f'{field!r} is missing')
@@ -189,14 +184,13 @@ def _common_beginning(chosen: str, rejected: str) -> int:
   # Both responses keep a character: one text may continue the other.
   least = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
   shared = chosen[: max(min(_num_common(chosen, rejected), least), 0)]
-  for border in TURN_BORDERS:
-    found = shared.rfind(border)
-    if found >= 0:
-      return found + len(border)
-    _need(
-      border not in chosen and border not in rejected,
-      'the prompts of chosen and rejected differ',
-    )
+  found = shared.rfind(TURN_BORDER)
+  if found >= 0:
+    return found + len(TURN_BORDER)
+  _need(
+    TURN_BORDER not in chosen and TURN_BORDER not in rejected,
+    'the prompts of chosen and rejected differ',
+  )
   last = max((i for i, c in enumerate(shared) if c.isspace()), default=None)
   if last is None:  # no word ends in it (or a script that writes no spaces)
     end = len(shared)
@@ -284,11 +278,6 @@ def _margin(row: dict) -> float | None:
   fits = abs(margin) <= np.finfo(np.float32).max.item()  # nor NaN
   _need(fits, f"'margin' is {margin}, no number of 32 bits")
   return float(margin)
-
-
-# ---------------------------------------------------------------------------
-# Texts and turns
-# ---------------------------------------------------------------------------
 
 
 def _need(fine: object, reason: str) -> None:
@@ -398,11 +387,6 @@ def _unknown(row: dict, reason: str = '') -> sources.UnknownFormat:
   )
 
 
-# ---------------------------------------------------------------------------
-# From turns to text
-# ---------------------------------------------------------------------------
-
-
 class Chat:
   """Writes prompts and conversations as text.
 
@@ -420,9 +404,9 @@ class Chat:
   ):
     self._hf: Any = tokenizer.hf if tokenizer else None
     self._template: str | None = None
+    self.prompt_template = prompt_template
     if self._hf is not None and self._hf.chat_template:
       self._template = _pinned_template(self._hf)
-    self.prompt_template = prompt_template
 
   def frame(self, prompt: str) -> str:
     """A plain prompt in its template, which decides on the space around it."""
@@ -474,7 +458,7 @@ class Chat:
         chat_template=self._template,
         tokenize=False,
         add_generation_prompt=open_turn,
-        date_string=PINNED_DATE.strftime('%d %b %Y'),
+        date_string=_DATE.strftime('%d %b %Y'),
       )
     # A template is a program, and raises what it likes.
     except Exception as error:
@@ -516,7 +500,7 @@ def _pinned_template(hf) -> str:
     return template
   letters = [*(f'-{c}' for c in 'dmHIMSj'), *'aAbBcdfHIjmMpSUwWxXyYzZ']
   steps = ''.join(
-    f' | replace({_quoted("%" + c)}, {_quoted(PINNED_DATE.strftime("%" + c))})'
+    f' | replace({_quoted("%" + c)}, {_quoted(_DATE.strftime("%" + c))})'
     for c in letters
   )
   macro = '{%- macro strftime_now(format) -%}{{ format'

@@ -20,25 +20,14 @@ def softcap(x: jax.Array, cap: float | None) -> jax.Array:
   return x if cap is None else cap * jnp.tanh(x / cap)
 
 
-def attend(
-  query: jax.Array,
-  key: jax.Array,
-  value: jax.Array,
-  visible: jax.Array,
-  *,
-  scale: float,
-  cap: float | None = None,
-) -> jax.Array:
-  """Grouped-query attention with a float32 softmax.
-
-  On GPUs cuDNN's fused kernel does the work where it can (`_has_kernel`).
+def attend(query, key, value, visible, *, scale, cap=None) -> jax.Array:
+  """Grouped-query attention with a float32 softmax; cuDNN's kernel on GPUs.
 
   Args:
     query: [B, T, H, Dh].
     key, value: [B, S, K, Dh]; query head h reads key head h // (H / K).
     visible: [B, T, S] bool.
-    scale: factor on the scores.
-    cap: soft-cap on the scores, or None.
+    scale, cap: factor on the scores; their soft-cap, or None.
 
   Returns:
     [B, T, H, Dh] in value's dtype; finite but meaningless for queries that see
@@ -68,7 +57,6 @@ def attend(
 
 
 def _has_kernel(query: jax.Array, key: jax.Array) -> bool:
-  """Whether cuDNN's kernel takes these shapes on this machine, both ways."""
   return (
     query.dtype in (jnp.bfloat16, jnp.float16)
     # Hopper takes up to 256; every GPU from Ampere on takes 128.
@@ -84,10 +72,9 @@ def _has_kernel(query: jax.Array, key: jax.Array) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def fused_attend(query, key, value, visible, scale, implementation):
-  """`attend` by `jax.nn.dot_product_attention`, equal up to rounding.
+  """`attend` by `jax.nn.dot_product_attention` ('cudnn'; 'xla' anywhere).
 
-  Nothing of shape [.., T, S] but the mask is kept for the backward pass, which
-  runs the kernel once more. implementation: 'cudnn', or 'xla' on any machine.
+  Equal up to rounding. The backward pass runs the kernel once more.
   """
   return _folded(functools.partial(_kernel, scale, implementation))(
     query, key, value, visible
@@ -119,10 +106,8 @@ fused_attend.defvjp(
 
 
 def _folded(fn: Callable) -> Callable:
-  """fn, under vmap with the new axis folded into the first of all arguments.
-
-  jax's own rule for cuDNN (0.10) fails for a mask that all heads share.
-  """
+  """Under vmap, folds the new axis into the batch axis of all arguments."""
+  # jax's own rule for cuDNN (0.10) fails for a mask that all heads share.
   fn = jax.custom_batching.custom_vmap(fn)
 
   @fn.def_vmap
@@ -139,54 +124,34 @@ def _folded(fn: Callable) -> Callable:
 
 
 def init_cache(config: config_lib.ModelConfig, batch: int, length: int) -> dict:
-  """Empty cache for `length` slots, padding included.
+  """Empty cache of S = `length` slots: k, v, mask [B, S], and the next slot.
 
-  The caller keeps `index` + tokens <= `length`: a traced index cannot be
-  checked, and a write past the end would land on the last slots.
-
-  Returns:
-    dict of k, v: tuples with one [B, K, S, Dh] array (compute dtype) a layer;
-    mask: [B, S] bool, True for real tokens; index: the next slot, 0 here and
-    [] int32 once it is traced.
+  k and v have one [B, K, S, Dh] array (compute dtype) a layer. The caller keeps
+  index + tokens <= S: a write past the end would land on the last slots.
   """
   shape = (batch, config.num_kv_heads, length, config.head_dim)
-
-  def empty():
-    return tuple(
-      jnp.zeros(shape, config.compute_dtype) for _ in range(config.num_layers)
-    )
-
+  layers, dtype = range(config.num_layers), config.compute_dtype
   return {
-    'k': empty(),
-    'v': empty(),
+    **{name: tuple(jnp.zeros(shape, dtype) for _ in layers) for name in 'kv'},
     'mask': jnp.zeros((batch, length), bool),
     'index': 0,
   }
 
 
 def attend_cached(
-  cache: tuple[jax.Array, jax.Array],
-  index: jax.Array | int,
-  query: jax.Array,
-  key: jax.Array,
-  value: jax.Array,
-  visible: jax.Array,
-  *,
-  scale: float,
-  cap: float | None = None,
+  cache, index, query, key, value, visible, *, scale, cap=None
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """Writes keys and values into a layer's cache and attends within it.
 
-  The same numbers as `attend` over all slots; at an index that is known
-  to be 0, the prompt attends within itself alone.
+  The same numbers as `attend` over all slots; at an index that is known to be
+  0, the prompt attends within itself alone.
 
   Args:
     cache: (k, v), each [B, K, S, Dh].
-    index: [] int32, the slot where the new tokens start; 0 if known.
+    index: the slot where the new tokens start; [] int32, or the number 0.
     query: [B, T, H, Dh], or [B, 1, H, Dh] for one of the T positions.
     key, value: [B, T, K, Dh].
     visible: [B, T or 1, S] bool.
-    scale, cap: see `attend`.
 
   Returns:
     ([B, T or 1, H, Dh] in value's dtype; the new (k, v)).

@@ -2,6 +2,7 @@
 """The shape of a decoder-only transformer, as a hashable static argument."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from warm_jax import errors
@@ -32,8 +33,7 @@ _POSITIVE_OR_NONE = (
 class ModelConfig:
   """Shape and variant of a transformer; covers Llama, Qwen, Gemma, NeoX, GPT-2.
 
-  Fields left at None are resolved on construction where a default exists, so
-  that a config written to JSON and read back equals the original.
+  Fields left at None are resolved on construction: JSON gives an equal config.
   """
 
   vocab_size: int  # V, rows of the embedding
@@ -124,16 +124,11 @@ class ModelConfig:
       self._fail('sliding_window', "needed by the 'sliding' layers")
 
   def _resolve(self):
-    """Fills the defaults that depend on other fields."""
-
-    def fill(field, value):
-      # The documented way inside a frozen dataclass.
-      object.__setattr__(self, field, value)
-
+    # object.__setattr__ is the documented way inside a frozen dataclass.
+    fill, heads = functools.partial(object.__setattr__, self), self.num_heads
     if self.num_kv_heads is None:
-      fill('num_kv_heads', self.num_heads)
+      fill('num_kv_heads', heads)
     if self.head_dim is None:
-      heads = self.num_heads
       if not heads or self.width % heads:
         self._fail(
           'head_dim',

@@ -22,9 +22,8 @@ def init_params(rng: jax.Array, config: config_lib.ModelConfig) -> PyTree:
   Kernels ~ N(0, 1 / fan_in), divided by sqrt(2 L) at the end of a residual
   branch (Radford et al. 2019, section 2.3); embeddings ~ N(0, 1 / D).
 
-  Returns:
-    {'backbone': {...}, 'lm_head': {'kernel': [D, V]}}, the latter only if the
-    embeddings are untied.
+  Returns {'backbone': {...}, 'lm_head': {'kernel': [D, V]}}, the latter only if
+  the embeddings are untied.
   """
   rng_backbone, rng_head = jax.random.split(rng)
   ids = jnp.zeros((1, 1), jnp.int32)
@@ -49,26 +48,20 @@ def hidden_states(
   cache: PyTree | None = None,
   only: jax.Array | None = None,
 ) -> Any:
-  """Final hidden states of a language, reward or value model.
+  """Final hidden states [B, T, D] float32 of a language or reward model.
 
   Positions count real tokens, so left and right padding give the same result.
 
   Args:
-    params: tree with the key 'backbone'.
-    config: model shape (static).
     ids: [B, T] int32.
     mask: [B, T] bool, True for real tokens; or [B, K, T], the tokens of each of
       K sequences that share a row and its beginning (`data.prefix_sharing`). A
       token reads the sequences that it belongs to. Not with a cache.
-    dropout_rate: [] float; may be traced. Ignored if rng is None.
-    rng: key of the dropout, or None for evaluation.
-    cache: optional, see `attention.init_cache`; ids then continue it.
-    only: optional [B, K] int32, K positions of each row; the last layer then
-      computes nothing else, which for two layers halves the cost.
-
-  Returns:
-    hidden: [B, T, D] float32, [B, K, D] with `only`; with a cache the pair
-    (hidden, new cache).
+    dropout_rate: may be traced; ignored if rng is None.
+    cache: see `attention.init_cache`; ids then continue it, and the new cache
+      is returned as well.
+    only: [B, K] int32, positions of each row; the last layer computes nothing
+      else, and [B, K, D] is returned.
 
   Raises:
     UserError: more tokens than learned positions. (In a row of several
@@ -91,10 +84,7 @@ def hidden_states(
 def logits(
   params: PyTree, config: config_lib.ModelConfig, hidden: jax.Array
 ) -> jax.Array:
-  """Next-token logits of hidden states [..., D]: [..., V] float32.
-
-  The product is taken in the compute dtype with float32 accumulation.
-  """
+  """Next-token logits [..., V] of hidden states [..., D], summed in float32."""
   if config.tied_embeddings:
     table = {'embed': params['backbone']['embed']}
     kernel = sharding.gathered(table)['embed']['embedding'].T
@@ -112,27 +102,15 @@ def logits(
 
 
 def token_logps(
-  params: PyTree,
-  config: config_lib.ModelConfig,
-  ids: jax.Array,
-  mask: jax.Array,
-  *,
-  temperature: jax.Array | float = 1.0,
-  dropout_rate: jax.Array | float = 0.0,
-  rng: jax.Array | None = None,
+  params, config, ids, mask, *, temperature=1.0, **dropout
 ) -> jax.Array:
   """Log-probability of each token given the real tokens before it.
 
   logps[t] = log softmax(logits / temperature)[ids[t]], with the logits at the
-  previous real token. Arguments as of `hidden_states`, with a mask [B, T];
-  temperature: of the sampling, for policy and reference alike.
-
-  Returns:
-    [B, T] float32; 0 at padding and at the first real token of a row.
+  previous real token: [B, T] float32, 0 at padding and at the first real token.
+  Arguments as of `hidden_states`.
   """
-  hidden = hidden_states(
-    params, config, ids, mask, dropout_rate=dropout_rate, rng=rng
-  )
+  hidden = hidden_states(params, config, ids, mask, **dropout)
   mask, end = mask.astype(bool), mask.shape[1] - 1
   index = jnp.broadcast_to(jnp.arange(mask.shape[1])[None, :], mask.shape)
   # The real token before each (-1: none) and after it (T - 1: none).
@@ -150,37 +128,14 @@ def token_logps(
 
 
 def response_logps_and_entropy(
-  params: PyTree,
-  config: config_lib.ModelConfig,
-  ids: jax.Array,
-  mask: jax.Array,
-  start: jax.Array,
-  length: int,
-  *,
-  num_samples: int = 1,
-  temperature: jax.Array | float = 1.0,
-  dropout_rate: jax.Array | float = 0.0,
-  rng: jax.Array | None = None,
+  params, config, ids, mask, start, length, *, temperature=1.0, **how
 ) -> tuple[jax.Array, jax.Array]:
   """`token_logps` of responses, with the entropy of each distribution.
 
-  Arguments as of `response_states`.
-
-  Returns:
-    (logps, entropy): each [B, R] float32; 0 at padding. Entry j belongs to token
-    start + j.
+  Each [B, R] float32, 0 at padding; entry j belongs to token start + j.
+  Arguments and keywords as of `response_states`.
   """
-  hidden = response_states(
-    params,
-    config,
-    ids,
-    mask,
-    start,
-    length,
-    num_samples=num_samples,
-    dropout_rate=dropout_rate,
-    rng=rng,
-  )
+  hidden = response_states(params, config, ids, mask, start, length, **how)
   at = start[:, None] + jnp.arange(length)[None, :]
   is_inside = at < ids.shape[1]
   at = jnp.minimum(at, ids.shape[1] - 1)
@@ -199,8 +154,7 @@ def response_states(
   length: int,
   *,
   num_samples: int = 1,
-  dropout_rate: jax.Array | float = 0.0,
-  rng: jax.Array | None = None,
+  **dropout: Any,
 ) -> jax.Array:
   """Final hidden states that predict the tokens of responses.
 
@@ -208,7 +162,6 @@ def response_states(
   share its computation, except with dropout or `remat`.
 
   Args:
-    params, config, dropout_rate, rng: as of `hidden_states`.
     ids, mask: [B, T], prompts with responses, padding only at the end.
     start: [B] int32, first token of the response, at least 1; with several
       samples at most T - R.
@@ -216,21 +169,13 @@ def response_states(
     num_samples: responses to each prompt, in adjacent rows (static).
 
   Returns:
-    [B, R, D] float32, one token before each token of the response; finite but
-    meaningless where there is no token.
+    [B, R, D] float32; finite but meaningless where there is no token.
   """
   # Layers with a cache have no dropout and are not computed again backward.
-  if num_samples == 1 or rng is not None or config.remat:
+  if num_samples == 1 or dropout.get('rng') is not None or config.remat:
     before = start[:, None] - 1 + jnp.arange(length)[None, :]
-    return hidden_states(
-      params,
-      config,
-      ids,
-      mask,
-      only=jnp.minimum(before, ids.shape[1] - 1),
-      dropout_rate=dropout_rate,
-      rng=rng,
-    )
+    only = jnp.minimum(before, ids.shape[1] - 1)
+    return hidden_states(params, config, ids, mask, only=only, **dropout)
   first = start[::num_samples]
   prompts = ids[::num_samples, : ids.shape[1] - length]
   in_prompt = jnp.arange(prompts.shape[1])[None, :] < first[:, None]
@@ -239,35 +184,26 @@ def response_states(
     params, config, prompts, in_prompt, cache=cache, only=first[:, None] - 1
   )
 
-  def for_each(x):
-    return x if jnp.ndim(x) == 0 else jnp.repeat(x, num_samples, axis=0)
-
-  last, cache = jax.tree.map(for_each, (last, cache))
+  last, cache = jax.tree.map(
+    lambda x: jnp.repeat(x, num_samples, axis=0) if jnp.ndim(x) else x,
+    (last, cache),
+  )
   if length == 1:
     return last
   # Nothing is predicted from the last token.
-  rest, _ = hidden_states(
-    params,
-    config,
-    take_span(ids, start, length - 1),
-    take_span(mask, start, length - 1),
-    cache=cache,
-  )
+  rest = (take_span(x, start, length - 1) for x in (ids, mask))
+  rest, _ = hidden_states(params, config, *rest, cache=cache)
   return jnp.concatenate([last, rest], axis=1)
 
 
 def take_span(x: jax.Array, start: jax.Array, length: int) -> jax.Array:
-  """Row b from start[b] on: [B, T, ...] -> [B, length, ...].
-
-  A slice a row: its gradient is one write a row. start + length <= T.
-  """
+  """Row b from start[b] on: [B, T, ...] -> [B, length, ...], within T."""
   return jax.vmap(
     lambda row, first: jax.lax.dynamic_slice_in_dim(row, first, length)
   )(x, start)
 
 
 def _of_targets(params, config, hidden, targets, temperature):
-  """Log-probability of targets [B, T] under hidden [B, T, D]; entropy there."""
   scaled = logits(params, config, hidden) / temperature
   log_z = jax.nn.logsumexp(scaled, axis=-1)
   is_target = targets[:, :, None] == jnp.arange(config.vocab_size)[None, None]

@@ -15,14 +15,11 @@ PyTree = Any
 def init_params(
   rng: jax.Array, config: config_lib.ModelConfig, backbone: PyTree
 ) -> PyTree:
-  """Adds a random reward head to a backbone.
+  """Adds a random reward head to a backbone: 'score' with a kernel [D].
 
   kernel ~ N(0, 1 / (D + 1))   (Stiennon et al. 2020; Huang et al. 2024, N+
   implementation details, number 11). There is no bias: rewards are defined up
   to a constant.
-
-  Returns:
-    {'backbone': backbone, 'score': {'kernel': [D] float32}}.
   """
   kernel = jax.random.normal(rng, (config.width,), jnp.float32)
   kernel = kernel * (config.width + 1) ** -0.5
@@ -35,73 +32,34 @@ def last_token(mask: jax.Array) -> jax.Array:
   return jnp.max(jnp.where(mask.astype(bool), index, 0), axis=-1)
 
 
-def features(
-  params: PyTree,
-  config: config_lib.ModelConfig,
-  ids: jax.Array,
-  mask: jax.Array,
-  *,
-  dropout_rate: jax.Array | float = 0.0,
-  rng: jax.Array | None = None,
-) -> jax.Array:
+def features(params, config, ids, mask, **dropout) -> jax.Array:
   """Final hidden state at the last real token of each sequence.
 
-  Rows should end with the end-of-sequence token: the reward is read there.
-  Arguments as of `language_model.hidden_states`.
-
-  Returns:
-    [B, D] float32; [B, K, D] with a mask [B, K, T].
+  [B, D] float32, or [B, K, D] with a mask [B, K, T]. Rows should end with the
+  end-of-sequence token. Arguments as of `language_model.hidden_states`.
   """
-  last = last_token(mask)
+  last = last_token(mask).reshape(len(ids), -1)
   hidden = language_model.hidden_states(
-    params,
-    config,
-    ids,
-    mask,
-    dropout_rate=dropout_rate,
-    rng=rng,
-    only=last if mask.ndim == 3 else last[:, None],
+    params, config, ids, mask, only=last, **dropout
   )
   return hidden if mask.ndim == 3 else hidden[:, 0]
 
 
-def scores(
-  params: PyTree,
-  config: config_lib.ModelConfig,
-  ids: jax.Array,
-  mask: jax.Array,
-  *,
-  dropout_rate: jax.Array | float = 0.0,
-  rng: jax.Array | None = None,
-) -> jax.Array:
-  """Raw reward of each sequence: features . kernel, in float32.
-
-  Arguments as of `features`; params also has 'score'.
-
-  Returns:
-    [B] float32; [B, K] with a mask [B, K, T].
-  """
-  x = features(params, config, ids, mask, dropout_rate=dropout_rate, rng=rng)
-  # Multiply and sum: a matmul could be rounded to a lower precision: near
-  # 4, bfloat16 has steps of 1/32, which makes ties.
+def scores(params, config, ids, mask, **dropout) -> jax.Array:
+  """Raw reward of each sequence, `features` . kernel: [B] or [B, K] float32."""
+  x = features(params, config, ids, mask, **dropout)
+  # No matmul, which may round to bfloat16: steps of 1/32 near 4 make ties.
   kernel = params['score']['kernel']
   return jnp.sum(x * kernel.reshape((1,) * (x.ndim - 1) + (-1,)), axis=-1)
 
 
 def init_value(config: config_lib.ModelConfig, backbone: PyTree) -> PyTree:
-  """Adds a value head of zeros, so that the first baselines are neutral.
-
-  Returns:
-    {'backbone': backbone, 'value': {'kernel': [D], 'bias': []}} float32.
-  """
+  """Adds a value head of zeros, so that the first baselines are neutral."""
   head = {'kernel': jnp.zeros(config.width), 'bias': jnp.zeros(())}
   return {'backbone': backbone, 'value': head}
 
 
 def values(params: PyTree, hidden: jax.Array) -> jax.Array:
-  """Values [B, T] of the states after each token, of hidden states [B, T, D].
-
-  The value before a token was chosen is the entry of the previous token.
-  """
+  """Values [B, T] of the states after each token, of hidden states [B, T, D]."""
   head = params['value']
   return jnp.sum(hidden * head['kernel'][None, None, :], axis=-1) + head['bias']

@@ -22,15 +22,16 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def dropout(x: jax.Array, rate: jax.Array | float, rng: jax.Array) -> jax.Array:
+def dropout(x: jax.Array, rate, rng: jax.Array | None) -> jax.Array:
   """Zeroes entries with probability `rate` and rescales the rest.
 
   y = x * keep / P(keep)   (Srivastava et al. 2014, inverted form)
 
-  `rate`, which may be traced, is rounded to a multiple of 2^-16, and P(keep) is
-  the probability after rounding: the mean is preserved exactly, and rate 0
-  returns x unchanged.
+  `rate`, which may be traced, is rounded to a multiple of 2^-16, as P(keep) is:
+  the mean is preserved exactly, and rate 0 or no rng returns x unchanged.
   """
+  if rng is None:
+    return x
   dropped = jnp.round(jnp.asarray(rate, jnp.float32) * 2**16)
   keep = bits16(rng, x.shape) >= dropped.astype(jnp.uint32)
   scale = 2**16 / jnp.maximum(2**16 - dropped, 1.0)
@@ -40,13 +41,10 @@ def dropout(x: jax.Array, rate: jax.Array | float, rng: jax.Array) -> jax.Array:
 def bits16(rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """16 random bits for each entry: Threefry-2x32-20 (Salmon et al. 2011).
 
-  Three to four times as fast on CPU as `jax.random.bits`: a block of the cipher
-  (64 bits) serves four neighbours of the last axis, and the rounds fuse. A block
+  uint32 in [0, 2^16), three to four times as fast on CPU as `jax.random.bits`:
+  a block of the cipher (64 bits) serves four neighbours of the last axis, and
   depends on its position alone, so shards draw what one device would. Keys of
   another kind than jax's default use the library.
-
-  Returns:
-    uint32 in [0, 2^16), of the given shape (at least one axis).
   """
   if jax.random.key_impl(rng) != 'threefry2x32':
     return jax.random.bits(rng, shape, jnp.uint16).astype(jnp.uint32)
@@ -80,10 +78,8 @@ def rotary_frequencies(
   turn less than `rope_low_frequency` times within the original length, keeps
   those that turn more than `rope_high_frequency` times, and interpolates:
   (1 - s) frequency / f + s frequency,  s = (turns - low) / (high - low).
-  scaling: the config with these fields; None: no scaling.
-
-  Returns:
-    [rotary_dim / 2] float32, computed in float64.
+  `scaling` is the config with these fields. Returns [rotary_dim / 2] float32,
+  computed in float64.
   """
   frequencies = theta ** -(np.arange(0, rotary_dim, 2) / rotary_dim)
   if scaling is not None and scaling.rope_scaling != 'none':
@@ -106,10 +102,9 @@ def rotary_table(
 
 
 def rotate(x: jax.Array, table: tuple[jax.Array, ...]) -> jax.Array:
-  """Rotates the first entries of each head of x [B, T, heads, Dh].
+  """Rotates pairs (i, i + rotary_dim / 2) of each head of x [B, T, heads, Dh].
 
-  Pairs are (i, i + rotary_dim / 2), as in Hugging Face checkpoints; the paper
-  pairs (2i, 2i + 1).
+  So do Hugging Face checkpoints; the paper pairs (2i, 2i + 1).
   """
   cos, sin = (t[:, :, None, :] for t in table)
   half = cos.shape[-1]
@@ -178,23 +173,16 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-  """Self-attention of one layer; see `attention` for the arithmetic."""
+  """Self-attention of one layer."""
 
   config: config_lib.ModelConfig
 
   @nn.compact
   def __call__(self, x, table, visible, only=None, read=None):
-    """Attends within x [B, T, D], or within a cache after writing x into it.
+    """Attends within x [B, T, D], or by `read` within a cache of S slots.
 
-    Args:
-      x: [B, T, D].
-      table: rotary (cos, sin) or None.
-      visible: [B, T, S] bool; S is T, or the length of the cache.
-      only: optional [B, K] int32, the queries that are wanted.
-      read: `attention.attend_cached` of a cache, or None.
-
-    Returns:
-      ([B, T, D], or [B, K, D] with `only`; the new cache or None).
+    table: rotary (cos, sin) or None; visible: [B, T, S] bool; only: [B, K]
+    int32, the queries wanted. Returns [B, T or K, D] and the new cache or None.
     """
     c = self.config
 
@@ -244,10 +232,6 @@ class Mlp(nn.Module):
     return Dense(c.width, *last, name='down')(hidden)
 
 
-def _maybe_dropout(x, rate, rng):
-  return x if rng is None else dropout(x, rate, rng)
-
-
 class Block(nn.Module):
   """One transformer layer, with dropout on its two branch outputs."""
 
@@ -268,12 +252,12 @@ class Block(nn.Module):
     x = pick(x, only)
     if c.post_norms:
       y = norm('post_attention_norm', y)
-    attended = x + _maybe_dropout(y, rate, rngs[0])
+    attended = x + dropout(y, rate, rngs[0])
     source = x if c.parallel_residual else attended
     y = Mlp(c, name='mlp')(norm('mlp_norm', source))
     if c.post_norms:
       y = norm('post_mlp_norm', y)
-    return attended + _maybe_dropout(y, rate, rngs[1]), cache
+    return attended + dropout(y, rate, rngs[1]), cache
 
 
 class Embed(nn.Module):
@@ -300,11 +284,7 @@ class Backbone(nn.Module):
   def __call__(
     self, ids, mask, *, dropout_rate=0.0, rng=None, cache=None, only=None
   ):
-    """Final hidden states and the new cache, or None without one.
-
-    Positions count real tokens, so any padding side gives the same result.
-    Arguments as of `language_model.hidden_states`.
-    """
+    """Final hidden states, and the new cache or None; see `hidden_states`."""
     c = self.config
     length = ids.shape[1]
     start, seen = 0, mask
@@ -319,7 +299,7 @@ class Backbone(nn.Module):
         'learned positions; shorten the sequences.'
       )
     full = _readable(seen, start, length)
-    if seen.ndim == 3:  # a token stands after those that it reads
+    if seen.ndim == 3:  # a token stands after the tokens that it reads
       count = jnp.sum(full, axis=2, dtype=jnp.int32)
     else:  # counts real tokens, so padding anywhere moves no position
       count = jnp.cumsum(seen, axis=1)
@@ -331,8 +311,18 @@ class Backbone(nn.Module):
       positions = jax.lax.dynamic_slice_in_dim(
         key_positions, start, length, axis=1
       )
-    visible = self._visible(full, key_positions, positions)
-    tables = self._rotary_tables(positions)
+    visible = {'full': full, 'sliding': full}
+    if c.sliding_window is not None:
+      # Distances count real tokens: the cache may hold padding in the middle.
+      distance = positions[:, :, None] - key_positions[:, None, :]
+      visible['sliding'] = full & (distance < c.sliding_window)
+    tables = {'full': None, 'sliding': None}
+    if c.position == 'rotary':
+      frequencies = rotary_frequencies(c.rotary_dim, c.rope_theta, c)
+      tables = dict.fromkeys(tables, rotary_table(positions, frequencies))
+      if c.rope_theta_local is not None:
+        frequencies = rotary_frequencies(c.rotary_dim, c.rope_theta_local)
+        tables['sliding'] = rotary_table(positions, frequencies)
 
     rngs = [None] * (c.num_layers + 1)
     # A static rate of 0 costs nothing even when a key is given.
@@ -344,7 +334,7 @@ class Backbone(nn.Module):
       x = x * c.width**0.5
     if c.position == 'learned':
       x = x + Embed(c.max_length, c.width, 0.02, name='pos_embed')(positions)
-    x = _maybe_dropout(x, dropout_rate, rngs[0]).astype(c.compute_dtype)
+    x = dropout(x, dropout_rate, rngs[0]).astype(c.compute_dtype)
 
     # Unrolled: on CPU a scan over layers is several times slower backward.
     caches = []
@@ -370,30 +360,6 @@ class Backbone(nn.Module):
       return x, None
     keys, values = zip(*caches)
     return x, {'k': keys, 'v': values, 'mask': seen, 'index': start + length}
-
-  def _visible(self, full, key_positions, positions):
-    """{'full', 'sliding'}: [B, T, S] bool, which keys a query may read."""
-    if self.config.sliding_window is None:
-      return {'full': full}
-    # Distances count real tokens: the cache may hold padding in the middle.
-    distance = positions[:, :, None] - key_positions[:, None, :]
-    near = distance < self.config.sliding_window
-    return {'full': full, 'sliding': full & near}
-
-  def _rotary_tables(self, positions):
-    """{'full', 'sliding'}: (cos, sin), or None for learned positions."""
-    c = self.config
-    if c.position == 'learned':
-      return {'full': None, 'sliding': None}
-    full = rotary_table(
-      positions, rotary_frequencies(c.rotary_dim, c.rope_theta, c)
-    )
-    if c.rope_theta_local is None:
-      return {'full': full, 'sliding': full}
-    local = rotary_table(
-      positions, rotary_frequencies(c.rotary_dim, c.rope_theta_local)
-    )
-    return {'full': full, 'sliding': local}
 
 
 def _readable(seen, start, length):
