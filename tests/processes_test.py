@@ -22,21 +22,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 STEPS = 24
 
 
-@pytest.mark.parametrize(
-  'flags, message',
-  [
+def test_wrong_flags_are_one_line(capsys):
+  for flags, message in (
     ('--coordinator=host', 'give HOST:PORT'),
     ('--coordinator=h:1', 'give the number of processes N'),
     ('--num_processes=2 --process_id=0', 'give HOST:PORT'),
     ('--coordinator=h:1 --num_processes=2 --process_id=2', 'from 0 to N - 1'),
     ('--coordinator=h:1 --num_processes x --process_id 0', 'processes=x'),
-  ],
-)
-def test_wrong_flags_are_one_line(flags, message, capsys):
-  assert (
-    main.main(['warm', '--config=nano', '--workdir=w', *flags.split()]) == 2
-  )
-  assert message in capsys.readouterr().err
+  ):
+    argv = ['warm', '--config=nano', '--workdir=w', *flags.split()]
+    assert main.main(argv) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_process_alone_does_everything_itself():
@@ -46,31 +42,19 @@ def test_a_process_alone_does_everything_itself():
   assert not distributed.lost(RuntimeError('x'))
 
 
-# ---------------------------------------------------------------------------
-# Two processes
-# ---------------------------------------------------------------------------
-
-
-def launch(workdir, devices, *flags, **options):
-  """`warm` for stage pretrain of the nano chain, with some host devices."""
-  env = os.environ | {
-    'XLA_FLAGS': os.environ['XLA_FLAGS']
-    + f' --xla_force_host_platform_device_count={devices}',
-    'JAX_PLATFORMS': 'cpu',
-    'PYTHONPATH': str(ROOT),
-  }
-  argv = [sys.executable, '-m', 'warm_jax.main', '--config=configs/nano.py']
-  argv += [f'--workdir={workdir}', '--stage=pretrain']
-  argv += [f'--config.pretrain.steps={STEPS}']
+def launch(workdir, devices, *flags):
+  """`warm` on the nano chain, with some host devices."""
+  some = f' --xla_force_host_platform_device_count={devices}'
+  env = {'XLA_FLAGS': os.environ['XLA_FLAGS'] + some, 'JAX_PLATFORMS': 'cpu'}
+  argv = [sys.executable, '-m', 'warm_jax.main', '--config=nano']
+  argv += [f'--workdir={workdir}', f'--config.pretrain.steps={STEPS}']
   argv += [f'--config.pretrain.keep_steps=({STEPS},)', *flags]
   return subprocess.Popen(
     argv,
-    cwd=ROOT,
-    env=env,
+    env=os.environ | env | {'PYTHONPATH': str(ROOT)},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    **options,
   )
 
 
@@ -78,19 +62,11 @@ def launch_two(workdir, *flags_of_second):
   """Two processes of two devices each, rows over all four."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
-  return [
-    launch(
-      workdir,
-      2,
-      '--config.runtime.mesh=(1, 4, 1)',
-      f'--coordinator=127.0.0.1:{port}',
-      '--num_processes=2',
-      f'--process_id={i}',
-      *(flags_of_second if i else ()),
-    )
-    for i in range(2)
-  ]
+    where = f'--coordinator=127.0.0.1:{probe.getsockname()[1]}'
+  flags = ['--stage=pretrain', '--config.runtime.mesh=(1, 4, 1)']
+  flags += [where, '--num_processes=2']
+  first = launch(workdir, 2, *flags, '--process_id=0')
+  return first, launch(workdir, 2, *flags, '--process_id=1', *flags_of_second)
 
 
 def finish(*running, timeout=240):
@@ -141,11 +117,11 @@ def test_two_processes_do_what_one_does(start, together):
   # Written once, by the first process; the second one has nothing to say.
   rows = (workdir / 'pretrain' / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(row)['step'] for row in rows] == list(range(STEPS))
-  told = [
+  first, second = (
     [line for line in out.splitlines() if 'Gloo' not in line]
     for _, out, _ in found
-  ]
-  assert told[0][0].startswith('device: 4 of 4') and told[1] == []
+  )
+  assert first[0].startswith('device: 4 of 4') and not second
 
 
 @pytest.mark.slow
@@ -165,13 +141,9 @@ def test_a_killed_process_ends_the_other_and_the_run_resumes(start, together):
     code, _, stderr = finish(*running, timeout=60)[1 - killed]
     assert time.monotonic() - began < 60
     assert code == distributed.LOST_EXIT_CODE, stderr
-    assert (
-      stderr.strip()
-      .splitlines()[-1]
-      .startswith(
-        f'warm: error: process {1 - killed} of 2 has lost another one'
-      )
-    )
+    last = stderr.strip().splitlines()[-1]
+    words = f'process {1 - killed} of 2 has lost another one'
+    assert last.startswith(f'warm: error: {words}')
     assert not (workdir / 'pretrain' / 'result.json').exists()
   found = finish(*launch_two(workdir))
   assert [code for code, _, _ in found] == [0, 0], found

@@ -30,21 +30,18 @@ RATES = (1e-3, 2e-3, 3e-3, 4e-3, 1e30, 2e30)
 
 
 def make_config(**changes):
-  config = ml_collections.ConfigDict({'seed': 0})
-  config.sft = {'enabled': True}
-  config.probe = {'l2': 1e-3}
-  config.merge = {'rule': 'uniform'}
-  config.runtime = section('runtime')
-  config.runtime.progress = False
-  config.reward = section('reward', members=6, steps=5)
-  config.reward.update(
-    {
-      'batch_size': 8,
-      'learning_rates': RATES,
-      'sft_checkpoints': (0, 1),
-      'checkpoint_every': 2,
-      'on_nonfinite': 'drop_member',
-    }
+  config = ml_collections.ConfigDict({'seed': 0, 'sft': {'enabled': True}})
+  config.probe, config.merge = {'l2': 1e-3}, {'rule': 'uniform'}
+  config.runtime = section('runtime', progress=False)
+  config.reward = section(
+    'reward',
+    members=6,
+    steps=5,
+    batch_size=8,
+    learning_rates=RATES,
+    sft_checkpoints=(0, 1),
+    checkpoint_every=2,
+    on_nonfinite='drop_member',
   )
   config.reward.optimizer.warmup_steps = 1
   config.update_from_flattened_dict(changes)
@@ -147,31 +144,27 @@ def edited(path, change):
 def test_slices_joined_are_the_run_of_all(runs, tmp_path, capsys):
   """To the bit, in any order, with a member of two slices gone bad."""
   joint, out = runs / 'joint', tmp_path / 'out'
-  assert join([runs / p.replace(':', '_') for p in PARTS], out) == 0
+  folders = [runs / p.replace(':', '_') for p in PARTS]
+  assert join(folders, out) == 0
   assert f'joined members 0:2, 2:5, 5:6 into {out}' in capsys.readouterr().out
   for path in ('reward/params', 'merge/warm', 'sft/params'):
     chex.assert_trees_all_equal(
       checkpoint.load_params(out / path), checkpoint.load_params(joint / path)
     )
-  for name in ('metrics.jsonl', 'metrics.csv', 'config.json'):
-    assert (out / 'reward' / name).read_text() == (
-      joint / 'reward' / name
-    ).read_text()
+  for name in (
+    *('reward/metrics.jsonl', 'reward/metrics.csv', 'reward/config.json'),
+    'config.json',
+  ):
+    assert (out / name).read_text() == (joint / name).read_text()
   for name in ('reward', 'merge'):
-    mine, other = record(out, name), record(joint, name)
-    assert (
-      mine['result'] == other['result'] and mine['config'] == other['config']
-    )
+    assert record(out, name)['result'] == record(joint, name)['result']
   kept, dropped = (record(joint)['result'][k] for k in ('members', 'dropped'))
   assert len(kept) == 4 and 5 not in kept  # so 5:6 has nobody left
   assert {r['hparams']['learning_rate'] > 1e29 for r in dropped} == {True}
-  assert (out / 'config.json').read_text() == (
-    joint / 'config.json'
-  ).read_text()
   # The command of the joint run finds everything done, as does its own.
   before = (out / 'merge' / 'result.json').stat().st_mtime_ns
   pipeline.run(make_config(), out)
-  assert join([runs / p.replace(':', '_') for p in PARTS], out) == 0
+  assert join(folders, out) == 0
   assert 'was joined from these earlier' in capsys.readouterr().out
   assert (out / 'merge' / 'result.json').stat().st_mtime_ns == before
 
@@ -207,10 +200,7 @@ def test_what_does_not_fit_is_one_line(runs, parts, tmp_path):
   refused([*parts, runs / 'joint'], 'joint is no work directory of a slice')
   refused(parts, '--method does not go with slices', '--method=slerp')
 
-  def other_seed(config):
-    config['seed'] = 3
-
-  edited(middle / 'config.json', other_seed)
+  edited(middle / 'config.json', lambda config: config.update(seed=3))
   refused(
     parts, r'2_5 is not of the same run as .*0_2: seed is 0 there, 3 here'
   )
@@ -247,20 +237,18 @@ def test_a_killed_join_leaves_no_work_directory(
 ):
   folders = [runs / p.replace(':', '_') for p in PARTS]
   out = tmp_path / 'out'
-
   rename = os.rename
 
-  def killed(*args, **kwargs):
-    raise KeyboardInterrupt
-
-  def killed_there(source, target):
-    return killed() if out in (source, target) else rename(source, target)
+  def killed(*args):
+    if args[0] == out or args[1] == out or moment == 'params':
+      raise KeyboardInterrupt
+    rename(*args)
 
   with monkeypatch.context() as patch:
-    if moment == 'params':
-      patch.setattr(checkpoint, 'save_params', killed)
-    else:
-      patch.setattr(os, 'rename', killed_there)
+    place = (
+      (checkpoint, 'save_params') if moment == 'params' else (os, 'rename')
+    )
+    patch.setattr(*place, killed)
     with pytest.raises(KeyboardInterrupt):
       join(folders, out)
   assert not out.exists()
@@ -275,9 +263,7 @@ def test_all_members_gone_is_an_error_that_names_them(parts, tmp_path):
 
     def gone(content):
       result = content['result']
-      result['dropped'] = [
-        bad | {'member': m} for m in result['members']
-      ] + result['dropped']
+      result['dropped'] += [bad | {'member': m} for m in result['members']]
       result['members'] = []
 
     edited(folder / 'reward' / 'result.json', gone)

@@ -95,7 +95,7 @@ def _run_config(argv: list[str]) -> int:
   if sweep := [a for a in argv if re.fullmatch('--?sweep(=run)?', a)]:
     rest = [a for a in argv if a not in sweep]
     return _sweep(rest, sweep[0].endswith('=run'))
-  config, values = _read(argv)
+  config, values = parse(argv)
   others = _others(values)
 
   def run() -> int:
@@ -181,12 +181,7 @@ def _others(values) -> tuple[str, int | None, int | None] | None:
 
 
 def parse(argv: list[str]):
-  """Reads the command line: config (a locked ConfigDict), workdir, stage."""
-  config, values = _read(argv)
-  return config, values.workdir, values.stage
-
-
-def _read(argv: list[str]):
+  """Reads the command line: the locked config, and absl's values of the flags."""
   argv = joined(argv)
   if argv[1:] and not argv[1].startswith('-'):
     hint = config_lib.nearest(argv[1], COMMANDS)
@@ -304,7 +299,7 @@ def notebook(name: str = 'tiny'):
 
 
 def _sweep(argv: list[str], is_run: bool) -> int:
-  _, workdir, _ = parse(argv)
+  _, values = parse(argv)
   name = _config_name(argv)
   _, module = load(name)
   has_sweep = hasattr(module, 'sweep')
@@ -315,7 +310,7 @@ def _sweep(argv: list[str], is_run: bool) -> int:
   launches = []
   for fields in found:
     label = fields.pop('name', ','.join(f'{k}={v}' for k, v in fields.items()))
-    folder = pathlib.Path(workdir) / re.sub(r'[^\w.=,-]+', '_', label)
+    folder = pathlib.Path(values.workdir) / re.sub(r'[^\w.=,-]+', '_', label)
     sets = [f'--config.{k}={v}' for k, v in fields.items()]
     launches.append([*rest, f'--workdir={folder}', *sets])
     # A mistake shows before anything runs.

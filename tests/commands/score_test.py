@@ -4,12 +4,13 @@
 import datetime
 import decimal
 import json
-import pathlib
 import shutil
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 from warm_jax import errors
 from warm_jax.commands import score
@@ -20,6 +21,8 @@ from warm_jax.models import language_model, reward_model
 
 pytestmark = pytest.mark.hf
 WORDS = ('one', 'two', 'three', 'four', 'five')
+USER = {'role': 'user', 'content': 'one two'}
+ROW = {'prompt': 'one', 'completion': 'two'}
 SHAPE = config_lib.ModelConfig(
   vocab_size=4 + len(WORDS),
   width=16,
@@ -78,24 +81,16 @@ def run(models, tmp_path, rows, *flags, model='model_0'):
 
 def test_every_form_of_row(models, tmp_path, capsys):
   pair = {'prompt': 'one two', 'chosen': 'three', 'rejected': 'four five'}
+  completions = [
+    {'rank': rank, 'completion': word}
+    for rank, word in enumerate(('two', 'three', 'four'))
+  ]
   rows = [
     pair | {'id': 7},
     {'prompt': 'one two', 'completion': 'three'},
-    {
-      'messages': [
-        {'role': 'user', 'content': 'one two'},
-        {'role': 'assistant', 'content': 'three'},
-      ]
-    },
+    {'messages': [USER, {'role': 'assistant', 'content': 'three'}]},
     {'text': 'one two three'},
-    {
-      'context': 'one',
-      'completions': [
-        {'rank': 0, 'completion': 'two'},
-        {'rank': 1, 'completion': 'three'},
-        {'rank': 2, 'completion': 'four'},
-      ],
-    },
+    {'context': 'one', 'completions': completions},
   ]
   out = run(models, tmp_path, rows, '--batch_size=2')
   good, bad = (
@@ -119,7 +114,7 @@ def test_bad_rows_keep_their_place_and_say_why(models, tmp_path, capsys):
     '[1, 2]\n',
     '7\n',
     'no json\n',
-    {'prompt': 'one', 'completion': 'two'},
+    ROW,
     {'prompt': 'one', 'chosen': 'two', 'rejected': ' '.join(['two'] * 20)},
     {'other': 1},
   ]
@@ -133,7 +128,7 @@ def test_bad_rows_keep_their_place_and_say_why(models, tmp_path, capsys):
 
 
 def test_fields_of_the_file_are_not_lost(models, tmp_path):
-  rows = [{'prompt': 'one', 'completion': 'two', 'score': 3}]
+  rows = [ROW | {'score': 3}]
   with pytest.raises(
     errors.UserError, match="row 1 has a field 'score' already"
   ):
@@ -145,39 +140,27 @@ def test_fields_of_the_file_are_not_lost(models, tmp_path):
 
 
 def test_normalised_scores_and_ensembles(models, tmp_path):
-  rows = [{'prompt': 'one', 'completion': 'two'}]
   raw = [by_hand(models, 'one two', member) for member in (0, 1)]
   normalised = [(raw[0] - 0.5) / 2, (raw[1] - 1.5) / 2]
-  overwrite = '--overwrite'
-  [one] = run(models, tmp_path, rows, '--normalise')
-  assert one['score'] == pytest.approx(normalised[0], abs=1e-6)
-  both = 'model_0,model_1'
-  [mean] = run(models, tmp_path, rows, overwrite, model=both)
-  assert mean['score'] == pytest.approx(np.mean(raw), abs=1e-6)
-  [least] = run(
-    models,
-    tmp_path,
-    rows,
-    overwrite,
-    '--normalise',
-    '--aggregate=min',
-    model=both,
-  )
-  assert least['score'] == pytest.approx(min(normalised), abs=1e-6)
+  [one] = run(models, tmp_path, [ROW], '--normalise')
+  both = dict(model='model_0,model_1')
+  [mean] = run(models, tmp_path, [ROW], '--overwrite', **both)
+  flags = ['--overwrite', '--normalise', '--aggregate=min']
+  [least] = run(models, tmp_path, [ROW], *flags, **both)
+  got = [row['score'] for row in (one, mean, least)]
+  expected = [normalised[0], np.mean(raw), min(normalised)]
+  np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-  'flags, message',
-  [
-    (['--aggregate=min'], 'add --normalise'),
-    (['--batch_size=0'], 'not a number of at least 1'),
-    (['--prompt_template='], r"has no '\{prompt\}' in it"),
-    (['--modle=x'], 'unrecognized arguments'),
-  ],
-)
-def test_wrong_flags_are_one_line(models, tmp_path, flags, message):
-  with pytest.raises(errors.UserError, match=message):
-    run(models, tmp_path, [{'prompt': 'one', 'completion': 'two'}], *flags)
+def test_wrong_flags_are_one_line(models, tmp_path):
+  for flag, message in (
+    ('--aggregate=min', 'add --normalise'),
+    ('--batch_size=0', 'not a number of at least 1'),
+    ('--prompt_template=', r"has no '\{prompt\}' in it"),
+    ('--modle=x', 'unrecognized arguments'),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      run(models, tmp_path, [ROW], flag)
 
 
 def test_what_cannot_be_scored_leaves_nothing(models, tmp_path):
@@ -185,37 +168,36 @@ def test_what_cannot_be_scored_leaves_nothing(models, tmp_path):
     run(models, tmp_path, [{'prompt': 'one', 'completion': ''}])
   with pytest.raises(errors.UserError, match='it is empty'):
     run(models, tmp_path, [])
-  data = str(pathlib.Path(tmp_path) / 'in.jsonl')
-  taken = ['--out=' + data, '--data=' + data, f'--model={models[0]}/model_0']
+  data = f'{tmp_path}/in.jsonl'
+  taken = [f'--out={data}', f'--data={data}', f'--model={models[0]}/model_0']
   with pytest.raises(errors.UserError, match='is there already'):
     score.main(taken)
   assert [p.name for p in tmp_path.iterdir()] == ['in.jsonl']
 
 
-@pytest.mark.parametrize(
-  'value, text',
-  [
-    (datetime.datetime(2024, 7, 26, 1, 2, 3), '2024-07-26T01:02:03'),
-    (decimal.Decimal('1.10'), '1.10'),
-    (b'one', 'one'),
-    (b'\xff\x00', '/wA='),
-  ],
-)
-def test_tables_hold_what_json_does_not(value, text):
-  assert (
-    json.dumps({'a': value}, default=score._as_json) == f'{{"a": "{text}"}}'
+def test_tables_hold_what_json_does_not(models, tmp_path):
+  table = pa.table(
+    {
+      **{name: [text] for name, text in ROW.items()},
+      'time': [datetime.datetime(2024, 7, 26, 1, 2, 3)],
+      'price': [decimal.Decimal('1.10')],
+      'data': [b'\xff\x00'],
+    }
   )
+  pq.write_table(table, tmp_path / 'in.parquet')
+  out = tmp_path / 'out.jsonl'
+  flags = [f'--data={tmp_path}/in.parquet', f'--out={out}']
+  assert score.main([f'--model={models[0]}/model_0', *flags]) == 0
+  row = json.loads(out.read_text())
+  assert row['time'] == '2024-07-26T01:02:03' and row['price'] == '1.10'
+  assert row['data'] == '/wA='
 
 
-@pytest.mark.parametrize('template', ['Q:', 7, ['{prompt}']])
-def test_a_template_without_the_prompt_in_the_models_config(
-  models, tmp_path, template
-):
+def test_a_template_without_the_prompt_in_the_models_config(models, tmp_path):
   folder = tmp_path / 'model'
   shutil.copytree(models[0] / 'model_0', folder)
   config = json.loads((folder / 'config.json').read_text())
-  config['prompt_template'] = template
+  config['prompt_template'] = 'Q:'
   (folder / 'config.json').write_text(json.dumps(config))
-  rows = [{'prompt': 'one', 'completion': 'two'}]
   with pytest.raises(errors.UserError, match='config.json: prompt_template='):
-    run(models, tmp_path, rows, model=str(folder))
+    run(models, tmp_path, [ROW], model=str(folder))
