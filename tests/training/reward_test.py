@@ -389,7 +389,7 @@ def test_compiles_once():
   data = make_data()
   before = None
   for steps in (2, 2):
-    config = make_config(steps=7)
+    config = make_config()
     tx = state_lib.make_optimizer(config.optimizer, config.steps)
     params, hparams = make_members(config)
     keys = jax.random.split(jax.random.key(5), 3)
