@@ -111,14 +111,17 @@ def test_the_command_starts_without_jax():
 @pytest.mark.parametrize(
   ('program', 'allowed'),
   [
-    ("main.main(['warm', '--help'])", ('numpy',)),
-    ("main.main(['warm', '--version'])", ('numpy',)),
-    ("main.main(['warm', 'merge', '--help'])", ('numpy',)),
-    ("main.main(['warm', 'score', '--help'])", ('numpy',)),
-    ('from warm_jax.commands import merge', ('numpy',)),
+    (
+      "main.main(['warm', '--help']); main.main(['warm', '--version']); "
+      "main.main(['warm', 'merge', '--help']); "
+      "main.main(['warm', 'score', '--help']); "
+      'from warm_jax.commands import merge',
+      ('numpy',),
+    ),
     # What scoring needs: no data sets in order, no checkpoints, no statistics.
     ('from warm_jax.stages import scorers', ('numpy', 'jax', 'flax', 'optax')),
   ],
+  ids=('command', 'scoring'),
 )
 def test_what_is_not_used_is_not_imported(program, allowed):
   told = subprocess.run(

@@ -79,6 +79,14 @@ def rows_of(folder):
   return [json.loads(line) for line in lines]
 
 
+@jax.jit
+def logits_of(params, ids):
+  hidden = language_model.hidden_states(
+    params, MODEL, ids, jnp.ones(ids.shape, bool)
+  )
+  return language_model.logits(params, MODEL, hidden)
+
+
 @pytest.mark.parametrize('loss_on', ['response', 'all'])
 def test_first_loss_by_hand(tmp_path, loss_on):
   """Mean over the tokens that count, from the logits of unpadded rows."""
@@ -95,10 +103,7 @@ def test_first_loss_by_hand(tmp_path, loss_on):
   total, count = 0.0, 0
   for row in range(8):  # the batch is the whole set, in some order
     tokens = data.ids[row][data.mask[row]]
-    hidden = language_model.hidden_states(
-      params, MODEL, tokens[None], np.ones((1, len(tokens)), bool)
-    )
-    z = np.float64(language_model.logits(params, MODEL, hidden))[0]
+    z = np.float64(logits_of(params, tokens[None]))[0]
     logps = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     first = data.response_start[row] if loss_on == 'response' else 1
     for t in range(first, len(tokens)):
