@@ -85,6 +85,14 @@ _FIXED = {
   'gpt_neox': _IS_GPT,
   'gpt2': _IS_GPT | _IS_GPT2,
 }
+_LINEAR = {'factor': 'rope_factor'}
+_LLAMA3 = _LINEAR | {
+  'low_freq_factor': 'rope_low_frequency',
+  'high_freq_factor': 'rope_high_frequency',
+  'original_max_position_embeddings': 'rope_original_length',
+}
+# {rope_type: entries of rope_parameters}
+_SCALINGS: Json = {'default': {}, 'linear': _LINEAR, 'llama3': _LLAMA3}
 # Entries that change the mathematics and must be absent, null or false.
 _REFUSED = ('use_bidirectional_attention', 'add_cross_attention')
 _REFUSED += ('scale_attn_by_inverse_layer_idx',)
@@ -184,16 +192,11 @@ def _rotary(kind: str, given: Json) -> Json:
   if kind != 'gpt_neox' and fields['rotary_fraction'] != 1.0:
     _refuse('partial_rotary_factor', fields['rotary_fraction'])
   scaling = given['rope_type']
-  if scaling not in ('default', 'linear', 'llama3'):
-    _refuse('rope_type', scaling, ('default', 'linear', 'llama3'))
-  if scaling != 'default':
-    fields |= {'rope_scaling': scaling, 'rope_factor': float(given['factor'])}
-  if scaling == 'llama3':
-    fields |= {
-      'rope_low_frequency': float(given['low_freq_factor']),
-      'rope_high_frequency': float(given['high_freq_factor']),
-      'rope_original_length': int(given['original_max_position_embeddings']),
-    }
+  if scaling not in _SCALINGS:
+    _refuse('rope_type', scaling, _SCALINGS)
+  fields['rope_scaling'] = 'none' if scaling == 'default' else scaling
+  for hf, ours in _SCALINGS[scaling].items():
+    fields[ours] = (int if 'length' in ours else float)(given[hf])
   return fields
 
 
@@ -251,19 +254,14 @@ def _stored_layers(kind: str, config: config_lib.ModelConfig) -> Json:
 
 
 def _stored_rotary(kind: str, config: config_lib.ModelConfig) -> Json:
-  scaling = {}
-  if config.rope_scaling != 'none':
-    scaling = {'rope_type': config.rope_scaling, 'factor': config.rope_factor}
-  if config.rope_scaling == 'llama3':
-    scaling |= {
-      'low_freq_factor': config.rope_low_frequency,
-      'high_freq_factor': config.rope_high_frequency,
-      'original_max_position_embeddings': config.rope_original_length,
-    }
+  rope = config.rope_scaling.replace('none', 'default')
+  scaling = {'rope_type': rope} | {
+    hf: getattr(config, ours) for hf, ours in _SCALINGS[rope].items()
+  }
   theta = config.rope_theta
-  new = {'rope_type': 'default'} | scaling | {'rope_theta': theta}
+  new = scaling | {'rope_theta': theta}
   stored: Json = {'rope_theta': theta, 'rope_parameters': new}
-  if scaling:
+  if rope != 'default':
     stored['rope_scaling'] = scaling
   if kind == 'gemma3_text':
     local = config.rope_theta_local or theta

@@ -26,8 +26,7 @@ Shardings = Sharding | Callable[[str, tuple[int, ...]], Sharding]
 
 # Smaller leaves are converted by numpy: compiling for them takes longer.
 _COMPILE_FROM = 2**20
-# transformers' name of any head in memory; its files keep the family's name,
-# other writers may not.
+# transformers' name of any head in memory; some writers keep it.
 _LM_HEAD = 'lm_head.weight'
 _MOST_NEW = 1_024  # rows that an embedding may lack
 _SHOWN = 8  # names in an error message
@@ -184,16 +183,12 @@ def _names(family, config, hf, stored) -> dict[str, str]:
       if n in present and not present[n].is_float
     ],
   }
-  lines = [
-    f'{len(which)} {problem} ({", ".join(which[:_SHOWN])}'
-    + (', ...)' if len(which) > _SHOWN else ')')
-    for problem, which in problems.items()
-    if which
-  ]
-  errors.need(
-    not lines,
-    f'the tensors are not those of a {family.name} model: {"; ".join(lines)}',
-  )
+  lines = []
+  for problem, which in problems.items():
+    shown = ', '.join(which[:_SHOWN] + ['...'] * (len(which) > _SHOWN))
+    lines += [f'{len(which)} {problem} ({shown})'] if which else []
+  wrong = f'the tensors are not those of a {family.name} model'
+  errors.need(not lines, f'{wrong}: {"; ".join(lines)}')
   if config.tied_embeddings and lm_head in present and found[first] != lm_head:
     # Versions of transformers disagree about what such a model computes.
     errors.need(
@@ -227,12 +222,10 @@ def _wanted(checkpoint: Checkpoint, head: str) -> list[names.Tensor]:
     checkpoint.config, vocab_size=configs.read(hf).vocab_size
   )
   wanted = checkpoint.family.tensors(as_stored, head)
+  kind = {'lm': 'language-model', 'score': 'reward'}.get(head)
   for tensor in wanted:
-    kind = {'lm': 'language-model', 'score': 'reward'}.get(head)
-    errors.need(
-      tensor.name in checkpoint.names,
-      f'{checkpoint.source} has no {kind} head ({tensor.name})',
-    )
+    lacks = f'{checkpoint.source} has no {kind} head ({tensor.name})'
+    errors.need(tensor.name in checkpoint.names, lacks)
   eos, pad = hf.get('eos_token_id'), hf.get('pad_token_id')
   ends = eos if isinstance(eos, list) else [eos]
   errors.need(

@@ -32,8 +32,7 @@ _CODES = {dtype: code for code, dtype in DTYPES.items()}
 INDEX = 'model.safetensors.index.json'
 _MAX_HEADER = 10**8  # bytes, as in the library
 
-# Weights under their usual names only: some repositories hold them twice, as
-# `consolidated` or `original/` files as well.
+# Under their usual names only: some repositories hold weights twice.
 _WEIGHTS = ['model.safetensors', 'model-*-of-*.safetensors']
 _SMALL = ['*.json', '*.jinja', 'tokenizer.model', 'merges.txt', 'vocab.txt']
 _HUB_ID = re.compile(r'[\w.-]+(/[\w.-]+)?(@[\w./-]+)?')
@@ -55,10 +54,8 @@ def find(
   folder = pathlib.Path(source).expanduser()
   is_local = folder.is_dir()
   if not is_local:
-    errors.need(
-      not folder.exists() and _HUB_ID.fullmatch(str(source)),
-      f'no folder {source}, and it is no id on the hub',
-    )
+    is_id = not folder.exists() and _HUB_ID.fullmatch(str(source))
+    errors.need(is_id, f'no folder {source}, and it is no id on the hub')
     folder = _fetch(str(source), _SMALL)
   errors.need(
     (folder / 'config.json').exists()
@@ -194,10 +191,9 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
   if (folder / 'model.safetensors').exists():
     return {}
   if not index.exists():
-    errors.need(
-      not any(folder.glob('model-*-of-*.safetensors')),
-      f'{folder} holds shards without their {INDEX}; fetch it as well',
-    )
+    is_part = any(folder.glob('model-*-of-*.safetensors'))
+    lost = f'{folder} holds shards without their {INDEX}; fetch it as well'
+    errors.need(not is_part, lost)
     raise errors.UserError(
       f'{folder} has no model.safetensors nor shards of it; pickled weights '
       '(.bin, .pt) can run code when opened and are refused: write them anew '
@@ -207,9 +203,7 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
   for name in isinstance(found, dict) and found.values() or [None]:
     # A downloaded index has no business outside its folder.
     errors.need(
-      isinstance(name, str)
-      and pathlib.PurePath(name).name == name
-      and name.endswith('.safetensors'),
+      isinstance(name, str) and re.fullmatch(r'[^/]+\.safetensors', name),
       f'{index} is not an index of shards: its weight_map must name a '
       'safetensors file in the folder for each tensor',
     )

@@ -75,14 +75,10 @@ def save(
   folder = pathlib.Path(folder).expanduser()
   is_reward = 'score' in params
   mean, std = float(reward_mean), float(reward_std)
-  errors.need(
-    math.isfinite(mean) and 0 < std < math.inf,
-    f'{folder}: reward_mean={mean}, reward_std={std}; expected a number and a '
-    'positive number',
-  )
-  errors.need(
-    dtype in DTYPES, f'dtype is {dtype!r}; known: {", ".join(DTYPES)}'
-  )
+  wrong = f'{folder}: reward_mean={mean}, reward_std={std}: not finite numbers'
+  errors.need(math.isfinite(mean) and 0 < std < math.inf, wrong)
+  wrong = f'dtype is {dtype!r}; known: {", ".join(DTYPES)}'
+  errors.need(dtype in DTYPES, wrong)
   inherited = dict(getattr(base, 'hf_config', base) or {})
   if inherited:
     configs.read(inherited)  # refuses other model types
@@ -107,11 +103,19 @@ def save(
     stored_config |= {'id2label': {'0': 'LABEL_0'}, 'label2id': {'LABEL_0': 0}}
     # The names that OpenRLHF reads.
     stored_config |= {'mean': mean, 'std': std}
+  is_export = False
+  with contextlib.suppress(errors.UserError):
+    is_export = 'warm_jax_version' in files.read_json(folder / 'config.json')
   with contextlib.ExitStack() as stack:
-    new = stack.enter_context(files.new_folder(folder, _is_export(folder)))
+    new = stack.enter_context(files.new_folder(folder, is_export))
     _write_json(new / 'config.json', stored_config)
     if not is_reward:
-      _write_generation_config(new, base, stored_config)
+      path = getattr(base, 'folder', new) / 'generation_config.json'
+      generation = files.read_json(path) if path.exists() else {}
+      ends = ('bos_token_id', 'eos_token_id', 'pad_token_id')
+      ours = {k: stored_config.get(k) for k in ends}
+      generation |= {k: i for k, i in ours.items() if i is not None}
+      _write_json(new / 'generation_config.json', generation)
     _save_tokenizer(new, tokenizer, prompt_template, is_reward)
     _check_tokenizer(new, tokenizer, folder)
     if card:
@@ -132,8 +136,13 @@ def save(
       stored = _in_order(array, DTYPES[dtype])
       target.write(tensor.name, stored)
       if dtype == 'bfloat16':
-        old = before and base.names.get(tensor.name)
-        sums += _squares(array, stored, before.read(old) if old else None)
+        change = np.zeros(0, np.float32)
+        if before and tensor.name in base.names:
+          old = before.read(base.names[tensor.name]).astype(np.float32)
+          # A vocabulary may have grown since: its first rows were there.
+          change = array[: len(old)] - old
+        flat = [x.reshape(-1) for x in (stored - array, change, array)]
+        sums += [np.einsum('i,i', x, x, dtype=np.float64) for x in flat]
   rounding = None
   if dtype == 'bfloat16':
     rounding = tensors.rounding_cost(*sums)
@@ -150,13 +159,6 @@ def save(
   }
 
 
-def _is_export(folder: pathlib.Path) -> bool:
-  try:
-    return 'warm_jax_version' in files.read_json(folder / 'config.json')
-  except errors.UserError:
-    return False
-
-
 def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
   wanted = {
     path: tuple(shape)
@@ -169,12 +171,9 @@ def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
     for path in wanted | found
     if found.get(path) != wanted.get(path)
   ]
-  more = f', and {len(problems) - 4} more' if len(problems) > 4 else ''
-  errors.need(
-    not problems,
-    f'{folder}: the parameters do not fit the config: '
-    f'{", ".join(problems[:4])}{more}',
-  )
+  shown = ', '.join(problems[:4] + ['...'] * (len(problems) > 4))
+  wrong = f'{folder}: the parameters do not fit the config: {shown}'
+  errors.need(not problems, wrong)
 
 
 def _in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -185,16 +184,6 @@ def _in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
   for i in range(0, array.shape[1], _STRIP):
     out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
   return out
-
-
-def _squares(exact, rounded, before) -> np.ndarray:
-  """Squared norms [3]: of the rounding error, the change, the weights."""
-  # A vocabulary may have grown since: its first rows were there.
-  change = np.zeros(0, np.float32)
-  if before is not None:
-    change = exact[: len(before)] - before.astype(np.float32)
-  flat = [x.reshape(-1) for x in (rounded - exact, change, exact)]
-  return np.array([np.einsum('i,i', x, x, dtype=np.float64) for x in flat])
 
 
 # ----------------------------------------------------------------------- config
@@ -225,28 +214,15 @@ def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
   if tokenizer.eos_id not in ends:
     ends = [tokenizer.eos_id]
     entries['eos_token_id'] = tokenizer.eos_id
-  pad = tokenizer.pad_id
+  pad = entries['pad_token_id'] = tokenizer.pad_id
   errors.need(
     pad is not None and pad not in ends,
-    f'{folder}: the tokenizer pads with {pad}, an end of sequence; others '
-    'would read the reward at the wrong token, give it a padding token of its '
-    'own',
+    f'{folder}: the tokenizer pads with {pad}, an end of sequence; others would '
+    'read the reward at the wrong token, give it a padding token of its own',
   )
-  entries['pad_token_id'] = pad
   if tokenizer.bos_id is not None:
     entries['bos_token_id'] = tokenizer.bos_id
   return entries
-
-
-def _write_generation_config(new, base, stored_config) -> None:
-  found = {}
-  if hasattr(base, 'folder'):
-    path = base.folder / 'generation_config.json'
-    found = files.read_json(path) if path.exists() else {}
-  for key in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
-    if stored_config.get(key) is not None:
-      found[key] = stored_config[key]
-  _write_json(new / 'generation_config.json', found)
 
 
 def _write_json(path: pathlib.Path, value) -> None:
