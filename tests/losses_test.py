@@ -50,33 +50,19 @@ def test_bradley_terry_by_hand():
   np.testing.assert_allclose(metrics['rejected_reward'], 1 / 3, rtol=1e-6)
 
 
-def test_bradley_terry_is_invariant_to_an_offset_of_each_prompt():
-  rng = _rng(1)
-  chosen, rejected, c = rng.normal(size=(3, 64)).astype(np.float32)
-  plain, _ = _bradley_terry(chosen, rejected)
-  moved, _ = _bradley_terry(chosen + 10 * c, rejected + 10 * c)
-  np.testing.assert_allclose(plain, moved, rtol=1e-5)
-
-
 @pytest.mark.parametrize('with_margin', [False, True])
-def test_margin_as_in_trl(with_margin):
+@pytest.mark.parametrize('smoothing', [0.0, 0.2])
+def test_margin_as_in_trl_and_smoothing_as_swaps(with_margin, smoothing):
   rng = _rng(2)
   chosen, rejected = rng.normal(scale=2, size=(2, 17))
   margin = np.abs(rng.normal(size=17)) if with_margin else None
   d = chosen - rejected - (0 if margin is None else margin)
-  loss, _ = _bradley_terry(chosen, rejected, margin=margin)
-  np.testing.assert_allclose(
-    loss, -scipy.special.log_expit(d).mean(), rtol=6e-7
+  loss, _ = _bradley_terry(
+    chosen, rejected, margin=margin, label_smoothing=smoothing
   )
-
-
-def test_label_smoothing_is_the_expected_loss_under_swaps():
-  rng = _rng(3)
-  chosen, rejected = rng.normal(size=(2, 9))
-  d = chosen - rejected
-  expected = 0.8 * np.logaddexp(0, -d) + 0.2 * np.logaddexp(0, d)
-  loss, _ = _bradley_terry(chosen, rejected, label_smoothing=0.2)
-  np.testing.assert_allclose(loss, expected.mean(), rtol=1e-6)
+  right, wrong = scipy.special.log_expit(d), scipy.special.log_expit(-d)
+  expected = -((1 - smoothing) * right + smoothing * wrong).mean()
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
 def test_bradley_terry_gradient_at_a_tie_and_at_extremes():
@@ -213,15 +199,6 @@ def test_expected_k1_is_the_exact_kl_and_as_a_loss_has_no_gradient(world):
   np.testing.assert_allclose(gradient, 0, atol=1e-6)
 
 
-def test_k1_against_float64():
-  rng = _rng(6)
-  logps, ref = rng.normal(size=(2, 5, 7)) - 3
-  mask = rng.random((5, 7)) < 0.6
-  d = np.where(mask, logps - ref, 0)
-  got = _kl_k1(logps, ref, mask)
-  np.testing.assert_allclose(got, d.sum(1), atol=2e-6)
-
-
 def test_k1_is_a_sum_over_the_response_mask():
   """R5: a sum, so that beta does not depend on the length."""
   logps = np.array([[-9.0, -1.0, -2.0, -7.0]], np.float32)
@@ -230,31 +207,15 @@ def test_k1_is_a_sum_over_the_response_mask():
   np.testing.assert_allclose(_kl_k1(logps, ref, mask), [0.5 - 1.0])
 
 
-@pytest.mark.parametrize('ratio', [-1e4, 1e4])
-def test_extreme_log_ratios_are_finite(ratio):
-  logps, ref = np.full((1, 3), ratio, np.float32), np.zeros((1, 3), np.float32)
-  value, grad = jax.jit(
-    jax.value_and_grad(lambda *args: losses.kl_k1(*args).sum())
-  )(logps, ref, np.ones((1, 3), bool))
-  assert np.isfinite(value) and np.isfinite(grad).all()
-
-
 _kl_k1 = jax.jit(losses.kl_k1)
 _kl_of_steps = jax.jit(losses.kl_of_steps)
-
-
-def _steps_kl(table, reference):
-  """kl_of_steps of every sequence, [15]."""
-  return _kl_of_steps(table[STATE], reference[STATE], jnp.asarray(MASK))
 
 
 def test_kl_of_steps_has_the_exact_mean_and_less_variance(world):
   table, reference, _ = world
   p = np.exp(np.asarray(_sequence_logps(table), np.float64))
-  steps = np.asarray(_steps_kl(table, reference), np.float64)
-  k1 = np.asarray(
-    losses.kl_k1(_logps(table), _logps(reference), jnp.asarray(MASK))
-  )
+  steps = np.float64(_kl_of_steps(table[STATE], reference[STATE], MASK))
+  k1 = np.asarray(_kl_k1(_logps(table), _logps(reference), MASK))
   exact = _exact_kl(table, reference)
   np.testing.assert_allclose(p @ steps, exact, rtol=1e-6)
   np.testing.assert_allclose(p @ steps, p @ k1, rtol=1e-6)
@@ -277,9 +238,6 @@ def test_kl_of_steps_against_float64():
   got = _kl_of_steps(*args)
   assert got.shape == (4,) and got.dtype == jnp.float32
   np.testing.assert_allclose(got, (steps * mask).sum(axis=1), rtol=1e-5)
-  # An offset of all logits is none of the distributions.
-  moved = _kl_of_steps(args[0] + 5, args[1] - 3, args[2])
-  np.testing.assert_allclose(moved, got, rtol=1e-4)
   np.testing.assert_array_equal(_kl_of_steps(*[args[0]] * 2, args[2]), 0)
 
 
@@ -327,10 +285,6 @@ def test_rewards_stay_floating_point():
   )
   assert shaped.dtype == jnp.float32
   np.testing.assert_allclose(shaped, [0.7, -1.9], rtol=1e-6)
-  mixed = losses.kl_shaped_rewards(
-    jnp.array([1, 2], jnp.int32), jnp.array([0.5, 1.0]), 0.1
-  )
-  np.testing.assert_allclose(mixed, [0.95, 1.9], rtol=1e-6)
   advantages = losses.leave_one_out_advantages(jnp.array([1, 2, 4, 4]), 2)
   assert advantages.dtype == jnp.float32
 
@@ -351,10 +305,12 @@ def test_leave_one_out_in_two_forms(k):
   np.testing.assert_allclose(small, expected.reshape(-1), atol=1e-6)
 
 
-@pytest.mark.parametrize('k', [0, 1, 4])
-def test_leave_one_out_refuses_groups_that_do_not_fit(k):
-  with pytest.raises(errors.UserError, match='num_samples'):
-    losses.leave_one_out_advantages(jnp.zeros(6), k)
+def test_leave_one_out_has_no_gradient_and_refuses_groups_that_do_not_fit():
+  for k in (0, 1, 4):
+    with pytest.raises(errors.UserError, match='num_samples'):
+      losses.leave_one_out_advantages(jnp.zeros(6), k)
+  loss = jax.jit(lambda x: losses.leave_one_out_advantages(x, 2)[0])
+  np.testing.assert_array_equal(jax.grad(loss)(np.ones(2, np.float32)), 0)
 
 
 def test_reinforce_by_hand_and_its_mask():
@@ -368,37 +324,6 @@ def test_reinforce_by_hand_and_its_mask():
   by_token = jnp.array([[9.0, 1.0, 2.0], [9.0, -1.0, jnp.nan]])
   loss = jax.jit(losses.reinforce_loss)(logps, by_token, mask)
   np.testing.assert_allclose(loss, -((-1 - 4) + 3) / 2)
-
-
-def test_no_gradient_flows_through_reward_kl_or_advantage(world):
-  """R11, by finite differences of the surrogate with frozen advantages."""
-  table, reference, rewards = world
-  # Twelve sequences in six groups of two.
-  rows = jnp.arange(12)
-  mask = jnp.asarray(MASK)[rows]
-
-  def surrogate(table):
-    logps, ref_logps = _logps(table)[rows], _logps(reference)[rows]
-    kl = losses.kl_k1(logps, ref_logps, mask)
-    shaped = losses.kl_shaped_rewards(rewards[rows], kl, 0.5)
-    advantages = losses.leave_one_out_advantages(shaped, 2)
-    return losses.reinforce_loss(logps, advantages, mask), advantages
-
-  grad, advantages = jax.jit(jax.grad(surrogate, has_aux=True))(table)
-  frozen = np.asarray(advantages, np.float64)
-
-  def in_float64(table):
-    logps = scipy.special.log_softmax(table, axis=1)[STATE, IDS][:12]
-    return -np.mean((logps * MASK[:12]).sum(1) * frozen)
-
-  start, step = np.asarray(table, np.float64), 1e-5
-  expected = np.zeros_like(start)
-  for index in np.ndindex(start.shape):
-    up, down = start.copy(), start.copy()
-    up[index] += step
-    down[index] -= step
-    expected[index] = (in_float64(up) - in_float64(down)) / (2 * step)
-  np.testing.assert_allclose(grad, expected, atol=2e-6)
 
 
 def test_value_loss_by_hand_and_without_gradient_to_the_return():

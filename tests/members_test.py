@@ -77,12 +77,6 @@ def test_vmap_equals_scan_equals_separate_calls(fn):
     chex.assert_trees_all_close(found, separate, rtol=1e-4, atol=1e-5)
 
 
-def test_one_member():
-  double = members.map_members(lambda x, y: x + y, 'auto')
-  out = double(jnp.ones((1, 2)), jnp.ones((1, 2)))
-  np.testing.assert_array_equal(out, np.full((1, 2), 2.0))
-
-
 def test_auto_loops_on_cpu_but_not_over_several_devices():
   add = members.map_members(lambda x: {'y': x + 1.0}, 'auto')
 
@@ -100,11 +94,6 @@ def test_auto_loops_on_cpu_but_not_over_several_devices():
       members.map_members(lambda x: x, 'scan')(jnp.ones((2, 3)))
 
 
-def test_unknown_mode():
-  with pytest.raises(errors.UserError, match="'loop'"):
-    members.map_members(lambda x: x, 'loop')
-
-
 def test_stack_and_unstack_are_inverse():
   trees = [
     {'a': jnp.full((2,), i), 'rng': jax.random.key(i), 'n': jnp.int32(i)}
@@ -119,14 +108,9 @@ def test_stack_and_unstack_are_inverse():
   chex.assert_trees_all_equal(
     jax.jit(members.member)(stacked, jnp.int32(2)), trees[2]
   )
-
-
-def test_broadcast():
-  tree = {'a': np.arange(3.0, dtype=np.float32), 'rng': jax.random.key(0)}
-  stacked = members.broadcast(tree, M)
-  assert members.num_members(stacked) == M
-  for i in range(M):
-    chex.assert_trees_all_equal(members.member(stacked, i), tree)
+  copies = members.unstack(members.broadcast(trees[2], M))
+  for copy in copies:
+    chex.assert_trees_all_equal(copy, trees[2])
 
 
 def test_leaves_on_the_host_stay_there():
@@ -140,6 +124,8 @@ def test_leaves_on_the_host_stay_there():
 
 
 def test_errors_name_the_leaf():
+  with pytest.raises(errors.UserError, match="'loop'"):
+    members.map_members(lambda x: x, 'loop')
   a, b = {'x': np.ones(2)}, {'x': np.ones(3)}
   with pytest.raises(errors.UserError, match='leaf x .*tree 1'):
     members.stack([a, b])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from warm_jax import errors, members, rewards
-from warm_jax.evaluation import accuracy
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
@@ -85,20 +84,12 @@ def test_ensembles_against_numpy(stacked, rows, aggregate, mode):
   got = _call(scorer, *rows)
   np.testing.assert_allclose(got, expected, atol=2e-5)
   np.testing.assert_allclose([got.mean(), got.std()], [0, 1], atol=2e-6)
-
-
-def test_cached_scores_give_the_reward_of_rl(stacked, rows):
-  """M9: best-of-N and RL share the penalty, ddof included."""
-  scorer = rewards.calibrate(_ensemble(stacked, 'uncertainty'), *rows)
-  reference = _raw(stacked, rows)
-  normaliser = rewards.fit_normaliser(reference, 'uncertainty')
-  # Samples [M, P, N] as best-of-N keeps them.
-  cached = reference.reshape(M, 5, 10)
-  from_cache = rewards.apply_normaliser(normaliser, cached, 'uncertainty')
-  assert from_cache.shape == (5, 10)
-  np.testing.assert_allclose(
-    from_cache.reshape(-1), _call(scorer, *rows), atol=2e-5
+  # Scores [M, P, N] as best-of-N keeps them have the reward of RL (M9).
+  normaliser = rewards.fit_normaliser(raw, aggregate)
+  cached = rewards.apply_normaliser(
+    normaliser, raw.reshape(M, 5, 10), aggregate
   )
+  np.testing.assert_allclose(cached.reshape(-1), got, atol=2e-5)
 
 
 def test_what_cannot_be_calibrated_is_refused(stacked, rows):
@@ -198,17 +189,6 @@ def make_stack():
   return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 3))
 
 
-@functools.cache
-def _scores_alone():
-  return jax.jit(reward_model.scores, static_argnums=1)
-
-
-def _alone(m, ids, mask):
-  """Scores of member m with every row on its own."""
-  params = members.member(make_stack(), m)
-  return _scores_alone()(params, MODEL, ids, mask)
-
-
 def make_samples(num_prompts=6, num_samples=5):
   """Samples of some prompts, in no order; some are equal."""
   rng = np.random.default_rng(2)
@@ -241,46 +221,12 @@ def test_prompts_in_common_change_no_score(kind):
     shapes.append((ids.shape, mask.shape))
     return rewards.raw_scores(scorer, ids, mask)
 
-  expected = np.stack([_alone(m, ids, mask) for m in range(3)])
+  alone = jax.jit(reward_model.scores, static_argnums=1)
+  each = members.unstack(make_stack())
+  expected = np.stack([alone(params, MODEL, ids, mask) for params in each])
   wanted = expected[1] if kind == 'single' else expected
   got = rewards.score_rows(raw, scorer, ids, mask, 4)
   np.testing.assert_allclose(got, wanted, atol=1e-5)
   (rows, _), (_, sequences, _) = shapes[0]
   assert sequences > 1 and rows == 4 // sequences
   assert len(set(shapes)) == 1
-  scorer = rewards.calibrate(scorer, ids, mask)
-  raw_of = wanted.astype(np.float64)
-  z = raw_of - raw_of.mean(-1, keepdims=True)
-  z = z / raw_of.std(-1, keepdims=True)
-  if kind != 'single':
-    z = z.min(0)
-    z = (z - z.mean()) / z.std()
-  got = rewards.score_rows(_call, scorer, ids, mask, 256)
-  np.testing.assert_allclose(got, z, atol=1e-4)
-
-
-def test_a_path_with_prompts_in_common_has_the_scores_of_rows_alone():
-  ids, mask = make_samples()
-  ends = [members.member(make_stack(), m) for m in (0, 2)]
-  shapes = set()
-
-  def score_fn(params, ids, mask):
-    shapes.add(mask.ndim)
-    return reward_model.scores(params, MODEL, ids, mask)
-
-  def scores(reads_shared):
-    return accuracy.path_scores(
-      score_fn,
-      *ends,
-      ids,
-      mask,
-      lambdas=(0.0, 0.4, 1.0),
-      batch_size=8,
-      reads_shared=reads_shared,
-    )
-
-  got, wanted = scores(True), scores(False)
-  assert got.shape == (3, len(ids)) and shapes == {2, 3}
-  np.testing.assert_allclose(got, wanted, atol=1e-5)
-  own = _alone(2, ids, mask)
-  np.testing.assert_allclose(got[-1], own, atol=1e-5)

@@ -74,11 +74,7 @@ def next_logits(params, config, ids, mask, at):
 
 
 def make_automaton(logits):
-  """Parameters of a model whose next logits depend on the last token only.
-
-  Args:
-    logits: [V, V], row: last token.
-  """
+  """A model whose next logits [V, V] depend on the last token (the row) only."""
   v = len(logits)
   config = config_lib.ModelConfig(
     vocab_size=v,

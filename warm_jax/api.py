@@ -32,20 +32,13 @@ class Model(NamedTuple):
 
 
 def load(source: str, *, compute_dtype: str = 'float32') -> Model:
-  """Opens a Hugging Face folder or hub id: a language model or a reward model.
-
-  Parameters are float32; `compute_dtype` may be bfloat16.
-  """
+  """Opens a folder or hub id of a language or reward model, in float32."""
   found, its_tokenizer = base_lib.opened(source, compute_dtype)
-  is_reward = 'score.weight' in found.names
+  head = 'score' if 'score.weight' in found.names else 'lm'
+  params = reading.load(found, head, sharding.of_leaves())
   template = found.hf_config.get('prompt_template')
-  return Model(
-    reading.load(found, 'score' if is_reward else 'lm', sharding.of_leaves()),
-    found.config,
-    its_tokenizer,
-    template or config_lib.section('data').prompt_template,
-    found,
-  )
+  template = template or config_lib.section('data').prompt_template
+  return Model(params, found.config, its_tokenizer, template, found)
 
 
 def read_pairs(
@@ -55,8 +48,7 @@ def read_pairs(
 
   Args:
     source: file or data set, see `data.sources.open_rows`.
-    max_length: tokens of a prompt with its response; 0: 512, or the context of
-      the model if that is less.
+    max_length: tokens; 0: 512, or the model's context if that is less.
     max_rejected: share of unusable rows above which a UserError names them.
   """
   max_length = max_length or min(512, base.config.max_length)
@@ -79,14 +71,11 @@ def read_pairs(
     counts = encoding.write(
       path / 'pairs', rows, base.tokenizer, max_length, source
     )
-    # The files stay readable after the folder is gone, as long as they are open.
+    # Open files stay readable after the folder is gone.
     pairs = encoding.open_rows(path / 'pairs', base.tokenizer.pad_id)
   if counts['too_long']:
-    print(
-      f'{source}: {counts["too_long"]} pairs of more than {max_length} tokens '
-      'are left out',
-      file=sys.stderr,
-    )
+    left_out = f'{counts["too_long"]} pairs of more than {max_length} tokens'
+    print(f'{source}: {left_out} are left out', file=sys.stderr)
   return pairs
 
 
@@ -102,18 +91,15 @@ def train_reward_models(
   seed: int = 0,
   folder: str | None = None,
 ) -> PyTree:
-  """Trains M reward models in one program from one start and one probed head.
+  """Trains M reward models, leaves [M, ...], from one start and probed head.
 
   They differ in data order, learning rate and dropout (WARM section 3).
 
   Args:
     base: language model; fine-tune it on the chosen responses first.
-    learning_rates, dropout_rates: dealt out over the members. The defaults fit
-      bodies of a few million parameters; use 1e-5 to 4e-5 from 100 million on.
-    folder: keeps checkpoints and metrics, and resumes from them; None: neither.
-
-  Returns:
-    params, leaves [M, ...].
+    learning_rates: dealt out over the members, as dropout_rates. From 100
+      million parameters on use 1e-5 to 4e-5.
+    folder: keeps checkpoints and metrics, and resumes from them.
   """
   config = config_lib.section(
     'reward',
@@ -160,17 +146,10 @@ def score(
     formats.response_row({'prompt': prompt, 'response': response}, chat)
     for prompt, response in zip(prompts, responses, strict=True)
   ]
-  rows, fits, _ = encoding.encode(
-    base.tokenizer,
-    [text['prompt'] for text in texts],
-    [text['response'] for text in texts],
-    base.config.max_length,
-    apart=False,
-  )
-  errors.need(
-    bool(fits.all()),
-    f'row {int(np.argmin(fits))}: more than {base.config.max_length} tokens',
-  )
+  columns = ([text[key] for text in texts] for key in ('prompt', 'response'))
+  most = base.config.max_length
+  rows, fits, _ = encoding.encode(base.tokenizer, *columns, most, apart=False)
+  errors.need(fits.all(), f'row {np.argmin(fits)}: more than {most} tokens')
   return rewards.score(_scorer(model, base), rows.ids, rows.mask)
 
 
@@ -188,10 +167,7 @@ def accuracy(
 
 
 def save(folder: str, params: PyTree, base: Model) -> None:
-  """Writes one model (params) as a folder that transformers loads.
-
-  Config, tokenizer and prompt template are those of `base`.
-  """
+  """Writes one model as a folder for transformers, with base's tokenizer."""
   writing.save(
     folder,
     params,
@@ -206,7 +182,5 @@ def _scorer(model, base):
   if not isinstance(model, Model) and callable(model):
     return model
   params = model.params if isinstance(model, Model) else model
-  errors.need(
-    'score' in params, 'this is no reward model: its params have no score'
-  )
+  errors.need('score' in params, 'params without score are no reward model')
   return rewards.single(params, base.config)

@@ -23,33 +23,25 @@ MODES = ('vmap', 'scan', 'auto')
 def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
   """Maps a one-member function over the leading axis of ALL its arguments.
 
-  'vmap' computes the members together, 'scan' one after another in one compiled
-  loop; results agree up to the order of float additions. 'auto' takes 'scan' on
-  CPU, where a batched matmul is slower than a loop over plain ones, and 'vmap'
-  elsewhere and where members are sharded over devices (a loop over a sharded
-  axis would bring every member to every device).
-
-  Raises:
-    UserError: unknown mode; 'scan' over members sharded over several devices.
-
+  'vmap' computes the members together, 'scan' one after another; results agree
+  up to the order of float additions. 'auto' takes 'scan' on CPU, where batched
+  matmuls are slower than a loop over plain ones, and 'vmap' elsewhere and for
+  members sharded over devices, for which 'scan' raises a UserError.
   """
-  if mode not in MODES:
-    raise errors.UserError(
-      f'member mode {mode!r}: expected one of {", ".join(MODES)}.'
-    )
+  errors.need(
+    mode in MODES, f'member mode {mode!r}: expected one of {", ".join(MODES)}.'
+  )
 
   def mapped(*args):
     # Read when called, not when built: the mesh is set around the call.
     axis = sharding.member_axis(num_members(args))
-    if axis and mode == 'scan':
-      raise errors.UserError(
-        "runtime.member_map is 'scan', but runtime.mesh spreads the members "
-        f"over {sharding.size('member')} devices: take 'auto' or 'vmap', or a "
-        'mesh with member=1'
-      )
-    if mode == 'scan' or (
-      mode == 'auto' and not axis and jax.default_backend() == 'cpu'
-    ):
+    errors.need(
+      not axis or mode != 'scan',
+      "runtime.member_map is 'scan', but runtime.mesh spreads the members over "
+      f"{sharding.size('member')} devices: take 'auto' or a mesh with member=1",
+    )
+    on_cpu = not axis and jax.default_backend() == 'cpu'
+    if mode == 'scan' or (mode == 'auto' and on_cpu):
       return jax.lax.map(lambda one: fn(*one), args)
     return jax.vmap(fn, spmd_axis_name=axis)(*args)
 
@@ -57,11 +49,8 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
 
 
 def _at_once(fn: Callable, **kwargs) -> Callable:
-  """Compiles `fn` for all leaves together, unless they must be handled apart.
-
-  A tree on the host stays there. On a mesh one program that takes a member of
-  all leaves might bring the whole stack to every device at once.
-  """
+  # One program for all leaves, except for trees on the host, and on a mesh,
+  # where it might bring the whole stack to every device at once.
   compiled = jax.jit(fn, **kwargs)
 
   @functools.wraps(fn)
@@ -76,8 +65,7 @@ def _at_once(fn: Callable, **kwargs) -> Callable:
 
 def stack(trees: Sequence[PyTree]) -> PyTree:
   """Stacks M trees that match (`check_match`): leaves [...] -> [M, ...]."""
-  if not trees:
-    raise errors.UserError('stack: expected at least one member, got none.')
+  errors.need(trees, 'stack: expected at least one member, got none.')
   check_match(*trees)
   return _stack(*trees)
 
@@ -113,17 +101,16 @@ def broadcast(tree: PyTree, num: int) -> PyTree:
 def num_members(stacked: PyTree) -> int:
   """M, the common leading axis of all leaves; a UserError names others."""
   leaves = named_leaves(stacked)
-  if not leaves:
-    raise errors.UserError('the parameter tree has no leaves')
+  errors.need(leaves, 'the parameter tree has no leaves')
   # A leaf without axes counts as a stack of no members.
   sizes = {name: (*jnp.shape(leaf), 0)[0] for name, leaf in leaves.items()}
   first, expected = next(iter(sizes.items()))
   for name, size in sizes.items():
-    if size < 1 or size != expected:
-      raise errors.UserError(
-        f'leaf {name} has leading size {size}, leaf {first} has {expected}; '
-        'every leaf of a stacked tree is [M, ...]'
-      )
+    errors.need(
+      1 <= size == expected,
+      f'leaf {name} has leading size {size}, leaf {first} has {expected}; '
+      'every leaf of a stacked tree is [M, ...]',
+    )
   return expected
 
 
@@ -141,41 +128,28 @@ def is_float(leaf) -> bool:
   return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
-def upcast(leaf) -> jax.Array:
-  """A float leaf as float32; float64 stays float64."""
-  leaf = jnp.asarray(leaf)
-  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-
-
 def check_match(first: PyTree, *others: PyTree) -> None:
-  """Raises a UserError that names a leaf which trees do not share.
+  """Raises a UserError that names a leaf in which trees differ.
 
-  Members of other architectures or vocabularies would average to something
-  silently bad. Different floating types are allowed.
-
+  Different floating types are allowed.
   """
   expected = named_leaves(first)
   for i, other in enumerate(others, start=1):
     found = named_leaves(other)
     for name in [*expected, *found]:
-      if name not in found or name not in expected:
-        raise errors.UserError(
-          f'leaf {name} is in one tree and not in the other (trees 0 and {i}); '
-          'members must share one architecture and one initialisation'
-        )
-      a, b = expected[name], found[name]
-      if jnp.shape(a) != jnp.shape(b):
-        raise errors.UserError(
-          f'leaf {name} has shape {jnp.shape(a)} in tree 0 and {jnp.shape(b)} '
-          f'in tree {i}; members must share one architecture and one vocabulary'
-        )
-      if is_float(a) != is_float(b):
-        raise errors.UserError(
-          f'leaf {name} is {jnp.result_type(a)} in tree 0 and '
-          f'{jnp.result_type(b)} in tree {i}'
-        )
-    if jax.tree.structure(first) != jax.tree.structure(other):
-      raise errors.UserError(
-        f'trees 0 and {i} have the same leaf names in different containers '
-        f'({jax.tree.structure(first)} and {jax.tree.structure(other)})'
+      errors.need(
+        name in found and name in expected,
+        f'leaf {name} is in one tree and not in the other (trees 0 and {i}); '
+        'members must share one architecture and one initialisation',
       )
+      a, b = expected[name], found[name]
+      errors.need(
+        jnp.shape(a) == jnp.shape(b) and is_float(a) == is_float(b),
+        f'leaf {name} has shape {jnp.shape(a)} in tree 0 and {jnp.shape(b)} in '
+        f'tree {i}, or only one of them is floating point; members must share '
+        'one architecture and one vocabulary',
+      )
+    errors.need(
+      jax.tree.structure(first) == jax.tree.structure(other),
+      f'trees 0 and {i} have the same leaf names in different containers',
+    )

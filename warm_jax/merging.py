@@ -1,23 +1,18 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""A merge is a weight per model: theta = sum_i w_i theta_i.
+"""A merge is a weight per model: theta = sum_i w_i theta_i, in float32.
 
 A method is a function from what is known of M models to their weights, listed
-in `METHODS`, which config, stages, `warm merge`, cards and report read. For
-stacked trees (leaves [M, ...]) and for pieces of files the sum is one function.
-Arithmetic is float32, rounded once to the dtype of the leaf; leaves that are not
-floating point pass through.
-
-Sources: WARM, arXiv 2401.12187 (uniform mean); WARP, arXiv 2406.16768 (EMA,
-SLERP, LITI); Wortsman et al. 2022 (greedy soup).
+in `METHODS`. Stacked trees (leaves [M, ...]) and pieces of files share one sum;
+leaves that are not floating point pass through. Sources: WARM, arXiv
+2401.12187; WARP, arXiv 2406.16768; greedy soup, Wortsman et al. 2022.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,8 +28,7 @@ GROUPS = ('tensor', 'layer', 'model')
 _MIN_SINE = 1e-3
 
 
-@dataclasses.dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
   """What a method may read; None is what its caller does not know."""
 
   num: int  # M
@@ -45,22 +39,15 @@ class Known:
   evaluate: Any = None  # weights [M] -> accuracy on held-out pairs
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
+class Method(NamedTuple):
   """A way to weigh models."""
 
   title: str  # in tables and figures
-  rule: str  # what it does, for model cards
+  rule: str  # for model cards
   weights: Callable[[Known], Any]  # -> [M], or {group: [M]}
   scorer: str = ''  # its name in reward runs; '' is not tried there
-  # 'weights', 'evaluate', or 'init' for grams, which then has the weight that is
-  # missing to 1.
-  needs: tuple[str, ...] = ()
+  needs: tuple[str, ...] = ()  # 'weights', 'evaluate' or 'init' (for grams)
   takes_lam: bool = False  # for two models
-
-
-def _uniform(known):
-  return equal_weights(range(known.num), known.num)
 
 
 def _greedy(known):
@@ -71,19 +58,16 @@ def _greedy(known):
 
 
 def _lerp(known):
-  lam = known.lam
-  return _uniform(known) if lam is None else np.array([1.0 - lam, lam])
-
-
-def _slerp(known):
-  return {k: slerp_weights(g, known.lam) for k, g in known.grams.items()}
+  if known.lam is None:
+    return equal_weights(range(known.num), known.num)
+  return np.array([1.0 - known.lam, known.lam])
 
 
 METHODS = {
   'uniform': Method(
     'WARM',
     'uniform average of the weights of all members (WARM, equation 3)',
-    _uniform,
+    lambda known: equal_weights(range(known.num), known.num),
     scorer='warm',
   ),
   'weighted': Method(
@@ -112,7 +96,10 @@ METHODS = {
     'SLERP',
     'spherical average of the changes since the init, one member folded in '
     'after another (WARP, equation 26)',
-    _slerp,
+    lambda known: {
+      group: slerp_weights(gram, known.lam)
+      for group, gram in known.grams.items()
+    },
     needs=('init',),
     takes_lam=True,
   ),
@@ -120,9 +107,8 @@ METHODS = {
 # {name among the scorers of a reward run: method}
 SCORERS = {m.scorer: m for m in METHODS.values() if m.scorer}
 
-
-# Ways to combine the normalised scores [M, ...] of an ensemble: the mean (ENS of
-# WARM), the worst case, and the mean less half the variance (Coste et al. 2023).
+# Ways to combine the normalised scores [M, ...] of an ensemble: the mean (ENS
+# of WARM), the worst, the mean less half the variance (Coste et al. 2023).
 AGGREGATES = {
   'mean': lambda z: z.mean(axis=0),
   'min': lambda z: z.min(axis=0),
@@ -145,10 +131,9 @@ def equal_weights(chosen: Sequence[int], num: int) -> np.ndarray:
 def greedy_soup(
   order: Sequence[int], evaluate: Callable[[list[int]], float]
 ) -> Iterator[list[int]]:
-  """Adds members in order, keeping each that does not lower the score.
+  """Yields the members kept after each trial: one that does not hurt stays.
 
-  (Wortsman et al. 2022, recipe 1.) Yields the members after each trial.
-  Evaluate on the selection set, never on the set that is reported.
+  (Wortsman et al. 2022, recipe 1.) Evaluate on the selection set.
   """
   chosen, best = [], -math.inf
   for member in order:
@@ -164,10 +149,9 @@ def slerp_weights(gram: np.ndarray, lam: float | None = None) -> np.ndarray:
   slerp(a, b, lam) = (sin((1-lam) Omega) a + sin(lam Omega) b) / sin(Omega)
   S_1 = delta_1,  S_m = slerp(S_{m-1}, delta_m, 1/m)   (WARP App. B.3, Eq. 26)
 
-  S_m stays a combination c of the deltas, so |S|^2 = c G c gives every angle,
-  with the inner products G [M, M]. Keeps the norm of orthogonal changes, which
-  their mean shrinks by 1/sqrt(M). Later members weigh less (M = 3 at right
-  angles: .612, .612, .5). LERP where sin(Omega) < 1e-3 or a vector is zero.
+  S_m is a combination c of the deltas, so |S|^2 = c G c gives every angle.
+  Later members weigh less (M = 3 at right angles: .612, .612, .5). LERP where
+  sin(Omega) < 1e-3 or a vector is zero.
   """
   c = np.zeros(len(gram))
   c[0] = 1.0
@@ -179,20 +163,19 @@ def slerp_weights(gram: np.ndarray, lam: float | None = None) -> np.ndarray:
     omega = math.acos(cosine)
     sine = math.sin(omega)
     if sine < _MIN_SINE:
-      first, second = 1.0 - part, part
+      c *= 1.0 - part
+      c[m] = part
     else:
-      first = math.sin((1.0 - part) * omega) / sine
-      second = math.sin(part * omega) / sine
-    c *= first
-    c[m] = second
+      c *= math.sin((1.0 - part) * omega) / sine
+      c[m] = math.sin(part * omega) / sine
   return c
 
 
 def group_of(name: str, group: str) -> str:
   """The group of a leaf or a stored tensor; a group shares one angle.
 
-  'layer': all under one `layers_<i>`, `layers.<i>` or `h.<i>`, and outside the
-  layers (embedding, final norm, head) those of one module.
+  'layer': what is under one `layers_<i>`, `layers.<i>` or `h.<i>`; outside the
+  layers one module.
   """
   if group not in GROUPS:
     raise errors.UserError(f"group must be one of {GROUPS}, got '{group}'")
@@ -237,8 +220,7 @@ def combine(
 
   from warm_jax import members
 
-  is_grouped = isinstance(weights, Mapping)
-  num = members.num_members(stacked)
+  num, is_grouped = members.num_members(stacked), isinstance(weights, Mapping)
   for some in weights.values() if is_grouped else [weights]:
     errors.need(
       np.shape(some) == (num,),
@@ -252,8 +234,8 @@ def combine(
       return like
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     mine = weights[group_of(name, group)] if is_grouped else weights
-    start = None if start is None else members.upcast(start)
-    return weighted_sum(members.upcast(x), mine, start).astype(like.dtype)
+    start = None if start is None else _upcast(start)
+    return weighted_sum(_upcast(x), mine, start).astype(like.dtype)
 
   if init is None:
     return jax.tree_util.tree_map_with_path(merged, stacked)
@@ -289,11 +271,19 @@ def slerp(init: PyTree, stacked: PyTree, lam=None, group='layer') -> PyTree:
   return merge(stacked, 'slerp', init, group, lam=lam)
 
 
+def _upcast(leaf):
+  """A float leaf as float32; float64 stays float64."""
+  import jax.numpy as jnp
+
+  leaf = jnp.asarray(leaf)
+  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
 def lerp(a: PyTree, b: PyTree, lam) -> PyTree:
   """Interpolates weights: (1 - lam) a + lam b, exact at both ends.
 
-  A moving average, lerp(average, params, mu), lags by (1 - mu) / mu steps; keep
-  it in float32: a step of 1 % is below half a bfloat16 ulp.
+  A moving average, lerp(average, params, mu), must be float32: a step of 1 % is
+  below half a bfloat16 ulp.
   """
   import jax
 
@@ -304,8 +294,7 @@ def lerp(a: PyTree, b: PyTree, lam) -> PyTree:
   def mix(x, y):
     if not members.is_float(x):
       return x
-    mixed = (1.0 - lam) * members.upcast(x) + lam * members.upcast(y)
-    return mixed.astype(x.dtype)
+    return ((1.0 - lam) * _upcast(x) + lam * _upcast(y)).astype(x.dtype)
 
   return jax.tree.map(mix, a, b)
 
@@ -323,11 +312,10 @@ def grams(
 
   from warm_jax import members, sharding
 
-  members.num_members(stacked)
-  starts = {}
+  members.num_members(stacked)  # every leaf is [M, ...]
   if init is not None:
     members.check_match(init, members.member(stacked, 0))
-    starts = members.named_leaves(init)
+  starts = {} if init is None else members.named_leaves(init)
   found = {
     name: jax.jit(_gram)(x, starts.get(name))
     for name, x in members.named_leaves(stacked).items()
@@ -344,11 +332,9 @@ def _gram(x, init):
   """[M, ...] -> [M, M]; not a matmul, which accelerators run in less."""
   import jax
 
-  from warm_jax import members
-
-  x = members.upcast(x)
+  x = _upcast(x)
   if init is not None:
-    x = x - members.upcast(init)[None]
+    x = x - _upcast(init)[None]
   x = x[:, None] if x.ndim == 1 else x
 
   def products(one):

@@ -8,8 +8,7 @@ are taken on one fixed set of reference samples (responses of the SFT policy):
   a   = an aggregate of z_i                 `merging.AGGREGATES`
   out = (a - shift) / scale                 one KL coefficient means one thing
 
-# Deviation: WARM's ENS averages raw scores; here the members are normalised
-# first, so that no member weighs more because its scale is larger.
+# Deviation: WARM's ENS averages raw scores; here members are normalised first.
 """
 
 from __future__ import annotations
@@ -43,16 +42,16 @@ class Normaliser:
 
 def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
   """Leaves raw scores as they are; shape [M], or [] for a single model."""
-  zero, one = np.float32(0), np.float32(1)
-  moments = (np.full(shape, zero), np.full(shape, one), zero, one)
   # From numpy: `jnp.zeros` is a program for each number of members.
+  zero, one = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+  moments = (zero, one, np.float32(0), np.float32(1))
   return Normaliser(*map(jnp.asarray, moments))
 
 
 def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
   """Raw scores [M, ...], or [...] for 'single', to rewards [...] float32.
 
-  Of numpy scores a numpy array, without any program.
+  Stays in numpy for numpy scores.
   """
   if isinstance(raw, np.ndarray):
     normaliser = sharding.to_host(normaliser)
@@ -62,24 +61,21 @@ def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
     raw.shape[: len(lead)] == lead,
     f'an ensemble of {lead} members was given scores {raw.shape}',
   )
-  trailing = (1,) * (raw.ndim - len(lead))
-  z = raw - normaliser.mean.reshape(lead + trailing)
-  z = z / normaliser.std.reshape(lead + trailing)
+  each = lead + (1,) * (raw.ndim - len(lead))
+  z = (raw - normaliser.mean.reshape(each)) / normaliser.std.reshape(each)
   combined = z if aggregate == 'single' else merging.AGGREGATES[aggregate](z)
   return (combined - normaliser.shift) / normaliser.scale
 
 
 def fit_normaliser(reference: np.ndarray, aggregate: str) -> Normaliser:
-  """Moments that give reference scores [M, N] ([N] for 'single') mean 0, std 1."""
+  """Moments that give reference scores [M, N] ([N]: 'single') mean 0, std 1."""
   reference = np.asarray(reference, np.float64)
   errors.need(
     reference.shape[-1] > 1,
     f'a reward needs at least two reference samples, got {reference.shape}',
   )
   if not np.isfinite(reference).all():
-    raise errors.NonFiniteError(
-      'a reference sample has a score that is not finite'
-    )
+    raise errors.NonFiniteError('a reference sample has a non-finite score')
   mean, std = reference.mean(axis=-1), reference.std(axis=-1)
   _check_spread(np.atleast_1d(std), np.atleast_1d(np.abs(mean)))
   zero, one = np.float32(0), np.float32(1)
@@ -97,9 +93,13 @@ def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
   is_flat = std <= 1e-6 * magnitude + 1e-12
   errors.need(
     not is_flat.any(),
-    f'member {is_flat.argmax()} gives the same score to every reference sample: '
-    'it cannot be normalised (is its head still zero, are all rows alike?)',
+    f'member {is_flat.argmax()} gives every reference sample the same score: '
+    'is its head still zero, are all rows alike?',
   )
+
+
+def _static():
+  return dataclasses.field(metadata={'static': True})
 
 
 @jax.tree_util.register_dataclass
@@ -107,17 +107,15 @@ def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
 class RewardScorer:
   """A reward model or an ensemble as a callable pytree, usable inside jit.
 
-  Build one with `single` or `ensemble`, then `calibrate` it. `aggregate` is
-  'single' or one of `merging.AGGREGATES`; score_fn: (params, config, ids, mask)
-  -> [B] raw scores of ONE member.
+  Build one with `single` or `ensemble`, then `calibrate` it.
   """
 
   params: PyTree  # of an ensemble [M, ...]
   normaliser: Normaliser  # the identity until calibrated
-  config: Any = dataclasses.field(metadata={'static': True})
-  aggregate: str = dataclasses.field(metadata={'static': True})
-  mode: str = dataclasses.field(metadata={'static': True})
-  score_fn: Callable = dataclasses.field(metadata={'static': True})
+  config: Any = _static()
+  aggregate: str = _static()  # 'single' or one of `merging.AGGREGATES`
+  mode: str = _static()  # of `members.map_members`
+  score_fn: Callable = _static()  # one member's (params, config, ids, mask)
 
   @property
   def reads_shared(self) -> bool:
@@ -127,22 +125,17 @@ class RewardScorer:
   def raw_scores(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """Scores before any normalisation: [M, B], or [B] for 'single'."""
 
-    def score_member(params):
-      return self.score_fn(params, self.config, ids, mask)
-
     if self.aggregate == 'single':
       ids, mask = sharding.constrain_rows((ids, mask))
-      return score_member(self.params)
+      return self.score_fn(self.params, self.config, ids, mask)
     num_members = members.num_members(self.params)
     ids, mask = sharding.constrain_rows((ids, mask), num_members)
-    return members.map_members(score_member, self.mode)(self.params)
+    return members.map_members(
+      lambda params: self.score_fn(params, self.config, ids, mask), self.mode
+    )(self.params)
 
   def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
-    """Rewards [B] float32 of a batch [B, T].
-
-    If it `reads_shared`, [B, K] for a mask [B, K, T] of K sequences in a row,
-    see `data.prefix_sharing`.
-    """
+    """Rewards [B] float32 of [B, T]; [B, K] for a mask [B, K, T]."""
     raw = self.raw_scores(ids, mask)
     return apply_normaliser(self.normaliser, raw, self.aggregate)
 
@@ -164,10 +157,9 @@ def ensemble(
   score_fn: Callable = reward_model.scores,
 ) -> RewardScorer:
   """A scorer of M models, leaves [M, ...]; calibrate it before use."""
-  known = ', '.join(merging.AGGREGATES)
+  known = merging.AGGREGATES
   errors.need(
-    aggregate in merging.AGGREGATES,
-    f'aggregate must be one of {known}, got {aggregate!r}',
+    aggregate in known, f'aggregate {aggregate!r}: known are {", ".join(known)}'
   )
   normaliser = identity_normaliser((members.num_members(stacked),))
   return RewardScorer(stacked, normaliser, config, aggregate, mode, score_fn)
@@ -178,7 +170,7 @@ def ensemble(
 class HostScorer:
   """A rule on numpy arrays, (ids [B, T], mask [B, T]) -> [B], as a scorer."""
 
-  function: Callable = dataclasses.field(metadata={'static': True})
+  function: Callable = _static()
 
   def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     def on_host(ids, mask):
@@ -195,11 +187,7 @@ def raw_scores(scorer: RewardScorer, ids, mask) -> jax.Array:
 
 
 def calibrate(
-  scorer: RewardScorer,
-  ids: np.ndarray,
-  mask: np.ndarray,
-  *,
-  batch_size: int = 256,
+  scorer: RewardScorer, ids: np.ndarray, mask: np.ndarray, *, batch_size=256
 ) -> RewardScorer:
   """Measures the moments on reference samples [N, T]; anew after each merge."""
   raw = score_rows(raw_scores, scorer, ids, mask, batch_size)
@@ -208,11 +196,7 @@ def calibrate(
 
 
 def score(
-  scorer: RewardScorer,
-  ids: np.ndarray,
-  mask: np.ndarray,
-  *,
-  batch_size: int = 256,
+  scorer: RewardScorer, ids: np.ndarray, mask: np.ndarray, *, batch_size=256
 ) -> np.ndarray:
   """Rewards [N] of rows [N, T], by the program that calibrated the scorer."""
   raw = score_rows(raw_scores, scorer, ids, mask, batch_size)
@@ -231,9 +215,8 @@ def score_rows(
   """Applies function(scorer, ids, mask) -> [..., B] to many rows in batches.
 
   Equal rows are computed once, and for a scorer that `reads_shared` (None: the
-  scorer says so) so is the shared prefix of neighbours, if that is less:
-  function then gets ids [B, S] and mask [B, K, S] and returns [..., B, K], see
-  `data.prefix_sharing`. The result is [..., N] on the host.
+  scorer says so) shared prefixes, too: function then gets ids [B, S] and mask
+  [B, K, S] and returns [..., B, K]. The result is [..., N] on the host.
   """
   ids, mask = np.asarray(ids), np.asarray(mask, bool)
   errors.need(
@@ -241,17 +224,20 @@ def score_rows(
     f'rows to score need ids and mask of one shape [N, T] with N >= 1, got '
     f'{ids.shape} and {mask.shape}',
   )
-  # Pairs of one prompt have responses in common: each row is scored once.
   _, first, place = np.unique(
     np.where(mask, ids, -1), axis=0, return_index=True, return_inverse=True
   )
   ids, mask = ids[first], mask[first]
-  groups = None
   if reads_shared is None:
     reads_shared = getattr(scorer, 'reads_shared', False)
-  if reads_shared:
-    ids, mask, groups = _shared(ids, mask)
-    batch_size //= 1 if groups is None else groups.shape[1]
+  groups = prefix_sharing.grouped(ids, mask) if reads_shared else None
+  if groups is not None and groups.shape[1] > 1:
+    together = ids[groups], mask[groups] & (groups >= 0)[..., None]
+    longest = int(prefix_sharing.num_positions(*together).max())
+    # A multiple of 8: sets that differ little share programs.
+    rows = prefix_sharing.share(*together, -(-longest // 8) * 8)
+    ids, mask = rows['ids'], rows['mask']
+    batch_size //= groups.shape[1]
   num_rows = len(ids)
   batch_size = rows_at_once(max(min(batch_size, num_rows), 1), ids.shape[1])
   pieces = []
@@ -259,25 +245,12 @@ def score_rows(
     rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
     part = sharding.put_rows((ids[rows], mask[rows]))
     pieces.append(sharding.to_host(function(scorer, *part)))
-  if groups is None:
+  if mask.ndim == 2:
     return np.concatenate(pieces, axis=-1)[..., place.reshape(-1)]
   found = np.concatenate(pieces, axis=-2)[..., :num_rows, :]
   scores = np.empty((*found.shape[:-2], len(first)), found.dtype)
   scores[..., groups[groups >= 0]] = found[..., groups >= 0]
   return scores[..., place.reshape(-1)]
-
-
-def _shared(ids: np.ndarray, mask: np.ndarray):
-  """ids [G, S], mask [G, K, S] and rows [G, K] (-1: none), or None for these."""
-  groups = prefix_sharing.grouped(ids, mask)
-  if groups.shape[1] == 1:
-    return ids, mask, None
-  is_there = (groups >= 0)[..., None]
-  together = (ids[groups], mask[groups] & is_there)
-  longest = int(prefix_sharing.num_positions(*together).max())
-  longest = -(-longest // 8) * 8  # sets that differ little share programs
-  rows = prefix_sharing.share(*together, longest)
-  return rows['ids'], rows['mask'], groups
 
 
 def rows_at_once(batch_size: int, length: int) -> int:

@@ -37,13 +37,8 @@ class Samples:
   ended: jax.Array  # [B], the end-of-sequence token was drawn
 
 
-def response_mask(
-  mask: jax.Array | np.ndarray, response_start: jax.Array | np.ndarray
-) -> Any:
-  """[B, T] bool, True for the response, its end-of-sequence token included.
-
-  Of numpy arrays a numpy array: no program is compiled for their shape.
-  """
+def response_mask(mask, response_start) -> Any:
+  """[B, T] bool, True for the response with its end; numpy stays numpy."""
   index = np.arange(mask.shape[1], dtype=np.int32)[None, :]
   return mask & (index >= response_start[:, None])
 
@@ -63,35 +58,29 @@ def sample(
   rows: jax.Array | None = None,
   num_samples: int = 1,
 ) -> Samples:
-  """Draws one response for each row of prompts.
+  """Draws a response for each right-padded prompt [B, P], unfiltered.
 
-  From softmax(logits / temperature) without any filter: what is sampled is what
-  is scored. The random numbers of a token depend on the key, the row's number
-  and the step only: not on the batch, nor on R = max_new_tokens. `rows` [B] are
-  numbers of rows, equal ones draw alike; `num_samples` adjacent rows have one
-  prompt, which is read once. Prompts [B, P] are right-padded, with a token each;
-  numbers but the temperature are static.
+  The random numbers of a token depend on the key, the row's number in `rows`
+  [B] and the step only. `num_samples` adjacent rows have one prompt, which is
+  read once. Numbers but the temperature are static.
   """
   batch, prompt_length = prompt_ids.shape
   chex.assert_equal_shape([prompt_ids, prompt_mask])
   errors.need(
     max_new_tokens >= 1 and num_samples >= 1 and not batch % num_samples,
-    f'{batch} rows, {num_samples} samples of each prompt of {max_new_tokens} '
-    'tokens: rows must be a multiple of samples, and both at least 1',
+    f'{batch} rows, {num_samples} samples of {max_new_tokens} tokens of each '
+    'prompt: rows must be a multiple of samples, all at least 1',
   )
   errors.need(
     not isinstance(eos_id, int) or eos_id != pad_id,
-    f'eos_id and pad_id are both {eos_id}; they must differ, or the end of '
-    'a response cannot be told from padding.',
+    f'eos_id and pad_id are both {eos_id}; they must differ',
   )
   params = sharding.gathered(params)  # once, not for every token
   prompt_mask = prompt_mask.astype(bool)
   rows = jnp.arange(batch) if rows is None else rows
-  uniform = jax.vmap(
-    lambda row: jax.random.uniform(
-      jax.random.fold_in(rng, row), (max_new_tokens, 2)
-    )
-  )(rows)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)
+  uniform = jax.vmap(lambda key: jax.random.uniform(key, (max_new_tokens, 2)))
+  uniform = uniform(keys)
 
   def choose(hidden, step):
     """[B, D] -> tokens [B] int32 and their log-probabilities [B]."""
@@ -147,7 +136,7 @@ def sample(
     def write(buffer, new):
       return jax.lax.dynamic_update_slice(buffer, new[:, None], (0, step))
 
-    # What ended rows draw lies past their length and is cut off below.
+    # What ended rows draw is cut off below.
     return {
       'step': step + 1,
       'cache': cache,
@@ -158,16 +147,30 @@ def sample(
     }
 
   carry = jax.lax.while_loop(unfinished, advance, carry)
-  return _compact(prompt_ids, prompt_mask, carry, pad_id)
+  # Responses move up to the end of their prompts.
+  start = jnp.sum(prompt_mask, axis=1, dtype=jnp.int32)[:, None]
+  ids = jnp.concatenate([prompt_ids.astype(jnp.int32), carry['tokens']], axis=1)
+  logps = jnp.pad(carry['logps'], ((0, 0), (prompt_length, 0)))
+  index = jnp.arange(ids.shape[1])[None, :]
+  source = jnp.where(index < start, index, index - start + prompt_length)
+  source = jnp.minimum(source, ids.shape[1] - 1)
+  ids, logps = (jnp.take_along_axis(x, source, axis=1) for x in (ids, logps))
+  mask = index < start + carry['lengths'][:, None]
+  return Samples(
+    ids=jnp.where(mask, ids, pad_id),
+    mask=mask,
+    response_start=start[:, 0],
+    logps=jnp.where(mask & (index >= start), logps, 0.0),
+    ended=carry['ended'],
+  )
 
 
 def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Draws a token of each row from softmax(logits), by inverting sums.
+  """Draws a token of each row from softmax(logits [B, V]), and its log-prob.
 
-  First a block of about sqrt(V) neighbouring tokens, then a token of it, each the
-  first whose running sum of probabilities exceeds its random number in uniform
-  [B, 2]: two numbers a row where the Gumbel trick takes V, which would cost more
-  than a small model. Exact to about 1e-7; probability 0 is never drawn.
+  Inverts running sums, of a block of about sqrt(V) tokens and then within it,
+  with uniform [B, 2]: two random numbers where the Gumbel trick takes V. Exact
+  to about 1e-7; probability 0 is never drawn.
   """
   batch, vocab_size = logits.shape
   size = 2 ** math.ceil(math.log2(vocab_size) / 2)
@@ -178,7 +181,6 @@ def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
   shifted = shifted.reshape(batch, blocks, size)
 
   def invert(weights, uniform):
-    """Index of each row of [B, N], drawn in proportion, and the sum."""
     # As a product: such sums never fall, as those of a parallel scan may.
     earlier = jnp.triu(jnp.ones((weights.shape[1],) * 2, weights.dtype))
     sums = jnp.matmul(weights, earlier, precision='highest')
@@ -191,30 +193,6 @@ def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
   index, _ = invert(jnp.exp(inside), uniform[:, 1])
   chosen = jnp.take_along_axis(inside, index[:, None], axis=1)[:, 0]
   return block * size + index, chosen - jnp.log(total)
-
-
-def _compact(prompt_ids, prompt_mask, carry, pad_id) -> Samples:
-  prompt_length = prompt_ids.shape[1]
-  start = jnp.sum(prompt_mask, axis=1, dtype=jnp.int32)[:, None]
-  end = start + carry['lengths'][:, None]
-  tokens = jnp.concatenate(
-    [prompt_ids.astype(jnp.int32), carry['tokens']], axis=1
-  )
-  logps = jnp.pad(carry['logps'], ((0, 0), (prompt_length, 0)))
-  index = jnp.arange(tokens.shape[1])[None, :]
-  source = jnp.where(index < start, index, index - start + prompt_length)
-  source = jnp.minimum(source, tokens.shape[1] - 1)
-  mask = index < end
-  is_response = mask & (index >= start)
-  return Samples(
-    ids=jnp.where(mask, jnp.take_along_axis(tokens, source, axis=1), pad_id),
-    mask=mask,
-    response_start=start[:, 0],
-    logps=jnp.where(
-      is_response, jnp.take_along_axis(logps, source, axis=1), 0.0
-    ),
-    ended=carry['ended'],
-  )
 
 
 def settings(tokenizer, max_new_tokens: int) -> tuple:
@@ -243,8 +221,7 @@ def sample_rows(
   """Draws one sample for each prompt, with few compiled programs.
 
   Prompts of similar length are batched together and padded to P, P / 2, P / 4,
-  ... positions. The sample of a prompt depends on its number, and on neither
-  batch nor padding; all are on the host.
+  ... positions; a sample depends on neither. All are on the host.
   """
   all_ids, all_mask = prompts.ids, prompts.mask
   lengths = all_mask.sum(axis=1)
@@ -257,19 +234,9 @@ def sample_rows(
     while lengths[rows].max() <= width // 2 and width >= 2 * MIN_BUCKET:
       width //= 2
     part = (all_ids[rows, :width], all_mask[rows, :width])
-    ids, mask, numbers = sharding.put_rows((*part, rows.astype(np.int32)))
-    found = sharding.to_host(
-      _sample(
-        params,
-        shape,
-        rng,
-        ids,
-        mask,
-        temperature=temperature,
-        rows=numbers,
-        **options,
-      )
-    )
+    *part, numbers = sharding.put_rows((*part, rows.astype(np.int32)))
+    options |= {'temperature': temperature, 'rows': numbers}
+    found = sharding.to_host(_sample(params, shape, rng, *part, **options))
     more = ((0, 0), (0, all_mask.shape[1] - width))
     parts.append(
       dataclasses.replace(
@@ -308,22 +275,16 @@ def _kl_of_steps(params, anchor, shape, ids, mask, response, temperature):
 
 
 def _in_batches(function, columns, at_once: int) -> np.ndarray:
-  """[N, ...] of function(*columns), each [N, ...]; the last batch is filled up."""
   columns = [np.asarray(x) for x in columns]
-  parts = [
-    sharding.to_host(
-      function(*sharding.put_rows(tuple(x[rows] for x in columns)))
-    )
-    for rows in _batches(len(columns[0]), at_once)
-  ]
+  parts = []
+  for rows in _batches(len(columns[0]), at_once):
+    part = sharding.put_rows(tuple(x[rows] for x in columns))
+    parts.append(sharding.to_host(function(*part)))
   return np.concatenate(parts)[: len(columns[0])]
 
 
 def kl_of_steps(params, anchor, shape, samples, temperature) -> np.ndarray:
-  """KL [N] of a policy to the anchor along its samples, exact in every step.
-
-  Its mean is that of `sequence_kl`, with less noise, at the price of all logits.
-  """
+  """KL [N] to the anchor, exact in each step: less noise than `sequence_kl`."""
   response = response_mask(samples.mask, samples.response_start)
   found = _in_batches(
     lambda *part: _kl_of_steps(params, anchor, shape, *part, temperature),
@@ -338,8 +299,7 @@ def sequence_kl(
 ) -> np.ndarray:
   """Log-ratio of each response to the anchor, [N] nats (the k1 estimator).
 
-  At the temperature of the sampling; without max_new_tokens the program is
-  compiled for the longest response.
+  At the temperature of the sampling; max_new_tokens: the longest by default.
   """
   lengths = samples.mask.sum(axis=1) - samples.response_start
   most = int(lengths.max()) if max_new_tokens is None else max_new_tokens

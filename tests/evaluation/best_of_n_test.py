@@ -76,16 +76,6 @@ def test_weights_are_exact_binomials(num_samples):
       np.testing.assert_allclose(row[i - 1], exact, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-  'n, expected',
-  [
-    *((1, 0.0), (2, 0.193), (4, 0.636), (16, 1.835), (256, 4.549)),
-  ],
-)
-def test_kl(n, expected):
-  np.testing.assert_allclose(best_of_n.kl(n), expected, atol=5e-4)
-
-
 def test_kl_is_that_of_the_best_of_n_distribution():
   """Continuous scores: density n u^(n-1) against 1 on [0, 1]."""
   u = (np.arange(400000) + 0.5) / 400000

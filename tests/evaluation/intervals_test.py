@@ -21,9 +21,6 @@ def test_wilson_is_scipy(successes, trials):
     [got.low, got.high], [expected.low, expected.high], atol=1e-12
   )
   assert got.estimate == successes / trials
-
-
-def test_wilson_takes_ties_as_halves():
   low, half, high = (intervals.wilson(x, 10) for x in (4, 4.5, 5))
   assert low.low < half.low < high.low and low.high < half.high < high.high
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Pairwise accuracy of reward models, and along the line between two (WARM §3.2).
+"""Pairwise accuracy of reward models, and on the line between two (WARM §3.2).
 
   WA    weights interpolated     score of (1-lambda) phi_1 + lambda phi_2
   ENS   scores interpolated      (1-lambda) r_1 + lambda r_2
@@ -26,13 +26,11 @@ LAMBDAS = tuple(np.linspace(0.0, 1.0, 11).round(6).tolist())
 
 
 def _margins(chosen, rejected) -> np.ndarray:
-  # Ties are ties of the float32 scores; the difference is exact enough after.
   chosen, rejected = np.asarray(chosen), np.asarray(rejected)
-  if chosen.shape != rejected.shape or not chosen.size:
-    raise errors.UserError(
-      f'pairs need as many chosen as rejected scores, got {chosen.shape} and '
-      f'{rejected.shape}'
-    )
+  errors.need(
+    chosen.shape == rejected.shape and chosen.size,
+    f'need as many chosen as rejected: {chosen.shape}, {rejected.shape}',
+  )
   margins = chosen.astype(np.float64) - rejected.astype(np.float64)
   if not np.isfinite(margins).all():
     raise errors.NonFiniteError('a pair has a score that is not finite')
@@ -45,7 +43,7 @@ def is_correct(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
 
 
 def bradley_terry(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-  """Mean of softplus(-(r_chosen - r_rejected)) over pairs: [..., N] -> [...]."""
+  """Mean softplus(-(r_chosen - r_rejected)) over pairs: [..., N] -> [...]."""
   return np.logaddexp(0.0, -_margins(chosen, rejected)).mean(axis=-1)
 
 
@@ -70,9 +68,8 @@ def path_scores(
 ) -> np.ndarray:
   """Scores [Lambda, N] of rows [N, T] by the interpolated weights.
 
-  score_fn: (params, ids [B, T], mask [B, T]) -> [B]; the same object each time,
-  a new one compiles anew. With `reads_shared` it takes several sequences in a
-  row, as `reward_model.scores` does.
+  score_fn: (params, ids [B, T], mask [B, T]) -> [B]; a new one compiles anew.
+  With `reads_shared` it takes several sequences in a row.
   """
   points = jnp.asarray(_check_lambdas(lambdas), jnp.float32)
   return rewards.score_rows(
@@ -87,12 +84,11 @@ def path_scores(
 
 def _check_lambdas(lambdas: Iterable[float]) -> np.ndarray:
   points = np.asarray(list(lambdas), np.float64)
-  is_path = points.size >= 2 and points[0] == 0.0 and points[-1] == 1.0
-  if not is_path or (np.diff(points) <= 0).any():
-    raise errors.UserError(
-      'lambdas must increase from 0 to 1: the ends are the members themselves, '
-      f'which the barrier is measured against; got {points.tolist()}'
-    )
+  ends = points.size >= 2 and points[0] == 0.0 and points[-1] == 1.0
+  errors.need(
+    ends and (np.diff(points) > 0).all(),
+    f'lambdas must increase from 0 to 1, got {points.tolist()}',
+  )
   return points
 
 
@@ -106,8 +102,8 @@ def path_metrics(
   """Accuracy and loss of WA, ENS and the diagonal from scores [Lambda, N].
 
   A barrier is the loss above, or the accuracy below, the diagonal. Standard
-  errors are of paired differences to the diagonal, over `clusters` [N] such as
-  prompts; gain_over_diag and wa_minus_ens are of lambda nearest to 1/2.
+  errors are of differences to the diagonal over `clusters` [N] such as prompts;
+  gain_over_diag and wa_minus_ens are of lambda nearest to 1/2.
   """
   points = _check_lambdas(lambdas)
   mix = np.stack([1.0 - points, points], axis=1)  # [Lambda, 2]
@@ -150,23 +146,13 @@ def path_metrics(
 
 
 def interpolate(
-  score_fn: Callable,
-  params_a: PyTree,
-  params_b: PyTree,
-  ids: np.ndarray,
-  mask: np.ndarray,
-  *,
-  lambdas: Iterable[float] = LAMBDAS,
-  clusters: np.ndarray | None = None,
-  **options,
+  *args, lambdas: Iterable[float] = LAMBDAS, clusters=None, **options
 ) -> dict[str, Any]:
-  """`path_metrics` of two members on preference rows.
+  """`path_metrics` of the members and rows that `path_scores` takes.
 
-  Rows [2N, T] are the chosen, then the rejected; options as in `path_scores`.
+  Rows [2N, T] are the chosen, then the rejected.
   """
   lambdas = tuple(lambdas)
-  scores = path_scores(
-    score_fn, params_a, params_b, ids, mask, lambdas=lambdas, **options
-  )
+  scores = path_scores(*args, lambdas=lambdas, **options)
   halves = np.split(scores, 2, axis=1)
   return path_metrics(*halves, lambdas=lambdas, clusters=clusters)

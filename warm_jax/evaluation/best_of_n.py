@@ -16,10 +16,7 @@ from warm_jax.evaluation import intervals
 
 
 def kl(n) -> np.ndarray:
-  """KL(best-of-n || one sample) = log n - (n - 1)/n nats (WARM §5.1).
-
-  Ties and repeated samples make the true KL smaller.
-  """
+  """KL(best-of-n || one sample) = log n - (n - 1)/n nats at most (WARM §5.1)."""
   n = np.asarray(n, np.float64)
   return np.log(n) - (n - 1.0) / n
 
@@ -30,27 +27,24 @@ def rank_weights(num_samples: int, ns: Iterable[int]) -> np.ndarray:
   P(rank i) = C(i-1, n-1) / C(N, n), i = 1 the worst; computed in log space.
   """
   ns = np.asarray(list(ns), np.int64)
-  if not ns.size or ns.min() < 1 or ns.max() > num_samples:
-    raise errors.UserError(
-      f'best-of-n needs 1 <= n <= {num_samples} samples, got n = {ns.tolist()}'
-    )
+  errors.need(
+    ns.size and ns.min() >= 1 and ns.max() <= num_samples,
+    f'best-of-n needs 1 <= n <= {num_samples} samples, got n = {ns.tolist()}',
+  )
   from scipy import special
 
   def log_choose(n, k):
-    log_factorial = special.gammaln
-    found = log_factorial(n + 1.0) - log_factorial(k + 1.0)
-    return found - log_factorial(n - k + 1.0)
+    found = special.gammaln(n + 1.0) - special.gammaln(k + 1.0)
+    return found - special.gammaln(n - k + 1.0)
 
   n, below = ns[:, None], np.arange(num_samples)[None, :]  # below: i - 1
-  is_possible = below >= n - 1
-  # Where it is not possible, any number that gammaln takes.
   numerator = log_choose(np.maximum(below, n - 1), n - 1)
   weights = np.exp(numerator - log_choose(num_samples, n))
-  return np.where(is_possible, weights, 0.0)
+  return np.where(below >= n - 1, weights, 0.0)
 
 
 def _average_ties(sorted_proxy: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """Means of values [K, P, N] over samples of equal proxy: ties are random."""
+  # Ties are broken at random: the mean of values [K, P, N] over equal proxies.
   is_new = np.ones(sorted_proxy.shape, bool)
   is_new[:, 1:] = sorted_proxy[:, 1:] != sorted_proxy[:, :-1]
   if is_new.all():
@@ -64,9 +58,7 @@ def _average_ties(sorted_proxy: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def expected_best(
-  proxy: np.ndarray,
-  scores: Mapping[str, np.ndarray],
-  ns: Iterable[int],
+  proxy: np.ndarray, scores: Mapping[str, np.ndarray], ns: Iterable[int]
 ) -> dict[str, np.ndarray]:
   """Expected score, {name: [P, len(ns)]}, of the sample the proxy picks of n.
 
@@ -77,22 +69,16 @@ def expected_best(
   arrays = {name: np.asarray(value) for name, value in arrays.items()}
   proxy = arrays['proxy']
   for name, value in arrays.items():
-    if value.ndim != 2 or value.shape != proxy.shape:
-      raise errors.UserError(
-        f"best-of-n: score '{name}' has shape {value.shape}, the proxy has "
-        f'{proxy.shape}; both must be [prompts, samples] of the same samples'
-      )
+    errors.need(
+      value.ndim == 2 and value.shape == proxy.shape,
+      f"best-of-n: score '{name}' has shape {value.shape}, the proxy has "
+      f'{proxy.shape}; both must be [prompts, samples] of the same samples',
+    )
     if not np.isfinite(value).all():
-      raise errors.NonFiniteError(
-        f"best-of-n: score '{name}' has a value that is not finite"
-      )
+      raise errors.NonFiniteError(f"best-of-n: score '{name}' is not finite")
   order = np.argsort(proxy, axis=1, kind='stable')
-  values = np.stack(
-    [
-      np.take_along_axis(value.astype(np.float64), order, axis=1)
-      for value in arrays.values()
-    ]
-  )
+  values = np.stack(list(arrays.values())).astype(np.float64)
+  values = np.take_along_axis(values, order[None], axis=2)
   values = _average_ties(np.take_along_axis(proxy, order, axis=1), values)
   weights = rank_weights(proxy.shape[1], ns)  # [n, N]
   return dict(zip(arrays, values @ weights.T, strict=True))
@@ -106,24 +92,15 @@ def default_sizes(num_samples: int) -> list[int]:
 
 def tie_rate(proxy: np.ndarray) -> float:
   """Share of samples [P, N] with the proxy of another sample of the prompt."""
-  ordered = np.sort(np.asarray(proxy), axis=1)
-  equal = ordered[:, 1:] == ordered[:, :-1]
-  tied = np.zeros(ordered.shape, bool)
-  tied[:, 1:] |= equal
-  tied[:, :-1] |= equal
-  return float(tied.mean())
+  equal = np.diff(np.sort(proxy, axis=1), axis=1) == 0
+  before, after = (np.pad(equal, ((0, 0), x)) for x in ((1, 0), (0, 1)))
+  return float((before | after).mean())
 
 
 def curve(
-  proxy: np.ndarray,
-  scores: Mapping[str, np.ndarray],
-  *,
-  resamples: int = intervals.RESAMPLES,
+  proxy: np.ndarray, scores: Mapping, *, resamples: int = intervals.RESAMPLES
 ) -> list[dict[str, float]]:
-  """Rows of n = 1, 2, 4, ..., N with KL and mean scores, see `expected_best`.
-
-  Curves of several proxies on the same samples are paired.
-  """
+  """Rows of n = 1, 2, 4, ... with KL and mean scores, see `expected_best`."""
   ns = default_sizes(np.shape(proxy)[-1])
   best = expected_best(proxy, scores, ns)
   weights = intervals.resampling_weights(len(proxy), resamples)

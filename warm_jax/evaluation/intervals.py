@@ -42,11 +42,9 @@ def resampling_weights(
   num_prompts: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> np.ndarray:
   """Weights [R, P] of the prompts in each bootstrap resample; rows sum to 1."""
-  counts = [
-    np.bincount(drawn, minlength=num_prompts)
-    for drawn in _resamples(num_prompts, resamples, seed)
-  ]
-  return np.stack(counts) / num_prompts
+  drawn = _resamples(num_prompts, resamples, seed)
+  counts = np.stack([np.bincount(x, minlength=num_prompts) for x in drawn])
+  return counts / num_prompts
 
 
 def _resamples(num: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -61,7 +59,7 @@ def mean_and_resamples(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
   errors.need(
     values.shape[-1] == weights.shape[-1],
     f'{values.shape[-1]} prompts were given with weights of '
-    f'{weights.shape[-1]}: scores to be compared must share their prompts',
+    f'{weights.shape[-1]}: scores compared must share their prompts',
   )
   resampled = np.moveaxis(values @ weights.T, -1, 0)
   return np.concatenate([values.mean(axis=-1)[None], resampled])
@@ -84,15 +82,10 @@ def mean_interval(
   resamples: int = RESAMPLES,
   seed: int = 0,
 ) -> Interval:
-  """Bootstrap interval of the mean of values [N].
-
-  Whole clusters [N] are drawn, for example the prompt of each value.
-  """
+  """Bootstrap interval of a mean of [N], drawing whole clusters [N]."""
   values = np.asarray(values, np.float64)
-  errors.need(
-    values.ndim == 1 and values.size,
-    f'an interval needs values of shape [N], N >= 1, got {values.shape}',
-  )
+  fine = values.ndim == 1 and values.size
+  errors.need(fine, f'an interval needs values [N], N >= 1, got {values.shape}')
   sums, counts = values, np.ones_like(values)
   if clusters is not None:
     errors.need(
@@ -120,12 +113,11 @@ def clustered_stderr(values: np.ndarray, clusters=None) -> float:
 
 def paired_difference(a: np.ndarray, b: np.ndarray, **options) -> Interval:
   """`mean_interval` of a - b, [N] on the same prompts."""
-  a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+  shapes = np.shape(a), np.shape(b)
   errors.need(
-    a.shape == b.shape,
-    f'a paired difference needs equal shapes, got {a.shape} and {b.shape}',
+    shapes[0] == shapes[1], f'a pair must have one shape, not {shapes}'
   )
-  return mean_interval(a - b, **options)
+  return mean_interval(np.subtract(a, b, dtype=np.float64), **options)
 
 
 def wilson(successes: float, trials: int) -> Interval:
@@ -137,6 +129,5 @@ def wilson(successes: float, trials: int) -> Interval:
   half = z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
   half /= 1 + z**2 / trials
   low, high = max(0.0, center - half), min(1.0, center + half)
-  return Interval(
-    p, float(low), float(high), float((p * (1 - p) / trials) ** 0.5)
-  )
+  stderr = (p * (1 - p) / trials) ** 0.5
+  return Interval(p, float(low), float(high), float(stderr))

@@ -37,16 +37,12 @@ def value_at_kl(
   """Value [...] of paths [..., S] where their KL first reaches the target.
 
   value_{s-1} + (target - kl_{s-1}) / (kl_s - kl_{s-1}) (value_s - value_{s-1})
-  with s the first step that has kl_s >= target; NaN if there is none. Later
-  visits to the same KL belong to a policy that has been trained on.
+  with s the first step that has kl_s >= target; NaN if there is none.
   """
-  kl, value = np.asarray(kl, np.float64), np.asarray(value, np.float64)
-  target = np.asarray(target, np.float64)
+  kl, value, target = (np.asarray(x, np.float64) for x in (kl, value, target))
   reached = kl >= target[..., None]
   step = reached.argmax(axis=-1)
-  kl_0, kl_1 = _around(kl, step)
-  value_0, value_1 = _around(value, step)
-  # First step: nothing lies before it, its own value counts.
+  (kl_0, kl_1), (value_0, value_1) = _around(kl, step), _around(value, step)
   share = np.where(step > 0, target - kl_0, 0.0)
   share = share / np.where(step > 0, kl_1 - kl_0, 1.0)
   at_target = value_0 + share * (value_1 - value_0)
@@ -54,7 +50,7 @@ def value_at_kl(
 
 
 def _around(x: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
-  """x [..., S] before `step` [...] (at the first at least), and at it."""
+  # x [..., S] before `step` [...], or at the first, and at it.
   return [
     np.take_along_axis(x, at[..., None], axis=-1)[..., 0]
     for at in (np.maximum(step - 1, 0), step)
@@ -74,17 +70,16 @@ def _num_prompts(policies: Policies) -> int:
       counts.add(x.shape[1])
       if not np.isfinite(x).all():
         raise errors.NonFiniteError(f"'{key}' of policy {name} is not finite")
-  if len(counts) != 1:
-    raise errors.UserError(
-      f'policies to be compared must share their prompts, got {sorted(counts)}'
-    )
+  errors.need(
+    len(counts) == 1,
+    f'policies to be compared must share their prompts, got {sorted(counts)}',
+  )
   return counts.pop()
 
 
 def _resampled(policies: Policies, resamples: int):
-  """{policy: KL and value of the whole sample, then resamples: [1 + R, S]}."""
-  num = _num_prompts(policies)
-  weights = intervals.resampling_weights(num, resamples)
+  """{policy: KL and gold of the whole sample, then resamples: [1 + R, S]}."""
+  weights = intervals.resampling_weights(_num_prompts(policies), resamples)
   return {
     name: [
       intervals.mean_and_resamples(trajectory.values[key], weights)
@@ -107,8 +102,8 @@ def compare_at_kl(
 ) -> list[dict[str, Any]]:
   """Values where the mean KL first reaches each target, in nats.
 
-  One row a target and policy: the value and, with a baseline, its difference,
-  with intervals over the share of resamples that get there (`share_reached`).
+  One row a target and policy; intervals over the share of resamples that get
+  there (`share_reached`).
   """
   paths = _resampled(policies, resamples)
   rows = []
@@ -136,11 +131,11 @@ def area(
   would favour resamples of large KL.
   """
   start, stop = common_kl_range(policies)
-  if not start < stop:
-    raise errors.UserError(
-      f'no common range of KL: policies start at up to {start:.4g}, all of them '
-      f'reach {stop:.4g}'
-    )
+  errors.need(
+    start < stop,
+    f'no common range of KL: policies start at up to {start:.4g}, all reach '
+    f'{stop:.4g}',
+  )
   grid = np.linspace(start, stop, _AREA_POINTS)
   means = {}
   for name, (kl, y) in _resampled(policies, resamples).items():
@@ -171,11 +166,7 @@ def report_best(
   baseline: str | None = None,
   resamples: int = intervals.RESAMPLES,
 ) -> dict[str, dict[str, Any]]:
-  """Chooses each policy's step on half of the prompts, reports on the other.
-
-  The step with the highest mean of `select_by`, once; the row has all values at
-  that step and the difference of gold to the baseline.
-  """
+  """Values at the step with the best `select_by` on other prompts."""
   selection, reporting = halves(_num_prompts(policies))
   chosen = {
     name: int(t.values[select_by][:, selection].mean(axis=1).argmax())
@@ -193,9 +184,8 @@ def report_best(
       row |= intervals.mean_interval(x, resamples=resamples).as_dict(key)
     if baseline is not None:
       other = policies[baseline].values['gold'][chosen[baseline], reporting]
-      found = intervals.paired_difference(
-        at['gold'], other, resamples=resamples
-      )
+      pair = at['gold'], other
+      found = intervals.paired_difference(*pair, resamples=resamples)
       row |= found.as_dict('difference')
     results[name] = row
   return results
@@ -209,11 +199,10 @@ def hacking_onset(
 ) -> dict[str, Any]:
   """Where gold has fallen below its peak by more than a margin >= 0.
 
-  onset_step is the first step after the peak (the highest mean) at which the
-  paired interval of gold_s - gold_peak lies wholly below -margin. A peak is a
-  maximum over noisy steps; a margin of the size of the noise pays for that.
-  onset_kl is read between steps, where the mean first crosses peak - margin;
-  its interval and share_hacked are of resamples, each with its own peak.
+  onset_step is the first step after the highest mean at which the interval of
+  gold_s - gold_peak is wholly below -margin (a peak is a maximum over noisy
+  steps: take a margin of that size). onset_kl is where the mean first crosses
+  peak - margin; its interval and share_hacked are of resamples.
   """
   (kl, y), *_ = _resampled({'': trajectory}, resamples).values()
   peak = int(y[0].argmax())
@@ -239,7 +228,7 @@ def hacking_onset(
 
 
 def _crossing_kl(kl: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
-  """KL [R] at which paths [R, S] first fall below their peak - margin, or NaN."""
+  # KL [R] at which paths [R, S] first fall below their peak - margin, or NaN.
   peak = y.argmax(axis=1)[:, None]
   drop = y - np.take_along_axis(y, peak, axis=1) + margin  # < 0: fallen
   fallen = (np.arange(y.shape[1])[None, :] > peak) & (drop < 0)
@@ -258,10 +247,9 @@ def mean_best(
 ) -> np.ndarray:
   """Mean, over budgets of KL in [0, max_kl], of the policy chosen within each.
 
-  Of policies [..., S], one (SFT) at KL 0, that with KL <= budget whose `chooser`
-  is highest; with the value itself this is the mean height of the front, a
-  staircase. A maximum over noisy points lies slightly too high: compare fronts
-  of equally many points.
+  Of policies [..., S], one (SFT) at KL 0, the one with KL <= budget and the
+  highest `chooser` (the value itself: the mean height of the front). A maximum
+  over noisy points is too high: compare fronts of equally many.
   """
   order = np.argsort(kl, axis=-1, kind='stable')
   kl, value, chooser = (
@@ -290,13 +278,11 @@ def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   )
   if not (np.isfinite(a).all() and np.isfinite(b).all()):
     raise errors.NonFiniteError('a score to be compared is not finite')
-  # Ranks of the samples rather than N x N' pairs of each prompt: a win and a
-  # half for each tie is what searchsorted from both sides counts.
+  # Ranks rather than N x N' pairs: both sides together count a tie as a half.
   result = np.empty(len(a))
   for i, (row, others) in enumerate(zip(a, np.sort(b, axis=1), strict=True)):
-    below = np.searchsorted(others, row, side='left')
-    not_above = np.searchsorted(others, row, side='right')
-    result[i] = (below + not_above).mean() / (2 * len(others))
+    ranks = (np.searchsorted(others, row, side) for side in ('left', 'right'))
+    result[i] = sum(ranks).mean() / (2 * len(others))
   return result
 
 
@@ -305,17 +291,14 @@ def win_rate_matrix(
   lengths: Mapping[str, np.ndarray] | None = None,
   **options,
 ) -> dict[str, Any]:
-  """Win rates [K, K] of every policy against every other, row against column.
+  """Win rates [K, K], row against column; with lengths [P] at equal length too.
 
-  One sample of each prompt: Wilson intervals. More: bootstrap over prompts with
-  the options of `intervals.mean_interval`.
-  With lengths [P] also at equal length.
+  Intervals are Wilson's for one sample a prompt, otherwise from the bootstrap
+  over prompts with the options of `intervals.mean_interval`.
   """
   names = list(scores)
   rate, low, high, controlled = np.full((4, len(names), len(names)), 0.5)
   for i, j in itertools.combinations(range(len(names)), 2):
-    # The later against the earlier, and the other way round exactly: ties count
-    # half for both.
     a, b = scores[names[j]], scores[names[i]]
     won = wins(a, b)
     if np.size(a) == np.size(b) == len(won):
@@ -323,11 +306,8 @@ def win_rate_matrix(
     else:
       found = intervals.mean_interval(won, **options)
     rate[j, i], low[j, i], high[j, i] = found.estimate, found.low, found.high
-    rate[i, j], low[i, j], high[i, j] = (
-      1 - rate[j, i],
-      1 - found.high,
-      1 - found.low,
-    )
+    rate[i, j], low[i, j] = 1 - found.estimate, 1 - found.high
+    high[i, j] = 1 - found.low
     if lengths:
       longer = lengths[names[j]] - lengths[names[i]]
       controlled[j, i] = length_controlled(won, longer)
@@ -348,18 +328,16 @@ def length_controlled(won: np.ndarray, length_difference: np.ndarray) -> float:
   won = sigmoid(a + b tanh(d / std(d))),  reported at d = 0: sigmoid(a)
   (the length term of length-controlled AlpacaEval, Dubois et al. 2024).
   """
-  won = np.asarray(won, np.float64)
-  difference = np.asarray(length_difference, np.float64)
+  won, difference = np.asarray([won, length_difference], np.float64)
   spread = difference.std()
-  if spread == 0:
-    # All pairs differ by the same length: nothing tells its effect.
+  if spread == 0:  # nothing shows the effect of length
     return float(won.mean()) if difference[0] == 0 else float('nan')
   from scipy import optimize
 
   x = np.tanh(difference / spread)
 
   def loss(w):
-    """Logistic loss with a weak ridge, finite when one policy wins always."""
+    # With a weak ridge, finite when one policy wins always.
     logits = w[0] + w[1] * x
     nll = np.mean(np.logaddexp(0.0, logits) - won * logits)
     error = 1.0 / (1.0 + np.exp(-logits)) - won
@@ -375,11 +353,11 @@ def self_similarity(texts: Sequence[str], num_samples: int) -> np.ndarray:
 
   # Deviation: WARP (Fig. 19) measures it with BLEURT, which must be downloaded.
   """
-  if num_samples < 2 or len(texts) % num_samples:
-    raise errors.UserError(
-      f'self-similarity needs at least 2 samples of every prompt, got '
-      f'{len(texts)} texts with num_samples={num_samples}'
-    )
+  errors.need(
+    num_samples >= 2 and not len(texts) % num_samples,
+    f'self-similarity needs at least 2 samples of every prompt, got '
+    f'{len(texts)} texts with num_samples={num_samples}',
+  )
   means = []
   for start in range(0, len(texts), num_samples):
     pairs = itertools.combinations(texts[start : start + num_samples], 2)
@@ -388,7 +366,7 @@ def self_similarity(texts: Sequence[str], num_samples: int) -> np.ndarray:
 
 
 def _likeness(a: str, b: str) -> float:
-  """Share of words that two texts have in common, in order: 2 matches / words."""
+  # The share of common words in order, 2 matches / words.
   a, b = a.split(), b.split()
   if a == b:
     return 1.0

@@ -1,9 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Merges Hugging Face folders with the methods of `merging`.
+"""Merges Hugging Face folders with the methods of `merging`, without jax.
 
-Pieces of 2^18 numbers are read from all models, combined in float32 and written
-to their place; jax is not needed. Models with another architecture, vocabulary
-or padding token would average to something wrong, so these are compared first.
+Models with another architecture, vocabulary or padding token would average to
+something wrong: these are compared first. Then pieces of 2^18 numbers are read
+from all models, combined in float32 and written to their place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ NORMALISER_LINE = (
   'The mean and deviation of rewards of the members (reward_mean, reward_std) '
   'are not those of the merged model and were left out: its scores are raw.'
 )
-# 1 MB in float32: it stays in the cache and outweighs the cost of the calls.
 _PIECE = 1 << 18
 _NORMALISER = {'reward_mean': 0, 'mean': 0, 'reward_std': 1, 'std': 1}
 _HARMLESS = re.compile(
@@ -62,27 +61,20 @@ def merge(
   max_shard_bytes: float = 5e9,
   on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> dict[str, Any]:
-  """Merges models of one architecture into a new folder.
-
-  Tensors that are not floating point must be equal. The normaliser of rewards
-  belongs to the model it was measured with: the result has none.
+  """Merges models of one architecture into a new folder, without normaliser.
 
   Args:
     folders: Hugging Face folders with safetensors.
     out: appears when it is whole.
-    method: one of METHODS.
     weights: [M], for 'weighted'; they sum to 1 (.001 off is divided out).
     lam: share of the second of two models; default .5.
     init: for 'slerp', the folder that the models were fine-tuned from.
     group: for 'slerp', see `merging.group_of`; 'layer' unless given.
     dtype: of the result, 'float32' or 'bfloat16'.
-    max_shard_bytes: larger models are cut into files of at most this.
-    on_progress: called with the fraction done.
 
   Returns:
     Counts, 'dropped_normaliser', and in bfloat16 'rounding', see
-    `tensors.rounding_cost`: the change is from the init, or of the members from
-    their merge.
+    `tensors.rounding_cost`; the change is from the init, or else the merge.
   """
   folders = [pathlib.Path(f).expanduser() for f in folders]
   out = pathlib.Path(out).expanduser()
@@ -91,17 +83,16 @@ def merge(
   start = [pathlib.Path(init).expanduser()] if init else []
   with contextlib.ExitStack() as stack:
     new = stack.enter_context(files.new_folder(out))
-    configs = [_config(folder) for folder in (*folders, *start)]
-    for folder, other in zip((*folders, *start), configs):
+    every = [*folders, *start]
+    configs = [_config(folder) for folder in every]
+    for folder, other in zip(every, configs):
       # Of an init only the architecture must agree.
       identity = _IDENTITY[:2] if folder in start else _IDENTITY
       _check_configs(folders[0], configs[0], folder, other, identity)
     tokenizer = _check_tokenizers(folders, start)
-    models = [
-      stack.enter_context(tensors_lib.Tensors(f)) for f in (*folders, *start)
-    ]
-    # Floating types may differ.
+    models = [stack.enter_context(tensors_lib.Tensors(f)) for f in every]
     shapes = [
+      # Floating types may differ.
       {n: [*t.shape, *([] if t.is_float else [t.dtype.name])] for n, t in x}
       for x in (model.tensors.items() for model in models)
     ]
@@ -122,10 +113,9 @@ def merge(
 
     def tell(size):
       nonlocal done
-      done += size / parameters / len(passes)
+      done += size / parameters / (2 if start else 1)
       on_progress(done)
 
-    passes = ('products', 'sums') if start else ('sums',)
     grams = _grams(models, group, tell) if start else None
     known = merging.Known(len(folders), weights, lam, grams)
     weights = merging.METHODS[method].weights(known)
@@ -136,7 +126,7 @@ def merge(
       'bytes': needed,
       'dropped_normaliser': any(
         config.get(key, value) != value
-        for config in configs[: len(folders)]
+        for config, _ in zip(configs, folders)
         for key, value in _NORMALISER.items()
       ),
       'rounding': loss if dtype == 'bfloat16' else None,
@@ -156,32 +146,27 @@ def merge(
 
 
 def _check_arguments(folders, method, weights, lam, init, group, dtype):
-  """Refuses what does not go together; returns weights that sum to 1."""
   for name, value, known in (
     ('method', method, METHODS),
     ('group', group or 'layer', merging.GROUPS),
     ('dtype', dtype, DTYPES),
   ):
-    errors.need(
-      value in known, f'{name} is {value!r}; known: {", ".join(known)}'
-    )
+    wrong = f'{name} is {value!r}; known: {", ".join(known)}'
+    errors.need(value in known, wrong)
   num, chosen = len(folders), merging.METHODS[method]
   errors.need(num > 1, f'{num} model to merge; name two or more')
   for i, folder in enumerate(folders):
     twice = f'{folder} is named twice; give it a larger weight instead'
     errors.need(folder not in folders[:i], twice)
   for name, value in (('weights', weights), ('init', init)):
-    wanted = name in chosen.needs
-    errors.need(
-      value is not None or not wanted, f'method {method} needs {name}'
-    )
-    errors.need(value is None or wanted, f'method {method} takes no {name}')
+    verb = 'needs' if name in chosen.needs else 'takes no'
+    fits = (value is None) == (verb == 'takes no')
+    errors.need(fits, f'method {method} {verb} {name}')
   errors.need(group is None or init, f'method {method} takes no group')
   if lam is not None:
-    fits = num == 2 and chosen.takes_lam and math.isfinite(lam)
-    where = f'here {lam} for {method} of {num}'
     errors.need(
-      fits, f'lam is a number for lerp and slerp of two models; {where}'
+      num == 2 and chosen.takes_lam and math.isfinite(lam),
+      f'lam is for lerp and slerp of two models; here {lam}, {method} of {num}',
     )
   if weights is None:
     return None
@@ -202,7 +187,6 @@ def _check_arguments(folders, method, weights, lam, init, group, dtype):
 
 
 def _each_piece(model, names, work, tell) -> Iterator[Any]:
-  """Yields work(name, at, size) of all pieces, computed in a few threads."""
   pieces = [
     (name, at, min(_PIECE, model.tensors[name].size - at))
     for name in names
@@ -232,8 +216,6 @@ def _read(models, name, at, size, dtype) -> np.ndarray:
 
 
 def _grams(models, group, tell) -> dict[str, np.ndarray]:
-  """{group: [M, M]} float64 of the changes since the last of the models."""
-
   def work(name, at, size):
     x = _read(models, name, at, size, np.float64)
     x = x[:-1] - x[-1]
@@ -247,8 +229,6 @@ def _grams(models, group, tell) -> dict[str, np.ndarray]:
 
 
 def _write(models, num, weights, group, target, dtypes, tell):
-  """Writes the merge of `num` models, an init behind them; what rounding costs."""
-
   def work(name, at, size):
     kinds = [model.tensors[name].dtype for model in models]
     if not models[0].tensors[name].is_float:
@@ -261,18 +241,17 @@ def _write(models, num, weights, group, target, dtypes, tell):
         )
       target.write_part(name, at, x[0])
       return np.zeros(3)
-    x = _read(
-      models, name, at, size, np.float64 if np.float64 in kinds else np.float32
-    )
-    x, start = x[:num], x[num:]
+    wide = np.float64 if np.float64 in kinds else np.float32
+    x = _read(models, name, at, size, wide)
+    x, start = x[:num], x[num:]  # the init stands last
     mine = weights
     if isinstance(weights, dict):
       mine = weights[merging.group_of(name, group)]
     mixed = merging.weighted_sum(x, mine, *start)
     if not np.isfinite(mixed).all():
       for model, row in zip(models, [*x, *start]):
-        where = f'{name} of {model.folder}'
-        errors.need(np.isfinite(row).all(), f'{where} holds NaN or infinity')
+        wrong = f'{name} of {model.folder} holds NaN or infinity'
+        errors.need(np.isfinite(row).all(), wrong)
       raise errors.UserError(f'{name} overflows when merged')
     rounded = mixed.astype(dtypes[name])
     target.write_part(name, at, rounded)
@@ -303,10 +282,8 @@ def _write_config(folder: pathlib.Path, config, dtype: str) -> None:
 
 
 def _card(title, folders, weights, recipe, facts, config) -> str:
-  """README.md of the result: what was merged, and how."""
-  if isinstance(weights, dict):  # by group
-    shares = ['folded in'] * len(folders)
-  else:
+  shares = ['folded in'] * len(folders)
+  if not isinstance(weights, dict):  # by group
     shares = [f'{w:.6g}' for w in weights]
   notes = [f'{key}: {value}' for key, value in recipe.items()]
   notes.append('Arithmetic in float32, rounded once.')
@@ -328,8 +305,6 @@ def _card(title, folders, weights, recipe, facts, config) -> str:
 
 
 def _check_same(first, other, a: dict, b: dict) -> None:
-  """Refuses to merge what two models say differently, {what: value}."""
-
   def short(facts, key):
     text = json.dumps(facts[key], default=repr) if key in facts else 'absent'
     return text if len(text) <= 40 else f'{text[:37]}...'
@@ -342,8 +317,8 @@ def _check_same(first, other, a: dict, b: dict) -> None:
   more = f' and {len(problems) - 4} more' if len(problems) > 4 else ''
   errors.need(
     not problems,
-    f'cannot merge {first} and {other}: {"; ".join(problems[:4])}{more}; members '
-    'must be fine-tunes of one checkpoint',
+    f'cannot merge {first} and {other}: {"; ".join(problems[:4])}{more}; '
+    'members must be fine-tunes of one checkpoint',
   )
 
 
@@ -357,7 +332,7 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _check_configs(first, a: dict, folder, b: dict, identity) -> None:
-  """Compares texts; where they differ, the models that they describe."""
+  # Texts are compared, and where they differ the models that they describe.
   x, y = (
     {k: v for k, v in config.items() if not _HARMLESS.fullmatch(k)}
     for config in (a, b)
@@ -371,7 +346,7 @@ def _check_configs(first, a: dict, folder, b: dict, identity) -> None:
 
 
 def _check_tokenizers(folders, start) -> pathlib.Path | None:
-  """Returns the first folder with a tokenizer; all that have one must agree."""
+  # Those that have a tokenizer must agree; the first such folder, or None.
   having = []
   for folder in (*folders, *start):
     for name in (*_TOKENIZER, 'generation_config.json'):
@@ -406,9 +381,8 @@ def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
       ]
       return {'the vocabulary': (model.get('vocab'), merges)}
     except (TypeError, AttributeError) as e:
-      raise errors.UserError(
-        f'{folder}/tokenizer.json describes no tokenizer ({e})'
-      ) from e
+      wrong = f'{folder}/tokenizer.json describes no tokenizer ({e})'
+      raise errors.UserError(wrong) from e
   settings = ('padding', 'truncation')
   found = {
     f'{k} of tokenizer.json': v for k, v in whole.items() if k not in settings
