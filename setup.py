@@ -82,7 +82,10 @@ setuptools.setup(
   ],
   # `warm --config=NAME` finds the top-level folder in the wheel, too.
   package_dir={'warm_jax.configs': 'configs'},
-  package_data={'warm_jax': ['py.typed'], 'warm_jax.report': ['*.j2']},
+  package_data={
+    'warm_jax': ['py.typed'],
+    'warm_jax.report': ['*.j2', '*.mplstyle'],
+  },
   install_requires=REQUIRES,
   extras_require=EXTRAS,
   entry_points={'console_scripts': ['warm = warm_jax.main:run']},

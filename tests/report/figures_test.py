@@ -97,7 +97,9 @@ def test_ring_is_at_the_best_step():
   rows = [path(s, gold=g) for s, g in ((0, 1.0), (10, 2.0), (20, 1.5))]
   fig = figures.policies(rows, {'warm': 10})
   for ax, x in zip(fig.axes, (1.0, 10)):
-    (ring,) = [x for x in ax.lines if x.get_markerfacecolor() == 'none']
+    (ring,) = [
+      line for line in ax.lines if line.get_markerfacecolor() == 'none'
+    ]
     assert ring.get_xydata().tolist() == [[x, 2.0]]
 
 
@@ -132,12 +134,12 @@ def test_geometry():
 
 
 def test_a_figure_leaves_no_trace(tmp_path):
-  settings = {key: matplotlib.rcParams[key] for key in style.SETTINGS}
+  settings = dict(matplotlib.rcParams)
   for name in 'ab':
     fig = figures.by_size({'test': {'warm': [0.7, 0.8], 'ens': [0.7, 0.9]}})
     style.save(fig, tmp_path / name)
   assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
-  assert settings == {key: matplotlib.rcParams[key] for key in style.SETTINGS}
+  assert settings == dict(matplotlib.rcParams)
 
 
 def test_matplotlib_waits_for_the_first_figure():
@@ -151,5 +153,5 @@ def test_matplotlib_waits_for_the_first_figure():
 def test_methods_differ_in_more_than_colour():
   main = ('single', 'second', 'ens', 'warm', 'sft')
   assert len({style.color(m) for m in main}) == len(main)
-  assert len({style.marker(m) for m in main}) == len(main)
-  assert style.dashes('warm_2') != style.dashes('warm')
+  assert len({style.look(m)['marker'] for m in main}) == len(main)
+  assert style.look('warm_2')['linestyle'] != style.look('warm')['linestyle']

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Model cards: valid headers, code and tables, and nothing about the unknown."""
+"""Model cards: valid headers, code and tables; nothing of what is unknown."""
 
 import ast
 import re

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The page is whole: it shows what ran, needs nothing else, and never breaks."""
+"""The page is whole: it shows what ran and needs nothing else."""
 
 import base64
 import csv

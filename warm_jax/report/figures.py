@@ -35,22 +35,21 @@ def _band(ax, x, middle, stderr, color) -> None:
   ax.fill_between(x, low, high, color=color, alpha=0.14, linewidth=0)
 
 
-def _curve(ax, rows, x, y, color, band=True, **look) -> None:
+def _curve(ax, rows, x, y, band=True, **look) -> None:
   at, middle = _column(rows, x), _column(rows, y)
-  ax.plot(at, middle, color=color, **look)
+  ax.plot(at, middle, **look)
   if band and f'{y}_stderr' in rows[0]:
-    _band(ax, at, middle, _column(rows, f'{y}_stderr'), color)
+    _band(ax, at, middle, _column(rows, f'{y}_stderr'), look['color'])
 
 
 def _methods(ax, paths: Mapping[str, Sequence[Mapping]], x, y) -> None:
   """A curve of each method, with its name at its end."""
   ends = []
   for method, rows in paths.items():
-    color = style.color(method)
-    look = dict(marker=style.marker(method), linestyle=style.dashes(method))
+    look, last = style.look(method), rows[-1]
     band = not method.endswith('_2')  # five bands would hide one another
-    _curve(ax, rows, x, y, color, band, markersize=4, **look)
-    ends.append((rows[-1][x], rows[-1][y], style.name(method), color))
+    _curve(ax, rows, x, y, band, markersize=4, **look)
+    ends.append((last[x], last[y], style.name(method), look['color']))
   style.label_ends(ax, ends if len(ends) > 1 else ())
 
 
@@ -107,15 +106,13 @@ def accuracies(table, floor=None, columns: int = 2):
   """
   fig, (left, right) = style.grid(2, 0.72 * len(table) + 1.2, columns)
   looks = {'members': {'marker': '|', 'linestyle': ''}}
-  for method in ('ens', 'warm'):
-    look = dict(marker=style.marker(method), color=style.color(method))
-    looks[style.name(method)] = look
+  looks |= {style.name(m): style.look(m) for m in ('ens', 'warm')}
   paper = tables.paper(table)
 
-  def bar(ax, x, y, method, **look):
-    color = style.color(method)
-    ax.plot([x['low'], x['high']], [y, y], color=color, linewidth=3, alpha=0.35)
-    ax.plot(x['value'], y, style.marker(method), color=color, **look)
+  def bar(ax, x, y, method, **more):
+    look, ends = style.look(method), [x['low'], x['high']]
+    ax.plot(ends, [y, y], color=look['color'], linewidth=3, alpha=0.35)
+    ax.plot(x['value'], y, **look, **more)
 
   for y, (split, row) in enumerate(table.items()):
     if split == 'test' and floor is not None:
@@ -160,13 +157,10 @@ def interpolation(paths: Mapping[str, Mapping], columns: int = 2):
   differences to the diagonal.
   """
   fig, axes = style.grid(len(paths), 2.75, columns)
-  warm, ens = (
-    dict(color=style.color(m), marker=style.marker(m)) for m in ('warm', 'ens')
-  )
   curves = {
     'diag': ('diagonal', {'color': style.FAINT, 'linestyle': ':'}),
-    'ens': ('ENS: averaged scores', ens),
-    '': ('WA: averaged weights', warm),
+    'ens': ('ENS: averaged scores', style.look('ens')),
+    '': ('WA: averaged weights', style.look('warm')),
   }
   for ax, (split, path) in zip(axes, paths.items()):
     x, drawn = path['lambda'], []
@@ -252,16 +246,14 @@ def policies(rows, best_steps=None, panels=(), curves=None, columns: int = 2):
     if by == 'kl':
       style.kl_axis(ax, max(*_column(rows, 'kl'), 0.25))
     _methods(ax, paths, by, value)
-    for row in rows:
-      color = style.color(row['method'])
-      if row['step'] == (best_steps or {}).get(row['method']):
-        ring = dict(markersize=11, markerfacecolor='none', markeredgewidth=1.8)
-        ax.plot(row[by], row[value], 'o', color=color, **ring)
-    for method in paths:
-      chosen = (curves or {}).get(method, ())
+    for method, path in paths.items():
+      color, chosen = style.color(method), (curves or {}).get(method, ())
+      best = [r for r in path if r['step'] == (best_steps or {}).get(method)]
+      ring = dict(markersize=11, markerfacecolor='none', markeredgewidth=1.8)
+      ax.plot(_column(best, by), _column(best, value), 'o', color=color, **ring)
       if by == 'kl' and chosen and value in chosen[0]:
         x, y = _column(chosen, 'kl'), _column(chosen, value)
-        ax.plot(x, y, '--', color=style.color(method), linewidth=1.2)
+        ax.plot(x, y, '--', color=color, linewidth=1.2)
     label = KL_LABEL if by == 'kl' else 'RL steps'
     ax.set(title=TITLES[value], xlabel=label)
     if by == 'step':
@@ -343,7 +335,7 @@ def warp(rows, parts, values, max_kl=None, columns: int = 2):
         for member in dict.fromkeys(row.get('member') for row in found):
           path = [row for row in found if row.get('member') == member]
           band = what == 'to_sft' or not is_warp
-          _curve(ax, path, 'kl', value, color, band, **look)
+          _curve(ax, path, 'kl', value, band, color=color, **look)
       if is_warp:
         x, y = found[-1]['kl'], found[-1][value]
         ends.append((x, y, run.removeprefix('warp_'), color))
@@ -429,7 +421,7 @@ TRAINING['warp'] = TRAINING['policy']
 
 
 def of_run(results, workdir: pathlib.Path, config) -> dict[str, tuple]:
-  """{name: (function of `columns` that draws, numbers for the CSV file)}."""
+  """{name: (function of `columns` that draws, numbers of the CSV file)}."""
   plots = {}
 
   def add(name, numbers, figure, *args):

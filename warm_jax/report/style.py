@@ -7,6 +7,7 @@ window, no global state.
 
 import functools
 import math
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,14 +58,13 @@ def color(method: str) -> str:
   return METHODS.get(method, (OTHER, ''))[0]
 
 
-def marker(method: str) -> str:
-  """Marker of a method; merges and ensembles of two share their family's."""
-  return MARKERS.get(method.removesuffix('_2'), '^')
-
-
-def dashes(method: str) -> str:
-  """Line style: dashed for merges and ensembles of two."""
-  return '--' if method.endswith('_2') else '-'
+def look(method: str) -> dict[str, str]:
+  """Keywords of a method's line; of two members it is dashed."""
+  return {
+    'color': color(method),
+    'marker': MARKERS.get(method.removesuffix('_2'), '^'),
+    'linestyle': '--' if method.endswith('_2') else '-',
+  }
 
 
 def name(method: str) -> str:
@@ -120,29 +120,7 @@ def percent(value, digits: int = 0) -> str:
 WIDTH, NARROW, PHONE = 7.6, 5.6, 4.4  # inches: two panels, one, a phone
 DPI = 160
 INK, FAINT = '#222222', '#8a8a8a'
-SETTINGS = {
-  'axes.titlesize': 10.5,
-  'axes.titleweight': 'bold',
-  'axes.titlelocation': 'left',
-  'axes.titlepad': 9,
-  'axes.edgecolor': FAINT,
-  'axes.labelcolor': INK,
-  'axes.linewidth': 0.8,
-  'axes.grid': True,
-  'axes.axisbelow': True,
-  'axes.spines.top': False,
-  'axes.spines.right': False,
-  'grid.color': '#e6e6e6',
-  'grid.linewidth': 0.7,
-  'text.color': INK,
-  'xtick.color': INK,
-  'ytick.color': INK,
-  'xtick.major.size': 3,
-  'ytick.major.size': 0,
-  'lines.linewidth': 1.9,
-  'lines.markersize': 4.5,
-  'figure.facecolor': 'white',
-}
+SETTINGS = pathlib.Path(__file__).with_name('figures.mplstyle')
 
 
 def styled(function):
@@ -150,9 +128,9 @@ def styled(function):
 
   @functools.wraps(function)
   def draw(*args, **kwargs):
-    import matplotlib
+    import matplotlib.style
 
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.style.context(SETTINGS):
       return function(*args, **kwargs)
 
   return draw
