@@ -177,9 +177,7 @@ def test_some_of_the_members():
     ['--config.reward.members=0:3'],
     ['--config.reward.members', '0:3'],
   ):
-    config, _ = main.parse(
-      ['warm', '--config=reward', '--workdir=w', *flags]
-    )
+    config, _ = main.parse(['warm', '--config=reward', '--workdir=w', *flags])
     assert (config.reward.members, config.reward.member_slice) == (6, '0:3')
 
 
@@ -216,20 +214,6 @@ def test_sweeps_are_printed_or_run(workplace, tmp_path, capsys, monkeypatch):
   assert len(launched) == 1
 
 
-def test_advice_quotes_the_command(workplace, monkeypatch, capsys):
-  table = (
-    pipeline.Stage('policy', dict, (), ()),
-    pipeline.Stage('reward', dict, ('policy',), ()),
-  )
-  monkeypatch.setattr(pipeline, 'STAGES', table)
-  args = [*RUN, '--config.reward.names=("x y",)']
-  assert warm(*args, '--stage', 'reward') == 2
-  err = capsys.readouterr().err
-  assert err.rstrip().endswith(
-    'run: warm --config=fake.py --workdir=run \'--config.reward.names=("x y",)\' --stage=policy'
-  )
-
-
 SLEEPER = """
 import signal, sys, time
 from warm_jax import main, pipeline
@@ -252,19 +236,14 @@ sys.exit(code)
 """
 
 
-# Child processes find the package as this one does, installed or not.
-ENVIRONMENT = os.environ | {
-  'PYTHONPATH': str(pathlib.Path(main.__file__).parent.parent)
-}
-
-
 def start(kind):
   return subprocess.Popen(
     [sys.executable, '-c', SLEEPER, kind],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    env=ENVIRONMENT,
+    env=os.environ
+    | {'PYTHONPATH': str(pathlib.Path(main.__file__).parents[1])},
   )
 
 

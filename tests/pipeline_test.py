@@ -78,16 +78,13 @@ def test_runs_in_order_then_skips(chain, tmp_path, capsys):
   assert lines[0].startswith('device: 1 of')
   saved = record(folder, 'reward')
   assert saved['result']['value'] == 1.5
-  assert saved['config'] == {
-    'seed': 0,
-    'data': {'num_rows': 8, 'lengths': [1, 2]},
-    'reward': {'members': 2, 'learning_rate': 0.1},
-  }
+  assert saved['config'].keys() == {'seed', 'data', 'reward'}
   assert saved['seconds'] >= 0 and saved['peak_memory_gb'] > 0
   assert {'python', 'jax', 'warm_jax'} <= saved['versions'].keys()
   assert not (folder / 'reward' / 'attempt.json').exists()
 
-  assert chain.run(folder) == first
+  other = make_config(**{'runtime.progress': True})
+  assert chain.run(folder, other) == first
   assert chain.calls == []
   assert 'finished earlier' in capsys.readouterr().out
 
@@ -137,12 +134,6 @@ def test_config_may_be_mended_if_nothing_was_written(chain, tmp_path):
     assert not (tmp_path / 'data' / 'result.json').exists()
   chain.run(tmp_path, make_config(seed=3))
   assert record(tmp_path, 'data')['config']['seed'] == 3
-
-
-def test_runtime_may_change(chain, tmp_path):
-  chain.run(tmp_path)
-  chain.run(tmp_path, make_config(**{'runtime.progress': True}))
-  assert chain.calls == []
 
 
 def test_one_stage_needs_the_results_before_it(chain, tmp_path):

@@ -321,9 +321,9 @@ def section(name: str, /, *given, **more) -> ml_collections.ConfigDict:
   rows = SECTIONS[name]
   more |= zip([f for f, row in rows.items() if GIVEN in row], given)
   for field in more:
-    hint = '' if field in rows else nearest(field, rows)
-    known = f'section {name} has no field {field!r}{hint}'
-    errors.need(field in rows, known)
+    if field not in rows:
+      hint = nearest(field, rows)
+      raise errors.UserError(f'section {name} has no field {field!r}{hint}')
   config: dict[str, Any] = {}
   for field, row in rows.items():
     if field in more:
@@ -332,8 +332,8 @@ def section(name: str, /, *given, **more) -> ml_collections.ConfigDict:
       path = f'{name}.{field}'
       config[field] = section(path if path in SECTIONS else field, **row)
     elif row[0] is not EXTRA:
-      given_there = row[0] is not GIVEN
-      errors.need(given_there, f'section {name} needs the field {field}')
+      missing = f'section {name} needs the field {field}'
+      errors.need(row[0] is not GIVEN, missing)
       config[field] = row[0](config) if callable(row[0]) else row[0]
   return ml_collections.ConfigDict(config)
 
@@ -397,41 +397,37 @@ def _conflicts(config: Mapping[str, Any]):
       steps = min(steps[: get('iterations')])
     per_prompt = get('samples_per_prompt', 1)
     units = per_prompt * get('micro_batches', 1)
-    for field, fits, must in (
-      (
-        'optimizer.warmup_steps',
-        lambda v: not steps or v <= steps,
-        f'not exceed {here}steps={steps}',
-      ),
-      (
-        'baseline',
-        lambda v: v == 'value' or per_prompt > 1,
-        f'have {here}samples_per_prompt of at least 2',
-      ),
-      (
-        'batch_size',
-        lambda v: v % units == 0,
-        f'be a multiple of {here}micro_batches (times samples_per_prompt), '
-        f'{units}',
-      ),
-      (
-        'max_new_tokens',
-        lambda v: v < context,
-        f'leave room for a prompt in config.data.max_length={context}',
-      ),
-    ):
-      value = flatten(part).get(field)
-      if value is not None and not fits(value):
-        yield f'{here}{field} is {value!r}: it must {must}'
+    flat = flatten(part)
+    warmup, size = flat.get('optimizer.warmup_steps', 0), get('batch_size', 0)
+    if steps and warmup > steps:
+      yield (
+        f'{here}optimizer.warmup_steps is {warmup}: it must not exceed '
+        f'{here}steps={steps}'
+      )
+    if get('baseline') == 'leave_one_out' and per_prompt < 2:
+      yield (
+        f"{here}baseline is 'leave_one_out': it needs {here}samples_per_prompt "
+        'of at least 2'
+      )
+    if size % units:
+      yield (
+        f'{here}batch_size is {size}: it must be a multiple of '
+        f'{here}micro_batches (times samples_per_prompt), {units}'
+      )
+    if (new := get('max_new_tokens', 0)) >= context:
+      yield (
+        f'{here}max_new_tokens is {new}: it must leave room for a prompt in '
+        f'config.data.max_length={context}'
+      )
   reward = config.get('reward', {})
-  if (member_slice(config) or (0, 0))[1] > reward.get('members', 0):
+  members, starts = reward.get('members', 0), reward.get('sft_checkpoints', ())
+  kept = config.get('sft', {}).get('keep_steps') or starts
+  if (part := member_slice(config)) and part[1] > members:
     yield (
       f'config.reward.member_slice is {reward["member_slice"]}: there are '
-      f'config.reward.members={reward["members"]}, numbered from 0'
+      f'config.reward.members={members}, numbered from 0'
     )
-  kept = config.get('sft', {}).get('keep_steps', ())
-  starts = reward.get('sft_checkpoints', ())
-  if kept and starts and max(starts) >= len(kept):
+  if starts and kept is not starts and max(starts) >= len(kept):
     yield (
       f'config.reward.sft_checkpoints is {tuple(starts)!r}: '
       f'config.sft.keep_steps keeps {len(kept)}, numbered from 0'
@@ -532,8 +528,9 @@ def parse_arg(arg: str, **defaults) -> ml_collections.ConfigDict:
   'small,members=4' with small=False, members=6 gives small=True, members=4.
   """
   out = ml_collections.ConfigDict(defaults)
+  switch = {'': True, 'true': True, 'false': False}
   for part in filter(None, map(str.strip, arg.split(','))):
-    name, given, text = part.partition('=')
+    name, _, text = part.partition('=')
     errors.need(
       name in defaults,
       f'unknown config argument {name!r}{nearest(name, defaults)}; '
@@ -541,10 +538,7 @@ def parse_arg(arg: str, **defaults) -> ml_collections.ConfigDict:
     )
     kind = type(defaults[name])
     try:
-      if kind is bool:
-        out[name] = {'': True, 'true': True, 'false': False}[text.lower()]
-      else:
-        out[name] = kind(text) if given else kind(None)
+      out[name] = switch[text.lower()] if kind is bool else kind(text)
     except (KeyError, TypeError, ValueError):
       raise errors.UserError(
         f'config argument {part!r}: expected {name}=<{kind.__name__}>'

@@ -309,11 +309,10 @@ def _devices(config) -> str:
   import jax
 
   mesh, devices = _mesh(config), jax.devices()
-  used, kind = mesh.size if mesh else 1, devices[0].device_kind
-  line = f'device: {used} of {len(devices)} ({devices[0].platform}, {kind})'
-  if used < len(devices):
-    line += '; --config.runtime.mesh=-1,1,1 spreads members over all of them'
-  return line
+  used, total, first = mesh.size if mesh else 1, len(devices), devices[0]
+  line = f'device: {used} of {total} ({first.platform}, {first.device_kind})'
+  more = '; --config.runtime.mesh=-1,1,1 spreads members over all of them'
+  return line + more * (used < total)
 
 
 def _say(line: str) -> None:
@@ -378,8 +377,7 @@ def _holder(path: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _attempt(folder: pathlib.Path):
-  # A dict of seconds and peak memory, with those of earlier attempts; one that
-  # is killed outright is not counted.
+  # Seconds and peak memory, earlier attempts included if they were not killed.
   path = folder / 'attempt.json'
   totals = files.read_record(path) or {'seconds': 0.0, 'peak_memory_gb': 0.0}
   if distributed.is_first():

@@ -44,13 +44,6 @@ def test_flags_before_between_and_after_the_models(models, tmp_path, capsys):
   assert shown.out.count('\n') == 1 and shown.err == ''
 
 
-def test_slerp_of_parallel_moves_is_their_mean(models, tmp_path):
-  init = save(tmp_path / 'init', 0.0)
-  flags = ['--method=slerp', f'--init={init}', '--group=layer']
-  assert merge.main([f'--out={tmp_path}/s', *flags, *models[:2]]) == 0
-  assert result(tmp_path / 's') == pytest.approx(2.0)
-
-
 def test_what_it_says_of_rewards_and_of_bfloat16(tmp_path, capsys):
   config = {'architectures': ['LlamaForSequenceClassification']}
   moments = [{'reward_mean': v, 'reward_std': 2.0} for v in (1.0, 1.01)]

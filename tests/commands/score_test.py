@@ -4,7 +4,6 @@
 import datetime
 import decimal
 import json
-import shutil
 
 import jax
 import numpy as np
@@ -191,13 +190,3 @@ def test_tables_hold_what_json_does_not(models, tmp_path):
   row = json.loads(out.read_text())
   assert row['time'] == '2024-07-26T01:02:03' and row['price'] == '1.10'
   assert row['data'] == '/wA='
-
-
-def test_a_template_without_the_prompt_in_the_models_config(models, tmp_path):
-  folder = tmp_path / 'model'
-  shutil.copytree(models[0] / 'model_0', folder)
-  config = json.loads((folder / 'config.json').read_text())
-  config['prompt_template'] = 'Q:'
-  (folder / 'config.json').write_text(json.dumps(config))
-  with pytest.raises(errors.UserError, match='config.json: prompt_template='):
-    run(models, tmp_path, [ROW], model=str(folder))
