@@ -1,21 +1,14 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The mesh (member, data, model), and one table of where each leaf lies.
 
-A stack of M models has its first axis on `member`: members exchange nothing
-until they are averaged. The rows of a batch are sharded over `data`; those of a
-single model, or of M that the `member` axis does not divide, over both `member`
-and `data`. Kernels are cut along `model` (tensor parallel: columns, then rows,
-Shoeybi et al. 2019) and along `data` on their other side, so that weights and
-moments are held once (ZeRO, Rajbhandari et al. 2020); models gather that side
-before they compute.
-
-The mesh is set once, around a stage, with `jax.set_mesh`; the functions here
-look it up. Without one (or on one device) they change nothing: the code above
-is the same on a laptop and on a pod. All axes are Auto, so the compiler places
-what is not mentioned here; results on any mesh agree with one device up to the
-order of float32 sums.
+A stack of M models has its first axis on `member`; rows of a batch are sharded
+over `data`, or for one model over `member` and `data`. Kernels are cut along
+`model` (Shoeybi et al. 2019) and on their other side along `data` (ZeRO,
+Rajbhandari et al. 2020), which models gather before they compute. `jax.set_mesh`
+is called once, around a stage; on one device nothing here changes anything.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -32,9 +25,8 @@ from warm_jax import errors
 PyTree = Any
 AXES = ('member', 'data', 'model')
 
-# (end of a leaf's path, a pattern; alternatives for its own axes). The first
-# alternative whose every axis divides is taken; `model` is given up only where
-# another axis of the leaf takes it, `data` wherever it does not divide.
+# (pattern of the end of a leaf's path, alternatives for its own axes). The first
+# alternative whose every axis divides is taken.
 RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   (
     r'(attention/(query|key|value)|mlp/(up|gate))/kernel',
@@ -70,36 +62,29 @@ RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
 def make_mesh(
   sizes: Sequence[int], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """The mesh (member, data, model) over the first devices, or all of them.
-
-  One of the three sizes may be -1, the rest. A UserError if these devices
-  cannot fill it.
-
-  """
+  """The mesh (member, data, model) over the first devices; one -1: the rest."""
   devices = list(jax.devices() if devices is None else devices)
   sizes = tuple(int(n) for n in sizes)
-  if len(sizes) != 3 or sum(n == -1 for n in sizes) > 1:
-    raise errors.UserError(
-      f'runtime.mesh is {sizes}: give three numbers of devices, along member, '
-      'data and model; one may be -1, what is left'
-    )
+  errors.need(
+    len(sizes) == 3 and sizes.count(-1) < 2,
+    f'runtime.mesh is {sizes}: give three numbers of devices, along member, '
+    'data and model; one may be -1, what is left',
+  )
   known = math.prod(n for n in sizes if n != -1)
-  if (
-    known < 1 or len(devices) < known or (-1 in sizes and len(devices) % known)
-  ):
-    raise errors.UserError(
-      f'runtime.mesh is {sizes}: jax finds {len(devices)} device(s) of platform '
-      f'{devices[0].platform}, which cannot fill it (for GPUs install '
-      'warm_jax[cuda12] or [cuda13])'
-    )
+  is_full = 1 <= known <= len(devices)
+  errors.need(
+    is_full and not (-1 in sizes and len(devices) % known),
+    f'runtime.mesh is {sizes}: jax finds {len(devices)} device(s) of platform '
+    f'{devices[0].platform}, which cannot fill it (for GPUs install '
+    'warm_jax[cuda12] or [cuda13])',
+  )
   sizes = tuple(len(devices) // known if n == -1 else n for n in sizes)
   wanted = math.prod(sizes)
-  if wanted < len(devices) and jax.process_count() > 1:
-    raise errors.UserError(
-      f'runtime.mesh is {sizes}, {wanted} devices; this run of '
-      f'{jax.process_count()} processes has {len(devices)}, and all must take '
-      'part'
-    )
+  errors.need(
+    wanted == len(devices) or jax.process_count() == 1,
+    f'runtime.mesh is {sizes}, {wanted} devices; this run of '
+    f'{jax.process_count()} processes has {len(devices)}: all must take part',
+  )
   return jax.make_mesh(
     sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:wanted]
   )
@@ -141,12 +126,12 @@ def spec(path: str, shape: Sequence[int], num_leading: int = 0) -> P:
   if not own:  # a number a member: a rate, a key, a count
     return P(*leading)
   fitting = (a for p, a in RULES if re.search(rf'(^|/){p}$', path))
-  alternatives = next(fitting, None)
-  if alternatives is None:
-    raise errors.UserError(
-      f'sharding: no rule for the leaf {path} {list(shape)}; add one to '
-      'warm_jax.sharding.RULES, or run without a mesh'
-    )
+  alternatives = next(fitting, ())
+  errors.need(
+    alternatives,
+    f'sharding: no rule for the leaf {path} {list(shape)}; add one to '
+    'warm_jax.sharding.RULES, or run without a mesh',
+  )
   for rule in alternatives:
     if len(rule) == len(own) and all(
       n % size(*((axis,) if isinstance(axis, str) else axis)) == 0
@@ -161,13 +146,11 @@ def spec(path: str, shape: Sequence[int], num_leading: int = 0) -> P:
 
 
 def specs(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """`spec` of every leaf; moments lie where their parameters do."""
-
-  def one(path, leaf):
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
-    return spec(name, jnp.shape(leaf), num_leading)
-
-  return jax.tree_util.tree_map_with_path(one, tree)
+  """`spec` of every leaf; moments have that of their parameters."""
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: spec(name(path), jnp.shape(x), num_leading), tree
+  )
 
 
 def put(tree: PyTree, num_leading: int = 0) -> PyTree:
@@ -215,11 +198,7 @@ def constrain(tree: PyTree, num_leading: int = 0) -> PyTree:
 
 
 def gathered(tree: PyTree) -> PyTree:
-  """Inside jit: parameters of one model, whole along `data`.
-
-  Explicit, because the compiler would rather cut the activations.
-
-  """
+  """Inside jit: parameters of one model, whole along `data`."""
   if not is_on():
     return tree
 
@@ -239,10 +218,9 @@ def gathered(tree: PyTree) -> PyTree:
 def constrain_rows(
   tree: PyTree, num_members: int | None = None, *, is_stack: bool = False
 ) -> PyTree:
-  """Inside jit: shards rows [B, ...] that all of M members read (None: one).
+  """Inside jit: shards rows [B, ...] of M members, or their own [M, B, ...].
 
-  With `is_stack` each member has its own, [M, B, ...]. Rows that do not divide
-  are left to the compiler.
+  Rows that do not divide are left to the compiler.
   """
   axes = row_axes(num_members)
 
@@ -263,12 +241,8 @@ def born(fn: Callable[..., PyTree], num_leading: int = 0) -> Callable:
 
 
 def of_leaves() -> Callable[[str, tuple[int, ...]], NamedSharding] | None:
-  """(path, shape) of a leaf of ONE model -> its sharding; None without a mesh.
-
-  For readers of checkpoints, which place a tensor as soon as it is read.
-  """
-  mesh = current()
-  if mesh is None:
+  """(path, shape) of a leaf of ONE model -> its sharding; None without a mesh."""
+  if (mesh := current()) is None:
     return None
   return lambda path, shape: NamedSharding(mesh, spec(path, shape))
 
@@ -286,12 +260,9 @@ def put_rows(tree: PyTree, num_members: int | None = None) -> PyTree:
 def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
   """Makes a reader of batches place them on the mesh, each process its rows.
 
-  Args:
-    gather: row numbers [M, B] -> dict of arrays [M, B, ...]. Called from
-      threads; of several processes with the rows of some members only.
+  gather: row numbers [M, B], or some of them -> dict of arrays [M, B, ...].
   """
-  mesh = current()
-  if mesh is None:
+  if (mesh := current()) is None:
     return gather
 
   def onto_mesh(rows):
@@ -304,7 +275,6 @@ def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
 
 
 def _read_own(gather, rows: np.ndarray) -> dict[str, jax.Array]:
-  """The batch of `rows`, read by the processes whose devices hold it."""
   sharding = _row_sharding(rows.shape, len(rows))
   indices = sharding.addressable_devices_indices_map(rows.shape).values()
   own = [  # members and columns on devices of this process
@@ -334,15 +304,13 @@ def _row_sharding(
   axes = row_axes(num_members)
   leading = () if num_members is None else (member_axis(num_members),)
   num_rows = shape[len(leading)]
-  if num_rows % size(*axes):
-    raise errors.UserError(
-      f'a batch of {num_rows} rows (a pair is one) does not divide over '
-      f'{size(*axes)} devices ({" x ".join(axes)}); choose a multiple, or '
-      'another runtime.mesh'
-    )
-  mesh = current()
-  assert mesh is not None
-  return NamedSharding(mesh, P(*leading, axes))
+  errors.need(
+    num_rows % size(*axes) == 0,
+    f'a batch of {num_rows} rows (a pair is one) does not divide over '
+    f'{size(*axes)} devices ({" x ".join(axes)}); choose a multiple, or another '
+    'runtime.mesh',
+  )
+  return NamedSharding(jax.sharding.get_mesh(), P(*leading, axes))
 
 
 def whole_rows(num_rows: int) -> int:
@@ -352,10 +320,7 @@ def whole_rows(num_rows: int) -> int:
 
 
 def to_host(tree: PyTree) -> PyTree:
-  """Device arrays as numpy, whole on every process.
-
-  What other processes hold is gathered, in one program for the whole tree.
-  """
+  """Device arrays as numpy, whole on every process."""
 
   def is_partial(leaf):
     return isinstance(leaf, jax.Array) and not (

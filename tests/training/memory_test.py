@@ -118,7 +118,9 @@ def test_hopeless_steps_are_refused_from_their_shapes():
   """16 bytes for each weight are more than there is: nothing is compiled."""
   compiled = step._cache_size()
   state = 4 * 4096 * 4
-  with pytest.raises(errors.UserError, match='does not fit at all.* 6 devices'):
+  with pytest.raises(
+    errors.UserError, match='gradients alone .* 6 such devices'
+  ):
     check(state * 4 / 3 / 5.5)
   assert step._cache_size() == compiled
 
@@ -128,10 +130,3 @@ def test_what_is_held_beside_the_step_counts():
   with pytest.raises(errors.UserError, match='a step takes'):
     check(needed() + 3_999_999, held=[held])
   check(needed() + 4_000_001, held=[held])
-
-
-def test_without_a_limit_the_host_tells():
-  runtime = types.SimpleNamespace(memory_gb=0.0)
-  found = memory._limit(runtime)
-  if jax.default_backend() == 'cpu':
-    assert 1e8 < found < 1e14

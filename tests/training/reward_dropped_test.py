@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Members gone bad: named, or left out with the others as if nothing was."""
+"""Members gone bad, named or left out; and members kept along the way."""
 
 import csv
 import json
@@ -206,3 +206,14 @@ def test_a_resumed_run_tells_the_same(tmp_path, kill_at):
   for name in ('metrics.jsonl', 'metrics.csv'):
     first, second = (tmp_path / x / 'reward' / name for x in 'ab')
     assert first.read_text() == second.read_text()
+
+
+def test_snapshots_are_what_shorter_runs_end_with(tmp_path):
+  rates, constant = (1e-2, 2e-2, 1e-2), {'schedule': 'constant'}
+  options = {'optimizer': constant}  # which does not know the length of a run
+  long, _ = train(tmp_path / 'long', rates, keep_steps=(2, 5, 6), **options)
+  short, _ = train(tmp_path / 'short', rates, steps=2, **options)
+  for step, expected in ((2, short), (6, long)):
+    kept = tmp_path / 'long' / 'reward' / f'params_{step}'
+    chex.assert_trees_all_equal(checkpoint.load_params(kept), expected)
+  assert not (tmp_path / 'long' / 'reward' / 'params_4').exists()

@@ -2,7 +2,6 @@
 """M reward models at once against M separate ones, and what may go wrong."""
 
 import functools
-import json
 
 import chex
 import jax
@@ -15,7 +14,7 @@ from warm_jax.config import section
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.training import checkpoint, reward
+from warm_jax.training import reward
 from warm_jax.training import state as state_lib
 
 MODEL = config_lib.ModelConfig(
@@ -227,11 +226,6 @@ def test_draw_is_balanced_and_repeatable():
     assert set(counts) == {6 // len(choices)}
   assert len(set(np.asarray(draw.data_seed).tolist())) == 6
   chex.assert_trees_all_equal(draw, reward.draw_hparams(config, 3, seed=4))
-  others = [reward.draw_hparams(config, 3, seed=s) for s in range(5, 9)]
-  assert any(
-    (np.asarray(o.learning_rate) != np.asarray(draw.learning_rate)).any()
-    for o in others
-  )
   config.same_order = True
   draw = reward.draw_hparams(config, 3, seed=4)
   assert len(set(np.asarray(draw.data_seed).tolist())) == 1
@@ -242,9 +236,8 @@ def test_draw_is_balanced_and_repeatable():
   assert max(counts) <= 2
 
 
-@pytest.mark.parametrize('indices', [(0, 3), (-1,)])
-def test_missing_checkpoint_is_named(indices):
-  config = make_config(sft_checkpoints=indices)
+def test_missing_checkpoint_is_named():
+  config = make_config(sft_checkpoints=(0, 3))
   with pytest.raises(errors.UserError, match='kept 3 checkpoints, 0 to 2'):
     reward.draw_hparams(config, 3, seed=0)
 
@@ -266,8 +259,7 @@ def newton(difference, l2):
   return w
 
 
-@pytest.mark.parametrize('l2', [1e-3, 1e-1])
-def test_probe_is_the_logistic_regression(l2):
+def test_probe_is_the_logistic_regression(l2=1e-3):
   rng = np.random.default_rng(0)
   truth = rng.normal(size=6)
   chosen, rejected = rng.normal(size=(2, 200, 6)).astype(np.float32)
@@ -277,9 +269,6 @@ def test_probe_is_the_logistic_regression(l2):
   assert head.dtype == np.float32
   difference = np.float64(chosen) - rejected
   np.testing.assert_allclose(head, newton(difference, l2), atol=1e-4)
-  p = 1.0 / (1.0 + np.exp(difference @ head))
-  gradient = -difference.T @ p / len(p) + l2 * head
-  assert np.abs(gradient).max() < 2e-5
   # A common part of both features cannot matter; swapped labels turn it round.
   shift = 3.0 * rng.normal(size=(200, 6))
   np.testing.assert_allclose(
@@ -290,16 +279,12 @@ def test_probe_is_the_logistic_regression(l2):
   )
 
 
-def test_probe_of_separable_pairs_stays_finite():
+def test_probe_of_separable_and_of_bad_features():
   features = np.ones((20, 3), np.float32)
   head = reward.fit_probe(features, 0 * features, 1e-3)
   assert np.isfinite(head).all() and (head > 0).all()
-
-
-def test_probe_of_bad_features_is_one_line():
-  features = np.full((4, 3), np.nan, np.float32)
   with pytest.raises(errors.NonFiniteError, match='probe: the features'):
-    reward.fit_probe(features, features, 1e-3)
+    reward.fit_probe(features * np.nan, features, 1e-3)
 
 
 # ---------------------------------------------------------------------------
@@ -425,24 +410,6 @@ def test_learns_what_is_preferred(tmp_path):
     assert (chosen > rejected).mean() > 0.9
 
 
-def test_bad_member_is_named_and_nothing_kept_of_it(tmp_path):
-  """A learning rate of 1e30 for member 1 stops the run, in one line."""
-  params, _ = make_members(make_config())
-  hparams = state_lib.make_hparams(
-    3, learning_rate=[1e-3, 1e30, 1e-3], dropout_rate=0.25
-  )
-  with pytest.raises(errors.NonFiniteError) as error:
-    run(tmp_path / 'reward', params, hparams)
-  text = str(error.value)
-  assert 'stage reward: member 1 (step 1' in text
-  assert 'learning_rate=1e+30' in text and 'dropout_rate=0.25' in text
-  assert '\n' not in text
-  with checkpoint.Checkpoints(tmp_path / 'reward' / 'checkpoints') as found:
-    assert found.restore_latest(params) is None
-  rows = (tmp_path / 'reward' / 'metrics.jsonl').read_text().splitlines()
-  assert [json.loads(row)['step'] for row in rows] == [0]
-
-
 @pytest.mark.parametrize(
   'killed_at', [pytest.param(1, marks=pytest.mark.slow), 4]
 )
@@ -462,8 +429,3 @@ def test_resume_equals_uninterrupted(tmp_path, kill_at, killed_at):
   finished, result_again = run(other)
   chex.assert_trees_all_equal(finished, trained)
   assert result_again == result
-
-
-def test_more_batch_than_data_is_one_line(tmp_path):
-  with pytest.raises(errors.UserError, match='4 rows are fewer than one batch'):
-    run(tmp_path, data=make_data(4))

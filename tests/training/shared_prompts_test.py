@@ -178,16 +178,11 @@ def test_dropout_acts_where_responses_are_learned_alone():
   assert (np.abs(loss(0.5) - without) > 1e-3).all()
 
 
-def test_long_responses_and_whole_rows_are_computed_everywhere():
+def test_rows_without_a_prompt_learn_all_but_the_first_token():
   data = make_pairs().chosen
-  assert sft._num_learned(data, 'response') == 6
-  assert sft._num_learned(data, 'all') is None
-  no_prompts = encoding.Sequences(
+  part = encoding.Sequences(
     data.ids, data.mask, np.zeros_like(data.response_start)
-  )
-  assert sft._num_learned(no_prompts, 'response') is None
-  batch = sft._batch(no_prompts.take(ROWS), 'response', None)
-  # Nothing stands before the first token to predict it from.
-  expected = data.mask[ROWS].copy()
-  expected[..., 0] = False
-  np.testing.assert_array_equal(batch['loss_mask'], expected)
+  ).take(ROWS)
+  expected = data.mask[ROWS] & (np.arange(20) > 0)
+  found = sft._batch(part, 'response', None)['loss_mask']
+  np.testing.assert_array_equal(found, expected)

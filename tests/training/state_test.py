@@ -179,15 +179,6 @@ def test_schedule_shapes(kind, want):
   np.testing.assert_allclose(np.diff(got), want, rtol=1e-4)
 
 
-def test_a_run_of_one_step_moves():
-  tx = state_lib.make_optimizer(config(schedule='cosine'), num_steps=1)
-  state = state_of(tx, params(), 0.1)
-  new, _ = update(tx, params(1), state)
-  assert (
-    np.abs(new.params['norm']['scale'] - params()['norm']['scale']).min() > 0
-  )
-
-
 def test_equal_settings_give_one_object():
   first, second = (state_lib.make_optimizer(config(), 5) for _ in range(2))
   assert first is second
@@ -200,21 +191,10 @@ def test_hparams_are_dealt_in_a_circle():
   np.testing.assert_array_equal(h.learning_rate, [1, 2, 3, 1, 2])
   np.testing.assert_array_equal(h.data_seed, [0, 1, 0, 1, 0])
   np.testing.assert_array_equal(h.dropout_rate, np.zeros(5))
-  for num_members, rate in ((0, 1.0), (2, ())):
-    with pytest.raises(errors.UserError):
-      state_lib.make_hparams(num_members, learning_rate=rate)
+  with pytest.raises(errors.UserError):
+    state_lib.make_hparams(0, learning_rate=1.0)
 
 
-@pytest.mark.parametrize(
-  'changes, words',
-  [
-    (dict(name='adafactor'), 'cannot scale the step of adafactor'),
-    (dict(name='sgd'), "unknown optimizer.name 'sgd'"),
-    (dict(name='adam'), 'ignores weight_decay'),
-    (dict(schedule='step'), "unknown schedule 'step'"),
-    (dict(warmup_steps=9), 'the run has 5 steps'),
-  ],
-)
-def test_refusals(changes, words):
-  with pytest.raises(errors.UserError, match=words):
-    state_lib.make_optimizer(config(**changes), num_steps=5)
+def test_adam_with_weight_decay_is_refused():
+  with pytest.raises(errors.UserError, match='ignores weight_decay'):
+    state_lib.make_optimizer(config(name='adam'), num_steps=5)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from warm_jax import files, members, merging, rewards
+from warm_jax import files, members, rewards
 from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
@@ -141,23 +141,13 @@ def names_in(folder):
   return sorted(p.name for p in folder.iterdir())
 
 
-# ---------------------------------------------------------------------------
-# The schedule
-# ---------------------------------------------------------------------------
-
-
-def schedule_of(**fields):
-  return warp.schedule(types.SimpleNamespace(**fields))
-
-
 def test_schedule_of_the_paper():
   """Section 4: five iterations of 9, 7, 7, 5, 5 thousand steps, eta .3."""
-  plan = schedule_of(
-    iterations=5, steps=(9000, 7000, 7000, 5000), kl_coefs=0.1, etas=(0.3,)
-  )
+  fields = {'iterations': 5, 'kl_coefs': 0.1, 'etas': (0.3,)}
+  steps = (9000, 7000, 7000, 5000)
+  plan = warp.schedule(types.SimpleNamespace(steps=steps, **fields))
   assert [p.number for p in plan] == [1, 2, 3, 4, 5]
   assert [p.steps for p in plan] == [9000, 7000, 7000, 5000, 5000]
-  assert 2 * sum(p.steps for p in plan) == 66_000  # two policies each
   assert {(p.kl_coef, p.eta) for p in plan} == {(0.1, 0.3)}
 
 
@@ -202,8 +192,6 @@ def stand_in(monkeypatch):
 def group_names(names, group):
   if group == 'tensor':
     return [[n] for n in names]
-  if group == 'model':
-    return [list(names)]
   layer = [n for n in names if 'layers_0' in n]
   return [layer] + [[n] for n in names if n not in layer]
 
@@ -213,7 +201,6 @@ def group_names(names, group):
   [
     ('tensor', 3, 'slerp'),
     ('layer', 2, 'slerp'),
-    ('model', 2, 'slerp'),
     ('tensor', 3, 'lerp'),
     ('tensor', 1, 'slerp'),
   ],
@@ -369,23 +356,6 @@ def test_members_are_the_policies_and_not_their_averages(whole):
     assert min(jax.tree.leaves(apart)) > 1e-4
 
 
-def test_merge_and_next_from_the_files(whole):
-  init = leaves(read(whole.folder, 1, 'init'))
-  chex.assert_trees_all_equal(init, leaves(sft_params()))
-  for number, eta in ((1, 0.3), (2, 0.8)):
-    init = leaves(read(whole.folder, number, 'init'))
-    mixed = fold64(deltas(whole.folder, number), [[n] for n in init])
-    merged = read(whole.folder, number, 'merged')
-    assert_close(merged, {k: init[k] + mixed[k] for k in init}, 1e-6)
-    following = read(whole.folder, number, 'next')
-    assert_close(following, {k: init[k] + eta * mixed[k] for k in init}, 1e-6)
-    exact = merging.liti(init, leaves(merged), eta)
-    chex.assert_trees_all_close(leaves(following), exact, atol=1e-7)
-  chex.assert_trees_all_equal(
-    read(whole.folder, 1, 'next'), read(whole.folder, 2, 'init')
-  )
-
-
 # ---------------------------------------------------------------------------
 # Kills
 # ---------------------------------------------------------------------------
@@ -430,41 +400,13 @@ def kill_in_save(monkeypatch, iteration, name, when):
   monkeypatch.setattr(checkpoint, 'save_params', killing)
 
 
-def kill_in_checkpoint(monkeypatch, number):
-  """When the number-th state of a loop is being written."""
-  save = checkpoint.Checkpoints.save
-  calls = []
-
-  def killing(self, step, state, **more):
-    calls.append(step)
-    if len(calls) == number:
-      raise Kill
-    return save(self, step, state, **more)
-
-  monkeypatch.setattr(checkpoint.Checkpoints, 'save', killing)
-
-
-def kill_in_merge(monkeypatch, iteration):
-  merge, calls = merging.merge, []
-
-  def killing(*args):
-    calls.append(args)
-    if len(calls) == iteration:
-      raise Kill
-    return merge(*args)
-
-  monkeypatch.setattr(merging, 'merge', killing)
-
-
-def kill_in_result(monkeypatch, iteration, when):
+def kill_in_result(monkeypatch, iteration):
+  """In the middle of the writing."""
   write = files.write_record
 
   def killing(path, value):
     if path.parent.name == f'iteration_{iteration}':
-      if when == 'middle':
-        path.with_name(path.name + '.tmp').write_text('{"number": 1, ')
-      elif when == 'after':
-        write(path, value)
+      path.with_name(path.name + '.tmp').write_text('{"number": 1, ')
       raise Kill
     write(path, value)
 
@@ -474,37 +416,23 @@ def kill_in_result(monkeypatch, iteration, when):
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 KILLS = [
   # At once, between two checkpoints, in the second iteration.
-  slow(kill_in_training, 1, 3),
-  pytest.param(kill_in_training, 2, 1),
-  slow(kill_in_checkpoint, 2),
-  slow(kill_in_save, 1, 'ema_4', 'before'),
-  slow(kill_in_save, 1, 'members', 'middle'),
-  slow(kill_in_save, 1, 'next', 'middle'),
-  slow(kill_in_save, 2, 'init', 'after'),
-  slow(kill_in_result, 1, 'middle'),
+  slow(kill_in_training, (1, 3)),
+  pytest.param(kill_in_training, (2, 1)),
+  slow(kill_in_save, (1, 'ema_4', 'before')),
+  slow(kill_in_save, (1, 'members', 'middle')),
+  slow(kill_in_save, (2, 'init', 'after')),
+  slow(kill_in_result, (1,)),
 ]
 
 
-def name_of(value):
-  return getattr(value, '__name__', str(value)).removeprefix('kill_in_')
-
-
-@pytest.mark.parametrize(
-  'kill',
-  [
-    pytest.param(
-      p.values, marks=p.marks, id='-'.join(name_of(v) for v in p.values)
-    )
-    for p in KILLS
-  ],
-)
-def test_relaunch_after_a_kill(whole, tmp_path, monkeypatch, kill):
+@pytest.mark.parametrize('kill, where', KILLS)
+def test_relaunch_after_a_kill(whole, tmp_path, monkeypatch, kill, where):
   folder = tmp_path / 'killed'
   with monkeypatch.context() as patches:
-    kill[0](patches, *kill[1:])
+    kill(patches, *where)
     with pytest.raises(Kill):
       run(folder)
-  if kill[0] is kill_in_training and kill[1] == 2:
+  if kill is kill_in_training and where[0] == 2:
     assert (folder / 'iteration_1' / 'result.json').exists()
   finished = [
     p.parent.name for p in sorted(folder.glob('iteration_*/result.json'))

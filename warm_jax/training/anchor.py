@@ -3,9 +3,8 @@
 
   ema <- (1 - mu) ema + mu params        after each update, ema = init at first
 
-A moving anchor limits the speed of a policy and not its distance (WARP, arXiv
-2406.16768, stage 1); the mean lag is (1 - mu) / mu steps. It can be kept beside
-a fixed anchor, too: the average is a policy of its own, often a better one.
+A moving anchor (WARP, arXiv 2406.16768, stage 1) limits the speed of a policy,
+not its distance. An average can be kept beside a fixed anchor, too.
 """
 
 import dataclasses
@@ -40,36 +39,34 @@ def make(
   kind: str | Sequence[str] = 'fixed',
   mu: float | Sequence[float] = 0.0,
 ) -> Anchor:
-  """Anchors [P, ...] of policies that start from the same weights.
+  """Anchors [P, ...]: kl_coef, kind ('fixed', 'ema'), mu for all or for each.
 
-  kl_coef, kind ('fixed' or 'ema') and mu hold for all, or one for each. An
-  average is kept if any mu is above 0.
+  The averages start at `start_params`; they are kept if any mu is above 0.
 
   """
 
   def spread(name, value):
     values = np.atleast_1d(np.asarray(value))
-    if values.shape not in ((1,), (num_policies,)):
-      raise errors.UserError(
-        f'{name} has {len(values)} values for {num_policies} policies'
-      )
+    errors.need(
+      values.shape in ((1,), (num_policies,)),
+      f'{name} has {len(values)} values for {num_policies} policies',
+    )
     return np.broadcast_to(values, (num_policies,))
 
   kinds, mus = spread('anchor', kind), spread('mu', mu).astype(np.float32)
   for i, (name, rate) in enumerate(zip(kinds, mus)):
-    if name not in ('fixed', 'ema'):
-      raise errors.UserError(
-        f'anchor of policy {i} is {str(name)!r}; known: fixed, ema'
-      )
-    if not 0.0 <= rate <= 1.0 or (name == 'ema' and rate == 0.0):
-      raise errors.UserError(
-        f'mu of policy {i} is {rate:g}: it must be in [0, 1], and above 0 with '
-        "anchor 'ema'"
-      )
+    errors.need(
+      name in ('fixed', 'ema'),
+      f'anchor of policy {i} is {str(name)!r}; known: fixed, ema',
+    )
+    errors.need(
+      0.0 <= rate <= 1.0 and (rate or name == 'fixed'),
+      f'mu of policy {i} is {rate:g}: it must be in [0, 1], and above 0 with '
+      "anchor 'ema'",
+    )
   ema = None
   if mus.any():
-    # float32 whatever the policy is: a step of 1 % is below half a bfloat16
-    # ulp. A copy: the state is donated, the caller's weights are not.
+    # float32, as a step of 1 % is below half a bfloat16 ulp; and a copy.
     ema = jax.tree.map(
       lambda x: jnp.array(x, jnp.float32 if members.is_float(x) else None),
       members.broadcast(start_params, num_policies),

@@ -1,10 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Checkpoints of a running loop, and parameter files between stages.
 
-Both are Orbax folders, written under a temporary name and renamed when whole,
-so a kill at any moment leaves the previous one. Orbax does not notice all
-damage, so each folder has `digests.json`, written last: a folder is whole if it
-is there and all files have the digests that it names.
+Both are Orbax folders, renamed when whole, so that a kill leaves the one before.
+Orbax does not notice all damage: a folder is whole if all files have the digests
+of its `digests.json`, which is written last.
 """
 
 import concurrent.futures
@@ -25,8 +24,7 @@ from warm_jax import distributed, errors, files, members, sharding
 
 PyTree = Any
 _DIGESTS = 'digests.json'
-# Orbax numbers its operations in one counter of the process: of two threads
-# that save at once, one would take the other's folder for its own.
+# Of two threads that save at once, Orbax mixes up the folders.
 _one_at_a_time = threading.Lock()
 
 
@@ -40,12 +38,12 @@ def _ocp():
 class Checkpoints:
   """The last two states of one training loop, saved while the loop goes on.
 
-  The state is any tree of arrays. Leaving the `with` waits for the last save.
+  A state is any tree of arrays. Leaving the `with` waits for the last save.
 
   """
 
   def __init__(self, folder: str | pathlib.Path):
-    """Opens `folder`; removes what kills left and damaged steps."""
+    """Opens `folder`; removes damaged steps and those that a kill cut short."""
     self._folder = pathlib.Path(folder).absolute()
     distributed.on_first(self._prune)
     training = _ocp().training
@@ -54,44 +52,36 @@ class Checkpoints:
       preservation_policy=training.preservation_policies.LatestN(2),
       cleanup_tmp_directories=True,
     )
-    # One thread, so that saves come one after the other.
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._saving: concurrent.futures.Future | None = None
 
   def _prune(self) -> None:
     if not self._folder.is_dir():
       return
-    steps = [int(p.name) for p in self._folder.iterdir() if p.name.isdecimal()]
+    steps = [p for p in self._folder.iterdir() if p.name.isdecimal()]
     damaged = {}
-    for step in sorted(steps, reverse=True):
-      where = self._folder / str(step)
+    for where in sorted(steps, key=lambda p: int(p.name), reverse=True):
       if not (where / _DIGESTS).is_file():  # killed before they were written
         shutil.rmtree(where)
       elif damage := _damage(where):
-        damaged[where] = damage
+        damaged[where] = f'checkpoint {where} is damaged ({damage})'
       else:
-        for bad, damage in damaged.items():
+        for bad, what in damaged.items():
           print(
-            f'warm: checkpoint {bad} is damaged ({damage}); it is removed, and '
-            f'step {step} taken instead',
+            f'warm: {what}; it is removed, and step {where.name} taken instead',
             file=sys.stderr,
             flush=True,
           )
           shutil.rmtree(bad)
         return
-    for where, damage in damaged.items():
-      raise errors.UserError(
-        f'checkpoint {where} is damaged ({damage}) and there is no whole one; '
-        f'delete {self._folder} to start this stage afresh'
-      )
+    errors.need(
+      not damaged,
+      f'{next(iter(damaged.values()), "")} and there is no whole one; delete '
+      f'{self._folder} to start this stage afresh',
+    )
 
   def restore_latest(self, template: PyTree) -> tuple[PyTree, int] | None:
-    """Loads the newest state with the structure and shardings of `template`.
-
-    Returns:
-      (state, step), or None if nothing was saved.
-
-    """
+    """(newest state, step), or None; with the shardings of `template`."""
     steps = [c.step for c in self._checkpointer.checkpoints]
     if not steps:
       return None
@@ -100,41 +90,39 @@ class Checkpoints:
       stored = self._checkpointer.metadata(max(steps)).metadata
       if stored is None:  # Orbax's answer to some damage
         raise ValueError('no metadata')
-    if different := _differences(stored, template):
-      raise errors.UserError(
-        f'checkpoint {where} does not fit this run: {different}; delete '
-        f'{self._folder} to start this stage afresh'
-      )
+    different = _differences(stored, template)
+    errors.need(
+      not different,
+      f'checkpoint {where} does not fit this run: {different}; delete '
+      f'{self._folder} to start this stage afresh',
+    )
     with _readable(where):
       return self._checkpointer.load(max(steps), template), max(steps)
 
   def save(self, step: int, state: PyTree) -> None:
-    """Writes `state` as of `step` updates; returns before it is on disk.
+    """Writes a copy of `state` after `step` updates, in a thread.
 
-    The state is copied to the host in the call: the next step may donate it. A
-    disk that is full raises a UserError in the next call, `wait` or exit.
+    A disk that is full raises a UserError in the next call, `wait` or exit.
 
     """
-    self.wait()  # for the one before
-    if distributed.is_alone():
-      # All of Orbax's bookkeeping, some 0.2 s, happens in the thread.
-      copy = _on_host(state)
-      self._saving = self._thread.submit(self._write, step, copy)
+    self.wait()
+    is_alone, response = distributed.is_alone(), None
+    if is_alone:
+      state = _on_host(state)  # the next step may donate it
     else:
       # Orbax lets processes meet, which must happen in one order in all.
       response = self._checkpointer.save_async(step, state, force=True)
-      assert response is not None  # as it was forced
-      self._saving = self._thread.submit(self._finish, step, response.result)
 
-  def _write(self, step, state) -> None:
-    with _one_at_a_time:
-      self._checkpointer.save(step, state, force=True)
-    _write_digests(self._folder / str(step))
+    def write():
+      if response is not None:
+        response.result()
+      else:
+        with _one_at_a_time:
+          self._checkpointer.save(step, state, force=True)
+      if is_alone or distributed.is_first():
+        _write_digests(self._folder / str(step))
 
-  def _finish(self, step, wait) -> None:
-    wait()
-    if distributed.is_first():
-      _write_digests(self._folder / str(step))
+    self._saving = self._thread.submit(write)
 
   def wait(self) -> None:
     """Returns when the save under way is on disk."""
@@ -158,10 +146,8 @@ class Checkpoints:
 def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
   """Writes a tree of arrays as the folder `path`, whole or not at all.
 
-  Raises:
-    NonFiniteError: a leaf is not finite. Metrics describe the state before an
-      update, so the very last update is checked here.
-    UserError: the disk is full or read-only.
+  A NonFiniteError names a leaf that is not finite: no metric shows what the very
+  last update did. A UserError tells of a disk that is full or read-only.
 
   """
   for name, leaf in members.named_leaves(tree).items():
@@ -200,22 +186,23 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
 def load_params(path: str | pathlib.Path) -> PyTree:
   """Reads what `save_params` wrote: numpy arrays, floats as float32."""
   path = pathlib.Path(path).absolute()
-  if not path.exists():
-    raise errors.UserError(
-      f'no parameters at {path}; run the stage that writes them first'
-    )
-  if damage := _damage(path):
-    raise errors.UserError(f'{path} is damaged ({damage}); {_remedy(path)}')
+  errors.need(
+    path.exists(),
+    f'no parameters at {path}; run the stage that writes them first',
+  )
+  damage = _damage(path)
+  errors.need(not damage, f'{path} is damaged ({damage}); {_remedy(path)}')
 
-  def template(meta):
-    is_float = jnp.issubdtype(meta.dtype, np.floating)
-    return np.empty(meta.shape, np.float32 if is_float else meta.dtype)
-
+  is_float = lambda x: jnp.issubdtype(x.dtype, np.floating)  # noqa: E731
   with _readable(path), _undisturbed():
     stored = _ocp().metadata(str(path)).metadata
     if stored is None:
       raise ValueError('no metadata')
-    return _ocp().load(str(path), jax.tree.map(template, stored))
+    template = jax.tree.map(
+      lambda x: np.empty(x.shape, np.float32 if is_float(x) else x.dtype),
+      stored,
+    )
+    return _ocp().load(str(path), template)
 
 
 def _is_finite(leaf) -> bool:
@@ -229,8 +216,6 @@ def _is_finite(leaf) -> bool:
 
 
 def _on_host(tree: PyTree) -> PyTree:
-  """A copy that donation cannot reach; keys stay on the device."""
-
   def copied(leaf):
     if not isinstance(leaf, jax.Array):
       return leaf
@@ -238,7 +223,7 @@ def _on_host(tree: PyTree) -> PyTree:
 
   for leaf in jax.tree.leaves(tree):
     if isinstance(leaf, jax.Array) and not _is_key(leaf):
-      leaf.copy_to_host_async()  # all at once, not one after the other
+      leaf.copy_to_host_async()
   return jax.tree.map(copied, tree)
 
 
@@ -247,8 +232,6 @@ def _is_key(leaf) -> bool:
 
 
 def _differences(stored: PyTree, template: PyTree) -> str:
-  """Why `stored` cannot fill `template`; '' if it can."""
-
   def shape(leaf):
     if hasattr(leaf, 'dtype') and _is_key(leaf):  # stored as its integers
       leaf = jax.eval_shape(jax.random.key_data, leaf)
@@ -257,17 +240,18 @@ def _differences(stored: PyTree, template: PyTree) -> str:
   have, want = map(members.named_leaves, (stored, template))
   out = [f'{k} is missing' for k in want if k not in have]
   out += [f'{k} is not expected' for k in have if k not in want]
-  for name in sorted(have.keys() & want.keys()):
-    found, expected = shape(have[name]), shape(want[name])
-    if found != expected:
-      out.append(f'{name} has shape {found}, expected {expected}')
+  out += [
+    f'{k} has shape {shape(have[k])}, expected {shape(want[k])}'
+    for k in sorted(have.keys() & want.keys())
+    if shape(have[k]) != shape(want[k])
+  ]
   more = [f'and {len(out) - 4} more'] if len(out) > 4 else []
   return ', '.join(out[:4] + more)
 
 
 @contextlib.contextmanager
 def _undisturbed():
-  """Orbax for one thread, and without the signals, which it logs at length."""
+  # Orbax for one thread, without the signals, which it logs at length.
   with contextlib.ExitStack() as stack:
     if distributed.count() == 1:
       stack.enter_context(distributed.deferred())
@@ -284,7 +268,6 @@ def _undisturbed():
 
 @contextlib.contextmanager
 def _writable(path: pathlib.Path):
-  """Turns an error of the disk into one line."""
   try:
     yield
   except Exception as e:
@@ -298,10 +281,9 @@ def _writable(path: pathlib.Path):
 
 @contextlib.contextmanager
 def _readable(path: pathlib.Path):
-  """Turns any error into one line: damage makes Orbax raise many kinds."""
   try:
     yield
-  except Exception as e:
+  except Exception as e:  # damage makes Orbax raise many kinds
     reason = str(e).strip().split('\n')[0]
     raise errors.UserError(
       f'cannot read {path} ({type(e).__name__}: {reason}); {_remedy(path)}'
@@ -309,10 +291,9 @@ def _readable(path: pathlib.Path):
 
 
 def _remedy(path: pathlib.Path) -> str:
-  # The whole stage, as a finished one does not run again. Later stages may
-  # stay: what is made anew has the same bits.
-  stages = [p for p in path.parents if (p / 'config.json').exists()]
-  folder = stages[0] if stages else path
+  # The whole stage, which does not run again as long as it is finished.
+  stages = (p for p in path.parents if (p / 'config.json').exists())
+  folder = next(stages, path)
   return f'delete the folder {folder} and run the same command again'
 
 
@@ -326,22 +307,18 @@ def _write_digests(folder: pathlib.Path) -> None:
 
 
 def _damage(folder: pathlib.Path) -> str:
-  """What differs from the time of writing, '' for nothing."""
   try:
     digests = dict(json.loads((folder / _DIGESTS).read_text()))
-  except FileNotFoundError:
-    return f'{_DIGESTS} is missing'
-  except (ValueError, TypeError):
-    return f'{_DIGESTS} cannot be read'
+  except (FileNotFoundError, ValueError, TypeError):
+    return f'{_DIGESTS} is missing or cannot be read'
   for name, expected in digests.items():
     try:
-      found = _digest(folder / name)
+      if _digest(folder / name) != expected:
+        return f'{name} is not as it was written'
     except FileNotFoundError:
       return f'{name} is missing'
     except OSError as e:
       return f'{name} cannot be read: {e.strerror or e}'
-    if found != expected:
-      return f'{name} is not as it was written'
   return ''
 
 

@@ -8,9 +8,8 @@
       loop.end(step, state, metrics)
     result = loop.summary(('loss',))
 
-`metrics.jsonl` has a row a step; `metrics.csv` is written when the loop ends.
-A resumed run rewrites the rows that it repeats, so that its files equal those
-of an uninterrupted run.
+metrics.jsonl has a row a step; metrics.csv is written when the loop ends. Files
+of a resumed run equal those of an uninterrupted one.
 """
 
 import contextlib
@@ -37,16 +36,12 @@ _UPDATE = 'parameters'
 class Loop:
   """The surroundings of one training loop; see the module.
 
-  A step's metrics are read one step late, so that the device never waits for
-  the log, and before anything is saved: a state that has become NaN is not. A
-  member with a bad metric stops the run by name. Where metrics have an entry
-  'is_active' [M], the step itself has left such members as they were, and they
-  are recorded. SIGTERM and Ctrl-C wait for the end and the save of the step.
-
-  Attributes:
-    state, start: what to begin with: restored, or as given and 0.
-    dropped: a record of each dropped member: member, step, metric, value (a
-      number, or 'nan', 'inf', '-inf'), hparams.
+  Metrics are read one step late, so that the device never waits for the log,
+  and before a save, so that no NaN is saved. A member with a bad metric stops
+  the run by name; if the step reports 'is_active' [M], it is recorded in
+  `dropped` ({member, step, metric, value, hparams}; value: a number or 'nan',
+  'inf', '-inf'). SIGTERM and Ctrl-C wait for the save of the step. `state` and
+  `start` are what to begin with: restored, or as given and 0.
 
   """
 
@@ -65,15 +60,15 @@ class Loop:
     """Describes the loop; nothing happens before `with`.
 
     Args:
-      config: steps, checkpoint_every and perhaps max_loss (see `reward`).
+      config: steps, checkpoint_every and perhaps max_loss.
       hparams: MemberHParams, quoted when a member goes bad.
       numbers: [M] of the members, in columns and messages; None: 0 to M - 1.
       keep_steps: numbers of steps after which keep(steps, state) is called.
 
     """
+    self._max_loss = config.get('max_loss', 0.0)
     self.state, self.start = state, 0
     self._folder, self._config, self._runtime = folder, config, runtime
-    # On the host, because the loop donates its state.
     self._hparams = sharding.to_host(vars(hparams))
     count = len(self._hparams['learning_rate'])
     self._numbers = list(range(count) if numbers is None else numbers)
@@ -145,7 +140,6 @@ class Loop:
     if done in self._keep_steps:
       self._flush()
       self._keep(done, state)
-    # Asked once a step, by every process alike.
     stops = distributed.agreed()
     if stops or (every > 0 and done % every == 0):
       self._flush()
@@ -181,7 +175,7 @@ class Loop:
     if is_active is None and bad:
       record, *others = bad.values()
       what = described(record)
-      if _is_number(record):
+      if isinstance(record['value'], float):
         what += f', above max_loss={self._max_loss:g}'
       if others:
         what += f'; also members {", ".join(str(r["member"]) for r in others)}'
@@ -194,7 +188,17 @@ class Loop:
       if not before.any():
         return  # no member is left to write about
       for row in np.flatnonzero(before & ~is_active):
-        self._drop(bad.get(row) or self._record(row, step, _UPDATE, np.nan))
+        record = bad.get(row) or self._record(row, step, _UPDATE, np.nan)
+        self.dropped.append(record)
+        self.dropped.sort(key=lambda record: record['member'])
+        if distributed.is_first():
+          _write(self._folder / 'dropped.jsonl', self.dropped)
+          print(
+            f'{self._folder.name}: {described(record)} is dropped; it stays as '
+            'it was before that step',
+            file=sys.stderr,
+            flush=True,
+          )
       values = {k: np.where(before, v, np.nan) for k, v in values.items()}
     row = {'step': int(step)}
     for name, value in values.items():
@@ -207,10 +211,6 @@ class Loop:
       self._jsonl.flush()
     if self._report:
       self._report({k: v for k, v in row.items() if v is not None}, step)
-
-  @property
-  def _max_loss(self) -> float:
-    return self._config.get('max_loss', 0.0)
 
   def _bad(self, step: int, values: dict) -> dict[int, dict]:
     """{row: record} of bad members, by their loss if that is bad."""
@@ -232,43 +232,26 @@ class Loop:
       'hparams': {k: v[row].item() for k, v in self._hparams.items()},
     }
 
-  def _drop(self, record: dict) -> None:
-    self.dropped.append(record)
-    self.dropped.sort(key=lambda record: record['member'])
-    if distributed.is_first():
-      _write(self._folder / 'dropped.jsonl', self.dropped)
-      print(
-        f'{self._folder.name}: {described(record)} is dropped; it stays as it '
-        'was before that step',
-        file=sys.stderr,
-        flush=True,
-      )
-
 
 def described(record: Mapping[str, Any]) -> str:
   """'member 2 (step 7, loss nan, learning_rate=0.1, ...)' of a bad member."""
   value, metric = record['value'], record['metric']
-  what = f'{metric} {value:.4g}' if _is_number(record) else f'{metric} {value}'
-  if metric == _UPDATE:
-    what = f'{metric} not finite'
+  if isinstance(value, float):
+    value = f'{value:.4g}'
+  what = f'{metric} {"not finite" if metric == _UPDATE else value}'
   settings = ', '.join(f'{k}={v:.4g}' for k, v in record['hparams'].items())
   return (
     f'member {record["member"]} (step {record["step"]}, {what}, {settings})'
   )
 
 
-def _is_number(record: Mapping[str, Any]) -> bool:
-  return isinstance(record['value'], float)
-
-
 def _read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The whole rows of a jsonl file; a line cut by a kill ends them."""
   rows = []
   if path.exists():
     for line in path.read_text().splitlines():
       try:
         rows.append(json.loads(line))
-      except json.JSONDecodeError:
+      except json.JSONDecodeError:  # a line cut by a kill
         break
   return rows
 
@@ -280,7 +263,6 @@ def _write(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
 
 
 def _reporter(kind: str, folder: pathlib.Path) -> tuple[Callable, Callable]:
-  """(report(row, step), close) of `config.runtime.report_to`."""
   if kind == 'wandb':
     import wandb
 
@@ -319,9 +301,8 @@ def _progress(total: int, name: str, start: int, is_shown: bool):
         print(f'{name}: {done}/{total} steps', file=sys.stderr, flush=True)
 
     yield count
-    minutes, seconds = divmod(round(time.monotonic() - began), 60)
-    took = f'{minutes}m {seconds:02d}s' if minutes else f'{seconds}s'
-    print(f'{name}: {done}/{total} steps, {took}', file=sys.stderr)
+    took = round(time.monotonic() - began)
+    print(f'{name}: {done}/{total} steps, {took}s', file=sys.stderr)
   else:
     import rich.console
     import rich.progress as rp

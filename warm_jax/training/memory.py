@@ -1,8 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Refuses a training step that does not fit in memory, before it runs.
+"""Refuses a training step that does not fit, by the compiler's own figures.
 
-The compiler says what the step takes. The loop then calls the same program, so
-nothing is compiled twice.
+The loop calls the program that was measured: nothing is compiled twice.
 """
 
 import dataclasses
@@ -28,17 +27,13 @@ def check(
   units: int,
   held: PyTree = (),
 ) -> None:
-  """Prints what a step takes on a device, and raises if that is too much.
+  """Prints what a step takes on a device; a UserError says what would fit.
 
   Args:
-    step: a jitted function with its keyword `settings`, a NamedTuple with
-      model_config, member_map and micro_batches.
-    args: its arguments; shapes are enough. The first is the state [M, ...].
-    units: what micro-batches divide: rows, pairs or prompts of a batch.
-    held: other arrays that are on the device meanwhile.
-
-  Raises:
-    UserError: with settings that fit; all but devices have been compiled.
+    step: a jitted function with its keyword `settings` (see `reward.Settings`).
+    args: its arguments, the state [M, ...] first; shapes are enough.
+    units: rows, pairs or prompts that micro-batches divide.
+    held: other arrays on the device meanwhile.
 
   """
   allowed, settings = _limit(runtime), step.keywords['settings']
@@ -47,7 +42,7 @@ def check(
   def needs(**changes) -> float:
     lowered = step.func.lower(*args, settings=settings._replace(**changes))
     found = lowered.compile().memory_analysis()
-    if found is None:  # of a backend that does not say
+    if found is None:  # the backend does not say
       return 0.0
     return (
       held
@@ -57,8 +52,8 @@ def check(
       - found.alias_size_in_bytes
     )
 
-  # Weights and two moments are 12 bytes a weight, their gradients 4 more: what
-  # that is too much for is not worth a compilation.
+  # Gradients add 4 bytes to the 12 of a weight and its moments. If that is too
+  # much already, nothing is compiled.
   least = held + state * 4 / 3
   is_hopeless = allowed is not None and least > allowed
   needed = least if is_hopeless else needs()
@@ -99,11 +94,9 @@ def check(
     ways.append(f'runtime.mesh={mesh}')
   advice = 'set ' + '; or '.join(ways)
   if not ways:
-    count = int(np.ceil(needed / allowed))
     advice = (
-      f'it does not fit at all: weights, optimizer and gradients alone are '
-      f'{_gb(least)}; it takes {count} devices of this size at least '
-      '(runtime.mesh)'
+      f'weights, optimizer and gradients alone are {_gb(least)}; it takes '
+      f'{int(np.ceil(needed / allowed))} such devices at least (runtime.mesh)'
     )
   raise errors.UserError(
     f'{name}: a step takes {_gb(needed)} a device, and there are '
@@ -116,7 +109,6 @@ def _gb(number: float) -> str:
 
 
 def _bytes(leaf) -> int:
-  """Of one device."""
   shape, where = np.shape(leaf), getattr(leaf, 'sharding', None)
   if where is not None:
     shape = where.shard_shape(shape)
@@ -125,7 +117,7 @@ def _bytes(leaf) -> int:
 
 
 def _limit(runtime) -> float | None:
-  """Bytes that a run may take on a device, None if nobody knows."""
+  """Bytes that a run may take on a device; None if unknown."""
   if given := getattr(runtime, 'memory_gb', 0.0):
     return given * 1e9
   stats = jax.local_devices()[0].memory_stats() or {}
@@ -139,7 +131,7 @@ def _limit(runtime) -> float | None:
     lines = pathlib.Path('/proc/meminfo').read_text().splitlines()
     line = next(x for x in lines if x.startswith('MemAvailable:'))
     free.append(int(line.split()[1]) * 1024)
-    group = pathlib.Path('/sys/fs/cgroup')  # of a job or a container
+    group = pathlib.Path('/sys/fs/cgroup')
     most = int((group / 'memory.max').read_text())
     free.append(most - int((group / 'memory.current').read_text()))
   except (OSError, ValueError, StopIteration):

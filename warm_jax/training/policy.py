@@ -5,11 +5,9 @@
   L_policy = -sum_t log pi(a_t | x_t) * stopgrad(R - baseline_t)
   L_value  =  sum_t (R - V(x_t))^2              (RLAIF App. A.3, WARM App. B.4)
 
-The log-ratio is summed over the tokens of the response (k1, the only one of the
-usual estimators whose use in the reward gives the gradient of the KL). Logits
-are divided by the sampling temperature for policy and anchor alike. There is no
-dropout. Policies that a single reward model, an ensemble and a merged model
-train are members of one stack: same prompts, same keys, one loop.
+The log-ratio is summed over the tokens of the response (k1, the only usual
+estimator that gives the gradient of the KL inside a reward). Logits of policy
+and anchor are divided by the sampling temperature. There is no dropout.
 """
 
 import dataclasses
@@ -102,7 +100,7 @@ def sample(state, prompts, *, settings: Settings):
 
 @jax.jit
 def score(scorers: Sequence[Callable], samples) -> jax.Array:
-  """Rewards [P, B] of stacked samples by scorer p, or by the only one."""
+  """Rewards [P, B] of samples by scorer p, or by the only one."""
   num_policies, batch, _ = samples.ids.shape
   if len(scorers) == 1:
     rows = (num_policies * batch, -1)
@@ -112,7 +110,6 @@ def score(scorers: Sequence[Callable], samples) -> jax.Array:
     scores = jnp.stack(
       [fn(samples.ids[p], samples.mask[p]) for p, fn in enumerate(scorers)]
     )
-  # Back to the policies here, so that their update exchanges nothing.
   return sharding.constrain_rows(scores, num_policies, is_stack=True)
 
 
@@ -151,7 +148,6 @@ def update(state, samples, scores, anchor_params, *, settings: Settings):
 
 
 def _response_logps(params, samples, settings):
-  """Log-probabilities and entropies [B, R] of the tokens of responses."""
   return language_model.response_logps_and_entropy(
     params,
     settings.model_config,
@@ -165,29 +161,22 @@ def _response_logps(params, samples, settings):
 
 
 def member_step(state, samples, scores, anchor_params, *, settings: Settings):
-  """One REINFORCE step of ONE policy on samples [B, T] with scores [B].
-
-  Returns:
-    (new state, dict of [] metrics).
-
-  """
+  """One step of ONE policy on samples [B, T], scores [B]: (state, metrics)."""
   response = sampling.response_mask(samples.mask, samples.response_start)
   num_tokens = jnp.sum(response, dtype=jnp.float32)
   num_prompts = len(scores) // settings.num_samples
   kinds, batch = optax.microbatching.AccumulationType, (samples, scores)
   is_split = settings.micro_batches > 1
 
-  def reshaped(tree, to):
-    return jax.tree.map(lambda x: x.reshape(to(x.shape)), tree)
-
-  def of_part(part, number):
-    del number
+  def of_part(part, _):
     if is_split:
-      part = reshaped(part, lambda shape: (-1, *shape[2:]))
+      part = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), part)
     return _gradients(state, *part, anchor_params, num_tokens, settings)
 
   if is_split:  # the samples of one prompt stay together
-    batch = reshaped(batch, lambda shape: (num_prompts, -1, *shape[1:]))
+    batch = jax.tree.map(
+      lambda x: x.reshape(num_prompts, -1, *x.shape[1:]), batch
+    )
   (grads, value_grads, metrics), of_tokens = state_lib.micro_batched(
     of_part, settings.micro_batches, num_prompts, (kinds.MEAN, kinds.SUM)
   )(batch)
@@ -205,14 +194,7 @@ def member_step(state, samples, scores, anchor_params, *, settings: Settings):
 
 
 def _gradients(state, samples, scores, anchor_params, num_tokens, settings):
-  """Gradients and metrics of ONE policy on some rows.
-
-  Returns:
-    ((grads, value_grads or None, metrics), metrics): means over these rows, and
-    sums over their response tokens divided by `num_tokens`.
-
-  """
-
+  # Returns means over these rows, and sums over tokens divided by num_tokens.
   def of_response(x):
     start = samples.response_start
     return language_model.take_span(x, start, settings.max_new_tokens)
@@ -267,8 +249,7 @@ def _gradients(state, samples, scores, anchor_params, num_tokens, settings):
     }
     ratio = jnp.exp(logps - of_response(samples.logps))
     of_tokens = {
-      # The first pass on fresh samples: any distance from 1 is a mismatch of
-      # sampler and scorer, so it is watched, not corrected.
+      # Any distance from 1 is a mismatch of sampler and scorer.
       'policy/sampling_ratio': losses.masked_sum(ratio, response) / num_tokens,
       'objective/kl_per_token': jnp.sum(kl) / num_tokens,
       'objective/entropy': losses.masked_sum(entropy, response) / num_tokens,
@@ -297,21 +278,17 @@ def train(
   ref_params: PyTree | None = None,
   orders: Sequence[int] | None = None,
 ) -> tuple[list[int], dict]:
-  """Trains P policies and keeps them along the way.
+  """Trains P policies from one start, or resumes from `folder`.
 
-  With `config.max_kl` above 0 a policy whose KL to the reference, a mean over
-  the samples of every `eval_every`-th step, reaches it is left as it is.
+  A policy whose KL to ref_params, on the samples of every `eval_every`-th step,
+  reaches `config.max_kl` (0: none) is left as it is.
 
   Args:
-    start_params: LM params; start of every policy and value model.
-    scorers: P callables (ids, mask) -> [B], pytrees usable inside jit; or one
-      for all.
-    folder: resumed from if it holds a checkpoint; policies are kept in
-      `params_{step}`, leaves [P, ...], averages in `ema_{step}`.
-    anchor_params: LM params of fixed anchors; None: start_params.
-    ref_params: LM params that `max_kl` is measured from; None: start_params.
-    orders: [P] numbers; policies of equal number get the same prompts in the
-      same order and draw with the same keys. None: all are equal.
+    start_params: LM params, also those of ref_params (max_kl) and of
+      anchor_params (fixed anchors) where these are None.
+    scorers: P callables (ids, mask) -> [B], pytrees; or one for all.
+    folder: gets params_STEP, leaves [P, ...], and averages ema_STEP.
+    orders: [P]; policies of equal number share prompts and keys. None: all do.
 
   Returns:
     steps: at which policies were kept, 0 (the start) first.
@@ -379,7 +356,6 @@ def train(
     if state.anchor.ema is not None:
       checkpoint.save_params(folder / f'ema_{step}', state.anchor.ema)
 
-  # The last policy is always kept, whatever the interval.
   kept = sorted({*range(0, config.steps, config.eval_every), config.steps})
   with loop_lib.Loop(
     folder,
@@ -394,14 +370,12 @@ def train(
     for step, rows in loop.steps(gather, len(prompts), seeds, num_prompts):
       samples = sample(state, rows, **static)
       if config.max_kl and step in kept and step > 0:
-        # Not `<`: a NaN goes on to where it is named, and raises.
         is_far = kl(samples, ref_params, **static) >= config.max_kl
         policy = state.policy
-        policy = dataclasses.replace(
-          policy, is_active=policy.is_active & ~is_far
-        )
+        is_active = policy.is_active & ~is_far
+        policy = dataclasses.replace(policy, is_active=is_active)
         state = dataclasses.replace(state, policy=policy)
-        if not np.any(sharding.to_host(policy.is_active)):
+        if not np.any(sharding.to_host(is_active)):
           kept = [other for other in kept if other <= step]
           break
       scores = score(scorers, samples)

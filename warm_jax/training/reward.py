@@ -3,7 +3,7 @@
 
 Members share the pretraining and one linearly probed head; they differ in data
 order, learning rate, dropout and the SFT checkpoint they start from (WARM
-section 3). The step below is written for one member and mapped once.
+section 3).
 """
 
 import dataclasses
@@ -51,14 +51,10 @@ def train_step(state, batch, *, settings: Settings):
 
 
 def member_step(state, batch, *, settings: Settings):
-  """One Bradley-Terry step of ONE member.
+  """One Bradley-Terry step of ONE member: (new state, dict of [] metrics).
 
-  Args:
-    batch: ids [B, S] int32 and mask [B, 2, S] bool, a pair in each row, see
-      `data.prefix_sharing`; optionally margin [B].
-
-  Returns:
-    (new state, dict of [] metrics).
+  batch: ids [B, S] and mask [B, 2, S], a pair in each row (see
+  `data.prefix_sharing`); optionally margin [B].
 
   """
   rng = jax.random.fold_in(state.rng, state.step)
@@ -81,11 +77,9 @@ def member_step(state, batch, *, settings: Settings):
     )
 
   def of_part(part, number):
-    # Parts draw dropout masks of their own.
     key = rng if number is None else jax.random.fold_in(rng, number)
     return jax.value_and_grad(loss_fn, has_aux=True)(state.params, part, key)
 
-  # All parts hold equally many pairs, and everything is a mean over pairs.
   (loss, metrics), grads = state_lib.micro_batched(
     of_part, settings.micro_batches, len(batch['ids'])
   )(batch)
@@ -139,17 +133,10 @@ def check_memory(
   score_fn=reward_model.scores,
   has_dropout: bool | None = None,
 ) -> functools.partial:
-  """Compiles the step of `train`; raises if it does not fit in memory.
+  """The step of `train`, compiled; a UserError if it does not fit in memory.
 
-  `train` does so itself. Called before long work that `train` depends on, it
-  spares the wait; the program is then compiled already.
-
-  Args:
-    params: members [M, ...]; shapes are enough.
-    has_dropout: None: as in config.dropout_rates.
-
-  Returns:
-    The step: (state, batch) -> (state, metrics).
+  `train` does so itself; call it before long work that `train` depends on.
+  params: [M, ...], shapes are enough. has_dropout None: as config says.
 
   """
   num_members = members.num_members(params)
@@ -160,15 +147,14 @@ def check_memory(
     model_config, tx, config, runtime.member_map, score_fn, has_dropout
   )
 
-  def start(params):
-    keys = jax.random.split(jax.random.key(0), num_members)
-    hparams = state_lib.make_hparams(num_members, learning_rate=0.0)
-    return state_lib.init(params, tx, keys, hparams)
-
+  keys = jax.random.split(jax.random.key(0), num_members)
+  hparams = state_lib.make_hparams(num_members, learning_rate=0.0)
+  state = sharding.shapes(
+    lambda params: state_lib.init(params, tx, keys, hparams), params
+  )
   rows = np.zeros((num_members, config.batch_size), int)
   batch = sharding.spread(data.training_batch)(rows)
-  args = (sharding.shapes(start, params), batch)
-  memory.check(name, step, args, runtime, units=config.batch_size)
+  memory.check(name, step, (state, batch), runtime, units=config.batch_size)
   return step
 
 
@@ -185,26 +171,20 @@ def train(
   score_fn=reward_model.scores,
   numbers: Sequence[int] | None = None,
 ) -> tuple[PyTree | None, dict]:
-  """Trains M reward models; the last checkpoint counts (WARM remark 2).
-
-  A member whose numbers go bad stops the run (config.on_nonfinite 'stop'), or
-  is left out of the results while the others go on ('drop_member').
+  """Trains M reward models [M, ...], or resumes from `folder` (WARM remark 2).
 
   Args:
-    params: starting points [M, ...]; left untouched.
     data: only `training_batch` and `len` are used.
-    config: section `reward`, perhaps with keep_steps, after which all members
-      are written to folder/params_STEP.
-    folder: resumed from if it holds a checkpoint.
-    score_fn: called as `reward_model.scores`; another one may build the weights
-      from the params that are trained.
-    numbers: [M] numbers of these members among config.members, each with the
-      key that it has there. None: they are all there are.
+    config: section `reward`; after its keep_steps all members are written to
+      folder/params_STEP.
+    score_fn: as `reward_model.scores`; it may build the weights from params.
+    numbers: [M] numbers of these members among config.members, whose keys they
+      get; None: they are all there are.
 
   Returns:
-    params: [K, ...] of the K members kept; None if a part has none left.
-    result: final loss, accuracy and margin per member kept; 'members', their
-      numbers; 'dropped', see `loop.Loop`.
+    params: [K, ...] of the members kept; None if a part has none left.
+    result: final loss, accuracy and margin of each; 'members', their numbers;
+      'dropped', see `loop.Loop`.
 
   """
   num_members = members.num_members(params)
@@ -261,8 +241,8 @@ def train(
     return None, result
   described = '; '.join(map(loop_lib.described, loop.dropped))
   raise errors.NonFiniteError(
-    f'all members went bad, so none is left: {described}; lower their learning '
-    'rates or look at the data'
+    f'all members went bad: {described}; lower their learning rates or look at '
+    'the data'
   )
 
 
@@ -274,14 +254,13 @@ def fit_probe(
   w = argmin  mean softplus(-(f_chosen - f_rejected) . w) + l2/2 |w|^2
 
   """
-  # Here, so that what only scores or trains does not wait for scipy.
   from scipy import optimize, special
 
   difference = np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64)
   if not np.isfinite(difference).all():
     raise errors.NonFiniteError(
-      'probe: the features of the SFT model are not finite, so no head can be '
-      'fitted; lower the learning rate of the SFT stage'
+      'probe: the features of the SFT model are not finite; lower the learning '
+      'rate of the SFT stage'
     )
 
   def objective(w):
@@ -298,32 +277,28 @@ def fit_probe(
 def draw_hparams(config, num_checkpoints: int, seed: int):
   """Draws what differs between members (WARM App. B.3): [M] arrays.
 
-  Choices are repeated until they cover all members, shuffled by the seed and
-  dealt out, so that every value occurs as evenly as M allows.
+  Every value occurs as evenly as M allows, in an order drawn from the seed.
 
   """
   for index in config.sft_checkpoints:
-    if not 0 <= index < num_checkpoints:
-      raise errors.UserError(
-        f'reward.sft_checkpoints holds {index}, but the SFT run kept '
-        f'{num_checkpoints} checkpoints, 0 to {num_checkpoints - 1}'
-      )
+    errors.need(
+      0 <= index < num_checkpoints,
+      f'reward.sft_checkpoints holds {index}, but the SFT run kept '
+      f'{num_checkpoints} checkpoints, 0 to {num_checkpoints - 1}',
+    )
   rng = np.random.default_rng(seed)
 
-  def deal(choices):
+  dealt = {}
+  for name, choices in (
+    ('learning_rate', config.learning_rates),
+    ('dropout_rate', config.dropout_rates),
+    ('init_index', config.sft_checkpoints),
+  ):
     repeats = -(-config.members // len(choices))
-    return rng.permutation(list(choices) * repeats)[: config.members]
-
-  return state_lib.make_hparams(
-    config.members,
-    learning_rate=deal(config.learning_rates),
-    dropout_rate=deal(config.dropout_rates),
-    init_index=deal(config.sft_checkpoints),
-    data_seed=[
-      loader.order_seed(seed, 'reward', 0 if config.same_order else m)
-      for m in range(config.members)
-    ],
-  )
+    dealt[name] = rng.permutation(list(choices) * repeats)[: config.members]
+  orders = [0 if config.same_order else m for m in range(config.members)]
+  seeds = [loader.order_seed(seed, 'reward', order) for order in orders]
+  return state_lib.make_hparams(config.members, data_seed=seeds, **dealt)
 
 
 def init_members(
@@ -331,9 +306,8 @@ def init_members(
 ) -> PyTree:
   """Starting points [M, ...]: SFT backbones [C, ...] and one head [D]."""
   num_members = len(hparams.init_index)
+  take = lambda leaf: jnp.asarray(leaf)[hparams.init_index]  # noqa: E731
   return {
-    'backbone': jax.tree.map(
-      lambda leaf: jnp.asarray(leaf)[hparams.init_index], backbones
-    ),
+    'backbone': jax.tree.map(take, backbones),
     'score': {'kernel': jnp.tile(jnp.asarray(head)[None], (num_members, 1))},
   }

@@ -1,8 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Next-token training: pretraining and supervised fine-tuning (SFT).
 
-Several checkpoints of one run are kept; reward models start from them, which
-gives diversity at no cost ("Baklava", WARM section 3.3).
+Reward models start from several checkpoints of one run, which gives diversity
+at no cost ("Baklava", WARM section 3.3).
 """
 
 import functools
@@ -46,12 +46,10 @@ def train_step(state, batch, *, settings: Settings):
 def member_step(state, batch, *, settings: Settings):
   """One next-token step of ONE member: (new state, dict of [] metrics).
 
-  loss = -sum_t w_t log p(x_t | x_<t) / sum_t w_t, w = loss_mask, of the batch
+    loss = -sum_t w_t log p(x_t | x_<t) / sum_t w_t           w = loss_mask
 
-  Args:
-    batch: dict of ids [B, T] int32, mask [B, T] bool, loss_mask [B, T] bool; or
-      with start [B] int32 a loss_mask [B, R] of the R tokens from there on:
-      then the last layer and the logits are computed for those alone.
+  batch: ids, mask, loss_mask [B, T]; or, with start [B], loss_mask [B, R] of
+  the R tokens from there on, and logits are computed for those alone.
 
   """
   rng = jax.random.fold_in(state.rng, state.step)
@@ -73,7 +71,6 @@ def member_step(state, batch, *, settings: Settings):
     return losses.language_model_loss(logps, batch['loss_mask'], num_tokens)
 
   def of_part(part, number):
-    # Parts draw dropout masks of their own.
     key = rng if number is None else jax.random.fold_in(rng, number)
     return jax.value_and_grad(loss_fn)(state.params, part, key)
 
@@ -102,10 +99,10 @@ def train(
   seed: int,
   runtime,
 ) -> tuple[PyTree, dict]:
-  """Trains one language model from `params`, which are left untouched.
+  """Trains one language model, or resumes from a checkpoint in `folder`.
 
-  Resumes from a checkpoint in `folder`. Returns the parameters at each of
-  config.keep_steps, stacked [C, ...], and {'loss': mean of the last 20 steps}.
+  Returns the parameters at each of config.keep_steps, stacked [C, ...], and
+  {'loss': mean of the last 20 steps}.
 
   """
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
@@ -118,15 +115,14 @@ def train(
   )
   step_fn = functools.partial(train_step, settings=settings)
   num_learned = _num_learned(data, config.loss_on)
-
-  @sharding.spread
-  def gather(rows):
-    return _batch(data.take(rows), config.loss_on, num_learned)
-
   # One model is M = 1 through the same code as many.
   hparams = state_lib.make_hparams(
     1, learning_rate=config.learning_rate, dropout_rate=config.dropout_rate
   )
+
+  @sharding.spread
+  def gather(rows):
+    return _batch(data.take(rows), config.loss_on, num_learned)
 
   def start(params):
     stack = sharding.born(lambda p: members.broadcast(p, 1), 1)(params)
@@ -161,7 +157,6 @@ def train(
 
 
 def _num_learned(data: encoding.Sequences, loss_on: str) -> int | None:
-  """R, tokens of the longest response; None to compute all positions."""
   if loss_on != 'response':
     return None
   longest = data.response_length
@@ -171,7 +166,6 @@ def _num_learned(data: encoding.Sequences, loss_on: str) -> int | None:
 def _batch(
   part: encoding.Sequences, loss_on: str, num_learned: int | None
 ) -> dict[str, np.ndarray]:
-  """The batch of `member_step` from rows [M, B, T]."""
   rows = {'ids': part.ids, 'mask': part.mask}
   # The first token is not predicted: there is none before it.
   start = np.ones_like(part.response_start)

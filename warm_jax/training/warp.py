@@ -6,16 +6,10 @@
   merged_i = init_i + fold of the task vectors theta_m - init_i      (SLERP)
   init_{i+1} = (1 - eta_i) init_i + eta_i merged_i                   (LITI)
 
-Source: arXiv 2406.16768, Alg. 1. The M policies are the members of one stack
-(`policy.train`); what follows is arithmetic of their weights. Merged are the
-policies themselves, not their averages. The front that the paper returns is
-`merging.liti(sft, merged_I, eta)` for eta from 0 to 1, and beyond.
-
-Each iteration has a folder:
-
-  params_STEP, ema_STEP, metrics.csv, checkpoints/   see `policy.train`
-  init, members, merged, next    [..], [M, ...], [..], [..]; next is init_{i+1}
-  result.json                    written last: what is there is not done again
+Source: arXiv 2406.16768, Alg. 1. The policies themselves are merged, not their
+averages. The front that the paper returns is `merging.liti(sft, merged_I, eta)`
+for eta from 0 to 1. Each iteration has a folder: what `policy.train` writes,
+then init, members [M, ...], merged, next (init_{i+1}) and, last, result.json.
 
 # Deviation: Adam's moments and the value model start afresh in each iteration,
 # and the baseline is a value model or leave-one-out; the paper tells neither.
@@ -77,18 +71,13 @@ def train(
   seed: int,
   runtime,
 ) -> list[dict]:
-  """Runs all iterations, or those that are left.
+  """Runs the iterations that are left; returns their result.json.
 
-  Args:
-    sft_params: LM params, the first init; `max_kl` is measured from it.
-    scorer: (ids, mask) -> [B], the reward of all policies.
-    prompts: each policy gets them in an order of its own.
-
-  Returns:
-    One record an iteration, as in its result.json: the settings, 'kept_steps',
-    'stopped_at' [M], 'train' (means of the last 20 steps) and 'geometry',
-    {layer: norms [M + 1] and cosines [M + 1, M + 1]} of the task vectors, the
-    merged policy's last.
+  Each policy gets the prompts in an order of its own; scorer: (ids, mask) ->
+  [B]. `max_kl` is measured from sft_params. A record holds the settings,
+  'kept_steps', 'stopped_at' [M], 'train' (means of the last 20 steps) and
+  'geometry', {layer: norms [M + 1] and cosines [M + 1, M + 1]} of the task
+  vectors, the merged policy's last.
 
   """
   init, records, is_ema = sft_params, [], config.anchor == 'ema'
@@ -120,7 +109,6 @@ def train(
       ref_params=sft_params,
       orders=range(config.members),
     )
-    # From disk, so that a relaunch goes on from the same numbers.
     stack = checkpoint.load_params(where / f'params_{kept[-1]}')
     stack = sharding.put(stack, 1)
     merged = merging.merge(stack, config.merge, init, config.group)
