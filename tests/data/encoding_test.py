@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Rows of token ids: borders, ends, padding, what does not fit; sets on disk."""
+"""Rows of token ids: borders, ends, padding, overlong rows; sets on disk."""
 
 import pathlib
 import random

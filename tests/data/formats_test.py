@@ -184,19 +184,15 @@ def test_prompts(row, prompt):
     (pair(prompt=3), "'prompt' is a number, not text"),
     (pair(chosen=True), "'chosen' is true or false, not text"),
     (pair(chosen=json.loads('"\\ud800"')), "'chosen' holds half a character"),
-    (pair(prompt=json.loads('"\\ud800"')), "'prompt' holds half a character"),
     (pair(chosen=' '), "'chosen' is empty"),
     (pair(chosen=' b'), 'chosen and rejected are the same text'),
     (pair(margin='big'), "'margin' is text, not a number"),
-    (pair(margin=True), "'margin' is true or false, not a number"),
-    (pair(margin=float('inf')), "'margin' is inf"),
     (pair(margin=float('nan')), "'margin' is nan"),
     (pair(margin=10**400), "'margin' is 1000"),
     (pair(margin=1e39), 'no number of 32 bits'),  # infinite once it is stored
     (pair(chosen=['a'] * 101, rejected=['b'] * 100), 'it makes 10100 pairs'),
     (pair(chosen='x' * (2**20 + 1)), "'chosen' has 1048577 characters"),
     (sides('a', 'b'), 'share no beginning'),
-    (sides('same', 'same '), 'the same text'),
     (
       sides('\n\nHuman: a\n\nAssistant: x', '\n\nHuman: b\n\nAssistant: x'),
       'the prompts of chosen and rejected differ',
@@ -216,10 +212,7 @@ def test_prompts(row, prompt):
       sides([GOOD], [BAD], prompt=WHOLE[0]),
       'the prompt ends with a turn of the assistant',
     ),
-    (
-      sides([assistant(' ')], [BAD], prompt=[QUESTION]),
-      "'chosen' is empty",
-    ),
+    (sides([assistant(' ')], [BAD], prompt=[QUESTION]), "'chosen' is empty"),
     (
       sides([GOOD], [BAD], prompt=['x', QUESTION]),
       "turn 1 of 'prompt' is text",
@@ -272,8 +265,7 @@ def test_bad_responses_and_prompts(convert, row, reason):
 
 
 @pytest.mark.parametrize(
-  'convert',
-  [formats.preference_rows, formats.response_row, formats.prompt_row],
+  'convert', [formats.preference_rows, formats.response_row, formats.prompt_row]
 )
 def test_unknown_formats_name_their_fields(convert):
   with pytest.raises(sources.UnknownFormat, match='its fields: answer, quest'):

@@ -3,7 +3,6 @@
 
 import gzip
 import json
-import pathlib
 import sys
 
 import numpy as np
@@ -295,15 +294,3 @@ def test_columns_of_one_name(tmp_path):
   parquet.write_table(table, tmp_path / 'mine.parquet')
   with pytest.raises(errors.UserError, match="two columns 'a'"):
     opened(tmp_path / 'mine.parquet')
-
-
-def test_a_damaged_tfds_set_is_one_line(tmp_path):
-  folder = sources.write_tfds({'train': ROWS}, 'tiny_rows', tmp_path)
-  [path] = pathlib.Path(folder).glob('*.array_record*')
-  whole = path.read_bytes()
-  path.write_bytes(whole[:1_000])
-  with pytest.raises(errors.UserError, match='damaged after row 0'):
-    opened(f'tfds:{folder}:train')
-  (pathlib.Path(folder) / 'dataset_info.json').write_text('{"name": [')
-  with pytest.raises(errors.UserError, match='not a readable set'):
-    opened(f'tfds:{folder}:train')

@@ -136,19 +136,3 @@ def test_files_elsewhere_are_not_opened(tmp_path):
   (folder / 'chat_template.jinja').symlink_to(away / 'tokenizer_config.json')
   with pytest.raises(errors.UserError, match='leads out of its folder'):
     tokenizer.load_pretrained(folder)
-
-
-@pytest.mark.parametrize(
-  'field', ['model', 'pre_tokenizer', 'added_tokens', '']
-)
-def test_parts_that_are_none(tmp_path, field):
-  """Whatever the libraries raise for it, panics included."""
-  save(tmp_path, ['<pad>', '</s>', 'a'], eos_token='</s>')
-  path = tmp_path / 'tokenizer.json'
-  if field:
-    change_json(path, **{field: {'type': 'x'}})
-  else:
-    model = json.loads(path.read_text())['model'] | {'vocab': []}
-    change_json(path, model=model)
-  with pytest.raises(errors.UserError, match='cannot open'):
-    tokenizer.load_pretrained(tmp_path)

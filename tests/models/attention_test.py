@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax.models import attention, language_model
-from warm_jax.models import config as config_lib
+from warm_jax.models import attention
 
 
 def attention_inputs(kv_heads, length=3, slots=6):
@@ -177,38 +176,3 @@ def test_equals_plain_attention_over_all_slots(heads, cap, length):
   np.testing.assert_allclose(out, expected, atol=1e-6)
   for found, wanted in zip(cache, (key, value)):
     np.testing.assert_array_equal(found, wanted.swapaxes(1, 2))
-
-
-@HEADS
-@pytest.mark.parametrize('length', [1, 3])
-def test_an_empty_cache_is_the_same_known_to_be_empty_or_not(
-  heads, length, random_params
-):
-  config = config_lib.ModelConfig(
-    vocab_size=8,
-    width=12,
-    num_layers=2,
-    num_heads=heads[0],
-    num_kv_heads=heads[1],
-    head_dim=DH,
-    mlp_width=16,
-    max_length=16,
-  )
-  ids = np.random.default_rng(1).integers(0, 8, (B, length))
-  mask = np.arange(length)[None, :] <= np.arange(B)[:, None]
-
-  @jax.jit
-  def starts(params, index):
-    empty = attention.init_cache(config, B, S)
-    args = (params, config, ids, mask)
-    return (
-      language_model.hidden_states(*args, cache=empty),
-      language_model.hidden_states(*args, cache=empty | {'index': index}),
-      language_model.hidden_states(*args),
-    )
-
-  known, traced, plain = starts(random_params(config), 0)
-  for hidden, _ in (known, traced):
-    np.testing.assert_allclose(hidden, plain, atol=1e-5)
-  for found, wanted in zip(*map(jax.tree.leaves, (known[1], traced[1]))):
-    np.testing.assert_allclose(found, wanted, atol=1e-6)

@@ -150,14 +150,7 @@ def test_responses_are_part_of_all(length, remat, random_params):
   def both(params):
     def of_responses(params):
       out = language_model.response_logps_and_entropy(
-        params,
-        config,
-        ids,
-        mask,
-        start,
-        length,
-        num_samples=2,
-        temperature=0.8,
+        params, config, ids, mask, start, length, num_samples=2, temperature=0.8
       )[0]
       return jnp.sum(out * weights), out
 

@@ -72,22 +72,6 @@ def rotated(x, positions, frequencies):
   return transformer.rotate(x, transformer.rotary_table(positions, frequencies))
 
 
-def test_rotary_scores_depend_on_distance_only():
-  frequencies = transformer.rotary_frequencies(8, 100.0)
-  x = np.random.default_rng(0).normal(size=(1, 2, 1, 12)).astype(np.float32)
-
-  def score(i, j):
-    """Of a query at position i and a key at position j."""
-    y = np.asarray(rotated(x, np.array([[i, j]]), frequencies))
-    # Entries beyond rotary_dim stay.
-    np.testing.assert_array_equal(y[..., 8:], x[..., 8:])
-    np.testing.assert_allclose(np.linalg.norm(y), np.linalg.norm(x), rtol=1e-5)
-    return np.sum(y[0, 0] * y[0, 1])
-
-  np.testing.assert_allclose(score(3, 1), score(9, 7), rtol=1e-5)
-  assert abs(score(3, 1) - score(3, 2)) > 1e-3
-
-
 def test_rotation_by_hand():
   x = np.array([1.0, 2.0], np.float32).reshape(1, 1, 1, 2)
   y = rotated(x, np.array([[1]]), transformer.rotary_frequencies(2, 10000.0))

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Token rows: from texts to ids, in memory or in a folder.
+"""Token rows, in memory (`encode_rows`) or in a folder (`write`, `open_rows`).
 
 A row is [bos] prompt response [eos], each of them once even if a chat template
 has written it already. A row longer than the context is left out ('filter'), or
@@ -31,16 +31,10 @@ CHUNK_CHARACTERS = 2**22
 class Sequences:
   """Rows of tokens of different lengths, in memory or mapped from disk.
 
-  `ids`, `mask` and `response_start` are right-padded arrays, made on request.
-
-  Attributes:
-    flat: [tokens] int32, all rows one after the other.
-    offsets: [rows + 1] int64, where each row begins in `flat`.
-    starts: [rows] int32, first token of the response; the length of a row that
-      is a prompt alone.
-    index: [...] int64, the rows of this set, in any order and shape.
-    pad_id: id at padding.
-    length: T, positions of a padded row.
+  `flat` [tokens] int32 holds all rows; row n begins at `offsets[n]`, and its
+  response at its token `starts[n]` (of a prompt alone: its length). `index`
+  [...] has the rows of this set, in any order and shape. `ids` and `mask` are
+  made on request, padded to T = `length` on the right.
   """
 
   def __init__(self, ids, mask, response_start, pad_id: int = 0):
@@ -52,7 +46,7 @@ class Sequences:
 
   @classmethod
   def ragged(cls, flat, offsets, starts, pad_id: int) -> 'Sequences':
-    """Takes unpadded rows, see the attributes; T is the longest row's."""
+    """Takes unpadded rows; T is the longest row's."""
     made = cls.__new__(cls)
     made._hold(flat, offsets, starts, pad_id)
     return made
@@ -161,10 +155,9 @@ class Preferences:
   def training_batch(
     self, rows, length: int | None = None
   ) -> dict[str, np.ndarray]:
-    """Batch of pairs [.., B], a pair in a row of S (`length`) positions.
+    """Batch of pairs [.., B], each in one row of S (`length`) positions.
 
-    Returns:
-      ids [.., B, S], mask [.., B, 2, S], and margin [.., B] if there are any.
+    ids [.., B, S], mask [.., B, 2, S], and margin [.., B] if there are any.
     """
     pairs = self._sides(rows, np.stack, -2)
     batch = prefix_sharing.share(**pairs, length=length or self.pair_length)
@@ -201,17 +194,14 @@ def encode(
   """Encodes N prompts with their responses, or alone.
 
   Args:
-    responses: [N] texts; None: prompts alone.
     max_length: tokens of the longest row that fits.
     remarks: [N] texts that follow the end of the response, with an end of
       their own; '' for none. Only with `apart`.
-    overlong: 'filter' or 'truncate', see the module.
     apart: tokenise prompts and responses apart (as the toy world's words need
       it), and not as one text.
 
   Returns:
-    N rows, empty where one does not fit; fits [N] bool; and [N] bool, whether
-    the response was cut.
+    N rows, empty where one does not fit; [N] bool, fits; [N] bool, is cut.
   """
   end = [tokenizer.eos_id]
   heads, tails = _opened(tokenizer, prompts), [[]] * len(prompts)
@@ -266,10 +256,9 @@ def encode_rows(
   max_length: int,
   source: str,
 ) -> Any:
-  """Encodes rows in memory, as `write` does but with each text apart.
+  """Encodes rows in memory, each text apart: Preferences or Sequences.
 
-  Returns Preferences of rows of pairs, Sequences of others, which may have a
-  remark beside the response.
+  Rows as of `write`; a response may have a `remark` beside it.
   """
   columns = collections.defaultdict(list)
   args = (rows, tokenizer, max_length, source)
@@ -288,18 +277,13 @@ def write(
   source: str,
   overlong: str = 'filter',
 ) -> dict[str, int]:
-  """Encodes rows of one kind into a folder, which is replaced as a whole.
+  """Encodes rows into a folder, which is replaced as a whole; counts them.
 
   Rows are dicts of prompt alone; of prompt and response; or of prompt, chosen,
   rejected and, optionally, flipped, margin and row (its number, if that is not
   its place). A pair is kept if both sides fit, and still differ if one was cut.
-
-  Returns:
-    Numbers of rows (kept), too_long (left out), truncated (kept, but cut) and,
-    of pairs, swapped (kept, and flipped).
-
-  Raises:
-    UserError: no row fits; names the source.
+  UserError if none fits. Counts: rows (kept), too_long (left out), truncated
+  (kept, but cut) and, of pairs, swapped (kept, and flipped).
   """
   counts = {}
   with files.new_folder(folder, replace=True) as new:
@@ -314,10 +298,7 @@ def write(
 def open_rows(
   folder: str | pathlib.Path, pad_id: int, order_seed: int | None = None
 ) -> Any:
-  """Maps what `write` wrote: Preferences of pairs, Sequences of other rows.
-
-  order_seed: of a random order of the rows; None: as they were written.
-  """
+  """Maps what `write` wrote, in a random order if there is a seed of it."""
   arrays = {
     path.stem: np.memmap(path, path.suffix[1:], 'r')
     for path in pathlib.Path(folder).iterdir()
@@ -342,7 +323,6 @@ def chunks(rows: Iterable, characters: Callable[[Any], int]) -> Iterator[list]:
 def _columns(
   counts, rows, tokenizer, max_length, source, overlong, apart=False
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Yields the columns of a set, a chunk at a time, and fills in `counts`."""
   counts |= {'rows': 0, 'too_long': 0, 'truncated': 0}
 
   def characters(row):

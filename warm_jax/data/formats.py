@@ -9,8 +9,8 @@
   responses    prompt + completion (or response), messages, text
   prompts      any of these: what comes before the response
 
-Functions of one row and a `Chat`; a `BadRow` says why a row cannot be used. None
-is the same as an absent field; other fields are ignored.
+Functions of one row and a `Chat`; a `BadRow` says why a row cannot be used. A
+field that is None is absent; other fields are ignored.
 """
 
 import datetime
@@ -63,11 +63,7 @@ def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
 
 
 def response_row(row: Any, chat: 'Chat') -> dict:
-  """Prompt and response of one row of supervised fine-tuning.
-
-  The last turn of a conversation is the response. A bare `text` is a response
-  to an empty prompt.
-  """
+  """Prompt and response of a row; a bare `text` answers an empty prompt."""
   row = _fields(row)
   field = next((f for f in ('completion', 'response') if f in row), None)
   if field and 'prompt' in row:
@@ -175,11 +171,8 @@ def _chosen_and_rejected(row: dict, chat):
 
 
 def _common_beginning(chosen: str, rejected: str) -> int:
-  """Length of the implicit prompt: cut at a border of turns, else of words.
-
-  A single space before the first word of the responses belongs to them, as
-  tokenizers want it; line breaks belong to the prompt.
-  """
+  # Cut at a border of turns, else of words. A single space before the responses
+  # belongs to them, as tokenizers want it; line breaks belong to the prompt.
   _need_different(chosen.strip(), rejected.strip())
   # Both responses keep a character: one text may continue the other.
   least = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
@@ -236,7 +229,6 @@ def _num_common(a, b) -> int:
 
 
 def _ranked(row: dict, chat):
-  """All pairs of different rank among completions to one context."""
   _need('context' in row, "'context' is missing")
   given = _unzipped(row['completions'])
   _need(
@@ -286,7 +278,6 @@ def _need(fine: object, reason: str) -> None:
 
 
 def _answer(prompt, response, field: str, chat):
-  """Texts of a prompt and of one response to it, each plain or in turns."""
   if not _is_conversation(prompt) and not _is_conversation(response):
     framed = chat.frame(_text(prompt, 'prompt'))
     return framed, chat.response(_text(response, field))
@@ -320,7 +311,6 @@ def _check_prompt(turns: list[dict], field: str) -> None:
 
 
 def _messages(value, field: str) -> list[dict]:
-  """Checked turns, as {role, content} alone."""
   value = _unzipped(value)
   is_list = isinstance(value, list) and value
   _need(is_list, f'{field!r} is {_kind(value)}, not a list of turns')
@@ -341,7 +331,7 @@ def _messages(value, field: str) -> list[dict]:
 
 
 def _unzipped(value):
-  """TFDS gives a list of dicts as a dict of lists."""
+  # TFDS gives a list of dicts as a dict of lists.
   if isinstance(value, dict) and value:
     columns = list(value.values())
     if all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
@@ -390,11 +380,10 @@ def _unknown(row: dict, reason: str = '') -> sources.UnknownFormat:
 class Chat:
   """Writes prompts and conversations as text.
 
-  A prompt in a field of its own is put into `prompt_template`, which holds
-  '{prompt}'; the common beginning of two texts is left as it is; a conversation
-  is rendered by the tokenizer's chat template. Without one, user turns are put
-  into `prompt_template` and other turns end in a line break, so that one
-  question and one answer are the same text as a plain prompt and response.
+  A prompt in a field of its own is put into `prompt_template`; the common
+  beginning of two texts is left as it is; a conversation is rendered by the
+  tokenizer's chat template, or with user turns in `prompt_template` and others
+  ending in a line break.
   """
 
   def __init__(
@@ -415,10 +404,7 @@ class Chat:
     return self.prompt_template.replace('{prompt}', prompt.strip())
 
   def response(self, text: str) -> str:
-    """A plain response behind a framed prompt, without space at its end.
-
-    Nor at its start, if the template ends in white space already.
-    """
+    """A plain response, without the space around it that is not its own."""
     ends_in_space = self.prompt_template[-1:].isspace()
     return text.strip() if ends_in_space else text.rstrip()
 
@@ -430,14 +416,13 @@ class Chat:
     """Texts of a conversation before and after the start of its response.
 
     The response ends before its end of sequence, which is added as a token, and
-    before anything that a template writes behind that (a sampler stops there).
-    A `BadRow` says that the template refuses the turns, or rewrites earlier
-    ones, so that the response has no place of its own.
+    what a template writes behind that. BadRow if it refuses the turns, or rewrites
+    earlier ones.
     """
     head, whole = self.prompt(prompt), self._render(prompt + response, False)
     _need(
       whole.startswith(head),
-      'the chat template renders the prompt otherwise when the response follows',
+      'the chat template renders the prompt otherwise when a response follows',
     )
     text = whole[len(head) :].rstrip()
     if self._template and self._hf.eos_token:
@@ -466,11 +451,7 @@ class Chat:
       raise BadRow(f'the chat template refuses it: {reason}') from error
 
   def jinja(self) -> str:
-    """The rendering without a chat template as one, for exported tokenizers.
-
-    The tokenizer writes the beginning of sequence; the last response ends in
-    the end of sequence.
-    """
+    """The rendering without a chat template as one, for exported tokenizers."""
     before, _, after = self.prompt_template.partition('{prompt}')
     prompt = response = "message['content']"
     if self.prompt_template != '{prompt}':
@@ -486,7 +467,6 @@ class Chat:
 
 
 def _pinned_template(hf) -> str:
-  """The tokenizer's chat template; `strftime_now` writes the pinned date."""
   try:
     template = hf.get_chat_template()
   except ValueError as error:  # several, none of them the default
@@ -508,5 +488,4 @@ def _pinned_template(hf) -> str:
 
 
 def _quoted(text: str) -> str:
-  """A Jinja literal, which has the escapes of JSON."""
-  return json.dumps(text)
+  return json.dumps(text)  # a Jinja literal has the escapes of JSON

@@ -40,8 +40,8 @@ def order(
   """
   errors.need(
     num_rows >= batch_size,
-    f'data: {num_rows} rows are fewer than one batch of {batch_size}; give more '
-    'rows or a smaller batch_size',
+    f'data: {num_rows} rows are fewer than one batch of {batch_size}; give '
+    'more rows or a smaller batch_size',
   )
   # Here, because it imports Orbax, and scoring and evaluation need neither.
   import grain

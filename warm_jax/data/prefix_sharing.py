@@ -6,9 +6,9 @@
   mask[1]   1  1  1   0  0   0   1  1  1   1    0
 
 The prefix (the prompt of a pair, or of the samples of best-of-N) is computed
-once (Wang and Hegde 2024, arXiv 2410.20305). The masks say which tokens are read
-together, see `language_model.hidden_states`; scores equal those of separate rows
-up to the order of sums. Reward models are trained on this layout alone.
+once (Wang and Hegde 2024, arXiv 2410.20305). The masks say which tokens see
+each other (`language_model.hidden_states`); scores equal the ones of separate
+rows up to the order of sums. Reward models are trained on this layout alone.
 """
 
 import numpy as np
@@ -19,8 +19,7 @@ _MOST = 4  # sequences of a row, in `grouped`
 def num_common(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """Tokens that K right-padded sequences [..., K, T] begin with: [...].
 
-  The last token of each is its own, since its score is read there. Empty
-  sequences are passed over; the first is not empty.
+  The last token of each is its own, for its score. The first is not empty.
   """
   lengths = mask.sum(axis=-1)
   same = (ids == ids[..., :1, :]) & mask | (lengths == 0)[..., None]
@@ -87,7 +86,6 @@ def grouped(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(lengths, common, most: int, width: int):
-  """Groups of up to `most` rows, each as large as possible; the longest S."""
   groups, longest, shared = [], 0, 0
   limit = most**0.5 * width
   for row, length in enumerate(lengths):

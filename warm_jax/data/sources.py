@@ -1,9 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Rows of text in and out: JSON lines, parquet, TFDS and `datasets` folders.
 
-Rows are read one at a time. A row that cannot be used, because it is no JSON or
-in no known format, is a `BadRow`: `Rejects` names each and stops a run that has
-too many. TFDS is used without TensorFlow, through array_record files.
+Rows are read one at a time. A row that cannot be used is a `BadRow`: `Rejects`
+names each and stops a run that has too many. TFDS is used without TensorFlow.
 """
 
 import collections
@@ -51,12 +50,7 @@ class SourceRow(NamedTuple):
 
 
 class Rejects:
-  """Collects the unusable rows of all files that a stage reads.
-
-  Args:
-    path: file that names them, one JSON object a line.
-    max_rejected: share of a source that may be unusable.
-  """
+  """Collects unusable rows, at most a share `max_rejected` of each source."""
 
   def __init__(self, path: str | pathlib.Path, max_rejected: float = 0.0):
     self.path, self.max_rejected = pathlib.Path(path), max_rejected
@@ -92,15 +86,10 @@ class Rejects:
     convert: Callable[[dict], Any],
     formats: str = '',
   ) -> Iterator[tuple[int, Any]]:
-    """Yields the place of each usable row, from 0, and convert(its value).
+    """Yields (place from 0, convert(value)) of rows; convert may raise BadRow.
 
-    `convert` may raise BadRow.
-
-    `formats` names the formats that `convert` knows.
-
-    Raises:
-      UserError: no rows, too many unusable ones, or none usable; the file of
-        rejected rows is written first.
+    UserError: no rows, too many unusable ones, or none usable, with the
+    `formats` that `convert` knows; the file of rejected rows is written first.
     """
     count, kinds = 0, set()
     found: list[tuple[str, int, str]] = []
@@ -185,8 +174,6 @@ def open_rows(source: str) -> Iterator[SourceRow]:
       own folder; nothing is downloaded;
       hf:FOLDER[:SPLIT], saved by `save_to_disk` of the library `datasets`.
 
-  Raises:
-    UserError: a source that is not there or cannot be read.
   """
   if source.startswith('tfds:'):
     opened = [(source, _tfds_rows(source))]
@@ -218,7 +205,6 @@ def _paths(source: str) -> list[pathlib.Path]:
 
 
 def _jsonl_rows(path: pathlib.Path) -> Iterator:
-  """The value of each line, or what is wrong with it."""
   opener = gzip.open if path.suffix == '.gz' else open
   number = 0
   try:
@@ -249,7 +235,6 @@ def _parsed(line: bytes):
 
 @contextlib.contextmanager
 def _readable(trouble: str):
-  """Turns what libraries raise for damaged files into a UserError."""
   try:
     yield
   except errors.UserError:
@@ -322,7 +307,6 @@ def _tfds_rows(source: str) -> Iterator:
 
 
 def _tfds_builder(source: str, name: str, data_dir: str | None):
-  """Opens a prepared set from its files, without the code that made it."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import read_only_builder
 
@@ -364,7 +348,6 @@ def _hf_rows(source: str) -> Iterator[dict]:
 
 
 def _decoded(value):
-  """Text instead of bytes, Python's numbers and lists instead of numpy's."""
   if isinstance(value, dict):
     return {key: _decoded(entry) for key, entry in value.items()}
   if isinstance(value, bytes):

@@ -41,7 +41,7 @@ class Tokenizer:
   eos_id: int
 
   def encode(self, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, without special tokens; equal texts share a list."""
+    """Token ids of each text, no special tokens; equal texts share a list."""
     if not texts:
       return []
     # Many rows share a prompt, a short response, a remark.
@@ -115,29 +115,25 @@ def _save(tokenizer, folder) -> Tokenizer:
 
 
 def load(folder) -> Tokenizer:
-  """Opens a tokenizer folder of ours as it is."""
+  """Opens a tokenizer that we saved; `load_pretrained` opens others."""
   return _reduced(_open(folder))
 
 
 def load_pretrained(folder) -> Tokenizer:
   """Opens the tokenizer of a checkpoint and gives it a padding token.
 
-  Many checkpoints have none, or pad with the end of sequence. The padding
-  token here is, in this order: its own if it differs from the end of sequence;
-  a token of the vocabulary that families keep for it; the unknown token if it
-  is neither end nor begin of sequence; else a new '<pad>' after the last token,
-  for which the embedding may need one more row.
-
-  Padding is on the right and the model inputs are ids and mask, whatever the
-  folder says. Rows begin with the beginning of sequence if the tokenizer writes
-  it by itself. No code of the folder is run. UserError: it cannot be opened, or
-  has no end of sequence.
+  In this order: its own if it differs from the end of sequence; a token of the
+  vocabulary that families keep for it; the unknown token if it is neither end
+  nor begin of sequence; else a new '<pad>' after the last token, for which the
+  embedding may need one more row. Padding is on the right, inputs are ids and
+  mask, whatever the folder says. No code of the folder is run. UserError if it
+  cannot be opened, or has no end of sequence.
   """
   path = pathlib.Path(folder)
   errors.need(
     any((path / name).exists() for name in _TOKENIZER_FILES),
-    f'tokenizer: no {_TOKENIZER_FILES[0]} in {folder}; copy the tokenizer files '
-    'of the model there',
+    f'tokenizer: no {_TOKENIZER_FILES[0]} in {folder}; copy the tokenizer '
+    'files of the model there',
   )
   _check_files(path)
   hf = _open(folder)

@@ -10,8 +10,8 @@ A good summary names the facts that matter, as `noun verb` phrases between
 commas, invents and repeats nothing, and stops: roof collapsed , boss quit
 
 In text to pretrain on a reader's remark follows: `false cat hid`, `vital roof
-collapsed`. It names the weight or the fault of one phrase, but no price, no sum,
-and compares nothing. Without remarks models this small have no features that a
+collapsed`. It names the weight or the fault of one phrase, but no price, no sum
+and no comparison. Without remarks models this small have no features that a
 reward model could use. The gold utility is computed for the annotators' labels
 and for evaluation alone: no model is trained on it.
 """
@@ -65,7 +65,7 @@ WORDS = (
   *(*REMARKS.values(), FALSE, AGAIN, GARBLED, WORDY),
 )
 
-# The utility's price list, in the unit of a fact's weight. In docs/design.md too.
+# The utility's prices, in the unit of a fact's weight. In docs/design.md too.
 INVENTED = 1.0  # a phrase the post does not support
 IRRELEVANT = 1.0  # a fact of weight 0
 REPEATED = 0.25  # naming a fact again
@@ -101,9 +101,8 @@ def gold_utility(post: str, summary: str) -> float:
             - 1.0 * invented - 0.25 * repeated - 0.75 * malformed
             - 0.5 * max(0, words - 6)
 
-  A phrase between commas is malformed unless it reads `noun verb` with a verb of
-  that noun, and invented unless the post says just that. A fourth fact of weight
-  1 does not pay and one of weight 3 does: not a linear function of length.
+  A phrase between commas is malformed unless it is a noun and one of its verbs,
+  and invented unless the post says just that.
   """
   price = {FALSE: -INVENTED, AGAIN: -REPEATED, GARBLED: -MALFORMED}
   price |= {REMARKS[weight]: weight or -IRRELEVANT for weight in REMARKS}
@@ -112,7 +111,7 @@ def gold_utility(post: str, summary: str) -> float:
 
 
 def _phrases(post: str, summary: str) -> list[tuple[str, str]]:
-  """The phrases of a summary, each with the remark it deserves."""
+  # Each phrase of a summary with the remark it deserves.
   if not summary.split():
     return []
   weight_of = {tuple(fact): weight for *fact, weight in read_facts(post)}
@@ -246,7 +245,7 @@ class Annotator:
     """
     rows = []
     for post, a, b in zip(posts, first, second):
-      # Drawn before the filter, so that a row's label does not depend on others.
+      # Drawn before the filter: a row's label does not depend on other rows.
       prefers_a = rng.random() < self.probability(post, a, b)
       if a.split() == b.split():
         continue

@@ -124,9 +124,9 @@ def _folded(fn: Callable) -> Callable:
 
 
 def init_cache(config: config_lib.ModelConfig, batch: int, length: int) -> dict:
-  """Empty cache of S = `length` slots: k, v, mask [B, S], and the next slot.
+  """Empty cache for `attend_cached`: k, v, mask [B, S], and the next slot.
 
-  k and v have one [B, K, S, Dh] array (compute dtype) a layer. The caller keeps
+  k and v have one [B, K, S, Dh] array a layer; S is `length`. The caller keeps
   index + tokens <= S: a write past the end would land on the last slots.
   """
   shape = (batch, config.num_kv_heads, length, config.head_dim)

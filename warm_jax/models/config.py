@@ -50,7 +50,7 @@ class ModelConfig:
   position: str = 'rotary'  # or 'learned'
   rotary_fraction: float = 1.0  # part of Dh that is rotated (NeoX: 0.25)
   rope_theta: float = 10000.0  # base of the rotary wavelengths
-  # Base in sliding layers (Gemma 3), which are then not scaled; default: as all.
+  # Base in sliding layers (Gemma 3), which are then not scaled; default: same.
   rope_theta_local: float | None = None
   # 'linear' or 'llama3': longer wavelengths for a longer context, see
   # `transformer.rotary_frequencies`.

@@ -60,6 +60,6 @@ def init_value(config: config_lib.ModelConfig, backbone: PyTree) -> PyTree:
 
 
 def values(params: PyTree, hidden: jax.Array) -> jax.Array:
-  """Values [B, T] of the states after each token, of hidden states [B, T, D]."""
+  """Values [B, T] after each token of hidden [B, T, D]; see `init_value`."""
   head = params['value']
   return jnp.sum(hidden * head['kernel'][None, None, :], axis=-1) + head['bias']

@@ -65,9 +65,7 @@ def bits16(rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def rotary_frequencies(
-  rotary_dim: int,
-  theta: float,
-  scaling: config_lib.ModelConfig | None = None,
+  rotary_dim: int, theta: float, scaling: config_lib.ModelConfig | None = None
 ) -> np.ndarray:
   """Angles per position of the rotation (Su et al. 2021, equation 15).
 
