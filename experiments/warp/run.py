@@ -57,14 +57,14 @@ def get_config(scale: str = ''):
   config.control = section('control')
   config.control.model = section(
     'model',
-    width=64 if full else 24,
+    width=64 if full else 16,  # small, it shares the others' programs
     num_layers=2 if full else 1,
     num_heads=4 if full else 2,
   )
   config.control.pretrain.update(
-    steps=1_500 if full else 4,
+    steps=1_500 if full else 12,
     learning_rate=3e-3,
-    keep_steps=(1_500,) if full else (4,),
+    keep_steps=(1_500,) if full else (12,),
     checkpoint_every=500,
   )
   config.control.reward.update(

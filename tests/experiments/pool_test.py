@@ -173,16 +173,6 @@ def test_bad_flags_are_refused(flag, message, capsys):
   assert message in capsys.readouterr().err
 
 
-def test_flags_set_fields():
-  argv = ['run', '--config.scale=smoke', '--workdir=a b']
-  argv += ['--config.seeds=(5,)', '--stage=measure', '--config.arm.swapped=0.5']
-  found = launch.parse(ledger.load('label_corruption'), argv)
-  config, workdir, stage = found
-  assert config.scale == 'smoke' and config.arm.swapped == 0.5
-  assert tuple(config.seeds) == (5,)
-  assert workdir.name == 'a b' and stage == 'measure'
-
-
 def test_fingerprints_tell_rows_and_settings_apart():
   pairs = make_pairs(5)
   flips = np.array([True, False, False, False, False])

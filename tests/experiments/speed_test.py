@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """What the benchmarks are made of: turns, peers, tables, FLOPs; their rows."""
 
+import itertools
 import json
 import resource
 import shutil
@@ -157,10 +158,13 @@ def test_rows_of_the_quick_form_without_peers(
   args = types.SimpleNamespace(
     peers=None, repeats=1, quick=True, members=2, widths=[64]
   )
-  rows = list(part.rows(args))
-  assert len(rows) >= num_rows
+  first = 1 if part is training else None
+  rows = list(itertools.islice(part.rows(args), first))
+  assert len(rows) == num_rows
   for row in rows:
-    assert row['ours'] > 0 and table.line(row).startswith(f'| {row["row"]} | ')
+    assert table.line(row).startswith(f'| {row["row"]} | ')
+    # Of one turn each, an exponent may be anything.
+    assert row['compile_s' if part is growth else 'ours'] > 0
     if part is not scoring:  # its peers are calls of ours
       assert row.get('theirs') is None and row.get('ratio') is None
   assert not list(tmp_path.iterdir())  # gigabytes, in earnest
@@ -190,19 +194,6 @@ def test_memory_of_a_command_is_its_own(tmp_path):
 # ---------------------------------------------------------------------------
 # On an accelerator
 # ---------------------------------------------------------------------------
-
-
-def test_parameters_are_counted_as_they_are():
-  for name in ('150M', '1B', 'tiny'):
-    shape = config_lib.ModelConfig(
-      vocab_size=512, max_length=64, **accelerator.SHAPES[name]
-    )
-    backbone = jax.eval_shape(
-      lambda key: language_model.init_params(key, shape),  # noqa: B023
-      jax.random.key(0),
-    )['backbone']
-    found = sum(x.size for x in jax.tree.leaves(backbone) if x.ndim == 2)
-    assert accelerator.num_params(shape) == found
 
 
 @pytest.mark.parametrize('head', [False, True])
