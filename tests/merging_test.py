@@ -258,28 +258,6 @@ def test_lerp_and_liti():
   chex.assert_trees_all_equal(got, expected)
 
 
-def test_moving_average_lags_and_forgets():
-  """On a ramp it lags by (1 - mu) / mu; a start's share halves in ln 2 / mu."""
-  mu, half_life = 0.01, 69
-
-  @jax.jit
-  def average(start, path):
-    def step(ema, theta):
-      ema = merging.lerp(ema, theta, mu)
-      return ema, ema
-
-    return jax.lax.scan(step, start, path)[1]
-
-  num_steps = int(12 / mu)
-  ramp = np.arange(1.0, num_steps + 1, dtype=np.float32)
-  lag = num_steps - average(np.float32(0), ramp)[-1]
-  np.testing.assert_allclose(lag, (1 - mu) / mu, rtol=1e-3)
-  shares = average(np.float32(1), np.zeros(half_life, np.float32))
-  exact = (1 - mu) ** np.arange(1, half_life + 1)
-  np.testing.assert_allclose(shares, exact, rtol=2e-5)
-  assert abs(exact[-1] - 0.5) < mu / 2
-
-
 # --- SLERP ------------------------------------------------------------------
 
 

@@ -168,35 +168,6 @@ def test_logps_equal_rescoring(greedy):
   assert np.all(np.asarray(out.logps)[response] < 0.0)
 
 
-def test_frequencies_of_the_first_two_tokens():
-  rng = np.random.default_rng(0)
-  logits = rng.normal(size=(6, 6))
-  params, config = make_automaton(logits)
-  n, temperature = 20_000, 0.7
-  out = draw(
-    params,
-    config,
-    jax.random.key(0),
-    jnp.full((n, 1), 2),
-    jnp.ones((n, 1), bool),
-    max_new_tokens=2,
-    temperature=temperature,
-  )
-  tokens = np.asarray(out.ids)
-
-  def check(found, last):
-    expected = scipy.special.softmax(logits[last] / temperature)
-    count = len(found)
-    frequency = np.bincount(found, minlength=6) / count
-    # Binomial interval of 4.5 standard deviations for each of 6 tokens.
-    deviation = np.sqrt(expected * (1 - expected) / count)
-    assert np.all(np.abs(frequency - expected) < 4.5 * deviation)
-
-  check(tokens[:, 1], 2)
-  check(tokens[tokens[:, 1] == 3, 2], 3)  # another key in the second step
-  assert np.all(tokens[tokens[:, 1] == EOS, 2] == PAD)
-
-
 @pytest.mark.parametrize('vocab_size', [1, 2, 64, 150])
 def test_draws_follow_softmax(vocab_size):
   """Chi-square against softmax, for blocks that divide V and that do not."""

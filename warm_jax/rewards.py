@@ -204,13 +204,7 @@ def score(
 
 
 def score_rows(
-  function: Callable,
-  scorer: Any,
-  ids: np.ndarray,
-  mask: np.ndarray,
-  batch_size: int,
-  *,
-  reads_shared: bool | None = None,
+  function: Callable, scorer, ids, mask, batch_size=256, *, reads_shared=None
 ) -> np.ndarray:
   """Applies function(scorer, ids, mask) -> [..., B] to many rows in batches.
 

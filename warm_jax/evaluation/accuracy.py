@@ -63,23 +63,19 @@ def path_scores(
   mask: np.ndarray,
   *,
   lambdas: Iterable[float] = LAMBDAS,
-  batch_size: int = 256,
-  reads_shared: bool = False,
+  **options,
 ) -> np.ndarray:
   """Scores [Lambda, N] of rows [N, T] by the interpolated weights.
 
   score_fn: (params, ids [B, T], mask [B, T]) -> [B]; a new one compiles anew.
-  With `reads_shared` it takes several sequences in a row.
+  Options, batch_size and reads_shared, are those of `rewards.score_rows`.
   """
   points = jnp.asarray(_check_lambdas(lambdas), jnp.float32)
-  return rewards.score_rows(
-    lambda _, i, m: _path_scores(score_fn, params_a, params_b, points, i, m),
-    None,
-    ids,
-    mask,
-    batch_size,
-    reads_shared=reads_shared,
-  )
+
+  def scores(_, ids, mask):
+    return _path_scores(score_fn, params_a, params_b, points, ids, mask)
+
+  return rewards.score_rows(scores, None, ids, mask, **options)
 
 
 def _check_lambdas(lambdas: Iterable[float]) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,9 +31,7 @@ class Trajectory(NamedTuple):
 Policies = Mapping[str, Trajectory]
 
 
-def value_at_kl(
-  kl: np.ndarray, value: np.ndarray, target: float | np.ndarray
-) -> np.ndarray:
+def value_at_kl(kl, value, target) -> np.ndarray:
   """Value [...] of paths [..., S] where their KL first reaches the target.
 
   value_{s-1} + (target - kl_{s-1}) / (kl_s - kl_{s-1}) (value_s - value_{s-1})
@@ -94,11 +92,7 @@ def _described(x: np.ndarray, prefix: str) -> dict[str, float]:
 
 
 def compare_at_kl(
-  policies: Policies,
-  targets: Iterable[float],
-  *,
-  baseline: str | None = None,
-  resamples: int = intervals.RESAMPLES,
+  policies: Policies, targets, *, baseline=None, resamples=intervals.RESAMPLES
 ) -> list[dict[str, Any]]:
   """Values where the mean KL first reaches each target, in nats.
 
@@ -120,10 +114,7 @@ def compare_at_kl(
 
 
 def area(
-  policies: Policies,
-  *,
-  baseline: str | None = None,
-  resamples: int = intervals.RESAMPLES,
+  policies: Policies, *, baseline=None, resamples=intervals.RESAMPLES
 ) -> dict[str, dict[str, float]]:
   """Area under the first-crossing path over the common range of KL, and mean.
 
@@ -162,9 +153,9 @@ def halves(num_prompts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def report_best(
   policies: Policies,
   *,
-  select_by: str = 'control',
-  baseline: str | None = None,
-  resamples: int = intervals.RESAMPLES,
+  select_by='control',
+  baseline=None,
+  resamples=intervals.RESAMPLES,
 ) -> dict[str, dict[str, Any]]:
   """Values at the step with the best `select_by` on other prompts."""
   selection, reporting = halves(_num_prompts(policies))
@@ -192,10 +183,7 @@ def report_best(
 
 
 def hacking_onset(
-  trajectory: Trajectory,
-  *,
-  margin: float,
-  resamples: int = intervals.RESAMPLES,
+  trajectory: Trajectory, *, margin: float, resamples=intervals.RESAMPLES
 ) -> dict[str, Any]:
   """Where gold has fallen below its peak by more than a margin >= 0.
 
@@ -239,12 +227,7 @@ def _crossing_kl(kl: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
   return np.where(has_fallen, kl_0 + share * (kl_1 - kl_0), np.nan)
 
 
-def mean_best(
-  kl: np.ndarray,
-  value: np.ndarray,
-  max_kl: float,
-  chooser: np.ndarray | None = None,
-) -> np.ndarray:
+def mean_best(kl, value, max_kl: float, chooser=None) -> np.ndarray:
   """Mean, over budgets of KL in [0, max_kl], of the policy chosen within each.
 
   Of policies [..., S], one (SFT) at KL 0, the one with KL <= budget and the

@@ -166,7 +166,8 @@ def _check_arguments(folders, method, weights, lam, init, group, dtype):
   if lam is not None:
     errors.need(
       num == 2 and chosen.takes_lam and math.isfinite(lam),
-      f'lam is for lerp and slerp of two models; here {lam}, {method} of {num}',
+      'lam is a number for lerp and slerp of two models; '
+      f'here {lam} for {method} of {num}',
     )
   if weights is None:
     return None
