@@ -9,22 +9,6 @@ from warm_jax import errors
 from warm_jax.evaluation import intervals
 
 
-@pytest.mark.parametrize(
-  'successes, trials', [(0, 7), (3, 7), (50, 60), (9, 9)]
-)
-def test_wilson_is_scipy(successes, trials):
-  got = intervals.wilson(successes, trials)
-  expected = scipy.stats.binomtest(successes, trials).proportion_ci(
-    0.95, method='wilson'
-  )
-  np.testing.assert_allclose(
-    [got.low, got.high], [expected.low, expected.high], atol=1e-12
-  )
-  assert got.estimate == successes / trials
-  low, half, high = (intervals.wilson(x, 10) for x in (4, 4.5, 5))
-  assert low.low < half.low < high.low and low.high < half.high < high.high
-
-
 def test_mean_interval_is_the_percentile_bootstrap_of_scipy():
   values = np.random.default_rng(0).exponential(size=80)
   got = intervals.mean_interval(values, resamples=20000, seed=1)

@@ -33,11 +33,22 @@ def test_several_samples_by_brute_force():
   assert matrix['names'] == ['a', 'b', 'c'] and matrix['num_prompts'] == 6
 
 
-def test_one_sample_a_prompt_has_the_wilson_interval():
-  a, b = np.r_[np.ones(33), np.zeros(7)], np.full(40, 0.5)
-  low, _, high = _against(a, b)
-  expected = scipy.stats.binomtest(33, 40).proportion_ci(0.95, method='wilson')
-  np.testing.assert_allclose([low, high], [expected.low, expected.high])
+@pytest.mark.parametrize(
+  'successes, trials', [(0, 7), (3, 7), (50, 60), (9, 9)]
+)
+def test_one_sample_a_prompt_has_the_wilson_interval(successes, trials):
+  won, half = np.arange(trials) < successes, np.full(trials, 0.5)
+  low, rate, high = _against(won, half)
+  expected = scipy.stats.binomtest(successes, trials).proportion_ci(
+    0.95, method='wilson'
+  )
+  np.testing.assert_allclose(
+    [low, high], [expected.low, expected.high], atol=1e-12
+  )
+  assert rate == successes / trials
+  # A tie is half a success.
+  tied = np.where(np.arange(trials) == trials // 2, 0.5, 1.0)
+  assert _against(tied, half)[1] == 1 - 0.5 / trials
 
 
 def test_length_control_removes_a_pure_length_effect():

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""95 % confidence intervals: bootstrap over P prompts in R resamples, Wilson's.
+"""95 % confidence intervals: bootstrap over P prompts in R resamples.
 
 Samples of one prompt are not independent, so prompts are resampled, the same
 for all that is compared. Variation between training seeds is not covered.
@@ -8,7 +8,6 @@ for all that is compared. Variation between training seeds is not covered.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Iterator
 
 import numpy as np
@@ -118,16 +117,3 @@ def paired_difference(a: np.ndarray, b: np.ndarray, **options) -> Interval:
     shapes[0] == shapes[1], f'a pair must have one shape, not {shapes}'
   )
   return mean_interval(np.subtract(a, b, dtype=np.float64), **options)
-
-
-def wilson(successes: float, trials: int) -> Interval:
-  """Wilson score interval of a proportion; halves (ties) are allowed."""
-  # By hand, because binomtest of scipy takes whole successes only.
-  z = statistics.NormalDist().inv_cdf(1.0 - _TAIL)
-  p = successes / trials
-  center = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
-  half = z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
-  half /= 1 + z**2 / trials
-  low, high = max(0.0, center - half), min(1.0, center + half)
-  stderr = (p * (1 - p) / trials) ** 0.5
-  return Interval(p, float(low), float(high), float(stderr))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -227,6 +228,27 @@ def _crossing_kl(kl: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
   return np.where(has_fallen, kl_0 + share * (kl_1 - kl_0), np.nan)
 
 
+def over_optimisation(
+  policies: Policies, kl_targets, *, margin, baseline, resamples
+) -> dict[str, Any]:
+  """Best steps, gold at equal KL (nats), areas and onsets of hacking."""
+  options = {'baseline': baseline, 'resamples': resamples}
+  start, stop = common_kl_range(policies)
+  return {
+    'best_by_control': report_best(policies, select_by='control', **options),
+    'best_by_proxy': report_best(policies, select_by='proxy', **options),
+    'at_equal_kl': compare_at_kl(
+      policies, [k for k in kl_targets if k <= stop], **options
+    ),
+    # Policies that hardly moved have no range of KL to average over.
+    'area': area(policies, **options) if start < stop else {},
+    'hacking_onset': {
+      name: hacking_onset(trajectory, margin=margin, resamples=resamples)
+      for name, trajectory in policies.items()
+    },
+  }
+
+
 def mean_best(kl, value, max_kl: float, chooser=None) -> np.ndarray:
   """Mean, over budgets of KL in [0, max_kl], of the policy chosen within each.
 
@@ -285,7 +307,7 @@ def win_rate_matrix(
     a, b = scores[names[j]], scores[names[i]]
     won = wins(a, b)
     if np.size(a) == np.size(b) == len(won):
-      found = intervals.wilson(float(won.sum()), len(won))
+      found = _wilson(float(won.sum()), len(won))
     else:
       found = intervals.mean_interval(won, **options)
     rate[j, i], low[j, i], high[j, i] = found.estimate, found.low, found.high
@@ -303,6 +325,18 @@ def win_rate_matrix(
     'length_controlled': controlled if lengths else None,
     'num_prompts': len(scores[names[0]]),
   }
+
+
+def _wilson(successes: float, trials: int) -> intervals.Interval:
+  # By hand, because binomtest of scipy takes whole successes only, not ties.
+  z = statistics.NormalDist().inv_cdf(0.975)
+  p = successes / trials
+  center = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
+  half = z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
+  half /= 1 + z**2 / trials
+  low, high = max(0.0, center - half), min(1.0, center + half)
+  stderr = (p * (1 - p) / trials) ** 0.5
+  return intervals.Interval(p, float(low), float(high), float(stderr))
 
 
 def length_controlled(won: np.ndarray, length_difference: np.ndarray) -> float:

@@ -142,12 +142,14 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
     )
     for p, name in enumerate(names)
   }
-  baseline = 'single' if 'single' in policies else None
-  options = {'baseline': baseline, 'resamples': resamples}
-  best = policies_lib.report_best(policies, select_by='control', **options)
-  start_kl, common_kl = policies_lib.common_kl_range(policies)
-  targets = [k for k in run.config.evaluate.kl_targets if k <= common_kl]
-  margin = 0.1 * float(values['gold'][0].std())
+  result = policies_lib.over_optimisation(
+    policies,
+    run.config.evaluate.kl_targets,
+    margin=0.1 * float(values['gold'][0].std()),
+    baseline='single' if 'single' in policies else None,
+    resamples=resamples,
+  )
+  best = result['best_by_control']
   best_at = {name: steps.index(best[name]['step']) for name in names}
   shown = [({'policy': 'sft', 'step': 0}, 0)] + [
     ({'policy': name, 'step': int(steps[at])}, at * len(names) + p)
@@ -162,22 +164,7 @@ def _compared(run, found: evaluator.Evaluation, names) -> dict:
     at |= {name: (policies[name], best_at[name]) for name in names}
     return {n: t.values[key][step, reporting] for n, (t, step) in at.items()}
 
-  return {
-    'best_by_control': best,
-    'best_by_proxy': policies_lib.report_best(
-      policies, select_by='proxy', **options
-    ),
-    'at_equal_kl': policies_lib.compare_at_kl(policies, targets, **options),
-    # Policies that hardly moved have no range of KL to average over.
-    'area': policies_lib.area(policies, **options)
-    if start_kl < common_kl
-    else {},
-    'hacking_onset': {
-      name: policies_lib.hacking_onset(
-        trajectory, margin=margin, resamples=resamples
-      )
-      for name, trajectory in policies.items()
-    },
+  return result | {
     'win_rates': {
       judge: policies_lib.win_rate_matrix(
         chosen(judge), chosen('length'), resamples=resamples
