@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Stages `pretrain` and `sft`: the language models everything starts from."""
+"""Stages `pretrain` and `sft` (`finetune`): language models to start from."""
 
 import jax
 
