@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from warm_jax import errors
@@ -117,30 +117,6 @@ def on_first(action: Callable[[], Any]) -> Any:
     raise failure
   errors.need('error' not in message, message.get('error', ''))
   return message['value']
-
-
-def require_same(settings: Mapping[str, Any]) -> None:
-  """Raises a UserError everywhere unless all have these settings (JSON)."""
-  if _count == 1:
-    return
-  import numpy as np
-  from jax.experimental import multihost_utils
-
-  own = json.loads(json.dumps(settings))
-  first = on_first(lambda: own)
-  different = [
-    f'{name} is {own.get(name)!r}, in process 0 {first.get(name)!r}'
-    for name in first | own
-    if own.get(name) != first.get(name)
-  ]
-  flags = multihost_utils.process_allgather(np.array(bool(different)))
-  wrong = np.flatnonzero(np.ravel(flags)).tolist()
-  errors.need(
-    not wrong,
-    f'processes {wrong} have other settings than process 0 '
-    f'({"; ".join(different[:3]) or "they say which"}); give all the same '
-    'command, and a --workdir on a shared disk',
-  )
 
 
 def lost(error: BaseException) -> str:

@@ -168,7 +168,7 @@ def run(
     distributed.on_first(begin)
     own = {'compile_cache', 'progress', 'report_to', 'memory_gb'}
     same = {k: v for k, v in plain.get('runtime', {}).items() if k not in own}
-    distributed.require_same(
+    _require_same(
       config_lib.flatten(plain | {'runtime': same})
       | {'--stage': stage, 'the lock in --workdir': _holder(run_.workdir)}
       | versions()
@@ -186,6 +186,29 @@ def run(
       f'{shlex.quote(str(run_.workdir))} ...'
     )
   return results
+
+
+def _require_same(settings: Mapping[str, Any]) -> None:
+  if distributed.count() == 1:
+    return
+  import numpy as np
+  from jax.experimental import multihost_utils
+
+  own = json.loads(json.dumps(settings))
+  first = distributed.on_first(lambda: own)
+  different = [
+    f'{name} is {own.get(name)!r}, in process 0 {first.get(name)!r}'
+    for name in first | own
+    if own.get(name) != first.get(name)
+  ]
+  flags = multihost_utils.process_allgather(np.array(bool(different)))
+  wrong = np.flatnonzero(np.ravel(flags)).tolist()
+  errors.need(
+    not wrong,
+    f'processes {wrong} have other settings than process 0 '
+    f'({"; ".join(different[:3]) or "they say which"}); give all the same '
+    'command, and a --workdir on a shared disk',
+  )
 
 
 def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:

@@ -5,8 +5,10 @@ import csv
 import json
 import math
 import signal
+import sys
 import threading
 import types
+from unittest import mock
 
 import jax.numpy as jnp
 import ml_collections
@@ -157,6 +159,17 @@ def test_progress_without_a_terminal_is_one_line(tmp_path, capsys):
       one.end(step, {}, {'loss': np.zeros(2)})
   lines = capsys.readouterr().err.splitlines()
   assert len(lines) == 1 and lines[0].startswith('reward: 3/3 steps')
+
+
+def test_metrics_go_to_wandb_if_asked_for(tmp_path, monkeypatch):
+  run = mock.Mock()
+  wandb = types.SimpleNamespace(init=lambda **_: run, Error=OSError)
+  monkeypatch.setitem(sys.modules, 'wandb', wandb)
+  with open_loop(tmp_path, num=1, report_to='wandb') as one:
+    one.end(0, {}, {'loss': np.ones(1)})
+    one.end(1, {}, {'loss': np.zeros(1)})
+  run.log.assert_any_call({'step': 0, 'loss/member_0': 1.0}, step=0)
+  run.finish.assert_called_once()
 
 
 def test_tensorboard_if_asked_for(tmp_path):
