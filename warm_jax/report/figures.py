@@ -129,24 +129,24 @@ def accuracies(table, floor=None, columns: int = 2):
     if split in paper:
       right.plot(paper[split], y, '|', color=style.INK, markersize=15)
   names = [style.set_name(s).replace(', ', ',\n') for s in table]
+  left.set(title='accuracy')
+  right.set(title='WARM minus ENS')
   for ax, middle in ((left, 0.5), (right, 0.0)):
     ax.axvline(middle, color=style.FAINT, linewidth=1)
     ax.spines['left'].set_visible(False)
     _rows_axis(ax, names if ax is left or columns == 1 else [''] * len(names))
-  left.set_title('accuracy')
-  right.set_title('WARM minus ENS')
   _legend(fig, looks, columns)
   return fig
 
 
 def _accuracy_axis(ax, split: str, values: Sequence[float]) -> None:
   """At least 0.1 high, so that noise looks like noise."""
-  ax.set_title(style.set_name(split))
   swapped = split == 'train_swapped'
-  ax.set_ylabel('share of swaps fitted' if swapped else 'accuracy')
+  label = 'share of swaps fitted' if swapped else 'accuracy'
   low, high = min(values), max(values)
   margin = max(0.12 * (high - low), (0.1 - (high - low)) / 2)
-  ax.set_ylim(low - margin, high + margin)
+  limits = (low - margin, high + margin)
+  ax.set(title=style.set_name(split), ylabel=label, ylim=limits)
 
 
 @style.styled
@@ -216,8 +216,8 @@ def best_of_n(curves: Mapping[str, Sequence[Mapping]], columns: int = 2):
     curves = curves | {'single': [{'kl': row['kl']} | zero for row in first]}
   fig, axes = style.grid(len(judges), 3.6, columns)
   for ax, judge in zip(axes, judges):
-    ax.set_title(TITLES[judge].split(' (')[0] + minus)
-    ax.set_xlabel('KL(n) = log n − (n − 1)/n, nats')
+    title = TITLES[judge].split(' (')[0] + minus
+    ax.set(title=title, xlabel='KL(n) = log n − (n − 1)/n, nats')
     _methods(ax, curves, 'kl', judge)
     top = ax.secondary_xaxis('top')
     shown = [r for r in first if r['n'] != 2]  # 1 and 2 are too close
@@ -283,12 +283,12 @@ def win_rates(matrices: Mapping[str, Mapping], columns: int = 2):
       text = f'{100 * rates[i, j]:.0f} %'
       ax.text(j, i - 1.12, text, fontweight='bold', **look)
       ax.text(j, i - 0.78, f'{low:.0f}–{high:.0f}', fontsize=8, **look)
+    ax.set(title=f'judged by {judge}')
     ax.set_xticks(range(len(names) - 1), names[:-1])
     ax.set_yticks(range(len(names) - 1), names[1:])
     ax.tick_params(length=0)
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    ax.set_title(f'judged by {judge}')
   return fig
 
 
@@ -354,19 +354,17 @@ def geometry_rows(iterations: Sequence[Mapping]) -> list[dict]:
     for group, found in record['geometry'].items():
       *norms, merged_norm = found['norms']
       cosines = np.array(found['cosines'], float)[:-1, :-1]
-      if np.isfinite(cosines).all():
-        pairs = cosines[np.triu_indices(len(norms), 1)].clip(-1, 1)
-        squared = (np.outer(norms, norms) * cosines).mean()
-        rows.append(
-          {
-            'iteration': record['number'],
-            'group': group.removeprefix('backbone/'),
-            'norms': norms,
-            'angle': float(np.degrees(np.arccos(pairs)).mean()),
-            'merged_norm': merged_norm,
-            'lerp_norm': float(np.sqrt(max(squared, 0.0))),
-          }
-        )
+      pairs = cosines[np.triu_indices(len(norms), 1)].clip(-1, 1)
+      squared = (np.outer(norms, norms) * cosines).mean()
+      row = {
+        'iteration': record['number'],
+        'group': group.removeprefix('backbone/'),
+        'norms': norms,
+        'angle': float(np.degrees(np.arccos(pairs)).mean()),
+        'merged_norm': merged_norm,
+        'lerp_norm': float(np.sqrt(max(squared, 0.0))),
+      }
+      rows += [row] * bool(np.isfinite(cosines).all())
   return rows
 
 
@@ -377,19 +375,18 @@ def warp_geometry(rows: Sequence[Mapping], columns: int = 2):
   count = max(_column(rows, 'iteration'))
   height = max(2.6, 0.36 * len(groups) + 1.1)
   fig, (left, right) = style.grid(2, height, columns)
-  merged = {'marker': 'D', 'linestyle': ''}
+  each, merged = ({'marker': m, 'linestyle': ''} for m in 'oD')
   mean = merged | {'markerfacecolor': 'white'}
-  looks = {'members': merged | {'marker': 'o'}}
-  looks |= {'merged': merged, 'their mean': mean}
+  looks = {'members': each, 'merged': merged, 'their mean': mean}
   for row in rows:
     color = style.color(f'warp_{row["iteration"]}')
     looks[f'iteration {row["iteration"]}'] = {'color': color}
     # Iterations beside each other, within the band of the group.
     y = groups.index(row['group'])
     y += 0.6 * (row['iteration'] - (count + 1) / 2) / max(count, 2)
-    left.plot(row['angle'], y, 'o', color=color)
+    left.plot(row['angle'], y, color=color, **each)
     norms = row['norms']
-    right.plot(norms, [y] * len(norms), 'o', color=color, alpha=0.6)
+    right.plot(norms, [y] * len(norms), color=color, alpha=0.6, **each)
     right.plot(row['lerp_norm'], y, color=color, **mean)
     right.plot(row['merged_norm'], y, color=color, **merged)
   left.axvline(90, color=style.FAINT, linewidth=1)
