@@ -50,20 +50,6 @@ def test_the_response_begins_where_its_turn_does(bare):
   assert chat.prompt(TURNS) == prompt
 
 
-def test_a_templated_row_has_one_begin_and_one_end(bare):
-  chat = formats.Chat(with_template(bare, CHATML))
-  prompt, response = chat.split(TURNS, ANSWER)
-  for apart in (True, False):
-    rows, _, _ = encoding.encode(bare, [prompt], [response], 64, apart=apart)
-    (ids,) = rows
-    assert (ids == bare.bos_id).sum() == 1 and ids[0] == bare.bos_id
-    # One end of the user's turn, one of the answer.
-    assert (ids == bare.eos_id).sum() == 2 and ids[-1] == bare.eos_id
-    start = rows.response_start[0]
-    assert (ids[start:] == bare.eos_id).sum() == 1
-    assert bare.decode([ids[start:]])[0].strip() == 'hello again'
-
-
 @pytest.mark.parametrize(
   'template',
   [

@@ -272,14 +272,6 @@ def test_unknown_formats_name_their_fields(convert):
     convert({'question': 'a', 'answer': 'b', 'note': None}, PLAIN)
 
 
-def test_what_looks_like_a_template_is_text():
-  told = '{{ 7 * 7 }} {prompt} {% raw %} {0.__class__} %s'
-  row = {'prompt': told, 'chosen': told + 'a', 'rejected': told + 'b'}
-  [pair] = formats.preference_rows(row, FRAMED)
-  assert pair['prompt'] == f'Q: {told}\nA:'
-  assert (pair['chosen'], pair['rejected']) == (told + 'a', told + 'b')
-
-
 def test_exactly_the_asked_share_is_flipped_and_the_seed_decides():
   mask = formats.flip_mask(2000, 0.25, seed=3)
   assert mask.sum() == 500 and mask.dtype == bool

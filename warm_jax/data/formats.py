@@ -416,8 +416,7 @@ class Chat:
     """Texts of a conversation before and after the start of its response.
 
     The response ends before its end of sequence, which is added as a token, and
-    what a template writes behind that. BadRow if it refuses the turns, or rewrites
-    earlier ones.
+    what a template writes behind that. BadRow if it refuses or rewrites turns.
     """
     head, whole = self.prompt(prompt), self._render(prompt + response, False)
     _need(

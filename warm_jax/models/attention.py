@@ -23,15 +23,9 @@ def softcap(x: jax.Array, cap: float | None) -> jax.Array:
 def attend(query, key, value, visible, *, scale, cap=None) -> jax.Array:
   """Grouped-query attention with a float32 softmax; cuDNN's kernel on GPUs.
 
-  Args:
-    query: [B, T, H, Dh].
-    key, value: [B, S, K, Dh]; query head h reads key head h // (H / K).
-    visible: [B, T, S] bool.
-    scale, cap: factor on the scores; their soft-cap, or None.
-
-  Returns:
-    [B, T, H, Dh] in value's dtype; finite but meaningless for queries that see
-    no key.
+  query [B, T, H, Dh]; key, value [B, S, K, Dh]: query head h reads key head
+  h // (H / K); visible [B, T, S] bool; cap: soft-cap on the scores, or None.
+  Returns [B, T, H, Dh] in value's dtype, meaningless for a query without keys.
   """
   if cap is None and _has_kernel(query, key):
     return fused_attend(query, key, value, visible, scale, 'cudnn')
@@ -143,18 +137,10 @@ def attend_cached(
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """Writes keys and values into a layer's cache and attends within it.
 
-  The same numbers as `attend` over all slots; at an index that is known to be
-  0, the prompt attends within itself alone.
-
-  Args:
-    cache: (k, v), each [B, K, S, Dh].
-    index: the slot where the new tokens start; [] int32, or the number 0.
-    query: [B, T, H, Dh], or [B, 1, H, Dh] for one of the T positions.
-    key, value: [B, T, K, Dh].
-    visible: [B, T or 1, S] bool.
-
-  Returns:
-    ([B, T or 1, H, Dh] in value's dtype; the new (k, v)).
+  cache: (k, v), each [B, K, S, Dh]; index: [] int32, the slot where the T new
+  tokens start, or the number 0: the prompt then attends within itself alone;
+  query [B, T or 1, H, Dh]; key, value [B, T, K, Dh]; visible [B, T or 1, S].
+  Returns [B, T or 1, H, Dh] in value's dtype, as `attend`, and the new (k, v).
   """
   new = (key.swapaxes(1, 2), value.swapaxes(1, 2))
   cache = keys, values = tuple(

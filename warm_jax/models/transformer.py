@@ -71,13 +71,10 @@ def rotary_frequencies(
 
   frequency_i = theta ** (-2 i / rotary_dim)
 
-  'linear' scaling divides all by the factor f (Chen et al. 2023, position
-  interpolation). 'llama3' (Llama 3.1's published code) divides frequencies that
-  turn less than `rope_low_frequency` times within the original length, keeps
-  those that turn more than `rope_high_frequency` times, and interpolates:
-  (1 - s) frequency / f + s frequency,  s = (turns - low) / (high - low).
-  `scaling` is the config with these fields. Returns [rotary_dim / 2] float32,
-  computed in float64.
+  'linear' scaling divides all by the factor f (Chen et al. 2023). 'llama3'
+  (Llama 3.1's published code) divides slow frequencies alone:
+  (1 - s) frequency / f + s frequency,  s = (turns - low) / (high - low),
+  in [0, 1], of the turns within the original length. [rotary_dim / 2] float32.
   """
   frequencies = theta ** -(np.arange(0, rotary_dim, 2) / rotary_dim)
   if scaling is not None and scaling.rope_scaling != 'none':
