@@ -50,7 +50,6 @@ LONGEST = (
   'sharding_test.py',
   'processes_test.py',
   'training/reward_test.py',
-  'training/policy_anchor_test.py',
   'training/policy_test.py',
 )
 
