@@ -146,14 +146,14 @@ def run(
   members = config_lib.member_slice(config)
   if members:
     some = f'{members[0]}:{members[1]}'
-    table = {s: table[s] for s in upstream(table, 'reward', True)}
+    table = {s: table[s] for s in upstream(table, 'reward')}
     errors.need(
       stage is None or stage in table,
       f'stage {stage} needs all members, and this run has {some}; join the '
       'slices first: warm merge --help',
     )
   chosen = list(table) if stage is None else [stage]
-  involved = list(table) if stage is None else upstream(table, stage, True)
+  involved = list(table) if stage is None else upstream(table, stage)
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
   with contextlib.ExitStack() as held:
 
@@ -161,9 +161,8 @@ def run(
       held.enter_context(hold(run_.workdir))
       _refuse_other_config(run_, table, involved)
       files.write_record(run_.workdir / 'config.json', plain)
-      for name in involved if stage else ():
-        if name != stage:
-          run_.result(name)  # raises, naming the command, if it is not there
+      for name in involved[:-1] if stage else ():
+        run_.result(name)  # raises, naming the command, if it is not there
 
     distributed.on_first(begin)
     own = {'compile_cache', 'progress', 'report_to', 'memory_gb'}
@@ -213,21 +212,19 @@ def _require_same(settings: Mapping[str, Any]) -> None:
 
 def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
   """The part of the config that stage `name` depends on, as plain JSON."""
-  needed = [table[stage].sections for stage in upstream(table, name, True)]
+  needed = [table[stage].sections for stage in upstream(table, name)]
   sections = {'seed'}.union(*needed)
   return {k: v for k, v in config_lib.plain(config).items() if k in sections}
 
 
-def upstream(
-  table: Mapping[str, Stage], name: str, itself: bool = False
-) -> list[str]:
-  """All that `name` needs, directly or not, in the order of the table."""
-  found, todo = set(), [name]
+def upstream(table: Mapping[str, Stage], name: str) -> list[str]:
+  """All that `name` needs, directly or not, in the table's order; it is last."""
+  found, todo = {name}, [name]
   while todo:
     needs = {n for n in table[todo.pop()].needs if n in table} - found
     found |= needs
     todo += needs
-  return [s for s in table if s in found or (itself and s == name)]
+  return [s for s in table if s in found]
 
 
 def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
@@ -252,7 +249,7 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
   folders = [
     str(run_.workdir / name)
     for name in table
-    if (run_.workdir / name).is_dir() and stale & {*upstream(table, name, True)}
+    if (run_.workdir / name).is_dir() and stale & {*upstream(table, name)}
   ]
   changes = '; '.join(
     f'{field} was {old}, is now {new}' for field, (old, new) in fields.items()

@@ -145,7 +145,7 @@ def _write(parts, config, sources, folder: pathlib.Path) -> None:
 
   result = _joint_result([part.record['result'] for part in parts], config)
   table = {s.name: s for s in pipeline.stages_of(config)}
-  for name in pipeline.upstream(table, 'reward'):
+  for name in pipeline.upstream(table, 'reward')[:-1]:
     shutil.copytree(
       parts[0].folder / name,
       folder / name,
