@@ -195,14 +195,14 @@ def weighted_sum(x, weights, init=None):
   chosen = weights != 0
   scale, factor = weights, 1.0
   if len(set(weights[chosen])) == 1:
-    # Equal weights multiply the sum: that rounds less than M products.
+    # Equal weights divide the sum: that rounds less than M products.
     scale, factor = chosen, weights[chosen][0]
   if not np.all(scale == 1):
     # Product and sum, not a matmul: accelerators run float32 matmuls in less.
     x = scale.astype(x.dtype).reshape((-1,) + (1,) * (x.ndim - 1)) * x
   total = x.sum(axis=0)
   if factor != 1:
-    total = total * x.dtype.type(factor)
+    total = total / x.dtype.type(1 / factor)
   return total + init if is_moved else total
 
 
