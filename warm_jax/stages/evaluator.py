@@ -133,9 +133,8 @@ class Evaluator:
     self.start = language.policy_start(run)
     self._index = np.repeat(np.arange(len(prompts)), num_samples)
     self._encoded = prompts.take(self._index)
-    self._control = 'control' if 'control' in run.config else None
-    if run.config.get('control_model'):
-      self._control = 'control_model'
+    known = [x for x in ('control_model', 'control') if run.config.get(x)]
+    self._control = known[0] if known else None
     wanted = dict.fromkeys(filter(None, (*names, self._control)))
     self.scorers = build(run, list(wanted), self.start)
 

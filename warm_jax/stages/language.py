@@ -39,9 +39,7 @@ def _train(run, stage: str, start) -> dict:
     base.model_config(run),
     worlds.of(run).texts(stage),
     run.config[stage],
-    folder=run.folder(stage),
-    seed=run.key(stage),
-    runtime=run.config.runtime,
+    **base.options(run, stage),
   )
   checkpoint.save_params(run.folder(stage) / 'params', kept)
   return result | {'summary': f'loss {result["loss"]:.3f} per token'}

@@ -45,10 +45,9 @@ def inputs(run, stage: str) -> tuple[PyTree, list, tuple, dict[str, Any]]:
     f'{len(prompts)} training prompts fit, fewer than one batch of '
     f'batch_size={config.batch_size}: give more (data.train) or lower it',
   )
-  where = {'folder': run.folder(stage), 'runtime': run.config.runtime}
   args = base.model_config(run), prompts, world.tokenizer
   used = [scorers[name] for name in names]
-  return start, used, args, where | {'seed': run.key(stage)}
+  return start, used, args, base.options(run, stage)
 
 
 def _method(name: str) -> str:

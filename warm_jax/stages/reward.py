@@ -19,7 +19,7 @@ from warm_jax.worlds import base
 
 def control(run) -> dict:
   """Trains the control model: its own pretraining, more pairs, clean labels."""
-  config, folder = run.config.control, run.folder('control')
+  config = run.config.control
   shape, world = base.model_config(run, config.model), worlds.of(run)
   seed = run.key('control')
   kept, _ = sft.train(
@@ -27,9 +27,7 @@ def control(run) -> dict:
     shape,
     world.texts('control'),
     config.pretrain,
-    folder=folder / 'pretrain',
-    seed=seed,
-    runtime=run.config.runtime,
+    **base.options(run, 'control', 'pretrain'),
   )
   pairs = world.pairs('control')
   head = fit_head(members.member(kept, 0), shape, pairs, config.probe_l2)
@@ -45,12 +43,10 @@ def control(run) -> dict:
     shape,
     pairs,
     config.reward,
-    folder=folder / 'reward',
-    seed=seed,
-    runtime=run.config.runtime,
+    **base.options(run, 'control', 'reward'),
   )
   params = members.member(params, 0)
-  checkpoint.save_params(folder / 'params', params)
+  checkpoint.save_params(run.folder('control') / 'params', params)
   scorer = rewards.single(params, shape)
   reached = {k: pair_accuracy(scorer, world.pairs(k)) for k in ('test', 'ood')}
   return {
@@ -118,7 +114,7 @@ def train(run) -> dict:
 
   Or a slice of them, `reward.member_slice`, drawn as if all M were trained.
   """
-  config, folder = run.config.reward, run.folder('reward')
+  config = run.config.reward
   backbones = language.sft_checkpoints(run)['backbone']
   head = checkpoint.load_params(run.folder('probe') / 'params')['kernel']
   if not run.config.sft.get('enabled', True):  # one start for all
@@ -137,13 +133,11 @@ def train(run) -> dict:
     base.model_config(run),
     worlds.of(run).pairs('train'),
     config,
-    folder=folder,
-    seed=run.key('reward'),
-    runtime=run.config.runtime,
+    **base.options(run, 'reward'),
     numbers=numbers,
   )
   if params is not None:
-    checkpoint.save_params(folder / 'params', params)
+    checkpoint.save_params(run.folder('reward') / 'params', params)
   given = numbers or range(config.members)
   rows = [row for row, m in enumerate(given) if m in result['members']]
   described = {

@@ -79,14 +79,11 @@ def _make(run, name: str) -> rewards.RewardScorer:
   if name.startswith('member_'):
     number = int(name.removeprefix('member_'))
     if number not in numbers:
-      gone = [
-        r for r in run.result('reward')['dropped'] if r['member'] == number
-      ]
-      reason = f': {loop.described(gone[0])} was left out' if gone else ''
-      there = ', '.join(map(str, numbers))
-      raise errors.UserError(
-        f'there is no scorer {name}{reason}; the members are {there}'
-      )
+      dropped = {r['member']: r for r in run.result('reward')['dropped']}
+      gone = dropped.get(number)
+      reason = f': {loop.described(gone)} was left out' if gone else ''
+      there = f'the members are {", ".join(map(str, numbers))}'
+      raise errors.UserError(f'there is no scorer {name}{reason}; {there}')
     return rewards.single(members.member(stack, numbers.index(number)), shape)
   if name.endswith('_2'):
     stack = jax.tree.map(lambda x: x[np.array(order[:2])], stack)

@@ -35,6 +35,12 @@ def inspect(run) -> dict:
   }
 
 
+def options(run, stage: str, *inside: str) -> dict:
+  """Folder, seed and runtime settings of a loop in a stage."""
+  where = {'folder': run.folder(stage).joinpath(*inside)}
+  return where | {'seed': run.key(stage), 'runtime': run.config.runtime}
+
+
 def require_context(run, shape: config_lib.ModelConfig) -> None:
   """Raises a UserError if rows may be longer than the model was made for."""
   longest = run.config.data.max_length

@@ -89,10 +89,8 @@ class World:
       rows[split] = toy_world.write_rows(seed, num, *recipe)
     sources.write_tfds(rows, SETS['world'], folder)
     tokenizer_lib.make_word_tokenizer(toy_world.WORDS, folder / 'tokenizer')
-    posts, summaries = (
-      [row[field] for row in rows['sft']] for field in ('prompt', 'response')
-    )
-    described = toy_world.describe(posts, summaries)
+    texts = ((row['prompt'], row['response']) for row in rows['sft'])
+    described = toy_world.describe(*map(list, zip(*texts)))
     return {
       'rows': {split: len(part) for split, part in rows.items()},
       'writers': described,
@@ -114,9 +112,8 @@ class World:
         ('control', [sft, sft, *others]),
       )
     }
-    flips = formats.flip_mask(
-      len(rows['train']), config.swapped, seed=run.key('flips')
-    )
+    num, key = len(rows['train']), run.key('flips')
+    flips = formats.flip_mask(num, config.swapped, seed=key)
     for split, part in rows.items():
       mask = flips if split == 'train' else np.zeros(len(part), bool)
       rows[split] = list(map(formats.labelled, part, mask))
@@ -159,7 +156,6 @@ class World:
       texts, end = self.tokenizer.decode(ids, mask), f' {toy_world.PROMPT_END}'
       return self.gold(*zip(*(text.partition(end)[::2] for text in texts)))
 
-    folder = run.folder('preferences') / 'tuned'
     kept, _ = policy.train(
       sft_params,
       [rewards.HostScorer(utility)],
@@ -167,13 +163,11 @@ class World:
       self.encoded(posts, settings.max_new_tokens, 'posts of the tuned policy'),
       self.tokenizer,
       settings,
-      folder=folder,
-      seed=run.key('preferences'),
-      runtime=run.config.runtime,
+      **base.options(run, 'preferences', 'tuned'),
       anchors=anchor_lib.of_config(sft_params, 1, settings),
     )
-    last = checkpoint.load_params(folder / f'params_{kept[-1]}')
-    return members.member(last, 0)
+    last = run.folder('preferences') / 'tuned' / f'params_{kept[-1]}'
+    return members.member(checkpoint.load_params(last), 0)
 
   def _annotated(self, split: str, num_pairs: int, kinds) -> list[dict]:
     """Two summaries a post, each from a random policy of a random kind."""
