@@ -624,6 +624,9 @@ def test_orders(six):
 
 
 def test_one_scorer_for_all_equals_one_each(six, tmp_path):
+  """And a second run of equal settings compiles no program of a step."""
+  programs = policy.sample, policy.update
+  compiled = [program._cache_size() for program in programs]
   run(
     tmp_path,
     KL_COEFS,
@@ -635,6 +638,7 @@ def test_one_scorer_for_all_equals_one_each(six, tmp_path):
   assert_equal_files(tmp_path, six.folder, (1, 2, 3))
   expected = (six.folder / 'metrics.jsonl').read_text()
   assert (tmp_path / 'metrics.jsonl').read_text() == expected
+  assert [program._cache_size() for program in programs] == compiled
 
 
 # --- stopping ---------------------------------------------------------------
@@ -752,16 +756,14 @@ def test_the_loop_ends_with_the_last(far, tmp_path):
 def test_the_limit_is_measured_from_the_reference(tmp_path):
   """Whatever the anchor: far from it at once, and so stopped at once."""
   far_away = lm_params(6, scale=3.0)
-  steps, result = run(
-    tmp_path,
-    (0.1, 0.1),
-    'ema',
-    0.5,
-    max_kl=1.0,
-    learning_rate=1e-4,
-    given={'ref_params': far_away},
-  )
-  assert steps == [0, 1] and result['stopped_at'] == [1, 1]
+  wanted = FAR | {
+    'kl_coef': (0.1,) * 3,
+    'eval_every': 1,
+    'learning_rate': 1e-4,
+    'given': {'ref_params': far_away},
+  }
+  steps, result = run(tmp_path, max_kl=1.0, **wanted)
+  assert steps == [0, 1] and result['stopped_at'] == [1] * 3
   assert np.abs(metrics_of(tmp_path, 'objective/kl')).max() < 0.1
 
 
@@ -793,14 +795,9 @@ def test_nan_names_the_member(tmp_path):
     score = count_token(ids, mask)
     return score * np.nan if len(calls) == 2 else score
 
+  scorers = RULE, rewards.HostScorer(failing), RULE
   with pytest.raises(errors.NonFiniteError, match=r'member 1 \(step 1'):
-    run(
-      tmp_path,
-      (0.1, 0.1, 0.1),
-      'ema',
-      0.1,
-      scorers=(RULE, rewards.HostScorer(failing), RULE),
-    )
+    run(tmp_path, scorers=scorers, **FAR | {'eval_every': 1})
   found = sorted(p.name for p in tmp_path.iterdir() if p.name[-1].isdigit())
   assert found == ['ema_0', 'ema_1', 'params_0', 'params_1']
 
@@ -822,15 +819,6 @@ def test_each_policy_has_its_scorer(tmp_path, member_map):
     lambda x: np.abs(x[0] - x[1]).max(), params_at(tmp_path, 3)
   )
   assert max(jax.tree.leaves(apart)) > 1e-5
-
-
-def test_nothing_recompiles(six, tmp_path):
-  """A second run of equal settings compiles no program of a step."""
-  programs = policy.sample, policy.update
-  before = [program._cache_size() for program in programs]
-  given = {'orders': ORDERS, 'anchor_params': six.fixed}
-  run(tmp_path, KL_COEFS, KINDS, MUS, given=given, steps=3)
-  assert [program._cache_size() for program in programs] == before
 
 
 def test_resume_equals_uninterrupted_with_a_value_model(tmp_path, kill_at):

@@ -111,23 +111,6 @@ def run(folder, params=None, hparams=None, data=None, **changes):
 # ---------------------------------------------------------------------------
 
 
-def test_no_masks_are_what_rates_of_zero_do():
-  config, data = make_config(dropout_rates=(0.0,)), make_data()
-  tx = state_lib.make_optimizer(config.optimizer, config.steps)
-  params, hparams = make_members(config)
-  keys = jax.random.split(jax.random.key(5), 3)
-  seeds = np.asarray(hparams.data_seed)
-  (rows,) = map(loader.order(len(data), seeds, 8), range(1))
-  after = []
-  for has_dropout in (True, False):
-    step = reward.make_step(MODEL, tx, config, 'scan', has_dropout=has_dropout)
-    state = state_lib.init(params, tx, keys, hparams)
-    after.append(step(state, data.training_batch(rows)))
-  (one, metrics), (other, others_metrics) = after
-  chex.assert_trees_all_close(metrics, others_metrics, rtol=1e-5)
-  chex.assert_trees_all_close(one.opt_state, other.opt_state, atol=1e-6)
-
-
 def test_many_members_are_as_many_runs():
   """vmap == scan == separate runs, each step, each member (H5, H6, H7)."""
   config, data, steps = make_config(), make_data(), 4
@@ -410,10 +393,7 @@ def test_learns_what_is_preferred(tmp_path):
     assert (chosen > rejected).mean() > 0.9
 
 
-@pytest.mark.parametrize(
-  'killed_at', [pytest.param(1, marks=pytest.mark.slow), 4]
-)
-def test_resume_equals_uninterrupted(tmp_path, kill_at, killed_at):
+def test_resume_equals_uninterrupted(tmp_path, kill_at, killed_at=4):
   trained, result = run(tmp_path / 'reward')
   other = tmp_path / 'other' / 'reward'
   with kill_at(killed_at):

@@ -195,10 +195,7 @@ def test_learns_to_count(tmp_path):
   assert result['loss'] < 0.3
 
 
-@pytest.mark.parametrize(
-  'killed_at', [pytest.param(1, marks=pytest.mark.slow), 4]
-)
-def test_resume_equals_uninterrupted(tmp_path, kill_at, killed_at):
+def test_resume_equals_uninterrupted(tmp_path, kill_at, killed_at=4):
   kept, result = run(tmp_path / 'sft')
   other = tmp_path / 'other' / 'sft'
   with kill_at(killed_at):

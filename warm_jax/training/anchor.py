@@ -42,7 +42,6 @@ def make(
   """Anchors [P, ...]: kl_coef, kind ('fixed', 'ema'), mu for all or for each.
 
   The averages start at `start_params`; they are kept if any mu is above 0.
-
   """
 
   def spread(name, value):
@@ -79,13 +78,15 @@ def make(
   )
 
 
-def of_config(start_params: PyTree, num_policies: int, config) -> Anchor:
-  """P equal anchors from the fields kl_coef, anchor ('sft' or 'ema') and mu."""
+def of_config(
+  start_params: PyTree, num_policies: int, config, kl_coef: float | None = None
+) -> Anchor:
+  """P equal anchors from the fields kl_coef (if not given), anchor and mu."""
   is_ema = config.anchor == 'ema'
   return make(
     start_params,
     num_policies,
-    kl_coef=config.kl_coef,
+    kl_coef=config.kl_coef if kl_coef is None else kl_coef,
     kind='ema' if is_ema else 'fixed',
     mu=config.mu if is_ema else 0.0,
   )

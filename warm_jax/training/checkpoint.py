@@ -39,7 +39,6 @@ class Checkpoints:
   """The last two states of one training loop, saved while the loop goes on.
 
   A state is any tree of arrays. Leaving the `with` waits for the last save.
-
   """
 
   def __init__(self, folder: str | pathlib.Path):
@@ -103,7 +102,6 @@ class Checkpoints:
     """Writes a copy of `state` after `step` updates, in a thread.
 
     A disk that is full raises a UserError in the next call, `wait` or exit.
-
     """
     self.wait()
     is_alone, response = distributed.is_alone(), None
@@ -148,7 +146,6 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
 
   A NonFiniteError names a leaf that is not finite: no metric shows what the very
   last update did. A UserError tells of a disk that is full or read-only.
-
   """
   for name, leaf in members.named_leaves(tree).items():
     if not _is_finite(leaf):

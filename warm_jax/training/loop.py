@@ -42,7 +42,6 @@ class Loop:
   `dropped` ({member, step, metric, value, hparams}; value: a number or 'nan',
   'inf', '-inf'). SIGTERM and Ctrl-C wait for the save of the step. `state` and
   `start` are what to begin with: restored, or as given and 0.
-
   """
 
   def __init__(
@@ -64,7 +63,6 @@ class Loop:
       hparams: MemberHParams, quoted when a member goes bad.
       numbers: [M] of the members, in columns and messages; None: 0 to M - 1.
       keep_steps: numbers of steps after which keep(steps, state) is called.
-
     """
     self._max_loss = config.get('max_loss', 0.0)
     self.state, self.start = state, 0
@@ -131,7 +129,6 @@ class Loop:
     Raises:
       NonFiniteError: a metric of the step before is NaN or infinite.
       distributed.Stop: a signal came; the state is on disk.
-
     """
     self._flush()
     self._pending = step, metrics

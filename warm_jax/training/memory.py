@@ -34,7 +34,6 @@ def check(
     args: its arguments, the state [M, ...] first; shapes are enough.
     units: rows, pairs or prompts that micro-batches divide.
     held: other arrays on the device meanwhile.
-
   """
   allowed, settings = _limit(runtime), step.keywords['settings']
   state, held = (sum(map(_bytes, jax.tree.leaves(t))) for t in (args[0], held))

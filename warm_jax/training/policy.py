@@ -294,7 +294,6 @@ def train(
     steps: at which policies were kept, 0 (the start) first.
     result: {metric: [P] means of the last 20 steps}, and 'stopped_at', [P]
       updates that each policy has made.
-
   """
   num_policies = members.num_members(anchors)
   orders = [0] * num_policies if orders is None else list(orders)

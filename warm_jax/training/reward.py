@@ -55,7 +55,6 @@ def member_step(state, batch, *, settings: Settings):
 
   batch: ids [B, S] and mask [B, 2, S], a pair in each row (see
   `data.prefix_sharing`); optionally margin [B].
-
   """
   rng = jax.random.fold_in(state.rng, state.step)
 
@@ -137,7 +136,6 @@ def check_memory(
 
   `train` does so itself; call it before long work that `train` depends on.
   params: [M, ...], shapes are enough. has_dropout None: as config says.
-
   """
   num_members = members.num_members(params)
   if has_dropout is None:
@@ -185,7 +183,6 @@ def train(
     params: [K, ...] of the members kept; None if a part has none left.
     result: final loss, accuracy and margin of each; 'members', their numbers;
       'dropped', see `loop.Loop`.
-
   """
   num_members = members.num_members(params)
   is_part = numbers is not None and len(numbers) < config.members
@@ -252,7 +249,6 @@ def fit_probe(
   """Fits the reward head [D] on frozen features [N, D] (WARM remark 1).
 
   w = argmin  mean softplus(-(f_chosen - f_rejected) . w) + l2/2 |w|^2
-
   """
   from scipy import optimize, special
 
@@ -278,7 +274,6 @@ def draw_hparams(config, num_checkpoints: int, seed: int):
   """Draws what differs between members (WARM App. B.3): [M] arrays.
 
   Every value occurs as evenly as M allows, in an order drawn from the seed.
-
   """
   for index in config.sft_checkpoints:
     errors.need(

@@ -50,7 +50,6 @@ def member_step(state, batch, *, settings: Settings):
 
   batch: ids, mask, loss_mask [B, T]; or, with start [B], loss_mask [B, R] of
   the R tokens from there on, and logits are computed for those alone.
-
   """
   rng = jax.random.fold_in(state.rng, state.step)
   num_tokens = jnp.sum(batch['loss_mask'], dtype=jnp.float32)
@@ -103,7 +102,6 @@ def train(
 
   Returns the parameters at each of config.keep_steps, stacked [C, ...], and
   {'loss': mean of the last 20 steps}.
-
   """
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
   settings = Settings(
@@ -114,7 +112,11 @@ def train(
     has_dropout=config.dropout_rate > 0,
   )
   step_fn = functools.partial(train_step, settings=settings)
-  num_learned = _num_learned(data, config.loss_on)
+  num_learned = None  # computes all positions, where few could be left out
+  if (
+    config.loss_on == 'response' and 4 * data.response_length <= 3 * data.length
+  ):
+    num_learned = data.response_length
   # One model is M = 1 through the same code as many.
   hparams = state_lib.make_hparams(
     1, learning_rate=config.learning_rate, dropout_rate=config.dropout_rate
@@ -154,13 +156,6 @@ def train(
   paths = [folder / f'params_{step}' for step in config.keep_steps]
   kept = members.stack([checkpoint.load_params(path) for path in paths])
   return kept, {'loss': result['loss'][0]}
-
-
-def _num_learned(data: encoding.Sequences, loss_on: str) -> int | None:
-  if loss_on != 'response':
-    return None
-  longest = data.response_length
-  return longest if 4 * longest <= 3 * data.length else None
 
 
 def _batch(

@@ -119,7 +119,6 @@ def make_optimizer(config, num_steps: int) -> optax.GradientTransformation:
 
   Each member has its own. Equal settings give the same object, so that jit does
   not compile again.
-
   """
   settings = _Settings(*(getattr(config, name) for name in _Settings._fields))
   # A constant rate knows no end.
@@ -189,7 +188,6 @@ def micro_batched(
   Row b goes to part b mod num; one part alone has the number None. Parts are
   averaged unless `accumulator` (see `optax.microbatch`) says otherwise: a mean
   over tokens must be a sum, as parts hold unequal numbers.
-
   """
   if num == 1:
     return lambda batch: fn(batch, None)

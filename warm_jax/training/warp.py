@@ -78,9 +78,8 @@ def train(
   'kept_steps', 'stopped_at' [M], 'train' (means of the last 20 steps) and
   'geometry', {layer: norms [M + 1] and cosines [M + 1, M + 1]} of the task
   vectors, the merged policy's last.
-
   """
-  init, records, is_ema = sft_params, [], config.anchor == 'ema'
+  init, records = sft_params, []
   for iteration in schedule(config):
     where = folder / f'iteration_{iteration.number}'
     if distributed.on_first((where / 'result.json').exists):
@@ -98,12 +97,8 @@ def train(
       folder=where,
       seed=loader.order_seed(seed, 'iteration', iteration.number),
       runtime=runtime,
-      anchors=anchor_lib.make(
-        init,
-        config.members,
-        kl_coef=iteration.kl_coef,
-        kind='ema' if is_ema else 'fixed',
-        mu=config.mu if is_ema else 0.0,
+      anchors=anchor_lib.of_config(
+        init, config.members, config, iteration.kl_coef
       ),
       anchor_params=sft_params if config.anchor == 'sft' else init,
       ref_params=sft_params,
