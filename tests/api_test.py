@@ -83,6 +83,14 @@ def test_example_of_the_readme(folder, monkeypatch, capsys):
   assert won.mean() == wj.accuracy(saved, test)
 
 
+def test_ties_are_correct_as_in_the_report(folder):
+  base = wj.load(str(folder / 'sft'))
+  pairs = wj.read_pairs(str(folder / 'test.jsonl'), base)
+  params = {'backbone': base.params['backbone']}
+  params['score'] = {'kernel': np.zeros(16, np.float32)}
+  assert wj.accuracy(params, pairs, base) == 1.0
+
+
 def test_misuse_is_one_line(folder):
   base = wj.load(str(folder / 'sft'))
   with pytest.raises(errors.UserError, match='no reward model'):

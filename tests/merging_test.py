@@ -227,6 +227,20 @@ def test_methods_give_weights_and_merge_with_them():
   assert list(merging.SCORERS) == ['warm', 'weighted', 'greedy']
 
 
+def test_misuse_of_methods_is_one_line():
+  _, stacked = _members(2)
+  for chosen in ([], [0, 0], [2], [-1]):
+    with pytest.raises(errors.UserError, match='different members of 0 to 1'):
+      merging.uniform(stacked, chosen)
+  for method, words in (
+    ('slerp', 'slerp needs init'),
+    ('greedy', 'greedy needs order'),
+    ('mean', "unknown method 'mean'; there are uniform, "),
+  ):
+    with pytest.raises(errors.UserError, match=words):
+      merging.merge(stacked, method)
+
+
 def test_greedy_soup_keeps_what_does_not_hurt():
   values = np.array([1.0, -1.0, 1.0, 9.0])
 

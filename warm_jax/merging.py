@@ -23,8 +23,9 @@ from warm_jax import errors
 PyTree = Any
 GROUPS = ('tensor', 'layer', 'model')
 
-# Below this sine of the angle SLERP is LERP. At such angles the two differ by
-# less than float32 can hold (Omega^2 / 6 = 2e-7).
+# Below this sine of the angle SLERP is LERP. At small angles the two differ by
+# less than float32 can hold (Omega^2 / 6 = 2e-7); near 180 degrees, where SLERP
+# is not defined, it is a fallback.
 _MIN_SINE = 1e-3
 
 
@@ -46,7 +47,8 @@ class Method(NamedTuple):
   rule: str  # for model cards
   weights: Callable[[Known], Any]  # -> [M], or {group: [M]}
   scorer: str = ''  # its name in reward runs; '' is not tried there
-  needs: tuple[str, ...] = ()  # 'weights', 'evaluate' or 'init' (for grams)
+  # Of 'weights', 'order', 'evaluate' and 'init' (for grams).
+  needs: tuple[str, ...] = ()
   takes_lam: bool = False  # for two models
 
 
@@ -84,7 +86,7 @@ METHODS = {
     'selection pairs, as long as that accuracy does not drop',
     _greedy,
     scorer='greedy',
-    needs=('evaluate',),
+    needs=('order', 'evaluate'),
   ),
   'lerp': Method(
     'LERP',
@@ -104,8 +106,12 @@ METHODS = {
     takes_lam=True,
   ),
 }
-# {name among the scorers of a reward run: method}
-SCORERS = {m.scorer: m for m in METHODS.values() if m.scorer}
+# {name among the scorers of a reward run: method}; stage `merge` has no init.
+SCORERS = {
+  m.scorer: m
+  for m in METHODS.values()
+  if m.scorer and {*m.needs} <= {'weights', 'order', 'evaluate'}
+}
 
 # Ways to combine the normalised scores [M, ...] of an ensemble: the mean (ENS
 # of WARM), the worst, the mean less half the variance (Coste et al. 2023).
@@ -125,7 +131,13 @@ def available(*given: str) -> list[str]:
 
 def equal_weights(chosen: Sequence[int], num: int) -> np.ndarray:
   """[num]: 1 / k for each of the k chosen members."""
-  return np.isin(np.arange(num), list(chosen)) / len(chosen)
+  some = {*chosen} & {*range(num)}
+  errors.need(
+    len(some) == len(chosen) > 0,
+    f'chosen is {list(chosen)}: name one or more different members of 0 to '
+    f'{num - 1}',
+  )
+  return np.isin(np.arange(num), list(some)) / len(some)
 
 
 def greedy_soup(
@@ -249,6 +261,13 @@ def merge(
   """Merges members [M, ...] with a method of METHODS that reads `known`."""
   from warm_jax import members
 
+  errors.need(
+    method in METHODS,
+    f'unknown method {method!r}; there are {", ".join(METHODS)}',
+  )
+  for name in METHODS[method].needs:
+    given = init if name == 'init' else known.get(name)
+    errors.need(given is not None, f'method {method} needs {name}')
   if 'init' in METHODS[method].needs:
     known['grams'] = grams(stacked, init, group)
   else:

@@ -238,6 +238,13 @@ def test_prompts(row, prompt):
     (ranked({'rank': 0}), 'completion 1 is missing'),
     (ranked('a'), "'completions' is not a list"),
     ({'completions': []}, "'context' is missing"),
+    *(
+      (
+        sides('So a', 'So b', **{name: 'why?'}),
+        f"no 'prompt', but a field '{name}': rename it to 'prompt'",
+      )
+      for name in ('question', 'instruction', 'query', 'input')
+    ),
     (ranked((0, 'a'), (1, 'a')), 'the same text'),
     (ranked(*((i, str(i)) for i in range(142))), 'it makes 10011 pairs'),
   ],

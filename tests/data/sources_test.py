@@ -99,6 +99,13 @@ def test_a_damaged_archive_is_told_with_its_last_row(tmp_path):
     opened(path)
 
 
+def test_csv_is_refused(tmp_path):
+  for name in ('a.csv', 'a.TSV', 'a.csv.gz'):
+    (tmp_path / name).write_text('prompt,chosen,rejected\n')
+    with pytest.raises(errors.UserError, match='CSV is not read; convert'):
+      opened(tmp_path / name)
+
+
 def test_patterns_and_folders_are_read_in_the_order_of_names(tmp_path):
   parquet = pytest.importorskip('pyarrow.parquet')
   import pyarrow

@@ -74,7 +74,7 @@ def test_what_fits_is_said_and_not_compiled_again(capsys):
   jax.clear_caches()
   check(2 * needed(), progress=True)
   out = capsys.readouterr().out
-  said = float(re.search(r'takes ([\d.e-]+) GB a device', out).group(1))
+  said = float(re.search(r'needs ([\d.e-]+) GB per device', out).group(1))
   assert said == pytest.approx(needed() / 1e9, rel=1e-2)
   state = jnp.ones((4, 4096))
   count = len(compiled)
@@ -88,7 +88,7 @@ def test_a_refusal_names_settings_that_fit(share):
   with pytest.raises(errors.UserError) as error:
     check(allowed)
   text = str(error.value)
-  assert text.startswith('reward: a step takes') and '\n' not in text
+  assert text.startswith('reward: a step needs') and '\n' not in text
   parts = re.search(r'micro_batches=(\d+)', text)
   assert parts and needed(micro_batches=int(parts.group(1))) <= allowed
   fewer = int(parts.group(1)) // 2
@@ -127,6 +127,6 @@ def test_hopeless_steps_are_refused_from_their_shapes():
 
 def test_what_is_held_beside_the_step_counts():
   held = np.zeros(1_000_000, np.float32)
-  with pytest.raises(errors.UserError, match='a step takes'):
+  with pytest.raises(errors.UserError, match='a step needs'):
     check(needed() + 3_999_999, held=[held])
   check(needed() + 4_000_001, held=[held])

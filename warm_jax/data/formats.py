@@ -150,6 +150,11 @@ def _chosen_and_rejected(row: dict, chat):
   for field in ('chosen', 'rejected'):
     _need(field in row, f'{field!r} is missing')
   chosen, rejected, prompt = row['chosen'], row['rejected'], row.get('prompt')
+  if prompt is None and not _is_conversation(chosen):
+    for field in ('question', 'instruction', 'query', 'input'):
+      is_text = isinstance(row.get(field), str) and row[field].strip()
+      advice = f"no 'prompt', but a field {field!r}: rename it to 'prompt'"
+      _need(not is_text, advice)
   sides = [(chosen, rejected)]
   if _is_texts(chosen) and _is_texts(rejected):
     _check_number(len(chosen) * len(rejected))

@@ -81,7 +81,8 @@ def _fetch(source: str, patterns: list[str]) -> pathlib.Path:
       ignore_patterns=['*/*'],
     )
   except Exception as e:  # the library's errors have no base
-    reason = str(e).strip().split('\n')[0] or type(e).__name__
+    reason = str(e).strip().split('\n')[0].removeprefix('Got: ')
+    reason = reason or type(e).__name__
     wrong = f'no folder {source}, and the hub did not give it'
     raise errors.UserError(f'{wrong}: {reason}') from e
   return pathlib.Path(folder)

@@ -27,7 +27,7 @@ def check(
   units: int,
   held: PyTree = (),
 ) -> None:
-  """Prints what a step takes on a device; a UserError says what would fit.
+  """Prints what a step needs on a device; a UserError says what would fit.
 
   Args:
     step: a jitted function with its keyword `settings` (see `reward.Settings`).
@@ -58,7 +58,7 @@ def check(
   needed = least if is_hopeless else needs()
   if allowed is None or needed <= allowed:
     if runtime.progress and distributed.is_first():
-      print(f'{name}: a step takes {_gb(needed)} a device', flush=True)
+      print(f'{name}: a step needs {_gb(needed)} per device', flush=True)
     return
 
   def fits(**changes) -> bool:
@@ -98,7 +98,7 @@ def check(
       f'{int(np.ceil(needed / allowed))} such devices at least (runtime.mesh)'
     )
   raise errors.UserError(
-    f'{name}: a step takes {_gb(needed)} a device, and there are '
+    f'{name}: a step needs {_gb(needed)} per device, and there are '
     f'{_gb(allowed)}: {advice}'
   )
 

@@ -273,7 +273,8 @@ def fit_probe(
 def draw_hparams(config, num_checkpoints: int, seed: int):
   """Draws what differs between members (WARM App. B.3): [M] arrays.
 
-  Every value occurs as evenly as M allows, in an order drawn from the seed.
+  No value occurs more than ceil(M / number of values) times, in an order drawn
+  from the seed.
   """
   for index in config.sft_checkpoints:
     errors.need(

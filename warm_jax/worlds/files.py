@@ -269,8 +269,9 @@ def _set_apart(train: Split, names, config, seed: int) -> dict[str, Split]:
     end = begin + round(config[field] * len(order))
     errors.need(
       begin < end < len(order),
-      f'{train.source} has {len(order)} different prompts, of which '
-      f'{field}={config[field]} leaves none on one side; name a file '
+      f'{train.source} has {len(order)} distinct '
+      f'prompt{"s" * (len(order) != 1)}, too few to set apart '
+      f'{field}={config[field]}; name a file '
       f'(--config.data.{name}=FILE) or choose another fraction',
     )
     splits[name] = train.take(np.isin(prompts, order[begin:end]))
