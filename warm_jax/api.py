@@ -61,7 +61,7 @@ def read_pairs(
   chat = formats.Chat(base.tokenizer, base.prompt_template)
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder)
-    rejected = sources.Rejects(path / 'rejected.jsonl', max_rejected)
+    rejected = sources.Rejects(None, max_rejected)
     found = rejected.read(
       source,
       sources.open_rows(source),

@@ -2,6 +2,7 @@
 """`warm merge` from its arguments to what it prints."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -85,6 +86,10 @@ MISTAKES = {
   '--out=o --weigths=1 a b': '--weigths=1',
   '--out=o --weights=1;2 a b': "argument --weights: .*'1;2'",
   '--out=o --lam=x a b': "invalid float value: 'x'",
+  '--out=o --max_shard_gb=nan a b': "--max_shard_gb: .* 'nan'",
+  '--out=o --max_shard_gb=inf a b': "--max_shard_gb: .* 'inf'",
+  '--out=o --max_shard_gb=0 a b': "--max_shard_gb: .* '0'",
+  '--out=o --max_shard_gb=-1 a b': "--max_shard_gb: .* '-1'",
   '--out=o --method=mean . ..': 'invalid choice.*uniform',
   '--out=o .': '1 model to merge',
   '--out=o . ..': 'no config.json in .',
@@ -101,6 +106,25 @@ def test_mistakes_are_one_line(args, tmp_path, monkeypatch, capsys):
   assert err.startswith('warm: error: ') and err.count('\n') == 1
   assert re.search(MISTAKES[args], err)
   assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_cannot_be_read_keep_their_files(tmp_path, capsys):
+  run, folder, pipe = (tmp_path / n for n in ('run', 'folder', 'pipe'))
+  for path in (run, folder, pipe):
+    path.mkdir()
+  (run / 'warm_jax.json').write_text('{}')
+  for path in (run, folder):
+    (path / 'config.json').write_text('{"model_type": ')
+  os.mkfifo(pipe / 'config.json')
+  for path, words in (
+    (run, 'run/config.json: Expecting value'),
+    (folder, 'folder/config.json: Expecting value'),
+    (pipe, 'pipe/config.json: it is no plain file'),
+  ):
+    args = ['warm', 'merge', f'--out={tmp_path}/out', f'{path}', f'{tmp_path}']
+    assert main.main(args) == 2
+    err = capsys.readouterr().err
+    assert words in err and 'delete' not in err and err.count('\n') == 1
 
 
 def test_help_names_every_method(capsys):

@@ -269,6 +269,13 @@ def test_old_and_new_spelling_of_one_config(tmp_path):
   ]
   folders_lib.merge(folders[:2], tmp_path / 'merged')
   refused([folders[0], folders[2]], tmp_path, 'rope_parameters')
+  template = {'chat_template__jinja': '{{ messages }}'}
+  template['tokenizer_config__json'] = '{}'
+  text = {'tokenizer_config__json': '{"chat_template": "{{ messages }}"}'}
+  padded = [LLAMA | {'pad_token_id': pad} for pad in (None, 0)]
+  save(tmp_path / 'a', weights(1), padded[0], **template)
+  save(tmp_path / 'b', weights(2), padded[1], **text)
+  folders_lib.merge([tmp_path / 'a', tmp_path / 'b'], tmp_path / 'padded')
 
 
 def test_an_init_need_not_say_what_exports_say(tmp_path):

@@ -2,6 +2,7 @@
 """`warm merge`: one model from several, folder to folder."""
 
 import argparse
+import math
 import pathlib
 import sys
 import textwrap
@@ -97,6 +98,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
   def numbers(text):
     return [float(x) for x in text.split(',')]
 
+  def positive(text):
+    if not 0 < float(text) < math.inf:
+      raise ValueError
+    return float(text)
+
   what = 'folder, hub id, or a work directory: all its exported members'
   add = parser.add_argument
   add('models', nargs='+', help=what)
@@ -110,7 +116,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   what = 'of the result (float32); bfloat16 prints what it costs'
   add('--dtype', default='float32', choices=[*folders_lib.DTYPES], help=what)
   what = 'larger models are cut into files of this size (5)'
-  add('--max_shard_gb', type=float, default=5.0, help=what)
+  add('--max_shard_gb', type=positive, default=5.0, help=what)
   return parser.parse_intermixed_args(argv)
 
 

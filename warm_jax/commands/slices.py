@@ -6,6 +6,7 @@ wherever it is trained (to the bit, if members are computed one by one). The
 stages before `reward` come from the slice that begins at member 0.
 """
 
+import filecmp
 import json
 import pathlib
 import shlex
@@ -36,10 +37,10 @@ class Slice(NamedTuple):
 
 def is_slice(folder: pathlib.Path) -> bool:
   """Whether a folder is a work directory of a slice, finished or not."""
-  config = files.read_record(folder / 'config.json')
-  return (folder / files.MARKER).is_file() and bool(
-    config and config_lib.member_slice(config)
-  )
+  path = folder / 'config.json'
+  if not (folder / files.MARKER).is_file() or not path.exists():
+    return False
+  return bool(config_lib.member_slice(files.read_json(path)))
 
 
 def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
@@ -50,12 +51,22 @@ def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
   parts = sorted(map(_read, folders))
   _require_one_run(parts)
   config = _joint_config(parts[0].config)
-  sources = [str(part.folder.resolve()) for part in parts]
+  digests = [part.folder / 'reward/params/digests.json' for part in parts]
+  sources = {
+    'from': [str(part.folder.resolve()) for part in parts],
+    'bytes': [files.read_record(path) for path in digests],
+  }
   command = shlex.join(['warm', 'merge', f'--out={out}', *map(str, folders)])
   before = files.read_record(out / 'reward' / 'result.json')
-  if (before or {}).get('joined') == sources:
+  joined = (before or {}).get('joined') or {}
+  if {key: joined.get(key) for key in sources} == sources:
     print(f'{out} was joined from these earlier')
   else:
+    errors.need(
+      joined.get('from') != sources['from'],
+      f'members were trained again since --out={out} was joined from these; '
+      'name a new folder',
+    )
     with files.new_folder(out) as new:
       _write(parts, config, sources, new)
     members = ', '.join(f'{part.first}:{part.end}' for part in parts)
@@ -70,7 +81,7 @@ def _read(folder: pathlib.Path) -> Slice:
     f'{folder} is no work directory of a slice of the members '
     '(--config.reward.members=0:3); join slices with slices only',
   )
-  config = files.read_record(folder / 'config.json')
+  config = files.read_json(folder / 'config.json')
   first, end = config_lib.member_slice(config)
   record = files.read_record(folder / 'reward' / 'result.json')
   errors.need(
@@ -106,6 +117,7 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
   from warm_jax.training import checkpoint
 
   for other in parts[1:]:
+    distances = []
     for stage in ('sft', 'probe'):
       a, b = (
         jax.tree.leaves(checkpoint.load_params(part.folder / stage / 'params'))
@@ -123,6 +135,32 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
         'must share a start to be averaged, so copy the stages before reward '
         'from one work directory to the others',
       )
+      distances.append(apart)
+    # Pairs of the toy world are samples: other hardware draws others.
+    may_differ = first.config.get('world') and any(distances)
+    errors.need(
+      may_differ or _same_pairs(first, other),
+      f'{other.folder} learned from other pairs than {first.folder}: were data '
+      'files changed in between?',
+    )
+
+
+def _same_pairs(first: Slice, other: Slice) -> bool:
+  from warm_jax.worlds import toy
+
+  if first.config.get('world'):  # TFDS writes no two files alike
+    configs = (ml_collections.ConfigDict(p.config) for p in (first, other))
+    runs = map(pipeline.Run, configs, (first.folder, other.folder))
+    a, b = map(toy.World, runs)
+    splits = a.run.result('preferences')['rows']
+    rows = ([w.rows('preferences', s) for s in splits] for w in (a, b))
+    return next(rows) == next(rows)
+  a, b = (part.folder / 'preferences' / 'pairs' for part in (first, other))
+  x, y = (
+    {str(p.relative_to(root)) for p in root.rglob('*') if p.is_file()}
+    for root in (a, b)
+  )
+  return x == y and filecmp.cmpfiles(a, b, x, shallow=False)[1:] == ([], [])
 
 
 def _joint_config(plain: dict[str, Any]) -> ml_collections.ConfigDict:

@@ -52,8 +52,8 @@ class SourceRow(NamedTuple):
 class Rejects:
   """Collects unusable rows, at most a share `max_rejected` of each source."""
 
-  def __init__(self, path: str | pathlib.Path, max_rejected: float = 0.0):
-    self.path, self.max_rejected = pathlib.Path(path), max_rejected
+  def __init__(self, path: pathlib.Path | None, max_rejected: float = 0.0):
+    self.path, self.max_rejected = path, max_rejected
     # {(source, formats): (number of rows, (file, row, reason) of unusable
     # ones)}; a source of two splits is counted once.
     self._read: dict[tuple[str, str], tuple[int, list]] = {}
@@ -89,7 +89,7 @@ class Rejects:
     """Yields (place from 0, convert(value)) of rows; convert may raise BadRow.
 
     UserError: no rows, too many unusable ones, or none usable, with the
-    `formats` that `convert` knows; the file of rejected rows is written first.
+    `formats` that `convert` knows; rejected rows are written first.
     """
     count, kinds = 0, set()
     found: list[tuple[str, int, str]] = []
@@ -128,11 +128,13 @@ class Rejects:
     raise errors.UserError(
       f'{source}: {problem}: {examples}'
       + (f'; known: {known}' if known else '')
-      + f'; all of them are named in {self.path}'
+      + (f'; all of them are named in {self.path}' if self.path else '')
     )
 
   def write(self) -> None:
-    """Writes all rejected rows; without any, no file is left."""
+    """Writes all rejected rows, if there is a path; without any, no file."""
+    if self.path is None:
+      return
     if not self.rows:
       self.path.unlink(missing_ok=True)
       return

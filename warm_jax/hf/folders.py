@@ -341,7 +341,7 @@ def _check_configs(first, a: dict, folder, b: dict, identity) -> None:
   if x != y and a.get('model_type') == b.get('model_type'):
     with contextlib.suppress(errors.UserError):  # a model of another family
       if configs_lib.read(a) == configs_lib.read(b):
-        both = [k for k in identity if k in a and k in b]
+        both = [k for k in identity if None not in (a.get(k), b.get(k))]
         x, y = ({k: config[k] for k in both} for config in (a, b))
   _check_same(first, folder, x, y)
 
@@ -370,7 +370,9 @@ def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
 
   def content(name):
     path = folder / name
-    return path.read_bytes() if path.exists() else None
+    if not path.exists():
+      return None
+    return path.read_bytes().decode(errors='backslashreplace')
 
   if vocabulary_only:
     try:
