@@ -14,8 +14,9 @@ Hardware: sized for checkpoints of up to a few million parameters on a CPU. Time
 with one of 0.26 million and rows of 160 tokens, on two slow cores, a step of SFT
 takes 0.3 s for 16 rows, a step of one member 0.33 s for 16 pairs, so all of
 this half an hour to an hour. For larger checkpoints set
-`--config.base.compute_dtype=bfloat16`, learning rates of 1e-5 to 1e-4 (the
-defaults here are for tiny bodies), and see configs/tldr_pythia.py.
+`--config.base.compute_dtype=bfloat16`, learning rates of 1e-5 to 4e-5 from 100
+million parameters on (the defaults are for tiny bodies), and see
+configs/tldr_pythia.py.
 Memory: 16 bytes for each parameter of each member (weights, gradient, two
 moments), beside activations.
 """
