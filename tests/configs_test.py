@@ -88,6 +88,7 @@ BAD_VALUES = [
   ('reward.learning_rates', (), 'reward.learning_rates is .*1 or more'),
   ('reward.learning_rates', (1e-3, -1.0), 'above 0'),
   ('reward.sft_checkpoints', (0, 3), 'keeps 3, numbered from 0'),
+  ('sft.keep_steps', (5.0, 6.0), 'each a whole number'),
   ('sft.keep_steps', (1, 7), 'rise and end at config.sft.steps=6'),
   ('sft.steps', 30, r'such as --config.sft.keep_steps="\(20, 25, 30\)"'),
   ('pretrain.optimizer.warmup_steps', 13, 'must not exceed .*steps=12'),
@@ -111,6 +112,19 @@ def test_bad_values_are_one_line(field, value, message):
   with pytest.raises(errors.UserError, match=message) as error:
     config_lib.validate(config)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'section, stage',
+  [('probe', 'reward'), ('control', 'best_of_n'), ('pretrain', 'sft')],
+)
+def test_a_missing_section_is_refused_before_the_run(section, stage, tmp_path):
+  config = get('nano').unlock()
+  del config[section]
+  words = f'no section {section}.*, which stage {stage} needs'
+  with pytest.raises(errors.UserError, match=words):
+    pipeline.run(config, tmp_path)
+  assert not any(tmp_path.iterdir())
 
 
 def test_sections():

@@ -25,7 +25,7 @@ def get_config(arg=''):
     seed=0,
     reward=dict(members=arg['members'], learning_rates=(1e-3, 1e-4), names=('a', 'b'),
                 swap_fraction=0.25, tiny=arg['tiny'], title='text'),
-    policy=dict(kl_coef=0.1), runtime=dict(compile_cache='off', report_to='')))
+    sft=dict(), probe=dict(), policy=dict(kl_coef=0.1), runtime=dict(compile_cache='off', report_to='')))
 """
 
 
@@ -59,7 +59,7 @@ def test_runs_with_overrides(workplace, tmp_path, capsys):
   assert code == 0
   config = workplace[0]
   assert config.reward.members == 3 and config.reward.tiny
-  assert config.reward.learning_rates == (1.0, 0.5)
+  assert repr(config.reward.learning_rates) == '(1.0, 0.5)'
   assert config.policy.kl_coef == 2.0 and config.is_locked
   assert (tmp_path / 'run' / 'reward' / 'result.json').exists()
   out = capsys.readouterr()

@@ -192,6 +192,16 @@ def test_foreign_and_unusable_workdirs(chain, tmp_path):
   assert chain.calls == []
 
 
+def test_the_lock_reaches_other_hosts(tmp_path, monkeypatch):
+  synced = []
+  monkeypatch.setattr(
+    os, 'fsync', lambda fd: synced.append(os.readlink(f'/proc/self/fd/{fd}'))
+  )
+  with pipeline.hold(tmp_path):
+    assert synced[-1] == str(tmp_path / '.lock')
+    assert str(os.getpid()) in (tmp_path / '.lock').read_text()
+
+
 def test_second_launch_is_refused(chain, tmp_path):
   chain.run(tmp_path)
   code = """

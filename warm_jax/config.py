@@ -27,11 +27,10 @@ class Rule(NamedTuple):
 def number(low, *, above=False, below=math.inf, whole=False) -> Rule:
   def holds(value):
     return (
-      type(value) in (int, float)
+      type(value) in ((int,) if whole else (int, float))
       and math.isfinite(value)
       and (value > low if above else value >= low)
       and value < below
-      and not (whole and value % 1)
     )
 
   text = 'a whole number' if whole else 'a number'

@@ -130,8 +130,9 @@ def lost(error: BaseException) -> str:
 
 
 def _lost_line(index, total) -> str:
+  who = 'this process' if total is None else f'process {index} of {total}'
   return (
-    f'process {index} of {total} has lost another one, which was killed, failed '
+    f'{who} has lost another one, which was killed, failed '
     f'or did not come within {JOIN_TIMEOUT} s (see what that one said); the same '
     'commands, on all hosts, continue from the last checkpoint'
   )

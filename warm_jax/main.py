@@ -191,7 +191,8 @@ def parse(argv: list[str]):
   a_slice = r'^(--?config\.reward\.member)s=(?=\d*:)'
   argv = [re.sub(a_slice, r'\1_slice=', a) for a in argv]
   argv = [a for a in argv if not re.match('--?config=', a)]
-  _require_fields(argv, config_lib.flatten(config))
+  before = config_lib.flatten(config)
+  _require_fields(argv, before)
   values = flags.FlagValues()
   config_flags.DEFINE_config_dict(
     'config', config, flag_values=values, sys_argv=argv
@@ -204,6 +205,11 @@ def parse(argv: list[str]):
     rest = values(argv)[1:]
   except (flags.Error, AttributeError, TypeError, ValueError) as e:
     raise errors.UserError(str(e)) from e
+  for path, now in config_lib.flatten(config).items():
+    # ml_collections does so for numbers, not for the entries of tuples.
+    if isinstance(now, tuple) and float in map(type, before[path] or ()):
+      now = tuple(float(x) if type(x) is int else x for x in now)
+      config.update_from_flattened_dict({path: now})
   form = 'flags have the form --name=value'
   errors.need(not rest, f'unexpected argument {[*rest, ""][0]!r}; {form}')
   missing = '--workdir is missing: name a folder for the results'

@@ -109,6 +109,24 @@ STAGES = (
   _row('report', report.run, _REPORTED, '', True),
 )
 
+# Sections without which a stage cannot work; of 'a|b' one is enough.
+_TUNED = 'world merge|reward_model sft|base'
+_ASKED = {
+  'pretrain': 'world',
+  'sft': 'world pretrain|base',
+  'preferences': 'world',
+  'control': 'preferences',
+  'probe': 'preferences sft|base',
+  'reward': 'probe sft',
+  'merge': 'reward',
+  'best_of_n': 'merge control',
+  'policy': _TUNED,
+  'warp': _TUNED,
+  'reinforce': 'warp',
+  'evaluate': 'policy|warp',
+  'fronts': 'reinforce',
+}
+
 
 def stages_of(config) -> tuple[Stage, ...]:
   """The stages that a config has a section for, and `report`."""
@@ -154,6 +172,13 @@ def run(
     )
   chosen = list(table) if stage is None else [stage]
   involved = list(table) if stage is None else upstream(table, stage)
+  for name in () if stages else involved:
+    for ask in _ASKED.get(name, '').split():
+      errors.need(
+        plain.keys() & {*ask.split('|')},
+        f'the config has no section {ask.replace("|", " or ")}, which stage '
+        f'{name} needs',
+      )
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
   with contextlib.ExitStack() as held:
 
@@ -172,7 +197,8 @@ def run(
       | {'--stage': stage, 'the lock in --workdir': _holder(run_.workdir)}
       | versions()
     )
-    if not all((run_.workdir / x / 'result.json').exists() for x in chosen):
+    paths = [run_.workdir / x / 'result.json' for x in chosen]
+    if not distributed.on_first(lambda: all(p.exists() for p in paths)):
       _say(_devices(config))
     results = {}
     for name in chosen:
@@ -385,6 +411,7 @@ def hold(path: pathlib.Path):
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}')
     file.flush()
+    os.fsync(file.fileno())  # other hosts compare it
     yield
 
 

@@ -197,6 +197,18 @@ def test_stored_pairs_are_those_in_memory(words, tmp_path, small_chunks):
   assert isinstance(part.chosen.flat, np.memmap) and len(part) == swapped
 
 
+@pytest.mark.parametrize(
+  'name, size',
+  [('chosen_ids', 400), ('rows', 80), ('chosen_starts', 0), ('margin', 3)],
+)
+def test_a_cut_column_is_refused(words, tmp_path, name, size):
+  opened(words, tmp_path / 'p', make_pairs())
+  (path,) = (tmp_path / 'p').glob(f'{name}.*')
+  path.write_bytes(path.read_bytes()[:size])
+  with pytest.raises(errors.UserError, match=r'p is incomplete .* --workdir'):
+    encoding.open_rows(tmp_path / 'p', words.pad_id)
+
+
 def test_an_order_moves_whole_rows(words, tmp_path):
   plain, mixed, again, other = (
     opened(words, tmp_path / 'p', make_pairs(), seed=seed)[1]

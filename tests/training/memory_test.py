@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import errors
+from warm_jax import config, errors
 from warm_jax.training import memory
+from warm_jax.training import state as state_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +59,10 @@ def needed(**changes):
   return total + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
-def check(allowed, progress=False, **more):
+def check(allowed, progress=False, step=step, args=ARGS, units=64, **more):
   runtime = types.SimpleNamespace(memory_gb=allowed / 1e9, progress=progress)
   one = functools.partial(step, settings=Settings())
-  memory.check('reward', one, ARGS, runtime, units=64, **more)
+  memory.check('reward', one, args, runtime, units=units, **more)
 
 
 def test_what_fits_is_said_and_not_compiled_again(capsys):
@@ -115,13 +116,13 @@ def test_settings_that_fit_together_are_named():
 
 
 def test_hopeless_steps_are_refused_from_their_shapes():
-  """16 bytes for each weight are more than there is: nothing is compiled."""
+  """What is there is more than fits: nothing is compiled."""
   compiled = step._cache_size()
   state = 4 * 4096 * 4
   with pytest.raises(
     errors.UserError, match='gradients alone .* 6 such devices'
   ):
-    check(state * 4 / 3 / 5.5)
+    check(state / 5.5)
   assert step._cache_size() == compiled
 
 
@@ -130,3 +131,61 @@ def test_what_is_held_beside_the_step_counts():
   with pytest.raises(errors.UserError, match='a step needs'):
     check(needed() + 3_999_999, held=[held])
   check(needed() + 4_000_001, held=[held])
+
+
+def test_gradients_count_and_averages_are_no_weights():
+  """20 bytes a weight with Adam and an average: gradients are 4 of them."""
+  tx = state_lib.make_optimizer(config.section('optimizer'), 10)
+  weights = {'w': jax.ShapeDtypeStruct((4, 1000), jnp.float32)}
+  hparams = state_lib.make_hparams(4, learning_rate=0.0)
+  keys = jax.random.split(jax.random.key(0), 4)
+  made = jax.eval_shape(lambda w: state_lib.init(w, tx, keys, hparams), weights)
+  with pytest.raises(errors.UserError, match='a step needs 8.0[0-9]e-05'):
+    check(7e4, args=((made, weights), ARGS[1]))
+
+
+def test_micro_batches_are_any_divisor():
+  args = ARGS[0], np.ones((4, 15), np.float32)
+  settings = Settings(micro_batches=3)
+  fits = step.lower(*args, settings=settings).compile().memory_analysis()
+  allowed = 1.01 * (
+    fits.argument_size_in_bytes
+    + fits.temp_size_in_bytes
+    + fits.output_size_in_bytes
+    - fits.alias_size_in_bytes
+  )
+  with pytest.raises(errors.UserError, match='micro_batches=3;'):
+    check(allowed, args=args, units=15)
+
+
+class TooLarge:
+  """A step whose program the compiler refuses under so many parts."""
+
+  def __init__(self, fewest):
+    self.fewest = fewest
+
+  def lower(self, *args, settings):
+    def refuse():
+      raise RuntimeError('RESOURCE_EXHAUSTED: XLA:TPU ran out of memory')
+
+    if settings.micro_batches < self.fewest:
+      return types.SimpleNamespace(compile=refuse)
+    return step.lower(*args, settings=settings)
+
+  __call__ = lower
+
+
+@pytest.mark.parametrize(
+  'fewest, words',
+  [(4, 'set micro_batches=4$'), (99, 'it takes 2 such devices')],
+)
+def test_programs_that_do_not_compile_are_refused(fewest, words):
+  match = f'a step needs more than a device has: .*{words}'
+  with pytest.raises(errors.UserError, match=match):
+    check(1e12, step=TooLarge(fewest))
+
+
+def test_more_devices_than_the_mesh_has(monkeypatch):
+  monkeypatch.setattr(memory.sharding, 'size', lambda *axes: 4)
+  with pytest.raises(errors.UserError, match='it takes 22 such devices'):
+    check(4 * 4096 * 4 / 5.5)

@@ -101,7 +101,10 @@ def test_own_files(tmp_path):
       {'data.sft': '{}/half.jsonl'},
       'half.jsonl: .* no completion .* fields: chosen, prompt; known: prompt',
     ),
-    ({'data.train': '{}/one.jsonl'}, 'one.jsonl has 1 distinct prompt, too few'),
+    (
+      {'data.train': '{}/one.jsonl'},
+      'one.jsonl has 1 distinct prompt, too few',
+    ),
     ({'data.train': '{}/few.jsonl'}, 'training pairs .* reward.batch_size, 16'),
     ({'data.max_pairs': 1, 'reward.batch_size': 1}, '1 selection pairs'),
     ({'sft.batch_size': 99}, 'rows of text for sft .* sft.batch_size, 99'),

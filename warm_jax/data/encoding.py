@@ -299,10 +299,22 @@ def open_rows(
   folder: str | pathlib.Path, pad_id: int, order_seed: int | None = None
 ) -> Any:
   """Maps what `write` wrote, in a random order if there is a seed of it."""
-  arrays = {
-    path.stem: np.memmap(path, path.suffix[1:], 'r')
-    for path in pathlib.Path(folder).iterdir()
-  }
+  try:
+    arrays = {
+      path.stem: np.memmap(path, path.suffix[1:], 'r')
+      for path in pathlib.Path(folder).iterdir()
+    }
+  except ValueError:  # an entry is cut
+    arrays = {}
+  ids = [name for name in arrays if name.endswith('ids')]
+  rows = {len(column) for name, column in arrays.items() if name not in ids}
+  tokens = [
+    arrays[f'{n.removesuffix("ids")}lengths'].sum(dtype=int) for n in ids
+  ]
+  is_whole = len(rows) == 1 and tokens == [len(arrays[name]) for name in ids]
+  errors.need(
+    is_whole, f'{folder} is incomplete or damaged; take a new --workdir'
+  )
   return _made(arrays, pad_id, order_seed)
 
 

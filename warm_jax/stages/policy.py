@@ -74,7 +74,8 @@ def evaluate(run) -> dict:
     'num_prompts': len(found.prompts),
     'win_rate_by': found.win_rate_by,
   }
-  if 'policy' in run.config and found.gold is not None:
+  judged = {'gold', 'control'} <= found.values.keys()
+  if 'policy' in run.config and judged:
     return result | _compared(run, found, [_method(name) for name in names])
   shown = [0, last] if 'policy' in run.config else range(len(rows))
   return result | {

@@ -4,10 +4,13 @@
 The loop calls the program that was measured: nothing is compiled twice.
 """
 
+import bisect
 import dataclasses
 import functools
+import math
 import os
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -36,11 +39,20 @@ def check(
     held: other arrays on the device meanwhile.
   """
   allowed, settings = _limit(runtime), step.keywords['settings']
-  state, held = (sum(map(_bytes, jax.tree.leaves(t))) for t in (args[0], held))
+  state, held = (jax.tree.leaves_with_path(t) for t in (args[0], held))
+  # Nothing is compiled if what is there and gradients are too much already.
+  gradients = [x for x in state if '.params' in map(str, x[0])]
+  least = sum(_bytes(leaf) for _, leaf in [*held, *state, *gradients])
+  held = sum(_bytes(leaf) for _, leaf in held)
 
   def needs(**changes) -> float:
     lowered = step.func.lower(*args, settings=settings._replace(**changes))
-    found = lowered.compile().memory_analysis()
+    try:
+      found = lowered.compile().memory_analysis()
+    except RuntimeError as e:  # of TPUs: larger than the memory
+      if not str(e).startswith('RESOURCE_EXHAUSTED'):
+        raise
+      return math.inf
     if found is None:  # the backend does not say
       return 0.0
     return (
@@ -51,12 +63,9 @@ def check(
       - found.alias_size_in_bytes
     )
 
-  # Gradients add 4 bytes to the 12 of a weight and its moments. If that is too
-  # much already, nothing is compiled.
-  least = held + state * 4 / 3
-  is_hopeless = allowed is not None and least > allowed
+  is_hopeless = least > allowed
   needed = least if is_hopeless else needs()
-  if allowed is None or needed <= allowed:
+  if needed <= allowed:
     if runtime.progress and distributed.is_first():
       print(f'{name}: a step needs {_gb(needed)} per device', flush=True)
     return
@@ -65,12 +74,12 @@ def check(
     return not is_hopeless and needs(**changes) <= allowed
 
   def fewest_parts(**more) -> int | None:
-    parts = 2 * settings.micro_batches
-    while units % parts == 0:
-      if fits(micro_batches=parts, **more):
-        return parts
-      parts *= 2
-    return None
+    more_parts = range(settings.micro_batches + 1, units + 1)
+    found = [parts for parts in more_parts if units % parts == 0]
+    first = bisect.bisect(
+      found, False, key=lambda parts: fits(micro_batches=parts, **more)
+    )
+    return found[first] if first < len(found) else None
 
   num_members = members.num_members(args[0])
   model = dataclasses.replace(settings.model_config, remat=True)
@@ -93,14 +102,17 @@ def check(
     ways.append(f'runtime.mesh={mesh}')
   advice = 'set ' + '; or '.join(ways)
   if not ways:
+    devices = sharding.size(*sharding.AXES)
+    known = least if math.isinf(needed) else needed
+    fewest = max(math.ceil(known / allowed * devices), devices + 1)
     advice = (
       f'weights, optimizer and gradients alone are {_gb(least)}; it takes '
-      f'{int(np.ceil(needed / allowed))} such devices at least (runtime.mesh)'
+      f'{fewest} such devices at least (runtime.mesh)'
     )
-  raise errors.UserError(
-    f'{name}: a step needs {_gb(needed)} per device, and there are '
-    f'{_gb(allowed)}: {advice}'
-  )
+  says = f'{_gb(needed)} per device, and there are {_gb(allowed)}'
+  if math.isinf(needed):
+    says = 'more than a device has'
+  raise errors.UserError(f'{name}: a step needs {says}: {advice}')
 
 
 def _gb(number: float) -> str:
@@ -115,15 +127,15 @@ def _bytes(leaf) -> int:
   return int(np.prod(shape)) * itemsize
 
 
-def _limit(runtime) -> float | None:
-  """Bytes that a run may take on a device; None if unknown."""
+def _limit(runtime) -> float:
+  """Bytes that a run may take on a device; a huge number if unknown."""
   if given := getattr(runtime, 'memory_gb', 0.0):
     return given * 1e9
   stats = jax.local_devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return float(stats['bytes_limit'])
   if jax.default_backend() != 'cpu':
-    return None
+    return sys.float_info.max
   free = []
   try:
     free.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
@@ -135,4 +147,4 @@ def _limit(runtime) -> float | None:
     free.append(most - int((group / 'memory.current').read_text()))
   except (OSError, ValueError, StopIteration):
     pass  # no Linux, no group, or a limit of 'max'
-  return min(free) / jax.local_device_count() if free else None
+  return min(free, default=sys.float_info.max) / jax.local_device_count()
