@@ -308,7 +308,7 @@ WARP_PATHS = {
 }
 WARP_FRONTS = {
   'to_init': ('from the init', {'linestyle': ':', 'linewidth': 1.2}),
-  'slerp': ('merge (η = 1)', _POINT),
+  'slerp': ('SLERP (η = 1)', _POINT),
   'to_sft': ('from SFT', {'marker': 'o', 'markersize': 4}),
 }
 

@@ -63,9 +63,8 @@ def run(run) -> dict:
     'temperature': config.temperature,
     'prompts': len(panel.prompts),
     'samples': config.num_samples,
-    'left_out': run.result('reward')[
-      'dropped'
-    ],  # of the members behind the scorers
+    # Of the members behind the scorers.
+    'left_out': run.result('reward')['dropped'],
     'curves': curves,
     # Curves of paired differences to the single member.
     'minus_single': {
