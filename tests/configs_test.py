@@ -102,7 +102,7 @@ BAD_VALUES = [
   ('control.model.num_heads', 5, 'config.control.model: '),
   ('policy.kl_coef', float('nan'), 'policy.kl_coef is nan'),
   *(('reward.member_slice', x, 'FIRST:END') for x in ('3:3', ':3', '0:1:2')),
-  ('reward.member_slice', '0:9', 'numbered from 0'),
+  ('reward.member_slice', '0:9', 'members=0:9: .*FIRST:END.*, at most'),
 ]
 
 

@@ -24,7 +24,7 @@ def get_config(arg=''):
   return ml_collections.ConfigDict(dict(
     seed=0,
     reward=dict(members=arg['members'], learning_rates=(1e-3, 1e-4), names=('a', 'b'),
-                swap_fraction=0.25, tiny=arg['tiny'], title='text'),
+                swap_fraction=0.25, tiny=arg['tiny'], title='text', member_slice=''),
     sft=dict(), probe=dict(), policy=dict(kl_coef=0.1), runtime=dict(compile_cache='off', report_to='')))
 """
 
@@ -92,8 +92,14 @@ MISTAKES = """
 + --config.reward.members=0 => config.reward.members is 0: it must be a whole
 + --config.seed => config.seed
 + --confg.seed=3 => confg.seed
-+ --workdri=run => Did you mean: workdir
-+ --x=1 merge => Unknown command line flag 'x'
++ --workdri=run => did you mean --workdir?
++ --x=1 merge => unknown flag --x: fields are written --config.NAME=VALUE
++ merge => unexpected argument 'merge'
++ --title=x => unknown flag --title: fields are written --config.NAME=VALUE; did you mean
++ --notes=x => unknown flag --notes
++ --lr => here that is reward.learning_rates (a tuple
++ --config.policy.beta=1 => here that is policy.kl_coef
++ --config.reward.members=2:1 => --config.reward.members=2:1: it must be FIRST:END
 + --stage=rewards => unknown stage 'rewards'; did you mean reward?
 --config=fake.py --workdir=fake.py => is a file
 --config=fake.py --workdir=. => holds fake.py and no warm_jax.json
@@ -197,10 +203,13 @@ def sweep(add):
 
 def test_sweeps_are_printed_or_run(workplace, tmp_path, capsys, monkeypatch):
   (tmp_path / 'fake.py').write_text(CONFIG + SWEEP)
-  launched = []
-  monkeypatch.setattr(
-    main.subprocess, 'call', lambda c: launched.append(c) or 7 * len(launched)
-  )
+  launched, child = [], mock.Mock(returncode=7)
+
+  def launch(command, **_):
+    launched.append(command)
+    return child
+
+  monkeypatch.setattr(main.subprocess, 'Popen', launch)
   assert warm(*RUN, '--config.policy.kl_coef=3', '--sweep') == 0
   first, second = capsys.readouterr().out.replace('loaded\n', '').splitlines()
   assert not launched and '--config.seed=1' in first
@@ -212,6 +221,10 @@ def test_sweeps_are_printed_or_run(workplace, tmp_path, capsys, monkeypatch):
   # Ends at the first launch that fails, with its exit code.
   assert warm(*RUN, '--sweep=run') == 7
   assert len(launched) == 1
+  same = SWEEP.replace('run {seed}', 'run')
+  (tmp_path / 'fake.py').write_text(CONFIG + same)
+  assert warm(*RUN, '--sweep=run') == 2 and len(launched) == 1
+  assert 'two launches of the sweep have the folder' in capsys.readouterr().err
 
 
 SLEEPER = """
@@ -236,9 +249,18 @@ sys.exit(code)
 """
 
 
-def start(kind):
+SWEEPER = """
+import signal, sys
+from warm_jax import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main.main(['warm', *sys.argv[1:]]))
+"""
+
+
+def start(*arguments, script=SLEEPER):
   return subprocess.Popen(
-    [sys.executable, '-c', SLEEPER, kind],
+    [sys.executable, '-c', script, *arguments],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -263,6 +285,40 @@ def test_signals_end_in_one_line(workplace, tmp_path, sent, code, word):
   assert not (tmp_path / 'run' / 'reward' / 'result.json').exists()
 
 
+# Both the sweep and its launch read it; the launch runs the stage.
+SLEEPING = (
+  CONFIG
+  + SWEEP
+  + """
+import time
+from warm_jax import pipeline
+
+def stage(run):
+  print('started', flush=True)
+  try:
+    time.sleep(60)
+  finally:
+    time.sleep(1)  # longer than a parent waits that lets its child go
+    print('saved', flush=True)
+
+pipeline.STAGES = (pipeline.Stage('reward', stage, (), ('reward',)),)
+"""
+)
+
+
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_hands_signals_on_and_waits(tmp_path, monkeypatch, sent):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'fake.py').write_text(SLEEPING)
+  with start(*RUN, '--sweep=run', script=SWEEPER) as process:
+    while process.stdout.readline() != 'started\n':
+      assert process.poll() is None
+    process.send_signal(sent)
+    out, _ = process.communicate(timeout=20)
+  assert process.returncode == 128 + sent
+  assert out == 'saved\n'  # and no second launch
+
+
 def test_relaunch_needs_no_jax(workplace):
   for kind, words in (('quick', 'quick'), ('finished', 'finished earlier')):
     begin = time.monotonic()
@@ -276,7 +332,7 @@ def test_relaunch_needs_no_jax(workplace):
 def test_version_and_help(capsys):
   assert warm('--version') == 0
   assert capsys.readouterr().out.startswith('warm_jax ')
-  assert warm('--help') == 0
+  assert warm('--help', 'tiny') == 0
   told = capsys.readouterr().out
   for name in [stage.name for stage in pipeline.STAGES] + ['tldr_pythia']:
     assert name in told

@@ -96,6 +96,11 @@ SCORER = choice(
 # function of the fields before it, GIVEN by whoever makes the section, or EXTRA:
 # the field is there only if it is given.
 GIVEN, EXTRA = object(), object()
+OF_TRAIN = "Share of train's prompts, if no"
+TUNED_ON = 'Files to fine-tune on; empty: chosen responses of train.'
+DEALT = 'Values dealt out over the members.'
+KL_TO = 'KL to the start, or to a moving average (then set max_kl).'
+WARP_KL_TO = 'KL to own average, start of the iteration, or SFT.'
 STEPS = GIVEN, SIZE, 'Number of updates.'
 SAVE = 100, COUNT, 'Steps between checkpoints; 0: none.'
 RATE = 5e-4, ABOVE_0, 'Peak learning rate.'
@@ -133,7 +138,7 @@ _POLICY = {
   'temperature': (0.9, *TEMPERATURE[1:]),
   'max_new_tokens': NEW_TOKENS,
   'kl_coef': (0.02, FROM_0, 'Weight of the KL in the reward (beta).'),
-  'anchor': ('sft', ANCHOR, 'KL to: start, moving mean (set max_kl).'),
+  'anchor': ('sft', ANCHOR, KL_TO),
   'mu': (0.01, STEP, 'Step of the moving average.'),
   'max_kl': (0.0, FROM_0, 'Nats from the start where a policy stops; 0: none.'),
   'missing_eos_penalty': (1.0, FROM_0, 'Subtracted if a sample has no EOS.'),
@@ -191,10 +196,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'selection': ('', TEXT, 'Pairs that rank members; empty: a part of train.'),
     'test': ('', TEXT, 'Held-out rows; empty: a part of train.'),
     'ood': ('', TEXT, 'Pairs of another distribution; optional.'),
-    'sft': ((), each(TEXT, 0), 'Files to tune on; empty: train, chosen.'),
+    'sft': ((), each(TEXT, 0), TUNED_ON),
     'pretrain': (EXTRA, each(TEXT, 0), 'Files to pretrain on; empty: as sft.'),
-    'selection_fraction': (0.1, SHARE, 'Share of the prompts of train.'),
-    'test_fraction': (0.1, SHARE, 'Share of the prompts of train.'),
+    'selection_fraction': (0.1, SHARE, f'{OF_TRAIN} selection file.'),
+    'test_fraction': (0.1, SHARE, f'{OF_TRAIN} test file.'),
     'max_pairs': (0, COUNT, 'Random sample of each split; 0: all.'),
     'swapped': (0.0, SHARE, 'Share of training labels to swap (experiments).'),
     'prompt_template': ('{prompt}\n', PROMPT, 'How plain prompts are written.'),
@@ -242,15 +247,15 @@ SECTIONS: dict[str, dict[str, Any]] = {
   | {'label_smoothing': SMOOTHING, 'optimizer': {'weight_decay': 0.01}},
   'probe': {'l2': (1e-3, FROM_0, 'Penalty on the common head.')},
   'reward': {
-    'members': (GIVEN, SIZE, 'Reward models; 0:3 trains three of all, apart.'),
+    'members': (GIVEN, SIZE, 'Reward models; 0:3 trains only members 0, 1, 2.'),
     'member_slice': ('', TEXT, 'Set by --config.reward.members=FIRST:END.'),
     'on_nonfinite': ('stop', NONFINITE, 'If a loss or update is not finite.'),
-    'max_loss': (100.0, FROM_0, 'A larger loss is bad (chance: .69); 0: none.'),
+    'max_loss': (100.0, FROM_0, 'A member above it has gone bad; 0: no limit.'),
     'steps': STEPS,
     'batch_size': (64, SIZE, 'Pairs of an update, on all devices together.'),
     'micro_batches': MICRO,
-    'learning_rates': ((5e-4, 1e-3, 2e-3), RATES, 'Drawn from, per member.'),
-    'dropout_rates': ((0.05, 0.1), each(BELOW_1), 'Drawn from, per member.'),
+    'learning_rates': ((5e-4, 1e-3, 2e-3), RATES, DEALT),
+    'dropout_rates': ((0.05, 0.1), each(BELOW_1), DEALT),
     'sft_checkpoints': ((0, 1, 2), each(COUNT), 'Indices of sft.keep_steps.'),
     'same_order': (False, SWITCH, 'One order of the data for all members.'),
     'label_smoothing': SMOOTHING,
@@ -279,7 +284,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     **{k: v for k, v in _POLICY.items() if k not in ('steps', 'kl_coef')},
     'baseline': ('leave_one_out', *_POLICY['baseline'][1:]),
     'samples_per_prompt': (4, *_POLICY['samples_per_prompt'][1:]),
-    'anchor': ('ema', WARP_ANCHOR, 'KL to: mean, this start, first start.'),
+    'anchor': ('ema', WARP_ANCHOR, WARP_KL_TO),
     'max_kl': (12.0, *_POLICY['max_kl'][1:]),
     'members': (2, SIZE, 'Policies of an iteration.'),
     'etas': ((0.3,), each(FROM_0), 'Share of the merge in the next start.'),
@@ -419,13 +424,9 @@ def _conflicts(config: Mapping[str, Any]):
         f'config.data.max_length={context}'
       )
   reward = config.get('reward', {})
-  members, starts = reward.get('members', 0), reward.get('sft_checkpoints', ())
+  starts = reward.get('sft_checkpoints', ())
   kept = config.get('sft', {}).get('keep_steps') or starts
-  if (part := member_slice(config)) and part[1] > members:
-    yield (
-      f'config.reward.member_slice is {reward["member_slice"]}: there are '
-      f'config.reward.members={members}, numbered from 0'
-    )
+  member_slice(config)  # raises
   if starts and kept is not starts and max(starts) >= len(kept):
     yield (
       f'config.reward.sft_checkpoints is {tuple(starts)!r}: '
@@ -435,13 +436,14 @@ def _conflicts(config: Mapping[str, Any]):
 
 def member_slice(config) -> tuple[int, int] | None:
   """(first, end) of the members that a run trains; None: all of them."""
-  text = config.get('reward', {}).get('member_slice', '')
+  reward = config.get('reward', {})
+  text, most = reward.get('member_slice', ''), reward.get('members', 0)
   first, _, end = text.partition(':')
-  fine = first.isdecimal() and end.isdecimal() and int(first) < int(end)
+  is_slice = first.isdecimal() and end.isdecimal()
   errors.need(
-    fine or not text,
-    f'config.reward.member_slice is {text!r}: it must be FIRST:END, such as '
-    '0:3 for members 0, 1 and 2',
+    not text or is_slice and int(first) < int(end) <= most,
+    f'--config.reward.members={text}: it must be FIRST:END with FIRST below '
+    f'END, at most the number of members, {most}; they are numbered from 0',
   )
   return (int(first), int(end)) if text else None
 
@@ -476,6 +478,8 @@ SYNONYMS = {
   'kind': '(it went: the sections of a config decide its stages)',
   'tensorboard': 'report_to (tensorboard)',
   'num_train_epochs': 'steps (counted in updates)',
+  'num_epochs': 'steps (counted in updates)',
+  'epochs': 'steps (counted in updates)',
   'max_steps': 'steps',
   'per_device_train_batch_size': 'batch_size (of all devices together)',
   'gradient_accumulation_steps': 'micro_batches (parts of batch_size)',
@@ -486,7 +490,8 @@ SYNONYMS = {
   'max_completion_length': 'max_new_tokens',
   'beta': 'kl_coef',
   'num_generations': 'samples_per_prompt',
-  'learning_rate': 'learning_rates (a tuple, drawn from for each member)',
+  'learning_rate': 'learning_rates (a tuple for members, else a number)',
+  'lr': 'learning_rates (a tuple for members, else a number)',
   'lr_scheduler_type': 'schedule',
   'warmup_ratio': 'warmup_steps (counted in updates)',
   'max_grad_norm': 'clip_norm',
@@ -510,9 +515,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
   if ours.startswith('('):
     return f'; {ours} {note}'
   section_first = sorted(known, key=lambda k: name.split('.')[0] not in k)
-  found = [k for k in section_first if k.rpartition('.')[2] == ours]
+  alike = ours, ours.removesuffix('s')  # one model has a learning_rate
+  found = [k for k in section_first if k.rpartition('.')[2] in alike]
+  own = [k for k in found if k.startswith(name.split('.')[0] + '.')]
   if found or ours.startswith('--'):
-    where = ', '.join(found[:3]) or ours
+    where = ', '.join((own or found)[:3]) or ours
     return f'; here that is {where} {note}'.rstrip()
   # A field of its section, or of another one.
   ends = {k.rpartition('.')[2]: k for k in reversed(known)}

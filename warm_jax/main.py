@@ -56,6 +56,8 @@ again; 130 Ctrl-C; 143 SIGTERM; 1 a defect
 example: warm --config=tiny --workdir=runs/tiny
 """
 COMMANDS = ('score', 'merge')
+TEXTS = ('workdir', 'stage', 'coordinator')
+COUNTS = ('num_processes', 'process_id')
 STATE = 'the same command continues from the last checkpoint'
 
 
@@ -85,7 +87,7 @@ def _run_config(argv: list[str]) -> int:
   if '--version' in argv:
     print(f'warm_jax {__version__}')
     return 0
-  if {'--help', '-help', '-h', '--helpfull'} & {*argv}:
+  if any(re.match('--?h(elp(full)?)?(=|$)', a) for a in argv):
     if any(re.match('--?config=', a) for a in argv):
       print(config_lib.described(load(_config_name(argv))[0]), end='')
     else:
@@ -135,13 +137,9 @@ def guarded(action: Callable[[], int], state: str) -> int:
       line, code = f'error: {lost}', distributed.LOST_EXIT_CODE
     # Of any class: some libraries write in C++.
     elif reason := files.disk_trouble(e):
-      what = (
-        f'cannot write {getattr(e, "filename", None) or "a file"}: {reason}'
-      )
-      line, code = (
-        f'error: {what}; mend that, and run the same command again',
-        2,
-      )
+      name = getattr(e, 'filename', None) or 'a file'
+      again = 'mend that, and run the same command again'
+      line, code = f'error: cannot write {name}: {reason}; {again}', 2
     else:
       raise
   finally:
@@ -163,7 +161,7 @@ def joined(argv: list[str]) -> list[str]:
 
 def _others(values) -> tuple[str, int | None, int | None] | None:
   """The flags of a run of several processes: coordinator, their number, ours."""
-  names = ('coordinator', 'num_processes', 'process_id')
+  names = ('coordinator', *COUNTS)
   where, number, own = given = tuple(getattr(values, name) for name in names)
   if given == (None, None, None):
     return None
@@ -197,9 +195,9 @@ def parse(argv: list[str]):
   config_flags.DEFINE_config_dict(
     'config', config, flag_values=values, sys_argv=argv
   )
-  for name in ('workdir', 'stage', 'coordinator'):
+  for name in TEXTS:
     flags.DEFINE_string(name, None, '', flag_values=values)
-  for name in ('num_processes', 'process_id'):
+  for name in COUNTS:
     flags.DEFINE_integer(name, None, '', lower_bound=0, flag_values=values)
   try:
     rest = values(argv)[1:]
@@ -231,21 +229,22 @@ def _config_name(argv: list[str]) -> str:
 
 def _require_fields(argv: list[str], fields) -> None:
   # absl and ml_collections know no names of other libraries.
+  ours = [f'--{name}' for name in TEXTS + COUNTS]
   for arg in argv[1:]:
-    name = re.sub('^--?(no)?', '', arg).partition('=')[0]
+    name = re.sub(r'^--?(no(?=config\.))?', '', arg).partition('=')[0]
     field = name.removeprefix('config.')
-    hint = config_lib.nearest(field, fields)
+    hint = config_lib.nearest(field, [*ours, *fields])
     inside = [f for f in fields if f.startswith(f'{field}.')]
-    if field == name:
-      is_known = name not in config_lib.SYNONYMS
-      errors.need(is_known, f'unknown flag --{name}{hint}')
-    elif inside:
+    if name == arg or f'--{name}' in ours:
+      continue  # absl refuses what is no flag at all
+    form = 'fields are written --config.NAME=VALUE'
+    errors.need(field != name, f'unknown flag --{name}: {form}{hint}')
+    if inside:
       raise errors.UserError(
         f'config.{field} is a section; set one of its fields, such as '
         f'--config.{inside[0]}'
       )
-    else:
-      errors.need(field in fields, f'unknown field config.{field}{hint}')
+    errors.need(field in fields, f'unknown field config.{field}{hint}')
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -313,20 +312,32 @@ def _sweep(argv: list[str], is_run: bool) -> int:
   found: list[dict[str, Any]] = []
   module.sweep(lambda fields=(), **more: found.append(dict(fields) | more))
   rest = [a for a in argv[1:] if not re.match('--?workdir=', a)]
-  launches = []
+  launches: dict[pathlib.Path, list[str]] = {}
   for fields in found:
     label = fields.pop('name', ','.join(f'{k}={v}' for k, v in fields.items()))
     folder = pathlib.Path(values.workdir) / re.sub(r'[^\w.=,-]+', '_', label)
     sets = [f'--config.{k}={v}' for k, v in fields.items()]
-    launches.append([*rest, f'--workdir={folder}', *sets])
     # A mistake shows before anything runs.
-    config_lib.validate(parse(['warm', *launches[-1]])[0])
-  for launch in launches:
+    twice = f'two launches of the sweep have the folder {folder}'
+    errors.need(folder not in launches, twice)
+    launches[folder] = [*rest, f'--workdir={folder}', *sets]
+    config_lib.validate(parse(['warm', *launches[folder]])[0])
+  for launch in launches.values():
     print(shlex.join(['warm', *launch]), flush=True)
     if is_run:
       command = [sys.executable, '-m', 'warm_jax.main', *launch]
-      if code := subprocess.call(command):
-        return code
+      # Of a group of its own: it gets Ctrl-C once, from here.
+      child, stop = subprocess.Popen(command, process_group=0), None
+      while child.poll() is None:
+        try:
+          child.wait()
+        except KeyboardInterrupt as e:  # or distributed.Stop
+          stop = e
+          child.send_signal(getattr(e, 'exit_code', 130) - 128)
+      if stop:
+        raise stop
+      if child.returncode:
+        return child.returncode
   return 0
 
 

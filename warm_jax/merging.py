@@ -47,8 +47,7 @@ class Method(NamedTuple):
   rule: str  # for model cards
   weights: Callable[[Known], Any]  # -> [M], or {group: [M]}
   scorer: str = ''  # its name in reward runs; '' is not tried there
-  # Of 'weights', 'order', 'evaluate' and 'init' (for grams).
-  needs: tuple[str, ...] = ()
+  needs: tuple[str, ...] = ()  # weights, order, evaluate; init (for grams)
   takes_lam: bool = False  # for two models
 
 
@@ -132,11 +131,9 @@ def available(*given: str) -> list[str]:
 def equal_weights(chosen: Sequence[int], num: int) -> np.ndarray:
   """[num]: 1 / k for each of the k chosen members."""
   some = {*chosen} & {*range(num)}
-  errors.need(
-    len(some) == len(chosen) > 0,
-    f'chosen is {list(chosen)}: name one or more different members of 0 to '
-    f'{num - 1}',
-  )
+  wanted = f'name one or more different members of 0 to {num - 1}'
+  fine = len(some) == len(chosen) > 0
+  errors.need(fine, f'chosen is {list(chosen)}: {wanted}')
   return np.isin(np.arange(num), list(some)) / len(some)
 
 
@@ -261,12 +258,10 @@ def merge(
   """Merges members [M, ...] with a method of METHODS that reads `known`."""
   from warm_jax import members
 
-  errors.need(
-    method in METHODS,
-    f'unknown method {method!r}; there are {", ".join(METHODS)}',
-  )
+  there = f'there are {", ".join(METHODS)}'
+  errors.need(method in METHODS, f'unknown method {method!r}; {there}')
   for name in METHODS[method].needs:
-    given = init if name == 'init' else known.get(name)
+    given = (known | {'init': init}).get(name)
     errors.need(given is not None, f'method {method} needs {name}')
   if 'init' in METHODS[method].needs:
     known['grams'] = grams(stacked, init, group)

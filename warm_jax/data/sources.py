@@ -184,10 +184,9 @@ def open_rows(source: str) -> Iterator[SourceRow]:
   else:
     opened = []
     for path in _paths(source):
-      errors.need(
-        not re.search(r'\.[ct]sv(\.gz)?$', path.name.lower()),
-        f'{path}: CSV is not read; convert it to .jsonl or .parquet',
-      )
+      is_csv = re.search(r'\.[ct]sv(\.gz)?$', path.name.lower())
+      advice = 'CSV is not read; convert it to .jsonl or .parquet'
+      errors.need(not is_csv, f'{path}: {advice}')
       is_table = path.suffix == '.parquet'
       read = _parquet_rows if is_table else _jsonl_rows
       opened.append((str(path), read(path)))
