@@ -31,6 +31,7 @@ RATES = (1e-3, 2e-3, 3e-3, 4e-3, 1e30, 2e30)
 
 def make_config(**changes):
   config = ml_collections.ConfigDict({'seed': 0, 'sft': {'enabled': True}})
+  config.world, config.base, config.preferences = {}, {}, {}
   config.probe, config.merge = {'l2': 1e-3}, {'rule': 'uniform'}
   config.runtime = section('runtime', progress=False)
   config.reward = section(

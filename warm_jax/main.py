@@ -268,10 +268,8 @@ def load(name: str):
     close = difflib.get_close_matches(file, beside, n=1)
     close += difflib.get_close_matches(path.stem, known, n=1)
     hint = f'; did you mean {close[0]}?' if close else ''
-    known_names = ', '.join(known)
-    errors.need(
-      file in known, f'no config file {file}{hint}; shipped are {known_names}'
-    )
+    text = f'no config file {file}{hint}; shipped are {", ".join(known)}'
+    errors.need(file in known, text)
     path = known[file]
   spec: Any = importlib.util.spec_from_file_location('warm_config', path)
   module = importlib.util.module_from_spec(spec)

@@ -186,8 +186,7 @@ def group_of(name: str, group: str) -> str:
   'layer': what is under one `layers_<i>`, `layers.<i>` or `h.<i>`; outside the
   layers one module.
   """
-  if group not in GROUPS:
-    raise errors.UserError(f"group must be one of {GROUPS}, got '{group}'")
+  errors.need(group in GROUPS, f'group is {group!r}: give one of {GROUPS}')
   if group != 'layer':
     return name if group == 'tensor' else 'model'
   layer = re.match(r'(.*?\b(?:layers[_.]|h\.)\d+)(?:[/.]|$)', name)
