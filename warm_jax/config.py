@@ -25,6 +25,8 @@ class Rule(NamedTuple):
 
 
 def number(low, *, above=False, below=math.inf, whole=False) -> Rule:
+  """Allows numbers of at least `low` (or above it) and less than `below`."""
+
   def holds(value):
     return (
       type(value) in ((int,) if whole else (int, float))
@@ -41,10 +43,13 @@ def number(low, *, above=False, below=math.inf, whole=False) -> Rule:
 
 
 def choice(*values) -> Rule:
+  """Allows the given values."""
   return Rule(f'one of {", ".join(map(repr, values))}', lambda v: v in values)
 
 
 def each(rule: Rule, least: int = 1) -> Rule:
+  """Allows tuples of `least` or more values that `rule` allows."""
+
   def holds(value):
     is_tuple = isinstance(value, (tuple, list)) and len(value) >= least
     return is_tuple and all(map(rule.holds, value))

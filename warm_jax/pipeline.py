@@ -65,7 +65,7 @@ class Stage(NamedTuple):
   Attributes:
     function: returns a dict for result.json, whose 'summary' is printed.
     needs: stages whose results it reads, where a run has them.
-    sections: of the config, on which it depends beside those of `needs`.
+    sections: of the config it depends on, beside the sections of `needs`.
     on_host: it has no work for the devices; of several processes the first
       does it while the others wait. Others run in all, with the mesh set.
   """
@@ -144,7 +144,7 @@ def run(
   """Runs all stages in order, or only `stage`, in `workdir`.
 
   Returns {stage: its result} of all that was run or found finished; `stages`
-  are others than those of the config.
+  replaces the stages of the config.
   """
   config_lib.validate(config)
   plain = config_lib.plain(config)

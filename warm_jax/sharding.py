@@ -146,7 +146,7 @@ def spec(path: str, shape: Sequence[int], num_leading: int = 0) -> P:
 
 
 def specs(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """`spec` of every leaf; moments have that of their parameters."""
+  """`spec` of every leaf; moments are sharded as their parameters."""
   name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
   return jax.tree_util.tree_map_with_path(
     lambda path, x: spec(name(path), jnp.shape(x), num_leading), tree

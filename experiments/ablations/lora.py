@@ -203,7 +203,7 @@ def _measure_kind(rows, base: arms.Base, config, whole: arms.Arm, kind) -> None:
 
 
 def _geometry(backbone: PyTree, stacked: PyTree, scale: float) -> dict:
-  """Norms of the changes of the backbone, relative to those of a member."""
+  """Norms of the backbone's changes, divided by the norms of a member's."""
 
   def change(stack):
     start = scores.vectors(jax.tree.map(lambda x: x[None], backbone))

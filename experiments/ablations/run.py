@@ -90,7 +90,7 @@ class OwnParts:
 
   Attributes:
     pairs: all of them.
-    rows: [M, n] row numbers, those of member m without repetition.
+    rows: [M, n] row numbers; a member has no row twice.
   """
 
   pairs: encoding.Preferences
@@ -227,7 +227,7 @@ def ema_weights(num: int, decay: float) -> np.ndarray:
   """[S] weights of a moving average that starts at the first snapshot.
 
   ema_1 = x_1,  ema_s = decay ema_{s-1} + (1 - decay) x_s: the weight of x_s is
-  (1 - decay) decay^(S - s), that of x_1 decay^(S - 1).
+  (1 - decay) decay^(S - s); x_1 has weight decay^(S - 1).
   """
   powers = decay ** np.arange(num - 1, -1, -1.0)
   return np.where(np.arange(num) > 0, 1.0 - decay, 1.0) * powers

@@ -48,7 +48,7 @@ def get_config(scale: str = ''):
     'shared': 4 if full else 2,  # features that all members learn
     'strength': 0.2,  # of a feature, in its standard deviations
     'width': 64 if full else 8,
-    # The first is the regime of the theory, the last that of lazy training.
+    # The first is the regime of the theory, the last is lazy training.
     'starts': (0.02, 0.1, 0.3, 1.0) if full else (0.02, 1.0),
     # By depth; a start of .02 leaves its plateau late in deep networks.
     'updates': (1_500, 1_500, 5_000) if full else (8, 8, 8),

@@ -25,7 +25,7 @@ A SLICE is a work directory in which some members of a run were trained, by
 `warm ... --config.reward.members=0:3` (members 0, 1, 2; each job with a work
 directory of its own, all else the same). Once all members are, in any order,
 `warm merge --out=NEW_WORKDIR SLICE SLICE ...` joins them, and the remaining
-stages run there: the result is that of one run of all members. The same command
+stages run there: the result equals one run of all members. The same command
 again continues.
 
 methods:

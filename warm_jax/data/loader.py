@@ -22,8 +22,8 @@ READ_OPTIONS = {'num_threads': 2, 'prefetch_buffer_size': 4}
 def order_seed(*parts) -> int:
   """A seed of 31 bits from whatever names an order, as (seed, stage, member).
 
-  A hash, the same on every machine, and not a sum: the seeds of one run's
-  members would be those of the next run's neighbours.
+  A hash, the same on every machine. With a sum, members of one run would share
+  seeds with members of the next run.
   """
   text = '/'.join(map(str, parts))
   digest = hashlib.blake2b(text.encode(), digest_size=4).digest()

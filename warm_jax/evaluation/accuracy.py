@@ -68,7 +68,7 @@ def path_scores(
   """Scores [Lambda, N] of rows [N, T] by the interpolated weights.
 
   score_fn: (params, ids [B, T], mask [B, T]) -> [B]; a new one compiles anew.
-  Options, batch_size and reads_shared, are those of `rewards.score_rows`.
+  Options (batch_size, reads_shared) go to `rewards.score_rows`.
   """
   points = jnp.asarray(_check_lambdas(lambdas), jnp.float32)
 

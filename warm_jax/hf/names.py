@@ -233,7 +233,7 @@ def _family(model_type: str, name: str, table=_LLAMA, **changes) -> Family:
   return Family(model_type, name, table, **fields | changes)
 
 
-# The order is that of preference for a model that was trained from scratch.
+# In order of preference for a model that was trained from scratch.
 FAMILIES = {
   family.model_type: family
   for family in (

@@ -204,6 +204,7 @@ def compare(sets, values, *, max_kl: float, resamples: int) -> dict[str, dict]:
 
 
 def summary(found, iterations: int, max_kl: float) -> str:
+  """The line of a WARP run: its last front against plain REINFORCE."""
   last = found[f'warp_{iterations}']
   parts = []
   for judge in ('proxy', 'gold'):

@@ -57,6 +57,7 @@ def control(run) -> dict:
 
 
 def pair_accuracy(scorer, pairs: encoding.Preferences) -> float:
+  """Share of the pairs that a scorer ranks as their labels do."""
   batch = pairs.batch(np.arange(len(pairs)))
   scores = rewards.score(scorer, batch['ids'], batch['mask'])
   return float(accuracy.is_correct(*np.split(scores, 2)).mean())
@@ -149,7 +150,7 @@ def train(run) -> dict:
 
 
 def summed_up(hparams: dict, result: dict, who: str) -> dict:
-  """Result of the stage, from that of `reward.train` or of several joined."""
+  """Result of the stage, from the result of `reward.train` or joined ones."""
   result = dict(result)
   numbers, dropped = result.pop('members'), result.pop('dropped')
   who = f'{len(numbers)} of {who}' if dropped else who
@@ -165,6 +166,7 @@ def summed_up(hparams: dict, result: dict, who: str) -> dict:
 
 
 def left_out_lines(dropped) -> list[str]:
+  """One line for each member that was dropped, with step and reason."""
   return [f'left out: {loop.described(record)}' for record in dropped]
 
 

@@ -225,6 +225,7 @@ class World:
 
 
 def scan(chat, rejected: sources.Rejects, kind: str, source: str) -> Split:
+  """Finds the usable rows of a source; a UserError if too many are not."""
   known, convert = formats.KINDS[kind]
   rows = sources.open_rows(source)
   found = rejected.read(source, rows, lambda row: convert(row, chat), known)
@@ -238,6 +239,7 @@ def scan(chat, rejected: sources.Rejects, kind: str, source: str) -> Split:
 
 
 def read(split: Split, chat: formats.Chat) -> Iterator[dict]:
+  """Reads the rows of a split again; a UserError if the source changed."""
   rows, last = sources.open_rows(split.source), -1
   wanted = (item.item() for item in split.items)
   for place, group in itertools.groupby(wanted, lambda item: item[0]):
