@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 
-import ml_dtypes
 import numpy as np
 
 from experiments.speed import turns
@@ -125,16 +124,16 @@ def make_model(folder: pathlib.Path, size: str, dtype: str, seed: int) -> None:
   """Writes a model of random weights, in shards of 1 GB."""
   config = hf_config(size) | {'torch_dtype': dtype}
   plan = names.FAMILIES['llama'].tensors(configs.read(config), 'lm')
-  kind = {'bfloat16': ml_dtypes.bfloat16, 'float32': np.float32}[dtype]
+  kind = tensors.FLOATS[dtype]
   # One block again and again: speed does not depend on the values.
   block = np.random.default_rng(seed).standard_normal(1 << 20) / 50
   block = block.astype(kind)
   folder.mkdir()
   (folder / 'config.json').write_text(json.dumps(config))
-  rows = [(t.name, t.shape, kind) for t in plan]
-  with tensors.Writer(folder, rows, max_shard_bytes=1e9) as out:
-    for tensor in plan:
-      out.write(tensor.name, np.resize(block, tensor.shape))
+  rows = {t.name: (t.shape, kind) for t in plan}
+  tensors.write(
+    folder, rows, lambda name: [np.resize(block, rows[name][0])], 1e9
+  )
 
 
 # Starts a command and tells of it. Linux counts what a process was before it
@@ -194,10 +193,10 @@ def largest_difference(one: pathlib.Path, other: pathlib.Path) -> float:
     RuntimeError: they hold other tensors.
   """
   largest = 0.0
-  with tensors.Tensors(one) as a, tensors.Tensors(other) as b:
-    if a.tensors.keys() != b.tensors.keys():
-      raise RuntimeError(f'{one.name} and {other.name} hold other tensors')
-    for name in a.tensors:
-      x, y = (m.read(name).astype(np.float32) for m in (a, b))
-      largest = max(largest, float(np.max(np.abs(x - y), initial=0.0)))
+  a, b = tensors.inspect(one), tensors.inspect(other)
+  if a.keys() != b.keys():
+    raise RuntimeError(f'{one.name} and {other.name} hold other tensors')
+  for name in a:
+    x, y = (model[name].read().astype(np.float32) for model in (a, b))
+    largest = max(largest, float(np.max(np.abs(x - y), initial=0.0)))
   return largest

@@ -77,11 +77,11 @@ def contents(folder):
 def merged(folder, twin, out):
   """Whether the mean of a folder and its like is what each of them is."""
   folders_lib.merge([folder, twin], out)
-  with tensors.Tensors(folder) as one, tensors.Tensors(out) as two:
-    assert one.tensors.keys() == two.tensors.keys()
-    for name in one.tensors:
-      if twin.name != 'twin':  # a flipped number moves half as far
-        np.testing.assert_array_equal(one.read(name), two.read(name))
+  one, two = tensors.inspect(folder), tensors.inspect(out)
+  assert one.keys() == two.keys()
+  for name in one:
+    if twin.name != 'twin':  # a flipped number moves half as far
+      np.testing.assert_array_equal(one[name].read(), two[name].read())
   return True
 
 

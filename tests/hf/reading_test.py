@@ -296,7 +296,7 @@ def test_one_tensor_is_in_memory_at_a_time(monkeypatch):
     monkeypatch.setattr(where, name, wrapper)
 
   checkpoint = reading.inspect(FIXTURES / 'llama')
-  logged(tensors.Tensors, 'read')
+  logged(tensors.Stored, 'read')
   logged(jax, 'block_until_ready')
   reading.load(checkpoint)
   assert log == ['read', 'block_until_ready'] * 20

@@ -4,7 +4,6 @@
 import json
 import shutil
 import struct
-from concurrent import futures
 
 import huggingface_hub
 import huggingface_hub.constants
@@ -106,8 +105,7 @@ def test_only_usual_weights_and_small_files_are_fetched(monkeypatch, tmp_path):
 
 def refused(folder, match):
   with pytest.raises(errors.UserError, match=match) as e:
-    with tensors.Tensors(folder):
-      pass
+    tensors.inspect(folder)
   assert '\n' not in str(e.value) and str(folder) in str(e.value)
 
 
@@ -147,8 +145,7 @@ def test_links_lead_nowhere_else(tmp_path):
   shutil.copy(source, blobs / 'c0ffee')
   (snapshot / WEIGHTS).symlink_to('../../blobs/c0ffee')
   for good in (folder, linked, snapshot):
-    with tensors.Tensors(good) as found:
-      assert NORM in found.tensors
+    assert NORM in tensors.inspect(good)
 
 
 def parts(path):
@@ -181,12 +178,12 @@ def test_shards_and_index_that_disagree(tmp_path):
 # ---------------------------------------------------------------------- writing
 
 
-def write(folder, values, **kwargs):
-  plan = [(name, a.shape, a.dtype) for name, a in values.items()]
-  with tensors.Writer(folder, plan, **kwargs) as out:
-    for name, array in values.items():
-      out.write(name, array)
-  return out
+def write(folder, values, *args):
+  """The files; each tensor is given in two parts."""
+  plan = {name: (a.shape, a.dtype) for name, a in values.items()}
+  return tensors.write(
+    folder, plan, lambda n: np.array_split(values[n].reshape(-1), 2), *args
+  )
 
 
 def test_every_dtype_is_read_back(tmp_path):
@@ -201,10 +198,12 @@ def test_every_dtype_is_read_back(tmp_path):
     'scalar': np.float64(1.5).reshape(()),
     'nothing': np.zeros((0, 4), np.float32),
   }
-  assert write(tmp_path, values).names == [WEIGHTS]
+  assert write(tmp_path, values) == [WEIGHTS]
   assert_identical(stored(tmp_path), values)
-  with tensors.Tensors(tmp_path) as found:
-    assert_identical({name: found.read(name) for name in values}, values)
+  found = tensors.inspect(tmp_path)
+  assert_identical({name: found[name].read() for name in values}, values)
+  part = found['b'].read(5, 7)
+  assert part.tobytes() == values['b'].reshape(-1)[5:12].tobytes()
   assert [p.name for p in tmp_path.iterdir()] == [WEIGHTS]
   header, data = parts(tmp_path / WEIGHTS)
   size = (tmp_path / WEIGHTS).stat().st_size - 8 - len(data)
@@ -217,42 +216,21 @@ def test_every_dtype_is_read_back(tmp_path):
 def test_shards_and_their_index(tmp_path):
   values = {f't{i}': np.full((10,), i, np.float32) for i in range(5)}
   values['large'] = np.ones((100,), np.float32)
-  out = write(tmp_path, values, max_shard_bytes=80)
+  out = write(tmp_path, values, 80)
   index = json.loads((tmp_path / tensors.INDEX).read_text())
-  assert index['metadata']['total_size'] == out.num_bytes == 5 * 40 + 400
+  assert index['metadata']['total_size'] == 5 * 40 + 400
   # Two of 40 bytes fill 80; the one of 400 stands alone.
   expected = [f'model-0000{i}-of-00004.safetensors' for i in (1, 2, 3, 4)]
-  assert out.names == expected
-  for file in out.names:
+  assert out == expected
+  for file in out:
     held = parts(tmp_path / file)[0].keys() - {'__metadata__'}
     assert held == {n for n, f in index['weight_map'].items() if f == file}
   assert_identical(stored(tmp_path), values)
   assert not (tmp_path / WEIGHTS).exists()
 
 
-def test_parts_from_threads_in_any_order(tmp_path):
-  values = np.arange(10_000, dtype=np.float32)
-  plan = [('x', (100, 100), np.float32)]
-  with tensors.Writer(tmp_path, plan) as out:
-
-    def part(start):
-      out.write_part('x', int(start), values[start : start + 100])
-
-    with futures.ThreadPoolExecutor(4) as pool:
-      order = np.random.default_rng(0).permutation(100)
-      list(pool.map(part, order * 100))
-  assert np.array_equal(stored(tmp_path)['x'].reshape(-1), values)
-
-
-def test_what_is_missing_or_does_not_fit_is_refused(tmp_path):
-  plan = [('x', (4,), np.float32), ('y', (2,), np.float32)]
-  ones = np.ones(4, np.float32)
-  for name, arguments, match in (
-    ('write', ('x', ones), '8 bytes of tensors were not written'),
-    ('write', ('x', ones[:3]), 'x: .3,. for .4,.'),
-    ('write_part', ('x', 3, ones[:2]), 'does not fit'),
-    ('write_part', ('x', 0, np.ones(4)), 'does not fit'),
-  ):
-    with pytest.raises(ValueError, match=match):
-      with tensors.Writer(tmp_path, plan) as out:
-        getattr(out, name)(*arguments)
+@pytest.mark.parametrize('size', [3, 5])
+def test_a_tensor_of_another_size_is_refused(tmp_path, size):
+  plan = {'x': ((4,), np.dtype(np.float32))}
+  with pytest.raises(ValueError, match='x: the values are not'):
+    tensors.write(tmp_path, plan, lambda name: [np.ones(size)])

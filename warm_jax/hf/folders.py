@@ -9,6 +9,7 @@ from all models, combined in float32 and written to their place.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -26,8 +27,7 @@ from warm_jax.hf import configs as configs_lib
 from warm_jax.hf import tensors as tensors_lib
 
 METHODS = merging.available('weights', 'init')
-DTYPES = {'float32': np.dtype(np.float32)}
-DTYPES |= {'bfloat16': tensors_lib.DTYPES['BF16']}
+DTYPES = tensors_lib.FLOATS
 NORMALISER_LINE = (
   'The mean and deviation of rewards of the members (reward_mean, reward_std) '
   'are not those of the merged model and were left out: its scores are raw.'
@@ -81,52 +81,66 @@ def merge(
   weights = _check_arguments(folders, method, weights, lam, init, group, dtype)
   group = group or 'layer'
   start = [pathlib.Path(init).expanduser()] if init else []
+  every, num = [*folders, *start], len(folders)
   with contextlib.ExitStack() as stack:
     new = stack.enter_context(files.new_folder(out))
-    every = [*folders, *start]
     configs = [_config(folder) for folder in every]
     for folder, other in zip(every, configs):
       # Of an init only the architecture must agree.
       identity = _IDENTITY[:2] if folder in start else _IDENTITY
       _check_configs(folders[0], configs[0], folder, other, identity)
     tokenizer = _check_tokenizers(folders, start)
-    models = [stack.enter_context(tensors_lib.Tensors(f)) for f in every]
+    models = [tensors_lib.inspect(folder) for folder in every]
     shapes = [
       # Floating types may differ.
       {n: [*t.shape, *([] if t.is_float else [t.dtype.name])] for n, t in x}
-      for x in (model.tensors.items() for model in models)
+      for x in (model.items() for model in models)
     ]
-    for model, its_shapes in zip(models, shapes):
-      _check_same(folders[0], model.folder, shapes[0], its_shapes)
-    stored = models[0].tensors
-    dtypes = {
-      name: DTYPES[dtype] if tensor.is_float else tensor.dtype
-      for name, tensor in stored.items()
+    for folder, its_shapes in zip(every, shapes):
+      _check_same(folders[0], folder, shapes[0], its_shapes)
+    plan = {
+      name: (tensor.shape, DTYPES[dtype] if tensor.is_float else tensor.dtype)
+      for name, tensor in models[0].items()
     }
-    plan = [(name, stored[name].shape, dtypes[name]) for name in stored]
-    target = stack.enter_context(tensors_lib.Writer(new, plan, max_shard_bytes))
-    needed, free = target.num_bytes, shutil.disk_usage(new).free
+    needed, free = tensors_lib.num_bytes(plan), shutil.disk_usage(new).free
     have = f'{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free'
     errors.need(free >= needed, have)
-    parameters = sum(tensor.size for tensor in stored.values())
+    parameters = sum(tensor.size for tensor in models[0].values())
+    pool = stack.enter_context(futures.ThreadPoolExecutor(4))
     done = 0
 
-    def tell(size):
+    def pieces(name, work):
       nonlocal done
-      done += size / parameters / (2 if start else 1)
-      on_progress(done)
+      parts = [model[name] for model in models]
+      for piece, found in _each_piece(pool, parts, work):
+        done += piece / parameters / (2 if start else 1)
+        on_progress(done)
+        yield found
 
-    grams = _grams(models, group, tell) if start else None
-    known = merging.Known(len(folders), weights, lam, grams)
+    grams = _grams(models[0], pieces, group) if start else None
+    known = merging.Known(num, weights, lam, grams)
     weights = merging.METHODS[method].weights(known)
-    loss = _write(models, len(folders), weights, group, target, dtypes, tell)
+    sums = np.zeros(3)
+
+    def values(name):
+      nonlocal sums
+      mine = weights
+      if isinstance(weights, dict):
+        mine = weights.get(merging.group_of(name, group))
+      mix = functools.partial(_mix, name, every, num, mine, plan[name][1])
+      for piece, found in pieces(name, mix):
+        sums = sums + found
+        yield piece
+
+    tensors_lib.write(new, plan, values, max_shard_bytes)
+    loss = tensors_lib.rounding_cost(*sums)
     facts = {
-      'models': len(folders),
+      'models': num,
       'parameters': parameters,
       'bytes': needed,
       'dropped_normaliser': any(
         config.get(key, value) != value
-        for config, _ in zip(configs, folders)
+        for config in configs[:num]
         for key, value in _NORMALISER.items()
       ),
       'rounding': loss if dtype == 'bfloat16' else None,
@@ -187,84 +201,60 @@ def _check_arguments(folders, method, weights, lam, init, group, dtype):
 # ------------------------------------------------- arithmetic, piece by piece
 
 
-def _each_piece(model, names, work, tell) -> Iterator[Any]:
-  pieces = [
-    (name, at, min(_PIECE, model.tensors[name].size - at))
-    for name in names
-    for at in range(0, model.tensors[name].size, _PIECE)
-  ]
+def _each_piece(pool, parts, work) -> Iterator[tuple[int, Any]]:
+  """(size, work(numbers of all models [M, size])) of each piece, in order."""
+  kind = np.dtype(np.float32) if parts[0].is_float else parts[0].dtype
+  if any(part.dtype == np.float64 for part in parts):
+    kind = np.dtype(np.float64)
 
-  def one(piece):
+  def one(at):
+    x = np.empty((len(parts), min(_PIECE, parts[0].size - at)), kind)
+    for part, row in zip(parts, x):
+      row[:] = part.read(at, row.size)
     with np.errstate(all='ignore'):  # NaN and infinity are looked for
-      return work(*piece)
+      return x.shape[1], work(x)
 
-  with futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-    for piece, found in zip(pieces, pool.map(one, pieces)):
-      tell(piece[2])
-      yield found
+  return pool.map(one, range(0, parts[0].size, _PIECE))
 
 
-def _read(models, name, at, size, dtype) -> np.ndarray:
-  """[M, size] numbers of one tensor of all models, as `dtype`."""
-  out = np.empty((len(models), size), dtype)
-  for model, row in zip(models, out):
-    kind = model.tensors[name].dtype
-    part = row if kind == dtype else np.empty(size, kind)
-    model.read_into(name, at, part)
-    if part is not row:
-      row[:] = part
-  return out
-
-
-def _grams(models, group, tell) -> dict[str, np.ndarray]:
-  def work(name, at, size):
-    x = _read(models, name, at, size, np.float64)
+def _grams(model, pieces, group) -> dict[str, np.ndarray]:
+  def products(x):
+    x = x.astype(np.float64)
     x = x[:-1] - x[-1]
-    return merging.group_of(name, group), x @ x.T
+    return x @ x.T
 
-  names = [n for n, tensor in models[0].tensors.items() if tensor.is_float]
   grams: dict[str, np.ndarray] = {}
-  for key, gram in _each_piece(models[0], names, work, tell):
-    grams[key] = grams.get(key, 0.0) + gram
+  for name in [n for n, tensor in model.items() if tensor.is_float]:
+    key = merging.group_of(name, group)
+    for gram in pieces(name, products):
+      grams[key] = grams.get(key, 0.0) + gram
   return grams
 
 
-def _write(models, num, weights, group, target, dtypes, tell):
-  def work(name, at, size):
-    kinds = [model.tensors[name].dtype for model in models]
-    if not models[0].tensors[name].is_float:
-      x = _read(models, name, at, size, kinds[0])
-      for model, row in zip(models, x):
-        errors.need(
-          row.tobytes() == x[0].tobytes(),
-          f'cannot merge {models[0].folder} and {model.folder}: {name} '
-          f'({kinds[0]}) has no mean and differs',
-        )
-      target.write_part(name, at, x[0])
-      return np.zeros(3)
-    wide = np.float64 if np.float64 in kinds else np.float32
-    x = _read(models, name, at, size, wide)
-    x, start = x[:num], x[num:]  # the init stands last
-    mine = weights
-    if isinstance(weights, dict):
-      mine = weights[merging.group_of(name, group)]
-    mixed = merging.weighted_sum(x, mine, *start)
-    if not np.isfinite(mixed).all():
-      for model, row in zip(models, [*x, *start]):
-        wrong = f'{name} of {model.folder} holds NaN or infinity'
-        errors.need(np.isfinite(row).all(), wrong)
-      raise errors.UserError(f'{name} overflows when merged')
-    rounded = mixed.astype(dtypes[name])
-    target.write_part(name, at, rounded)
-    if rounded.dtype != DTYPES['bfloat16']:
-      return np.zeros(3)
-    error = rounded.astype(mixed.dtype) - mixed
-    change = (start if len(start) else x) - mixed
-    change = np.einsum('mn,mn', change, change) / len(change)
-    return np.array([error @ error, change, mixed @ mixed])
-
-  found = _each_piece(models[0], models[0].tensors, work, tell)
-  return tensors_lib.rounding_cost(*sum(found, np.zeros(3)))
+def _mix(name, every, num, weights, dtype, x):
+  """A piece of the merge, and its squares for `rounding_cost`."""
+  if dtype not in DTYPES.values():
+    for folder, row in zip(every, x):
+      errors.need(
+        np.array_equal(row, x[0]),
+        f'cannot merge {every[0]} and {folder}: {name} ({dtype}) has no mean '
+        'and differs',
+      )
+    return x[0], np.zeros(3)
+  x, start = x[:num], x[num:]  # the init stands last
+  mixed = merging.weighted_sum(x, weights, *start)
+  if not np.isfinite(mixed).all():
+    for folder, row in zip(every, [*x, *start]):
+      wrong = f'{name} of {folder} holds NaN or infinity'
+      errors.need(np.isfinite(row).all(), wrong)
+    raise errors.UserError(f'{name} overflows when merged')
+  rounded = mixed.astype(dtype)
+  if dtype == np.float32:
+    return rounded, np.zeros(3)
+  error = rounded.astype(mixed.dtype) - mixed
+  change = (start if len(start) else x) - mixed
+  change = np.einsum('mn,mn', change, change) / len(change)
+  return rounded, np.array([error @ error, change, mixed @ mixed])
 
 
 # ------------------------------------------------------------ the other files

@@ -59,8 +59,7 @@ def inspect(
     folder = tensors.find(source, _described)
     hf = files.read_json(folder / 'config.json')
     family, config = _described(hf)
-    with tensors.Tensors(folder) as stored:
-      found = _names(family, config, hf, stored)
+    found = _names(family, config, hf, tensors.inspect(folder))
     mean, std = _statistics(hf)
   except errors.UserError as e:
     # Which checkpoint: several may be opened by one command.
@@ -97,23 +96,23 @@ def load(
   another token than ours are (padding is the end of sequence).
   """
   params: dict[str, Any] = {}
-  with tensors.Tensors(checkpoint.folder) as stored:
-    for tensor in _wanted(checkpoint, head):
-      array = stored.read(checkpoint.names[tensor.name])
-      placed = []
-      for path, leaf in zip(tensor.leaves, tensor.to_leaves(array)):
-        leaf = _grown(leaf, path, checkpoint.config.vocab_size)
-        where: Any = sharding
-        if callable(sharding):
-          where = sharding(path, leaf.shape)
-        placed.append(_place(leaf, where))
-        *parents, last = path.split('/')
-        node = params
-        for name in parents:
-          node = node.setdefault(name, {})
-        node[last] = placed[-1]
-      # A second tensor must not be read before the first is on its device.
-      jax.block_until_ready(placed)
+  stored = tensors.inspect(checkpoint.folder)
+  for tensor in _wanted(checkpoint, head):
+    array = stored[checkpoint.names[tensor.name]].read()
+    placed = []
+    for path, leaf in zip(tensor.leaves, tensor.to_leaves(array)):
+      leaf = _grown(leaf, path, checkpoint.config.vocab_size)
+      where: Any = sharding
+      if callable(sharding):
+        where = sharding(path, leaf.shape)
+      placed.append(_place(leaf, where))
+      *parents, last = path.split('/')
+      node = params
+      for name in parents:
+        node = node.setdefault(name, {})
+      node[last] = placed[-1]
+    # A second tensor must not be read before the first is on its device.
+    jax.block_until_ready(placed)
   return params
 
 
@@ -139,9 +138,8 @@ def _described(hf) -> tuple[names.Family, config_lib.ModelConfig]:
   return family, config
 
 
-def _names(family, config, hf, stored) -> dict[str, str]:
+def _names(family, config, hf, present) -> dict[str, str]:
   """Stored names by the table's names; one error for all that does not fit."""
-  present = stored.tensors
   backbone = family.tensors(config)
   first = backbone[0].name
   without = first.removeprefix(family.prefix)
@@ -192,7 +190,7 @@ def _names(family, config, hf, stored) -> dict[str, str]:
   if config.tied_embeddings and lm_head in present and found[first] != lm_head:
     # Versions of transformers disagree about what such a model computes.
     errors.need(
-      np.array_equal(stored.read(lm_head), stored.read(found[first])),
+      np.array_equal(present[lm_head].read(), present[found[first]].read()),
       f'{lm_head} differs from {found[first]}, to which config.json ties it: '
       'set tie_word_embeddings to false there, or remove the tensor',
     )

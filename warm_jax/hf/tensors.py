@@ -2,20 +2,17 @@
 """Finds the folder of a checkpoint; reads and writes its tensors in parts.
 
 The safetensors library checks a file, huggingface_hub plans shards. Bytes are
-read and written here, so that a process holds a part of one tensor: the library
+read and appended here, so that a process holds a part of one tensor: the library
 maps files, whose pages count as memory, and its `save_file` needs whole shards.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import pathlib
 import re
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -28,9 +25,10 @@ DTYPES = {
   f'{name[0]}{8 * int(name[1])}': np.dtype(name.lower())
   for name in 'F2 F4 F8 I1 I2 I4 I8 U1 U2 U4 U8'.split()
 } | {'BF16': np.dtype(ml_dtypes.bfloat16), 'BOOL': np.dtype(np.bool_)}
+FLOATS = {'float32': DTYPES['F32'], 'bfloat16': DTYPES['BF16']}  # written
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 INDEX = 'model.safetensors.index.json'
-_MAX_HEADER = 10**8  # bytes, as in the library
+Plan = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # {name: shape, dtype}
 
 # Under their usual names only: some repositories hold weights twice.
 _WEIGHTS = ['model.safetensors', 'model-*-of-*.safetensors']
@@ -92,11 +90,11 @@ def _fetch(source: str, patterns: list[str]) -> pathlib.Path:
 
 
 class Stored(NamedTuple):
-  """One tensor of a file, which begins at byte `offset`."""
+  """One tensor of a file; its bytes begin at `offset`."""
 
   shape: tuple[int, ...]
   dtype: np.dtype
-  file: str
+  path: pathlib.Path
   offset: int
 
   @property
@@ -107,83 +105,72 @@ class Stored(NamedTuple):
   def is_float(self) -> bool:
     return self.dtype.kind == 'f' or self.dtype == DTYPES['BF16']
 
+  def read(self, start: int = 0, size: int | None = None) -> np.ndarray:
+    """Returns the tensor, or [size] numbers of it from entry `start` on."""
+    shape = self.shape if size is None else (size,)
+    count = math.prod(shape) * self.dtype.itemsize
+    offset = self.offset + start * self.dtype.itemsize
+    data = np.fromfile(self.path, np.uint8, count, offset=offset)
+    errors.need(data.size == count, f'{self.path} is cut off')
+    return data.view(self.dtype).reshape(shape)
 
-class Tensors(contextlib.ExitStack):
-  """An open folder of safetensors, one file or shards; use it in a `with`.
 
-  `tensors` is {stored name: Stored}. UserError without safetensors (pickles are
-  refused), and for a damaged file. Threads may read at the same time.
+def inspect(folder: str | pathlib.Path) -> dict[str, Stored]:
+  """Returns {name: Stored} of a folder of safetensors, one file or shards.
+
+  UserError without safetensors (pickles are refused), and for a damaged file.
   """
-
-  def __init__(self, folder: str | pathlib.Path):
-    super().__init__()
-    self.folder = pathlib.Path(folder)
-    self.tensors: dict[str, Stored] = {}
-    self._files: dict[str, int] = {}
-    index = _weight_map(self.folder)
-    try:
-      for name in sorted({*index.values()}) or ['model.safetensors']:
-        self._open(name)
-      for name, file in index.items():
-        errors.need(
-          name in self.tensors and self.tensors[name].file == file,
-          f'{self.folder / file} does not hold {name}, as {INDEX} says; fetch '
-          'both again',
-        )
-    except BaseException:
-      self.close()
-      raise
-
-  def read_into(self, name: str, start: int, out: np.ndarray) -> None:
-    """Fills `out` [n], of the stored dtype, from entry `start` on."""
-    tensor = self.tensors[name]
-    data = out.view(np.uint8).data
-    offset = tensor.offset + start * tensor.dtype.itemsize
-    while data:
-      count = os.preadv(self._files[tensor.file], [data], offset)
-      errors.need(count, f'{self.folder / tensor.file} is cut off')
-      data, offset = data[count:], offset + count
-
-  def read(self, name: str) -> np.ndarray:
-    """Returns a whole tensor, in its stored shape and dtype."""
-    tensor = self.tensors[name]
-    flat = np.empty(tensor.size, tensor.dtype)
-    self.read_into(name, 0, flat)
-    return flat.reshape(tensor.shape)
-
-  def _open(self, name: str) -> None:
-    path = self.folder / name
-    files.check_file(path)
-    try:
-      file = self._files[name] = os.open(path, os.O_RDONLY)
-      self.callback(os.close, file)
-      size = int.from_bytes(os.pread(file, 8, 0), 'little')
-      if size > _MAX_HEADER:
-        raise ValueError(f'its header has {size} bytes')
-      # Strict JSON refuses a tensor that is there twice, the library offsets,
-      # shapes and dtypes that do not fit the file.
-      header = files.loads(os.pread(file, size, 8))
-      with safetensors.safe_open(path, 'numpy'):
-        pass
-    except (OSError, ValueError, safetensors.SafetensorError) as e:
-      raise errors.UserError(
-        f'{path} is not a whole safetensors file ({e}); fetch it again'
-      ) from e
-    header.pop('__metadata__', None)
-    for tensor, entry in header.items():
+  folder = pathlib.Path(folder)
+  index = _weight_map(folder)
+  found: dict[str, Stored] = {}
+  for name in sorted({*index.values()}) or ['model.safetensors']:
+    path = folder / name
+    for tensor, stored in _header(path).items():
       errors.need(
-        entry['dtype'] in DTYPES,
-        f'{path}: {tensor} is stored as {entry["dtype"]}; known are '
-        f'{", ".join(DTYPES)}',
-      )
-      errors.need(
-        tensor not in self.tensors,
+        tensor not in found,
         f'{path} and another shard both hold {tensor}, and readers would '
         'differ in which they take; fetch the model again',
       )
-      shape, begin = tuple(entry['shape']), entry['data_offsets'][0]
-      dtype = DTYPES[entry['dtype']]
-      self.tensors[tensor] = Stored(shape, dtype, name, 8 + size + begin)
+      found[tensor] = stored
+  for tensor, name in index.items():
+    errors.need(
+      tensor in found and found[tensor].path.name == name,
+      f'{folder / name} does not hold {tensor}, as {INDEX} says; fetch both '
+      'again',
+    )
+  return found
+
+
+def _header(path: pathlib.Path) -> dict[str, Stored]:
+  files.check_file(path)
+  try:
+    # Strict JSON refuses a tensor that is there twice, the library offsets,
+    # shapes and dtypes that do not fit the file.
+    with path.open('rb') as file:
+      size = int.from_bytes(file.read(8), 'little')
+      header = files.loads(file.read(min(size, files.MAX_JSON)))
+    with safetensors.safe_open(path, 'numpy'):
+      pass
+  except (OSError, ValueError, safetensors.SafetensorError) as e:
+    raise errors.UserError(
+      f'{path} is not a whole safetensors file ({e}); fetch it again'
+    ) from e
+  header.pop('__metadata__', None)
+  for name, entry in header.items():
+    errors.need(
+      entry['dtype'] in DTYPES,
+      f'{path}: {name} is stored as {entry["dtype"]}; known are '
+      f'{", ".join(DTYPES)}',
+    )
+  return {
+    name: Stored(
+      tuple(entry['shape']),
+      DTYPES[entry['dtype']],
+      path,
+      8 + size + entry['data_offsets'][0],
+    )
+    for name, entry in header.items()
+  }
 
 
 def _weight_map(folder: pathlib.Path) -> dict[str, str]:
@@ -214,101 +201,66 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
 # ---------------------------------------------------------------------- writing
 
 
-class Writer(contextlib.ExitStack):
-  """Writes a model as `model.safetensors`, or as shards with their index.
+def num_bytes(plan: Plan) -> int:
+  """Returns the bytes of all planned tensors."""
+  return sum(
+    math.prod(shape) * dtype.itemsize for shape, dtype in plan.values()
+  )
 
-  The headers go first; tensors or parts of them follow in any order and from
-  any thread. Use it in a `with`, inside `files.new_folder`.
+
+def write(
+  folder: pathlib.Path,
+  plan: Plan,
+  values: Callable[[str], Iterable[np.ndarray]],
+  max_shard_bytes: float = 5e9,
+) -> list[str]:
+  """Writes `model.safetensors`, or shards with their index; returns the files.
+
+  Args:
+    folder: see `files.new_folder`.
+    plan: {name: (shape, dtype)}.
+    values: called once for each name; the arrays that it gives, one after
+      another, are the tensor.
+    max_shard_bytes: larger models are cut into files of at most this.
   """
+  import huggingface_hub
 
-  def __init__(
-    self,
-    folder: str | pathlib.Path,
-    plan: Sequence[tuple[str, tuple[int, ...], np.dtype]],
-    max_shard_bytes: float = 5e9,
-  ):
-    """Takes a plan: (name, shape, dtype) of every tensor, in file order."""
-    import huggingface_hub
-
-    super().__init__()
-    self._plan = {name: (shape, np.dtype(d)) for name, shape, d in plan}
-    sizes = {
-      name: math.prod(shape) * dtype.itemsize
-      for name, (shape, dtype) in self._plan.items()
+  split = huggingface_hub.split_state_dict_into_shards_factory(
+    {name: num_bytes({name: kind}) for name, kind in plan.items()},
+    get_storage_size=lambda size: size,
+    filename_pattern='model{suffix}.safetensors',
+    max_shard_size=int(max_shard_bytes),
+  )
+  if split.is_sharded:
+    index = {
+      'metadata': {'total_size': num_bytes(plan)},
+      'weight_map': dict(sorted(split.tensor_to_filename.items())),
     }
-    split = huggingface_hub.split_state_dict_into_shards_factory(
-      sizes,
-      get_storage_size=lambda size: size,
-      filename_pattern='model{suffix}.safetensors',
-      max_shard_size=int(max_shard_bytes),
-    )
-    self.names = list(split.filename_to_tensors)  # of the files
-    self.num_bytes = self._left = sum(sizes.values())
-    self._places: dict[str, tuple[int, int]] = {}  # file, offset of its bytes
-    self._lock = threading.Lock()
-    folder = pathlib.Path(folder)
-    if split.is_sharded:
-      index = {
-        'metadata': {'total_size': self.num_bytes},
-        'weight_map': dict(sorted(split.tensor_to_filename.items())),
-      }
-      (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n')
-    for file, tensors in split.filename_to_tensors.items():
-      self._start(folder / file, tensors, sizes)
-
-  def write(self, name: str, array: np.ndarray) -> None:
-    """Writes a whole tensor; `array` has the planned shape."""
-    if array.shape != tuple(self._plan[name][0]):
-      raise ValueError(f'{name}: {array.shape} for {self._plan[name][0]}')
-    self.write_part(name, 0, array.reshape(-1))
-
-  def write_part(self, name: str, start: int, values: np.ndarray) -> None:
-    """Writes values [n] from entry `start` of the flat tensor on."""
-    shape, dtype = self._plan[name]
-    if values.dtype != dtype or start + values.size > math.prod(shape):
-      raise ValueError(
-        f'{name}: {values.dtype} [{values.size}] at {start} does not fit '
-        f'{dtype} {list(shape)}'
-      )
-    file, offset = self._places[name]
-    data = np.ascontiguousarray(values).view(np.uint8).data
-    with self._lock:
-      self._left -= len(data)
-    _write_at(file, data, offset + start * dtype.itemsize)
-
-  def __exit__(self, kind, *exc):
-    super().__exit__(kind, *exc)
-    if kind is None and self._left:
-      raise ValueError(f'{self._left} bytes of tensors were not written')
-
-  def _start(self, path: pathlib.Path, names, sizes) -> None:
-    header: dict = {'__metadata__': {'format': 'pt'}}
-    at = 0
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n')
+  for file, names in split.filename_to_tensors.items():
     # Wide types first, so that every tensor is aligned to its own type.
-    for name in sorted(names, key=lambda n: -self._plan[n][1].itemsize):
-      shape, dtype = self._plan[name]
+    names = sorted(names, key=lambda n: -plan[n][1].itemsize)
+    header: dict = {'__metadata__': {'format': 'pt'}}
+    ends = [0]
+    for name in names:
+      shape, dtype = plan[name]
+      ends.append(ends[-1] + num_bytes({name: plan[name]}))
       header[name] = {
         'dtype': _CODES[dtype],
         'shape': [int(n) for n in shape],
-        'data_offsets': [at, at + sizes[name]],
+        'data_offsets': ends[-2:],
       }
-      at += sizes[name]
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-    self.callback(os.close, file)
-    _write_at(file, memoryview(len(text).to_bytes(8, 'little') + text), 0)
-    os.ftruncate(file, 8 + len(text) + at)
-    for name in names:
-      begin = header[name]['data_offsets'][0]
-      self._places[name] = (file, 8 + len(text) + begin)
-
-
-def _write_at(file: int, data: memoryview, offset: int) -> None:
-  # One call may write less: at most 2 GiB, or what still fits on the disk.
-  while data:
-    written = os.pwrite(file, data, offset)
-    data, offset = data[written:], offset + written
+    with (folder / file).open('wb') as out:
+      out.write(len(text).to_bytes(8, 'little') + text)
+      for name, end in zip(names, ends[1:]):
+        for array in values(name):
+          flat = np.ascontiguousarray(array, plan[name][1]).reshape(-1)
+          out.write(flat.view(np.uint8).data)
+        if out.tell() != 8 + len(text) + end:
+          raise ValueError(f'{name}: the values are not {plan[name]}')
+  return list(split.filename_to_tensors)
 
 
 def rounding_cost(lost: float, changed: float, whole: float) -> dict:

@@ -25,7 +25,7 @@ from warm_jax.hf import configs, names, tensors
 from warm_jax.models import config as config_lib
 
 PyTree = Any
-DTYPES = {'float32': tensors.DTYPES['F32'], 'bfloat16': tensors.DTYPES['BF16']}
+DTYPES = tensors.FLOATS
 _STRIP = 16  # columns; 64 bytes of float32
 
 # Entries of the base's config.json that describe its own file or head.
@@ -106,8 +106,7 @@ def save(
   is_export = False
   with contextlib.suppress(errors.UserError):
     is_export = 'warm_jax_version' in files.read_json(folder / 'config.json')
-  with contextlib.ExitStack() as stack:
-    new = stack.enter_context(files.new_folder(folder, is_export))
+  with files.new_folder(folder, is_export) as new:
     _write_json(new / 'config.json', stored_config)
     if not is_reward:
       path = getattr(base, 'folder', new) / 'generation_config.json'
@@ -120,13 +119,16 @@ def save(
     _check_tokenizer(new, tokenizer, folder)
     if card:
       (new / 'README.md').write_text(card, encoding='utf-8')
-    before: Any = None
-    if dtype == 'bfloat16' and hasattr(base, 'names'):
-      before = stack.enter_context(tensors.Tensors(base.folder))
-    rows = [(t.name, t.shape, DTYPES[dtype]) for t in plan]
-    target = stack.enter_context(tensors.Writer(new, rows, max_shard_bytes))
+    is_half = dtype == 'bfloat16'
+    old = {}
+    if is_half and hasattr(base, 'names'):
+      old = tensors.inspect(base.folder)
+    by_name = {tensor.name: tensor for tensor in plan}
     sums = np.zeros(3)
-    for tensor in plan:
+
+    def values(name):
+      nonlocal sums
+      tensor = by_name[name]
       hosts = [np.asarray(jax.device_get(leaves[p])) for p in tensor.leaves]
       array = tensor.to_stored([x.astype('f4', copy=False) for x in hosts])
       errors.need(
@@ -134,17 +136,20 @@ def save(
         f'{tensor.leaves[0]} holds NaN or infinity; {folder} is not written',
       )
       stored = _in_order(array, DTYPES[dtype])
-      target.write(tensor.name, stored)
-      if dtype == 'bfloat16':
+      yield stored
+      if is_half:
         change = np.zeros(0, np.float32)
-        if before and tensor.name in base.names:
-          old = before.read(base.names[tensor.name]).astype(np.float32)
+        if old and name in base.names:
+          before = old[base.names[name]].read().astype(np.float32)
           # A vocabulary may have grown since: its first rows were there.
-          change = array[: len(old)] - old
+          change = array[: len(before)] - before
         flat = [x.reshape(-1) for x in (stored - array, change, array)]
         sums += [np.einsum('i,i', x, x, dtype=np.float64) for x in flat]
+
+    rows = {t.name: (t.shape, DTYPES[dtype]) for t in plan}
+    written = tensors.write(new, rows, values, max_shard_bytes)
   rounding = None
-  if dtype == 'bfloat16':
+  if is_half:
     rounding = tensors.rounding_cost(*sums)
     print(f'{folder}: {tensors.rounding_sentence(rounding)}')
   return {
@@ -152,9 +157,9 @@ def save(
     'model_type': family.model_type,
     'architecture': architecture,
     'dtype': dtype,
-    'files': target.names,
+    'files': written,
     'parameters': sum(math.prod(t.shape) for t in plan),
-    'bytes': target.num_bytes,
+    'bytes': tensors.num_bytes(rows),
     'rounding': rounding,
   }
 
