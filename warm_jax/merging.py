@@ -112,12 +112,32 @@ SCORERS = {
   if m.scorer and {*m.needs} <= {'weights', 'order', 'evaluate'}
 }
 
-# Ways to combine the normalised scores [M, ...] of an ensemble: the mean (ENS
-# of WARM), the worst, the mean less half the variance (Coste et al. 2023).
+
+class Aggregate(NamedTuple):
+  """A way to combine the normalised scores [M, ...] of an ensemble."""
+
+  title: str  # in tables and figures
+  rule: str
+  combine: Callable  # [M, ...] -> [...]
+
+
 AGGREGATES = {
-  'mean': lambda z: z.mean(axis=0),
-  'min': lambda z: z.min(axis=0),
-  'uncertainty': lambda z: z.mean(axis=0) - 0.5 * z.var(axis=0),
+  'mean': Aggregate(
+    'ENS',
+    'mean of the scores of all members (ENS of WARM)',
+    lambda z: z.mean(axis=0),
+  ),
+  'min': Aggregate(
+    'ENS, worst case',
+    'lowest of the scores of all members',
+    lambda z: z.min(axis=0),
+  ),
+  'uncertainty': Aggregate(
+    'ENS, uncertainty',
+    'mean less half the variance of the scores of all members (Coste et al. '
+    '2023)',
+    lambda z: z.mean(axis=0) - 0.5 * z.var(axis=0),
+  ),
 }
 # {name among the scorers of a reward run: aggregate}
 ENSEMBLES = {'ens' if name == 'mean' else name: name for name in AGGREGATES}

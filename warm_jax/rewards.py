@@ -63,7 +63,8 @@ def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
   )
   each = lead + (1,) * (raw.ndim - len(lead))
   z = (raw - normaliser.mean.reshape(each)) / normaliser.std.reshape(each)
-  combined = z if aggregate == 'single' else merging.AGGREGATES[aggregate](z)
+  ways = merging.AGGREGATES
+  combined = z if aggregate == 'single' else ways[aggregate].combine(z)
   return (combined - normaliser.shift) / normaliser.scale
 
 

@@ -89,7 +89,9 @@ def test_curve_rows_and_coverage():
   """Uniform scores: E[best of n] = n / (n + 1)."""
   rng = np.random.default_rng(5)
   proxy = rng.random((400, 12))
-  rows = best_of_n.curve(proxy, {'gold': 1 - proxy}, resamples=400)
+  sizes = best_of_n.default_sizes(12)
+  best = best_of_n.expected_best(proxy, {'gold': 1 - proxy}, sizes)
+  rows = best_of_n.curve(best, sizes, resamples=400)
   assert [r['n'] for r in rows] == [1, 2, 4, 8, 12]
   for row in rows:
     n = row['n']

@@ -9,11 +9,6 @@ from warm_jax import errors
 from warm_jax.evaluation import policies as policies_lib
 
 
-def _against(a, b):
-  matrix = policies_lib.win_rate_matrix({'b': b, 'a': a})
-  return [matrix[key][1, 0] for key in ('low', 'win_rate', 'high')]
-
-
 def _alike(a, b):
   (found,) = policies_lib.self_similarity([a, b], 2)
   return found
@@ -22,33 +17,39 @@ def _alike(a, b):
 def test_several_samples_by_brute_force():
   rng = np.random.default_rng(0)
   a, b = rng.integers(0, 4, size=(6, 3)), rng.integers(0, 4, size=(6, 5))
-  x, y = a[:, :, None], b[:, None, :]
-  expected = ((x > y) + 0.5 * (x == y)).mean((1, 2))
+  expected = [
+    np.mean([(x > y) + 0.5 * (x == y) for x in row for y in others])
+    for row, others in zip(a, b)
+  ]
   np.testing.assert_allclose(policies_lib.wins(a, b), expected)
-  matrix = policies_lib.win_rate_matrix({'a': a, 'b': b, 'c': a + b[:, :3]})
-  rate, low, high = (matrix[key] for key in ('win_rate', 'low', 'high'))
-  np.testing.assert_allclose(rate[0, 1], expected.mean())
-  np.testing.assert_allclose([rate + rate.T, low + high.T], 1)
-  assert (low <= rate).all() and (rate <= high).all()
-  assert matrix['names'] == ['a', 'b', 'c'] and matrix['num_prompts'] == 6
 
 
 @pytest.mark.parametrize(
   'successes, trials', [(0, 7), (3, 7), (50, 60), (9, 9)]
 )
-def test_one_sample_a_prompt_has_the_wilson_interval(successes, trials):
-  won, half = np.arange(trials) < successes, np.full(trials, 0.5)
-  low, rate, high = _against(won, half)
+def test_win_rates_have_the_wilson_interval(successes, trials):
+  scores = {
+    'half': np.full(trials, 0.5),
+    'won': (np.arange(trials) < successes) * 1.0,
+    'tied': np.where(np.arange(trials) == trials // 2, 0.5, 1.0),
+  }
+  matrix = policies_lib.win_rate_matrix(
+    scores, {name: np.arange(trials) for name in scores}
+  )
+  rate, low, high = (matrix[key] for key in ('win_rate', 'low', 'high'))
   expected = scipy.stats.binomtest(successes, trials).proportion_ci(
     0.95, method='wilson'
   )
   np.testing.assert_allclose(
-    [low, high], [expected.low, expected.high], atol=1e-12
+    [low[1, 0], high[1, 0]], [expected.low, expected.high], atol=1e-12
   )
-  assert rate == successes / trials
-  # A tie is half a success.
-  tied = np.where(np.arange(trials) == trials // 2, 0.5, 1.0)
-  assert _against(tied, half)[1] == 1 - 0.5 / trials
+  assert rate[1, 0] == successes / trials
+  assert rate[2, 0] == 1 - 0.5 / trials  # a tie is half a success
+  np.testing.assert_allclose([rate + rate.T, low + high.T], 1)
+  assert (low <= rate).all() and (rate <= high).all()
+  # Equally long: nothing to correct.
+  np.testing.assert_allclose(matrix['length_controlled'], rate)
+  assert matrix['names'] == list(scores) and matrix['num_prompts'] == trials
 
 
 def test_length_control_removes_a_pure_length_effect():
@@ -121,15 +122,23 @@ def _trajectory(kl, gold, *, noise=0.0, num_prompts=40, seed=0, **others):
   """Means as given; prompts differ by an offset shared by all steps."""
   rng = np.random.default_rng(seed)
   prompt = np.linspace(-1, 1, num_prompts)
-  values = {'kl': kl, 'gold': gold, 'proxy': kl, **others}
+  values = {'kl': kl, 'gold': gold, 'proxy': kl, 'control': kl, **others}
   arrays = {}
   for name, means in values.items():
     x = np.asarray(means, float)[:, None] + (0 if name == 'kl' else 1) * prompt
     arrays[name] = x + noise * rng.normal(size=x.shape)
-  return policies_lib.Trajectory(steps=10 * np.arange(len(kl)), values=arrays)
+  return arrays
 
 
-FAST = {'resamples': 200}
+def _compared(policies, targets=(), margin=0.0, baseline=None):
+  steps = 10 * np.arange(len(next(iter(policies.values()))['kl']))
+  return policies_lib.over_optimisation(
+    steps, policies, targets, margin=margin, baseline=baseline, resamples=200
+  )
+
+
+def _onset(policy, margin):
+  return _compared({'a': policy}, margin=margin)['hacking_onset']['a']
 
 
 @pytest.mark.parametrize(
@@ -156,66 +165,56 @@ def test_comparison_at_equal_kl():
     'single': _trajectory([0, 2, 4], [0, 1, 0], noise=0.05),
     'merged': _trajectory([0, 4, 8], [0, 2, 3], noise=0.05, seed=1),
   }
-  rows = policies_lib.compare_at_kl(policies, [2, 6], baseline='single', **FAST)
+  rows = _compared(policies, [2, 4, 6], baseline='single')['at_equal_kl']
   by = {(r['kl'], r['policy']): r for r in rows}
+  # The first policy does not get to 6, and hardly to 4.
+  assert {kl for kl, _ in by} <= {2, 4}
   np.testing.assert_allclose(by[2, 'single']['gold'], 1, atol=0.05)
   np.testing.assert_allclose(by[2, 'merged']['gold'], 1, atol=0.05)
   assert by[2, 'single']['difference'] == 0
+  assert by[2, 'single']['share_reached'] == 1
   # Prompts differ by far more than the policies: pairing removes that.
   merged = by[2, 'merged']
   assert merged['difference_high'] - merged['difference_low'] < 0.15
   assert merged['gold_high'] - merged['gold_low'] > 0.25
-  assert np.isnan(by[6, 'single']['gold'])
-  assert by[6, 'single']['share_reached'] == 0
-  assert np.isnan(by[6, 'merged']['difference'])
-  np.testing.assert_allclose(by[6, 'merged']['gold'], 2.5, atol=0.05)
 
 
-def test_area_is_the_integral_up_to_the_common_kl():
+def test_area_is_the_mean_up_to_the_common_kl():
   policies = {
-    'a': _trajectory([0, 2, 4], [0, 2, 0]),  # triangle: area 4 up to 4
-    'b': _trajectory([0, 8], [1, 1]),
+    'a': _trajectory([0, 2, 4], [0, 2, 0]),  # a triangle of area 4 up to 4
+    'b': _trajectory([0, 4, 8], [1, 1, 1]),
   }
-  result = policies_lib.area(policies, baseline='b', **FAST)
+  result = _compared(policies, baseline='b')['area']
   assert (result['a']['kl_from'], result['a']['kl_to']) == (0, 4)
-  np.testing.assert_allclose(result['a']['area'], 4, rtol=1e-4)
   np.testing.assert_allclose(result['a']['mean'], 1, rtol=1e-4)
-  np.testing.assert_allclose(result['b']['area'], 4, rtol=1e-6)
+  np.testing.assert_allclose(result['b']['mean'], 1, rtol=1e-6)
   np.testing.assert_allclose(result['a']['difference'], 0, atol=1e-4)
   # Without noise beyond the prompts' own, the paired difference is certain.
   assert abs(result['a']['difference_high']) < 1e-3
-  far = {'a': policies['a'], 'b': _trajectory([5, 8], [1, 1])}
-  with pytest.raises(errors.UserError, match='common range'):
-    policies_lib.area(far)
+  far = {'a': policies['a'], 'b': _trajectory([5, 7, 8], [1, 1, 1])}
+  assert not _compared(far)['area']
 
 
 def test_the_best_step_is_chosen_on_the_other_prompts():
   rng = np.random.default_rng(4)
-  num_prompts = 40
-  selection, reporting = policies_lib.halves(num_prompts, seed=0)
-  assert sorted([*selection, *reporting]) == list(range(num_prompts))
-  control = rng.normal(size=(3, num_prompts)) * 0.01
+  selection, reporting = policies_lib.halves(40, seed=0)
+  assert sorted([*selection, *reporting]) == list(range(40))
+  control = rng.normal(size=(3, 40)) * 0.01
   control[1, selection] += 1  # best where it may be seen
   control[2, reporting] += 9  # best where it may not
-  gold = np.arange(3.0)[:, None] + rng.normal(size=num_prompts)
-  trajectory = policies_lib.Trajectory(
-    np.array([0, 50, 100]),
-    {'kl': gold * 0 + 1, 'proxy': gold, 'gold': gold, 'control': control},
-  )
-  result = policies_lib.report_best({'a': trajectory}, **FAST)['a']
-  assert result['step'] == 50
-  assert result['num_prompts'] == 20
+  gold = np.arange(3.0)[:, None] + rng.normal(size=40)
+  policy = {'kl': gold * 0 + 1, 'proxy': gold, 'gold': gold, 'control': control}
+  result = _compared({'a': policy})['best_by_control']['a']
+  assert result['step'] == 10 and result['num_prompts'] == 20
   assert 'control' in result['rule'] and 'selection' in result['rule']
-  np.testing.assert_allclose(result['gold'], gold[1, reporting].mean())
-  np.testing.assert_allclose(
-    result['control'], control[1, reporting].mean(), atol=1e-12
-  )
+  for key, x in policy.items():
+    np.testing.assert_allclose(result[key], x[1, reporting].mean(), atol=1e-12)
 
 
 def test_hacking_onset():
   gold = [0, 2, 3, 2.8, 2.0, -4]
-  trajectory = _trajectory([0, 1, 2, 3, 5, 9], gold, noise=0.05)
-  result = policies_lib.hacking_onset(trajectory, margin=0.5, **FAST)
+  policy = _trajectory([0, 1, 2, 3, 5, 9], gold, noise=0.05)
+  result = _onset(policy, 0.5)
   assert (result['peak_step'], result['onset_step']) == (20, 40)
   np.testing.assert_allclose(result['peak_gold'], 3, atol=0.05)
   # 2.5 is crossed 3/8 of the way from 2.8 at KL 3 to 2.0 at KL 5.
@@ -223,43 +222,34 @@ def test_hacking_onset():
   assert result['onset_kl_low'] <= result['onset_kl'] <= result['onset_kl_high']
   assert result['share_hacked'] == 1
   np.testing.assert_allclose(result['final_drop'], -7, atol=0.1)
-  patient = policies_lib.hacking_onset(trajectory, margin=2.0, **FAST)
-  assert patient['onset_step'] == 50
+  assert _onset(policy, 2.0)['onset_step'] == 50
 
 
 def test_a_rising_policy_has_no_onset():
-  trajectory = _trajectory([0, 1, 2], [0, 1, 2], noise=0.1)
-  result = policies_lib.hacking_onset(trajectory, margin=0.2, **FAST)
+  result = _onset(_trajectory([0, 1, 2], [0, 1, 2], noise=0.1), 0.2)
   assert result['onset_step'] is None and result['onset_kl'] is None
   assert result['share_hacked'] == 0 and np.isnan(result['onset_kl_low'])
   # A dip before the peak is not hacking.
   dip = _trajectory([0, 1, 2], [1, 0, 2])
-  assert (
-    policies_lib.hacking_onset(dip, margin=0.1, **FAST)['onset_step'] is None
-  )
+  assert _onset(dip, 0.1)['onset_step'] is None
 
 
 def test_noise_alone_is_rarely_called_hacking():
-  alarms = 0
-  for seed in range(60):
-    flat = _trajectory([0, 1, 2], [0, 2, 2], noise=1.0, seed=seed)
-    result = policies_lib.hacking_onset(flat, margin=0.0, **FAST)
-    alarms += result['onset_step'] is not None
+  flat = {
+    str(seed): _trajectory([0, 1, 2], [0, 2, 2], noise=1.0, seed=seed)
+    for seed in range(60)
+  }
+  found = _compared(flat)['hacking_onset'].values()
+  alarms = sum(result['onset_step'] is not None for result in found)
   assert alarms <= 6  # 1.5 expected at 2.5 %
 
 
 def test_policies_must_share_their_prompts():
   a, b = _trajectory([0, 1], [0, 1]), _trajectory([0, 1], [0, 1], num_prompts=7)
-  bad = _trajectory([0, 1], [0, np.nan])
-  for call in (
-    lambda policies: policies_lib.compare_at_kl(policies, [0.5]),
-    policies_lib.report_best,
-    policies_lib.area,
-  ):
-    with pytest.raises(errors.UserError, match='share their prompts'):
-      call({'a': a, 'b': b})
-    with pytest.raises(errors.NonFiniteError, match="'gold' of policy bad"):
-      call({'bad': bad})
+  with pytest.raises(errors.UserError, match='share their prompts'):
+    _compared({'a': a, 'b': b})
+  with pytest.raises(errors.NonFiniteError, match="'gold' of policy bad"):
+    _compared({'bad': _trajectory([0, 1], [0, np.nan])})
 
 
 # --- fronts -----------------------------------------------------------------

@@ -98,21 +98,16 @@ def tie_rate(proxy: np.ndarray) -> float:
 
 
 def curve(
-  proxy: np.ndarray, scores: Mapping, *, resamples: int = intervals.RESAMPLES
+  best: Mapping[str, np.ndarray],
+  ns: Iterable[int],
+  *,
+  resamples: int = intervals.RESAMPLES,
 ) -> list[dict[str, float]]:
-  """Rows of n = 1, 2, 4, ... with KL and mean scores, see `expected_best`."""
-  ns = default_sizes(np.shape(proxy)[-1])
-  best = expected_best(proxy, scores, ns)
-  weights = intervals.resampling_weights(len(proxy), resamples)
-  means = {
-    name: intervals.mean_and_resamples(value.T, weights)
-    for name, value in best.items()
-  }
-  rows = []
-  for i, n in enumerate(ns):
-    row = {'n': n, 'kl': float(kl(n))}
-    for name, x in means.items():
-      interval = intervals.percentile_interval(x[0, i], x[1:, i])
-      row |= interval.as_dict(name)
-    rows.append(row)
+  """Rows of each n with KL and mean scores, from `expected_best`."""
+  weights = intervals.resampling_weights(len(best['proxy']), resamples)
+  rows = [{'n': n, 'kl': float(kl(n))} for n in ns]
+  for name, value in best.items():
+    means = intervals.mean_and_resamples(value.T, weights)
+    for row, x in zip(rows, means.T, strict=True):
+      row |= intervals.percentile_interval(x[0], x[1:]).as_dict(name)
   return rows

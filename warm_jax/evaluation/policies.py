@@ -12,7 +12,7 @@ import difflib
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +22,92 @@ from warm_jax.evaluation import intervals
 _AREA_POINTS = 201
 
 
-class Trajectory(NamedTuple):
-  """Evaluations of one policy along its training."""
+def over_optimisation(
+  steps: Sequence[int],
+  policies: Mapping[str, Mapping[str, np.ndarray]],
+  kl_targets: Sequence[float],
+  *,
+  margin: float,
+  baseline: str | None = None,
+  resamples: int = intervals.RESAMPLES,
+) -> dict[str, Any]:
+  """Best steps, gold at equal KL (nats), mean gold and onsets of hacking.
 
-  steps: np.ndarray  # [S], increasing
-  values: Mapping[str, np.ndarray]  # {'kl', 'proxy', 'gold', ...: [S, P]}
+  policies: {policy: {'kl', 'gold', 'proxy', 'control', ...: [S, P]}} at the
+  steps [S]. Rows have the paired `difference` to the policy `baseline`.
+
+  best_by_KEY: values at the step with the best KEY on other prompts.
+  at_equal_kl: gold where the mean KL first reaches a target that all reach
+    (`share_reached`: so many resamples do).
+  area: mean gold along the mean KL, over the range that all pass.
+  hacking_onset: where gold falls below its peak by more than margin >= 0.
+    onset_step is the first step after the highest mean at which the interval of
+    gold_s - gold_peak is wholly below -margin (a peak is a maximum over noisy
+    steps: take a margin of that size). onset_kl is where the mean first crosses
+    peak - margin; its interval and share_hacked are of resamples.
+  """
+  weights = intervals.resampling_weights(_num_prompts(policies), resamples)
+  paths = {  # KL and gold of the whole sample, then of resamples: [1 + R, S]
+    name: [intervals.mean_and_resamples(x[k], weights) for k in ('kl', 'gold')]
+    for name, x in policies.items()
+  }
+  start = max(float(kl[0, 0]) for kl, _ in paths.values())
+  stop = min(float(kl[0].max()) for kl, _ in paths.values())
+
+  def rows(found: Mapping[str, np.ndarray], key: str):  # of [1 + R]
+    for name, x in found.items():
+      row = _described(x, key)
+      if baseline is not None:
+        row |= _described(x - found[baseline], 'difference')
+      yield name, row
+
+  at_equal_kl = []
+  for target in (k for k in kl_targets if k <= stop):
+    at = {name: value_at_kl(*path, target) for name, path in paths.items()}
+    for name, row in rows(at, 'gold'):
+      share = float(np.isfinite(at[name][1:]).mean())
+      where = {'kl': float(target), 'policy': name, 'share_reached': share}
+      at_equal_kl.append(where | row)
+
+  means, grid = {}, np.linspace(start, stop, _AREA_POINTS)
+  # Policies that hardly moved have no range of KL to average over.
+  for name, (kl, y) in paths.items() if start < stop else ():
+    # A resample that ends short of the range keeps its last value: dropping it
+    # would favour resamples of large KL.
+    last = value_at_kl(kl, y, kl.max(axis=-1))
+    at = np.stack([value_at_kl(kl, y, x) for x in grid], axis=-1)
+    at = np.where(np.isfinite(at), at, last[:, None])
+    means[name] = np.trapezoid(at, grid, axis=-1) / (stop - start)
+  reach = {'kl_from': start, 'kl_to': stop}
+
+  given = steps, policies, baseline, resamples
+  return {
+    'best_by_control': _best_by('control', *given),
+    'best_by_proxy': _best_by('proxy', *given),
+    'at_equal_kl': at_equal_kl,
+    'area': {name: reach | row for name, row in rows(means, 'mean')},
+    'hacking_onset': {
+      name: _onset(steps, *path, margin) for name, path in paths.items()
+    },
+  }
 
 
-Policies = Mapping[str, Trajectory]
+def _num_prompts(policies) -> int:
+  counts = set()
+  for name, values in policies.items():
+    for key, x in values.items():
+      counts.add(x.shape[1])
+      if not np.isfinite(x).all():
+        raise errors.NonFiniteError(f"'{key}' of policy {name} is not finite")
+  errors.need(
+    len(counts) == 1,
+    f'policies to be compared must share their prompts, got {sorted(counts)}',
+  )
+  return counts.pop()
+
+
+def _described(x: np.ndarray, prefix: str) -> dict[str, float]:
+  return intervals.percentile_interval(x[0], x[1:]).as_dict(prefix)
 
 
 def value_at_kl(kl, value, target) -> np.ndarray:
@@ -56,159 +134,52 @@ def _around(x: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
   ]
 
 
-def common_kl_range(policies: Policies) -> tuple[float, float]:
-  """Highest start and lowest maximum of the policies' mean KL."""
-  paths = [t.values['kl'].mean(axis=1) for t in policies.values()]
-  return max(float(p[0]) for p in paths), min(float(p.max()) for p in paths)
-
-
-def _num_prompts(policies: Policies) -> int:
-  counts = set()
-  for name, trajectory in policies.items():
-    for key, x in trajectory.values.items():
-      counts.add(x.shape[1])
-      if not np.isfinite(x).all():
-        raise errors.NonFiniteError(f"'{key}' of policy {name} is not finite")
-  errors.need(
-    len(counts) == 1,
-    f'policies to be compared must share their prompts, got {sorted(counts)}',
-  )
-  return counts.pop()
-
-
-def _resampled(policies: Policies, resamples: int):
-  """{policy: KL and gold of the whole sample, then resamples: [1 + R, S]}."""
-  weights = intervals.resampling_weights(_num_prompts(policies), resamples)
-  return {
-    name: [
-      intervals.mean_and_resamples(trajectory.values[key], weights)
-      for key in ('kl', 'gold')
-    ]
-    for name, trajectory in policies.items()
-  }
-
-
-def _described(x: np.ndarray, prefix: str) -> dict[str, float]:
-  return intervals.percentile_interval(x[0], x[1:]).as_dict(prefix)
-
-
-def compare_at_kl(
-  policies: Policies, targets, *, baseline=None, resamples=intervals.RESAMPLES
-) -> list[dict[str, Any]]:
-  """Values where the mean KL first reaches each target, in nats.
-
-  One row a target and policy; intervals over the share of resamples that get
-  there (`share_reached`).
-  """
-  paths = _resampled(policies, resamples)
-  rows = []
-  for target in targets:
-    at = {name: value_at_kl(*path, target) for name, path in paths.items()}
-    for name, x in at.items():
-      reached = float(np.isfinite(x[1:]).mean())
-      row = {'kl': float(target), 'policy': name, 'share_reached': reached}
-      row |= _described(x, 'gold')
-      if baseline is not None:
-        row |= _described(x - at[baseline], 'difference')
-      rows.append(row)
-  return rows
-
-
-def area(
-  policies: Policies, *, baseline=None, resamples=intervals.RESAMPLES
-) -> dict[str, dict[str, float]]:
-  """Area under the first-crossing path over the common range of KL, and mean.
-
-  A resample that ends short of the range keeps its last value: dropping it
-  would favour resamples of large KL.
-  """
-  start, stop = common_kl_range(policies)
-  errors.need(
-    start < stop,
-    f'no common range of KL: policies start at up to {start:.4g}, all reach '
-    f'{stop:.4g}',
-  )
-  grid = np.linspace(start, stop, _AREA_POINTS)
-  means = {}
-  for name, (kl, y) in _resampled(policies, resamples).items():
-    last = value_at_kl(kl, y, kl.max(axis=-1))
-    at = np.stack([value_at_kl(kl, y, x) for x in grid], axis=-1)
-    at = np.where(np.isfinite(at), at, last[:, None])
-    means[name] = np.trapezoid(at, grid, axis=-1) / (stop - start)
-  results = {}
-  for name, x in means.items():
-    row = {'kl_from': start, 'kl_to': stop, **_described(x, 'mean')}
-    row |= _described(x * (stop - start), 'area')
-    if baseline is not None:
-      row |= _described(x - means[baseline], 'difference')
-    results[name] = row
-  return results
-
-
 def halves(num_prompts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
   """Splits prompt indices at random: selection half, reporting half."""
   order = np.random.default_rng(seed).permutation(num_prompts)
   return np.sort(order[: num_prompts // 2]), np.sort(order[num_prompts // 2 :])
 
 
-def report_best(
-  policies: Policies,
-  *,
-  select_by='control',
-  baseline=None,
-  resamples=intervals.RESAMPLES,
-) -> dict[str, dict[str, Any]]:
-  """Values at the step with the best `select_by` on other prompts."""
+def _best_by(select_by: str, steps, policies, baseline, resamples) -> dict:
+  # Values at the step with the best `select_by` on other prompts.
   selection, reporting = halves(_num_prompts(policies))
-  chosen = {
-    name: int(t.values[select_by][:, selection].mean(axis=1).argmax())
-    for name, t in policies.items()
+  options, results = {'resamples': resamples}, {}
+  best = {
+    name: int(x[select_by][:, selection].mean(axis=1).argmax())
+    for name, x in policies.items()
   }
-  results = {}
-  for name, (steps, values) in policies.items():
-    at = {key: x[chosen[name], reporting] for key, x in values.items()}
+  for name, values in policies.items():
+    at = {key: x[best[name], reporting] for key, x in values.items()}
     row = {
       'rule': f'highest mean {select_by} on {len(selection)} selection prompts',
-      'step': int(steps[chosen[name]]),
+      'step': int(steps[best[name]]),
       'num_prompts': len(reporting),
     }
     for key, x in at.items():
-      row |= intervals.mean_interval(x, resamples=resamples).as_dict(key)
+      row |= intervals.mean_interval(x, **options).as_dict(key)
     if baseline is not None:
-      other = policies[baseline].values['gold'][chosen[baseline], reporting]
-      pair = at['gold'], other
-      found = intervals.paired_difference(*pair, resamples=resamples)
+      other = policies[baseline]['gold'][best[baseline], reporting]
+      found = intervals.paired_difference(at['gold'], other, **options)
       row |= found.as_dict('difference')
     results[name] = row
   return results
 
 
-def hacking_onset(
-  trajectory: Trajectory, *, margin: float, resamples=intervals.RESAMPLES
-) -> dict[str, Any]:
-  """Where gold has fallen below its peak by more than a margin >= 0.
-
-  onset_step is the first step after the highest mean at which the interval of
-  gold_s - gold_peak is wholly below -margin (a peak is a maximum over noisy
-  steps: take a margin of that size). onset_kl is where the mean first crosses
-  peak - margin; its interval and share_hacked are of resamples.
-  """
-  (kl, y), *_ = _resampled({'': trajectory}, resamples).values()
+def _onset(steps, kl: np.ndarray, y: np.ndarray, margin: float) -> dict:
   peak = int(y[0].argmax())
   drop = y - y[:, peak][:, None]  # [1+R, S], paired by construction
   upper = np.quantile(drop[1:], 0.975, axis=0)
-  later = np.arange(len(trajectory.steps)) > peak
+  later = np.arange(len(steps)) > peak
   fallen = np.flatnonzero(later & (upper < -margin) & (drop[0] < -margin))
-  onset = int(fallen[0]) if fallen.size else None
   crossing = _crossing_kl(kl, y, margin)
   spread = intervals.percentile_interval(np.nan, crossing[1:])
   return {
     'margin': float(margin),
-    'peak_step': int(trajectory.steps[peak]),
+    'peak_step': int(steps[peak]),
     'peak_kl': float(kl[0, peak]),
     'peak_gold': float(y[0, peak]),
-    'onset_step': None if onset is None else int(trajectory.steps[onset]),
-    'onset_kl': None if onset is None else float(crossing[0]),
+    'onset_step': int(steps[fallen[0]]) if fallen.size else None,
+    'onset_kl': float(crossing[0]) if fallen.size else None,
     'onset_kl_low': spread.low,
     'onset_kl_high': spread.high,
     'share_hacked': float(np.isfinite(crossing[1:]).mean()),
@@ -226,27 +197,6 @@ def _crossing_kl(kl: np.ndarray, y: np.ndarray, margin: float) -> np.ndarray:
   (drop_0, drop_1), (kl_0, kl_1) = _around(drop, step), _around(kl, step)
   share = drop_0 / np.where(has_fallen, drop_0 - drop_1, 1.0)
   return np.where(has_fallen, kl_0 + share * (kl_1 - kl_0), np.nan)
-
-
-def over_optimisation(
-  policies: Policies, kl_targets, *, margin, baseline, resamples
-) -> dict[str, Any]:
-  """Best steps, gold at equal KL (nats), areas and onsets of hacking."""
-  options = {'baseline': baseline, 'resamples': resamples}
-  start, stop = common_kl_range(policies)
-  return {
-    'best_by_control': report_best(policies, select_by='control', **options),
-    'best_by_proxy': report_best(policies, select_by='proxy', **options),
-    'at_equal_kl': compare_at_kl(
-      policies, [k for k in kl_targets if k <= stop], **options
-    ),
-    # Policies that hardly moved have no range of KL to average over.
-    'area': area(policies, **options) if start < stop else {},
-    'hacking_onset': {
-      name: hacking_onset(trajectory, margin=margin, resamples=resamples)
-      for name, trajectory in policies.items()
-    },
-  }
 
 
 def mean_best(kl, value, max_kl: float, chooser=None) -> np.ndarray:
@@ -283,60 +233,40 @@ def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   )
   if not (np.isfinite(a).all() and np.isfinite(b).all()):
     raise errors.NonFiniteError('a score to be compared is not finite')
-  # Ranks rather than N x N' pairs: both sides together count a tie as a half.
-  result = np.empty(len(a))
-  for i, (row, others) in enumerate(zip(a, np.sort(b, axis=1), strict=True)):
-    ranks = (np.searchsorted(others, row, side) for side in ('left', 'right'))
-    result[i] = sum(ranks).mean() / (2 * len(others))
-  return result
+  sides = np.sign(a[:, :, None] - b[:, None, :].astype(np.float64))
+  return (0.5 + 0.5 * sides).mean(axis=(1, 2))
 
 
 def win_rate_matrix(
-  scores: Mapping[str, np.ndarray],
-  lengths: Mapping[str, np.ndarray] | None = None,
-  **options,
+  scores: Mapping[str, np.ndarray], lengths: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-  """Win rates [K, K], row against column; with lengths [P] at equal length too.
+  """Win rates [K, K] of K policies, row against column; at equal length, too.
 
-  Intervals are Wilson's for one sample a prompt, otherwise from the bootstrap
-  over prompts with the options of `intervals.mean_interval`.
+  Scores and lengths [P] are of one response a prompt. Intervals are Wilson's,
+  with a tie as half a success.
   """
-  names = list(scores)
+  names, z = list(scores), statistics.NormalDist().inv_cdf(0.975)
   rate, low, high, controlled = np.full((4, len(names), len(names)), 0.5)
   for i, j in itertools.combinations(range(len(names)), 2):
-    a, b = scores[names[j]], scores[names[i]]
-    won = wins(a, b)
-    if np.size(a) == np.size(b) == len(won):
-      found = _wilson(float(won.sum()), len(won))
-    else:
-      found = intervals.mean_interval(won, **options)
-    rate[j, i], low[j, i], high[j, i] = found.estimate, found.low, found.high
-    rate[i, j], low[i, j] = 1 - found.estimate, 1 - found.high
-    high[i, j] = 1 - found.low
-    if lengths:
-      longer = lengths[names[j]] - lengths[names[i]]
-      controlled[j, i] = length_controlled(won, longer)
-      controlled[i, j] = 1 - controlled[j, i]
+    won = wins(scores[names[j]], scores[names[i]])
+    n, p = len(won), float(won.sum()) / len(won)
+    # By hand, because binomtest of scipy takes whole successes only.
+    center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    rate[j, i], rate[i, j] = p, 1 - p
+    low[j, i], high[j, i] = max(0.0, center - half), min(1.0, center + half)
+    low[i, j], high[i, j] = 1 - high[j, i], 1 - low[j, i]
+    longer = lengths[names[j]] - lengths[names[i]]
+    controlled[j, i] = length_controlled(won, longer)
+    controlled[i, j] = 1 - controlled[j, i]
   return {
     'names': names,
     'win_rate': rate,
     'low': low,
     'high': high,
-    'length_controlled': controlled if lengths else None,
-    'num_prompts': len(scores[names[0]]),
+    'length_controlled': controlled,
+    'num_prompts': n,
   }
-
-
-def _wilson(successes: float, trials: int) -> intervals.Interval:
-  # By hand, because binomtest of scipy takes whole successes only, not ties.
-  z = statistics.NormalDist().inv_cdf(0.975)
-  p = successes / trials
-  center = (p + z**2 / (2 * trials)) / (1 + z**2 / trials)
-  half = z * np.sqrt(p * (1 - p) / trials + z**2 / (4 * trials**2))
-  half /= 1 + z**2 / trials
-  low, high = max(0.0, center - half), min(1.0, center + half)
-  stderr = (p * (1 - p) / trials) ** 0.5
-  return intervals.Interval(p, float(low), float(high), float(stderr))
 
 
 def length_controlled(won: np.ndarray, length_difference: np.ndarray) -> float:

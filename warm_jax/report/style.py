@@ -21,10 +21,12 @@ METHODS = {
   **{name: ('#7BAF41', m.title) for name, m in merging.SCORERS.items()},
   'single': ('#D55E00', 'single'),
   'second': ('#E69F00', 'second'),
-  'ens': ('#0072B2', 'ENS'),
+  **{
+    name: ('#56B4E9', merging.AGGREGATES[how].title)
+    for name, how in merging.ENSEMBLES.items()
+  },
+  'ens': ('#0072B2', merging.AGGREGATES['mean'].title),
   'ens_2': ('#0072B2', 'ENS of 2'),
-  'min': ('#56B4E9', 'ENS, worst case'),
-  'uncertainty': ('#56B4E9', 'ENS, uncertainty'),
   'warm': ('#009E73', merging.SCORERS['warm'].title),
   'warm_2': ('#009E73', 'WARM of 2'),
   'control': ('#AA4499', 'control'),

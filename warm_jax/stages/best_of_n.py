@@ -38,26 +38,24 @@ def run(run) -> dict:
   path = folder / 'scores.npz'
   distributed.on_first(lambda: np.savez(path, **judged, **scores))
 
-  curves = {
-    name: best_of_n.curve(
-      proxy, judged | {'proxy': proxy}, resamples=config.num_bootstrap
-    )
-    for name, proxy in scores.items()
-  }
   sizes = best_of_n.default_sizes(config.num_samples)
   best = {  # {scorer: {judge: [prompts, sizes]}}
     name: best_of_n.expected_best(proxy, judged, sizes)
     for name, proxy in scores.items()
   }
-  others = [name for name in best if name != 'single' and 'single' in best]
+  curves = {
+    name: best_of_n.curve(found, sizes, resamples=config.num_bootstrap)
+    for name, found in best.items()
+  }
 
-  def minus_single(name, i) -> dict[str, float]:
-    row = {'n': sizes[i], 'kl': float(best_of_n.kl(sizes[i]))}
+  def minus_single(name) -> list[dict[str, float]]:
+    rows = [{'n': row['n'], 'kl': row['kl']} for row in curves[name]]
     for judge in ('gold', 'control'):
-      x = best[name][judge][:, i] - best['single'][judge][:, i]
-      stderr = intervals.clustered_stderr(x)
-      row |= {judge: float(x.mean()), f'{judge}_stderr': stderr}
-    return row
+      difference = best[name][judge] - best['single'][judge]
+      for row, x in zip(rows, difference.T, strict=True):
+        row[judge] = float(x.mean())
+        row[f'{judge}_stderr'] = intervals.clustered_stderr(x)
+    return rows
 
   return {
     'temperature': config.temperature,
@@ -68,8 +66,9 @@ def run(run) -> dict:
     'curves': curves,
     # Curves of paired differences to the single member.
     'minus_single': {
-      name: [minus_single(name, i) for i in range(len(sizes))]
-      for name in others
+      name: minus_single(name)
+      for name in best
+      if name != 'single' and 'single' in best
     },
     'tie_rate': {n: best_of_n.tie_rate(s) for n, s in scores.items()},
     'best_possible': float(judged['gold'].max(axis=1).mean()),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from warm_jax import errors, rewards, sampling, sharding, worlds
+from warm_jax import rewards, sampling, sharding, worlds
 from warm_jax.evaluation import policies as policies_lib
 from warm_jax.stages import language, scorers
 from warm_jax.worlds import base
@@ -31,63 +31,6 @@ COLUMNS = (
 )
 
 
-def settings(run):
-  """The section with the settings of the RL."""
-  return run.config.policy if 'policy' in run.config else run.config.warp
-
-
-def proxies(run) -> tuple[str, ...]:
-  """Names of the rewards that policies are trained on."""
-  if 'reward_model' in run.config:
-    return ('reward_model',)
-  config = settings(run)
-  return tuple(config.rewards) if 'rewards' in config else (config.reward,)
-
-
-def build(run, names, start: PyTree) -> dict[str, rewards.RewardScorer]:
-  """Reward models by name, with mean 0 and deviation 1 on samples of the start.
-
-  Names are in `scorers.MEANING`, or fields of the config with reward models of
-  other runs: `reward_model`, `control_model`.
-  """
-  if 'reward_model' not in run.config:
-    return scorers.build(run, names)
-  config, world, found = settings(run), worlds.of(run), {}
-  template = run.config.data.prompt_template
-  for field in names:
-    errors.need(
-      run.config[field],
-      f'config.{field} is empty: name an exported reward model, several with '
-      f'commas between, or a finished work directory (--config.{field}=PATH)',
-    )
-    opened = scorers.open_model(
-      run.config[field],
-      aggregate=config.aggregate,
-      member_map=run.config.runtime.member_map,
-    )
-    both = f'config.model and config.{field}'
-    scorers.require_same_tokenizer(world.tokenizer, opened.tokenizer, both)
-    errors.need(
-      opened.prompt_template in ('', template),
-      f'config.data.prompt_template is {template!r}, but config.{field} was '
-      f'trained with {opened.prompt_template!r}: set '
-      '--config.data.prompt_template to that, or its prompts look foreign to it',
-    )
-    found[field] = opened.scorer
-  samples = sampling.sample_rows(
-    start,
-    base.model_config(run),
-    sampling.settings(world.tokenizer, config.max_new_tokens),
-    jax.random.key(run.key('reference')),
-    world.prompts('train', config.max_new_tokens, config.num_reference),
-    config.temperature,
-  )
-  return {
-    field: rewards.calibrate(scorer, samples.ids, samples.mask)
-    for field, scorer in found.items()
-  }
-
-
 class Evaluation(NamedTuple):
   """What K policies wrote for N prompts, and what it is worth."""
 
@@ -98,20 +41,18 @@ class Evaluation(NamedTuple):
   rows: list[dict[str, Any]]  # of a policy: its labels, means over prompts
   win_rate_by: str  # column that win rates are judged by
 
-  def examples(self, shown: Iterable[tuple[dict, int]]) -> list[dict]:
-    """Six prompts with the first responses of (labels, row) of some policies."""
+  def examples(self, shown: Iterable[tuple[str, int]]) -> list[dict]:
+    """Six prompts with the first responses of some policies: (name, row)."""
     each, shown = len(self.responses[0]) // len(self.prompts), list(shown)
 
-    def response(k: int, i: int) -> dict:
+    def response(name: str, k: int, i: int) -> dict:
       gold = None if self.gold is None else self.gold[k, i]
-      text, kl = self.responses[k][i], self.rows[k]['kl']
-      return {'text': text, 'gold': gold, 'kl': kl}
+      found = {'policy': name, 'text': self.responses[k][i], 'gold': gold}
+      row = self.rows[k]
+      return found | {key: row[key] for key in ('step', 'kl') if key in row}
 
     return [
-      {
-        'post': prompt,
-        'summaries': [who | response(k, i * each) for who, k in shown],
-      }
+      {'post': prompt, 'summaries': [response(*who, i * each) for who in shown]}
       for i, prompt in enumerate(self.prompts[:6])
     ]
 
@@ -122,7 +63,7 @@ class Evaluator:
   def __init__(self, run, names, config, num_prompts: int, num_samples=1):
     """Loads the first prompts of the test split, the start, the reward models.
 
-    `names` are of proxies, see `build`; the control model comes along. The
+    `names` are of proxies, see `scorers.build`; the control model comes along. The
     config's temperature is of the samples and of the KL.
     """
     self.run, self.world = run, worlds.of(run)
@@ -136,7 +77,7 @@ class Evaluator:
     known = [x for x in ('control_model', 'control') if run.config.get(x)]
     self._control = known[0] if known else None
     wanted = dict.fromkeys(filter(None, (*names, self._control)))
-    self.scorers = build(run, list(wanted), self.start)
+    self.scorers = scorers.build(run, wanted, self.start)
 
   def sample(self, params: PyTree, seed: int) -> sampling.Samples:
     """Samples one policy, `num_samples` times for each prompt."""

@@ -72,7 +72,7 @@ def run(run) -> dict:
     'updates': warp_stage.num_updates(config),
     'stopped_at': stopped_at,
     'samples': judged.examples(
-      ({'policy': name}, place[params]) for name, params in shown.items()
+      (name, place[params]) for name, params in shown.items()
     ),
     'summary': summary(found, config.iterations, max_kl),
   }

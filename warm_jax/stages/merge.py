@@ -57,51 +57,50 @@ def run(run) -> dict:
   for name, params in merged.items():
     checkpoint.save_params(run.folder('merge') / name, params)
 
-  reported = [name for name in sets if name != 'selection']
+  reported = {name: part for name, part in sets.items() if name != 'selection'}
   by_size = {name: {'warm': [], 'ens': [], 'stderr': []} for name in reported}
   correct, normaliser = {}, None
   reference = of_members['selection'][order].reshape(num_members, -1)
   for size in range(1, num_members + 1):
     params = merging.uniform(stack, order[:size])
     normaliser = rewards.fit_normaliser(reference[:size], 'mean')
-    for name in reported:
+    for name, part in reported.items():
       chosen = of_members[name][order[:size]]
+      # The mean of one is that one.
+      warm = scores(params, name) if size > 1 else chosen[0]
       ens = rewards.apply_normaliser(normaliser, chosen, 'mean')
-      correct[name] = {
-        # The mean of one is that one.
-        'warm': _correct(scores(params, name) if size > 1 else chosen[0]),
-        'ens': _correct(ens),
-      }
-      difference = correct[name]['warm'].astype(float) - correct[name]['ens']
-      stderr = intervals.clustered_stderr(difference, sets[name].prompt_ids)
-      by_size[name]['stderr'].append(stderr)
-      for kind, found in correct[name].items():
-        by_size[name][kind].append(float(found.mean()))
+      warm, ens = correct[name] = [
+        _correct(x).astype(float) for x in (warm, ens)
+      ]
+      row = by_size[name]
+      row['warm'].append(float(warm.mean()))
+      row['ens'].append(float(ens.mean()))
+      stderr = intervals.clustered_stderr(warm - ens, part.prompt_ids)
+      row['stderr'].append(stderr)
 
-  def accuracies(name) -> dict:
-    warm, ens = (correct[name][kind].astype(float) for kind in ('warm', 'ens'))
-    # Pairs of one prompt are not independent: whole prompts are drawn.
-    clusters = {'clusters': sets[name].prompt_ids}
-    found = {
-      'warm': intervals.mean_interval(warm, **clusters),
-      'ens': intervals.mean_interval(ens, **clusters),
-      'wa_minus_ens': intervals.paired_difference(warm, ens, **clusters),
+  table = {}
+  for name, part in reported.items():
+    warm, ens = correct[name]
+    row = {
+      'pairs': len(part),
+      'members': [_accuracy(s) for s in of_members[name]],
     }
-    members_alone = [_accuracy(s) for s in of_members[name]]
-    row = {'pairs': len(sets[name]), 'members': members_alone}
-    for key, x in found.items():
-      ends = {'low': float(x.low), 'high': float(x.high)}
-      row[key] = {'value': float(x.estimate)} | ends
-    for kind in ('min', 'uncertainty'):
-      row[kind] = _accuracy(
-        rewards.apply_normaliser(normaliser, of_members[name][order], kind)
-      )
-    for method, params in merged.items():
-      if method != 'warm':
-        row[method] = _accuracy(scores(params, name))
-    return row
-
-  table = {name: accuracies(name) for name in reported}
+    for key, x in {
+      'warm': warm,
+      'ens': ens,
+      'wa_minus_ens': warm - ens,
+    }.items():
+      # Pairs of one prompt are not independent: whole prompts are drawn.
+      found = intervals.mean_interval(x, clusters=part.prompt_ids)
+      row[key] = {'value': found.estimate, 'low': found.low, 'high': found.high}
+    for kind, how in merging.ENSEMBLES.items():
+      if kind != 'ens':
+        ens = rewards.apply_normaliser(normaliser, of_members[name][order], how)
+        row[kind] = _accuracy(ens)
+    for kind, params in merged.items():
+      if kind != 'warm':
+        row[kind] = _accuracy(scores(params, name))
+    table[name] = row
   told = [
     f'{name} member {np.mean(table[name]["members"]):.3f} '
     f'ENS {table[name]["ens"]["value"]:.3f} '
@@ -121,7 +120,7 @@ def run(run) -> dict:
     'greedy_members': [m for m in order if weights_of['greedy'][m]],
     'table': table,
     'by_size': by_size,
-    'interpolation': _interpolation(run, stack, order, sets, shape),
+    'interpolation': _interpolation(run, stack, order, reported, shape),
     'summary': '; '.join([*told, *reward.left_out_lines(dropped)]),
   }
 
@@ -156,13 +155,11 @@ def _interpolation(run, stack, order, sets, shape) -> dict:
 
   first, second = (members.member(stack, m) for m in order[:2])
   lambdas = np.linspace(0.0, 1.0, run.config.merge.num_lambdas)
-  out = {'pair': [int(m) for m in order[:2]]}
+  out = {'pair': order[:2]}
   for name, part in sets.items():
-    if name == 'selection':
-      continue
     rows = np.arange(len(part))[: run.config.merge.num_path_pairs]
     batch = part.batch(rows)
-    path = accuracy.interpolate(
+    out[name] = accuracy.interpolate(
       lambda params, *rows: reward_model.scores(params, shape, *rows),
       first,
       second,
@@ -172,5 +169,4 @@ def _interpolation(run, stack, order, sets, shape) -> dict:
       clusters=part.prompt_ids[rows],
       reads_shared=True,
     )
-    out[name] = {k: np.asarray(v).tolist() for k, v in path.items()}
   return out

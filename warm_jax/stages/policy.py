@@ -10,7 +10,7 @@ import numpy as np
 
 from warm_jax import distributed, errors, members, merging, sharding, worlds
 from warm_jax.evaluation import policies as policies_lib
-from warm_jax.stages import evaluator, language
+from warm_jax.stages import evaluator, language, scorers
 from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
 from warm_jax.worlds import base
@@ -20,11 +20,11 @@ PyTree = Any
 
 def train(run) -> dict:
   """Trains one policy per reward, all in one stack."""
-  config, names = run.config.policy, evaluator.proxies(run)
-  start, scorers, args, options = inputs(run, 'policy')
+  config, names = run.config.policy, scorers.proxies(run)
+  start, judges, args, options = inputs(run, 'policy')
   anchors = anchor_lib.of_config(start, len(names), config)
   kept, result = policy.train(
-    start, scorers, *args, config, anchors=anchors, **options
+    start, judges, *args, config, anchors=anchors, **options
   )
   reached = zip(names, result['objective/kl'], result['objective/scores'])
   ends = ', '.join(
@@ -36,9 +36,9 @@ def train(run) -> dict:
 
 def inputs(run, stage: str) -> tuple[PyTree, list, tuple, dict[str, Any]]:
   """Start, reward models, and further arguments of the RL of a stage."""
-  names, config = evaluator.proxies(run), evaluator.settings(run)
+  names, config = scorers.proxies(run), scorers.settings(run)
   start, world = language.policy_start(run), worlds.of(run)
-  scorers = evaluator.build(run, names, start)
+  judges = scorers.build(run, names, start)
   prompts = world.prompts('train', config.max_new_tokens)
   errors.need(
     len(prompts) >= config.batch_size // config.samples_per_prompt,
@@ -46,7 +46,7 @@ def inputs(run, stage: str) -> tuple[PyTree, list, tuple, dict[str, Any]]:
     f'batch_size={config.batch_size}: give more (data.train) or lower it',
   )
   args = base.model_config(run), prompts, world.tokenizer
-  used = [scorers[name] for name in names]
+  used = [judges[name] for name in names]
   return start, used, args, base.options(run, stage)
 
 
@@ -60,9 +60,9 @@ def evaluate(run) -> dict:
   Where gold is known, they are compared at equal KL, and each at its best step,
   which control chooses on one half of the prompts; reported is the other half.
   """
-  names = evaluator.proxies(run)
+  names = scorers.proxies(run)
   panel = evaluator.Evaluator(
-    run, names, evaluator.settings(run), run.config.evaluate.num_prompts
+    run, names, scorers.settings(run), run.config.evaluate.num_prompts
   )
   policies = _kept if 'policy' in run.config else _line_of_warp
   found = panel.evaluate(policies(run, names, panel.start))
@@ -79,17 +79,14 @@ def evaluate(run) -> dict:
     return result | _compared(run, found, [_method(name) for name in names])
   shown = [0, last] if 'policy' in run.config else range(len(rows))
   return result | {
-    'samples': found.examples((_labels(rows[k]), k) for k in shown),
+    'samples': found.examples(
+      (rows[k].get('policy', rows[k].get('method')), k) for k in shown
+    ),
     'summary': '; '.join(
       f'{key} {rows[0][key]:.2f} to {rows[last][key]:.2f}'
       for key in found.values
     ),
   }
-
-
-def _labels(row) -> dict:
-  step = {'step': row['step']} if 'step' in row else {}
-  return {'policy': row.get('policy', row.get('method'))} | step
 
 
 def _kept(run, names, start) -> Iterator[tuple[dict, Callable, str]]:
@@ -130,46 +127,42 @@ def _write(folder, found: evaluator.Evaluation) -> None:
 
 
 def _compared(run, found: evaluator.Evaluation, names) -> dict:
-  resamples = run.config.evaluate.num_bootstrap
   steps = run.result('policy')['kept_steps']
   values = {
     key: x.reshape(len(steps), len(names), -1)
     for key, x in found.values.items()
   }
   policies = {
-    name: policies_lib.Trajectory(
-      steps=np.array(steps), values={key: x[:, p] for key, x in values.items()}
-    )
+    name: {key: x[:, p] for key, x in values.items()}
     for p, name in enumerate(names)
   }
   result = policies_lib.over_optimisation(
+    steps,
     policies,
     run.config.evaluate.kl_targets,
     margin=0.1 * float(values['gold'][0].std()),
     baseline='single' if 'single' in policies else None,
-    resamples=resamples,
+    resamples=run.config.evaluate.num_bootstrap,
   )
   best = result['best_by_control']
-  best_at = {name: steps.index(best[name]['step']) for name in names}
-  shown = [({'policy': 'sft', 'step': 0}, 0)] + [
-    ({'policy': name, 'step': int(steps[at])}, at * len(names) + p)
-    for p, name in enumerate(names)
-    for at in sorted({best_at[name], len(steps) - 1})
-  ]
   # Win rates at each policy's best step, and of the start ('sft').
+  places = {'sft': (0, 0)} | {
+    name: (steps.index(best[name]['step']), p) for p, name in enumerate(names)
+  }
+  shown = [('sft', 0)] + [
+    (name, at * len(names) + p)
+    for p, name in enumerate(names)
+    for at in sorted({places[name][0], len(steps) - 1})
+  ]
   _, reporting = policies_lib.halves(values['gold'].shape[2])
-
-  def chosen(key) -> dict[str, np.ndarray]:
-    at = {'sft': (policies[names[0]], 0)}
-    at |= {name: (policies[name], best_at[name]) for name in names}
-    return {n: t.values[key][step, reporting] for n, (t, step) in at.items()}
-
+  gold, control, length = (
+    {name: values[key][place][reporting] for name, place in places.items()}
+    for key in ('gold', 'control', 'length')
+  )
   return result | {
     'win_rates': {
-      judge: policies_lib.win_rate_matrix(
-        chosen(judge), chosen('length'), resamples=resamples
-      )
-      for judge in ('gold', 'control')
+      judge: policies_lib.win_rate_matrix(scores, length)
+      for judge, scores in (('gold', gold), ('control', control))
     },
     'samples': found.examples(shown),
     'summary': 'gold at the best step by control '

@@ -18,6 +18,7 @@ from warm_jax import (
   merging,
   pipeline,
   rewards,
+  sampling,
   sharding,
   worlds,
 )
@@ -28,70 +29,134 @@ from warm_jax.stages import reward
 from warm_jax.training import checkpoint, loop
 from warm_jax.worlds import base
 
-# What each name means; a digit at the end says how many of the best members.
-MEANING = {
-  'single': 'the member that ranks first on the selection split',
-  'second': 'the member that ranks second on the selection split',
+_FIRST, _SECOND, _TWO, _ALL = slice(1), slice(1, 2), slice(2), slice(None)
+# {name: (meaning, which of the members, the best first, aggregate of their
+# scores; '' for the average of their weights)}.
+_OF_MEMBERS = {
+  'single': ('the member that ranks first on the selection split', _FIRST, ''),
+  'second': (
+    'the member that ranks second on the selection split',
+    _SECOND,
+    '',
+  ),
   **{
-    n: f'{of} of the scores of all members'
-    for n, of in merging.ENSEMBLES.items()
+    name: (merging.AGGREGATES[how].rule, _ALL, how)
+    for name, how in merging.ENSEMBLES.items()
   },
-  'uncertainty': 'mean less half the variance of the scores of all members',
-  'ens_2': 'mean of the scores of the best two members',
+  'ens_2': ('mean of the scores of the best two members', _TWO, 'mean'),
+  'warm_2': ('mean of the weights of the best two members', _TWO, ''),
+}
+# Every scorer of a reward run; beside them `member_M`, one for each member.
+MEANING = {
+  **{name: meaning for name, (meaning, *_) in _OF_MEMBERS.items()},
   **{name: method.rule for name, method in merging.SCORERS.items()},
-  'warm_2': 'mean of the weights of the best two members',
   'control': 'trained apart: its own pretraining, more pairs, clean labels',
 }
+# Fields of a config that name reward models of other runs.
+_FIELDS = ('reward_model', 'control_model')
 
 
-def build(run, names) -> dict[str, rewards.RewardScorer]:
-  """Scorers by name (or `member_3`), with mean 0 and deviation 1 on selection.
+def settings(run):
+  """The section with the settings of the RL."""
+  return run.config.policy if 'policy' in run.config else run.config.warp
 
-  One KL coefficient means the same to all then.
+
+def proxies(run) -> tuple[str, ...]:
+  """Names of the rewards that policies are trained on."""
+  if 'reward_model' in run.config:
+    return ('reward_model',)
+  config = settings(run)
+  return tuple(config.rewards) if 'rewards' in config else (config.reward,)
+
+
+def build(run, names, start=None) -> dict[str, rewards.RewardScorer]:
+  """Scorers by name, with mean 0 and deviation 1 on reference responses.
+
+  One KL coefficient means the same to all then. Names are in MEANING,
+  `member_M`, or the fields `reward_model` and `control_model` of the config;
+  those are calibrated on samples of `start` (LM params).
   """
-  made = {name: _make(run, name) for name in names}
-  batch = reference_batch(run)
+  made = {
+    name: _of_field(run, name) if name in _FIELDS else _make(run, name)
+    for name in names
+  }
+  batch = reference_batch(run, start)
   return {n: rewards.calibrate(s, **batch) for n, s in made.items()}
 
 
-def reference_batch(run) -> dict[str, np.ndarray]:
-  """Responses on which reward means and deviations are measured."""
-  selection = worlds.of(run).pairs('selection')
-  batch = selection.batch(np.arange(len(selection)))
-  return {name: batch[name] for name in ('ids', 'mask')}
+def reference_batch(run, start=None) -> dict[str, np.ndarray]:
+  """Responses on which reward means and deviations are measured.
+
+  The selection pairs; with reward models of other runs samples of `start`.
+  """
+  world = worlds.of(run)
+  if 'reward_model' not in run.config:
+    selection = world.pairs('selection')
+    batch = selection.batch(np.arange(len(selection)))
+    return {name: batch[name] for name in ('ids', 'mask')}
+  config = settings(run)
+  samples = sampling.sample_rows(
+    start,
+    base.model_config(run),
+    sampling.settings(world.tokenizer, config.max_new_tokens),
+    jax.random.key(run.key('reference')),
+    world.prompts('train', config.max_new_tokens, config.num_reference),
+    config.temperature,
+  )
+  return {'ids': samples.ids, 'mask': samples.mask}
+
+
+def _of_field(run, field: str) -> rewards.RewardScorer:
+  source, template = run.config[field], run.config.data.prompt_template
+  errors.need(
+    source,
+    f'config.{field} is empty: name an exported reward model, several with '
+    f'commas between, or a finished work directory (--config.{field}=PATH)',
+  )
+  opened = open_model(
+    source,
+    aggregate=settings(run).aggregate,
+    member_map=run.config.runtime.member_map,
+  )
+  both = f'config.model and config.{field}'
+  _require_same_tokenizer(base.tokenizer(run), opened.tokenizer, both)
+  errors.need(
+    opened.prompt_template in ('', template),
+    f'config.data.prompt_template is {template!r}, but config.{field} was '
+    f'trained with {opened.prompt_template!r}: set '
+    '--config.data.prompt_template to that, or its prompts look foreign to it',
+  )
+  return opened.scorer
 
 
 def _make(run, name: str) -> rewards.RewardScorer:
+  shape, stored = base.model_config(run), f'merge/{name}'
   if name == 'control':
-    params = checkpoint.load_params(run.folder('control') / 'params')
     shape = base.model_config(run, run.config.control.model)
-    return rewards.single(sharding.put(params), shape)
-  shape = base.model_config(run)
-  if name in merging.SCORERS:
-    params = checkpoint.load_params(run.folder('merge') / name)
+    stored = 'control/params'
+  if name == 'control' or name in merging.SCORERS:
+    params = checkpoint.load_params(run.workdir / stored)
     return rewards.single(sharding.put(params), shape)
   stack, numbers = reward.trained(run)
   stack, order = sharding.put(stack, 1), run.result('merge')['order']
-  # With one member there is no second one: it takes its place.
-  places = {'single': order[0], 'second': order[:2][-1]}
-  if name in places:
-    return rewards.single(members.member(stack, places[name]), shape)
-  if name.startswith('member_'):
-    number = int(name.removeprefix('member_'))
-    if number not in numbers:
-      dropped = {r['member']: r for r in run.result('reward')['dropped']}
-      gone = dropped.get(number)
-      reason = f': {loop.described(gone)} was left out' if gone else ''
-      there = f'the members are {", ".join(map(str, numbers))}'
-      raise errors.UserError(f'there is no scorer {name}{reason}; {there}')
-    return rewards.single(members.member(stack, numbers.index(number)), shape)
-  if name.endswith('_2'):
-    stack = jax.tree.map(lambda x: x[np.array(order[:2])], stack)
-  if name == 'warm_2':
+  if name in _OF_MEMBERS:
+    _, which, aggregate = _OF_MEMBERS[name]
+    if which != _ALL:
+      # With one member there is no second one: it takes its place.
+      rows = np.array(order[which] or order)
+      stack = jax.tree.map(lambda x: x[rows], stack)
+    if aggregate:
+      mode = run.config.runtime.member_map
+      return rewards.ensemble(stack, shape, aggregate, mode=mode)
     return rewards.single(merging.uniform(stack), shape)
-  aggregate = merging.ENSEMBLES[name.removesuffix('_2')]
-  mode = run.config.runtime.member_map
-  return rewards.ensemble(stack, shape, aggregate, mode=mode)
+  number = int(name.removeprefix('member_'))
+  if number not in numbers:
+    dropped = {r['member']: r for r in run.result('reward')['dropped']}
+    gone = dropped.get(number)
+    reason = f': {loop.described(gone)} was left out' if gone else ''
+    there = f'the members are {", ".join(map(str, numbers))}'
+    raise errors.UserError(f'there is no scorer {name}{reason}; {there}')
+  return rewards.single(members.member(stack, numbers.index(number)), shape)
 
 
 class Opened(NamedTuple):
@@ -127,7 +192,7 @@ def open_model(
     both = f'{other.source} and {first.source}'
     same = other.config == first.config
     errors.need(same, f'{both} differ in shape, so they are no ensemble')
-    require_same_tokenizer(tokenizer, its_tokenizer, both)
+    _require_same_tokenizer(tokenizer, its_tokenizer, both)
   where = sharding.of_leaves()
   params = [reading.load(c, 'score', where) for c in found]
   moments = np.float32([(c.reward_mean, c.reward_std) for c in found]).T
@@ -169,8 +234,7 @@ def _of_workdir(folder: pathlib.Path, name: str) -> Opened:
   return Opened(scorer, base.tokenizer(run), length, template, True)
 
 
-def require_same_tokenizer(first, second, names: str) -> None:
-  """Refuses another vocabulary, or other special tokens."""
+def _require_same_tokenizer(first, second, names: str) -> None:
   errors.need(
     first.hf.get_vocab() == second.hf.get_vocab()
     and all(

@@ -267,6 +267,12 @@ def fit_probe(
 
   start = np.zeros(difference.shape[1])
   fit = optimize.minimize(objective, start, jac=True, method='L-BFGS-B')
+  # A line search that gives up for rounding has arrived, too.
+  flat = 1e-4 * np.abs(difference).max()
+  errors.need(
+    fit.success or np.abs(fit.jac).max() <= flat,
+    f'probe: no head was found that fits best ({fit.message}); raise probe.l2',
+  )
   return fit.x.astype(np.float32)
 
 
