@@ -145,7 +145,7 @@ def measure(rows: evidence.Rows, base: arms.Base, config) -> None:
 def _measure_kind(rows, base: arms.Base, config, whole: arms.Arm, kind) -> None:
   num, scale = config.lora_members, config.lora_alpha / config.lora_rank
   last = members.num_members(base.starts) - 1
-  backbone = members.member(base.starts, last)['backbone']
+  backbone = base.last_start['backbone']
 
   def start(base, hparams, settings):
     head = base.probe(base.training_pairs(settings.swapped))
@@ -171,18 +171,18 @@ def _measure_kind(rows, base: arms.Base, config, whole: arms.Arm, kind) -> None:
     lora={'rank': config.lora_rank, 'alpha': config.lora_alpha, 'a': kind},
   )
   sets, words = scores.sets_of(arm), KINDS[kind]
-  stacks = {
-    'members': lambda: merged_members(backbone, arm.params, scale),
-    'wa': lambda: members.stack(
-      [average_products(backbone, arm.params, scale)]
-    ),
-    'apart': lambda: members.stack(
-      [average_factors(backbone, arm.params, scale)]
-    ),
-  }
+
+  def scored(name, average):
+    def make():
+      made = average(backbone, arm.params, scale)
+      return made if name == 'members' else members.stack([made])
+
+    return scores.of_stack(arm, f'ablation_{name}', make, sets)
+
   found = {
-    name: scores.of_stack(arm, f'ablation_{name}', make, sets)
-    for name, make in stacks.items()
+    'members': scored('members', merged_members),
+    'wa': scored('wa', average_products),
+    'apart': scored('apart', average_factors),
   }
   for split in sets:
     raw = found['members'][split]

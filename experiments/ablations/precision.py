@@ -93,21 +93,14 @@ def kind_of(name: str) -> str:
   return kinds.get(name.rpartition('/')[2], 'biases')
 
 
-def _named(tree: PyTree) -> dict[str, np.ndarray]:
-  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {'/'.join(k.key for k in path): leaf for path, leaf in flat}
-
-
 def travel(start: PyTree, end: PyTree) -> dict[str, dict[str, float]]:
   """How far members moved, beside what bfloat16 cannot hold: leaves [M, ...].
 
-  Returns:
-    {kind of leaf, or 'all': {'weights', 'change', 'rounding', 'unmoved'}}:
-    root mean squares of the weights, of their change and of the error of
-    rounding them, and the share of weights with the same bfloat16 value before
-    and after.
+  {kind of leaf, or 'all': {'weights', 'change', 'rounding': root mean squares of
+  the weights, of their change and of the error of rounding them, 'unmoved': share
+  of weights with the same bfloat16 value before and after}}.
   """
-  before, after = _named(start), _named(end)
+  before, after = map(members.named_leaves, (start, end))
   kinds: dict[str, list] = {}
   for name in before:
     pair = np.asarray(before[name]), np.asarray(after[name])

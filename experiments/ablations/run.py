@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.ablations import lora, precision
 from experiments.pool import arms, evidence, launch, scores, settings
-from warm_jax import errors, members, merging
+from warm_jax import members, merging
 from warm_jax.data import encoding
 
 SETS = evidence.SETS
@@ -59,19 +59,9 @@ def get_config(scale: str = ''):
 
 
 def measure(config, workdir) -> evidence.Rows:
-  """One seed.
-
-  Raises:
-    UserError: more members are asked for than there are.
-  """
-  most = config.arm.members
-  for name in ('sizes', 'subset_members', 'lora_members', 'swa_members'):
-    found = config[name] if name == 'sizes' else (config[name],)
-    if min(found) < 2 or max(found) > most:
-      raise errors.UserError(
-        f'config.{name} is {config[name]}; set it to 2 up to '
-        f'config.arm.members, {most}'
-      )
+  """One seed."""
+  names = ('sizes', 'subset_members', 'lora_members', 'swa_members')
+  settings.check(config, **dict.fromkeys(names, (2, config.arm.members)))
   base, rows = arms.Base(config, workdir), evidence.Rows()
   precision.measure(rows, base, config)
   _subsets(rows, base, config)
@@ -86,15 +76,10 @@ def measure(config, workdir) -> evidence.Rows:
 
 @dataclasses.dataclass(frozen=True)
 class OwnParts:
-  """Training pairs of which each member sees a part.
+  """Training pairs of which each member sees a part."""
 
-  Attributes:
-    pairs: all of them.
-    rows: [M, n] row numbers; a member has no row twice.
-  """
-
-  pairs: encoding.Preferences
-  rows: np.ndarray
+  pairs: encoding.Preferences  # all of them
+  rows: np.ndarray  # [M, n] row numbers; a member has no row twice
 
   def __len__(self) -> int:
     return self.rows.shape[1]
@@ -239,19 +224,14 @@ def _snapshots(rows, base: arms.Base, config) -> None:
   num, steps = config.swa_members, shared.config.steps
   kept = snapshot_steps(steps, config.swa_every, config.swa_fraction)
   weights = {
-    EMA: (
-      ema_weights(len(kept), config.ema_decay),
-      f'ema_{config.ema_decay:g}',
-    ),
-    LAWA: (
-      tail_weights(kept, steps, config.lawa_fraction),
-      f'swa_{config.lawa_fraction:g}',
-    ),
-    SWA: (
-      tail_weights(kept, steps, config.swa_fraction),
-      f'swa_{config.swa_fraction:g}',
-    ),
+    name: (tail_weights(kept, steps, fraction), f'swa_{fraction:g}')
+    for name, fraction in (
+      (LAWA, config.lawa_fraction),
+      (SWA, config.swa_fraction),
+    )
   }
+  decay = config.ema_decay
+  weights = {EMA: (ema_weights(len(kept), decay), f'ema_{decay:g}')} | weights
   for name, (chosen, _) in weights.items():
     rows.add('sizes', name, 'snapshots', (chosen > 0).sum())
   for schedule in SCHEDULES:

@@ -42,23 +42,6 @@ def get_config(scale: str = ''):
   return config
 
 
-def check(config) -> None:
-  """Raises UserError for sizes that cannot be merged or compared."""
-  most = config.arm.members
-  for name in ('few', 'many', 'bias_sizes'):
-    found = np.atleast_1d(config[name])
-    if found.min() < 1 or found.max() > most:
-      raise errors.UserError(
-        f'config.{name} is {config[name]}; set it to 1 up to '
-        f'config.arm.members, {most}'
-      )
-  if config.few not in config.bias_sizes:
-    raise errors.UserError(
-      f'config.bias_sizes is {config.bias_sizes} and lacks config.few, '
-      f'{config.few}, which a claim is about; add it'
-    )
-
-
 class Merges:
   """Scores of uniform averages of an arm's members, each computed once."""
 
@@ -114,7 +97,13 @@ def five_orders(ranked: Sequence[int], seed: int) -> dict[str, list[int]]:
 
 def measure(config, workdir) -> evidence.Rows:
   """One seed: the shared members, merged one after another in five orders."""
-  check(config)
+  sizes = dict.fromkeys(('few', 'many', 'bias_sizes'), (1, config.arm.members))
+  settings.check(config, **sizes)
+  errors.need(
+    config.few in config.bias_sizes,
+    f'config.bias_sizes is {config.bias_sizes} and lacks config.few, '
+    f'{config.few}, which a claim is about; add it',
+  )
   base, rows = arms.Base(config, workdir), evidence.Rows()
   for level in config.levels:
     _level(rows, Merges(arms.swapped_arm(base, level)), f'{level:.2f}', config)

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.pool import arms, evidence, launch, scores, settings
-from warm_jax import errors
 from warm_jax.data import loader
 from warm_jax.training import state as state_lib
 
@@ -62,18 +61,6 @@ def get_config(scale: str = ''):
   # The earlier end of a pair of one run: 8k of 10k steps in the paper.
   config.early = 0.8
   return config
-
-
-def check(config) -> None:
-  """Raises UserError where settings leave a kind or the half-way point out."""
-  least = dict(num_orders=2, num_pairs=1, num_path_pairs=1, num_lambdas=3)
-  for name, low in least.items():
-    odd = name == 'num_lambdas'  # one of them is a half
-    if config[name] < low or (odd and config[name] % 2 == 0):
-      raise errors.UserError(
-        f'config.{name} is {config[name]}; set it to {low} or more'
-        + (', an odd number' if odd else '')
-      )
 
 
 def designed(config, seed: int) -> state_lib.MemberHParams:
@@ -137,7 +124,9 @@ def recipes(pair: Sequence[int], orders: int) -> set[int]:
 
 def measure(config, workdir) -> evidence.Rows:
   """One seed."""
-  check(config)
+  any_number = dict.fromkeys(('num_pairs', 'num_path_pairs'), (1, np.inf))
+  bounds = {'num_orders': (2, np.inf), 'num_lambdas': (3, np.inf)}
+  settings.check(config, odd=('num_lambdas',), **bounds, **any_number)
   base, rows = arms.Base(config, workdir), evidence.Rows()
   steps = config.arm.steps
   early = max(1, round(config.early * steps))
@@ -241,12 +230,9 @@ def _pair(kind: str, pair, lams, lines) -> dict:
 
 def _line(rows, kind: str, lams, lines) -> None:
   for split in ('test', 'ood'):
-    metrics = scores.along(lines[split], lams)
-    for name, key in (('diagonal', 'diag'), ('ENS', 'ens'), ('WA', '')):
-      for what in ('accuracy', 'loss'):
-        values = metrics[f'{key}_{what}'.lstrip('_')]
-        for lam, value in zip(lams, values):
-          rows.add(f'{what}_{split}_{kind}', name, f'{lam:.3g}', value)
+    for what in ('accuracy', 'loss'):
+      for cell in scores.path_values(lines[split], lams, what):
+        rows.add(f'{what}_{split}_{kind}', *cell)
 
 
 def _distances(found: list[dict], position, start) -> None:

@@ -45,16 +45,12 @@ def get_config(scale: str = ''):
 
 def measure(config, workdir) -> evidence.Rows:
   """One seed."""
-  if config.control_level not in config.levels:
-    raise errors.UserError(
-      f'config.control_level is {config.control_level}: it must be one of '
-      f'config.levels={tuple(config.levels)}'
-    )
-  if len(config.sizes) < 2 or max(config.sizes) > config.arm.members:
-    raise errors.UserError(
-      f'config.sizes is {tuple(config.sizes)}: give at least two sizes, none '
-      f'above config.arm.members={config.arm.members}'
-    )
+  sizes = (1, config.arm.members)
+  settings.check(config, levels=(config.control_level,), sizes=sizes)
+  errors.need(
+    len(config.sizes) > 1,
+    f'config.sizes is {tuple(config.sizes)}: give at least two sizes',
+  )
   base, rows = arms.Base(config, workdir), evidence.Rows()
   for level in config.levels:
     _level(rows, arms.swapped_arm(base, level), config)
@@ -115,14 +111,8 @@ def _paths(rows, arm: arms.Arm, config) -> None:
   lines = [(*pairs[int(i)], lambdas) for i in chosen]
   for split, found in scores.of_lines(arm, 'paths', lines).items():
     for line in found:
-      path = scores.along(line, lambdas)
-      for name, key in (
-        ('diagonal', 'diag_accuracy'),
-        ('ENS', 'ens_accuracy'),
-        ('WA', 'accuracy'),
-      ):
-        for lam, value in zip(lambdas, path[key]):
-          rows.add(f'paths_{split}', name, f'{lam:.3g}', value)
+      for cell in scores.path_values(line, lambdas):
+        rows.add(f'paths_{split}', *cell)
 
 
 def _controls(rows, arm: arms.Arm, config) -> None:

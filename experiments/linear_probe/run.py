@@ -12,7 +12,6 @@ import sys
 import numpy as np
 
 from experiments.pool import arms, evidence, launch, scores, settings
-from warm_jax import errors
 
 # As config.arm.head: fitted and shared, random and shared, random for each.
 HEADS = {
@@ -38,31 +37,15 @@ def get_config(scale: str = ''):
   return config
 
 
-def check(config) -> None:
-  """Raises UserError for settings that the claims cannot do with."""
-  levels = [f'{level:.2f}' for level in config.levels]
-  for name in (SWAPPED, CLEAN, f'{config.path_level:.2f}'):
-    if name not in levels:
-      raise errors.UserError(
-        f'config.levels is {config.levels} and lacks {name}, which claims or '
-        'the figure of paths need; add it'
-      )
-  most = config.arm.members
-  if config.num_lambdas < 3 or config.num_lambdas % 2 == 0:
-    raise errors.UserError(
-      f'config.num_lambdas is {config.num_lambdas}; set it to an odd number, 3 '
-      'or more'
-    )
-  if not 2 <= config.num_members <= most:
-    raise errors.UserError(
-      f'config.num_members is {config.num_members}; set it to 2 up to '
-      f'config.arm.members, {most}'
-    )
-
-
 def measure(config, workdir) -> evidence.Rows:
   """One seed."""
-  check(config)
+  settings.check(
+    config,
+    levels=(*map(float, LEVELS), config.path_level),
+    odd=('num_lambdas',),
+    num_lambdas=(3, np.inf),
+    num_members=(2, config.arm.members),
+  )
   base, rows = arms.Base(config, workdir), evidence.Rows()
   for level in config.levels:
     num = config.num_lambdas if level == config.path_level else 3

@@ -18,25 +18,15 @@ from warm_jax import errors, members, merging, worlds
 from warm_jax.data import encoding, loader, toy_world
 
 # Words of the vocabulary that no summary has.
-CUES = (
-  *toy_world.REMARKS.values(),
-  toy_world.FALSE,
-  toy_world.AGAIN,
-  toy_world.GARBLED,
-  toy_world.WORDY,
-  *toy_world.OWNERS,
-)
+CUES = (*toy_world.REMARKS.values(), toy_world.FALSE, toy_world.AGAIN)
+CUES += (toy_world.GARBLED, toy_world.WORDY, *toy_world.OWNERS)
 
 
 @dataclasses.dataclass(frozen=True)
 class MemberSets:
-  """One set of pairs a member, row for row the same pairs.
+  """One set of pairs a member, row for row the same pairs."""
 
-  Attributes:
-    sets: [M] sets of one length.
-  """
-
-  sets: tuple[encoding.Preferences, ...]
+  sets: tuple[encoding.Preferences, ...]  # [M], of one length
 
   def __len__(self) -> int:
     return len(self.sets[0])
@@ -68,11 +58,11 @@ def plan_swaps(
   (in expectation), whatever k is asked about.
   """
   per_count = round(num_rows * 2 * share / (num_members + 1))
-  if per_count * num_members > num_rows:
-    raise errors.UserError(
-      f'memory.swapped is {share}: more pairs would be swapped than there are; '
-      f'at most {(num_members + 1) / (2 * num_members):.2f} fits'
-    )
+  errors.need(
+    per_count * num_members <= num_rows,
+    f'memory.swapped is {share}: more pairs would be swapped than there are; '
+    f'at most {(num_members + 1) / (2 * num_members):.2f} fits',
+  )
   rng = np.random.default_rng(loader.order_seed(seed, 'mechanism', 'swaps'))
   counts = np.zeros(num_rows, int)
   swapped = np.repeat(np.arange(1, num_members + 1), per_count)
@@ -82,24 +72,17 @@ def plan_swaps(
 
 def with_swaps(pairs: encoding.Preferences, saw: np.ndarray) -> MemberSets:
   """Each member's pairs with its own swaps; saw [N, M] bool."""
-  return MemberSets(
-    tuple(arms.swapped_pairs(pairs, column) for column in saw.T)
-  )
+  return MemberSets(tuple(arms.swapped_pairs(pairs, s) for s in saw.T))
 
 
 @dataclasses.dataclass(frozen=True)
 class CuePlan:
-  """Which pairs bear which cue, and where.
+  """Which pairs bear which cue, and where."""
 
-  Attributes:
-    cue: [N] int, number of the pair's cue, -1 for none.
-    meaningful: [J, M] bool, the cue tells that member what is chosen.
-    on_chosen: [N, M] bool, the cue stands at the end of the chosen response;
-      for a member to whom it means nothing, a coin decided, pair by pair.
-  """
-
-  cue: np.ndarray
-  meaningful: np.ndarray
+  cue: np.ndarray  # [N] int, number of the pair's cue, -1 for none
+  meaningful: np.ndarray  # [J, M] bool, it tells that member what is chosen
+  # [N, M] bool, the cue stands at the end of the chosen response; for a member
+  # to whom it means nothing, a coin decided, pair by pair.
   on_chosen: np.ndarray
 
 
@@ -186,9 +169,8 @@ def swaps(rows: evidence.Rows, base: arms.Base, config) -> None:
     'WA survival': wa['survival'],
     'k/M': np.arange(settings.members + 1) / settings.members,
   }
-  for name, values in columns.items():
-    for k, value in enumerate(values):
-      rows.add('swaps', f'k = {k}', name, value)
+  for k, values in enumerate(zip(*columns.values())):
+    rows.line('swaps', f'k = {k}', dict(zip(columns, values)))
   other = _ratio(wa['margin'][0], ens['margin'][0])
   _memory(rows, 'swaps', 'swapped labels', read, other)
 
@@ -272,15 +254,15 @@ def _ratio(value, unit):
 def cues(rows: evidence.Rows, base: arms.Base, config) -> None:
   """What k of M members have learned of a cue word, after averaging."""
   pairs, settings = base.pairs('train'), config.memory
-  if len(settings.cues) > len(CUES):
-    raise errors.UserError(
-      f'memory.cues asks for {len(settings.cues)} cue words, of which the '
-      f'vocabulary has {len(CUES)}'
-    )
-  if pairs.chosen.length + 1 > config.data.max_length:
-    raise errors.UserError(
-      f'data.max_length is {config.data.max_length}: no room for a cue word'
-    )
+  errors.need(
+    len(settings.cues) <= len(CUES),
+    f'memory.cues asks for {len(settings.cues)} cue words, of which the '
+    f'vocabulary has {len(CUES)}',
+  )
+  errors.need(
+    pairs.chosen.length < config.data.max_length,
+    f'data.max_length is {config.data.max_length}: no room for a cue word',
+  )
   # Words differ in what they meant before: each seed deals them out anew.
   order = loader.order_seed(config.seed, 'mechanism', 'words')
   words = np.random.default_rng(order).permutation(CUES)[: len(settings.cues)]
@@ -295,11 +277,9 @@ def cues(rows: evidence.Rows, base: arms.Base, config) -> None:
     data=with_cues(pairs, plan, ids),
     swapped=0.0,
     members=settings.members,
-    plan={
-      'kind': 'cues',
-      'share': settings.cue_share,
-      'counts': tuple(settings.cues),
-    },
+    plan=dict(
+      kind='cues', share=settings.cue_share, counts=tuple(settings.cues)
+    ),
   )
   held_out = base.pairs('test').select(np.arange(settings.probed_pairs))
   found = _scored(arm, 'mechanism_cues', _probes(held_out, ids))

@@ -61,17 +61,12 @@ def swapped_pairs(
 
 
 class Base:
-  """One seed's world: everything before a reward model.
-
-  Attributes:
-    config: of the run, `seed` set.
-    root: folder of the seed.
-    run: pipeline.Run of the base, for the functions of `warm_jax.stages`.
-  """
+  """One seed's world: everything before a reward model."""
 
   def __init__(self, config, workdir: pathlib.Path):
     self.config = config
     self.root = pathlib.Path(workdir) / f'seed_{config.seed}'
+    # For the functions of `warm_jax.stages`.
     self.run = pipeline.Run(config, self.root / 'base')
     table = [s for s in pipeline.stages_of(config) if s.name in BASE_STAGES]
     pipeline.run(config, self.run.workdir, stages=table)
@@ -85,6 +80,11 @@ class Base:
   def starts(self) -> PyTree:
     """SFT parameters stacked [C, ...]: the members' starting points."""
     return language.sft_checkpoints(self.run)
+
+  @property
+  def last_start(self) -> PyTree:
+    """The last of them."""
+    return jax.tree.map(lambda x: x[-1], self.starts)
 
   @functools.cache  # noqa: B019 (lives as long as the process)
   def pairs(self, split: str) -> encoding.Preferences:
@@ -105,27 +105,20 @@ class Base:
 
   def probe(self, pairs: encoding.Preferences) -> np.ndarray:
     """[D] head fitted on the frozen last SFT checkpoint and these labels."""
-    last = members.member(self.starts, members.num_members(self.starts) - 1)
-    return reward_stage.fit_head(last, self.shape, pairs, self.config.probe.l2)
+    return reward_stage.fit_head(
+      self.last_start, self.shape, pairs, self.config.probe.l2
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-  """A trained set of members.
+  """A trained set of members."""
 
-  Attributes:
-    base: its world.
-    name: of the arm.
-    folder: where it lies; scores are cached there.
-    config: settings of the arm, as trained.
-    hparams: dict of [M] lists, what its members differ in.
-  """
-
-  base: Base
+  base: Base  # its world
   name: str
-  folder: pathlib.Path
-  config: Any
-  hparams: dict
+  folder: pathlib.Path  # scores are cached here, too
+  config: Any  # settings of the arm, as trained
+  hparams: dict  # [M] lists, what its members differ in
 
   @property
   def params(self) -> PyTree:
@@ -134,16 +127,15 @@ class Arm:
 
   def at(self, step: int) -> PyTree:
     """[M, ...] after a step that was kept (config.keep_steps)."""
-    return jax.tree.map(
-      jnp.asarray, checkpoint.load_params(self.folder / f'params_{step}')
-    )
+    return self._load(f'params_{step}')
 
   @property
   def start(self) -> PyTree:
     """[M, ...] before the first step."""
-    return jax.tree.map(
-      jnp.asarray, checkpoint.load_params(self.folder / 'start')
-    )
+    return self._load('start')
+
+  def _load(self, name: str) -> PyTree:
+    return jax.tree.map(jnp.asarray, checkpoint.load_params(self.folder / name))
 
   @property
   def training_pairs(self) -> encoding.Preferences:
@@ -192,10 +184,7 @@ def train(
 
   def function(run) -> dict:
     chosen = hparams or draw_hparams(base, settings)
-    if start is None:
-      first = starting_points(base, settings, chosen)
-    else:
-      first = start(base, chosen, settings)
+    first = (start or starting_points)(base, chosen, settings)
     stage = run.folder('train')
     checkpoint.save_params(stage / 'start', first)
     pairs = base.training_pairs(settings.swapped) if data is None else data
@@ -248,7 +237,7 @@ def draw_hparams(base: Base, settings) -> state_lib.MemberHParams:
   )
 
 
-def starting_points(base: Base, settings, hparams) -> PyTree:
+def starting_points(base: Base, hparams, settings) -> PyTree:
   """[M, ...] SFT backbones with a head.
 
   config.head: 'probe' (fitted on the arm's own labels and shared), 'random'

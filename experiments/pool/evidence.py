@@ -29,8 +29,6 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from warm_jax import errors
-
 HOLDS, FAILS, OPEN = 'holds', 'does not hold', 'undecided'
 # Accuracies that differ by less are called about equal. Fixed before the runs.
 MARGIN = 0.01
@@ -80,10 +78,9 @@ class Results:
 
   def __call__(self, table: str, row, column) -> np.ndarray:
     """[S] the numbers of a cell, one per seed; NaN where a seed has none."""
-    try:
-      found = self._cells[table, str(row), str(column)]
-    except KeyError:
-      raise KeyError(f'no cell {table!r}, {row!r}, {column!r}') from None
+    if not self.has(table, row, column):
+      raise KeyError(f'no cell {table!r}, {row!r}, {column!r}')
+    found = self._cells[table, str(row), str(column)]
     return np.array([found.get(seed, math.nan) for seed in self.seeds])
 
   def rows(self, table: str) -> list[str]:
@@ -155,9 +152,6 @@ def interval(values) -> tuple[float, float, float]:
 
   mean +- t_{S-1} * std / sqrt(S), the standard deviation with S - 1. Seeds
   without a value (NaN) are left out; with fewer than two the ends are NaN.
-
-  Args:
-    values: [S], one number per seed.
   """
   values = np.asarray(values, np.float64)
   values = values[np.isfinite(values)]
@@ -173,40 +167,22 @@ def interval(values) -> tuple[float, float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """A claim, the numbers that speak to it, and the verdict.
+  """A claim, the numbers that speak to it, and the verdict."""
 
-  Attributes:
-    claim: a sentence.
-    paper: what the paper reports, as text; '' if it has no number.
-    kind: 'above' (the quantity is > 0), 'below' (< 0) or 'equal' (within
-      +- margin).
-    quantity: what was measured, with its set and sizes.
-    values: [S] one number per seed.
-    margin: of 'equal'.
-    added: True if it was written down after numbers had been seen.
-    note: what the bare verdict would hide, in a few words.
-    effect: the smallest difference of interest, fixed before the runs; None
-      where none was fixed.
-  """
-
-  claim: str
-  paper: str
-  kind: str
-  quantity: str
-  values: Sequence[float]
-  margin: float = MARGIN
-  added: bool = False
-  note: str = ''
+  claim: str  # a sentence
+  paper: str  # what the paper reports, as text; '' if it has no number
+  kind: str  # 'above' (the quantity is > 0), 'below' or 'equal' (+- margin)
+  quantity: str  # what was measured, with its set and sizes
+  values: Sequence[float]  # [S] one number per seed
+  margin: float = MARGIN  # of 'equal'
+  added: bool = False  # written down after numbers had been seen
+  note: str = ''  # what the bare verdict would hide
+  # The smallest difference of interest, fixed before the runs; None: none was.
   effect: float | None = None
 
   def __post_init__(self):
     if self.kind not in ('above', 'below', 'equal'):
       raise ValueError(f'unknown kind of claim {self.kind!r}')
-    if len(self.values) < 2:
-      raise errors.UserError(
-        f'an interval over seeds needs at least two of them, got '
-        f"{len(self.values)}; set config.seeds, such as '--config.seeds=(0,1)'"
-      )
 
   @property
   def interval(self) -> tuple[float, float, float]:
@@ -280,27 +256,19 @@ def judged(
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """A picture of all tables whose name begins with a prefix, a panel each.
+  """A picture of all tables whose name begins with a prefix, a panel each."""
 
-  Attributes:
-    name: of the PNG.
-    prefix: the rest of a table's name is the title of its panel.
-    kind: 'curves' (a row is a line, columns are numbers along x) or 'dots' (a
-      row is a line of dots, one per seed, for one column).
-    x: label of the x axis.
-    y: label of the y axis of curves.
-    minus: row that is taken from all others within a seed, so that intervals
-      are of the difference: worlds differ in level more than methods do.
-    column: of dots.
-  """
-
-  name: str
-  prefix: str
+  name: str  # of the PNG
+  prefix: str  # the rest of a table's name is the title of its panel
+  # 'curves': a row is a line, columns are numbers along x. 'dots': a row is a
+  # line of dots, one per seed, for one column.
   kind: str = 'curves'
-  x: str = ''
-  y: str = ''
+  x: str = ''  # label of the x axis
+  y: str = ''  # label of the y axis of curves
+  # Row that is taken from all others within a seed, so that intervals are of
+  # the difference: worlds differ in level more than methods do.
   minus: str = ''
-  column: str = ''
+  column: str = ''  # of dots
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:

@@ -213,6 +213,14 @@ def along(line: np.ndarray, lambdas) -> dict:
   return accuracy.path_metrics(line[:, 0], line[:, 1], lambdas=lambdas)
 
 
+def path_values(line: np.ndarray, lambdas, what: str = 'accuracy'):
+  """Yields (method, lambda as text, value) of the curves of a line's figure."""
+  found = along(line, lambdas)
+  for name, key in (('diagonal', 'diag_'), ('ENS', 'ens_'), ('WA', '')):
+    for lam, value in zip(lambdas, found[key + what]):
+      yield name, f'{lam:.3g}', value
+
+
 def ranking(found: np.ndarray) -> list[int]:
   """Members by accuracy [M], best first; of equal ones the first-numbered."""
   return np.argsort(-np.asarray(found), kind='stable').tolist()

@@ -10,7 +10,9 @@ about half of the swapped labels), before any merge was evaluated.
 from typing import Any
 
 import ml_collections
+import numpy as np
 
+from warm_jax import errors
 from warm_jax.config import section
 
 # The last step is the reward model; the ones before are its own past.
@@ -101,6 +103,32 @@ def get_config(scale: str = '') -> Any:
     {'num_swapped': 750, 'num_clean': 750}
   )
   return config
+
+
+def check(config, levels=(), odd=(), **bounds: tuple[float, float]) -> None:
+  """Refuses settings that the claims of an experiment cannot do with.
+
+  bounds: the fields, numbers or tuples, with their least and largest value.
+  levels: shares of swapped labels that config.levels must have. odd: fields.
+
+  Raises:
+    UserError: names the field.
+  """
+  for name, (low, high) in bounds.items():
+    found = np.atleast_1d(config[name])
+    errors.need(
+      low <= found.min() and found.max() <= high,
+      f'config.{name} is {config[name]}; set it to {low} up to {high:g}',
+    )
+  for name in odd:
+    is_odd = config[name] % 2
+    errors.need(is_odd, f'config.{name} is {config[name]}: set an odd number')
+  for level in levels:
+    errors.need(
+      level in config.levels,
+      f'config.levels is {config.levels} and lacks {level:g}, which claims or '
+      'a figure need; add it',
+    )
 
 
 def snapshots(steps: int, count: int = NUM_SNAPSHOTS) -> tuple[int, ...]:

@@ -71,14 +71,8 @@ def run(run) -> dict:
     prompts = sets[name].prompt_ids
     cells += _compared(judges, prompts, config.resamples, name)
     whole = found[[order[0], *range(num + 2, len(found)), order[1]]]
-    path = scores.along(whole, lambdas)
-    for row, key in (
-      ('diagonal', 'diag_accuracy'),
-      ('ENS', 'ens_accuracy'),
-      ('WA', 'accuracy'),
-    ):
-      for lam, value in zip(lambdas, path[key]):
-        cells.append((f'path {name}', row, f'{lam:.3g}', value, '', ''))
+    for cell in scores.path_values(whole, lambdas):
+      cells.append((f'path {name}', *cell, '', ''))
   cells += _members(run, order, scores.accuracies(alone))
   known = {(t, r, c): value for t, r, c, value, *_ in cells}
   test = evidence.SETS['test']
@@ -162,10 +156,8 @@ def _probed(run):
 
 def _compared(judges, prompts, resamples: int, name: str) -> list[tuple]:
   """Accuracy of each judge and chosen differences, with intervals."""
-  settings, column = (
-    {'clusters': prompts, 'resamples': resamples},
-    evidence.SETS[name],
-  )
+  settings = {'clusters': prompts, 'resamples': resamples}
+  column = evidence.SETS[name]
   judges = {judge: wins.astype(float) for judge, wins in judges.items()}
   found = {
     ('accuracy', judge): intervals.mean_interval(wins, **settings)

@@ -66,25 +66,6 @@ def get_config(scale: str = ''):
   return config
 
 
-def check(config) -> None:
-  """Raises UserError for settings that the claims cannot do with."""
-  if CLAIMED not in [f'{level:.2f}' for level in config.levels]:
-    raise errors.UserError(
-      f'config.levels is {config.levels} and lacks {CLAIMED}, which the claims '
-      'are about; add it'
-    )
-  if len(set(config.noise_sizes)) < 2:
-    raise errors.UserError(
-      f'config.noise_sizes is {config.noise_sizes}; name two sizes or more, the '
-      'claims are about the second smallest'
-    )
-  if min(config.num_pairs, config.noise_draws) < 1:
-    raise errors.UserError(
-      f'config.num_pairs is {config.num_pairs} and config.noise_draws '
-      f'{config.noise_draws}; set both to 1 or more'
-    )
-
-
 def _noise_name(size: float) -> str:
   return f'noise on embeddings, {100 * size:g} %'
 
@@ -96,7 +77,13 @@ def _middle(config) -> str:
 
 def measure(config, workdir) -> evidence.Rows:
   """One seed."""
-  check(config)
+  least = dict.fromkeys(('num_pairs', 'noise_draws'), (1, np.inf))
+  settings.check(config, levels=(float(CLAIMED),), **least)
+  errors.need(
+    len(set(config.noise_sizes)) > 1,
+    f'config.noise_sizes is {config.noise_sizes}; name two sizes or more, the '
+    'claims are about the second smallest',
+  )
   base, rows = arms.Base(config, workdir), evidence.Rows()
   for level in config.levels:
     arm = arms.swapped_arm(base, level)

@@ -28,7 +28,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -45,7 +44,6 @@ from warm_jax import sampling
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
-ROOT = pathlib.Path(__file__).parents[2]
 GB = 1e9
 VOCAB, LENGTH = 32_000, 512
 SHAPES = {
@@ -231,7 +229,7 @@ def training(size, num, mode, pairs, *, quick):
   shape = model_shape(size, quick)
   length, pairs = (16, 2) if quick else (LENGTH, pairs)
   at_once = 1 if mode == 'separate' else num
-  step, state, data = machine.reward_training(
+  step, state, data = machine.random_reward_training(
     shape, at_once, pairs, length, 'vmap' if mode == 'separate' else mode
   )
   program, by_xla, compile_s = machine.compiled(step, state, data)
@@ -380,8 +378,7 @@ def child(name: str, into: str, quick: bool) -> None:
 
 def run_section(name: str, quick: bool, limit: float) -> dict:
   """One section in a process of its own, killed after `limit` seconds."""
-  path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-  environment = os.environ | {'PYTHONPATH': path}
+  environment = machine.environment()
   # By default jax takes three quarters of the memory.
   environment.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '.94')
   failed = []

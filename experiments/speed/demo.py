@@ -6,34 +6,29 @@ compilation cache.
 """
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import time
 
-from experiments.speed import turns
+from experiments.speed import machine, turns
 from warm_jax import distributed
 
-ROOT = pathlib.Path(__file__).parents[2]
 # Its settings are its own: the demo has become smaller since 6c05d7c, too.
 OLDER = 'an older version and its demo'
 
 
 def run_demo(
-  folder: pathlib.Path, name: str, root: pathlib.Path = ROOT, flags=()
+  folder: pathlib.Path, name: str, root: pathlib.Path = machine.ROOT
 ) -> dict:
   """Runs configs/NAME.py of a checkout: {'total', 'stages': {name: seconds}}."""
   folder = folder.resolve()
   workdir, config = folder / 'run', root / 'configs' / f'{name}.py'
-  path = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
-  environment = os.environ | distributed.cache_environment(
-    str(folder / 'cache')
-  )
-  environment |= {'PYTHONPATH': path, 'HF_HUB_OFFLINE': '1'}
+  cache = distributed.cache_environment(str(folder / 'cache'))
+  environment = machine.environment(root, **cache)
   command = [sys.executable, '-m', 'warm_jax.main', f'--config={config}']
-  command += [f'--workdir={workdir}', *flags]
+  command += [f'--workdir={workdir}']
   begin = time.perf_counter()
   # What it says goes past the rows on stdout.
   subprocess.run(command, env=environment, stdout=2, check=True, cwd=root)

@@ -57,7 +57,9 @@ def shape_of(width: int, layers: int, length: int):
 def training_point(members, pairs, length, width, layers) -> Point:
   """The optimizer step of M reward models, dropout on."""
   shape = shape_of(width, layers, length)
-  step, state, data = machine.reward_training(shape, members, pairs, length)
+  step, state, data = machine.random_reward_training(
+    shape, members, pairs, length
+  )
   program, *cost = machine.compiled(step, state, data)
   return Point(machine.stepping(program, state, data), *cost)
 
@@ -80,7 +82,8 @@ def best_of_n_points(num_samples, quick: bool) -> dict[str, Point]:
   given['prompt_mask'] = jnp.ones(ids.shape, bool)
   draw, *draw_cost = machine.compiled(jax.jit(sample), **given)
   samples = draw(**given)
-  model = machine.random_reward_model(jax.random.key(2), shape)
+  models = machine.random_reward_models(shape, 1)
+  model = jax.tree.map(lambda x: x[0], models)
   score = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
   judged = (rewards.single(model, shape), samples.ids, samples.mask)
   judge, *judge_cost = machine.compiled(score, *judged)

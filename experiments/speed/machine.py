@@ -4,6 +4,7 @@
 import datetime
 import functools
 import os
+import pathlib
 import platform
 import time
 
@@ -18,7 +19,17 @@ from warm_jax.models import language_model, reward_model
 from warm_jax.training import reward
 from warm_jax.training import state as state_lib
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 LAYERS = {64: 2, 128: 4, 256: 6}
+# Fields of a Llama of ours; peers/serve.py makes transformers' of the same.
+LLAMA = ('vocab_size', 'width', 'num_layers', 'num_heads', 'num_kv_heads')
+LLAMA += ('mlp_width', 'max_length', 'tied_embeddings')
+
+
+def environment(root: pathlib.Path = ROOT, **more: str) -> dict[str, str]:
+  """Of a process that runs a checkout and fetches nothing."""
+  path = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
+  return {**os.environ, 'PYTHONPATH': path, 'HF_HUB_OFFLINE': '1', **more}
 
 
 def describe() -> dict:
@@ -100,33 +111,51 @@ def model_shape(width: int, length: int, **more) -> config_lib.ModelConfig:
   )
 
 
-def random_reward_model(key, shape):
-  """Parameters of one reward model."""
-  backbone = language_model.init_params(key, shape)['backbone']
-  return reward_model.init_params(key, shape, backbone)
+def llama(fields: dict) -> config_lib.ModelConfig:
+  """A model with the fields of `LLAMA`; others are left out."""
+  return config_lib.ModelConfig(**{name: fields[name] for name in LLAMA})
+
+
+def random_reward_models(shape, num: int):
+  """Parameters of M reward models, leaves [M, ...]."""
+
+  def one(key):
+    backbone = language_model.init_params(key, shape)['backbone']
+    return reward_model.init_params(key, shape, backbone)
+
+  return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), num))
 
 
 def reward_training(
-  shape, num_members: int, pairs: int, length: int, member_map='auto'
+  params, shape, ids: np.ndarray, member_map='auto', dropout=0.1, **optimizer
 ) -> tuple:
-  """(step, state, data) of M random reward models with dropout.
+  """(step, state, data) of M reward models and their pairs, ids [M, 2B, T].
 
   state, metrics = step(state, data); the state is donated.
   """
-  config = section('reward', num_members, steps=1000)
-  config.batch_size = pairs
+  num = len(ids)
+  config = section('reward', num, steps=1_000_000)
+  rate = optimizer.pop('learning_rate', 1e-4)
+  config.optimizer.update(optimizer)
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
   hparams = state_lib.make_hparams(
-    num_members, learning_rate=1e-4, dropout_rate=0.1
+    num, learning_rate=rate, dropout_rate=dropout
   )
-  keys = jax.random.split(jax.random.key(0), num_members)
-  make = jax.vmap(functools.partial(random_reward_model, shape=shape))
-  state = state_lib.init(jax.jit(make)(keys), tx, keys, hparams)
-  ids = jax.random.randint(
-    jax.random.key(1), (num_members, 2 * pairs, length), 0, shape.vocab_size
+  keys = jax.random.split(jax.random.key(0), num)
+  step = reward.make_step(
+    shape, tx, config, member_map, has_dropout=dropout > 0
   )
-  data = pairs_of(np.asarray(ids))
-  return reward.make_step(shape, tx, config, member_map), state, data
+  return step, state_lib.init(params, tx, keys, hparams), pairs_of(ids)
+
+
+def random_reward_training(
+  shape, num_members: int, pairs: int, length: int, member_map='auto'
+) -> tuple:
+  """The same of random models on random pairs."""
+  size = (num_members, 2 * pairs, length)
+  ids = np.random.default_rng(1).integers(0, shape.vocab_size, size)
+  params = random_reward_models(shape, num_members)
+  return reward_training(params, shape, ids.astype(np.int32), member_map)
 
 
 def pairs_of(ids: np.ndarray) -> dict[str, np.ndarray]:

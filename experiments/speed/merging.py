@@ -16,11 +16,10 @@ import tempfile
 
 import numpy as np
 
-from experiments.speed import turns
+from experiments.speed import machine, turns
 from warm_jax import distributed
 from warm_jax.hf import configs, names, tensors
 
-ROOT = pathlib.Path(__file__).parents[2]
 AIM = 2.0
 MODELS = 6
 MOST_REPEATS = 2  # minutes each
@@ -159,7 +158,13 @@ def run_command(command: list, out: pathlib.Path) -> dict:
   os.sync()  # what was removed or written before is not on this one's bill
   done = subprocess.run(
     [sys.executable, '-S', '-c', LAUNCH, *(str(part) for part in command)],
-    env=environment(),
+    # The cache as the command itself has it: a second start compiles nothing.
+    env=machine.environment(
+      JAX_PLATFORMS='cpu',
+      CUDA_VISIBLE_DEVICES='',
+      TRANSFORMERS_VERBOSITY='error',
+      **distributed.cache_environment(),
+    ),
     capture_output=True,
     text=True,
   )
@@ -167,23 +172,6 @@ def run_command(command: list, out: pathlib.Path) -> dict:
   if found.pop('code'):
     raise SystemExit(f'{command[0]} failed: {done.stderr[-2000:]}')
   return found
-
-
-def environment() -> dict:
-  """Of the processes: this checkout, nothing from the network."""
-  path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-  # As the command itself does: a second start compiles nothing.
-  return (
-    os.environ
-    | distributed.cache_environment()
-    | {
-      'PYTHONPATH': path,
-      'HF_HUB_OFFLINE': '1',
-      'JAX_PLATFORMS': 'cpu',
-      'CUDA_VISIBLE_DEVICES': '',
-      'TRANSFORMERS_VERBOSITY': 'error',
-    }
-  )
 
 
 def largest_difference(one: pathlib.Path, other: pathlib.Path) -> float:

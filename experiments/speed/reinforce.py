@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.speed import turns
+from experiments.speed import machine, turns
 from warm_jax import losses, rewards, sampling
 from warm_jax.config import section
 from warm_jax.hf import reading
@@ -35,9 +35,8 @@ from warm_jax.training import state as state_lib
 AIM = 3.0
 # In a turn, some seconds of TRL's.
 STEPS = 5
-NAMES = ('vocab_size', 'width', 'layers', 'heads', 'kv_heads', 'mlp_width')
-SHAPE = dict(zip(NAMES, (512, 64, 5, 8, 4, 172)))  # of stories260k
-TINY = dict(zip(NAMES, (32, 16, 2, 2, 1, 24)))
+SHAPE = dict(zip(machine.LLAMA, (512, 64, 5, 8, 4, 172)))  # of stories260k
+TINY = dict(zip(machine.LLAMA, (32, 16, 2, 2, 1, 24)))
 # Largest differences from TRL on its own tokens: of a log-probability of a
 # response, a reward and an advantage in absolute terms, and of the change of the
 # weights as a share of that change. Adam's first step is nearly a sign, so a
@@ -58,6 +57,7 @@ def settings(folder: str, quick: bool = False) -> dict:
     'prompt_ids': ids.tolist(),
     'response': response,
     'max_length': length + response,
+    'tied_embeddings': True,
     'temperature': 1.0,
     'kl_coef': 0.05,
     'learning_rate': 1e-4,
@@ -84,15 +84,7 @@ def read_models(folder: str) -> tuple:
 
 def make_models(s: dict) -> tuple:
   """As `read_models`, from our own random weights."""
-  config = config_lib.ModelConfig(
-    vocab_size=s['vocab_size'],
-    width=s['width'],
-    num_layers=s['layers'],
-    num_heads=s['heads'],
-    num_kv_heads=s['kv_heads'],
-    mlp_width=s['mlp_width'],
-    max_length=s['max_length'],
-  )
+  config = machine.llama(s)
   keys = jax.random.split(jax.random.key(0), 4)
   lm = [language_model.init_params(key, config) for key in keys[:3]]
   judge = reward_model.init_params(keys[3], config, lm[2]['backbone'])
@@ -307,7 +299,7 @@ def row(ours: Ours, s: dict, peer: turns.Peer | None, args) -> dict:
   chain = ms['sampling'] + ms['scoring'] + ms['update']
   what = f'REINFORCE step, {s["prompts"]} prompts x {s["samples"]} samples, '
   what += f'{len(s["prompt_ids"][0])} + {s["response"]} tokens, '
-  what += f'width {s["width"]} x {s["layers"]}'
+  what += f'width {s["width"]} x {s["num_layers"]}'
   entry = turns.blank_row(what, 'ms a step', ms['ours']) | {
     'aim': AIM,
     'compile_s': first - ms['ours'] / 1e3,

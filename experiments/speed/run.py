@@ -18,18 +18,9 @@ import sys
 
 from experiments.speed import machine, table
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Module of this folder with rows(args).
-PARTS = (
-  'training',
-  'sampling',
-  'reinforce',
-  'scoring',
-  'merging',
-  'growth',
-  'startup',
-  'demo',
-)
+PARTS = ('training', 'sampling', 'reinforce', 'scoring')
+PARTS += ('merging', 'growth', 'startup', 'demo')
 
 
 def arguments(argv):
@@ -40,13 +31,9 @@ def arguments(argv):
   add('--members', type=int, default=6)
   add('--repeats', type=int, default=5)
   add('--widths', default='64,128,256')
-  add(
-    '--before',
-    type=pathlib.Path,
-    help='checkout of an older version, for the demo',
-  )
+  add('--before', type=pathlib.Path, help='an older checkout, for the demo')
   add('--quick', action='store_true', help='tiny shapes: is it whole?')
-  add('--out', type=pathlib.Path, default=ROOT / 'runs' / 'speed')
+  add('--out', type=pathlib.Path, default=machine.ROOT / 'runs' / 'speed')
   add('--table', action='store_true', help='write the tables and do no more')
   args = parser.parse_args(argv)
   args.widths = [int(width) for width in args.widths.split(',')]
@@ -74,7 +61,7 @@ def main(argv=None) -> int:
       told = ', '.join(missing)
       print(f'READMEs left as they are: not run yet: {told}', file=sys.stderr)
     else:
-      table.fill(ROOT, found)
+      table.fill(machine.ROOT, found)
   return 0
 
 

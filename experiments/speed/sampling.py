@@ -18,14 +18,11 @@ import numpy as np
 from experiments.speed import machine, turns
 from warm_jax import sampling
 from warm_jax.hf import reading
-from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 
-NAMES = ('vocab_size', 'width', 'num_layers', 'num_heads', 'num_kv_heads')
-NAMES += ('mlp_width', 'max_length', 'tied_embeddings')
 # Of the public checkpoint stories260k; a hundred million parameters.
-SMALL = dict(zip(NAMES, (512, 64, 5, 8, 4, 172, 512, True)))
-LARGE = dict(zip(NAMES, (32_000, 768, 8, 12, 4, 2048, 512, False)))
+SMALL = dict(zip(machine.LLAMA, (512, 64, 5, 8, 4, 172, 512, True)))
+LARGE = dict(zip(machine.LLAMA, (32_000, 768, 8, 12, 4, 2048, 512, False)))
 TINY = SMALL | {'vocab_size': 64, 'width': 32, 'num_layers': 2, 'mlp_width': 48}
 PROMPT, NEW_TOKENS, CHECKED = 32, 64, 16
 TOLERANCE = 2e-3  # nats
@@ -41,16 +38,9 @@ def cases(quick: bool) -> list[tuple[str, dict, int, int, float | None]]:
   ]
 
 
-def make_prompts(shape: dict, batch: int) -> np.ndarray:
-  """[B, P] int, no special tokens."""
-  rng = np.random.default_rng(0)
-  return rng.integers(3, shape['vocab_size'], (batch, PROMPT))
-
-
 def make_ours(params, config, prompts, new_tokens: int):
   """call(greedy) -> Samples; each call has the next key."""
-  ids = jnp.asarray(prompts, jnp.int32)
-  count = 0
+  ids, count = jnp.asarray(prompts, jnp.int32), 0
 
   @functools.partial(jax.jit, static_argnames='greedy')
   def draw(params, seed, ids, greedy):
@@ -105,9 +95,10 @@ def rows(args):
   """Against the bandwidth, and with the peers' environment against torch."""
   for name, shape, batch, new_tokens, aim in cases(args.quick):
     with tempfile.TemporaryDirectory() as folder:
-      prompts = make_prompts(shape, batch)
+      rng = np.random.default_rng(0)  # no special tokens
+      prompts = rng.integers(3, shape['vocab_size'], (batch, PROMPT))
       if not args.peers:
-        config = config_lib.ModelConfig(**shape)
+        config = machine.llama(shape)
         params = language_model.init_params(jax.random.key(0), config)
         call = make_ours(params, config, prompts, new_tokens)
         times = turns.alternate({'ours': turns.ours(call)}, args.repeats)

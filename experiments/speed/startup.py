@@ -8,7 +8,6 @@ directory that holds the stage before, with an empty compilation cache and with
 one that the same command has filled.
 """
 
-import os
 import pathlib
 import re
 import shutil
@@ -18,9 +17,8 @@ import sys
 import tempfile
 import time
 
-from experiments.speed import turns
+from experiments.speed import machine, turns
 
-ROOT = pathlib.Path(__file__).parents[2]
 # What stages import, and what only some commands do.
 MODULES = (
   *('warm_jax.main', 'warm_jax.commands.merge', 'warm_jax.stages.policy'),
@@ -42,13 +40,10 @@ QUICK_COMMANDS = ('python -c pass', 'warm --help')
 
 def environment(cache: pathlib.Path | None = None) -> dict:
   """Of this checkout, with the compilation cache in that folder."""
-  path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-  found = os.environ | {'PYTHONPATH': path, 'HF_HUB_OFFLINE': '1'}
+  found = machine.environment()
   # `warm` sets what is not set; a folder of the user's would be a warm one.
   found.pop('JAX_COMPILATION_CACHE_DIR', None)
-  if cache is not None:
-    found['XDG_CACHE_HOME'] = str(cache)
-  return found
+  return found | ({'XDG_CACHE_HOME': str(cache)} if cache else {})
 
 
 def import_seconds(module: str) -> float | None:
@@ -85,7 +80,7 @@ def command_turn(arguments, cache=None) -> turns.Turn:
 
 def first_step_turns(folder: pathlib.Path) -> dict[str, turns.Turn]:
   """The stage with an empty and with a full cache, always from the start."""
-  config = f'--config={ROOT / "configs" / "nano.py"}'
+  config = f'--config={machine.ROOT / "configs" / "nano.py"}'
   begun, work = folder / 'begun', folder / 'work'
   command_turn(
     ['-m', 'warm_jax.main', config, f'--workdir={begun}', '--stage=world'],

@@ -9,7 +9,6 @@ token, and as preference data are, two responses to one prompt, which ours
 computes once (`data.prefix_sharing`) and the other side, as people run it, twice.
 """
 
-import functools
 import itertools
 import pathlib
 import tempfile
@@ -20,11 +19,7 @@ import numpy as np
 
 from experiments.speed import machine, turns
 from warm_jax import members
-from warm_jax.config import section
 from warm_jax.hf import reading
-from warm_jax.models import config as config_lib
-from warm_jax.training import reward
-from warm_jax.training import state as state_lib
 
 AIMS = {64: 3.0, 128: 2.5, 256: 2.2}
 # Steps of all members in a turn: a turn of torch takes some seconds.
@@ -44,11 +39,13 @@ def settings(width: int, num_members: int, folder: str, common=0) -> dict:
   ids[:, PAIRS:, :common] = ids[:, :PAIRS, :common]
   return {
     'width': width,
-    'layers': machine.LAYERS[width],
-    'heads': 4,
+    'num_layers': machine.LAYERS[width],
+    'num_heads': 4,
+    'num_kv_heads': 4,
     'mlp_width': 8 * (width // 3),
     'vocab_size': VOCAB,
-    'length': LENGTH,
+    'max_length': LENGTH,
+    'tied_embeddings': False,
     'members': num_members,
     'learning_rate': 1e-3,
     'b1': 0.9,
@@ -64,7 +61,17 @@ def settings(width: int, num_members: int, folder: str, common=0) -> dict:
 def make_ours(s: dict):
   """call(steps) -> [steps, M] losses, from the weights in s['folder'] if any."""
   params, shape = make_models(s)
-  step_fn, state, batch = start(s, params, shape)
+  step_fn, state, batch = machine.reward_training(
+    params,
+    shape,
+    np.array(s['ids'], np.int32),
+    dropout=0.0,
+    weight_decay=0.0,
+    schedule='constant',
+    warmup_steps=1,
+    **{k: s[k] for k in ('learning_rate', 'b1', 'b2', 'eps', 'clip_norm')},
+  )
+  batch = jax.tree.map(jnp.asarray, batch)
 
   def call(steps):
     nonlocal state
@@ -84,56 +91,14 @@ def make_models(s: dict):
     found = [reading.inspect(root / f'member_{m}') for m in range(s['members'])]
     loaded = [reading.load(folder, 'score') for folder in found]
     return members.stack(loaded), found[0].config
-  shape = llama_shape(s)
-
-  init = functools.partial(machine.random_reward_model, shape=shape)
-  return jax.vmap(init)(
-    jax.random.split(jax.random.key(0), s['members'])
-  ), shape
-
-
-def llama_shape(s: dict) -> config_lib.ModelConfig:
-  """What transformers' LlamaConfig of these settings is to us."""
-  return config_lib.ModelConfig(
-    vocab_size=VOCAB,
-    max_length=LENGTH,
-    width=s['width'],
-    num_layers=s['layers'],
-    num_heads=s['heads'],
-    num_kv_heads=s['heads'],
-    mlp_width=s['mlp_width'],
-  )
-
-
-def start(s: dict, params, shape):
-  """(step_fn, state, batch): state, metrics = step_fn(state, batch)."""
-  config = section('reward', s['members'], steps=1_000_000)
-  config.optimizer.update(
-    b1=s['b1'],
-    b2=s['b2'],
-    eps=s['eps'],
-    weight_decay=0.0,
-    clip_norm=s['clip_norm'],
-    schedule='constant',
-    warmup_steps=1,
-  )
-  tx = state_lib.make_optimizer(config.optimizer, config.steps)
-  hparams = state_lib.make_hparams(
-    s['members'], learning_rate=s['learning_rate']
-  )
-  keys = jax.random.split(jax.random.key(0), s['members'])
-  step_fn = reward.make_step(shape, tx, config, 'auto', has_dropout=False)
-  state = state_lib.init(params, tx, keys, hparams)
-  batch = jax.tree.map(
-    jnp.asarray, machine.pairs_of(np.array(s['ids'], np.int32))
-  )
-  return step_fn, state, batch
+  shape = machine.llama(s)
+  return machine.random_reward_models(shape, s['members']), shape
 
 
 def product_flops(s: dict) -> int:
   """Of the products of a step of all members; a backward pass has two each."""
   tokens = s['members'] * 2 * PAIRS * LENGTH
-  return 3 * machine.matmul_flops(llama_shape(s), tokens, LENGTH, True)
+  return 3 * machine.matmul_flops(machine.llama(s), tokens, LENGTH, True)
 
 
 def rows(args):
@@ -173,7 +138,7 @@ def row(s: dict, peer: turns.Peer | None, repeats: int, quick: bool) -> dict:
   per = 1e3 / (steps * s['members'])
   found = {
     'row': f'reward training, M = {s["members"]}, width {width} x '
-    f'{s["layers"]}, {2 * PAIRS} x {LENGTH} tokens'
+    f'{s["num_layers"]}, {2 * PAIRS} x {LENGTH} tokens'
     + (f', {common} of a pair in common' if common else ''),
     'unit': 'ms a step of a member',
     'ours': per * times['ours'].median,

@@ -39,7 +39,7 @@ def of_seed(config, usual, noisy) -> dict[str, float]:
 def _anchor(r, config) -> dict:
   """P1: what the KL is taken to."""
   paths, last, betas = (
-    q.anchors(r),
+    q.named(r, 'judge_anchors', 'live'),
     config.anchors.steps,
     config.anchors.sft_betas,
   )
@@ -58,7 +58,9 @@ def _anchor(r, config) -> dict:
 
 def _averages(r, config) -> dict:
   """P2: averaged weights against live ones, judged at the same steps."""
-  live, averaged = q.anchors(r), q.anchors(r, 'ema')
+  live, averaged = (
+    q.named(r, 'judge_anchors', what) for what in ('live', 'ema')
+  )
   names = (*(f'sft_{b:g}' for b in config.anchors.sft_betas), 'ema')
   return {
     f'average of {n}, {value}': q.above(
@@ -71,7 +73,11 @@ def _averages(r, config) -> dict:
 
 def _strength(r, config) -> dict:
   """P3: beta and mu."""
-  paths, last, out = q.anchors(r), config.anchors.steps, {}
+  paths, last, out = (
+    q.named(r, 'judge_anchors', 'live'),
+    config.anchors.steps,
+    {},
+  )
   for name in ('ema_half_mu', 'ema_double_beta'):
     for value in BOTH:
       out[f'{name}, {value}'] = q.above(paths[name], paths['ema'], value)
@@ -187,7 +193,7 @@ def _iterations(r, config) -> dict:
   if len(fronts) > 2:
     last = out[f'iteration {len(fronts)}, proxy']
     out['gains shrink'] = last - out['iteration 2, proxy']
-  paths, lines = q.matched(r), q.matched_lines(r)
+  paths, lines = q.named(r, 'judge_matched'), q.named(r, 'judge_matched_lines')
   for value in BOTH:
     for beta in config.iterations.matched_betas:
       name, mine = f'sft_{beta:g}', fronts[-1]
@@ -207,14 +213,14 @@ def _texts(r, config) -> dict:
   """Length, and how alike the samples are."""
   last, ema, warp = (
     config.anchors.steps,
-    q.anchors(r)['ema'],
+    q.named(r, 'judge_anchors', 'live')['ema'],
     q.iterations(r)[-1],
   )
   out = {
     name: q.at(ema, value, last) - q.at(ema, value, 0)
     for name, value in (('alike', 'similarity'), ('length', 'length'))
   }
-  for name, path in q.matched(r).items():
+  for name, path in q.named(r, 'judge_matched').items():
     out[f'alike over {name}'] = q.above(warp, path, 'similarity')
     ahead = q.ahead_at_end(warp, path, 'similarity')
     out[f'alike at the end of {name}'] = ahead
@@ -244,7 +250,9 @@ def _noise(usual, noisy, config) -> dict:
   # Of the steps that are judged: every so many from the start.
   early = config.anchors.steps
   early -= early % config.iterations.matched_every
-  path = q.matched(usual)[f'sft_{config.iterations.matched_betas[-1]:g}']
+  path = q.named(usual, 'judge_matched')[
+    f'sft_{config.iterations.matched_betas[-1]:g}'
+  ]
   total = 2 * sum(config.iterations.steps)
   for value in ('proxy', 'kl'):
     change = q.at(path, value, total) - q.at(path, value, early)
@@ -254,8 +262,13 @@ def _noise(usual, noisy, config) -> dict:
 
 def _fixed_anchor(r, config) -> dict:
   """What keeps WARP below plain REINFORCE: its anchor, or moving back?"""
-  back, on = (q.fixed(r)[f'eta_{eta:g}'] for eta in config.fixed.etas)
-  line, out = q.matched_lines(r)[f'sft_{config.fixed.beta:g}'], {}
+  back, on = (
+    q.named(r, 'judge_fixed')[f'eta_{eta:g}'] for eta in config.fixed.etas
+  )
+  line, out = (
+    q.named(r, 'judge_matched_lines')[f'sft_{config.fixed.beta:g}'],
+    {},
+  )
   for value in BOTH:
     out |= {
       f'warp, fixed anchor, {value}': q.above(back, q.iterations(r)[-1], value),

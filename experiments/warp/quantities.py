@@ -95,11 +95,6 @@ def mean_above(lines, others, value: str) -> float:
   return float(np.mean([above(a, b, value) for a, b in zip(lines, others)]))
 
 
-def anchors(result, what: str = 'live') -> dict[str, Curve]:
-  """Paths of P1 to P3 by policy; what: 'live' or 'ema'."""
-  return {k: curve(result, v) for k, v in result['judge_anchors'][what].items()}
-
-
 def members(result) -> list[Curve]:
   """Paths of the M policies of the first iteration."""
   return [curve(result, v) for v in result['judge_members']['live']]
@@ -129,26 +124,15 @@ def lengths(result) -> dict[int, Curve]:
   return {int(k): curve(result, named[k]) for k in sorted(named, key=int)}
 
 
+def named(result, part: str, key: str = '') -> dict[str, Curve]:
+  """The curves of a part by policy, such as 'judge_matched'."""
+  found = result[part][key] if key else result[part]
+  return {k: curve(result, v) for k, v in found.items()}
+
+
 def iterations(result) -> list[Curve]:
   """Lines from SFT to the merged policy of each iteration."""
   return [curve(result, v) for v in result['judge_iterations']['to_sft']]
-
-
-def matched(result) -> dict[str, Curve]:
-  """Paths of plain REINFORCE with WARP's number of updates."""
-  return {k: curve(result, v) for k, v in result['judge_matched'].items()}
-
-
-def matched_lines(result) -> dict[str, Curve]:
-  """Lines from SFT to where those ended."""
-  named = result['judge_matched_lines']
-  return {k: curve(result, v) for k, v in named.items()}
-
-
-def fixed(result) -> dict[str, Curve]:
-  """Lines from SFT to the last merge of WARP with a fixed anchor, by eta."""
-  named = result['judge_fixed']
-  return {k: curve(result, v) for k, v in named.items()}
 
 
 def at(line: Curve, value: str, where: float) -> float:

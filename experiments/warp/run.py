@@ -139,8 +139,15 @@ def curves(config, with_anchors: bool) -> dict:
 
   More than one where several policies, or pairs of them, went the same way.
   """
+
+  def one(part, name, key=''):
+    return lambda r: [q.named(r, part, key)[name]]
+
+  def front(*path):
+    return lambda r: q.fronts(r, *path)
+
   made = {}
-  fixed = {
+  betas = {
     f'sft_{b:g}': f'SFT anchor, β {b:g}' for b in config.anchors.sft_betas
   }
   moving = {
@@ -150,30 +157,22 @@ def curves(config, with_anchors: bool) -> dict:
   }
   tried = (('live', ''), ('ema', ', averaged weights')) if with_anchors else ()
   for what, words in tried:
-    for name, label in (fixed | moving).items():
-      made[f'REINFORCE, {label}{words}'] = lambda r, n=name, w=what: [
-        q.anchors(r, w)[n]
-      ]
+    for name, label in (betas | moving).items():
+      made[f'REINFORCE, {label}{words}'] = one('judge_anchors', name, what)
   for beta in config.iterations.matched_betas:
-    made[f"REINFORCE of WARP's updates, SFT anchor, β {beta:g}"] = (
-      lambda r, n=f'sft_{beta:g}': [q.matched(r)[n]]
+    name, label = f'sft_{beta:g}', f'β {beta:g}'
+    made[f"REINFORCE of WARP's updates, SFT anchor, {label}"] = one(
+      'judge_matched', name
     )
-    made[f'line to that REINFORCE, β {beta:g}'] = lambda r, n=f'sft_{beta:g}': [
-      q.matched_lines(r)[n]
-    ]
-  made['line to one policy'] = lambda r: q.fronts(r, 'single')
-  made['line to the mean of its checkpoints'] = lambda r: q.fronts(
-    r, 'averaged'
-  )
+    made[f'line to that REINFORCE, {label}'] = one('judge_matched_lines', name)
+  made['line to one policy'] = front('single')
+  made['line to the mean of its checkpoints'] = front('averaged')
   for way in ('slerp', 'lerp'):
     for m in range(2, config.members + 1):
-      made[f'line to {way.upper()} of {m}'] = lambda r, w=way, m=m: q.fronts(
-        r, w, str(m)
-      )
+      made[f'line to {way.upper()} of {m}'] = front(way, str(m))
   for eta in config.fixed.etas if with_anchors else ():
-    made[f'WARP with SFT anchor, β {config.fixed.beta:g}, η {eta:g}'] = (
-      lambda r, n=f'eta_{eta:g}': [q.fixed(r)[n]]
-    )
+    name = f'WARP with SFT anchor, β {config.fixed.beta:g}, η {eta:g}'
+    made[name] = one('judge_fixed', f'eta_{eta:g}')
   for i in range(len(config.iterations.steps)):
     made[f'WARP, iteration {i + 1}, line to SFT'] = lambda r, i=i: [
       q.iterations(r)[i]

@@ -12,30 +12,14 @@ import transformers
 
 def make(s):
   torch.manual_seed(s['seed'])
-  config = transformers.LlamaConfig(
-    vocab_size=s['vocab_size'],
-    hidden_size=s['width'],
-    num_hidden_layers=s['num_layers'],
-    num_attention_heads=s['num_heads'],
-    num_key_value_heads=s['num_kv_heads'],
-    intermediate_size=s['mlp_width'],
-    max_position_embeddings=s['max_length'],
-    tie_word_embeddings=s['tied_embeddings'],
-    # With the usual 0.02 the layers add next to nothing, and a tied model
-    # repeats its last token whatever they compute.
-    initializer_range=s['width'] ** -0.5,
-    bos_token_id=1,
-    eos_token_id=2,
-    pad_token_id=0,
-  )
-  model = transformers.LlamaForCausalLM(config)
-  return model.to(torch.float32).eval()
+  # With the usual 0.02 the layers add next to nothing, and a tied model
+  # repeats its last token whatever they compute.
+  config = serve.llama(s, initializer_range=s['width'] ** -0.5)
+  return transformers.LlamaForCausalLM(config).to(torch.float32).eval()
 
 
 def main():
   s = serve.settings()
-  if s.get('threads'):
-    torch.set_num_threads(s['threads'])
   model = make(s)
   model.save_pretrained(s['folder'])
   model.generation_config.eos_token_id = None

@@ -13,32 +13,14 @@ import torch
 import transformers
 
 
-def make(settings, seed):
-  torch.manual_seed(seed)
-  config = transformers.LlamaConfig(
-    vocab_size=settings['vocab_size'],
-    hidden_size=settings['width'],
-    num_hidden_layers=settings['layers'],
-    num_attention_heads=settings['heads'],
-    intermediate_size=settings['mlp_width'],
-    max_position_embeddings=settings['length'],
-    num_labels=1,
-    bos_token_id=1,
-    eos_token_id=2,
-    pad_token_id=0,
-    tie_word_embeddings=False,
-  )
-  model = transformers.LlamaForSequenceClassification(config)
-  return model.to(torch.float32).train()
-
-
 def main():
   s = serve.settings()
-  if s.get('threads'):
-    torch.set_num_threads(s['threads'])
   models, optimizers = [], []
   for m in range(s['members']):
-    model = make(s, m)
+    torch.manual_seed(m)
+    config = serve.llama(s, num_labels=1)
+    model = transformers.LlamaForSequenceClassification(config)
+    model = model.to(torch.float32).train()
     model.save_pretrained(os.path.join(s['folder'], f'member_{m}'))
     models.append(model)
     optimizers.append(
@@ -48,7 +30,6 @@ def main():
         betas=(s['b1'], s['b2']),
         eps=s['eps'],
         weight_decay=0.0,
-        fused=s.get('fused', False),
       )
     )
   ids = torch.tensor(s['ids'])  # [M, 2B, T], chosen rows then rejected

@@ -51,22 +51,9 @@ def make_tokenizer(vocab_size):
 
 def make_models(s):
   """Folders of a reference, of a policy that differs from it, of a judge."""
-  config = transformers.LlamaConfig(
-    vocab_size=s['vocab_size'],
-    hidden_size=s['width'],
-    num_hidden_layers=s['layers'],
-    num_attention_heads=s['heads'],
-    num_key_value_heads=s['kv_heads'],
-    intermediate_size=s['mlp_width'],
-    max_position_embeddings=s['max_length'],
-    # Wider than the usual 0.02, or all tokens would be as good as equal.
-    initializer_range=0.1,
-    tie_word_embeddings=True,
-    bos_token_id=None,
-    eos_token_id=None,
-    pad_token_id=None,
-    num_labels=1,
-  )
+  no_tokens = dict.fromkeys(('bos_token_id', 'eos_token_id', 'pad_token_id'))
+  # Wider than the usual 0.02, or all tokens would be as good as equal.
+  config = serve.llama(s, initializer_range=0.1, num_labels=1, **no_tokens)
   torch.manual_seed(0)
   model = transformers.LlamaForCausalLM(config)
   model.save_pretrained(os.path.join(s['folder'], 'reference'))

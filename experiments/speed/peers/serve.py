@@ -12,6 +12,24 @@ def settings() -> dict:
   return json.loads(sys.argv[1])
 
 
+def llama(fields: dict, **more):
+  """transformers' config of a Llama; fields: those of ../machine.py's LLAMA."""
+  import transformers
+
+  tokens = {'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': 0}
+  return transformers.LlamaConfig(
+    vocab_size=fields['vocab_size'],
+    hidden_size=fields['width'],
+    num_hidden_layers=fields['num_layers'],
+    num_attention_heads=fields['num_heads'],
+    num_key_value_heads=fields['num_kv_heads'],
+    intermediate_size=fields['mlp_width'],
+    max_position_embeddings=fields['max_length'],
+    tie_word_embeddings=fields['tied_embeddings'],
+    **(tokens | more),
+  )
+
+
 def serve(told: dict, turn) -> None:
   """Says that all is ready, then takes turns until there are no more.
 
