@@ -96,9 +96,9 @@ def kind_of(name: str) -> str:
 def travel(start: PyTree, end: PyTree) -> dict[str, dict[str, float]]:
   """How far members moved, beside what bfloat16 cannot hold: leaves [M, ...].
 
-  {kind of leaf, or 'all': {'weights', 'change', 'rounding': root mean squares of
-  the weights, of their change and of the error of rounding them, 'unmoved': share
-  of weights with the same bfloat16 value before and after}}.
+  {kind of leaf, or 'all': {'weights', 'change', 'rounding', 'unmoved'}}: root
+  mean squares of the weights, of their change and of the error of rounding them,
+  and the share of weights with the same bfloat16 value before and after.
   """
   before, after = map(members.named_leaves, (start, end))
   kinds: dict[str, list] = {}

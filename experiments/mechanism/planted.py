@@ -18,9 +18,8 @@ feature, as in the theory; in the others all features end in one head.
   relu       the same with relu between
 """
 
-import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,25 +29,25 @@ from warm_jax import losses, members
 PyTree = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-  """Which network: its kind, and its layers of weights (L)."""
+class Network(NamedTuple):
+  """Which network: its kind, its layers of weights (L), what it is called."""
 
   kind: str
   depth: int
-
-  @property
-  def name(self) -> str:
-    """Such as 'chain_2'."""
-    return f'{self.kind}_{self.depth}'
+  words: str = ''
 
 
 # Depth 1 is one and the same network in all kinds.
-NETWORKS = (
-  *(Network('chain', depth) for depth in (1, 2, 3)),
-  Network('query_key', 2),
-  *(Network(kind, depth) for kind in ('linear', 'relu') for depth in (2, 3)),
-)
+NETWORKS = {
+  'chain_1': Network('chain', 1, 'one layer'),
+  'chain_2': Network('chain', 2, 'chains of 2'),
+  'chain_3': Network('chain', 3, 'chains of 3'),
+  'query_key_2': Network('query_key', 2, 'query-key'),
+} | {
+  f'{kind}_{depth}': Network(kind, depth, f'{kind}, depth {depth}')
+  for kind in ('linear', 'relu')
+  for depth in (2, 3)
+}
 
 
 def init(rng, network: Network, num_features: int, width: int, scale) -> PyTree:

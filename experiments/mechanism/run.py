@@ -21,16 +21,6 @@ from warm_jax.data import loader
 OWN = ('chain_2', 'query_key_2')
 DENSE = ('linear_2', 'relu_2')
 DENSE_DEEP = ('linear_3', 'relu_3')
-NETWORKS = {
-  **{
-    'chain_1': 'one layer',
-    'chain_2': 'chains of 2',
-    'chain_3': 'chains of 3',
-  },
-  'query_key_2': 'query-key',
-  **{f'linear_{depth}': f'linear, depth {depth}' for depth in (2, 3)},
-  **{f'relu_{depth}': f'relu, depth {depth}' for depth in (2, 3)},
-}
 
 
 def get_config(scale: str = ''):
@@ -124,19 +114,20 @@ def _planted(rows, config) -> None:
     rows.add('planted', 'closed form, ENS', column, level)
     closed = theory.wa_coefficient(level, size)
     rows.add('planted', 'closed form, WA of 2 layers', column, closed)
-  for network in planted.NETWORKS:
+  for name, network in planted.NETWORKS.items():
     for start in wanted.starts if network.depth > 1 else (1.0,):
-      _network(rows, network, start, p, informative, noise, key, config)
+      _network(rows, name, start, p, informative, noise, key, config)
 
 
-def _network(rows, network, start, p, informative, noise, rng, config) -> None:
+def _network(rows, key, start, p, informative, noise, rng, config) -> None:
   """Trains a network's members and reads them out, alone and averaged.
 
   All responses are in units of the members' mean response to features that they
   learned, and less the response of the start. `relative` is a response over
   that to features which all members learned.
   """
-  wanted, kind = config.planted, network.kind
+  network = planted.NETWORKS[key]
+  wanted, kind, name = config.planted, network.kind, network.words
   num_members, num_features = informative.shape
   steps = wanted.updates[network.depth - 1]
   first = planted.init(
@@ -165,7 +156,7 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
     return np.asarray(found, np.float64)
 
   of_members = read(stack, alone)
-  unit, name = of_members[informative].mean(), NETWORKS[network.name]
+  unit = of_members[informative].mean()
   levels = (*wanted.levels, 1.0)
   is_first = start == wanted.starts[0]
   for size in wanted.sizes:
@@ -186,7 +177,7 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
     if is_first or network.depth == 1:
       for method in ('ENS', 'WA'):
         for level, value in zip(levels, relative[method]):
-          table = f'coefficients_{network.name}'
+          table = f'coefficients_{key}'
           rows.add(table, f'{method} of {size}', f'{level:g}', value)
     if size < num_members:
       continue
@@ -197,7 +188,7 @@ def _network(rows, network, start, p, informative, noise, rng, config) -> None:
         'WA − (k/M)^L': (relative['WA'] - relative['power'])[:-1],
         'WA − ENS, p ≤ .5': (relative['WA'] - relative['ENS'])[:-1][rare],
       }
-      rows.line('off', network.name, off)
+      rows.line('off', key, off)
       for method in ('ENS', 'WA'):
         row = f'{name}, {method}'
         for level, value in zip(wanted.levels, relative[method]):
@@ -232,7 +223,9 @@ def numbers(config, results) -> dict[str, np.ndarray]:
 
   def exponent(*networks):
     start = f'start {config.planted.starts[0]:g}'
-    found = [results('exponents', NETWORKS[n], start) for n in networks]
+    found = [
+      results('exponents', planted.NETWORKS[n].words, start) for n in networks
+    ]
     return np.mean(found, axis=0)
 
   everywhere = (*OWN, 'chain_3', *DENSE, *DENSE_DEEP)

@@ -26,12 +26,11 @@ LEVELS = ('0.25', '0.00')
 CLAIMED = '0.25'  # the level that the claims are about
 # Cells: an edit, the responses whose utility it keeps or changes, and words. A
 # post that loses a verb loses a fact, which matters to a summary that names it.
+NO_VERB = 'verb left out of the post, fact in neither summary'
 KEEPING = {
   'other_owner': ('other_owner', 'my ↔ our, one sentence of the post'),
   'no_owner': ('no_owner', 'my or our left out, one sentence of the post'),
-  'fact_unnamed': (
-    *('no_verb', 'verb left out of the post, fact in neither summary'),
-  ),
+  'fact_unnamed': ('no_verb', NO_VERB),
   'order': ('order', 'two phrases of the summary change places'),
 }
 # Edits of the summary alone. Training fixes a reward up to an amount for each
@@ -97,15 +96,10 @@ def measure(config, workdir) -> evidence.Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-  """Which members, merges and ensembles are compared.
+  """Which members, merges and ensembles are compared."""
 
-  Attributes:
-    size: M members.
-    best: the best two on the selection split.
-  """
-
-  size: int
-  best: tuple[int, int]
+  size: int  # M members
+  best: tuple[int, int]  # the best two on the selection split
 
   @property
   def couples(self) -> list[tuple[int, int]]:
@@ -177,14 +171,12 @@ def _set(rows, key, arm, config, split: str, models: Models, stack) -> None:
       ),
     )
     together = name in edits.OF_POST
-    for edit, words in KEEPING.values():
-      if edit == name:
-        where = applies & (change == 0)
-        cells[words] = _cell(before, after, where, together)
-    for edit, words in MATTERING.values():
-      if edit == name:
-        where = applies & (change != 0)
-        cells[words] = _cell(before, after, where, together, change)
+    for named, matters in ((KEEPING, False), (MATTERING, True)):
+      for edit, words in named.values():
+        if edit == name:
+          where = applies & ((change != 0) == matters)
+          signs = change if matters else None
+          cells[words] = _cell(before, after, where, together, signs)
   table = np.asarray(arm.base.starts['backbone']['embed']['embedding'][-1])
   rms = float(np.sqrt(np.mean(np.square(table, dtype=np.float64))))
   everywhere = np.ones((2, len(pairs)), bool)
@@ -321,15 +313,9 @@ def compare(
     flips: share of comparisons whose preferred response changes.
     agreement: with utility_change [2, N], share of changes of its sign.
 
-  NaN where there is nothing to count.
-
-  Args:
-    before: [G, 2, N] rewards of chosen and rejected responses.
-    after: [G, 2, N] the same, edited.
-    where: [2, N] bool, the responses that count.
-    together: both responses of a pair are edited; else one is compared with the
-      other as it was.
-    utility_change: [2, N] or None.
+  NaN where there is nothing to count. before and after are rewards [G, 2, N] of
+  chosen and rejected responses, where [2, N] those that count; both of a pair
+  are edited `together`, or one is compared with the other as it was.
   """
   before, after = np.float64(before), np.float64(after)
   margin = before[:, 0] - before[:, 1]

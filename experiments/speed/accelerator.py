@@ -32,7 +32,6 @@ import pathlib
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 import jax
@@ -40,7 +39,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.speed import machine, reinforce
-from warm_jax import sampling
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
@@ -260,27 +258,10 @@ def sampling_1b(quick: bool):
   shape = dataclasses.replace(model_shape('1B', quick), remat=False)
   prompt, response = (8, 4) if quick else (128, 128)
   params = language_model.init_params(jax.random.key(0), shape)
-  sample = jax.jit(
-    functools.partial(
-      sampling.sample,
-      config=shape,
-      max_new_tokens=response,
-      eos_id=-1,
-      pad_id=0,
-    )
-  )
   for batch in (2,) if quick else (16, 64, 256):
     ids = jnp.full((batch, prompt), 5, jnp.int32)
-    given = dict(
-      params=params,
-      rng=jax.random.key(0),
-      prompt_ids=ids,
-      prompt_mask=jnp.ones(ids.shape, bool),
-    )
-    start = time.perf_counter()
-    program = sample.lower(**given).compile()
-    compile_s = time.perf_counter() - start
-    seconds = seconds_of(lambda: program(**given), quick, 5.0)  # noqa: B023
+    call, _, compile_s = machine.sampling(params, shape, ids, response)
+    seconds = seconds_of(call, quick, 5.0)
     # The head has as many entries as the embedding, of which rows are read.
     weights = 2 * (num_params(shape) + batch * shape.width)
     filled = prompt + response / 2
@@ -345,35 +326,42 @@ def reinforce_1b(quick: bool):
   }
 
 
-_train = functools.partial
 # In the order of worth: (generator function of `quick`, seconds it may take).
 SECTIONS = {
   'device': (device, 60),
   'attention': (attention, 100),
-  'train_1b_x1': (_train(training, '1B', 1, 'vmap', 16), 100),
-  'train_150m_x6_vmap': (_train(training, '150M', 6, 'vmap', 16), 80),
-  'train_150m_x6_scan': (_train(training, '150M', 6, 'scan', 16), 80),
-  'train_150m_x6_separate': (_train(training, '150M', 6, 'separate', 16), 80),
-  'train_1b_x4_vmap': (_train(training, '1B', 4, 'vmap', 8), 110),
+  'train_1b_x1': (functools.partial(training, '1B', 1, 'vmap', 16), 100),
+  'train_150m_x6_vmap': (
+    functools.partial(training, '150M', 6, 'vmap', 16),
+    80,
+  ),
+  'train_150m_x6_scan': (
+    functools.partial(training, '150M', 6, 'scan', 16),
+    80,
+  ),
+  'train_150m_x6_separate': (
+    functools.partial(training, '150M', 6, 'separate', 16),
+    80,
+  ),
+  'train_1b_x4_vmap': (functools.partial(training, '1B', 4, 'vmap', 8), 110),
   'sampling_1b': (sampling_1b, 110),
   'reinforce_1b': (reinforce_1b, 120),
-  'train_1b_x4_scan': (_train(training, '1B', 4, 'scan', 8), 110),
+  'train_1b_x4_scan': (functools.partial(training, '1B', 4, 'scan', 8), 110),
 }
 
 
-def child(name: str, into: str, quick: bool) -> None:
-  """Runs one section; each result is a line of JSON in the file `into`."""
-  with open(into, 'a') as file:
+def child(name: str, quick: bool) -> None:
+  """Runs one section; each result is a line of JSON on stdout."""
 
-    def put(result):
-      file.write(json.dumps(result) + '\n')
-      file.flush()
+  def put(result):
+    print(json.dumps(result), file=answers, flush=True)
 
-    try:
-      for result in SECTIONS[name][0](quick=quick):
-        put(result)
-    except Exception as error:
-      put({'failed': first_line(error)})
+  answers, sys.stdout = sys.stdout, sys.stderr  # libraries print, too
+  try:
+    for result in SECTIONS[name][0](quick=quick):
+      put(result)
+  except Exception as error:
+    put({'failed': first_line(error)})
 
 
 def run_section(name: str, quick: bool, limit: float) -> dict:
@@ -381,24 +369,22 @@ def run_section(name: str, quick: bool, limit: float) -> dict:
   environment = machine.environment()
   # By default jax takes three quarters of the memory.
   environment.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '.94')
+  command = [sys.executable, '-m', 'experiments.speed.accelerator']
+  command += [f'--section={name}', *['--quick'] * quick]
+  process = subprocess.Popen(
+    command, env=environment, stdout=subprocess.PIPE, text=True
+  )
   failed = []
-  with tempfile.TemporaryDirectory() as folder:
-    into = pathlib.Path(folder) / 'results'
-    into.touch()
-    command = [sys.executable, '-m', 'experiments.speed.accelerator']
-    command += [f'--section={name}', f'--into={into}']
-    process = subprocess.Popen(
-      command + ['--quick'] * quick, env=environment, stdout=2
-    )
-    try:
-      if code := process.wait(limit):
-        failed = [f'ended with code {code}']
-    except subprocess.TimeoutExpired:
-      process.kill()
-      process.wait()
-      failed = [f'stopped after {limit:.0f} s']
-    lines = into.read_text().splitlines(keepends=True)
+  try:
+    said, _ = process.communicate(timeout=limit)
+    if process.returncode:
+      failed = [f'ended with code {process.returncode}']
+  except subprocess.TimeoutExpired:
+    process.kill()
+    said, _ = process.communicate()
+    failed = [f'stopped after {limit:.0f} s']
   # A line that was being written when the process ended has no end.
+  lines = said.splitlines(keepends=True)
   found = [json.loads(line) for line in lines if line.endswith('\n')]
   failed += [r['failed'] for r in found if list(r) == ['failed']]
   return {
@@ -429,10 +415,9 @@ def main(argv=None):
   parser.add_argument('--limit_s', type=float, default=520.0, help='in all')
   parser.add_argument('--section_s', type=float, default=1e9, help='at most')
   parser.add_argument('--section', help=argparse.SUPPRESS)
-  parser.add_argument('--into', help=argparse.SUPPRESS)
   args = parser.parse_args(argv)
   if args.section:
-    return child(args.section, args.into, args.quick)
+    return child(args.section, args.quick)
   names = args.only.split(',')
   if unknown := set(names) - SECTIONS.keys():
     parser.error(f'unknown sections {unknown}; known: {", ".join(SECTIONS)}')

@@ -12,7 +12,6 @@ An exponent below 1 says that the small sizes pay for something that does not
 grow; the last doubling is given beside it, as the exponent of the two largest.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ import numpy as np
 import scipy.stats
 
 from experiments.speed import machine, turns
-from warm_jax import rewards, sampling
+from warm_jax import rewards
 from warm_jax.models import language_model
 
 # What stays: small enough for the largest size of each series.
@@ -71,24 +70,15 @@ def best_of_n_points(num_samples, quick: bool) -> dict[str, Point]:
   shape = shape_of(width, layers, PROMPT + response)
   params = language_model.init_params(jax.random.key(0), shape)
   ids = jnp.full((PROMPTS * num_samples, PROMPT), 5, jnp.int32)
-  sample = functools.partial(
-    sampling.sample,
-    config=shape,
-    max_new_tokens=response,
-    eos_id=-1,
-    pad_id=0,
-  )
-  given = dict(params=params, rng=jax.random.key(1), prompt_ids=ids)
-  given['prompt_mask'] = jnp.ones(ids.shape, bool)
-  draw, *draw_cost = machine.compiled(jax.jit(sample), **given)
-  samples = draw(**given)
+  draw, *draw_cost = machine.sampling(params, shape, ids, response)
+  samples = draw()
   models = machine.random_reward_models(shape, 1)
   model = jax.tree.map(lambda x: x[0], models)
   score = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
   judged = (rewards.single(model, shape), samples.ids, samples.mask)
   judge, *judge_cost = machine.compiled(score, *judged)
   return {
-    'sampling': Point(lambda: draw(**given), *draw_cost),
+    'sampling': Point(draw, *draw_cost),
     'scoring': Point(lambda: judge(*judged), *judge_cost),
   }
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from warm_jax import sampling as sampling_lib
 from warm_jax.config import section
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
@@ -183,6 +184,21 @@ def compiled(jitted, *args, **kwargs) -> tuple:
   total = found.argument_size_in_bytes + found.temp_size_in_bytes
   total += found.output_size_in_bytes - found.alias_size_in_bytes
   return program, total, seconds
+
+
+def sampling(params, shape, ids: jax.Array, new_tokens: int) -> tuple:
+  """(call() -> Samples of prompts [B, P] without an early end, *`compiled`)."""
+  sample = functools.partial(
+    sampling_lib.sample,
+    config=shape,
+    max_new_tokens=new_tokens,
+    eos_id=-1,
+    pad_id=0,
+  )
+  given = dict(params=params, rng=jax.random.key(1), prompt_ids=ids)
+  given['prompt_mask'] = jnp.ones(ids.shape, bool)
+  program, *cost = compiled(jax.jit(sample), **given)
+  return lambda: program(**given), *cost
 
 
 def stepping(program, state, data):

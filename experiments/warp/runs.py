@@ -35,19 +35,12 @@ BASE_SECTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Seed:
-  """One seed's world, judges and policies.
+  """One seed's world, judges and policies."""
 
-  Attributes:
-    config: of the experiment, `seed` set.
-    root: folder of the seed.
-    base: pipeline.Run of the world and the reward models.
-    name: folder of the policies, in that of the seed.
-  """
-
-  config: Any
-  root: pathlib.Path
-  base: pipeline.Run
-  name: str = 'runs'
+  config: Any  # of the experiment, `seed` set
+  root: pathlib.Path  # folder of the seed
+  base: pipeline.Run  # the world and the reward models
+  name: str = 'runs'  # folder of the policies, in that of the seed
 
   @functools.cached_property
   def panel(self) -> evaluator.Evaluator:

@@ -68,7 +68,7 @@ def test_exponents_of_exact_powers():
 # Planted features
 # ---------------------------------------------------------------------------
 
-KINDS = [(n.kind, n.depth) for n in planted.NETWORKS]
+KINDS = [(n.kind, n.depth) for n in planted.NETWORKS.values()]
 
 
 @pytest.mark.parametrize('kind', ('linear', 'query_key'))
