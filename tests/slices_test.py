@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from warm_jax import errors, pipeline
-from warm_jax.commands import merge, slices
+from warm_jax.commands import merge
 from warm_jax.config import section
-from warm_jax.data import encoding, sources
+from warm_jax.data import encoding
 from warm_jax.models import config as model_config
 from warm_jax.stages import reward as stage
 from warm_jax.training import checkpoint, reward
-from warm_jax.worlds import base, files, toy
+from warm_jax.worlds import base, files
 
 PARTS = ('5:6', '0:2', '2:5')
 SHAPE = model_config.ModelConfig(
@@ -202,8 +202,8 @@ def test_what_does_not_fit_is_one_line(runs, parts, tmp_path):
   refused(parts, '--method does not go with slices', '--method=slerp')
 
   for n, part in enumerate(parts):
-    (part / 'preferences' / 'pairs' / 'train').mkdir(parents=True)
-    file = part / 'preferences' / 'pairs' / 'train' / 'rows.int64'
+    (part / 'preferences' / 'rows' / 'train').mkdir(parents=True)
+    file = part / 'preferences' / 'rows' / 'train' / 'rows.int64'
     file.write_bytes(bytes([n // 2]))
   refused(parts, '2_5 learned from other pairs than .*0_2')
   file.unlink()
@@ -240,20 +240,6 @@ def test_other_starts_are_refused(parts, tmp_path):
   assert not (tmp_path / 'out').exists()
   restart(1 + 1e-5)  # other hardware
   assert join(parts, tmp_path / 'out') == 0
-
-
-def test_pairs_of_the_toy_world_are_compared_by_their_rows(tmp_path):
-  parts = []
-  for n, margin in enumerate((1.0, 1.0, 2.0)):
-    folder = tmp_path / str(n) / 'preferences'
-    rows = {'train': [{'prompt': 'a', 'margin': margin}]}
-    sources.write_tfds(rows, toy.SETS['preferences'], folder)
-    record = {'result': {'rows': {'train': 1}}}
-    (folder / 'result.json').write_text(json.dumps(record))
-    config = {'world': {'num_sft': 1}, 'data': {'max_length': 9}}
-    parts.append(slices.Slice(n, n + 1, folder.parent, config, {}))
-  assert slices._same_pairs(*parts[:2])
-  assert not slices._same_pairs(*parts[1:])
 
 
 def test_members_that_were_trained_again_are_not_joined_before(parts, tmp_path):

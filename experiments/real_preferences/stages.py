@@ -44,7 +44,7 @@ def world(run) -> dict:
     ),
   }
   rows['sft'] = texts.summaries(folder, NUM_WORDS)
-  sources.write_tfds(rows, toy.SETS['world'], run.folder('world'))
+  toy.World(run).write('world', rows, ())
   counts = {split: len(part) for split, part in rows.items()}
   return {
     'rows': counts,
@@ -86,7 +86,7 @@ def preferences(run) -> dict:
     swapped = config.swapped if split == 'train' else 0.0
     flips = formats.flip_mask(len(part), swapped, seed=run.key('swaps'))
     rows[split] = list(map(formats.labelled, part, flips))
-  sources.write_tfds(rows, toy.SETS['preferences'], run.folder('preferences'))
+  toy.World(run).write('preferences', rows, rows)
   swapped = sum(row['flipped'] for row in rows['train'])
   return {
     'rows': kept,

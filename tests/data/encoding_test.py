@@ -199,7 +199,7 @@ def test_stored_pairs_are_those_in_memory(words, tmp_path, small_chunks):
 
 @pytest.mark.parametrize(
   'name, size',
-  [('chosen_ids', 400), ('rows', 80), ('chosen_starts', 0), ('margin', 3)],
+  [('ids', 400), ('rows', 80), ('starts', 0), ('margin', 3)],
 )
 def test_a_cut_column_is_refused(words, tmp_path, name, size):
   opened(words, tmp_path / 'p', make_pairs())

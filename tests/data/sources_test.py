@@ -94,7 +94,7 @@ def test_a_damaged_archive_is_told_with_its_last_row(tmp_path):
     opened(path)
   path.write_bytes(b'{"a": 1}')  # not packed at all
   with pytest.raises(
-    errors.UserError, match='after row 0: the file is damaged'
+    errors.UserError, match='after row 0: damaged or not readable'
   ):
     opened(path)
 

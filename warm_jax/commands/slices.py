@@ -146,16 +146,7 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
 
 
 def _same_pairs(first: Slice, other: Slice) -> bool:
-  from warm_jax.worlds import toy
-
-  if first.config.get('world'):  # TFDS writes no two files alike
-    configs = (ml_collections.ConfigDict(p.config) for p in (first, other))
-    runs = map(pipeline.Run, configs, (first.folder, other.folder))
-    a, b = map(toy.World, runs)
-    splits = a.run.result('preferences')['rows']
-    rows = ([w.rows('preferences', s) for s in splits] for w in (a, b))
-    return next(rows) == next(rows)
-  a, b = (part.folder / 'preferences' / 'pairs' for part in (first, other))
+  a, b = (part.folder / 'preferences' / 'rows' for part in (first, other))
   x, y = (
     {str(p.relative_to(root)) for p in root.rglob('*') if p.is_file()}
     for root in (a, b)

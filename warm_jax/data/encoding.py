@@ -1,18 +1,18 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Token rows, in memory (`encode_rows`) or in a folder (`write`, `open_rows`).
+"""Token rows: made of texts, kept in a folder, padded into batches.
 
 A row is [bos] prompt response [eos], each of them once even if a chat template
 has written it already. A row longer than the context is left out ('filter'), or
 its response is cut ('truncate') before the end-of-sequence token.
 """
 
-import collections
 import copy
 import dataclasses
 import functools
 import hashlib
 import itertools
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -31,43 +31,46 @@ CHUNK_CHARACTERS = 2**22
 class Sequences:
   """Rows of tokens of different lengths, in memory or mapped from disk.
 
-  `flat` [tokens] int32 holds all rows; row n begins at `offsets[n]`, and its
-  response at its token `starts[n]` (of a prompt alone: its length). `index`
-  [...] has the rows of this set, in any order and shape. `ids` and `mask` are
-  made on request, padded to T = `length` on the right.
+  A row is flat[begin : begin + length]. `begins`, `lengths` and
+  `response_start` (the first response token; of a prompt alone its length) have
+  any shape [...]; `ids` and `mask` are made on request, padded on the right to
+  T = `length`.
   """
 
   def __init__(self, ids, mask, response_start, pad_id: int = 0):
     """Takes padded arrays: ids [N, T], mask [N, T], response_start [N]."""
-    ids, mask = np.asarray(ids, np.int32), np.asarray(mask, bool)
-    offsets = np.append(0, np.cumsum(mask.sum(axis=1)))
-    self._hold(ids[mask], offsets, np.asarray(response_start), pad_id)
-    self.length = ids.shape[1]
+    mask = np.asarray(mask, bool)
+    flat = np.asarray(ids, np.int32)[mask]
+    self._hold(flat, mask.sum(axis=1), response_start, pad_id)
+    self.length = mask.shape[1]
 
   @classmethod
-  def ragged(cls, flat, offsets, starts, pad_id: int) -> 'Sequences':
-    """Takes unpadded rows; T is the longest row's."""
+  def ragged(cls, flat, lengths, response_start, pad_id: int) -> 'Sequences':
+    """Takes rows one behind another in flat [tokens]; T is the longest's."""
     made = cls.__new__(cls)
-    made._hold(flat, offsets, starts, pad_id)
+    made._hold(flat, lengths, response_start, pad_id)
     return made
 
-  def _hold(self, flat, offsets, starts, pad_id):
-    self.flat, self.offsets, self.starts = flat, offsets, starts
-    self.pad_id, self.index = pad_id, np.arange(len(starts))
+  def _hold(self, flat, lengths, response_start, pad_id):
+    self.flat, self.pad_id = flat, pad_id
+    self.lengths = np.asarray(lengths)
+    self.begins = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
+    self.response_start = np.asarray(response_start)
     self.length = int(self.lengths.max(initial=0))
 
   def __len__(self) -> int:
-    return len(self.index)
+    return len(self.lengths)
 
   def __iter__(self) -> Iterator[np.ndarray]:
     """The tokens of each row, unpadded."""
-    for begin, size in zip(self.offsets[self.index], self.lengths):
+    for begin, size in zip(self.begins, self.lengths):
       yield self.flat[begin : begin + size]
 
   def take(self, rows) -> 'Sequences':
     """Rows by number, in any shape, or by a bool mask [N]."""
     made = copy.copy(self)
-    made.index = self.index[rows]
+    for name in ('begins', 'lengths', 'response_start'):
+      setattr(made, name, getattr(self, name)[rows])
     return made
 
   def padded_to(self, length: int) -> 'Sequences':
@@ -79,7 +82,7 @@ class Sequences:
   @property
   def ids(self) -> np.ndarray:
     """[..., T] int32."""
-    where = self.offsets[self.index][..., None] + np.arange(self.length)
+    where = self.begins[..., None] + np.arange(self.length)
     # At padding the next row's tokens are read, and replaced.
     found = self.flat.take(where, mode='clip')
     return np.where(self.mask, found, np.int32(self.pad_id))
@@ -90,16 +93,6 @@ class Sequences:
     return np.arange(self.length) < self.lengths[..., None]
 
   @property
-  def response_start(self) -> np.ndarray:
-    """[...] int32, position of the first response token."""
-    return np.asarray(self.starts[self.index])
-
-  @property
-  def lengths(self) -> np.ndarray:
-    """[...] int64, tokens of each row."""
-    return self.offsets[self.index + 1] - self.offsets[self.index]
-
-  @property
   def response_length(self) -> int:
     """R, tokens of the longest response."""
     return int((self.lengths - self.response_start).max())
@@ -107,7 +100,7 @@ class Sequences:
 
 @dataclasses.dataclass(frozen=True)
 class Preferences:
-  """N preference pairs; a swapped label keeps its margin."""
+  """N preference pairs, both sides of one T; a swapped label keeps its margin."""
 
   chosen: Sequences  # what the (possibly swapped) label prefers
   rejected: Sequences
@@ -145,12 +138,9 @@ class Preferences:
   @functools.cached_property
   def pair_length(self) -> int:
     """S, positions that the longest pair takes in one row; reads every row."""
-    longest = 0
-    for start in range(0, len(self), CHUNK):
-      rows = np.arange(start, min(start + CHUNK, len(self)))
-      taken = prefix_sharing.num_positions(**self._sides(rows, np.stack, -2))
-      longest = max(longest, int(taken.max()))
-    return longest
+    parts = np.split(np.arange(len(self)), range(CHUNK, len(self), CHUNK))
+    batches = (self._sides(rows, np.stack, -2) for rows in parts)
+    return max(int(prefix_sharing.num_positions(**b).max()) for b in batches)
 
   def training_batch(
     self, rows, length: int | None = None
@@ -187,7 +177,6 @@ def encode(
   responses: list[str] | None,
   max_length: int,
   *,
-  remarks: list[str] | None = None,
   overlong: str = 'filter',
   apart: bool = True,
 ) -> tuple[Sequences, np.ndarray, np.ndarray]:
@@ -195,8 +184,6 @@ def encode(
 
   Args:
     max_length: tokens of the longest row that fits.
-    remarks: [N] texts that follow the end of the response, with an end of
-      their own; '' for none. Only with `apart`.
     apart: tokenise prompts and responses apart (as the toy world's words need
       it), and not as one text.
 
@@ -204,69 +191,57 @@ def encode(
     N rows, empty where one does not fit; [N] bool, fits; [N] bool, is cut.
   """
   end = [tokenizer.eos_id]
-  heads, tails = _opened(tokenizer, prompts), [[]] * len(prompts)
-  if responses is not None and apart:
-    tails = [
-      ids if ids[-1:] == end else ids + end
-      for ids in tokenizer.encode(responses)
+  begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+
+  def opened(texts):
+    return [
+      ids if begin and ids[:1] == begin else begin + ids
+      for ids in tokenizer.encode(texts)
     ]
-    if remarks is not None:
-      more = tokenizer.encode(remarks)
-      tails = [t + (m + end if m else []) for t, m in zip(tails, more)]
+
+  heads, tails = opened(prompts), [[]] * len(prompts)
+  if responses is not None and apart:
+    tails = tokenizer.encode(responses)
   elif responses is not None:
     # Many tokenizers write a space before the first word of a text, so a
     # response by itself would begin otherwise. A token that covers characters
     # of both belongs to the response.
-    alone, heads, tails = heads, [], []
-    texts = [p + r for p, r in zip(prompts, responses)]
-    for head, text in zip(alone, _opened(tokenizer, texts)):
-      differ = (i for i, (a, b) in enumerate(zip(head, text)) if a != b)
-      border = next(differ, min(len(head), len(text)))
-      heads.append(text[:border])
-      tails.append(text[border:] + ([] if text[-1:] == end else end))
-  room = np.array([max_length - len(head) for head in heads], np.int64)
-  sizes = np.array([len(tail) for tail in tails], np.int64)
+    whole = opened([p + r for p, r in zip(prompts, responses)])
+    for row, (head, ids) in enumerate(zip(heads, whole)):
+      differ = (i for i, (a, b) in enumerate(zip(head, ids)) if a != b)
+      heads[row] = head[: next(differ, len(ids))]
+    tails = [ids[len(head) :] for head, ids in zip(heads, whole)]
+  if responses is not None:
+    tails = [ids if ids[-1:] == end else ids + end for ids in tails]
+  starts = np.array([len(head) for head in heads], np.int32)
+  sizes = np.array([len(tail) for tail in tails], int)
+  room = max_length - starts
   # A cut row keeps at least one token of the response, and the end.
-  may_cut = (overlong == 'truncate') & (room >= 2) & (sizes > 0)
-  is_cut = (sizes > room) & may_cut
+  is_cut = (sizes > room) & (room >= 2) & (overlong == 'truncate')
   fits = (sizes <= room) | is_cut
-  ids = []
+  rows = []
   for row, (head, tail) in enumerate(zip(heads, tails)):
     if is_cut[row]:
-      tail = tail[: room[row] - 1] + tail[-1:]
-    ids.append(head + tail if fits[row] else [])
-  flat = np.fromiter(itertools.chain.from_iterable(ids), np.int32)
-  offsets = np.append(0, np.cumsum([len(line) for line in ids], dtype=np.int64))
-  starts = (np.array([len(head) for head in heads]) * fits).astype(np.int32)
-  found = Sequences.ragged(flat, offsets, starts, tokenizer.pad_id)
+      tail = tail[: room[row] - 1] + end
+    rows.append(head + tail if fits[row] else [])
+  flat = np.fromiter(itertools.chain.from_iterable(rows), np.int32)
+  lengths = np.array([len(ids) for ids in rows], int)
+  found = Sequences.ragged(flat, lengths, starts * fits, tokenizer.pad_id)
   return found, fits, is_cut
-
-
-def _opened(tokenizer, prompts) -> list[list[int]]:
-  bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-  return [
-    ids if bos and ids[:1] == bos else bos + ids
-    for ids in tokenizer.encode(prompts)
-  ]
 
 
 def encode_rows(
   tokenizer: tokenizer_lib.Tokenizer,
-  rows: list[dict],
+  rows: Iterable[dict],
   max_length: int,
   source: str,
 ) -> Any:
-  """Encodes rows in memory, each text apart: Preferences or Sequences.
-
-  Rows as of `write`; a response may have a `remark` beside it.
-  """
-  columns = collections.defaultdict(list)
-  args = (rows, tokenizer, max_length, source)
-  for part in _columns({}, *args, 'filter', apart=True):
-    for name, values in part.items():
-      columns[name].append(values)
-  arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
-  return _made(arrays, tokenizer.pad_id, None)
+  """Preferences or Sequences of rows as of `write`, texts apart; nothing stays."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / 'rows'
+    write(path, rows, tokenizer, max_length, source, apart=True)
+    # Open files stay readable after the folder is gone.
+    return open_rows(path, tokenizer.pad_id)
 
 
 def write(
@@ -276,23 +251,87 @@ def write(
   max_length: int,
   source: str,
   overlong: str = 'filter',
+  apart: bool = False,
 ) -> dict[str, int]:
   """Encodes rows into a folder, which is replaced as a whole; counts them.
 
-  Rows are dicts of prompt alone; of prompt and response; or of prompt, chosen,
+  Rows are dicts of prompt alone; of prompt and response, with perhaps a remark
+  after the response's end, which has an end of its own; or of prompt, chosen,
   rejected and, optionally, flipped, margin and row (its number, if that is not
   its place). A pair is kept if both sides fit, and still differ if one was cut.
   UserError if none fits. Counts: rows (kept), too_long (left out), truncated
   (kept, but cut) and, of pairs, swapped (kept, and flipped).
   """
-  counts = {}
+  counts = {'rows': 0, 'too_long': 0, 'truncated': 0}
+
+  def characters(row):
+    return sum(len(text) for text in row.values() if isinstance(text, str))
+
   with files.new_folder(folder, replace=True) as new:
-    for part in _columns(counts, rows, tokenizer, max_length, source, overlong):
-      for name, values in part.items():
+    for chunk in chunks(rows, characters):
+      first = counts['rows'] + counts['too_long']
+      found, fits, is_cut = _encoded(
+        tokenizer, chunk, max_length, overlong, apart
+      )
+      columns = {
+        'ids': np.concatenate([found.flat[:0], *found]),
+        'lengths': found.lengths.astype(np.int32),
+        'starts': found.response_start,
+      }
+      if 'chosen' in chunk[0]:
+        kept = [row for row, fit in zip(chunk, fits) if fit]
+        places = first + np.flatnonzero(fits)
+        for name, kind, values in (
+          ('flipped', bool, [row.get('flipped', False) for row in kept]),
+          ('rows', np.int64, [r.get('row', i) for r, i in zip(kept, places)]),
+          ('prompts', np.uint64, [prompt_key(row['prompt']) for row in kept]),
+          ('margin', np.float32, [row.get('margin') or 0.0 for row in kept]),
+        ):
+          columns[name] = np.array(values, kind)
+        swapped = int(columns['flipped'].sum())
+        counts['swapped'] = counts.get('swapped', 0) + swapped
+      for name, values in columns.items():
         # Not `tofile`: its errors do not say that the disk is full.
         with (new / f'{name}.{values.dtype}').open('ab') as file:
           file.write(values.data)
+      counts['rows'] += int(fits.sum())
+      counts['too_long'] += int((~fits).sum())
+      counts['truncated'] += int((fits & is_cut).sum())
+    errors.need(
+      counts['rows'],
+      f'{source}: none of its {counts["too_long"]} rows fits into {max_length} '
+      'tokens; raise data.max_length (and the context of the model)',
+    )
   return counts
+
+
+def _encoded(tokenizer, rows, max_length, overlong, apart):
+  """Those that fit of N rows, the sides of a pair in turn; [N] fits, is cut."""
+  sides = [s for s in ('response', 'chosen', 'rejected') if s in rows[0]]
+  texts = [
+    f'{row[side]}{tokenizer.hf.eos_token} {row["remark"]}'
+    if row.get('remark')
+    else row[side]
+    for side in sides
+    for row in rows
+  ]
+  # Both sides of a pair at once, so that prompts are tokenised once.
+  found, fits, is_cut = encode(
+    tokenizer,
+    [row['prompt'] for row in rows] * max(len(sides), 1),
+    texts if sides else None,
+    max_length,
+    overlong=overlong,
+    apart=apart,
+  )
+  places = np.arange(len(found)).reshape(-1, len(rows))
+  fits, is_cut = fits[places].all(axis=0), is_cut[places].any(axis=0)
+  if len(sides) == 2:
+    # Pairs that only tokenise alike (unknown characters) stay: the vocabulary
+    # is the user's, but the cut is ours.
+    pairs = zip(*(found.take(side) for side in places))
+    fits &= ~is_cut | [not np.array_equal(*pair) for pair in pairs]
+  return found.take(places.T[fits].ravel()), fits, is_cut
 
 
 def open_rows(
@@ -306,16 +345,31 @@ def open_rows(
     }
   except ValueError:  # an entry is cut
     arrays = {}
-  ids = [name for name in arrays if name.endswith('ids')]
-  rows = {len(column) for name, column in arrays.items() if name not in ids}
-  tokens = [
-    arrays[f'{n.removesuffix("ids")}lengths'].sum(dtype=int) for n in ids
-  ]
-  is_whole = len(rows) == 1 and tokens == [len(arrays[name]) for name in ids]
-  errors.need(
-    is_whole, f'{folder} is incomplete or damaged; take a new --workdir'
+  flat, lengths, starts = (
+    arrays.pop(name, np.zeros(0, int)) for name in ('ids', 'lengths', 'starts')
   )
-  return _made(arrays, pad_id, order_seed)
+  num_rows = len(lengths) // 2 if arrays else len(lengths)
+  errors.need(
+    num_rows
+    and len(flat) == lengths.sum(dtype=int)
+    and len(starts) == len(lengths)
+    and all(len(x) * 2 == len(lengths) for x in arrays.values()),
+    f'{folder} is incomplete or damaged; take a new --workdir',
+  )
+  found, order = Sequences.ragged(flat, lengths, starts, pad_id), slice(None)
+  if order_seed is not None:
+    order = np.random.default_rng(order_seed).permutation(num_rows)
+  if not arrays:
+    return found.take(order)
+  margin = arrays['margin'][order]
+  return Preferences(
+    found.take(slice(0, None, 2)).take(order),
+    found.take(slice(1, None, 2)).take(order),
+    arrays['flipped'][order],
+    arrays['rows'][order],
+    margin if np.any(margin) else None,
+    arrays['prompts'][order],
+  )
 
 
 def chunks(rows: Iterable, characters: Callable[[Any], int]) -> Iterator[list]:
@@ -330,91 +384,3 @@ def chunks(rows: Iterable, characters: Callable[[Any], int]) -> Iterator[list]:
     total += size
   if chunk:
     yield chunk
-
-
-def _columns(
-  counts, rows, tokenizer, max_length, source, overlong, apart=False
-) -> Iterator[dict[str, np.ndarray]]:
-  counts |= {'rows': 0, 'too_long': 0, 'truncated': 0}
-
-  def characters(row):
-    return sum(len(text) for text in row.values() if isinstance(text, str))
-
-  def of_rows(kept, prefix=''):
-    return {
-      f'{prefix}ids': np.concatenate([kept.flat[:0], *kept]),
-      f'{prefix}lengths': kept.lengths.astype(np.int32),
-      f'{prefix}starts': kept.response_start,
-    }
-
-  for chunk in chunks(rows, characters):
-    first = counts['rows'] + counts['too_long']
-    # Both sides of a pair at once, so that prompts are tokenised once.
-    sides = [s for s in ('response', 'chosen', 'rejected') if s in chunk[0]]
-    remarks = [row.get('remark', '') for row in chunk] * len(sides)
-    found, fits, is_cut = encode(
-      tokenizer,
-      [row['prompt'] for row in chunk] * max(len(sides), 1),
-      [row[side] for side in sides for row in chunk] if sides else None,
-      max_length,
-      remarks=remarks if apart else None,
-      overlong=overlong,
-      apart=apart,
-    )
-    if 'chosen' not in sides:
-      columns = of_rows(found.take(fits))
-    else:
-      chosen, rejected = (
-        found.take(part) for part in np.split(np.arange(len(found)), 2)
-      )
-      # Pairs that only tokenise alike (unknown characters) stay: the vocabulary
-      # is the user's, but the cut is ours.
-      differ = [not np.array_equal(*ids) for ids in zip(chosen, rejected)]
-      is_cut = np.logical_or(*np.split(is_cut, 2))
-      fits = np.logical_and(*np.split(fits, 2)) & (np.array(differ) | ~is_cut)
-      kept = [(i, row) for i, row in enumerate(chunk, first) if fits[i - first]]
-      flipped = [row.get('flipped', False) for _, row in kept]
-      prompts = [prompt_key(row['prompt']) for _, row in kept]
-      margin = [row.get('margin') or 0.0 for _, row in kept]
-      columns = {
-        **of_rows(chosen.take(fits), 'chosen_'),
-        **of_rows(rejected.take(fits), 'rejected_'),
-        'flipped': np.array(flipped, bool),
-        'rows': np.array([row.get('row', i) for i, row in kept], np.int64),
-        'prompts': np.array(prompts, np.uint64),
-        'margin': np.array(margin, np.float32),
-      }
-      counts['swapped'] = counts.get('swapped', 0) + sum(flipped)
-    yield columns
-    counts['rows'] += int(fits.sum())
-    counts['too_long'] += int((~fits).sum())
-    counts['truncated'] += int((fits & is_cut).sum())
-  errors.need(
-    counts['rows'],
-    f'{source}: none of its {counts["too_long"]} rows fits into {max_length} '
-    'tokens; raise data.max_length (and the context of the model)',
-  )
-
-
-def _made(arrays, pad_id: int, order_seed: int | None) -> Any:
-  def rows(prefix=''):
-    lengths, starts = arrays[f'{prefix}lengths'], arrays[f'{prefix}starts']
-    offsets = np.append(0, np.cumsum(lengths, dtype=np.int64))
-    return Sequences.ragged(arrays[f'{prefix}ids'], offsets, starts, pad_id)
-
-  order = slice(None)
-  if order_seed is not None:
-    num_rows = len(arrays['rows' if 'rows' in arrays else 'starts'])
-    order = np.random.default_rng(order_seed).permutation(num_rows)
-  if 'rows' not in arrays:
-    return rows().take(order)
-  sides = rows('chosen_'), rows('rejected_')
-  # One batch holds both, so they are padded to one length.
-  longest = max(side.length for side in sides)
-  return Preferences(
-    *(side.padded_to(longest) for side in sides),
-    arrays['flipped'],
-    arrays['rows'],
-    arrays['margin'] if np.any(arrays['margin']) else None,
-    arrays['prompts'],
-  ).select(order)

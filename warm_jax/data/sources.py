@@ -50,34 +50,17 @@ class SourceRow(NamedTuple):
 
 
 class Rejects:
-  """Collects unusable rows, at most a share `max_rejected` of each source."""
+  """Collects unusable rows, at most a share `max_rejected` of each source.
+
+  A source that is read twice as the same thing is counted once.
+  """
 
   def __init__(self, path: pathlib.Path | None, max_rejected: float = 0.0):
     self.path, self.max_rejected = path, max_rejected
-    # {(source, formats): (number of rows, (file, row, reason) of unusable
-    # ones)}; a source of two splits is counted once.
-    self._read: dict[tuple[str, str], tuple[int, list]] = {}
-
-  @property
-  def counts(self) -> dict[str, int]:
-    """{source: number of its rows}, twice if it was read as two things."""
-    out = collections.Counter()
-    for (source, _), (count, _) in self._read.items():
-      out[source] += count
-    return dict(out)
-
-  @property
-  def rejected(self) -> dict[str, int]:
-    """{source: number of its unusable rows}."""
-    out = dict.fromkeys(self.counts, 0)
-    for (source, _), (_, rows) in self._read.items():
-      out[source] += len(rows)
-    return out
-
-  @property
-  def rows(self) -> list[tuple[str, int, str]]:
-    """(file, number, reason) of each unusable row."""
-    return [row for _, rows in self._read.values() for row in rows]
+    self.counts: dict[str, int] = {}  # {source: number of its rows}
+    self.rejected: dict[str, int] = {}  # {source: number of unusable ones}
+    self.rows: list[tuple[str, int, str]] = []  # file, number, reason of each
+    self._seen: set[tuple[str, str]] = set()
 
   def read(
     self,
@@ -91,8 +74,7 @@ class Rejects:
     UserError: no rows, too many unusable ones, or none usable, with the
     `formats` that `convert` knows; rejected rows are written first.
     """
-    count, kinds = 0, set()
-    found: list[tuple[str, int, str]] = []
+    count, kinds, found = 0, set(), []
     for row in rows:
       count += 1
       try:
@@ -106,21 +88,24 @@ class Rejects:
           break
         continue
       yield count - 1, value
-    self._read[source, formats] = count, found
+    if (source, formats) not in self._seen:
+      self._seen.add((source, formats))
+      self.counts[source] = self.counts.get(source, 0) + count
+      self.rejected[source] = self.rejected.get(source, 0) + len(found)
+      self.rows += found
     errors.need(count, f'{source}: no rows in it')
     if len(found) < count and len(found) <= self.max_rejected * count:
       return
     self.write()
-    known = formats if kinds == {UnknownFormat} else ''
-    if len(found) == count:
-      first = 'first ' if count == FIRST_ROWS else ''
-      problem = f'none of its {first}{count} rows can be used'
-    else:
+    first = 'first ' if count == FIRST_ROWS else ''
+    problem = f'none of its {first}{count} rows can be used'
+    if len(found) < count:
       problem = (
         f'{len(found)} of {count} rows cannot be used, more than '
         f'data.max_rejected={self.max_rejected:g} allows'
       )
     # Where no field is known, the other rows say the same as the first.
+    known = formats if kinds == {UnknownFormat} else ''
     examples = '; '.join(
       f'{"" if name == source else f"{name}, "}row {number}: {reason}'
       for name, number, reason in found[: 1 if known else EXAMPLES]
@@ -151,14 +136,12 @@ class Rejects:
     if not self.rows:
       return ''
     reasons = collections.Counter(reason for _, _, reason in self.rows)
-    examples = ', '.join(
-      f'{reason} ({num})' for reason, num in reasons.most_common(EXAMPLES)
-    )
-    more = len(reasons) - EXAMPLES
-    total = sum(self.counts.values())
+    examples = [f'{why} ({n})' for why, n in reasons.most_common(EXAMPLES)]
+    more = len(reasons) - len(examples)
     return (
-      f'{len(self.rows)} of {total} rows rejected: {examples}'
-      + (f' and {more} other reasons' if more > 0 else '')
+      f'{len(self.rows)} of {sum(self.counts.values())} rows rejected: '
+      + ', '.join(examples)
+      + (f' and {more} other reasons' if more else '')
       + f'; named in {self.path}'
     )
 
@@ -175,25 +158,16 @@ def open_rows(source: str) -> Iterator[SourceRow]:
       tfds:NAME[/CONFIG]:SPLIT[@DATA_DIR], prepared in DATA_DIR or in TFDS's
       own folder; nothing is downloaded;
       hf:FOLDER[:SPLIT], saved by `save_to_disk` of the library `datasets`.
-
   """
-  if source.startswith('tfds:'):
-    opened = [(source, _tfds_rows(source))]
-  elif source.startswith('hf:'):
-    opened = [(source, _hf_rows(source))]
+  kind, _, rest = source.partition(':')
+  if kind in ('tfds', 'hf') and rest:
+    paths, read = [source], _tfds_rows if kind == 'tfds' else _hf_rows
   else:
-    opened = []
-    for path in _paths(source):
-      is_csv = re.search(r'\.[ct]sv(\.gz)?$', path.name.lower())
-      advice = 'CSV is not read; convert it to .jsonl or .parquet'
-      errors.need(not is_csv, f'{path}: {advice}')
-      is_table = path.suffix == '.parquet'
-      read = _parquet_rows if is_table else _jsonl_rows
-      opened.append((str(path), read(path)))
-  for name, rows in opened:
-    for number, row in enumerate(rows, 1):
-      if row is not _BLANK:
-        yield SourceRow(name, number, row)
+    paths, read = _paths(source), _file_rows
+  for path in paths:
+    for number, value in enumerate(read(path), 1):
+      if value is not _BLANK:
+        yield SourceRow(str(path), number, value)
 
 
 def _paths(source: str) -> list[pathlib.Path]:
@@ -201,17 +175,21 @@ def _paths(source: str) -> list[pathlib.Path]:
   if path.is_dir():
     found = sorted(path.glob('*.parquet'))
     errors.need(found, f'{source}: no .parquet file in this folder')
-  elif path.is_file():
-    found = [path]
-  else:
-    found = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
-    errors.need(found, f'{source}: no such file')
-  return found
+    return found
+  found = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
+  errors.need(found or path.is_file(), f'{source}: no such file')
+  return [path] if path.is_file() else found
+
+
+def _file_rows(path: pathlib.Path) -> Iterator:
+  is_csv = re.search(r'\.[ct]sv(\.gz)?$', path.name.lower())
+  advice = 'CSV is not read; convert it to .jsonl or .parquet'
+  errors.need(not is_csv, f'{path}: {advice}')
+  return (_parquet_rows if path.suffix == '.parquet' else _jsonl_rows)(path)
 
 
 def _jsonl_rows(path: pathlib.Path) -> Iterator:
-  opener = gzip.open if path.suffix == '.gz' else open
-  number = 0
+  opener, number = gzip.open if path.suffix == '.gz' else open, 0
   try:
     with opener(path, 'rb') as lines:
       while line := lines.readline(MAX_LINE + 1):
@@ -221,18 +199,16 @@ def _jsonl_rows(path: pathlib.Path) -> Iterator:
             line = lines.readline(BLOCK << 10)
           yield BadRow(f'the line is longer than {MAX_LINE >> 20} MB')
         else:
-          yield _parsed(line)
+          yield _parsed(line) if line.strip() else _BLANK
   except (OSError, EOFError, zlib.error) as error:
     raise errors.UserError(
-      f'{path}, after row {number}: the file is damaged ({error})'
-      if number or isinstance(error, (gzip.BadGzipFile, EOFError, zlib.error))
-      else f'cannot read {path}: {error.strerror or error}'
+      f'{path}, after row {number}: damaged or not readable ({error})'
     ) from error
 
 
 def _parsed(line: bytes):
   try:
-    return files.loads(line) if line.strip() else _BLANK
+    return files.loads(line)
   except ValueError as error:
     kind = 'not UTF-8' if isinstance(error, UnicodeError) else 'not JSON'
     return BadRow(f'{kind} ({error})')
@@ -248,18 +224,15 @@ def _readable(trouble: str):
     raise errors.UserError(f'{trouble} ({error})') from error
 
 
-def _parquet_rows(path: pathlib.Path) -> Iterator[dict]:
+def _parquet_rows(path: pathlib.Path) -> Iterator:
   from pyarrow import parquet
 
   with _readable(f'{path}: not a readable parquet file'):
     with parquet.ParquetFile(path) as file:
       names = file.schema_arrow.names
       twice = next((n for i, n in enumerate(names) if n in names[:i]), None)
-      errors.need(
-        twice is None,
-        f'{path} has two columns {twice!r}, of which one would be lost: rename '
-        'one',
-      )
+      text = f'{path} has two columns {twice!r}, of which one would be lost'
+      errors.need(twice is None, f'{text}: rename one')
       for batch in file.iter_batches(batch_size=BLOCK):
         yield from _table_rows(batch)
 
@@ -279,6 +252,9 @@ def _table_rows(batch) -> list:
 
 
 def _tfds_rows(source: str) -> Iterator:
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.core import read_only_builder
+
   match = re.fullmatch(
     r'tfds:(.+?):([^:/\[\]@]+(?:\[[^\]]*\])?)(?:@(.+))?', source
   )
@@ -289,13 +265,22 @@ def _tfds_rows(source: str) -> Iterator:
       'holds dataset_info.json'
     )
   name, split, data_dir = match.groups()
+  folder = pathlib.Path(name).expanduser()
+  if (folder / 'dataset_info.json').is_file():
+    with _readable(f'{source}: not a readable set of TFDS'):
+      opened: Any = tfds.builder_from_directory(str(folder))
+  else:
+    is_path = folder.is_absolute() or folder.is_dir() or name[0] in '.~'
+    errors.need(not is_path, f'{source}: no dataset_info.json in {name}')
+    with _readable(
+      f'{source}: no prepared set of that name; prepare it with '
+      'download_and_prepare, file_format="array_record"'
+    ):
+      opened = read_only_builder.builder_from_files(name, data_dir=data_dir)
   with _readable(f'{source}: not a readable set of TFDS'):
-    opened: Any = _tfds_builder(source, name, data_dir)
     known = sorted(opened.info.splits)
-  errors.need(
-    split.split('[')[0] in known,
-    f'{source}: no split {split!r}; there are {known}',
-  )
+  is_known = split.split('[')[0] in known
+  errors.need(is_known, f'{source}: no split {split!r}; there are {known}')
   try:
     data = opened.as_data_source(split)
   except (NotImplementedError, ImportError) as error:
@@ -311,20 +296,17 @@ def _tfds_rows(source: str) -> Iterator:
     yield from rows
 
 
-def _tfds_builder(source: str, name: str, data_dir: str | None):
-  import tensorflow_datasets as tfds
-  from tensorflow_datasets.core import read_only_builder
-
-  folder = pathlib.Path(name).expanduser()
-  if (folder / 'dataset_info.json').is_file():
-    return tfds.builder_from_directory(str(folder))
-  is_path = folder.is_absolute() or folder.is_dir() or name[0] in '.~'
-  errors.need(not is_path, f'{source}: no dataset_info.json in {name}')
-  with _readable(
-    f'{source}: no prepared set of that name; prepare it with '
-    'download_and_prepare, file_format="array_record"'
-  ):
-    return read_only_builder.builder_from_files(name, data_dir=data_dir)
+def _decoded(value):
+  if isinstance(value, dict):
+    return {key: _decoded(entry) for key, entry in value.items()}
+  if isinstance(value, bytes):
+    try:
+      return value.decode()
+    except UnicodeDecodeError:
+      return value  # refused where a field of text is wanted
+  if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value):
+    return [_decoded(entry) for entry in value]
+  return np.asarray(value).item()
 
 
 def _hf_rows(source: str) -> Iterator[dict]:
@@ -340,29 +322,15 @@ def _hf_rows(source: str) -> Iterator[dict]:
     folder, _, split = folder.rpartition(':')
   is_there = folder and pathlib.Path(folder).is_dir()
   errors.need(is_there, f'{source}: no such folder; write hf:FOLDER:SPLIT')
-  with _readable(f'{source}: not a readable folder of datasets'):
+  with _readable(f'{source}: damaged or not a folder of datasets'):
     data = datasets.load_from_disk(folder)
-  if isinstance(data, dict):
-    known = f'no split {split!r}; there are {sorted(data)}'
-    errors.need(split in data, f'{source}: {known}')
-    data = data[split]
-  else:
-    errors.need(not split, f'{source}: this folder holds no splits')
-  with _readable(f'{source}: damaged'):
+    if isinstance(data, dict):
+      known = f'no split {split!r}; there are {sorted(data)}'
+      errors.need(split in data, f'{source}: {known}')
+      data = data[split]
+    else:
+      errors.need(not split, f'{source}: this folder holds no splits')
     yield from data
-
-
-def _decoded(value):
-  if isinstance(value, dict):
-    return {key: _decoded(entry) for key, entry in value.items()}
-  if isinstance(value, bytes):
-    try:
-      return value.decode()
-    except UnicodeDecodeError:
-      return value  # refused where a field of text is wanted
-  if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value):
-    return [_decoded(entry) for entry in value]
-  return np.asarray(value).item()
 
 
 def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
@@ -374,42 +342,30 @@ def write_tfds(rows_of_split: dict[str, list[dict]], name: str, folder) -> str:
   """
   import tensorflow_datasets as tfds
 
-  kinds = {
-    str: tfds.features.Text(),
-    bool: tfds.features.Scalar(np.bool_),
-    int: tfds.features.Scalar(np.int64),
-    float: tfds.features.Scalar(np.float64),
-  }
+  class Rows(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
+    pkg_dir_path = None
+
+    def _split_generators(self, dl_manager):  # its own imports TensorFlow
+      return self._split_datasets
+
+  kinds = {str: np.str_, bool: np.bool_, int: np.int64, float: np.float64}
   sample = next(rows[0] for rows in rows_of_split.values() if rows)
-  features = tfds.features.FeaturesDict(
-    {key: kinds[type(value)] for key, value in sample.items()}
-  )
-  # TFDS orders rows by a hash of the key: not this order, but a fixed one.
-  splits = {
-    split: ((f'{i:09d}', row) for i, row in enumerate(rows))
-    for split, rows in rows_of_split.items()
-  }
-  # TFDS names a data set after its builder's class, hence a class made here.
-  builder_class = type(
-    ''.join(part.title() for part in name.split('_')),
-    (tfds.core.GeneratorBasedBuilder,),
-    {
-      'name': name,
-      'VERSION': tfds.core.Version('1.0.0'),
-      'pkg_dir_path': None,
-      '_info': lambda self: tfds.core.DatasetInfo(
-        builder=self, features=features
-      ),
-      '_split_generators': lambda self, dl_manager: splits,
-      '_generate_examples': lambda self: (),
-      '__module__': __name__,
-    },
-    # The registry refuses a second class of one name in a process.
-    skip_registration=True,
-  )
   shutil.rmtree(pathlib.Path(folder) / name, ignore_errors=True)
   tfds.disable_progress_bar()
-  builder = builder_class(data_dir=str(folder), file_format='array_record')
+  builder = Rows(
+    name=name,
+    version='1.0.0',
+    features=tfds.features.FeaturesDict(
+      {key: kinds[type(value)] for key, value in sample.items()}
+    ),
+    # TFDS orders rows by a hash of the key: not this order, but a fixed one.
+    split_datasets={
+      split: ((f'{i:09d}', row) for i, row in enumerate(rows))
+      for split, rows in rows_of_split.items()
+    },
+    data_dir=str(folder),
+    file_format='array_record',
+  )
   # TFDS announces a download on stdout, although nothing is downloaded.
   with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare()

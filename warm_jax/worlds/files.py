@@ -56,7 +56,7 @@ class World:
 
   def pairs(self, split: str) -> encoding.Preferences:
     return encoding.open_rows(
-      self.run.folder('preferences') / 'pairs' / split,
+      self.run.folder('preferences') / 'rows' / split,
       self.tokenizer.pad_id,
       loader.order_seed(self.run.config.seed, 'pairs', split),
     )
@@ -151,7 +151,7 @@ class World:
 
   def _write_pairs(self) -> dict:
     config, splits, written = self.run.config.data, self.load_splits(), {}
-    folder = self.run.folder('preferences') / 'pairs'
+    folder = self.run.folder('preferences') / 'rows'
     settings = self.tokenizer, config.max_length
     with files.new_folder(folder, replace=True) as partial:
       for name, split in splits.items():

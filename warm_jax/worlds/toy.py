@@ -43,13 +43,26 @@ class World:
     folder = self.run.folder(stage) / SETS[stage] / '1.0.0'
     return [row.value for row in sources.open_rows(f'tfds:{folder}:{split}')]
 
+  def write(self, stage: str, rows: dict[str, list[dict]], encoded) -> None:
+    """Writes rows of text of each split, and tokens of the `encoded` splits."""
+    sources.write_tfds(rows, SETS[stage], self.run.folder(stage))
+    for split in encoded:
+      encoding.write(
+        self.run.folder(stage) / 'rows' / split,
+        self.rows(stage, split),
+        self.tokenizer,
+        self.max_length,
+        f'{stage} split {split}',
+        apart=True,
+      )
+
   def texts(self, split: str) -> encoding.Sequences:
-    rows, source = self.rows('world', split), f'world split {split}'
-    return encoding.encode_rows(self.tokenizer, rows, self.max_length, source)
+    folder = self.run.workdir / 'world' / 'rows' / split
+    return encoding.open_rows(folder, self.tokenizer.pad_id)
 
   def pairs(self, split: str) -> encoding.Preferences:
-    rows, source = self.rows('preferences', split), f'preferences split {split}'
-    return encoding.encode_rows(self.tokenizer, rows, self.max_length, source)
+    folder = self.run.workdir / 'preferences' / 'rows' / split
+    return encoding.open_rows(folder, self.tokenizer.pad_id)
 
   def prompts(self, split: str, max_new_tokens: int, count=None):
     split = {'train': 'prompts', 'test': 'eval_prompts'}[split]
@@ -87,8 +100,8 @@ class World:
     ):
       seed = f'{self.run.config.seed}/{split}'
       rows[split] = toy_world.write_rows(seed, num, *recipe)
-    sources.write_tfds(rows, SETS['world'], folder)
     tokenizer_lib.make_word_tokenizer(toy_world.WORDS, folder / 'tokenizer')
+    self.write('world', rows, ('pretrain', 'control', 'sft'))
     texts = ((row['prompt'], row['response']) for row in rows['sft'])
     described = toy_world.describe(*map(list, zip(*texts)))
     return {
@@ -117,10 +130,7 @@ class World:
     for split, part in rows.items():
       mask = flips if split == 'train' else np.zeros(len(part), bool)
       rows[split] = list(map(formats.labelled, part, mask))
-    folder = run.folder('preferences')
-    distributed.on_first(
-      lambda: sources.write_tfds(rows, SETS['preferences'], folder) and None
-    )
+    distributed.on_first(lambda: self.write('preferences', rows, rows))
     agreement = {
       split: float(np.mean([row['gold_margin'] > 0 for row in part]))
       for split, part in rows.items()
