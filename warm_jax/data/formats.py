@@ -54,11 +54,11 @@ def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
     raise _unknown(row)
   made = []
   for prompt, chosen, rejected in pairs:
-    for name, text in (('chosen', chosen), ('rejected', rejected)):
-      _need(text.strip(), f'{name!r} is empty')
+    _need(chosen.strip(), "'chosen' is empty")
+    _need(rejected.strip(), "'rejected' is empty")
     _need_different(chosen.strip(), rejected.strip())
     pair = {'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
-    made.append(pair if margin is None else pair | {'margin': margin})
+    made.append(pair | margin)
   return made
 
 
@@ -99,9 +99,9 @@ def prompt_row(row: Any, chat: 'Chat') -> dict:
   else:
     raise _unknown(row)
   if _is_conversation(prompt):
-    turns = _messages(prompt, 'prompt')
-    _check_prompt(turns, 'prompt')
-    text = chat.prompt(turns)
+    prompt = _messages(prompt, 'prompt')
+    _check_prompt(prompt, 'prompt')
+    text = chat.prompt(prompt)
   else:
     text = chat.frame(_text(prompt, 'prompt'))
   _need(text.strip(), 'the prompt is empty')
@@ -149,16 +149,15 @@ def labelled(pair: dict, flip: bool) -> dict:
 def _chosen_and_rejected(row: dict, chat):
   for field in ('chosen', 'rejected'):
     _need(field in row, f'{field!r} is missing')
-  chosen, rejected, prompt = row['chosen'], row['rejected'], row.get('prompt')
-  if prompt is None and not _is_conversation(chosen):
+  prompt, sides = row.get('prompt'), [(row['chosen'], row['rejected'])]
+  if prompt is None and not _is_conversation(row['chosen']):
     for field in ('question', 'instruction', 'query', 'input'):
       is_text = isinstance(row.get(field), str) and row[field].strip()
       advice = f"no 'prompt', but a field {field!r}: rename it to 'prompt'"
       _need(not is_text, advice)
-  sides = [(chosen, rejected)]
-  if _is_texts(chosen) and _is_texts(rejected):
-    _check_number(len(chosen) * len(rejected))
-    sides = itertools.product(chosen, rejected)
+  if all(map(_is_texts, sides[0])):
+    _check_number(len(row['chosen']) * len(row['rejected']))
+    sides = itertools.product(*sides[0])
   for chosen, rejected in sides:
     _need(
       _is_conversation(chosen) == _is_conversation(rejected),
@@ -189,11 +188,13 @@ def _common_beginning(chosen: str, rejected: str) -> int:
     TURN_BORDER not in chosen and TURN_BORDER not in rejected,
     'the prompts of chosen and rejected differ',
   )
-  last = max((i for i, c in enumerate(shared) if c.isspace()), default=None)
-  if last is None:  # no word ends in it (or a script that writes no spaces)
+  end = next(
+    (i for i in range(len(shared), 0, -1) if shared[i - 1].isspace()), 0
+  )
+  if end == 0:  # no word ends in it (or a script that writes no spaces)
     end = len(shared)
-  else:
-    end = last if shared[last] == ' ' else last + 1
+  elif shared[end - 1] == ' ':
+    end -= 1
   _need(
     end,
     "no 'prompt', and chosen and rejected share no beginning (an empty prompt "
@@ -204,26 +205,23 @@ def _common_beginning(chosen: str, rejected: str) -> int:
 
 def _conversations(prompt, chosen, rejected, chat):
   sides = [_messages(chosen, 'chosen'), _messages(rejected, 'rejected')]
-  if isinstance(prompt, str) and all(
-    side[0]['role'] == 'assistant' for side in sides
-  ):
-    prompt = [{'role': 'user', 'content': _text(prompt, 'prompt')}]
-  if prompt is None or isinstance(prompt, str):
-    # A prompt beside whole conversations repeats their first turns. One of them
-    # may continue the other.
+  if isinstance(prompt, str):
+    answers = all(side[0]['role'] == 'assistant' for side in sides)
+    # A prompt beside whole conversations repeats their first turns.
+    prompt = _turns(prompt, 'prompt', 'user') if answers else None
+  if prompt is None:
     _need_different(*sides)
+    # One of them may continue the other.
     shared = min(_num_common(*sides), *(len(side) - 1 for side in sides))
     _need(
       not shared or all(s[shared]['role'] == 'assistant' for s in sides),
       f'the prompts of chosen and rejected differ, in turn {shared + 1}',
     )
-    prompt, sides = sides[0][:shared], [side[shared:] for side in sides]
+    prompt = sides[0][:shared]
   else:
     prompt = _messages(prompt, 'prompt')
-    sides = [
-      side[len(prompt) :] if side[: len(prompt)] == prompt else side
-      for side in sides
-    ]
+  size = len(prompt)
+  sides = [s[size:] if s[:size] == prompt else s for s in sides]
   head, chosen = _split(prompt, sides[0], 'chosen', chat)
   return head, chosen, _split(prompt, sides[1], 'rejected', chat)[1]
 
@@ -266,15 +264,15 @@ def _need_different(chosen, rejected) -> None:
   _need(chosen != rejected, 'chosen and rejected are the same text')
 
 
-def _margin(row: dict) -> float | None:
+def _margin(row: dict) -> dict[str, float]:
   margin = row.get('margin')
   if margin is None:
-    return None
+    return {}
   is_number = type(margin) in (int, float)
   _need(is_number, f"'margin' is {_kind(margin)}, not a number")
   fits = abs(margin) <= np.finfo(np.float32).max.item()  # nor NaN
   _need(fits, f"'margin' is {margin}, no number of 32 bits")
-  return float(margin)
+  return {'margin': float(margin)}
 
 
 def _need(fine: object, reason: str) -> None:
@@ -283,15 +281,11 @@ def _need(fine: object, reason: str) -> None:
 
 
 def _answer(prompt, response, field: str, chat):
-  if not _is_conversation(prompt) and not _is_conversation(response):
-    framed = chat.frame(_text(prompt, 'prompt'))
-    return framed, chat.response(_text(response, field))
-  if not _is_conversation(prompt):
-    prompt = [{'role': 'user', 'content': _text(prompt, 'prompt')}]
-  if not _is_conversation(response):
-    response = [{'role': 'assistant', 'content': _text(response, field)}]
-  turns = _messages(prompt, 'prompt'), _messages(response, field)
-  return _split(*turns, field, chat)
+  if _is_conversation(prompt) or _is_conversation(response):
+    turns = _turns(prompt, 'prompt', 'user')
+    return _split(turns, _turns(response, field, 'assistant'), field, chat)
+  framed = chat.frame(_text(prompt, 'prompt'))
+  return framed, chat.response(_text(response, field))
 
 
 def _split(prompt, response, field: str, chat):
@@ -313,6 +307,12 @@ def _check_prompt(turns: list[dict], field: str) -> None:
   _need(is_open, 'the prompt ends with a turn of the assistant')
   is_late = any(turn['role'] == 'system' for turn in turns[1:])
   _need(not is_late, 'a system turn stands after the first turn')
+
+
+def _turns(value, field: str, role: str) -> list[dict]:
+  if _is_conversation(value):
+    return _messages(value, field)
+  return [{'role': role, 'content': _text(value, field)}]
 
 
 def _messages(value, field: str) -> list[dict]:
@@ -456,7 +456,10 @@ class Chat:
 
   def jinja(self) -> str:
     """The rendering without a chat template as one, for exported tokenizers."""
-    before, _, after = self.prompt_template.partition('{prompt}')
+    # A Jinja literal has the escapes of JSON.
+    before, _, after = map(
+      json.dumps, self.prompt_template.partition('{prompt}')
+    )
     prompt = response = "message['content']"
     if self.prompt_template != '{prompt}':
       prompt += '.strip()'
@@ -464,7 +467,7 @@ class Chat:
     response += '.strip()' if ends_in_space else '.rstrip()'
     return (
       "{% for message in messages %}{% if message['role'] == 'user' %}"
-      f'{{{{ {_quoted(before)} + {prompt} + {_quoted(after)} }}}}'
+      f'{{{{ {before} + {prompt} + {after} }}}}'
       f'{{% elif loop.last %}}{{{{ {response} + eos_token }}}}'
       f'{{% else %}}{{{{ {response} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
     )
@@ -475,21 +478,15 @@ def _pinned_template(hf) -> str:
     template = hf.get_chat_template()
   except ValueError as error:  # several, none of them the default
     raise errors.UserError(f'tokenizer: {error}') from error
-  errors.need(
-    isinstance(template, str),
-    f'tokenizer: chat_template is {template!r}, not text; correct it in '
-    'tokenizer_config.json',
-  )
+  text = f'tokenizer: chat_template is {template!r}, not text; correct it in '
+  errors.need(isinstance(template, str), f'{text}tokenizer_config.json')
   if 'strftime_now' not in template:
     return template
+  # A macro, because transformers hands no function to a template.
   letters = [*(f'-{c}' for c in 'dmHIMSj'), *'aAbBcdfHIjmMpSUwWxXyYzZ']
   steps = ''.join(
-    f' | replace({_quoted("%" + c)}, {_quoted(_DATE.strftime("%" + c))})'
+    f" | replace('%{c}', {json.dumps(_DATE.strftime(f'%{c}'))})"
     for c in letters
   )
   macro = '{%- macro strftime_now(format) -%}{{ format'
   return f'{macro}{steps} }}}}{{%- endmacro -%}}{template}'
-
-
-def _quoted(text: str) -> str:
-  return json.dumps(text)  # a Jinja literal has the escapes of JSON
