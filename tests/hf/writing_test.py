@@ -245,9 +245,9 @@ def refused(words, tmp_path, *args, **kwargs):
 @pytest.mark.parametrize(
   ('words', 'changes', 'options'),
   [
-    (r'value/kernel is \(16,\), not absent',
+    (r'value/kernel is \[16\] and absent',
      {'value': {'kernel': np.ones(16)}}, {}),
-    (r'score/kernel is \(15,\), not \(16,\)',
+    (r'score/kernel is \[15\] and \[16\]',
      {'score': {'kernel': np.ones(15)}}, {}),
     ('score/kernel is absent', {'score': {}}, {}),
     ("model_type='bert'", {}, {'base': {'model_type': 'bert'}}),

@@ -7,6 +7,7 @@ are written. What ModelConfig cannot express is refused by name.
 """
 
 import copy
+import json
 from typing import Any
 
 from warm_jax import errors
@@ -91,16 +92,17 @@ _LLAMA3 = _LINEAR | {
   'high_freq_factor': 'rope_high_frequency',
   'original_max_position_embeddings': 'rope_original_length',
 }
-# {rope_type: entries of rope_parameters}
-_SCALINGS: Json = {'default': {}, 'linear': _LINEAR, 'llama3': _LLAMA3}
+# {rope_scaling: entries of rope_parameters}; 'none' is their 'default'.
+SCALINGS: Json = {'none': {}, 'linear': _LINEAR, 'llama3': _LLAMA3}
 # Entries that change the mathematics and must be absent, null or false.
 _REFUSED = ('use_bidirectional_attention', 'add_cross_attention')
 _REFUSED += ('scale_attn_by_inverse_layer_idx',)
 # Entries without a part in the shape. The first two would import torch.
 _UNREAD = ('dtype', 'torch_dtype', 'architectures', 'quantization_config')
 # Refused before anything of that size is made.
-_MOST_LAYERS, _MOST_LENGTH, _MOST = 1_000, 2**31 - 1, 2**24
-_LARGEST = 3.4e38  # of float32
+_MOST = dict.fromkeys(('num_hidden_layers', 'n_layer'), 1_000)
+_MOST |= dict.fromkeys(('max_position_embeddings', 'n_positions'), 2**31 - 1)
+_LARGEST = {int: 2**31 - 1, float: 3.4e38}  # of float32
 
 
 # ---------------------------------------------------------------------- reading
@@ -116,9 +118,7 @@ def read(hf: Json) -> config_lib.ModelConfig:
     if hf.get(name):
       _refuse(name, hf[name])
   for name in set().union(*ENTRIES.values()):
-    most = _MOST_LENGTH if 'position' in name else _MOST
-    most = _MOST_LAYERS if name in ('num_hidden_layers', 'n_layer') else most
-    value = hf.get(name)
+    most, value = _MOST.get(name, 2**24), hf.get(name)
     errors.need(
       not isinstance(value, int) or value <= most,
       f'config.json: {name}={value}: expected at most {most}',
@@ -136,9 +136,8 @@ def read(hf: Json) -> config_lib.ModelConfig:
     wrong = f'config.json does not describe a {kind} model'
     raise errors.UserError(f'{wrong} ({" ".join(str(e).split())})') from e
   for name, value in vars(config).items():
-    most = _MOST_LENGTH if isinstance(value, int) else _LARGEST
     errors.need(
-      not isinstance(value, int | float) or abs(value) <= most,
+      type(value) not in _LARGEST or abs(value) <= _LARGEST[type(value)],
       f'config.json: {name}={value} is too large to compute with',
     )
   return config
@@ -191,13 +190,31 @@ def _rotary(kind: str, given: Json) -> Json:
   fields['rotary_fraction'] = float(given.get('partial_rotary_factor', 1.0))
   if kind != 'gpt_neox' and fields['rotary_fraction'] != 1.0:
     _refuse('partial_rotary_factor', fields['rotary_fraction'])
-  scaling = given['rope_type']
-  if scaling not in _SCALINGS:
-    _refuse('rope_type', scaling, _SCALINGS)
-  fields['rope_scaling'] = 'none' if scaling == 'default' else scaling
-  for hf, ours in _SCALINGS[scaling].items():
+  scaling = 'none' if given['rope_type'] == 'default' else given['rope_type']
+  if scaling not in SCALINGS:
+    _refuse('rope_type', scaling, SCALINGS)
+  fields['rope_scaling'] = scaling
+  for hf, ours in SCALINGS[scaling].items():
     fields[ours] = (int if 'length' in ours else float)(given[hf])
   return fields
+
+
+def differences(a: Json, b: Json) -> str:
+  """Names entries in which two dicts differ, 'KEY is A and B; ...'; or ''."""
+
+  def short(entries, key):
+    if key not in entries:
+      return 'absent'
+    text = json.dumps(entries[key], default=repr)
+    return text if len(text) <= 40 else f'{text[:37]}...'
+
+  found = [
+    f'{key} is {short(a, key)} and {short(b, key)}'
+    for key in a | b
+    if a.get(key) != b.get(key)
+  ]
+  more = f' and {len(found) - 4} more' if len(found) > 4 else ''
+  return '; '.join(found[:4]) + more
 
 
 def _refuse(name: str, value, known=()) -> None:
@@ -254,14 +271,14 @@ def _stored_layers(kind: str, config: config_lib.ModelConfig) -> Json:
 
 
 def _stored_rotary(kind: str, config: config_lib.ModelConfig) -> Json:
-  rope = config.rope_scaling.replace('none', 'default')
-  scaling = {'rope_type': rope} | {
-    hf: getattr(config, ours) for hf, ours in _SCALINGS[rope].items()
+  rope = config.rope_scaling
+  scaling = {'rope_type': rope.replace('none', 'default')} | {
+    hf: getattr(config, ours) for hf, ours in SCALINGS[rope].items()
   }
   theta = config.rope_theta
   new = scaling | {'rope_theta': theta}
   stored: Json = {'rope_theta': theta, 'rope_parameters': new}
-  if rope != 'default':
+  if rope != 'none':
     stored['rope_scaling'] = scaling
   if kind == 'gemma3_text':
     local = config.rope_theta_local or theta

@@ -296,20 +296,11 @@ def _card(title, folders, weights, recipe, facts, config) -> str:
 
 
 def _check_same(first, other, a: dict, b: dict) -> None:
-  def short(facts, key):
-    text = json.dumps(facts[key], default=repr) if key in facts else 'absent'
-    return text if len(text) <= 40 else f'{text[:37]}...'
-
-  problems = [
-    f'{key} is {short(a, key)} and {short(b, key)}'
-    for key in a | b
-    if a.get(key) != b.get(key)
-  ]
-  more = f' and {len(problems) - 4} more' if len(problems) > 4 else ''
+  differ = configs_lib.differences(a, b)
   errors.need(
-    not problems,
-    f'cannot merge {first} and {other}: {"; ".join(problems[:4])}{more}; '
-    'members must be fine-tunes of one checkpoint',
+    not differ,
+    f'cannot merge {first} and {other}: {differ}; members must be fine-tunes of '
+    'one checkpoint',
   )
 
 
@@ -360,9 +351,8 @@ def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
 
   def content(name):
     path = folder / name
-    if not path.exists():
-      return None
-    return path.read_bytes().decode(errors='backslashreplace')
+    if path.exists():
+      return path.read_bytes().decode(errors='backslashreplace')
 
   if vocabulary_only:
     try:
@@ -384,6 +374,5 @@ def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
     token = config.get(key)
     # Older files hold a dict for a special token, newer ones its text.
     found[key] = token.get('content') if isinstance(token, dict) else token
-  template = content('chat_template.jinja')
-  found['the chat template'] = template or config.get('chat_template')
-  return found
+  template = content('chat_template.jinja') or config.get('chat_template')
+  return found | {'the chat template': template}

@@ -9,7 +9,7 @@ embedding, a `bias` our bias. Leaves and tensors without a line are errors.
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,84 +22,41 @@ from warm_jax.models import language_model
 SCORE = 'score.weight'
 _QKV = ('query', 'key', 'value')
 Shape = tuple[int, ...]
+Array = Any  # of numpy or jax
 
 
-# ---------------------------------------------------------------------- layouts
-
-
-def _neox_to_leaves(stored, config):
-  """[H * 3 * Dh, ...], head by head q k v, -> three of [..., H * Dh]."""
-  rest = stored.shape[1:]
-  heads = stored.reshape(config.num_heads, 3, config.head_dim, *rest)
-  return tuple(heads[:, j].reshape(-1, *rest).T for j in range(3))
-
-
-def _neox_to_stored(leaves, config):
-  rest = leaves[0].shape[:-1]
-  split = [
-    leaf.T.reshape(config.num_heads, config.head_dim, *rest) for leaf in leaves
-  ]
-  return np.stack(split, axis=1).reshape(-1, *rest)
-
-
-# Of one stored tensor and our leaves of it: the stored shape from those of the
-# leaves, and both directions.
-_LAYOUTS = {
-  'copy': (
-    lambda shapes: shapes[0],
-    lambda stored, config: (stored,),
-    lambda leaves, config: leaves[0],
-  ),
-  # torch's Linear: [out, in].
-  'linear': (
-    lambda shapes: shapes[0][::-1],
-    lambda stored, config: (stored.T,),
-    lambda leaves, config: leaves[0].T,
-  ),
-  # The head of a reward model: a linear layer [1, D] to one number.
-  'score': (
-    lambda shapes: (1, *shapes[0]),
-    lambda stored, config: (stored[0],),
-    lambda leaves, config: leaves[0][None, :],
-  ),
-  # [3 * D, D] or its bias [3 * D]: for each head its query, key and value rows.
-  'neox': (
-    lambda shapes: (3 * shapes[0][-1], *shapes[0][:-1]),
-    _neox_to_leaves,
-    _neox_to_stored,
-  ),
-  # [D, 3 * D] or its bias [3 * D]: all queries, all keys, all values.
-  'gpt2': (
-    lambda shapes: (*shapes[0][:-1], 3 * shapes[0][-1]),
-    lambda stored, config: tuple(np.split(stored, 3, axis=-1)),
-    lambda leaves, config: np.concatenate(leaves, axis=-1),
-  ),
-}
-
-
-class Tensor(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Tensor:
   """One stored tensor of a model and our leaves of it."""
 
   name: str  # stored
   leaves: tuple[str, ...]  # such as 'backbone/layers_0/mlp/up/kernel'
   leaf_shapes: tuple[Shape, ...]
-  layout: str
-  config: config_lib.ModelConfig
+  transposed: bool  # as torch's Linear: [out, in]
+  heads: int = 1  # query, key and value alternate so many times
 
   @property
   def shape(self) -> Shape:
-    return _LAYOUTS[self.layout][0](self.leaf_shapes)
+    *inputs, width = self.leaf_shapes[0]
+    shape = (*inputs, len(self.leaves) * width)
+    if self.name == SCORE:  # our [D] is a layer of one output
+      return (1, *shape)
+    return shape[::-1] if self.transposed else shape
 
-  def to_leaves(self, stored: np.ndarray) -> tuple[np.ndarray, ...]:
+  def to_leaves(self, stored: np.ndarray) -> list[np.ndarray]:
     """Splits a stored tensor into our leaves, views where possible."""
-    return _LAYOUTS[self.layout][1](stored, self.config)
+    shapes = self.leaf_shapes
+    ours = stored.T if self.transposed else stored
+    ours = ours.reshape(*shapes[0][:-1], self.heads, len(shapes), -1)
+    return [ours[..., i, :].reshape(shape) for i, shape in enumerate(shapes)]
 
-  def to_stored(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
+  def to_stored(self, leaves: Sequence[Array]) -> Array:
     """Joins arrays in the order of `leaves` into the stored tensor."""
-    return _LAYOUTS[self.layout][2](leaves, self.config)
-
-
-# --------------------------------------------------------------------- families
+    ours = leaves[0]
+    if len(leaves) > 1:
+      split = [x.reshape(*x.shape[:-1], self.heads, -1) for x in leaves]
+      ours = np.stack(split, axis=-2).reshape(*ours.shape[:-1], -1)
+    return (ours.T if self.transposed else ours).reshape(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +73,8 @@ class Family:
   base_model: str
   prefix: str = 'model.'  # of all backbone tensors of a model with a head
   lm_head: str = 'lm_head.weight'  # where embeddings are not tied
-  linear: str = 'linear'  # layout of a linear layer
-  fused: str = 'neox'  # layout of query, key and value in one tensor
+  transposed: bool = True  # weights of linear layers are [out, in]
+  by_head: bool = False  # each head has its query, key and value together
   ignored: str = r'.*\.rotary_emb\.inv_freq'  # tensors without parameters
 
   def tensors(
@@ -129,7 +86,12 @@ class Family:
     UserError for a leaf that the family has no tensor for.
     """
     shapes = leaf_shapes(config)
-    rows = []
+    found = []
+
+    def add(name, leaves, transposed, heads=1):
+      shaped = tuple(shapes.pop(leaf) for leaf in leaves)
+      found.append(Tensor(name, leaves, shaped, transposed, heads))
+
     for in_layers, lines in itertools.groupby(
       self.table.items(), lambda line: '{i}' in line[0]
     ):
@@ -139,28 +101,23 @@ class Family:
         path = 'backbone/' + path.replace('{i}', str(i))
         is_fused = path.endswith('/*')
         paths = [path[:-1] + part for part in _QKV] if is_fused else [path]
+        heads = config.num_heads if is_fused and self.by_head else 1
         for kind in ('kernel', 'scale', 'embedding', 'bias'):
           leaves = tuple(f'{path}/{kind}' for path in paths)
+          stored = 'bias' if kind == 'bias' else 'weight'
           if leaves[0] in shapes:
-            layout = self.linear if kind == 'kernel' else 'copy'
-            stored = 'bias' if kind == 'bias' else 'weight'
-            layout = self.fused if is_fused else layout
-            rows.append((f'{name}.{stored}', leaves, layout))
-    covered = {leaf for _, leaves, _ in rows for leaf in leaves}
-    covered |= {'lm_head/kernel', 'score/kernel'}
-    if uncovered := sorted(shapes.keys() - covered):
+            is_linear = self.transposed and kind == 'kernel'
+            add(f'{name}.{stored}', leaves, is_linear, heads)
+    if left := sorted(name for name in shapes if name.startswith('backbone/')):
       raise errors.UserError(
-        f'{self.name} checkpoints have no tensor for {uncovered[0]} '
-        f'({len(uncovered)} such leaves)'
+        f'{self.name} checkpoints have no tensor for {left[0]} ({len(left)} '
+        'such leaves)'
       )
     if head == 'lm' and not config.tied_embeddings:
-      rows.append((self.lm_head, ('lm_head/kernel',), 'linear'))
+      add(self.lm_head, ('lm_head/kernel',), True)
     if head == 'score':
-      rows.append((SCORE, ('score/kernel',), 'score'))
-    return [
-      Tensor(name, leaves, tuple(shapes[p] for p in leaves), layout, config)
-      for name, leaves, layout in rows
-    ]
+      add(SCORE, ('score/kernel',), False)
+    return found
 
 
 def leaf_shapes(config: config_lib.ModelConfig) -> dict[str, Shape]:
@@ -249,6 +206,7 @@ FAMILIES = {
       _NEOX,
       prefix='gpt_neox.',
       lm_head='embed_out.weight',
+      by_head=True,
       # Masks that older versions of transformers stored.
       ignored=r'.*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)',
     ),
@@ -258,8 +216,7 @@ FAMILIES = {
       _GPT2,
       prefix='transformer.',
       causal_lm='GPT2LMHeadModel',
-      linear='copy',  # its Conv1D is stored [in, out], as we do
-      fused='gpt2',
+      transposed=False,  # its Conv1D is stored [in, out], as we do
       ignored=r'.*\.attn\.(bias|masked_bias)',
     ),
   )
@@ -294,15 +251,12 @@ def family_for(config: config_lib.ModelConfig) -> Family:
 def _what_counts(config: config_lib.ModelConfig) -> dict[str, Any]:
   fields = dataclasses.asdict(config)
   fields['query_scale'] = config.query_scale or config.head_dim**-0.5
-  unused = ['compute_dtype', 'remat']
+  scalings = configs.SCALINGS
+  unused = {'compute_dtype', 'remat', *scalings['llama3'].values()}
+  unused -= {*scalings[config.rope_scaling].values()}
   if 'sliding' not in config.layer_types:
-    unused += ['sliding_window', 'rope_theta_local']
+    unused |= {'sliding_window', 'rope_theta_local'}
   if config.position == 'learned':
-    unused += [name for name in fields if name.startswith('ro')]
-  if config.rope_scaling == 'none':
-    unused += ['rope_factor']
-  if config.rope_scaling != 'llama3':
-    unused += ['rope_low_frequency', 'rope_high_frequency']
-    unused += ['rope_original_length']
+    unused |= {name for name in fields if name.startswith('ro')}
   # What is left changes the mathematics.
   return {name: fields[name] for name in fields if name not in unused}

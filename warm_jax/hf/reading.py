@@ -24,8 +24,6 @@ Sharding = jax.sharding.Sharding
 # One sharding for all leaves, or (path, shape) -> the sharding of a leaf.
 Shardings = Sharding | Callable[[str, tuple[int, ...]], Sharding]
 
-# Smaller leaves are converted by numpy: compiling for them takes longer.
-_COMPILE_FROM = 2**20
 # transformers' name of any head in memory; some writers keep it.
 _LM_HEAD = 'lm_head.weight'
 _MOST_NEW = 1_024  # rows that an embedding may lack
@@ -140,45 +138,44 @@ def _described(hf) -> tuple[names.Family, config_lib.ModelConfig]:
 
 def _names(family, config, hf, present) -> dict[str, str]:
   """Stored names by the table's names; one error for all that does not fit."""
-  backbone = family.tensors(config)
-  first = backbone[0].name
-  without = first.removeprefix(family.prefix)
-  # Checkpoints of the bare backbone, GPT-2's first ones among them.
-  prefix = '' if first not in present and without in present else family.prefix
-  lm_head = family.lm_head
-  if lm_head not in present and _LM_HEAD in present:
-    lm_head = _LM_HEAD
-  found = {
-    t.name: prefix + t.name.removeprefix(family.prefix) for t in backbone
-  }
-  shapes = {found[t.name]: t.shape for t in backbone}
+  shapes = {t.name: t.shape for t in family.tensors(config)}
+  first, *_ = needed = [*shapes]
   shapes[names.SCORE] = (1, config.width)
-  shapes[lm_head] = (config.vocab_size, config.width)
-  needed = set(found.values())
+  shapes[family.lm_head] = (config.vocab_size, config.width)
+  # Checkpoints of the bare backbone, GPT-2's first ones among them.
+  is_bare = first.removeprefix(family.prefix) in present and first not in present
+
+  def usual(name):
+    if name == _LM_HEAD and family.lm_head not in present:
+      return family.lm_head
+    is_head = name in (names.SCORE, family.lm_head)
+    return family.prefix + name if is_bare and not is_head else name
+
+  found = {usual(n): n for n in present}
+  lm_head = found.get(family.lm_head)
   if config.tied_embeddings:
-    embedding = found[first]
-    if embedding not in present and lm_head in present:
+    if first not in found and lm_head:
       # Of two tied tensors, writers keep either.
       found[first] = lm_head
-      needed -= {embedding}
   elif family.causal_lm in (hf.get('architectures') or ()):
-    needed.add(lm_head)
+    needed.append(family.lm_head)
+  stored = {name: present[found[name]] for name in shapes if name in found}
   problems = {
-    'missing': [n for n in shapes if n in needed - present.keys()],
+    'missing': [n for n in needed if n not in found],
     'unexpected': [
-      n
-      for n in present
+      name
+      for n, name in found.items()
       if n not in shapes and not re.fullmatch(family.ignored, '.' + n)
     ],
     'of another shape than config.json says': [
-      f'{n} {list(present[n].shape)} for {list(shape)}'
-      for n, shape in shapes.items()
-      if n in present and present[n].shape != tuple(shape)
+      f'{found[n]} {list(tensor.shape)} for {list(shapes[n])}'
+      for n, tensor in stored.items()
+      if tensor.shape != tuple(shapes[n])
     ],
     'not of floating point': [
-      f'{n} {present[n].dtype}'
-      for n in shapes
-      if n in present and not present[n].is_float
+      f'{found[n]} {tensor.dtype}'
+      for n, tensor in stored.items()
+      if not tensor.is_float
     ],
   }
   lines = []
@@ -187,15 +184,14 @@ def _names(family, config, hf, present) -> dict[str, str]:
     lines += [f'{len(which)} {problem} ({shown})'] if which else []
   wrong = f'the tensors are not those of a {family.name} model'
   errors.need(not lines, f'{wrong}: {"; ".join(lines)}')
-  if config.tied_embeddings and lm_head in present and found[first] != lm_head:
+  if config.tied_embeddings and lm_head:
     # Versions of transformers disagree about what such a model computes.
     errors.need(
-      np.array_equal(present[lm_head].read(), present[found[first]].read()),
+      np.array_equal(present[lm_head].read(), stored[first].read()),
       f'{lm_head} differs from {found[first]}, to which config.json ties it: '
       'set tie_word_embeddings to false there, or remove the tensor',
     )
-  heads = {names.SCORE: names.SCORE, family.lm_head: lm_head}
-  return found | {k: name for k, name in heads.items() if name in present}
+  return {n: found[n] for n in stored}
 
 
 def _statistics(hf: dict[str, Any]) -> tuple[float, float]:
@@ -247,10 +243,9 @@ def _grown(leaf: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
 
 
 def _place(leaf: np.ndarray, sharding: Sharding | None) -> jax.Array:
-  """A leaf in float32 on its devices; large halves are converted there."""
-  # jax transposes faster than numpy while it copies.
-  if leaf.dtype == np.float64 or leaf.size < _COMPILE_FROM:
-    leaf = leaf.astype(np.float32, copy=False)
+  """A leaf in float32 on its devices; halves are converted there."""
+  if leaf.dtype == np.float64:
+    leaf = leaf.astype(np.float32)
   if sharding is None:
     return jax.device_put(leaf).astype(np.float32)
   array = jax.make_array_from_callback(

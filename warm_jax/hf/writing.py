@@ -16,7 +16,7 @@ import math
 import pathlib
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import __version__, errors, files, members
@@ -26,7 +26,6 @@ from warm_jax.models import config as config_lib
 
 PyTree = Any
 DTYPES = tensors.FLOATS
-_STRIP = 16  # columns; 64 bytes of float32
 
 # Entries of the base's config.json that describe its own file or head.
 _NOT_INHERITED = set(
@@ -87,7 +86,11 @@ def save(
     family = names.family_for(config)
   plan = family.tensors(config, 'score' if is_reward else 'lm')
   leaves = members.named_leaves(params)
-  _check_leaves(leaves, plan, folder)
+  wanted = {p: shape for t in plan for p, shape in zip(t.leaves, t.leaf_shapes)}
+  found = {path: np.shape(leaf) for path, leaf in leaves.items()}
+  differ = configs.differences(found, wanted)
+  wrong = f'{folder}: the parameters and what their config asks for: {differ}'
+  errors.need(not differ, wrong)
   architecture = family.classifier if is_reward else family.causal_lm
   stored_config = _stored_config(family, config, inherited, tokenizer, folder)
   stored_config |= {
@@ -129,13 +132,14 @@ def save(
     def values(name):
       nonlocal sums
       tensor = by_name[name]
-      hosts = [np.asarray(jax.device_get(leaves[p])) for p in tensor.leaves]
-      array = tensor.to_stored([x.astype('f4', copy=False) for x in hosts])
+      # A device transposes faster than numpy.
+      array = tensor.to_stored([jnp.asarray(leaves[p]) for p in tensor.leaves])
+      array = np.asarray(array, np.float32)
       errors.need(
         np.isfinite(array).all(),
         f'{tensor.leaves[0]} holds NaN or infinity; {folder} is not written',
       )
-      stored = _in_order(array, DTYPES[dtype])
+      stored = array.astype(DTYPES[dtype], copy=False)
       yield stored
       if is_half:
         change = np.zeros(0, np.float32)
@@ -164,33 +168,6 @@ def save(
   }
 
 
-def _check_leaves(leaves, plan: list[names.Tensor], folder) -> None:
-  wanted = {
-    path: tuple(shape)
-    for tensor in plan
-    for path, shape in zip(tensor.leaves, tensor.leaf_shapes)
-  }
-  found = {path: np.shape(leaf) for path, leaf in leaves.items()}
-  problems = [
-    f'{path} is {found.get(path, "absent")}, not {wanted.get(path, "absent")}'
-    for path in wanted | found
-    if found.get(path) != wanted.get(path)
-  ]
-  shown = ', '.join(problems[:4] + ['...'] * (len(problems) > 4))
-  wrong = f'{folder}: the parameters do not fit the config: {shown}'
-  errors.need(not problems, wrong)
-
-
-def _in_order(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  if array.ndim != 2 or array.flags.c_contiguous:
-    return np.ascontiguousarray(array, dtype)
-  # A transposed view, five times faster in strips of one cache line.
-  out = np.empty(array.shape, dtype)
-  for i in range(0, array.shape[1], _STRIP):
-    out[:, i : i + _STRIP] = array[:, i : i + _STRIP]
-  return out
-
-
 # ----------------------------------------------------------------------- config
 
 
@@ -201,13 +178,9 @@ def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
   kept = {k: v for k, v in inherited.items() if k not in _NOT_INHERITED}
   entries = {'model_type': kind, 'use_cache': True, **ours, **kept}
   entries['vocab_size'] = config.vocab_size
-  again = configs.write(kind, configs.read(entries))
-  for key in ours:
-    errors.need(
-      ours[key] == again.get(key),
-      f'{folder}: the config of the parameters is not that of the base: {key} '
-      f'is {ours[key]!r} and {again.get(key)!r}',
-    )
+  differ = configs.differences(ours, configs.write(kind, configs.read(entries)))
+  wrong = f'{folder}: the config of the parameters is not that of the base: '
+  errors.need(not differ, wrong + differ)
   errors.need(
     tokenizer.vocab_size <= config.vocab_size,
     f'{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model '
