@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import errors, losses, rewards
+from warm_jax import errors, losses
 from warm_jax.evaluation import accuracy
 
 
@@ -58,10 +58,6 @@ def stacked():
   }
 
 
-def _member(stacked, i):
-  return {name: x[i] for name, x in stacked.items()}
-
-
 def test_linear_models_average_alike(data, stacked):
   """Observation 2 is exact where the score is linear in the weights."""
   a, b = ({'w': stacked['w'][i, :, 0]} for i in range(2))
@@ -76,42 +72,34 @@ def test_linear_models_average_alike(data, stacked):
   assert result['wa_minus_ens'] == 0
 
 
-def test_ends_are_the_members_and_points_are_by_hand(data, stacked):
-  a, b = _member(stacked, 0), _member(stacked, 1)
+def test_every_point_is_by_hand(data, stacked):
+  """Weights and scores are mixed in float64; the ends are the members."""
+  a, b = ({name: x[i] for name, x in stacked.items()} for i in range(2))
   lambdas = [0.0, 0.3, 1.0]
-  scores = accuracy.path_scores(
-    _two_layers, a, b, *data, lambdas=lambdas, batch_size=16
-  )
-  assert scores.shape == (3, 2 * N)
-  ids, mask = data
-  w, head = np.asarray(stacked['w'], np.float64), np.asarray(stacked['head'])
-  for row, lam in zip(scores, lambdas):
-    mixed_w = (1 - lam) * w[0] + lam * w[1]
-    mixed_head = (1 - lam) * head[0] + lam * head[1]
-    hidden = (mixed_w[ids] * mask[:, :, None]).sum(1)
-    np.testing.assert_allclose(row, np.tanh(hidden) @ mixed_head, atol=2e-5)
-
   result = accuracy.interpolate(
     _two_layers, a, b, *data, lambdas=lambdas, batch_size=16
   )
-  for end, params in ((0, a), (-1, b)):
-    scorer = rewards.single(
-      params, None, score_fn=lambda p, c, i, m: _two_layers(p, i, m)
-    )
-    chosen, rejected = np.split(rewards.score(scorer, *data), 2)
-    own = {
-      'accuracy': accuracy.is_correct(chosen, rejected).mean(),
-      'loss': accuracy.bradley_terry(chosen, rejected),
-    }
-    for prefix in ('', 'ens_', 'diag_'):
-      np.testing.assert_allclose(
-        result[prefix + 'accuracy'][end], own['accuracy']
-      )
-      np.testing.assert_allclose(
-        result[prefix + 'loss'][end], own['loss'], rtol=1e-5
-      )
-    assert result['barrier'][end] == 0
-    assert result['accuracy_barrier'][end] == 0
+  ids, mask = data
+  w, head = (np.asarray(stacked[k], np.float64) for k in ('w', 'head'))
+
+  def margins(mix):
+    hidden = (np.tensordot(mix, w[:2], 1)[ids] * mask[:, :, None]).sum(1)
+    scores = np.tanh(hidden) @ (mix @ head[:2])
+    return scores[:N] - scores[N:]
+
+  ends = np.stack([margins(np.eye(2)[i]) for i in range(2)])
+  for i, lam in enumerate(lambdas):
+    mix = np.array([1 - lam, lam])
+    for prefix, margin in (('', margins(mix)), ('ens_', mix @ ends)):
+      expected = np.logaddexp(0, -margin).mean()
+      np.testing.assert_allclose(result[prefix + 'loss'][i], expected, 1e-5)
+      assert result[prefix + 'accuracy'][i] == (margin >= 0).mean()
+    diag = mix @ np.logaddexp(0, -ends).mean(axis=1)
+    np.testing.assert_allclose(result['diag_loss'][i], diag, 1e-5)
+    diag = mix @ (ends >= 0).mean(axis=1)
+    np.testing.assert_allclose(result['diag_accuracy'][i], diag)
+  for end in (0, -1):
+    assert result['barrier'][end] == result['accuracy_barrier'][end] == 0
 
 
 def test_barrier_is_against_the_interpolated_ends():

@@ -55,7 +55,7 @@ def _path_scores(score_fn, params_a, params_b, lambdas, ids, mask):
   return jax.lax.map(score_at, lambdas)
 
 
-def path_scores(
+def interpolate(
   score_fn: Callable,
   params_a: PyTree,
   params_b: PyTree,
@@ -63,19 +63,23 @@ def path_scores(
   mask: np.ndarray,
   *,
   lambdas: Iterable[float] = LAMBDAS,
+  clusters: np.ndarray | None = None,
   **options,
-) -> np.ndarray:
-  """Scores [Lambda, N] of rows [N, T] by the interpolated weights.
+) -> dict[str, Any]:
+  """`path_metrics` of interpolated weights on rows [2N, T]: chosen, rejected.
 
   score_fn: (params, ids [B, T], mask [B, T]) -> [B]; a new one compiles anew.
   Options (batch_size, reads_shared) go to `rewards.score_rows`.
   """
-  points = jnp.asarray(_check_lambdas(lambdas), jnp.float32)
+  points = _check_lambdas(lambdas)
 
   def scores(_, ids, mask):
-    return _path_scores(score_fn, params_a, params_b, points, ids, mask)
+    at = jnp.asarray(points, jnp.float32)
+    return _path_scores(score_fn, params_a, params_b, at, ids, mask)
 
-  return rewards.score_rows(scores, None, ids, mask, **options)
+  found = rewards.score_rows(scores, None, ids, mask, **options)
+  halves = np.split(found, 2, axis=1)
+  return path_metrics(*halves, lambdas=points, clusters=clusters)
 
 
 def _check_lambdas(lambdas: Iterable[float]) -> np.ndarray:
@@ -104,24 +108,22 @@ def path_metrics(
   points = _check_lambdas(lambdas)
   mix = np.stack([1.0 - points, points], axis=1)  # [Lambda, 2]
 
-  def ends(x):
-    return np.asarray(x)[[0, -1]].astype(np.float64)
-
-  wa = is_correct(chosen, rejected)
-  wa_accuracy = wa.mean(axis=1)
-  wa_loss = bradley_terry(chosen, rejected)
-  ens = mix @ ends(chosen), mix @ ends(rejected)
-  ens_correct = is_correct(*ens)
-  ens_accuracy = ens_correct.mean(axis=1)
-  diag_accuracy, diag_loss = mix @ ends(wa_accuracy), mix @ ends(wa_loss)
-  barrier = wa_loss - diag_loss
-  accuracy_barrier = diag_accuracy - wa_accuracy
-  middle = int(np.abs(points - 0.5).argmin())
+  def line(x):  # between the two ends
+    return mix @ np.asarray(x)[[0, -1]].astype(np.float64)
 
   def stderr(correct):
-    rows = correct - mix @ ends(wa)
+    rows = correct - line(wa_correct)
     return np.array([intervals.clustered_stderr(x, clusters) for x in rows])
 
+  wa, ens = (chosen, rejected), (line(chosen), line(rejected))
+  wa_correct, ens_correct = is_correct(*wa), is_correct(*ens)
+  wa_accuracy, ens_accuracy = (
+    x.mean(axis=1) for x in (wa_correct, ens_correct)
+  )
+  wa_loss = bradley_terry(*wa)
+  diag_accuracy, diag_loss = line(wa_accuracy), line(wa_loss)
+  barrier, accuracy_barrier = wa_loss - diag_loss, diag_accuracy - wa_accuracy
+  middle = int(np.abs(points - 0.5).argmin())
   return {
     'lambda': points,
     'accuracy': wa_accuracy,
@@ -132,23 +134,10 @@ def path_metrics(
     'diag_loss': diag_loss,
     'barrier': barrier,
     'accuracy_barrier': accuracy_barrier,
-    'accuracy_stderr': stderr(wa),
+    'accuracy_stderr': stderr(wa_correct),
     'ens_stderr': stderr(ens_correct),
     'max_barrier': float(barrier.max()),
     'max_accuracy_barrier': float(accuracy_barrier.max()),
     'gain_over_diag': float(-accuracy_barrier[middle]),
     'wa_minus_ens': float(wa_accuracy[middle] - ens_accuracy[middle]),
   }
-
-
-def interpolate(
-  *args, lambdas: Iterable[float] = LAMBDAS, clusters=None, **options
-) -> dict[str, Any]:
-  """`path_metrics` of the members and rows that `path_scores` takes.
-
-  Rows [2N, T] are the chosen, then the rejected.
-  """
-  lambdas = tuple(lambdas)
-  scores = path_scores(*args, lambdas=lambdas, **options)
-  halves = np.split(scores, 2, axis=1)
-  return path_metrics(*halves, lambdas=lambdas, clusters=clusters)

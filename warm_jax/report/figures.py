@@ -6,12 +6,15 @@ side: 2 on a screen, 1 on a phone.
 """
 
 import csv
+import functools
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from warm_jax import merging
 from warm_jax.report import style, tables
 
 KL_LABEL = 'KL to the start (nats, square-root scale)'
@@ -30,16 +33,13 @@ def _column(rows, key) -> list:
   return [row[key] for row in rows]
 
 
-def _band(ax, x, middle, stderr, color) -> None:
-  low, high = (np.add(middle, z * np.array(stderr)) for z in (-1.96, 1.96))
-  ax.fill_between(x, low, high, color=color, alpha=0.14, linewidth=0)
-
-
 def _curve(ax, rows, x, y, band=True, **look) -> None:
   at, middle = _column(rows, x), _column(rows, y)
   ax.plot(at, middle, **look)
-  if band and f'{y}_stderr' in rows[0]:
-    _band(ax, at, middle, _column(rows, f'{y}_stderr'), look['color'])
+  if band and rows[0].get(f'{y}_stderr') is not None:
+    reach = 1.96 * np.array(_column(rows, f'{y}_stderr'))
+    low, high = middle - reach, middle + reach
+    ax.fill_between(at, low, high, color=look['color'], alpha=0.14, linewidth=0)
 
 
 def _methods(ax, paths: Mapping[str, Sequence[Mapping]], x, y) -> None:
@@ -74,6 +74,22 @@ def _rows_axis(ax, names: Sequence[str]) -> None:
   ax.grid(False, axis='y')
 
 
+def _accuracy_axis(ax, split: str, values) -> None:
+  """At least 0.1 high, so that noise looks like noise."""
+  swapped = split == 'train_swapped'
+  label = 'share of swaps fitted' if swapped else 'accuracy'
+  low, high = np.min(values), np.max(values)
+  margin = max(0.12 * (high - low), (0.1 - (high - low)) / 2)
+  limits = (low - margin, high + margin)
+  ax.set(title=style.set_name(split), ylabel=label, ylim=limits)
+
+
+def _value_axis(ax, rows, value: str, by: str = 'kl') -> None:
+  ax.set(title=TITLES[value], xlabel=KL_LABEL if by == 'kl' else 'RL steps')
+  if by == 'kl':
+    style.kl_axis(ax, max(*_column(rows, 'kl'), 0.25))
+
+
 @style.styled
 def training(rows, titles, names=(), columns: int = 2):
   """Running means of a loop's metrics.
@@ -84,8 +100,7 @@ def training(rows, titles, names=(), columns: int = 2):
   window = np.ones(max(1, len(rows) // 40))
   for ax, (metric, title) in zip(axes, titles.items()):
     ends = []
-    keys = [key for key in rows[0] if key.startswith(f'{metric}/')]
-    for i, key in enumerate(keys):
+    for i, key in enumerate(k for k in rows[0] if k.startswith(f'{metric}/')):
       y = np.array(_column(rows, key), float)
       x = np.array(_column(rows, 'step'))[np.isfinite(y)][len(window) - 1 :]
       y = np.convolve(y[np.isfinite(y)], window / len(window), 'valid')
@@ -139,16 +154,6 @@ def accuracies(table, floor=None, columns: int = 2):
   return fig
 
 
-def _accuracy_axis(ax, split: str, values: Sequence[float]) -> None:
-  """At least 0.1 high, so that noise looks like noise."""
-  swapped = split == 'train_swapped'
-  label = 'share of swaps fitted' if swapped else 'accuracy'
-  low, high = min(values), max(values)
-  margin = max(0.12 * (high - low), (0.1 - (high - low)) / 2)
-  limits = (low - margin, high + margin)
-  ax.set(title=style.set_name(split), ylabel=label, ylim=limits)
-
-
 @style.styled
 def interpolation(paths: Mapping[str, Mapping], columns: int = 2):
   """Accuracy between the best two members, one panel a set (WARM Fig. 4, 5).
@@ -157,21 +162,17 @@ def interpolation(paths: Mapping[str, Mapping], columns: int = 2):
   differences to the diagonal.
   """
   fig, axes = style.grid(len(paths), 2.75, columns)
+  faint = {'color': style.FAINT, 'linestyle': ':'}
   curves = {
-    'diag': ('diagonal', {'color': style.FAINT, 'linestyle': ':'}),
-    'ens': ('ENS: averaged scores', style.look('ens')),
-    '': ('WA: averaged weights', style.look('warm')),
+    'diag_accuracy': ('diagonal', faint),
+    'ens_accuracy': ('ENS: averaged scores', style.look('ens')),
+    'accuracy': ('WA: averaged weights', style.look('warm')),
   }
   for ax, (split, path) in zip(axes, paths.items()):
-    x, drawn = path['lambda'], []
+    rows = rows_of(path | {'ens_accuracy_stderr': path.get('ens_stderr')})
     for key, (_, look) in curves.items():
-      y = path[f'{key}_accuracy'.removeprefix('_')]
-      drawn += y
-      ax.plot(x, y, markersize=4, **look)
-      stderr = path.get(f'{key or "accuracy"}_stderr')
-      if stderr:
-        _band(ax, x, y, stderr, look['color'])
-    _accuracy_axis(ax, split, drawn)
+      _curve(ax, rows, 'lambda', key, markersize=4, **look)
+    _accuracy_axis(ax, split, [path[key] for key in curves])
     ax.set_xticks([0, 0.5, 1], ['0\nfirst', '0.5', '1\nsecond'])
     ax.set_xlabel('weight λ of the second member')
   # All three meet at both ends: no room for labels there.
@@ -187,13 +188,12 @@ def by_size(sizes: Mapping[str, Mapping[str, Sequence[float]]], columns=2):
   """
   fig, axes = style.grid(len(sizes), 2.6, columns)
   for ax, (split, curves) in zip(axes, sizes.items()):
-    _accuracy_axis(ax, split, [*curves['ens'], *curves['warm']])
-    x = range(1, len(curves['warm']) + 1)
-    if curves.get('stderr'):
-      _band(ax, x, curves['warm'], curves['stderr'], style.color('warm'))
+    _accuracy_axis(ax, split, [curves['ens'], curves['warm']])
+    x = [*range(1, len(curves['warm']) + 1)]
+    stderr = {'warm': curves.get('stderr')}
     paths = {
-      method: [{'M': m, 'y': y} for m, y in zip(x, curves[method])]
-      for method in ('ens', 'warm')
+      m: rows_of({'M': x, 'y': curves[m], 'y_stderr': stderr.get(m)})
+      for m in ('ens', 'warm')
     }
     _methods(ax, paths, 'M', 'y')
     ax.set_xlabel('members M')
@@ -242,20 +242,17 @@ def policies(rows, best_steps=None, panels=(), curves=None, columns: int = 2):
   paths = {row['method']: [] for row in rows}
   for row in sorted(rows, key=lambda row: row['step']):
     paths[row['method']].append(row)
+  ring = dict(markersize=11, markerfacecolor='none', markeredgewidth=1.8)
   for ax, (value, by) in zip(axes, panels):
-    if by == 'kl':
-      style.kl_axis(ax, max(*_column(rows, 'kl'), 0.25))
+    _value_axis(ax, rows, value, by)
     _methods(ax, paths, by, value)
     for method, path in paths.items():
       color, chosen = style.color(method), (curves or {}).get(method, ())
       best = [r for r in path if r['step'] == (best_steps or {}).get(method)]
-      ring = dict(markersize=11, markerfacecolor='none', markeredgewidth=1.8)
       ax.plot(_column(best, by), _column(best, value), 'o', color=color, **ring)
       if by == 'kl' and chosen and value in chosen[0]:
-        x, y = _column(chosen, 'kl'), _column(chosen, value)
-        ax.plot(x, y, '--', color=color, linewidth=1.2)
-    label = KL_LABEL if by == 'kl' else 'RL steps'
-    ax.set(title=TITLES[value], xlabel=label)
+        look = {'linestyle': '--', 'color': color, 'linewidth': 1.2}
+        _curve(ax, chosen, 'kl', value, False, **look)
     if by == 'step':
       ax.set_xlim(left=0)
   return fig
@@ -297,40 +294,51 @@ def select(rows, run: str, what: str) -> list[Mapping]:
   return [r for r in rows if r['run'] == run and r['what'] == what]
 
 
-_POINT = {'marker': 'D', 'linestyle': '', 'markersize': 7, 'zorder': 4}
-REINFORCE = {'policy': ('', {'marker': 's', 'markersize': 3})}
-# What to draw of an iteration: {`what` of rows: (name, look)}. The last point
-# of the last one is labelled with the number of the iteration.
-WARP_PATHS = {
-  'policy': ('members', {'linewidth': 1.1, 'alpha': 0.75}),
-  'lerp': ('LERP', _POINT | {'markerfacecolor': 'white'}),
-  'slerp': ('SLERP', _POINT),
-}
-WARP_FRONTS = {
-  'to_init': ('from the init', {'linestyle': ':', 'linewidth': 1.2}),
-  'slerp': ('SLERP (η = 1)', _POINT),
-  'to_sft': ('from SFT', {'marker': 'o', 'markersize': 4}),
-}
+def merges(rows) -> list[str]:
+  """The merging methods whose merge is among the rows of stage fronts."""
+  there = set(_column(rows, 'what'))
+  return [method for method in merging.METHODS if method in there]
+
+
+def _parts(rows, line: str) -> dict[str, tuple[str, dict]]:
+  # What to draw of an iteration: {`what` of rows: (name, look)}. The last point
+  # of the last one is labelled with the number of the iteration.
+  point = {'marker': 'D', 'linestyle': '', 'markersize': 7, 'zorder': 4}
+  looks = {'lerp': point | {'markerfacecolor': 'white'}, 'slerp': point}
+  if line:
+    thin = {'linestyle': ':', 'linewidth': 1.2}
+    return {
+      'to_init': ('from the init', thin),
+      line: (f'{merging.METHODS[line].title} (η = 1)', point),
+      'to_sft': ('from SFT', {'marker': 'o', 'markersize': 4}),
+    }
+  return {'policy': ('members', {'linewidth': 1.1, 'alpha': 0.75})} | {
+    how: (merging.METHODS[how].title, looks.get(how, point | {'marker': '^'}))
+    for how in merges(rows)
+  }
 
 
 @style.styled
-def warp(rows, parts, values, max_kl=None, columns: int = 2):
+def warp(rows, values, line='', max_kl=None, columns: int = 2):
   """Iterations of WARP and plain REINFORCE against KL.
 
-  rows: of stage fronts; parts: WARP_PATHS or WARP_FRONTS; values: one panel
-  each, if rows have it; max_kl: end of the range that numbers are taken over.
+  rows: of stage fronts; values: one panel each, if rows have it; line: draws
+  the lines through this merge, otherwise the members and every merge; max_kl:
+  end of the range that numbers are taken over.
   """
   values = [value for value in values if value in rows[0]]
   fig, axes = style.grid(len(values), 3.7, columns)
-  looks, runs = dict(parts.values()), dict.fromkeys(_column(rows, 'run'))
+  parts, runs = _parts(rows, line), dict.fromkeys(_column(rows, 'run'))
+  reinforce = {'policy': ('', {'marker': 's', 'markersize': 3})}
+  looks = dict(parts.values())
   runs.pop('sft', None)
   for ax, value in zip(axes, values):
-    style.kl_axis(ax, max(*_column(rows, 'kl'), 0.25))
+    _value_axis(ax, rows, value)
     ends = []
     for run in runs:
       color, is_warp = style.color(run), run.startswith('warp_')
       looks[style.name(run)] = {'color': color}
-      for what, (_, look) in (parts if is_warp else REINFORCE).items():
+      for what, (_, look) in (parts if is_warp else reinforce).items():
         found = select(rows, run, what)
         for member in dict.fromkeys(row.get('member') for row in found):
           path = [row for row in found if row.get('member') == member]
@@ -341,7 +349,6 @@ def warp(rows, parts, values, max_kl=None, columns: int = 2):
         ends.append((x, y, run.removeprefix('warp_'), color))
     if max_kl:
       ax.axvline(max_kl, color=style.FAINT, linewidth=0.8, linestyle='--')
-    ax.set(title=TITLES[value], xlabel=KL_LABEL)
     style.label_ends(ax, ends)
   _legend(fig, looks, columns)
   return fig
@@ -417,36 +424,48 @@ TRAINING = {
 TRAINING['warp'] = TRAINING['policy']
 
 
-def of_run(results, workdir: pathlib.Path, config) -> dict[str, tuple]:
-  """{name: (function of `columns` that draws, numbers of the CSV file)}."""
-  plots = {}
+def rows_of(columns: Mapping[str, Any]) -> list[dict]:
+  """{column: list} as rows; what is no list is left out."""
+  lists = {k: v for k, v in columns.items() if isinstance(v, list)}
+  return [dict(zip(lists, row)) for row in zip(*lists.values())]
 
-  def add(name, numbers, figure, *args):
-    plots[name] = (lambda columns: figure(*args, columns=columns), numbers)
 
+def of_run(results, workdir: pathlib.Path, config) -> Iterator[tuple]:
+  """Yields name, function of `columns` that draws, and rows of the CSV file."""
+  for name, rows, figure, *args in _wanted(results, workdir, config):
+    if isinstance(rows, Mapping):  # {label: rows, or {column: list}}
+      rows = [
+        {'method' if isinstance(x, list) else 'split': key} | row
+        for key, x in rows.items()
+        for row in (x if isinstance(x, list) else rows_of(x))
+      ]
+    yield name, functools.partial(figure, *args), rows
+
+
+def _wanted(results, workdir: pathlib.Path, config) -> Iterator[tuple]:
   merge, bon = results.get('merge'), results.get('best_of_n', {})
   if merge:
     floor = results.get('probe', {}).get('accuracy', {}).get('test')
     rows = [{'split': s} | row for s, row in merge['table'].items()]
-    add('accuracies', rows, accuracies, merge['table'], floor)
+    yield 'accuracies', rows, accuracies, merge['table'], floor
     paths = {k: v for k, v in merge['interpolation'].items() if k != 'pair'}
     if paths:
-      add('lmc', paths, interpolation, paths)
-      add('by_size', merge['by_size'], by_size, merge['by_size'])
+      yield 'lmc', paths, interpolation, paths
+      yield 'by_size', merge['by_size'], by_size, merge['by_size']
   if bon:
     curves = bon.get('minus_single') or bon['curves']
-    add('bon', curves, best_of_n, curves)
+    yield 'bon', curves, best_of_n, curves
   if results.get('evaluate'):
-    _add_policies(add, results['evaluate'], bon.get('curves'))
+    yield from _of_policies(results['evaluate'], bon.get('curves'))
   if results.get('fronts'):
-    rows, max_kl = (results['fronts'][key] for key in ('rows', 'max_kl'))
-    climbed, shape = ('proxy', 'gold'), ('length', 'similarity')
-    add('warp_fronts', rows, warp, rows, WARP_FRONTS, climbed, max_kl)
-    add('warp_paths', rows, warp, rows, WARP_PATHS, climbed)
-    add('warp_shape', rows, warp, rows, WARP_FRONTS, shape)
+    fronts = results['fronts']
+    rows, line, climbed = fronts['rows'], fronts['merge'], ('proxy', 'gold')
+    yield 'warp_fronts', rows, warp, rows, climbed, line, fronts['max_kl']
+    yield 'warp_paths', rows, warp, rows, climbed
+    yield 'warp_shape', rows, warp, rows, ('length', 'similarity'), line
     rows = geometry_rows(results['warp']['iterations'])
     if rows:
-      add('warp_geometry', rows, warp_geometry, rows)
+      yield 'warp_geometry', rows, warp_geometry, rows
   for stage, titles in TRAINING.items():
     for path in sorted(workdir.glob(f'{stage}/**/metrics.csv')):
       with path.open() as file:
@@ -459,33 +478,32 @@ def of_run(results, workdir: pathlib.Path, config) -> dict[str, tuple]:
       if there:
         name = '_'.join(('training', *path.relative_to(workdir).parent.parts))
         names = config[stage].get('rewards', ()) if stage == 'policy' else ()
-        add(name, rows, training, rows, there, names)
-  return plots
+        yield name, rows, training, rows, there, names
 
 
-def _add_policies(add, evaluate, curves) -> None:
-  first = ('step', 'kl', 'proxy', 'control', 'gold', 'length', 'method')
-  rows = []
-  for i, row in enumerate(evaluate['rows']):
-    row = {'step': i, 'method': 'policy'} | row
-    rows.append({key: row[key] for key in first if key in row} | row)
-  _, best = tables.best_steps(evaluate)
-  rings = {name: row['step'] for name, row in best.items()}
-  there = [key for key in ('gold', 'control', 'proxy') if key in rows[0]]
+def _of_policies(evaluate, curves) -> Iterator[tuple]:
+  rows = [
+    {'step': i, 'method': 'policy'} | row
+    for i, row in enumerate(evaluate['rows'])
+  ]
+  rings = {k: row['step'] for k, row in tables.best_steps(evaluate)[1].items()}
 
-  def draw(name, panels, *more):
-    add(name, rows, policies, rows, rings, panels, *more)
+  def draw(name, *panels, curves=None):
+    there = [
+      (key, by)
+      for by, keys in panels
+      for key in keys.split()
+      if key in rows[0] and key != by
+    ]
+    return name, rows, policies, rows, rings, there, curves
 
-  if not best:
+  if not rings:
     by = 'step' if 'step' in evaluate['rows'][0] else 'kl'
-    keys = [key for key in (*there[::-1], 'kl', 'length') if key in rows[0]]
-    draw('overopt', [(key, by) for key in keys if key != by])
+    yield draw('overopt', (by, 'proxy control gold kl length'))
     return
-  draw('overopt', [(key, 'kl') for key in there if key != 'control'])
-  panels = [('control', 'kl')] if 'control' in there else []
-  draw('steps', [*panels, *((key, 'step') for key in there)])
-  shape = [(key, 'kl') for key in ('length', 'ended') if key in rows[0]]
-  draw('length', shape, curves)
-  if evaluate.get('win_rates'):
-    rates = evaluate['win_rates']
-    add('win_rate', rates, win_rates, rates)
+  yield draw('overopt', ('kl', 'gold proxy'))
+  yield draw('steps', ('kl', 'control'), ('step', 'gold control proxy'))
+  yield draw('length', ('kl', 'length ended'), curves=curves)
+  rates = evaluate.get('win_rates')
+  if rates:
+    yield 'win_rate', rates, win_rates, rates

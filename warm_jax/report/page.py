@@ -8,13 +8,12 @@ import base64
 import datetime
 import html
 import io
-import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from warm_jax import errors, files
+from warm_jax import errors, files, merging
 from warm_jax.report import figures, style, tables
 
 TEMPLATES = pathlib.Path(__file__).parent
@@ -60,9 +59,10 @@ def write(
     config |= record.get('config', {})
   (folder / 'figures').mkdir(parents=True, exist_ok=True)
   plots = {}
-  for name, (draw, numbers) in figures.of_run(results, workdir, config).items():
+  for name, draw, numbers in figures.of_run(results, workdir, config):
     path, phone = folder / 'figures' / f'{name}.png', io.BytesIO()
-    files.write_csv(path.with_suffix('.csv'), _csv_rows(numbers))
+    flat = [dict(_flat(row)) for row in numbers]
+    files.write_csv(path.with_suffix('.csv'), flat)
     style.save(draw(columns=2), path)
     style.save(draw(columns=1), phone)
     image = path.read_bytes()
@@ -70,15 +70,15 @@ def write(
     # Width and height sit at fixed places of a PNG header.
     size = [int.from_bytes(image[i : i + 4], 'big') for i in (16, 20)]
     plots[name] = dict(zip(('data', 'phone', 'width', 'height'), data + size))
-  bon = []  # the curves with the names that other tools read
-  for method, rows in results.get('best_of_n', {}).get('curves', {}).items():
-    for row in rows:
-      point = {'method': method, 'n': row['n'], 'kl': row['kl']}
-      point |= {'proxy_score': row['proxy'], 'gold_score': row['gold']}
-      bon.append(point | {'gold_stderr': row['gold_stderr']})
-  if bon:
-    text = json.dumps(bon, indent=2) + '\n'
-    (folder / 'figures' / 'bon.json').write_text(text)
+  if 'best_of_n' in results:  # the curves with the names that other tools read
+    names = {'proxy': 'proxy_score', 'gold': 'gold_score'}
+    points = [
+      {'method': method}
+      | {names.get(k, k): row[k] for k in ('n', 'kl', *names, 'gold_stderr')}
+      for method, rows in results['best_of_n']['curves'].items()
+      for row in rows
+    ]
+    files.write_record(folder / 'figures' / 'bon.json', points)
   curves = [name for name in plots if name.startswith('training')]
   onset = results.get('evaluate', {}).get('hacking_onset', {})
   shown = dict(
@@ -89,7 +89,8 @@ def write(
     command=command,
     style=style,
     tables=tables,
-    select=figures.select,
+    figures=figures,
+    merging=merging,
     clock=lambda s: str(datetime.timedelta(seconds=round(s))),
     # Fine-tuning alone is on the first screen.
     training=[] if curves == ['training_sft'] else curves,
@@ -101,20 +102,6 @@ def write(
   outcome = html.unescape(re.sub('<.*?>', '', str(module.outcome)))
   outcome = ' '.join(outcome.split())
   return {'page': 'index.html', 'figures': list(plots), 'outcome': outcome}
-
-
-def _csv_rows(numbers: Sequence[Mapping] | Mapping[str, Any]) -> list[dict]:
-  """Flat rows of rows, of {method: rows}, or of {split: {column: list}}."""
-  if isinstance(numbers, Mapping):
-    rows = []
-    for name, found in numbers.items():
-      label = 'split' if isinstance(found, Mapping) else 'method'
-      if isinstance(found, Mapping):
-        lists = {k: v for k, v in found.items() if isinstance(v, list)}
-        found = [dict(zip(lists, row)) for row in zip(*lists.values())]
-      rows += [{label: name} | row for row in found]
-    numbers = rows
-  return [dict(_flat(row)) for row in numbers]
 
 
 def _flat(row, prefix=''):

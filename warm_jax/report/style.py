@@ -6,6 +6,7 @@ window, no global state.
 """
 
 import functools
+import io
 import math
 import pathlib
 from collections.abc import Sequence
@@ -14,37 +15,30 @@ import numpy as np
 
 from warm_jax import merging
 
-# {method: (colour, name)}. Colours of Okabe and Ito (2008), which people with
-# any common kind of colour vision can tell apart.
+# Of Okabe and Ito (2008), which people with any common kind of colour vision can
+# tell apart; what is not listed is OTHER.
 OTHER = '#444444'
-METHODS = {
-  **{name: ('#7BAF41', m.title) for name, m in merging.SCORERS.items()},
-  'single': ('#D55E00', 'single'),
-  'second': ('#E69F00', 'second'),
-  **{
-    name: ('#56B4E9', merging.AGGREGATES[how].title)
-    for name, how in merging.ENSEMBLES.items()
-  },
-  'ens': ('#0072B2', merging.AGGREGATES['mean'].title),
-  'ens_2': ('#0072B2', 'ENS of 2'),
-  'warm': ('#009E73', merging.SCORERS['warm'].title),
-  'warm_2': ('#009E73', 'WARM of 2'),
-  'control': ('#AA4499', 'control'),
-  'sft': ('#777777', 'SFT'),
-  'policy': ('#009E73', 'policy'),
-  'sft_anchor': ('#D55E00', 'REINFORCE, SFT anchor'),
-  'ema_anchor': ('#E69F00', 'REINFORCE, EMA anchor'),
-  'sft_anchor_ema': (OTHER, 'its averaged weights, SFT anchor'),
-  'ema_anchor_ema': (OTHER, 'its averaged weights, EMA anchor'),
-  'sft_anchor_line': (OTHER, 'line from SFT to its end, SFT anchor'),
-  'ema_anchor_line': (OTHER, 'line from SFT to its end, EMA anchor'),
-  'members': (OTHER, 'members of WARP'),
-  'members_ema': (OTHER, 'their averaged weights'),
-  'warp_1': ('#56B4E9', 'WARP, iteration 1'),
-  'warp_2': ('#0072B2', 'WARP, iteration 2'),
-  'warp_3': ('#332288', 'WARP, iteration 3'),
-  'warp_4': ('#882255', 'WARP, iteration 4'),
-  'warp_5': ('#CC6677', 'WARP, iteration 5'),
+COLORS = {
+  **dict.fromkeys(merging.SCORERS, '#7BAF41'),
+  **dict.fromkeys(merging.ENSEMBLES, '#56B4E9'),
+  **{'single': '#D55E00', 'second': '#E69F00', 'ens': '#0072B2'},
+  **{'warm': '#009E73', 'control': '#AA4499', 'sft': '#777777'},
+  **{'policy': '#009E73', 'sft_anchor': '#D55E00', 'ema_anchor': '#E69F00'},
+  **{'warp_1': '#56B4E9', 'warp_2': '#0072B2', 'warp_3': '#332288'},
+  **{'warp_4': '#882255', 'warp_5': '#CC6677'},
+}
+NAMES = {
+  **{name: method.title for name, method in merging.SCORERS.items()},
+  **{n: merging.AGGREGATES[how].title for n, how in merging.ENSEMBLES.items()},
+  **{'ens_2': 'ENS of 2', 'warm_2': 'WARM of 2', 'sft': 'SFT'},
+  'sft_anchor': 'REINFORCE, SFT anchor',
+  'ema_anchor': 'REINFORCE, EMA anchor',
+  'sft_anchor_ema': 'its averaged weights, SFT anchor',
+  'ema_anchor_ema': 'its averaged weights, EMA anchor',
+  'sft_anchor_line': 'line from SFT to its end, SFT anchor',
+  'ema_anchor_line': 'line from SFT to its end, EMA anchor',
+  'members': 'members of WARP',
+  'members_ema': 'their averaged weights',
 }
 MARKERS = {'single': 'o', 'second': 'v', 'ens': 's', 'warm': 'D', 'sft': 'P'}
 SETS = {
@@ -57,7 +51,8 @@ SETS = {
 
 def color(method: str) -> str:
   """Colour of a method, one and the same in every figure."""
-  return METHODS.get(method, (OTHER, ''))[0]
+  known_as = method if method in COLORS else method.removesuffix('_2')
+  return COLORS.get(known_as, OTHER)
 
 
 def look(method: str) -> dict[str, str]:
@@ -73,7 +68,7 @@ def name(method: str) -> str:
   """Display name of a method; an unknown one keeps its own."""
   if method.startswith('warp_'):
     return f'WARP, iteration {method.removeprefix("warp_")}'
-  return METHODS.get(method, ('', method))[1]
+  return NAMES.get(method, method)
 
 
 def set_name(split: str) -> str:
@@ -140,14 +135,11 @@ def styled(function):
 
 def save(figure, path) -> None:
   """Writes a PNG of 160 colours: a third of the size, looks equal."""
-  from matplotlib.backends import backend_agg
   from PIL import Image
 
-  figure.set_dpi(DPI)
-  canvas = backend_agg.FigureCanvasAgg(figure)
-  canvas.draw()
-  size = canvas.get_width_height(physical=True)
-  image = Image.frombuffer('RGBA', size, canvas.buffer_rgba()).convert('RGB')
+  drawn = io.BytesIO()
+  figure.savefig(drawn, dpi=DPI, format='png')
+  image = Image.open(drawn).convert('RGB')
   image.quantize(160, dither=Image.Dither.NONE).save(path, 'PNG')
 
 
