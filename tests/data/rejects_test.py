@@ -30,7 +30,7 @@ def test_usable_rows_come_through_and_others_are_named(tmp_path):
   collector = sources.Rejects(tmp_path / 'deep' / 'rejected.jsonl', 0.5)
   damaged = sources.BadRow('not JSON')
   found = collector.read('a', rows(1, -1, damaged, 2, 3), convert)
-  assert list(found) == [(0, 1), (3, 2), (4, 3)]
+  assert list(found) == [(10, 1), (13, 2), (14, 3)]
   assert read(collector, [4, 100], 'b', file='b/1') == [4]
   assert collector.counts == {'a': 5, 'b': 2}
   assert collector.rejected == {'a': 2, 'b': 1}

@@ -146,9 +146,9 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
 
 
 def _same_pairs(first: Slice, other: Slice) -> bool:
-  a, b = (part.folder / 'preferences' / 'rows' for part in (first, other))
+  a, b = first.folder, other.folder
   x, y = (
-    {str(p.relative_to(root)) for p in root.rglob('*') if p.is_file()}
+    {str(p.relative_to(root)) for p in root.glob('*/rows/*/*')}
     for root in (a, b)
   )
   return x == y and filecmp.cmpfiles(a, b, x, shallow=False)[1:] == ([], [])

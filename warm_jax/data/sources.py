@@ -69,7 +69,7 @@ class Rejects:
     convert: Callable[[dict], Any],
     formats: str = '',
   ) -> Iterator[tuple[int, Any]]:
-    """Yields (place from 0, convert(value)) of rows; convert may raise BadRow.
+    """Yields (row number, convert(value)) of rows; convert may raise BadRow.
 
     UserError: no rows, too many unusable ones, or none usable, with the
     `formats` that `convert` knows; rejected rows are written first.
@@ -87,7 +87,7 @@ class Rejects:
         if count == FIRST_ROWS == len(found):
           break
         continue
-      yield count - 1, value
+      yield row.number, value
     if (source, formats) not in self._seen:
       self._seen.add((source, formats))
       self.counts[source] = self.counts.get(source, 0) + count

@@ -1,33 +1,40 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The world of a user's files: checked, split by prompt, and encoded to disk.
 
-Files are read in passes, a row at a time, and never held: the first pass finds
-the usable rows and keeps a hash of each prompt, from which splits, samples and
-swaps follow; later passes read the rows of a split again. Later stages read
-token ids (`data.encoding`), mapped from disk.
+Files are read once, a row at a time, and never held. Usable items are copied as
+JSON lines, and a hash of each prompt is kept, from which splits, samples and
+swaps follow; then the items of each split are encoded. Later stages read token
+ids (`data.encoding`), mapped from disk.
 """
 
 import functools
 import itertools
+import json
+import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from warm_jax import distributed, errors, files
+from warm_jax import errors, files
 from warm_jax.data import encoding, formats, loader, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.worlds import base
+
+# Splits of pairs, and sets of texts, by the names that stages ask for.
+PAIRS = ('train', 'selection', 'test', 'ood')
+TEXTS = ('pretrain', 'sft')
 
 
 class Split(NamedTuple):
   """Items of one split, in the order of their source."""
 
   source: str  # as the user named it
-  kind: str  # of formats.KINDS
-  # [N] with place (row of the source from 0, unusable ones counted), part
-  # (item of the row), prompt (`encoding.prompt_key`), flip (label is swapped).
+  kind: str  # what its items are read as: a key of formats.KINDS
+  lines: pathlib.Path  # JSON lines, all items of the source
+  # [N] with place (line of the item, from 0), prompt (`encoding.prompt_key`),
+  # flip (label is swapped).
   items: np.ndarray
 
   def take(self, index) -> 'Split':
@@ -45,29 +52,20 @@ class World:
   def tokenizer(self) -> tokenizer_lib.Tokenizer:
     return base.tokenizer(self.run)
 
-  @functools.cached_property
-  def chat(self) -> formats.Chat:
-    with_template = self.tokenizer if 'base' in self.run.config else None
-    return formats.Chat(with_template, self.run.config.data.prompt_template)
-
   def texts(self, split: str) -> encoding.Sequences:
-    folder = self.folder / 'rows' / split
-    return encoding.open_rows(folder, self.tokenizer.pad_id)
+    return self._open(split)
 
   def pairs(self, split: str) -> encoding.Preferences:
-    return encoding.open_rows(
-      self.run.folder('preferences') / 'rows' / split,
-      self.tokenizer.pad_id,
-      loader.order_seed(self.run.config.seed, 'pairs', split),
-    )
+    return self._open(split, 'pairs')
 
   def prompts(self, split: str, max_new_tokens: int, count=None):
-    found = encoding.open_rows(
-      self.folder / 'rows' / split,
-      self.tokenizer.pad_id,
-      loader.order_seed(self.run.config.seed, 'prompts', split),
-    )
+    found = self._open(split, 'prompts')
     return found.take(np.arange(len(found))[:count])
+
+  def _open(self, split: str, kind: str = ''):
+    seed = loader.order_seed(self.run.config.seed, kind, split)
+    folder, pad_id = self.folder / 'rows' / split, self.tokenizer.pad_id
+    return encoding.open_rows(folder, pad_id, seed if kind else None)
 
   def gold(self, prompts, responses) -> None:
     """Nobody knows the true utility of a user's texts."""
@@ -77,7 +75,7 @@ class World:
     return samples.mask.sum(axis=1) - samples.response_start
 
   def write_texts(self) -> dict:
-    """Stage `world`: checks every named file, writes texts or prompts.
+    """Stage `world`: checks every named file, writes texts, pairs or prompts.
 
     `data.train` holds pairs, prompts of policies, or responses for SFT. In a
     run of pairs, an empty `data.sft` or `data.pretrain` stands for what the
@@ -85,96 +83,93 @@ class World:
     without checkpoint has its tokenizer trained on these texts.
     """
     config, data = self.run.config, self.run.config.data
+    tokenizer, made = None, {}
     if 'base' in config:
       base.require_context(self.run, base.model_config(self.run))
-    named = self.folder / 'rejected.jsonl'
-    rejected = sources.Rejects(named, data.max_rejected)
-    find = functools.partial(scan, self.chat, rejected)
-    policy, pairs = config.get('policy', config.get('warp')), {}
-    if policy:
-      found = self._splits(find, 'prompts', ('train', 'test'))
-      sets = {name: [split] for name, split in found.items()}
-    elif 'reward' in config:
-      pairs = self._splits(find, 'pairs', ('train', 'selection', 'test', 'ood'))
-      self._require_pairs({k: len(v.items) for k, v in pairs.items()})
-      sets = {
-        name: [find('responses', file) for file in data[name]]
-        or [pairs['train']]
-        for name in ('pretrain', 'sft')
-        if name in config and config[name].get('enabled', True)
-      }
-    else:
-      _require_train(data, 'prompts with responses')
-      sets = {'sft': [find('responses', data.train)]}
-    for name in () if policy else sets:
-      found = sum(len(split.items) for split in sets[name])
-      least, limit = config[name].batch_size, f'{name}.batch_size'
-      _require(found, least, f'rows of text for {name}', limit)
-    rejected.write()
-
-    def write(folder, splits, tokenizer) -> dict[str, int]:
-      rows, names = self._rows(splits), ', '.join(s.source for s in splits)
-      room, overlong = data.max_length, data.overlong
-      if policy:
-        room, overlong = room - policy.max_new_tokens, 'filter'
-      return encoding.write(folder, rows, tokenizer, room, names, overlong)
-
+      tokenizer = self.tokenizer
+    chat = formats.Chat(tokenizer, data.prompt_template)
+    rejects = self.folder / 'rejected.jsonl'
+    rejected = sources.Rejects(rejects, data.max_rejected)
     # Nothing takes its name before all is well: the config may be mended.
-    made, temporary = {}, self.folder / 'tokenizer.tmp'
     with files.new_folder(self.folder / 'rows', replace=True) as partial:
-      if 'base' in config:
-        tokenizer = self.tokenizer
+      copies = partial / 'text'
+      copies.mkdir()
+      find = functools.partial(scan, chat, rejected, copies)
+      room, overlong, least = data.max_length, data.overlong, {}
+      if policy := config.get('policy', config.get('warp')):
+        room, overlong = room - policy.max_new_tokens, 'filter'
+        splits = self._splits(find, 'prompts', ('train', 'test'))
+        sets = {name: [split] for name, split in splits.items()}
+      elif 'reward' in config:
+        splits = self._splits(find, 'pairs', PAIRS)
+        sets = {name: [split] for name, split in splits.items()}
+        least['train'] = config.reward.batch_size, 'reward.batch_size'
+        # Scores are normalised and members ranked on them.
+        least['selection'] = 2, 'their minimum'
+        preferred = splits['train']._replace(kind='responses')
+        for name in TEXTS:
+          if name in config and config[name].get('enabled', True):
+            own = [find('responses', file) for file in data[name]]
+            sets[name] = own or [preferred]
       else:
-        rows = (row for part in sets.values() for row in self._rows(part))
-        words = (text for row in rows for text in row.values())
+        _require_train(data, 'prompts with responses')
+        sets = {'sft': [find('responses', data.train)]}
+      rejected.write()
+      texts = {name: sets[name] for name in TEXTS if name in sets}
+      least |= {k: (config[k].batch_size, f'{k}.batch_size') for k in texts}
+      if tokenizer is None:
+        rows = (row for part in texts.values() for row in read(*part))
+        words = (row[key] for row in rows for key in ('prompt', 'response'))
         tokenizer = tokenizer_lib.train_bpe_tokenizer(
-          words, data.vocab_size, temporary
+          words, data.vocab_size, partial / 'tokenizer'
         )
         made['vocab_size'] = tokenizer.vocab_size
-      written = {k: write(partial / k, v, tokenizer) for k, v in sets.items()}
-    if made:
-      shutil.rmtree(self.folder / 'tokenizer', ignore_errors=True)
-      temporary.rename(self.folder / 'tokenizer')
-    if pairs:
-      items = {name: split.items for name, split in pairs.items()}
-      np.savez(self.folder / 'splits.npz', **items)
+      counts = {'rows': {}, 'too_long': {}, 'truncated': {}}
+      for name, part in sets.items():
+        source = ', '.join(split.source for split in part)
+        found = encoding.write(
+          partial / name, read(*part), tokenizer, room, source, overlong
+        )
+        for key, count in counts.items():
+          count[name] = found[key]
+        number, limit = least.get(name, (0, ''))
+        errors.need(
+          found['rows'] >= number,
+          f'{name}: {found["rows"]} rows that fit into data.max_length='
+          f'{data.max_length} are fewer than {limit}, {number}: give more',
+        )
+      shutil.rmtree(copies)
+      if made:
+        shutil.rmtree(self.folder / 'tokenizer', ignore_errors=True)
+        (partial / 'tokenizer').rename(self.folder / 'tokenizer')
     notes = [f'vocabulary of {size}' for size in made.values()]
+    notes.append(rejected.summary())
     return made | {
       'read': rejected.counts,
       'rejected': rejected.rejected,
-      **_described(written, 'rows', [*notes, rejected.summary()]),
+      **_described(counts, 'rows', notes),
     }
 
   def write_pairs(self) -> dict:
-    """Stage `preferences`: the labelled pairs, with facts about them."""
-    return distributed.on_first(self._write_pairs)
-
-  def _write_pairs(self) -> dict:
-    config, splits, written = self.run.config.data, self.load_splits(), {}
-    folder = self.run.folder('preferences') / 'rows'
-    settings = self.tokenizer, config.max_length
-    with files.new_folder(folder, replace=True) as partial:
-      for name, split in splits.items():
-        rows, source = read(split, self.chat), (split.source, config.overlong)
-        written[name] = encoding.write(partial / name, rows, *settings, *source)
-      self._require_pairs(
-        {name: part['rows'] for name, part in written.items()},
-        f' that fit into data.max_length={config.max_length}',
-      )
-    train, shared, notes = splits['train'].items['prompt'], {}, []
-    for name, split in splits.items():
-      if name != 'train':
-        mine = np.unique(split.items['prompt'])
-        shared[name] = int(np.isin(mine, train).sum())
-        if shared[name]:
-          notes.append(
-            f'{shared[name]} of {len(mine)} {name} prompts also occur in train'
-          )
+    """Stage `preferences`: facts about the pairs that stage `world` wrote."""
+    found = self.run.result('world')
+    pairs = {n: self.pairs(n) for n in PAIRS if n in found['rows']}
+    prompts = {name: np.unique(part.prompts) for name, part in pairs.items()}
+    train, shared, notes = prompts.pop('train'), {}, []
+    for name, mine in prompts.items():
+      shared[name] = int(np.isin(mine, train).sum())
+      if shared[name]:
+        also = f'{shared[name]} of {len(mine)} {name} prompts'
+        notes.append(f'{also} also occur in train')
+    counts = {
+      key: {name: found[key][name] for name in pairs}
+      for key in ('rows', 'too_long', 'truncated')
+    }
     return {
-      'rejected': self.run.result('world')['rejected'],
+      'rejected': found['rejected'],
       'prompts_shared_with_train': shared,
-      'swapped': written['train']['swapped'],
-      **_described(written, 'pairs', notes),
+      'swapped': int(pairs['train'].flipped.sum()),
+      **_described(counts, 'pairs', notes),
     }
 
   def _splits(self, find, kind: str, names) -> dict[str, Split]:
@@ -199,66 +194,47 @@ class World:
       items['flip'] = formats.flip_mask(len(items), config.swapped, seed=key)
     return splits
 
-  def load_splits(self) -> dict[str, Split]:
-    """The splits of pairs that stage `world` made."""
-    config = self.run.config.data
-    with np.load(self.folder / 'splits.npz') as found:
-      return {
-        name: Split(config[name] or config.train, 'pairs', found[name])
-        for name in found
-      }
 
-  def _require_pairs(self, found: dict[str, int], fit: str = '') -> None:
-    least, what = self.run.config.reward.batch_size, fit or ' in data.train'
-    _require(
-      found['train'], least, f'training pairs{what}', 'reward.batch_size'
-    )
-    # Scores are normalised and members ranked on them.
-    _require(found['selection'], 2, f'selection pairs{fit}', 'their minimum')
+def scan(chat, rejected, folder, kind: str, source: str) -> Split:
+  """Copies the usable items of a source; a UserError if too many rows are not.
 
-  def _rows(self, splits: Iterable[Split]) -> Iterator[dict]:
-    for split in splits:
-      for row in read(split, self.chat):
-        if split.kind == 'pairs':
-          row = {'prompt': row['prompt'], 'response': row['chosen']}
-        yield row
-
-
-def scan(chat, rejected: sources.Rejects, kind: str, source: str) -> Split:
-  """Finds the usable rows of a source; a UserError if too many are not."""
+  Args:
+    rejected: a `sources.Rejects`.
+    folder: of the copies.
+    kind: of `formats.KINDS`.
+  """
   known, convert = formats.KINDS[kind]
   rows = sources.open_rows(source)
   found = rejected.read(source, rows, lambda row: convert(row, chat), known)
-  items = (
-    (place, part, encoding.prompt_key(item['prompt']), False)
-    for place, row_items in found
-    for part, item in enumerate(row_items)
-  )
-  fields = [('place', 'i8'), ('part', 'i8'), ('prompt', 'u8'), ('flip', '?')]
-  return Split(source, kind, np.fromiter(items, fields))
+  path = folder / f'{len(list(folder.iterdir()))}.jsonl'
+  with path.open('w') as file:
+
+    def copied():
+      for number, row_items in found:
+        for item in row_items:
+          file.write(json.dumps(item | {'row': number}) + '\n')
+          yield encoding.prompt_key(item['prompt'])
+
+    keys = np.fromiter(copied(), np.uint64)
+  fields = [('place', 'i8'), ('prompt', 'u8'), ('flip', '?')]
+  items = np.zeros(len(keys), fields)
+  items['place'], items['prompt'] = np.arange(len(keys)), keys
+  return Split(source, kind, path, items)
 
 
-def read(split: Split, chat: formats.Chat) -> Iterator[dict]:
-  """Reads the rows of a split again; a UserError if the source changed."""
-  rows, last = sources.open_rows(split.source), -1
-  wanted = (item.item() for item in split.items)
-  for place, group in itertools.groupby(wanted, lambda item: item[0]):
-    row = next(itertools.islice(rows, place - last - 1, None), None)
-    last = place
-    try:
-      items = formats.KINDS[split.kind][1](row.value, chat) if row else []
-    except sources.BadRow:
-      items = []
-    for _, part, key, flip in group:
-      item = items[part] if part < len(items) else {}
-      errors.need(
-        item and encoding.prompt_key(item['prompt']) == key,
-        f'{split.source} has changed since stage world read it; take a new '
-        '--workdir',
-      )
-      if split.kind == 'pairs':
-        item = formats.labelled(item, flip) | {'row': row.number}
-      yield item
+def read(*splits: Split) -> Iterator[dict]:
+  """Yields the items of splits, labels swapped where they are to be."""
+  for split in splits:
+    last = -1
+    with split.lines.open() as lines:
+      for place, _, flip in map(np.void.item, split.items):
+        item = json.loads(next(itertools.islice(lines, place - last - 1, None)))
+        last = place
+        if 'chosen' in item:
+          item = formats.labelled(item, flip)
+          if split.kind == 'responses':
+            item = {'prompt': item['prompt'], 'response': item['chosen']}
+        yield item
 
 
 def _set_apart(train: Split, names, config, seed: int) -> dict[str, Split]:
@@ -287,19 +263,10 @@ def _require_train(config, what: str) -> None:
   errors.need(config.train, f'{text} (--config.data.train=FILE)')
 
 
-def _require(num: int, least: int, what: str, limit: str) -> None:
-  text = f'{num} {what} are fewer than {limit}, {least}: give more of them'
-  errors.need(num >= least, text)
-
-
-def _described(written: dict[str, dict], unit: str, notes: list[str]) -> dict:
-  counts = {
-    key: {name: part[key] for name, part in written.items()}
-    for key in ('rows', 'too_long', 'truncated')
-  }
+def _described(counts: dict[str, dict], unit: str, notes: list[str]) -> dict:
   rows = ', '.join(f'{name} {num}' for name, num in counts['rows'].items())
   told = [f'{rows} {unit}']
   for key, text in (('too_long', 'left out'), ('truncated', 'cut')):
-    if sum(counts[key].values()):
-      told.append(f'{sum(counts[key].values())} too long and {text}')
+    if number := sum(counts[key].values()):
+      told.append(f'{number} too long and {text}')
   return counts | {'summary': '; '.join(filter(None, [*told, *notes]))}
