@@ -6,8 +6,8 @@ stand beside it, 'refused', or 'either' where chance decides. What the pairs of 
 good row are is written down here, not asked of the package.
 """
 
-import functools
 import json
+import math
 from typing import Any, NamedTuple
 
 HALF = '\ud800'  # half a character, as JSON may spell it
@@ -17,8 +17,8 @@ ODD = (
   '\U0010ffff\ue000\ufffe',
   '\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f3f4\U000e0067\U000e007f',
   'a\u2028b\u2029c\x85d\x0be\x0cf',  # breaks of lines that are none here
-  'nul\x00nul \x1b[31m \x7f\x08',
   '\u4e2d\u6587\u010a\u0a0d',  # line feeds among its bytes in UTF-16
+  'nul\x00nul \x1b[31m \x7f\x08',
 )
 INJECTED = (
   '{{ 7 * 7 }}',
@@ -33,6 +33,9 @@ WRONG: tuple[Any, ...] = (
   *(['x', 3], [['x']], {'role': 'user'}, [{'role': 'user'}], 10**400),
   *(float('nan'), float('-inf'), [{'role': 3, 'content': 'x'}]),
 )
+FORMS = ('plain', 'implicit', 'turns', 'whole', 'ranked', 'several', 'margin')
+TURNS, BLANK = ('turns', 'whole'), ('', ' \n', '\u2003')
+SYSTEM = {'role': 'system', 'content': 'x'}
 
 
 class Line(NamedTuple):
@@ -44,299 +47,269 @@ class Line(NamedTuple):
   pairs: list[tuple[str, str, str]]  # prompt, chosen, rejected, where kept
 
 
-FORMS = ('plain', 'implicit', 'turns', 'whole', 'ranked', 'several', 'margin')
-
-
 def pick(rng, values):
   return values[rng.integers(len(values))]
 
 
-def curried(make):
-  """make(rng, number, *options), called with its options first."""
-
-  def with_options(*args, **kwargs):
-    return lambda rng, number: make(rng, number, *args, **kwargs)
-
-  return functools.wraps(make)(with_options)
+def turns(*texts: str) -> list[dict]:
+  roles = ('user', 'assistant') if len(texts) % 2 == 0 else ('assistant',)
+  return [
+    {'role': roles[i % len(roles)], 'content': t} for i, t in enumerate(texts)
+  ]
 
 
 def good_row(rng, number, form='', between=''):
   """A row to be kept and its pairs; `between` is in the middle of its texts."""
-  form = form or pick(rng, FORMS)
   middle = f' {between} ' if between else ' '
-  prompt, one, two, three = (
+  ask, yes, no, non = (
     f'{word}{number}{middle}{"w" * int(rng.integers(1, 9))}'
     for word in ('ask', 'yes', 'no', 'non')
   )
-
-  def user(text):
-    return {'role': 'user', 'content': text}
-
-  def answer(text):
-    return {'role': 'assistant', 'content': text}
-
-  value: dict = {'prompt': prompt, 'chosen': one, 'rejected': two}
-  pairs = [(prompt, one, two)]
-  if form == 'margin':
-    value['margin'] = float(rng.integers(1, 9)) / 4
-  elif form == 'implicit':
-    start = f'\n\nHuman: {prompt}\n\nAssistant:'
-    value = {'chosen': f'{start} {one}', 'rejected': f'{start} {two}'}
-    pairs = [(start, f' {one}', f' {two}')]
-  elif form == 'turns':
-    value = {'prompt': [user(prompt)]}
-    value |= {'chosen': [answer(one)], 'rejected': [answer(two)]}
-  elif form == 'whole':
-    first = [user('hi'), answer('oh'), user(prompt)]
-    value = {'chosen': [*first, answer(one)], 'rejected': [*first, answer(two)]}
-    pairs = [(f'hioh\n{prompt}', one, two)]
-  elif form == 'ranked':
-    ranks = ((2, three), (0, one), (1, two))
-    value = {'context': prompt, 'completions': _ranked(ranks)}
-    best = [(prompt, one, two), (prompt, one, three)]
-    pairs = [*best, (prompt, two, three)]
-  elif form == 'several':
-    value = {'prompt': prompt, 'chosen': [one, three], 'rejected': [two]}
-    pairs = [(prompt, one, two), (prompt, three, two)]
+  start, one = f'\n\nHuman: {ask}\n\nAssistant:', [(ask, yes, no)]
+  plain = {'prompt': ask, 'chosen': yes, 'rejected': no}
+  whole = [turns('hi', 'oh', ask, side) for side in (yes, no)]
+  value, pairs = {
+    'plain': (plain, one),
+    'margin': (plain | {'margin': float(rng.integers(1, 9)) / 4}, one),
+    'implicit': (
+      {'chosen': f'{start} {yes}', 'rejected': f'{start} {no}'},
+      [(start, f' {yes}', f' {no}')],
+    ),
+    'turns': (
+      {'prompt': turns(ask, '')[:1], 'chosen': turns(yes)}
+      | {'rejected': turns(no)},
+      one,
+    ),
+    'whole': (
+      {'chosen': whole[0], 'rejected': whole[1]},
+      [(f'hioh\n{ask}', yes, no)],
+    ),
+    'ranked': (
+      {'context': ask, 'completions': ranked((2, 0, 1), non, yes, no)},
+      [*one, (ask, yes, non), (ask, no, non)],
+    ),
+    'several': (
+      {'prompt': ask, 'chosen': [yes, non], 'rejected': [no]},
+      [*one, (ask, non, no)],
+    ),
+  }[form or pick(rng, FORMS)]
   return value | {'id': number}, pairs
 
 
-def _ranked(pairs) -> list[dict]:
-  return [{'rank': r, 'completion': text} for r, text in pairs]
+def ranked(ranks, *texts) -> list[dict]:
+  return [{'rank': r, 'completion': t} for r, t in zip(ranks, texts)]
 
 
-# ------------------------ kinds: (rng, number) -> (bytes of the line, pairs)
+# ------------------------------------------------------ changes of a row's value
 
 
-@curried
-def _between(rng, number, texts, **how):
-  value, pairs = good_row(rng, number, between=pick(rng, texts))
-  return json.dumps(value, **how).encode(), pairs
-
-
-_plain = _between([''])
-
-
-@curried
-def _framed(rng, number, before: bytes, after: bytes = b''):
-  data, pairs = _plain(rng, number)
-  return before + data + after, pairs
-
-
-@curried
-def _with_field(rng, number, *values: str):
-  """A further field, spelt as JSON, which does not matter."""
-  data, pairs = _plain(rng, number)
-  return data[:-1] + f', {pick(rng, values)}}}'.encode(), pairs
-
-
-@curried
-def _inserted(rng, number, *pieces: bytes):
-  """Bytes somewhere inside the line."""
-  data, _ = _plain(rng, number)
-  at = int(rng.integers(1, len(data)))
-  return data[:at] + pick(rng, pieces) + data[at:], []
-
-
-def _any_byte(rng, number):
-  data = bytearray(_plain(rng, number)[0])
-  for _ in range(rng.integers(1, 4)):
-    byte = int(rng.integers(256))
-    data[rng.integers(len(data))] = 32 if byte in b'\r\n' else byte
-  return bytes(data), []
-
-
-def _cut(rng, number):
-  data, _ = _plain(rng, number)
-  return data[: rng.integers(1, len(data))], []
-
-
-@curried
-def _one_of(rng, number, *lines: bytes):
-  return pick(rng, lines), []
-
-
-@curried
-def _encoded(rng, number, name: str):
-  value, _ = good_row(rng, number, between='\u4e2d\xe9')
-  text = json.dumps(value, ensure_ascii=False)
-  return text.encode(name).replace(b'\n', b''), []
-
-
-@curried
-def _changed(rng, number, change, *forms: str):
-  """A row of one of the forms after `change(rng, value)`."""
-  value, _ = good_row(rng, number, pick(rng, forms) if forms else '')
-  change(rng, value)
-  return json.dumps(value).encode(), []
-
-
-def _needed(rng, value) -> str:
+def needed(rng, value) -> str:
   return pick(rng, [n for n in value if n not in ('id', 'margin', 'prompt')])
 
 
-def _lacking(rng, value):
-  name = _needed(rng, value)
+def put(name, *values):
+  return lambda rng, value: value.update({name: pick(rng, values)})
+
+
+def in_turn(side, key, *values):
+  return lambda rng, value: value[side][-1].update({key: pick(rng, values)})
+
+
+def lacking(rng, value):
+  name = needed(rng, value)
+  value[name] = None
   if rng.integers(2):
     del value[name]
-  else:
-    value[name] = None
 
 
-def _mistyped(rng, value):
+def mistyped(rng, value):
   names = [n for n in value if n not in ('id', 'margin')]
   value[pick(rng, names)] = pick(rng, WRONG)
 
 
-def _halved(rng, value):
-  name = _needed(rng, value)
+def halved(rng, value):
+  name = needed(rng, value)
   if isinstance(value[name], str):
     value[name] += HALF
-    return
-  last = value[name][-1]
-  if isinstance(last, str):
+  elif isinstance(last := value[name][-1], str):
     value[name][-1] = HALF + last
   else:
     last['content' if 'content' in last else 'completion'] += HALF
 
 
-def _in_turn(key, *values):
-  def change(rng, value):
-    value['chosen'][-1][key] = pick(rng, values)
-
-  return change
-
-
-def _half_role(rng, value):
-  value['prompt'][0]['role'] = 'us' + HALF
-
-
-def _alike(rng, value):
-  value['rejected'] = value['chosen']
-
-
-def _blank(rng, value):
-  side = pick(rng, ('chosen', 'rejected'))
-  value[side] = pick(rng, ('', ' \n', '\u2003'))
-
-
-def _margin(rng, value):
-  wrong = (float('nan'), float('inf'), 10**400, 1e39, -1e300, '1', True, [1])
-  value['margin'] = pick(rng, wrong)
-
-
-def _ranks(rng, value):
-  wrong: tuple[Any, ...] = ('0', 0.0, True, None, [0], float('nan'))
+def wrong_ranks(rng, value):
   for one in value['completions']:
-    one['rank'] = pick(rng, wrong)
+    one['rank'] = pick(rng, ('0', 0.0, True, None, [0], float('nan')))
 
 
-def _system_in_the_middle(rng, value):
-  value['chosen'].insert(1, {'role': 'system', 'content': 'x'})
-
-
-def _crowded(rng, value):
+def crowded(rng, value):
   """Millions of pairs from one short row."""
-  num = 4_000
+  texts = [str(i) for i in range(4_000)]
   if 'completions' in value:
-    value['completions'] = _ranked((i, str(i)) for i in range(num))
+    value['completions'] = ranked(range(4_000), *texts)
   else:
-    value['chosen'] = [f'a{i}' for i in range(num)]
-    value['rejected'] = [f'b{i}' for i in range(num)]
+    value['chosen'] = [f'a{text}' for text in texts]
+    value['rejected'] = [f'b{text}' for text in texts]
 
 
-def _twice(rng, number):
-  value, _ = good_row(rng, number)
-  name = _needed(rng, value)
-  field = f', {json.dumps(name)}: {json.dumps(value[name])}}}'
-  return (json.dumps(value)[:-1] + field).encode(), []
+# ------------------------------------------------------ changes of a line's bytes
 
 
-@curried
-def _nested(rng, number, *depths: int):
-  depth = pick(rng, depths)
-  opened, closed = pick(rng, (('[', ']'), ('{"a":', '}')))
-  text = opened * depth + '1' + closed * depth
-  return _with_field(f'"deep": {text}')(rng, number)
+def framed(before: bytes, after: bytes = b''):
+  return lambda rng, data: before + data + after
 
 
-KEPT = {
-  'good': _plain,
-  'odd unicode': _between(ODD),
-  'odd unicode, raw': _between(ODD[:5] + ODD[6:], ensure_ascii=False),
-  'injection': _between(INJECTED),
-  'byte order mark': _framed(b'\xef\xbb\xbf'),
-  'carriage return': _framed(b'', b'\r'),
-  'spaces around': _framed(b' \t', b'\r \t'),
-  'further field': _with_field(
-    '"": ""', '"\\ud800": "\\udfff"', '"\\u0000": null', f'"n": {10**299}'
-  ),
-  'number without JSON': _with_field('"n": NaN', '"n": -Infinity'),
-  'some depth': _nested(1, 20, 50),
+def one_of(*lines: bytes):
+  return lambda rng, data: pick(rng, lines)
+
+
+def with_field(*values: str):
+  """A further field, spelt as JSON, which does not matter."""
+  return lambda rng, data: data[:-1] + f', {pick(rng, values)}}}'.encode()
+
+
+def inserted(*pieces: bytes):
+  def spell(rng, data):
+    at = int(rng.integers(1, len(data)))
+    return data[:at] + pick(rng, pieces) + data[at:]
+
+  return spell
+
+
+def any_byte(rng, data):
+  data = bytearray(data)
+  for _ in range(rng.integers(1, 4)):
+    byte = int(rng.integers(256))
+    data[rng.integers(len(data))] = 32 if byte in b'\r\n' else byte
+  return bytes(data)
+
+
+def twice(rng, data):
+  value = json.loads(data)
+  name = needed(rng, value)
+  return with_field(json.dumps({name: value[name]})[1:-1])(rng, data)
+
+
+def nested(*depths: int):
+  def spell(rng, data):
+    depth, (opened, closed) = (
+      pick(rng, depths),
+      pick(rng, ('[]', ['{"a":', '}'])),
+    )
+    return with_field(f'"deep": {opened * depth}1{closed * depth}')(rng, data)
+
+  return spell
+
+
+# {verdict: {kind: what becomes of the bytes of a good line}}
+BYTES = {
+  'kept': {
+    'good': framed(b''),
+    'byte order mark': framed(b'\xef\xbb\xbf'),
+    'carriage return': framed(b'', b'\r'),
+    'spaces around': framed(b' \t', b'\r \t'),
+    'further field': with_field(
+      '"": ""', '"\\ud800": "\\udfff"', '"\\u0000": null', f'"n": {10**299}'
+    ),
+    'number without JSON': with_field('"n": NaN', '"n": -Infinity'),
+    'some depth': nested(1, 20, 50),
+  },
+  'refused': {
+    'broken': inserted(b'\xff', b'\xc0\x80', b'\xed\xa0\x80', b'\xe2\x82'),
+    'NUL': inserted(b'\0'),
+    'cut': lambda rng, data: data[: rng.integers(1, len(data))],
+    'two in a line': framed(b'{} '),
+    'no JSON': one_of(b'no', b"{'prompt': 'x'}", b'prompt\tchosen', b'}{'),
+    'NULs only': one_of(b'\0' * 64),
+    'no object': one_of(b'7', b'"x"', b'null', b'[{"prompt": "x"}]', b'NaN'),
+    'digits': with_field(f'"n": {"9" * 5_000}'),
+    'great depth': nested(150, 400, 900, 960, 990, 5_000, 100_000),
+    'field twice': twice,
+  },
+  'either': {'any byte': any_byte},
 }
-REFUSED = {
-  'broken UTF-8': _inserted(b'\xff', b'\xc0\x80', b'\xed\xa0\x80', b'\xe2\x82'),
-  'NUL': _inserted(b'\0'),
-  'cut': _cut,
-  'UTF-16': _encoded('utf-16'),
-  'UTF-16 without mark': _encoded('utf-16-le'),
-  'UTF-16, other order': _encoded('utf-16-be'),
-  'UTF-32': _encoded('utf-32'),
-  'Latin-1': _encoded('gb18030'),
-  'two in a line': _framed(b'{} '),
-  'no JSON': _one_of(b'no', b"{'prompt': 'x'}", b'prompt\tchosen', b'}{'),
-  'NULs only': _one_of(b'\0' * 64),
-  'no object': _one_of(b'7', b'"x"', b'null', b'[{"prompt": "x"}]', b'NaN'),
-  'digits': _with_field(f'"n": {"9" * 5_000}'),
-  'great depth': _nested(150, 400, 900, 960, 990, 5_000, 100_000),
-  'field twice': _twice,
-  'lacking': _changed(_lacking),
-  'wrong type': _changed(_mistyped),
-  'half a character': _changed(_halved),
-  'half, as a role': _changed(_half_role, 'turns'),
-  'wrong role': _changed(
-    _in_turn('role', 'system', 'user', 'x' * 5_000, '', None, 3, ['user']),
-    *('turns', 'whole'),
+# {kind: forms of the row, what becomes of its value}; all are to be refused.
+CHANGES = {
+  'lacking': (FORMS, lacking),
+  'wrong type': (FORMS, mistyped),
+  'half a character': (FORMS, halved),
+  'half, as a role': (['turns'], in_turn('prompt', 'role', 'us' + HALF)),
+  'wrong role': (
+    TURNS,
+    in_turn('chosen', 'role', *'system user'.split(), 'x' * 5_000, '', None, 3),
   ),
-  'wrong content': _changed(
-    _in_turn('content', None, 3, [{'type': 'text', 'text': 'x'}], {}, '', ' '),
-    *('turns', 'whole'),
+  'list as a role': (TURNS, in_turn('chosen', 'role', ['user'])),
+  'wrong content': (TURNS, in_turn('chosen', 'content', None, 3, {}, '', ' ')),
+  'parts as content': (
+    TURNS,
+    in_turn('chosen', 'content', [{'type': 'text', 'text': 'x'}]),
   ),
-  'tool calls': _changed(_in_turn('tool_calls', [{'id': 1}], 'x'), 'whole'),
-  'system in the middle': _changed(_system_in_the_middle, 'whole'),
-  'alike': _changed(_alike, 'plain', 'implicit', 'turns', 'whole'),
-  'blank': _changed(_blank, 'plain', 'margin'),
-  'bad margin': _changed(_margin, 'plain', 'turns', 'ranked'),
-  'bad ranks': _changed(_ranks, 'ranked'),
+  'tool calls': (['whole'], in_turn('chosen', 'tool_calls', [{'id': 1}], 'x')),
+  'system in the middle': (
+    ['whole'],
+    lambda rng, value: value['chosen'].insert(1, SYSTEM),
+  ),
+  'alike': (
+    ['plain', 'implicit', *TURNS],
+    lambda rng, value: value.update(rejected=value['chosen']),
+  ),
+  'blank chosen': (['plain', 'margin'], put('chosen', *BLANK)),
+  'blank rejected': (['plain', 'margin'], put('rejected', *BLANK)),
+  'bad margin': (
+    ['plain', 'turns', 'ranked'],
+    put('margin', math.nan, math.inf, 10**400, 1e39, -1e300, '1', True, [1]),
+  ),
+  'bad ranks': (['ranked'], wrong_ranks),
 }
-EITHER = {'any byte': _any_byte}
-# Few of these: each takes a while.
+CODES = ('utf-16', 'utf-16-le', 'utf-16-be', 'utf-32', 'gb18030')
+# {kind: verdict, texts in the middle of those of a row, encoding of the line}
+TEXTS = {
+  'odd unicode': ('kept', ODD, 'ascii'),
+  'odd unicode, raw': ('kept', ODD[:6], 'utf-8'),
+  'injection': ('kept', INJECTED, 'ascii'),
+  **{code: ('refused', ['\u4e2d\xe9'], code) for code in CODES},
+}
+VERDICTS = {kind: 'refused' for kind in CHANGES}
+VERDICTS |= {kind: verdict for kind, (verdict, *_) in TEXTS.items()}
+VERDICTS |= {kind: v for v, kinds in BYTES.items() for kind in kinds}
+# Few of these: each takes a while. {kind: verdict}, and how they are made.
 LARGE = {
-  'millions of pairs': ('refused', _changed(_crowded, 'several', 'ranked')),
-  '10 MB of a field': ('kept', _with_field(f'"n": "{"x" * 10_000_000}"')),
-  '10 MB of text': ('refused', _between(('long words ' * 900_000,))),
-  '1 MB of text': ('kept', _between(('long words ' * 90_000,))),
-  '10 MB of brackets': ('refused', _with_field(f'"n": {"[" * 10_000_000}')),
-  '40 MB': ('refused', _with_field(f'"n": "{"x" * 40_000_000}"')),
+  '10 MB of a field': 'kept',
+  '10 MB of brackets': 'refused',
+  '40 MB': 'refused',
+  '1 MB of text': 'kept',
+  '10 MB of text': 'refused',
+  'millions of pairs': 'refused',
 }
-VERDICTS = {'kept': KEPT, 'refused': REFUSED, 'either': EITHER}
-ALL = {
-  kind: (verdict, make)
-  for verdict, kinds in VERDICTS.items()
-  for kind, make in kinds.items()
+BYTES['large'] = {
+  '10 MB of a field': with_field(f'"n": "{"x" * 10_000_000}"'),
+  '10 MB of brackets': with_field(f'"n": {"[" * 10_000_000}'),
+  '40 MB': with_field(f'"n": "{"x" * 40_000_000}"'),
 }
+TEXTS |= {
+  '1 MB of text': ('kept', ['long words ' * 90_000], 'ascii'),
+  '10 MB of text': ('refused', ['long words ' * 900_000], 'ascii'),
+}
+CHANGES['millions of pairs'] = ['several', 'ranked'], crowded
 
 
 def lines(rng, count: int) -> list[Line]:
   """Lines of all kinds in turn, in a random order, the first one good."""
-  names = list(ALL)
+  names = list(VERDICTS)
   made = [line(rng, names[i % len(names)], i) for i in range(count)]
   order = rng.permutation(count)
   return [line(rng, 'good', count), *(made[i] for i in order)]
 
 
 def line(rng, kind: str, number: int) -> Line:
-  verdict, make = (ALL | LARGE)[kind]
-  data, pairs = make(rng, number)
+  _, texts, code = TEXTS.get(kind, ('', [''], 'ascii'))
+  forms, change = CHANGES.get(kind, (FORMS, lambda rng, value: None))
+  value, pairs = good_row(rng, number, pick(rng, forms), pick(rng, texts))
+  change(rng, value)
+  data = json.dumps(value, ensure_ascii=code == 'ascii')
+  data = data.encode(code).replace(b'\n', b'')
+  for kinds in BYTES.values():
+    if kind in kinds:
+      data = kinds[kind](rng, data)
   assert b'\n' not in data, kind
-  return Line(kind, verdict, data, pairs)
+  return Line(kind, (VERDICTS | LARGE)[kind], data, pairs)

@@ -8,10 +8,12 @@ named. A refusal of the whole file is one line. Nothing else may happen.
 import collections
 import functools
 import gzip
+import itertools
 import json
 import math
 import operator
 import pathlib
+import shutil
 
 import pytest
 from fuzz import row_mutations as mutations
@@ -47,10 +49,13 @@ def write(path, lines) -> None:
   path.write_bytes(gzip.compress(data, 1) if path.suffix == '.gz' else data)
 
 
-def scan(folder, source, max_rejected=1.0):
+def scan(fuzz, source, max_rejected=1.0):
   """The usable pairs of a file, and the others."""
-  rejected = sources.Rejects(folder / 'rejected.jsonl', max_rejected)
-  return files.scan(CHAT, rejected, 'pairs', str(source)), rejected
+  rejected = sources.Rejects(fuzz.folder / 'rejected.jsonl', max_rejected)
+  copies = fuzz.folder / 'copies'
+  shutil.rmtree(copies, ignore_errors=True)
+  copies.mkdir()
+  return files.scan(CHAT, rejected, copies, 'pairs', str(source)), rejected
 
 
 # ------------------------------------ rows of mixed kinds, as a run reads them
@@ -64,14 +69,10 @@ def test_every_row_is_kept_as_it_is_or_refused(fuzz, tokenizer, suffix):
     refused = check_file(fuzz, tokenizer, path, lines)
     check_limit(fuzz, path, len(lines), len(refused))
   # No kind went another way than it has to, and both ways were gone.
-  for kind, (verdict, _) in mutations.ALL.items():
-    kept, refused = (fuzz.seen[kind, way] for way in ('kept', 'refused'))
-    expected = {
-      'kept': kept and not refused,
-      'refused': refused and not kept,
-      'either': kept and refused,
-    }
-    assert expected[verdict], (kind, kept, refused)
+  for kind, verdict in mutations.VERDICTS.items():
+    ways = {way for way in ('kept', 'refused') if fuzz.seen[kind, way]}
+    expected = {'kept', 'refused'} if verdict == 'either' else {verdict}
+    assert ways == expected, kind
 
 
 def test_large_rows(fuzz, tokenizer):
@@ -86,29 +87,23 @@ def check_file(fuzz, tokenizer, path, lines):
   """Writes and reads a file; {line number: reason} of what was refused."""
   write(path, lines)
   with fuzz.limits():
-    kept, refused = read(fuzz, path, lines)
+    split, rejected = scan(fuzz, path)
+    kept = collections.defaultdict(list)
+    for row in files.read(split):
+      kept[row['row']].append((row['prompt'], row['chosen'], row['rejected']))
+    refused = {n: reason for file, n, reason in rejected.rows}
+    assert {file for file, *_ in rejected.rows} <= {str(path)}
+    assert rejected.counts[str(path)] == len(lines)
+    assert rejected.rejected[str(path)] == len(refused)
+    # Each of them is named once in the file, in lines that can be read again.
+    rejected.write()
+    text = rejected.path.read_text() if refused else ''
+    named = [json.loads(line) for line in text.splitlines()]
+    assert [row['row'] for row in named] == sorted(refused)
+    rejected.summary().encode()
     check(fuzz, lines, kept, refused)
-    check_stored(fuzz, tokenizer, path, kept)
+    check_stored(fuzz, tokenizer, split, kept)
   return refused
-
-
-def read(fuzz, path, lines):
-  """{line number: pairs kept} and {line number: reason}."""
-  split, rejected = scan(fuzz.folder, path)
-  kept = collections.defaultdict(list)
-  for row in files.read(split, CHAT):
-    kept[row['row']].append((row['prompt'], row['chosen'], row['rejected']))
-  refused = {n: reason for file, n, reason in rejected.rows}
-  assert {file for file, *_ in rejected.rows} <= {str(path)}
-  assert rejected.counts[str(path)] == len(lines)
-  assert rejected.rejected[str(path)] == len(refused)
-  # Each of them is named once in the file, in lines that can be read again.
-  rejected.write()
-  text = rejected.path.read_text() if refused else ''
-  named = [json.loads(line) for line in text.splitlines()]
-  assert [row['row'] for row in named] == sorted(refused)
-  rejected.summary().encode()
-  return kept, refused
 
 
 def check(fuzz, lines, kept, refused):
@@ -125,11 +120,10 @@ def check(fuzz, lines, kept, refused):
       assert kept[number] == line.pairs, told
     else:
       given = texts(json.loads(line.data.decode()))
-      for _, *sides in kept[number]:
-        for side in sides:
-          # A side of several turns holds texts whole, with the chat between.
-          whole = [text for text in given if text and text in side]
-          assert whole or any(side in text for text in given), told
+      for side in itertools.chain(*(sides for _, *sides in kept[number])):
+        # A side of several turns holds texts whole, with the chat between.
+        whole = [text for text in given if text and text in side]
+        assert whole or any(side in text for text in given), told
 
 
 def texts(value) -> list[str]:
@@ -140,50 +134,39 @@ def texts(value) -> list[str]:
   return sum(map(texts, value), []) if isinstance(value, list) else []
 
 
-def check_stored(fuzz, tokenizer, path, kept):
+def check_stored(fuzz, tokenizer, split, kept):
   """On disk there is what was kept, token for token."""
-  split, _ = scan(fuzz.folder, path)
-  rows = files.read(split, CHAT)
   folder = fuzz.folder / 'pairs'
-  counts = encoding.write(folder, rows, tokenizer, 3_000, 'rows')
+  counts = encoding.write(folder, files.read(split), tokenizer, 3_000, 'rows')
   assert counts['rows'] + counts['too_long'] == sum(map(len, kept.values()))
   stored = encoding.open_rows(folder, tokenizer.pad_id)
   assert len(stored) == counts['rows']
+
+  def packed(text):  # without spaces: the tokenizer puts one before a text
+    return ''.join(text.split())
+
   given = collections.Counter(
     (number, packed(prompt + chosen), packed(prompt + rejected))
     for number, pairs in kept.items()
     for prompt, chosen, rejected in pairs
   )
-  found = collections.Counter()
-  for i, number in enumerate(stored.rows):
-    both = [
-      side.flat[side.offsets[i] + 1 : side.offsets[i + 1] - 1].tolist()
-      for side in (stored.chosen, stored.rejected)
-    ]
-    found[int(number), *map(packed, map(tokenizer.hf.decode, both))] += 1
+  found = collections.Counter(
+    (int(number), *(packed(tokenizer.hf.decode(x[1:-1])) for x in sides))
+    for number, *sides in zip(stored.rows, stored.chosen, stored.rejected)
+  )
   assert not found - given
   assert sum((given - found).values()) == counts['too_long']
 
 
-def packed(text: str) -> str:
-  """Without spaces: the tokenizer puts one before a text."""
-  return ''.join(text.split())
-
-
 def check_limit(fuzz, path, count, num_refused):
   """One row more than is allowed stops the run; all of them are named."""
-  source = fuzz.folder / 'rejected.jsonl'
-  for more, stops in ((-0.5, True), (0.5, False)):
-    source.unlink(missing_ok=True)
-    told = f'{num_refused} of {count} rows cannot be used'
-    limit = (num_refused + more) / count
-    if not stops:
-      scan(fuzz.folder, path, limit)
-    else:
-      with pytest.raises(errors.UserError, match=told) as caught:
-        scan(fuzz.folder, path, limit)
-      check_message(caught.value)
-      assert len(source.read_text().splitlines()) == num_refused
+  scan(fuzz, path, (num_refused + 0.5) / count)
+  told = f'{num_refused} of {count} rows cannot be used'
+  with pytest.raises(errors.UserError, match=told) as caught:
+    scan(fuzz, path, (num_refused - 0.5) / count)
+  check_message(caught.value)
+  named = (fuzz.folder / 'rejected.jsonl').read_text()
+  assert len(named.splitlines()) == num_refused
 
 
 def check_message(error: errors.UserError) -> None:
