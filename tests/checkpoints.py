@@ -38,6 +38,17 @@ def assert_identical(found, expected):
     assert found[name].tobytes() == array.tobytes(), name
 
 
+def rounding(found, exact, starts):
+  """What storing `found` for `exact` cost, in float64: see tensors."""
+
+  def norm(a, b):
+    return sum(((a[n].astype(np.float64) - b[n]) ** 2).sum() for n in a) ** 0.5
+
+  change = np.sqrt(np.mean([norm(start, exact) ** 2 for start in starts]))
+  lost, whole = norm(found, exact), norm(exact, dict.fromkeys(exact, 0))
+  return {'of_weights': lost / whole, 'of_change': lost / change}
+
+
 def qwen_tokenizer(folder):
   """Letters, alone and after a space, in the class that Qwen has.
 

@@ -12,7 +12,8 @@ import pickle
 import struct
 
 WEIGHTS, INDEX = 'model.safetensors', 'model.safetensors.index.json'
-SHARDS = 'model-*.safetensors'
+CONFIG, SHARDS = 'config.json', 'model-*.safetensors'
+TOKENS, SETTINGS = 'tokenizer.json', 'tokenizer_config.json'
 HUGE = (2**31, 2**40, 2**62, 2**63, 10**30, 10**400)
 NO_NUMBER = (None, True, 1.5, float('nan'), '7', [], [7], {}, {'a': 1})
 NO_JSON = (
@@ -29,7 +30,7 @@ def pick(rng, values):
 
 
 def on(change, *patterns):
-  """`change` of one of the files with such names."""
+  """change(rng, path) of one of the files with such names."""
 
   def apply(rng, folder):
     change(rng, pick(rng, sorted(p for x in patterns for p in folder.glob(x))))
@@ -103,26 +104,6 @@ class Exploit:
     return os.mkdir, (self.trace,)
 
 
-def edited(*changes):
-  """A file of JSON after one of the changes (rng, value)."""
-
-  def apply(rng, path):
-    value = json.loads(path.read_text())
-    pick(rng, changes)(rng, value)
-    path.write_text(json.dumps(value))
-
-  return apply
-
-
-def sets(names, values):
-  """One of the entries becomes one of the values."""
-
-  def change(rng, value):
-    value[pick(rng, names)] = pick(rng, values)
-
-  return change
-
-
 def broken(what, *names):
   """Damage that no file of JSON can have and be used."""
   ways = {'no JSON': no_json, 'cut': cut, 'no file': no_file}
@@ -130,7 +111,7 @@ def broken(what, *names):
   return {f'{what} {way}': ('refused', on(ways[way], *names)) for way in ways}
 
 
-# ------------------------------------------- the header of a file of tensors
+# ------------------- values in a file of JSON, or in the header of a safetensors
 
 
 def parts(path):
@@ -150,81 +131,96 @@ def tensors(header):
   return [name for name in header if name != '__metadata__']
 
 
+def edited(names, *changes):
+  """One of the files after one of the changes (rng, its value)."""
+
+  def apply(rng, path):
+    if path.suffix == '.json':
+      value = json.loads(path.read_text())
+      pick(rng, changes)(rng, value)
+      path.write_text(json.dumps(value))
+    else:
+      value, data = parts(path)
+      pick(rng, changes)(rng, value)
+      put(path, value, data)
+
+  return on(apply, *names.split())
+
+
 def framed(make):
   """The file of make(rng, header, bytes) -> the same, and perhaps a size."""
-
-  def apply(rng, folder):
-    put(folder / WEIGHTS, *make(rng, *parts(folder / WEIGHTS)))
-
-  return apply
+  return on(lambda rng, path: put(path, *make(rng, *parts(path))), WEIGHTS)
 
 
-def entry_changed(change):
-  """The file after change(rng, entry of one tensor, header)."""
+def sets(where, values):
+  """One of the values, or of values(what holds it), at a path of keys.
 
-  def make(rng, header, data):
-    change(rng, header[pick(rng, tensors(header))], header)
-    return header, data
+  Of the path, each entry is some keys, or None: all of them.
+  """
 
-  return framed(make)
+  def change(rng, value):
+    *path, last = where
+    for keys in path:
+      value = value[pick(rng, keys or tensors(value))]
+    key = pick(rng, last or list(value))
+    value[key] = pick(rng, values(value) if callable(values) else values)
+
+  return change
 
 
-def _offsets(rng, entry, header):
+def removes(*path):
+  """An entry is not there."""
+
+  def change(rng, value):
+    for key in path:
+      value = value[key]
+    del value[pick(rng, tensors(value))]
+
+  return change
+
+
+# ------------------------------------------- the header of a file of tensors
+
+
+def _offsets(entry):
   begin, end = entry['data_offsets']
-  entry['data_offsets'] = pick(
-    rng,
-    (
-      *([begin + 4, end + 4], [begin - 4, end - 4], [end, begin], [0, 0]),
-      *([-(end - begin), 0], [begin, end + 2**40], [2**62, 2**62 + 4]),
-      *([float(begin), float(end)], [str(begin), str(end)], [True, end]),
-      *([begin], [begin, end, end], [], None, {}, 'ab', 7, [None, None]),
-      *([begin, 10**400], [10**400, 10**400 + end - begin], [[], []]),
-    ),
+  return (
+    *([begin + 4, end + 4], [begin - 4, end - 4], [end, begin], [0, 0]),
+    *([-(end - begin), 0], [begin, end + 2**40], [2**62, 2**62 + 4]),
+    *([float(begin), float(end)], [str(begin), str(end)], [True, end]),
+    *([begin], [begin, end, end], [], None, {}, 'ab', 7, [None, None]),
+    *([begin, 10**400], [10**400, 10**400 + end - begin], [[], []]),
   )
 
 
-def _shape(rng, entry, header):
+def _shapes(entry):
   shape, (begin, end) = entry['shape'], entry['data_offsets']
   size = (end - begin) // 4
-  entry['shape'] = pick(
-    rng,
-    (
-      *([-1, -size], [size, 1, 1], [1] * 40 + shape, [1] * 2_000 + shape),
-      *([float(n) for n in shape], [str(n) for n in shape], [shape], []),
-      *([2**40, 2**40], [2**64 * size], [0, 2**70], [True, *shape], None),
-      *({}, 'ab', 7, [None], [10**400], [size + 1], [-size], [0]),
-    ),
+  return (
+    *([-1, -size], [size, 1, 1], [1] * 40 + shape, [1] * 2_000 + shape),
+    *([float(n) for n in shape], [str(n) for n in shape], [shape], []),
+    *([2**40, 2**40], [2**64 * size], [0, 2**70], [True, *shape], None),
+    *({}, 'ab', 7, [None], [10**400], [size + 1], [-size], [0]),
   )
 
 
-def _dtype(rng, entry, header):
-  wrong = ('F64', 'I32', 'F16', 'F8_E4M3', 'f32', '', 'O', None, 7, ['F32'], {})
-  entry['dtype'] = pick(rng, wrong)
+TYPES = ('F64', 'I32', 'F16', 'F8_E4M3', 'f32', '', 'O', None, 7, ['F32'], {})
+NO_ENTRY = (None, 7, [], 'ab', {}, {'dtype': 'F32'})
+STRAYS = ('../../x', '\ud800', 'a\nb\x1b[31m', 'x' * 10**6, '', '\0')
+EMPTY = {'dtype': 'F32', 'shape': [0], 'data_offsets': [0, 0]}
 
 
-def _entry(rng, entry, header):
+def _renamed(rng, header):
   name = pick(rng, tensors(header))
-  way = int(rng.integers(3))
-  old = header.pop(name)
-  if way == 0:
-    header[name] = pick(rng, (None, 7, [], 'ab', {}, {'dtype': 'F32'}))
-  elif way == 1:
-    header['x' + name] = old
+  header['x' + name] = header.pop(name)
 
 
-def _alias(rng, entry, header):
+def _alias(rng, header):
   """A second tensor on the bytes of the first."""
-  entries = [header[n] for n in tensors(header)]
-  other = pick(rng, [e for e in entries if e is not entry])
-  size = entry['data_offsets'][1] - entry['data_offsets'][0]
-  begin = other['data_offsets'][0]
-  entry['data_offsets'] = [begin, begin + size]
-
-
-def _stray(rng, entry, header):
-  names = ('../../x', '\ud800', 'a\nb\x1b[31m', 'x' * 10**6, '', '\0')
-  empty = {'dtype': 'F32', 'shape': [0], 'data_offsets': [0, 0]}
-  header[pick(rng, names)] = empty
+  entry, other = (header[n] for n in rng.permutation(tensors(header))[:2])
+  begin, end = entry['data_offsets']
+  first = other['data_offsets'][0]
+  entry['data_offsets'] = [first, first + end - begin]
 
 
 def _hole(rng, header, data):
@@ -246,26 +242,35 @@ def _header_size(rng, header, data):
   return header, data, pick(rng, sizes)
 
 
-def _header_text(rng, header, data):
-  return pick(rng, NO_JSON), data
-
-
 def _header_endless(rng, path):
   put(path, *parts(path), 2 * 2**30)
   endless(rng, path)
 
 
 SINGLE = {
-  'offsets': ('refused', entry_changed(_offsets)),
-  'shapes': ('refused', entry_changed(_shape)),
-  'types': ('refused', entry_changed(_dtype)),
-  'entries': ('refused', entry_changed(_entry)),
-  'bytes of two tensors': ('refused', entry_changed(_alias)),
-  'strays': ('refused', entry_changed(_stray)),
+  'offsets': (
+    'refused',
+    edited(WEIGHTS, sets([None, ['data_offsets']], _offsets)),
+  ),
+  'shapes': ('refused', edited(WEIGHTS, sets([None, ['shape']], _shapes))),
+  'types': ('refused', edited(WEIGHTS, sets([None, ['dtype']], TYPES))),
+  'entries': (
+    'refused',
+    edited(
+      WEIGHTS,
+      lambda rng, header: sets([tensors(header)], NO_ENTRY)(rng, header),
+      *(_renamed, removes()),
+    ),
+  ),
+  'bytes of two tensors': ('refused', edited(WEIGHTS, _alias)),
+  'strays': ('refused', edited(WEIGHTS, sets([STRAYS], [EMPTY]))),
   'a hole': ('refused', framed(_hole)),
   'a tensor twice': ('refused', framed(_twice)),
   'header size': ('refused', framed(_header_size)),
-  'header no JSON': ('refused', framed(_header_text)),
+  'header no JSON': (
+    'refused',
+    framed(lambda rng, header, data: (pick(rng, NO_JSON), data)),
+  ),
   'header of gigabytes': ('refused', on(_header_endless, WEIGHTS)),
   'longer': ('refused', on(longer, WEIGHTS)),
   'weights cut': ('refused', on(cut, WEIGHTS)),
@@ -286,30 +291,24 @@ SINGLE = {
 
 
 def _escaping(rng, folder):
-  index = json.loads((folder / INDEX).read_text())
-  names = index['weight_map']
-  name = pick(rng, list(names))
-  file, away = names[name], folder.parent / 'outside'
-  names[name] = pick(
-    rng,
-    (
+  away = folder.parent / 'outside'
+
+  def elsewhere(names):
+    file = next(iter(names.values()))
+    return (
       *(f'../outside/{file}', str(away / file), f'x/../{file}', f'./{file}'),
       *('..', '.', '', '/etc/passwd', f'{file}\0', '\ud800.safetensors'),
       *('x' * 5_000 + '.safetensors', 'a\nb.safetensors', None, 7, [file]),
       *({}, True, 'pytorch_model.bin', '../outside', '~/x.safetensors'),
-    ),
-  )
-  (folder / INDEX).write_text(json.dumps(index))
+    )
+
+  edited(INDEX, sets([['weight_map'], None], elsewhere))(rng, folder)
 
 
 def _wrong_shard(rng, value):
   names = value['weight_map']
   name = pick(rng, list(names))
   names[name] = pick(rng, sorted({*names.values()} - {names[name]}))
-
-
-def _unlisted(rng, value):
-  del value['weight_map'][pick(rng, list(value['weight_map']))]
 
 
 def _in_two_shards(rng, folder):
@@ -324,15 +323,18 @@ def _in_two_shards(rng, folder):
   put(target, other, more + b'\1' * (end - begin))
 
 
-_no_map = sets(['weight_map'], (None, 7, [], {}, 'ab', [['a', 'b']]))
+_NO_MAP = (None, 7, [], {}, 'ab', [['a', 'b']])
 SHARDED = {
   'escaping shard': ('refused', _escaping),
   'weight_map': (
     'refused',
-    on(edited(_no_map, lambda rng, value: value.pop('weight_map')), INDEX),
+    edited(
+      *(INDEX, sets([['weight_map']], _NO_MAP)),
+      lambda rng, value: value.pop('weight_map'),
+    ),
   ),
-  'wrong shard': ('refused', on(edited(_wrong_shard), INDEX)),
-  'unlisted tensor': ('either', on(edited(_unlisted), INDEX)),
+  'wrong shard': ('refused', edited(INDEX, _wrong_shard)),
+  'unlisted tensor': ('either', edited(INDEX, removes('weight_map'))),
   'shard outside': ('refused', on(led_outside, SHARDS)),
   'shard lost': ('refused', on(lambda rng, path: path.unlink(), SHARDS)),
   'shard no file': ('refused', on(no_file, SHARDS)),
@@ -348,17 +350,16 @@ SIZES = (
   *('intermediate_size', 'max_position_embeddings', 'num_key_value_heads'),
   *('head_dim', 'n_embd', 'n_layer', 'n_head', 'n_positions', 'n_inner'),
 )
+LISTS = ('architectures', 'model_type', 'layer_types', 'eos_token_id')
+NO_LIST = ([[]], [{}], [None], {}, [7], ['x', []], 'x', 7)
+NO_STATISTIC = (10**400, float('nan'), float('inf'), 'x', [], True)
+_mistyped = sets([None], (*NO_NUMBER, *HUGE, float('inf'), -1, 0, '\ud800'))
 
 
 def _huge(rng, value):
   names = [n for n in SIZES if value.get(n) is not None]
-  for name in rng.permutation(names)[: int(rng.integers(1, 4))]:
-    value[str(name)] = pick(rng, HUGE)
-
-
-def _mistyped(rng, value):
-  odd = (*NO_NUMBER, *HUGE, float('inf'), -1, 0, '\ud800')
-  sets(list(value), odd)(rng, value)
+  for _ in range(int(rng.integers(1, 4))):
+    value[pick(rng, names)] = pick(rng, HUGE)
 
 
 def _nested(rng, value):
@@ -366,102 +367,80 @@ def _nested(rng, value):
   _mistyped(rng, pick(rng, dicts) if dicts else value)
 
 
-_odd_lists = sets(
-  ('architectures', 'model_type', 'layer_types', 'eos_token_id'),
-  ([[]], [{}], [None], {}, [7], ['x', []], 'x', 7),
-)
-_odd_statistics = sets(
-  ('reward_mean', 'reward_std'),
-  (10**400, float('nan'), float('inf'), 'x', [], True),
-)
-CONFIG = {
-  'huge sizes': ('refused', on(edited(_huge), 'config.json')),
-  'wrong kinds': ('either', on(edited(_mistyped, _nested), 'config.json')),
-  'odd lists': ('either', on(edited(_odd_lists), 'config.json')),
-  'odd statistics': ('refused', on(edited(_odd_statistics), 'config.json')),
-  'config flipped': ('either', on(flipped, 'config.json')),
-  **broken('config', 'config.json'),
+CONFIGS = {
+  'huge sizes': ('refused', edited(CONFIG, _huge)),
+  'wrong kinds': ('either', edited(CONFIG, _mistyped, _nested)),
+  'odd lists': ('either', edited(CONFIG, sets([LISTS], NO_LIST))),
+  'odd statistics': (
+    'refused',
+    edited(CONFIG, sets([['reward_mean', 'reward_std']], NO_STATISTIC)),
+  ),
+  'config flipped': ('either', on(flipped, CONFIG)),
+  **broken('config', CONFIG),
 }
 
 
 # ------------------------------------------------------------------- tokenizers
 
-TOKENS, SETTINGS = 'tokenizer.json', 'tokenizer_config.json'
+NO_ID = (2**31, 2**32 - 1, 2**24, 2**63, -1, 1.5, 'x', None, [])
+NO_PART = ({}, [], 7, 'x', [{}], {'type': 'x'}, '\ud800')
+SPECIAL = ('eos_token', 'pad_token', 'bos_token', 'unk_token')
+NO_TOKEN = (7, [], {}, {'content': 7}, True, '', 'x' * 10**5, '\ud800', None)
+CLASSES = ('../../outside/x', 'os.system', 7, [], {}, '\0', 'LlamaTokenizer')
+FIELDS = (
+  *('model_max_length', 'padding_side', 'added_tokens_decoder', 'backend'),
+  *('extra_special_tokens', 'chat_template', 'init_inputs'),
+)
+NO_FIELD = (7, [], {}, 'x', {'7': 7}, [7], {'x': {}}, -1, 10**400, '\ud800')
+TEMPLATES = (
+  b'{{ messages.__class__.__mro__ }}',
+  b"{{ cycler.__init__.__globals__.os.mkdir('unpickled') }}",
+  b"{% include '../outside/config.json' %}",
+  b"{% import 'os' as os %}",
+  b'{% for m in messages %}',
+  b'{{ 7 / 0 }}',
+  b'{% for i in range(10**9) %}x{% endfor %}',
+  b'\xff\xfe',
+  b"{{ raise_exception('\\ud800') }}",
+)
 
 
 def _ids(rng, value):
   vocab = value['model']['vocab']
   # The last: what it stands for is in no other table.
-  wrong = (2**31, 2**32 - 1, 2**24, 2**63, -1, 1.5, 'x', None, [])
-  vocab[list(vocab)[-1]] = pick(rng, wrong)
-
-
-def _no_vocab(rng, value):
-  value['model']['vocab'] = pick(rng, ({}, [], None, 7, 'x'))
-
-
-def _part(rng, value):
-  sets(list(value), ({}, [], 7, 'x', [{}], {'type': 'x'}, '\ud800'))(rng, value)
-
-
-_special = sets(
-  ('eos_token', 'pad_token', 'bos_token', 'unk_token'),
-  (7, [], {}, {'content': 7}, True, '', 'x' * 10**5, '\ud800', None),
-)
-_class = sets(
-  ['tokenizer_class'],
-  ('../../outside/x', 'os.system', 7, [], {}, '\0', 'LlamaTokenizer'),
-)
-_fields = sets(
-  (
-    *('model_max_length', 'padding_side', 'added_tokens_decoder', 'backend'),
-    *('extra_special_tokens', 'chat_template', 'init_inputs'),
-  ),
-  (7, [], {}, 'x', {'7': 7}, [7], {'x': {}}, -1, 10**400, '\ud800'),
-)
+  sets([list(vocab)[-1:]], NO_ID)(rng, vocab)
 
 
 def _named_files(*names):
   """Entries that make transformers look for files elsewhere."""
 
-  def change(rng, path):
-    name = pick(rng, names)
-    away = path.parents[1] / 'outside' / 'tokenizer.0.1.json'
-    target = pick(
-      rng,
-      (str(away), '../outside/tokenizer.0.1.json', '/etc/tokenizer.0.json'),
-    )
-    value = [target] if name.endswith('s') else target
-    edited(sets([name], [value]))(rng, path)
+  def change(rng, folder):
+    name, file = pick(rng, names), 'outside/tokenizer.0.1.json'
+    places = (str(folder.parent / file), f'../{file}', '/etc/tokenizer.0.json')
+    if name.endswith('s'):
+      places = [[place] for place in places]
+    edited(SETTINGS, sets([[name]], places))(rng, folder)
 
-  return on(change, SETTINGS)
+  return change
 
 
 def _template(rng, folder):
-  text = pick(
-    rng,
-    (
-      b'{{ messages.__class__.__mro__ }}',
-      b"{{ cycler.__init__.__globals__.os.mkdir('unpickled') }}",
-      b"{% include '../outside/config.json' %}",
-      b"{% import 'os' as os %}",
-      b'{% for m in messages %}',
-      b'{{ 7 / 0 }}',
-      b'{% for i in range(10**9) %}x{% endfor %}',
-      b'\xff\xfe',
-      b"{{ raise_exception('\\ud800') }}",
-    ),
-  )
-  (folder / 'chat_template.jinja').write_bytes(text)
+  (folder / 'chat_template.jinja').write_bytes(pick(rng, TEMPLATES))
 
 
 TOKENIZER = {
-  'ids': ('refused', on(edited(_ids), TOKENS)),
-  'no vocabulary': ('refused', on(edited(_no_vocab), TOKENS)),
-  'parts': ('either', on(edited(_part), TOKENS)),
-  'special tokens': ('either', on(edited(_special), SETTINGS)),
-  'classes': ('either', on(edited(_class), SETTINGS)),
-  'fields': ('either', on(edited(_fields), SETTINGS)),
+  'ids': ('refused', edited(TOKENS, _ids)),
+  'no vocabulary': (
+    'refused',
+    edited(TOKENS, sets([['model'], ['vocab']], ({}, [], None, 7, 'x'))),
+  ),
+  'parts': ('either', edited(TOKENS, sets([None], NO_PART))),
+  'special tokens': ('either', edited(SETTINGS, sets([SPECIAL], NO_TOKEN))),
+  'classes': (
+    'either',
+    edited(SETTINGS, sets([['tokenizer_class']], CLASSES)),
+  ),
+  'fields': ('either', edited(SETTINGS, sets([FIELDS], NO_FIELD))),
   'files elsewhere': ('refused', _named_files('fast_tokenizer_files')),
   # Old ones name the files of who saved them; nobody may look there.
   'file of old': ('kept', _named_files('tokenizer_file', 'vocab_file')),
@@ -473,6 +452,6 @@ TOKENIZER = {
 GROUPS = {
   'single': SINGLE,
   'sharded': SHARDED,
-  'config': CONFIG,
+  'config': CONFIGS,
   'tokenizer': TOKENIZER,
 }

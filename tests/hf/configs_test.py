@@ -39,30 +39,19 @@ def test_old_and_new_spelling_are_one_model(name, part):
 
 
 @pytest.mark.parametrize(
-  ('model_type', 'tied', 'kv_heads', 'head_dim'),
-  [
-    ('llama', False, 32, 2),
-    ('mistral', False, 8, 2),
-    ('qwen2', False, 32, 2),
-    ('qwen3', False, 32, 128),
-    ('gemma2', True, 4, 256),
-    ('gemma3_text', True, 4, 256),
-    ('gpt_neox', False, 8, 8),
-    ('gpt2', True, 4, 16),
-  ],
-)
-def test_entries_that_are_left_out(model_type, tied, kv_heads, head_dim):
-  config = read(model_type, {})
-  assert config.tied_embeddings == tied
-  assert (config.num_kv_heads, config.head_dim) == (kv_heads, head_dim)
-
-
-@pytest.mark.parametrize(
   ('model_type', 'entries', 'fields'),
   [
-    ('llama', {'rope_theta': 5e5}, {'rope_theta': 5e5}),
-    ('llama', {'rope_parameters': {'rope_theta': 5e5, 'rope_type': 'default'}},
-     {'rope_theta': 5e5}),
+    # What transformers makes of entries that are left out, and older names.
+    ('mistral', {}, {'num_kv_heads': 8, 'head_dim': 2, 'sliding_window': 4096,
+                     'layer_types': ('sliding',) * 8}),
+    ('qwen2', {}, {'qkv_bias': True, 'attention_out_bias': False}),
+    ('qwen3', {}, {'head_dim': 128, 'tied_embeddings': False}),
+    ('gemma2', {}, {'layer_types': ('sliding', 'full') * 4, 'head_dim': 256,
+                    'attention_softcap': 50.0, 'final_softcap': 30.0}),
+    ('gemma3_text', {},
+     {'layer_types': ('sliding',) * 5 + ('full',) + ('sliding',) * 2,
+      'rope_theta': 1e6, 'rope_theta_local': 1e4, 'tied_embeddings': True}),
+    ('gpt_neox', {}, {'rotary_fraction': 0.25, 'parallel_residual': True}),
     ('llama',
      {'rope_theta': 7.0, 'rope_scaling': {'type': 'linear', 'factor': 4}},
      {'rope_theta': 7.0, 'rope_scaling': 'linear', 'rope_factor': 4.0}),
@@ -71,39 +60,21 @@ def test_entries_that_are_left_out(model_type, tied, kv_heads, head_dim):
      {'rope_scaling': {**LLAMA3, 'original_max_position_embeddings': 32}},
      {'rope_scaling': 'llama3', 'rope_original_length': 32}),
     ('llama', {'rope_scaling': LLAMA3}, {'rope_original_length': 40}),
-    ('llama', {'head_dim': 6}, {'head_dim': 6}),
-    ('llama', {'attention_bias': True, 'mlp_bias': True},
-     {'qkv_bias': True, 'attention_out_bias': True, 'mlp_bias': True}),
-    ('mistral', {'sliding_window': None}, {'layer_types': ('full',) * 8}),
-    ('mistral', {},
-     {'sliding_window': 4096, 'layer_types': ('sliding',) * 8}),
-    # A window that is declared and not used.
+    # A window that is declared and not used, or used from a layer on.
     ('qwen2', {'sliding_window': 9, 'max_window_layers': 3},
      {'sliding_window': None, 'layer_types': ('full',) * 8}),
     ('qwen2',
      {'sliding_window': 9, 'max_window_layers': 3, 'use_sliding_window': True},
      {'sliding_window': 9,
       'layer_types': ('full',) * 3 + ('sliding',) * 5}),
-    ('qwen3',
-     {'num_hidden_layers': 1, 'use_sliding_window': True,
-      'layer_types': ['sliding_attention'], 'sliding_window': 5},
-     {'sliding_window': 5, 'layer_types': ('sliding',)}),
-    ('qwen2', {}, {'qkv_bias': True, 'attention_out_bias': False}),
-    ('gemma2', {}, {'layer_types': ('sliding', 'full') * 4,
-                    'attention_softcap': 50.0, 'final_softcap': 30.0}),
-    ('gemma2',
-     {'attn_logit_softcapping': None, 'final_logit_softcapping': None},
-     {'attention_softcap': None, 'final_softcap': None}),
-    ('gemma2', {'query_pre_attn_scalar': 144}, {'query_scale': 1 / 12}),
-    ('gemma3_text', {},
-     {'layer_types': ('sliding',) * 5 + ('full',) + ('sliding',) * 2,
-      'rope_theta': 1e6, 'rope_theta_local': 1e4, 'qk_norm': True,
-      'norm_plus_one': True}),
     ('gemma3_text', {'sliding_window_pattern': 2, 'rope_local_base_freq': 3.0},
      {'layer_types': ('sliding', 'full') * 4, 'rope_theta_local': 3.0}),
-    ('gpt_neox', {}, {'rotary_fraction': 0.25, 'parallel_residual': True}),
-    ('gpt_neox', {'rotary_pct': 1.0, 'rotary_emb_base': 9},
-     {'rotary_fraction': 1.0, 'rope_theta': 9.0}),
+    # What we make of it.
+    ('llama', {'attention_bias': True, 'mlp_bias': True},
+     {'qkv_bias': True, 'attention_out_bias': True, 'mlp_bias': True}),
+    ('mistral', {'sliding_window': None}, {'layer_types': ('full',) * 8}),
+    ('gemma2', {'attn_logit_softcapping': None, 'query_pre_attn_scalar': 144},
+     {'attention_softcap': None, 'query_scale': 1 / 12}),
     ('gpt_neox', {'use_parallel_residual': False, 'attention_bias': False},
      {'parallel_residual': False, 'qkv_bias': False,
       'attention_out_bias': False, 'mlp_bias': True}),

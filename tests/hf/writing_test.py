@@ -15,6 +15,7 @@ from checkpoints import (
   assert_identical,
   config_of,
   qwen_tokenizer,
+  rounding,
   stored,
 )
 
@@ -168,21 +169,13 @@ def test_bfloat16_prints_what_it_costs(tmp_path, tokenizer, capsys):
   )
   line = capsys.readouterr().out
   writing.save(tmp_path / 'exact', *arguments, base=base)
-  found, old = stored(tmp_path / 'out'), stored('llama/reward')
+  found, exact = stored(tmp_path / 'out'), stored(tmp_path / 'exact')
   assert all(a.dtype == ml_dtypes.bfloat16 for a in found.values())
-  sums = np.zeros(3)
-  for name, array in stored(tmp_path / 'exact').items():
-    array = array.astype(np.float64)
-    sums += [
-      ((found[name].astype(np.float64) - array) ** 2).sum(),
-      ((old[name] - array) ** 2).sum(),
-      (array**2).sum(),
-    ]
-  lost, changed, weights = np.sqrt(sums)
-  assert facts['rounding']['of_change'] == pytest.approx(lost / changed, 1e-6)
-  assert facts['rounding']['of_weights'] == pytest.approx(lost / weights, 1e-6)
+  expected = rounding(found, exact, [stored('llama/reward')])
+  assert facts['rounding'] == pytest.approx(expected, 1e-6)
   assert config_of(tmp_path / 'out')['dtype'] == 'bfloat16'
-  assert f'{lost / changed:.2g} of what' in line and line.count('\n') == 1
+  assert f'{expected["of_change"]:.2g} of what' in line
+  assert line.count('\n') == 1
 
 
 @pytest.mark.parametrize('name', ['llama', 'gpt2'])
