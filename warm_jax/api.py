@@ -73,7 +73,7 @@ def read_pairs(
       path / 'pairs', rows, base.tokenizer, max_length, source
     )
     # Open files stay readable after the folder is gone.
-    pairs = encoding.open_rows(path / 'pairs', base.tokenizer.pad_id)
+    pairs = encoding.open_rows(path / 'pairs')
   if counts['too_long']:
     left_out = f'{counts["too_long"]} pairs of more than {max_length} tokens'
     print(f'{source}: {left_out} are left out', file=sys.stderr)

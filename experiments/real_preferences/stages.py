@@ -47,6 +47,7 @@ def world(run) -> dict:
   toy.World(run).write('world', rows, ())
   counts = {split: len(part) for split, part in rows.items()}
   return {
+    'vocab_size': base.tokenizer(run).vocab_size,
     'rows': counts,
     'summary': ', '.join(f'{num} {split}' for split, num in counts.items()),
   }

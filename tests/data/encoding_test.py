@@ -147,7 +147,7 @@ def make_pairs(num=40, **more):
 
 def opened(words, path, rows, most=16, overlong='filter', seed=None):
   counts = encoding.write(path, rows, words, most, 'mine', overlong)
-  return counts, encoding.open_rows(path, words.pad_id, seed)
+  return counts, encoding.open_rows(path, seed)
 
 
 def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
@@ -156,7 +156,7 @@ def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
   rows[3]['response'] = 'a ' * 20
   counts = encoding.write(tmp_path / 'x', rows, words, 12, 'mine')
   assert counts == {'rows': 49, 'too_long': 1, 'truncated': 0}
-  stored = encoding.open_rows(tmp_path / 'x', words.pad_id)
+  stored = encoding.open_rows(tmp_path / 'x')
   assert isinstance(stored.flat, np.memmap)
   # With a space between words, apart or together is the same.
   expected = encoding.encode_rows(words, rows, 12, 'mine')
@@ -199,14 +199,14 @@ def test_stored_pairs_are_those_in_memory(words, tmp_path, small_chunks):
 
 @pytest.mark.parametrize(
   'name, size',
-  [('ids', 400), ('rows', 80), ('starts', 0), ('margin', 3)],
+  [('ids', 400), ('rows', 80), ('starts', 0), ('margin', 3), ('pad_id', 0)],
 )
 def test_a_cut_column_is_refused(words, tmp_path, name, size):
   opened(words, tmp_path / 'p', make_pairs())
   (path,) = (tmp_path / 'p').glob(f'{name}.*')
   path.write_bytes(path.read_bytes()[:size])
   with pytest.raises(errors.UserError, match=r'p is incomplete .* --workdir'):
-    encoding.open_rows(tmp_path / 'p', words.pad_id)
+    encoding.open_rows(tmp_path / 'p')
 
 
 def test_an_order_moves_whole_rows(words, tmp_path):

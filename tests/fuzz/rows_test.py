@@ -139,7 +139,7 @@ def check_stored(fuzz, tokenizer, split, kept):
   folder = fuzz.folder / 'pairs'
   counts = encoding.write(folder, files.read(split), tokenizer, 3_000, 'rows')
   assert counts['rows'] + counts['too_long'] == sum(map(len, kept.values()))
-  stored = encoding.open_rows(folder, tokenizer.pad_id)
+  stored = encoding.open_rows(folder)
   assert len(stored) == counts['rows']
 
   def packed(text):  # without spaces: the tokenizer puts one before a text

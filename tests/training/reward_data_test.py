@@ -53,7 +53,7 @@ def make_rows(num=20, margins=False):
 
 def stored(words, folder, **kwargs):
   encoding.write(folder, make_rows(**kwargs), words, 12, 'rows')
-  return encoding.open_rows(folder, words.pad_id)
+  return encoding.open_rows(folder)
 
 
 def make_config(**changes):

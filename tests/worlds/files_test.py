@@ -99,7 +99,7 @@ def test_own_files(tmp_path):
     ),
     (
       {'data.sft': '{}/half.jsonl'},
-      'half.jsonl: .* no completion .* fields: chosen, prompt; known: prompt',
+      'half.jsonl: .* fields: chosen, prompt; known: prompt .* completion',
     ),
     (
       {'data.train': '{}/one.jsonl'},

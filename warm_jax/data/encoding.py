@@ -40,23 +40,20 @@ class Sequences:
   def __init__(self, ids, mask, response_start, pad_id: int = 0):
     """Takes padded arrays: ids [N, T], mask [N, T], response_start [N]."""
     mask = np.asarray(mask, bool)
-    flat = np.asarray(ids, np.int32)[mask]
-    self._hold(flat, mask.sum(axis=1), response_start, pad_id)
-    self.length = mask.shape[1]
+    flat, lengths = np.asarray(ids, np.int32)[mask], mask.sum(axis=1)
+    made = self.ragged(flat, lengths, response_start, pad_id)
+    vars(self).update(vars(made), length=mask.shape[1])
 
   @classmethod
   def ragged(cls, flat, lengths, response_start, pad_id: int) -> 'Sequences':
     """Takes rows one behind another in flat [tokens]; T is the longest's."""
     made = cls.__new__(cls)
-    made._hold(flat, lengths, response_start, pad_id)
+    made.flat, made.pad_id = flat, pad_id
+    made.lengths = np.asarray(lengths)
+    made.begins = np.cumsum(made.lengths, dtype=np.int64) - made.lengths
+    made.response_start = np.asarray(response_start)
+    made.length = int(made.lengths.max(initial=0))
     return made
-
-  def _hold(self, flat, lengths, response_start, pad_id):
-    self.flat, self.pad_id = flat, pad_id
-    self.lengths = np.asarray(lengths)
-    self.begins = np.cumsum(self.lengths, dtype=np.int64) - self.lengths
-    self.response_start = np.asarray(response_start)
-    self.length = int(self.lengths.max(initial=0))
 
   def __len__(self) -> int:
     return len(self.lengths)
@@ -241,7 +238,7 @@ def encode_rows(
     path = pathlib.Path(folder) / 'rows'
     write(path, rows, tokenizer, max_length, source, apart=True)
     # Open files stay readable after the folder is gone.
-    return open_rows(path, tokenizer.pad_id)
+    return open_rows(path)
 
 
 def write(
@@ -268,6 +265,7 @@ def write(
     return sum(len(text) for text in row.values() if isinstance(text, str))
 
   with files.new_folder(folder, replace=True) as new:
+    (new / 'pad_id.int32').write_bytes(np.int32(tokenizer.pad_id).tobytes())
     for chunk in chunks(rows, characters):
       first = counts['rows'] + counts['too_long']
       found, fits, is_cut = _encoded(
@@ -334,9 +332,7 @@ def _encoded(tokenizer, rows, max_length, overlong, apart):
   return found.take(places.T[fits].ravel()), fits, is_cut
 
 
-def open_rows(
-  folder: str | pathlib.Path, pad_id: int, order_seed: int | None = None
-) -> Any:
+def open_rows(folder: str | pathlib.Path, order_seed: int | None = None) -> Any:
   """Maps what `write` wrote, in a random order if there is a seed of it."""
   try:
     arrays = {
@@ -345,18 +341,23 @@ def open_rows(
     }
   except ValueError:  # an entry is cut
     arrays = {}
-  flat, lengths, starts = (
-    arrays.pop(name, np.zeros(0, int)) for name in ('ids', 'lengths', 'starts')
+  flat, lengths, starts, pad_id = (
+    arrays.pop(name, np.zeros(0, int))
+    for name in ('ids', 'lengths', 'starts', 'pad_id')
   )
   num_rows = len(lengths) // 2 if arrays else len(lengths)
   errors.need(
     num_rows
+    and len(pad_id) == 1
     and len(flat) == lengths.sum(dtype=int)
     and len(starts) == len(lengths)
     and all(len(x) * 2 == len(lengths) for x in arrays.values()),
     f'{folder} is incomplete or damaged; take a new --workdir',
   )
-  found, order = Sequences.ragged(flat, lengths, starts, pad_id), slice(None)
+  found, order = (
+    Sequences.ragged(flat, lengths, starts, int(pad_id[0])),
+    slice(None),
+  )
   if order_seed is not None:
     order = np.random.default_rng(order_seed).permutation(num_rows)
   if not arrays:

@@ -65,8 +65,8 @@ def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
 def response_row(row: Any, chat: 'Chat') -> dict:
   """Prompt and response of a row; a bare `text` answers an empty prompt."""
   row = _fields(row)
-  field = next((f for f in ('completion', 'response') if f in row), None)
-  if field and 'prompt' in row:
+  field = 'completion' if 'completion' in row else 'response'
+  if field in row and 'prompt' in row:
     prompt, response = _answer(row['prompt'], row[field], field, chat)
   elif 'messages' in row:
     turns = _messages(row['messages'], 'messages')
@@ -74,10 +74,8 @@ def response_row(row: Any, chat: 'Chat') -> dict:
   elif 'text' in row:
     prompt, response = '', _text(row['text'], 'text').rstrip()
   else:
-    _need(not field, "'prompt' is missing")
-    raise _unknown(
-      row, 'no completion beside the prompt' if 'prompt' in row else ''
-    )
+    _need(field not in row, "'prompt' is missing")
+    raise _unknown(row)
   _need(response.strip(), 'the response is empty')
   return {'prompt': prompt, 'response': response}
 
@@ -85,25 +83,20 @@ def response_row(row: Any, chat: 'Chat') -> dict:
 def prompt_row(row: Any, chat: 'Chat') -> dict:
   """The prompt of one row of any format that has one."""
   row = _fields(row)
-  if 'prompt' in row:
-    prompt = row['prompt']
-  elif 'messages' in row:
-    prompt = _messages(row['messages'], 'messages')
-    if prompt[-1]['role'] == 'assistant':
-      prompt = prompt[:-1]
-      _check_prompt(prompt, 'messages')
-  elif 'context' in row:
-    prompt = row['context']
-  elif 'chosen' in row:
+  fields = (f for f in ('prompt', 'messages', 'context') if f in row)
+  field = next(fields, '')
+  if not field and 'chosen' in row:
     return {'prompt': preference_rows(row, chat)[0]['prompt']}
-  else:
+  if not field:
     raise _unknown(row)
-  if _is_conversation(prompt):
-    prompt = _messages(prompt, 'prompt')
-    _check_prompt(prompt, 'prompt')
-    text = chat.prompt(prompt)
+  if field == 'messages' or _is_conversation(row[field]):
+    turns = _messages(row[field], field)
+    if field == 'messages' and turns[-1]['role'] == 'assistant':
+      turns = turns[:-1]
+    _check_prompt(turns, field)
+    text = chat.prompt(turns)
   else:
-    text = chat.frame(_text(prompt, 'prompt'))
+    text = chat.frame(_text(row[field], field))
   _need(text.strip(), 'the prompt is empty')
   return {'prompt': text}
 
@@ -375,11 +368,9 @@ def _fields(row) -> dict:
   return {key: value for key, value in row.items() if value is not None}
 
 
-def _unknown(row: dict, reason: str = '') -> sources.UnknownFormat:
+def _unknown(row: dict) -> sources.UnknownFormat:
   names = ', '.join(sorted(map(str, row))[:12]) or 'none'
-  return sources.UnknownFormat(
-    f'{reason or "in no known format"}; its fields: {names}'
-  )
+  return sources.UnknownFormat(f'in no known format; its fields: {names}')
 
 
 class Chat:

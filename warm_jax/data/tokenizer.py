@@ -19,15 +19,8 @@ PAD, BOS, EOS, UNK = '<pad>', '<bos>', '<eos>', '<unk>'
 
 # Tokens that families keep for padding, whether or not they declare it; the
 # last three are GPT-NeoX's, Llama 3.1's and Qwen 2.5's.
-_PADDING_TOKENS = (
-  *(PAD, '[PAD]', '<|pad|>'),
-  *('<|padding|>', '<|finetune_right_pad_id|>', '<|fim_pad|>'),
-)
-# One of these makes a folder one of a tokenizer.
-_TOKENIZER_FILES = (
-  *('tokenizer.json', 'tokenizer_config.json'),
-  *('tokenizer.model', 'vocab.json'),
-)
+_PADDING_TOKENS = (PAD, '[PAD]', '<|pad|>', '<|padding|>')
+_PADDING_TOKENS += ('<|finetune_right_pad_id|>', '<|fim_pad|>')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +109,8 @@ def _save(tokenizer, folder) -> Tokenizer:
 
 def load(folder) -> Tokenizer:
   """Opens a tokenizer that we saved; `load_pretrained` opens others."""
-  return _reduced(_open(folder))
+  hf = _open(folder)
+  return _reduced(hf, hf.bos_token_id)
 
 
 def load_pretrained(folder) -> Tokenizer:
@@ -130,10 +124,12 @@ def load_pretrained(folder) -> Tokenizer:
   cannot be opened, or has no end of sequence.
   """
   path = pathlib.Path(folder)
+  names = ('tokenizer', 'tokenizer_config', 'vocab')
+  known = [*(path / f'{n}.json' for n in names), path / 'tokenizer.model']
   errors.need(
-    any((path / name).exists() for name in _TOKENIZER_FILES),
-    f'tokenizer: no {_TOKENIZER_FILES[0]} in {folder}; copy the tokenizer '
-    'files of the model there',
+    any(file.exists() for file in known),
+    f'tokenizer: no tokenizer.json in {folder}; copy the tokenizer files of '
+    'the model there',
   )
   _check_files(path)
   hf = _open(folder)
@@ -142,31 +138,24 @@ def load_pretrained(folder) -> Tokenizer:
     # Others, token_type_ids among them, make some models fail.
     hf.model_input_names = ['input_ids', 'attention_mask']
     if hf.pad_token_id is None or hf.pad_token_id == hf.eos_token_id:
-      vocabulary = hf.get_vocab()
+      kept = [token for token in _PADDING_TOKENS if token in hf.get_vocab()]
       taken = {hf.eos_token, hf.bos_token, None}
-      known = [token for token in _PADDING_TOKENS if token in vocabulary]
-      token = next(
-        (token for token in (*known, hf.unk_token) if token not in taken), PAD
-      )
-      hf.add_special_tokens({'pad_token': token})
+      free = [token for token in (*kept, hf.unk_token) if token not in taken]
+      hf.add_special_tokens({'pad_token': [*free, PAD][0]})
     # Rows begin as its users' rows do: GPT-2, NeoX and Qwen name a beginning of
     # sequence, or none, but do not write it.
     begins = hf('a')['input_ids'][:1] == [hf.bos_token_id]
-    return dataclasses.replace(
-      _reduced(hf), bos_id=hf.bos_token_id if begins else None
-    )
+    return _reduced(hf, hf.bos_token_id if begins else None)
 
 
 def _check_files(folder: pathlib.Path) -> None:
   """Refuses what transformers would open without looking."""
-  for path in sorted(folder.iterdir()):
-    if path.suffix in ('.json', '.jinja', '.model', '.txt'):
-      files.check_file(path, files.MAX_JSON)
   templates = folder / 'additional_chat_templates'
   is_link = templates.is_symlink()
   errors.need(not is_link, f'{templates} is a link; copy the folder there')
-  for path in sorted(templates.glob('*.jinja')):
-    files.check_file(path, files.MAX_JSON)
+  for path in sorted([*folder.iterdir(), *templates.glob('*.jinja')]):
+    if path.suffix in ('.json', '.jinja', '.model', '.txt'):
+      files.check_file(path, files.MAX_JSON)
   if (folder / 'tokenizer_config.json').exists():
     config = files.read_json(folder / 'tokenizer_config.json')
     names = config.get('fast_tokenizer_files')
@@ -215,6 +204,6 @@ def _guarded(folder):
     raise errors.UserError(f'tokenizer: cannot open {folder}: {reason}') from e
 
 
-def _reduced(hf) -> Tokenizer:
+def _reduced(hf, bos_id: int | None) -> Tokenizer:
   size = max(hf.get_vocab().values()) + 1
-  return Tokenizer(hf, size, hf.pad_token_id, hf.bos_token_id, hf.eos_token_id)
+  return Tokenizer(hf, size, hf.pad_token_id, bos_id, hf.eos_token_id)

@@ -29,6 +29,7 @@ def inspect(run) -> dict:
     'folder': str(found.folder),
     'model_type': found.family.model_type,
     'shape': shape,
+    'vocab_size': its_tokenizer.vocab_size,
     'summary': f'{found.source}: {found.family.model_type}, width '
     f'{shape["width"]}, {shape["num_layers"]} layers, vocabulary '
     f'{its_tokenizer.vocab_size}',
@@ -88,8 +89,9 @@ def model_config(run, shape=None) -> config_lib.ModelConfig:
   if shape is None and 'base' in run.config:
     found = config_lib.ModelConfig(**run.result('base')['shape'])
     return dataclasses.replace(found, remat=run.config.base.remat)
+  stage = 'base' if 'base' in run.config else 'world'
   return config_lib.ModelConfig(
-    vocab_size=tokenizer(run).vocab_size,
+    vocab_size=run.result(stage)['vocab_size'],
     max_length=run.config.data.max_length,
     **(run.config.model if shape is None else shape).to_dict(),
   )

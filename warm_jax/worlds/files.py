@@ -64,8 +64,8 @@ class World:
 
   def _open(self, split: str, kind: str = ''):
     seed = loader.order_seed(self.run.config.seed, kind, split)
-    folder, pad_id = self.folder / 'rows' / split, self.tokenizer.pad_id
-    return encoding.open_rows(folder, pad_id, seed if kind else None)
+    folder = self.folder / 'rows' / split
+    return encoding.open_rows(folder, seed if kind else None)
 
   def gold(self, prompts, responses) -> None:
     """Nobody knows the true utility of a user's texts."""

@@ -58,11 +58,11 @@ class World:
 
   def texts(self, split: str) -> encoding.Sequences:
     folder = self.run.workdir / 'world' / 'rows' / split
-    return encoding.open_rows(folder, self.tokenizer.pad_id)
+    return encoding.open_rows(folder)
 
   def pairs(self, split: str) -> encoding.Preferences:
     folder = self.run.workdir / 'preferences' / 'rows' / split
-    return encoding.open_rows(folder, self.tokenizer.pad_id)
+    return encoding.open_rows(folder)
 
   def prompts(self, split: str, max_new_tokens: int, count=None):
     split = {'train': 'prompts', 'test': 'eval_prompts'}[split]
@@ -105,6 +105,7 @@ class World:
     texts = ((row['prompt'], row['response']) for row in rows['sft'])
     described = toy_world.describe(*map(list, zip(*texts)))
     return {
+      'vocab_size': self.tokenizer.vocab_size,
       'rows': {split: len(part) for split, part in rows.items()},
       'writers': described,
       'summary': f'writers of the SFT set: gold {described["gold"]:.2f}, '
