@@ -171,7 +171,7 @@ def test_what_ends_a_stage(workplace, monkeypatch, capsys):
 
 def test_shipped_configs_by_name_from_an_empty_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  config, values = main.parse(
+  config, values, _ = main.parse(
     'warm --config=tldr_pythia:sft --workdir w --config.sft.batch_size 64'.split()
   )
   assert config.sft.batch_size == 64 and values.workdir == 'w'
@@ -183,7 +183,7 @@ def test_some_of_the_members():
     ['--config.reward.members=0:3'],
     ['--config.reward.members', '0:3'],
   ):
-    config, _ = main.parse(['warm', '--config=reward', '--workdir=w', *flags])
+    config, *_ = main.parse(['warm', '--config=reward', '--workdir=w', *flags])
     assert (config.reward.members, config.reward.member_slice) == (6, '0:3')
 
 
@@ -215,7 +215,7 @@ def test_sweeps_are_printed_or_run(workplace, tmp_path, capsys, monkeypatch):
   assert not launched and '--config.seed=1' in first
   argv = shlex.split(second)
   assert '--config.policy.kl_coef=3' in argv
-  config, values = main.parse(argv)
+  config, values, _ = main.parse(argv)
   assert config.seed == 2 and config.reward.learning_rates == (0.1, 0.2)
   assert values.workdir == 'run/run_2'
   # Ends at the first launch that fails, with its exit code.

@@ -86,7 +86,7 @@ def test_no_code_that_trains_or_merges_reads_the_gold_utility():
 def test_labels_do_not_depend_on_members_or_methods():
   """The stage that swaps labels may not read what tells members apart (M11)."""
   table = {stage.name: stage for stage in pipeline.stages_of(load_config())}
-  sections = pipeline.relevant_config(load_config(), table, 'preferences')
+  sections = table['preferences'].relevant
   assert not {'reward', 'merge', 'policy', 'probe', 'control'} & set(sections)
 
 

@@ -8,7 +8,7 @@ config by the same tables, and `warm --config=X --help` prints them.
 import difflib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -24,24 +24,6 @@ class Rule(NamedTuple):
   holds: Callable[[Any], bool]
 
 
-def number(low, *, above=False, below=math.inf, whole=False) -> Rule:
-  """Allows numbers of at least `low` (or above it) and less than `below`."""
-
-  def holds(value):
-    return (
-      type(value) in ((int,) if whole else (int, float))
-      and math.isfinite(value)
-      and (value > low if above else value >= low)
-      and value < below
-    )
-
-  text = 'a whole number' if whole else 'a number'
-  text += f' above {low:g}' if above else f' of at least {low:g}'
-  return Rule(
-    text if below == math.inf else f'{text} and below {below:g}', holds
-  )
-
-
 def choice(*values) -> Rule:
   """Allows the given values."""
   return Rule(f'one of {", ".join(map(repr, values))}', lambda v: v in values)
@@ -49,64 +31,71 @@ def choice(*values) -> Rule:
 
 def each(rule: Rule, least: int = 1) -> Rule:
   """Allows tuples of `least` or more values that `rule` allows."""
+  return Rule(
+    f'a tuple of {least} or more, each {rule.text}',
+    lambda v: (
+      isinstance(v, (tuple, list))
+      and len(v) >= least
+      and all(map(rule.holds, v))
+    ),
+  )
 
-  def holds(value):
-    is_tuple = isinstance(value, (tuple, list)) and len(value) >= least
-    return is_tuple and all(map(rule.holds, value))
 
-  return Rule(f'a tuple of {least} or more, each {rule.text}', holds)
-
-
-ANY = Rule('', lambda value: True)
-TEXT = Rule('a text', lambda value: isinstance(value, str))
-SWITCH = Rule('True or False', lambda value: isinstance(value, bool))
-COUNT = number(0, whole=True)
-SIZE = number(1, whole=True)
-FROM_0 = number(0)
-ABOVE_0 = number(0, above=True)
-BELOW_1 = number(0, below=1)
-SHARE = Rule('a number in [0, 1]', lambda v: FROM_0.holds(v) and v <= 1)
-STEP = Rule('a number in (0, 1]', lambda v: ABOVE_0.holds(v) and v <= 1)
-RATES = each(ABOVE_0)
-SCHEDULE = choice('constant', 'linear', 'cosine')
-OVERLONG = choice('filter', 'truncate')
-LOSS_ON = choice('all', 'response')
-BASELINE = choice('value', 'leave_one_out')
-ANCHOR = choice('sft', 'ema')
-WARP_ANCHOR = choice('ema', 'init', 'sft')
-MAP = choice('auto', 'vmap', 'scan')
-NONFINITE = choice('stop', 'drop_member')
-AGGREGATE = choice(*merging.AGGREGATES)
-MERGE = choice(*merging.available('init'))
-MERGED = choice(*merging.SCORERS)
-# Where metrics may go: the package, and the extra that installs it.
-WRITERS = {'tensorboard': ('tensorboardX', 'tb'), 'wandb': ('wandb', 'wandb')}
-DTYPE = choice('float32', 'bfloat16')
+REAL = int, float  # and not bool, which isinstance would take
+ANY = Rule('', lambda v: True)
+TEXT = Rule('a text', lambda v: isinstance(v, str))
+SWITCH = Rule('True or False', lambda v: isinstance(v, bool))
+COUNT = Rule(
+  'a whole number of at least 0', lambda v: type(v) is int and v > -1
+)
+SIZE = Rule('a whole number of at least 1', lambda v: type(v) is int and v > 0)
+TWO = Rule('a whole number of at least 2', lambda v: type(v) is int and v > 1)
+FROM_0 = Rule(
+  'a number of at least 0', lambda v: type(v) in REAL and 0 <= v < math.inf
+)
+ABOVE_0 = Rule(
+  'a number above 0', lambda v: type(v) in REAL and 0 < v < math.inf
+)
+BELOW_1 = Rule('a number in [0, 1)', lambda v: type(v) in REAL and 0 <= v < 1)
+BELOW_HALF = Rule(
+  'a number in [0, 0.5)', lambda v: type(v) in REAL and 0 <= v < 0.5
+)
+SHARE = Rule('a number in [0, 1]', lambda v: type(v) in REAL and 0 <= v <= 1)
+STEP = Rule('a number in (0, 1]', lambda v: type(v) in REAL and 0 < v <= 1)
+MESH = Rule(
+  'three whole numbers of at least 1, of which one may be -1',
+  lambda v: (
+    isinstance(v, (tuple, list))
+    and len(v) == 3
+    and all(type(n) is int and (n > 0 or n == -1) for n in v)
+    and list(v).count(-1) <= 1
+  ),
+)
 PROMPT = Rule(
   "a text with '{prompt}' in it, once",
   lambda v: isinstance(v, str) and v.count('{prompt}') == 1,
 )
-DEVICES = Rule('', lambda v: v == -1 or SIZE.holds(v))
-MESH = Rule(
-  'three whole numbers of at least 1, of which one may be -1',
-  lambda v: each(DEVICES, 3).holds(v) and len(v) == 3 and v.count(-1) <= 1,
-)
+DTYPE = choice('float32', 'bfloat16')
+SCHEDULE = choice('constant', 'linear', 'cosine')
+MAP = choice('auto', 'vmap', 'scan')
+NONFINITE = choice('stop', 'drop_member')
+OVERLONG = choice('filter', 'truncate')
+ANCHOR = choice('sft', 'ema')
+BASELINE = choice('value', 'leave_one_out')
 # With `control`, the names of stages.scorers.MEANING.
 SCORER = choice(
   *('single', 'second', 'ens_2', 'warm_2'),
   *(*merging.ENSEMBLES, *merging.SCORERS),
 )
+# Where metrics may go: the package, and the extra that installs it.
+WRITERS = {'tensorboard': ('tensorboardX', 'tb'), 'wandb': ('wandb', 'wandb')}
 
 # {section: {field: (default, allowed values, meaning)}}. A default is a value, a
 # function of the fields before it, GIVEN by whoever makes the section, or EXTRA:
 # the field is there only if it is given.
 GIVEN, EXTRA = object(), object()
-OF_TRAIN = "Share of train's prompts, if no"
-TUNED_ON = 'Files to fine-tune on; empty: chosen responses of train.'
-DEALT = 'Values dealt out over the members.'
-KL_TO = 'KL to the start, or to a moving average (then set max_kl).'
-WARP_KL_TO = 'KL to own average, start of the iteration, or SFT.'
 STEPS = GIVEN, SIZE, 'Number of updates.'
+BATCH = 64, SIZE, 'Rows of an update, on all devices together.'
 SAVE = 100, COUNT, 'Steps between checkpoints; 0: none.'
 RATE = 5e-4, ABOVE_0, 'Peak learning rate.'
 TEMPERATURE = 1.0, ABOVE_0, 'Sampling temperature.'
@@ -114,15 +103,18 @@ PROMPTS = GIVEN, SIZE, 'Prompts that policies are judged on.'
 ETAS = EXTRA, each(FROM_0), 'Points between start and merge.'
 MICRO = 1, SIZE, 'Parts of a batch, one at a time (gradient accumulation).'
 DROPOUT = 0.0, BELOW_1, 'Share of activations that is dropped.'
-SMOOTHING = 0.0, number(0, below=0.5), 'Share of the opposite label.'
+SMOOTHING = 0.0, BELOW_HALF, 'Share of the opposite label.'
 NEW_TOKENS = 16, SIZE, 'Tokens of the longest sample.'
 RESAMPLES = 1_000, SIZE, 'Bootstrap resamples of an interval.'
-BFLOAT16 = 'float32', DTYPE, 'Dtype of activations; bfloat16 on accelerators.'
+SWAPPED = 0.0, SHARE, 'Share of training labels to swap (experiments).'
+COMPUTE = 'float32', DTYPE, 'Dtype of activations; bfloat16 on accelerators.'
 REMAT = False, SWITCH, 'Recompute layers backward (gradient checkpointing).'
+FIT = 1e-3, FROM_0, 'Penalty on the first head.'
+DECAYED = {'weight_decay': 0.01}
 
 _TRAINING = {
   'steps': STEPS,
-  'batch_size': (32, SIZE, 'Rows of an update, on all devices together.'),
+  'batch_size': (32, *BATCH[1:]),
   'micro_batches': MICRO,
   'learning_rate': RATE,
   'dropout_rate': DROPOUT,
@@ -131,19 +123,19 @@ _TRAINING = {
 }
 _LANGUAGE = _TRAINING | {
   'keep_steps': (lambda s: (s['steps'],), each(SIZE), 'Steps to keep.'),
-  'loss_on': ('response', LOSS_ON, 'Tokens that are learned.'),
+  'loss_on': ('response', choice('all', 'response'), 'Tokens to learn.'),
 }
 _POLICY = {
   'steps': STEPS,
   'eval_every': (GIVEN, SIZE, 'Steps between kept policies.'),
-  'batch_size': (64, SIZE, 'Samples of an update.'),
+  'batch_size': BATCH,
   'micro_batches': MICRO,
   'samples_per_prompt': (1, SIZE, 'Samples of one prompt in a batch.'),
   'baseline': ('value', BASELINE, 'Value model, or the other samples.'),
   'temperature': (0.9, *TEMPERATURE[1:]),
   'max_new_tokens': NEW_TOKENS,
   'kl_coef': (0.02, FROM_0, 'Weight of the KL in the reward (beta).'),
-  'anchor': ('sft', ANCHOR, KL_TO),
+  'anchor': ('sft', ANCHOR, 'KL to the start, or an average (set max_kl).'),
   'mu': (0.01, STEP, 'Step of the moving average.'),
   'max_kl': (0.0, FROM_0, 'Nats from the start where a policy stops; 0: none.'),
   'missing_eos_penalty': (1.0, FROM_0, 'Subtracted if a sample has no EOS.'),
@@ -152,7 +144,7 @@ _POLICY = {
   'checkpoint_every': (60, *SAVE[1:]),
   'optimizer': {'schedule': 'constant'},
   'rewards': (EXTRA, each(SCORER), 'Reward models; a policy each.'),
-  'aggregate': (EXTRA, AGGREGATE, 'How reward models are combined.'),
+  'aggregate': (EXTRA, choice(*merging.AGGREGATES), 'How rewards combine.'),
   'num_reference': (EXTRA, SIZE, 'Samples that set the scale of the reward.'),
 }
 
@@ -171,7 +163,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'progress': (True, SWITCH, 'Show progress bars.'),
     'report_to': ('', choice('', *WRITERS), 'Also write metrics there.'),
   },
-  'base': {'compute_dtype': BFLOAT16, 'remat': REMAT},
+  'base': {'compute_dtype': COMPUTE, 'remat': REMAT},
   # ModelConfig checks these, and takes more of them.
   'model': {
     'width': (GIVEN, ANY, 'Width of the residual stream.'),
@@ -182,7 +174,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'activation': ('gelu_tanh', ANY, 'silu, gelu, gelu_tanh or relu.'),
     'position': ('rotary', ANY, "'rotary' or 'learned'."),
     'rope_theta': (100.0, ANY, 'Base of the wavelengths; fits 40 tokens.'),
-    'compute_dtype': (BFLOAT16[0], ANY, BFLOAT16[2]),
+    'compute_dtype': COMPUTE,
     'remat': REMAT,
   },
   'optimizer': {
@@ -201,12 +193,12 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'selection': ('', TEXT, 'Pairs that rank members; empty: a part of train.'),
     'test': ('', TEXT, 'Held-out rows; empty: a part of train.'),
     'ood': ('', TEXT, 'Pairs of another distribution; optional.'),
-    'sft': ((), each(TEXT, 0), TUNED_ON),
-    'pretrain': (EXTRA, each(TEXT, 0), 'Files to pretrain on; empty: as sft.'),
-    'selection_fraction': (0.1, SHARE, f'{OF_TRAIN} selection file.'),
-    'test_fraction': (0.1, SHARE, f'{OF_TRAIN} test file.'),
+    'sft': ((), each(TEXT, 0), 'Texts to fine-tune on; empty: as preferred.'),
+    'pretrain': (EXTRA, each(TEXT, 0), 'Texts to pretrain on; empty: as sft.'),
+    'selection_fraction': (0.1, SHARE, 'Share of train, without selection.'),
+    'test_fraction': (0.1, SHARE, 'Share of train, without test.'),
     'max_pairs': (0, COUNT, 'Random sample of each split; 0: all.'),
-    'swapped': (0.0, SHARE, 'Share of training labels to swap (experiments).'),
+    'swapped': SWAPPED,
     'prompt_template': ('{prompt}\n', PROMPT, 'How plain prompts are written.'),
     'max_length': (512, SIZE, 'Tokens of a prompt with its response.'),
     'vocab_size': (EXTRA, SIZE, 'Size of the tokenizer to train.'),
@@ -225,7 +217,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
   | _LANGUAGE
   | {
     'dropout_rate': (0.05, *DROPOUT[1:]),
-    'optimizer': {'schedule': 'constant', 'weight_decay': 0.01},
+    'optimizer': {'schedule': 'constant'} | DECAYED,
   },
   'preferences': {
     'num_train': (EXTRA, SIZE, 'Pairs to train on.'),
@@ -238,37 +230,37 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'max_new_tokens': (EXTRA, *NEW_TOKENS[1:]),
     'sharpness': (EXTRA, FROM_0, 'Sharpness of the annotators.'),
     'length_cue': (EXTRA, ANY, 'What annotators add per word.'),
-    'swapped': (EXTRA, SHARE, 'Share of training labels that is swapped.'),
+    'swapped': (EXTRA, *SWAPPED[1:]),
     'tuned': (EXTRA, ANY, ''),
   },
   'preferences.tuned': _POLICY,
   'control': {
     'model': {'width': 64, 'num_layers': 2, 'num_heads': 4},
-    'probe_l2': (1e-3, FROM_0, 'Penalty on its first head.'),
+    'probe_l2': FIT,
     'pretrain': {'steps': 600},
     'reward': {'steps': 400},
   },
   'control.reward': _TRAINING
-  | {'label_smoothing': SMOOTHING, 'optimizer': {'weight_decay': 0.01}},
-  'probe': {'l2': (1e-3, FROM_0, 'Penalty on the common head.')},
+  | {'label_smoothing': SMOOTHING, 'optimizer': DECAYED},
+  'probe': {'l2': FIT},
   'reward': {
     'members': (GIVEN, SIZE, 'Reward models; 0:3 trains only members 0, 1, 2.'),
     'member_slice': ('', TEXT, 'Set by --config.reward.members=FIRST:END.'),
     'on_nonfinite': ('stop', NONFINITE, 'If a loss or update is not finite.'),
     'max_loss': (100.0, FROM_0, 'A member above it has gone bad; 0: no limit.'),
     'steps': STEPS,
-    'batch_size': (64, SIZE, 'Pairs of an update, on all devices together.'),
+    'batch_size': BATCH,
     'micro_batches': MICRO,
-    'learning_rates': ((5e-4, 1e-3, 2e-3), RATES, DEALT),
-    'dropout_rates': ((0.05, 0.1), each(BELOW_1), DEALT),
+    'learning_rates': ((5e-4, 1e-3, 2e-3), each(ABOVE_0), 'Dealt to members.'),
+    'dropout_rates': ((0.05, 0.1), each(BELOW_1), 'Dealt to members.'),
     'sft_checkpoints': ((0, 1, 2), each(COUNT), 'Indices of sft.keep_steps.'),
     'same_order': (False, SWITCH, 'One order of the data for all members.'),
     'label_smoothing': SMOOTHING,
     'checkpoint_every': SAVE,
-    'optimizer': {'weight_decay': 0.01},
+    'optimizer': DECAYED,
   },
   'merge': {
-    'num_lambdas': (11, number(2, whole=True), 'Points between two members.'),
+    'num_lambdas': (11, TWO, 'Points between two members.'),
     'num_path_pairs': (1_000, SIZE, 'Pairs scored at each point.'),
     'num_train_pairs': (1_500, SIZE, 'Training pairs that are scored.'),
     'weight_temperature': (0.01, ABOVE_0, 'Softmax temperature of accuracies.'),
@@ -289,11 +281,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
     **{k: v for k, v in _POLICY.items() if k not in ('steps', 'kl_coef')},
     'baseline': ('leave_one_out', *_POLICY['baseline'][1:]),
     'samples_per_prompt': (4, *_POLICY['samples_per_prompt'][1:]),
-    'anchor': ('ema', WARP_ANCHOR, WARP_KL_TO),
+    'anchor': ('ema', choice('ema', 'init', 'sft'), 'What the KL is taken to.'),
     'max_kl': (12.0, *_POLICY['max_kl'][1:]),
     'members': (2, SIZE, 'Policies of an iteration.'),
     'etas': ((0.3,), each(FROM_0), 'Share of the merge in the next start.'),
-    'merge': ('slerp', MERGE, 'How policies are merged.'),
+    'merge': ('slerp', choice(*merging.available('init')), 'Merging method.'),
     'group': ('layer', choice(*merging.GROUPS), 'Parts that share an angle.'),
     'reward': (EXTRA, SCORER, 'The reward model.'),
   },
@@ -317,7 +309,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
   'export': {
     'dtype': ('float32', DTYPE, 'bfloat16 loses part of what a merge changed.'),
     'max_shard_gb': (5.0, ABOVE_0, 'Larger models are cut into files.'),
-    'merged': (EXTRA, each(MERGED), 'Merged models to write.'),
+    'merged': (EXTRA, each(choice(*merging.SCORERS)), 'Merges to write.'),
     'include_members': (EXTRA, SWITCH, 'Write the members, too.'),
     'also_steps': (EXTRA, each(COUNT, 0), 'Kept policies beside the last.'),
     'etas': ETAS,
@@ -327,13 +319,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
 
 def section(name: str, /, *given, **more) -> ml_collections.ConfigDict:
   """A section with its defaults; *given are its GIVEN fields, in order."""
-  rows = SECTIONS[name]
+  rows, config = SECTIONS[name], {}
   more |= zip([f for f, row in rows.items() if GIVEN in row], given)
-  for field in more:
-    if field not in rows:
-      hint = nearest(field, rows)
-      raise errors.UserError(f'section {name} has no field {field!r}{hint}')
-  config: dict[str, Any] = {}
+  for field in more.keys() - rows.keys():
+    hint = nearest(field, rows)
+    raise errors.UserError(f'section {name} has no field {field!r}{hint}')
   for field, row in rows.items():
     if field in more:
       config[field] = more[field]
@@ -347,96 +337,119 @@ def section(name: str, /, *given, **more) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(config)
 
 
-def row_of(path: str) -> tuple:
-  """The row of a dotted path such as reward.optimizer.b1."""
-  *parts, field = path.split('.')
-  for start in range(max(1, len(parts))):
-    row = SECTIONS.get('.'.join(parts[start:]), {}).get(field)
-    if isinstance(row, tuple):
-      return row
-  return None, ANY, ''
+def flatten(tree, prefix: str = '') -> dict[str, Any]:
+  """{'a': {'b': 1}} -> {'a.b': 1}; an empty section stays as a leaf."""
+  out = {}
+  for key, value in tree.items():
+    if hasattr(value, 'items') and len(value):
+      out |= flatten(value, f'{prefix}{key}.')
+    else:
+      out[prefix + key] = value
+  return out
+
+
+# {path: row}; sections inside of others have rows by their own name.
+ROWS = {
+  f'{name}.{field}'.lstrip('.'): row
+  for name, rows in SECTIONS.items()
+  for field, row in rows.items()
+  if isinstance(row, tuple)
+}
+
+
+def fields(config):
+  """Yields (path, value, rule, meaning) for the fields of a config."""
+  for path, value in flatten(config).items():
+    inner = '.'.join(path.split('.')[-2:])
+    yield path, value, *ROWS.get(path, ROWS.get(inner, (None, ANY, '')))[1:]
 
 
 def described(config) -> str:
   """Lists all fields: the value, its meaning, and the allowed values."""
-  lines = []
-  for path, value in flatten(config).items():
+  out = ''
+  for path, value, rule, meaning in fields(config):
     if not hasattr(value, 'items'):  # an empty section has no fields
-      _, rule, meaning = row_of(path)
-      allowed = f' [{rule.text}]' if rule.text else ''
-      lines += [f'--config.{path}={value!r}', f'      {meaning}{allowed}']
-  return '\n'.join(lines) + '\n'
+      allowed = f' [{rule.text}]' * bool(rule.text)
+      out += f'--config.{path}={value!r}\n      {meaning}{allowed}\n'
+  return out
 
 
 def validate(config) -> None:
-  """Raises one UserError with all values that cannot work, a clause each."""
-  config, wrong = plain(config), []
-  for path, value in flatten(config).items():
-    rule = row_of(path)[1]
+  """Raises one UserError with all values that cannot work, a clause each.
+
+  Whole numbers in tuples of fractions become floats.
+  """
+  wrong: list[str] = []
+  parts: dict[str, dict[str, Any]] = {}
+  for path, value, rule, _ in fields(config):
+    name, _, field = path.rpartition('.')
+    parts.setdefault(name, {})[field] = value
     if value is not None and not rule.holds(value):
-      value = tuple(value) if isinstance(value, list) else value
       wrong.append(f'config.{path} is {value!r}: it must be {rule.text}')
-  for path, shape in _parts(config):
-    if path.endswith('model'):
-      # The vocabulary and the longest text may be known only from the data.
-      known = {'vocab_size': 2, 'max_length': 2}
-      known |= {k: v for k, v in shape.items() if v is not None}
-      try:
-        model_config.ModelConfig(**known)
-      except (errors.UserError, TypeError) as e:
-        wrong.append(f'config.{path}: {str(e).split("__init__() ")[-1]}')
+    # ml_collections makes whole numbers floats, but not in tuples.
+    elif rule is not ANY and isinstance(value, tuple) and rule.holds((0.5,)):
+      config.update_from_flattened_dict({path: tuple(map(float, value))})
+  for name in parts.keys() & {'model', 'control.model'}:
+    # The vocabulary and the longest text may be known only from the data.
+    shape = {k: v for k, v in parts[name].items() if v is not None}
+    try:
+      model_config.ModelConfig(**{'vocab_size': 2, 'max_length': 2} | shape)
+    except (errors.UserError, TypeError) as e:
+      wrong.append(f'config.{name}: {str(e).split("__init__() ")[-1]}')
   # Only values that are fine one by one are worth comparing.
-  wrong = wrong or list(_conflicts(config))
   errors.need(not wrong, '; '.join(wrong))
 
-
-def _conflicts(config: Mapping[str, Any]):
-  """Yields a clause for each pair of fields that do not go together."""
-  context = config.get('data', {}).get('max_length', math.inf)
-  for path, part in _parts(config):
-    here, get = f'config.{path}.', part.get
+  context = parts.get('data', {}).get('max_length', math.inf)
+  for name, part in parts.items():
+    here, get = f'config.{name}.', part.get
     steps, keep = get('steps'), get('keep_steps')
-    if keep and steps and (keep != sorted({*keep}) or keep[-1] != steps):
+    if keep and steps and ([*keep] != sorted({*keep}) or keep[-1] != steps):
       kept = tuple(sorted({-(-steps * k // max(keep)) for k in keep}))
-      yield (
+      wrong.append(
         f'{here}keep_steps is {tuple(keep)!r}: it must rise and end at '
         f'{here}steps={steps}, such as --{here}keep_steps="{kept!r}"'
       )
-    if isinstance(steps, list):  # one for each iteration
+    if isinstance(steps, (tuple, list)):  # one for each iteration
       steps = min(steps[: get('iterations')])
-    per_prompt = get('samples_per_prompt', 1)
-    units = per_prompt * get('micro_batches', 1)
-    flat = flatten(part)
-    warmup, size = flat.get('optimizer.warmup_steps', 0), get('batch_size', 0)
+    warmup = parts.get(f'{name}.optimizer', {}).get('warmup_steps', 0)
     if steps and warmup > steps:
-      yield (
+      wrong.append(
         f'{here}optimizer.warmup_steps is {warmup}: it must not exceed '
         f'{here}steps={steps}'
       )
+    per_prompt = get('samples_per_prompt', 1)
     if get('baseline') == 'leave_one_out' and per_prompt < 2:
-      yield (
+      wrong.append(
         f"{here}baseline is 'leave_one_out': it needs {here}samples_per_prompt "
         'of at least 2'
       )
-    if size % units:
-      yield (
+    units = per_prompt * get('micro_batches', 1)
+    if (size := get('batch_size', 0)) % units:
+      wrong.append(
         f'{here}batch_size is {size}: it must be a multiple of '
         f'{here}micro_batches (times samples_per_prompt), {units}'
       )
     if (new := get('max_new_tokens', 0)) >= context:
-      yield (
+      wrong.append(
         f'{here}max_new_tokens is {new}: it must leave room for a prompt in '
         f'config.data.max_length={context}'
       )
-  reward = config.get('reward', {})
-  starts = reward.get('sft_checkpoints', ())
-  kept = config.get('sft', {}).get('keep_steps') or starts
-  member_slice(config)  # raises
+  starts = parts.get('reward', {}).get('sft_checkpoints', ())
+  sft = parts.get('sft', {})
+  kept = sft.get('keep_steps') or starts
   if starts and kept is not starts and max(starts) >= len(kept):
-    yield (
+    wrong.append(
       f'config.reward.sft_checkpoints is {tuple(starts)!r}: '
       f'config.sft.keep_steps keeps {len(kept)}, numbered from 0'
     )
+  texts = parts.get('data', {}).get('sft')
+  if texts and not (starts and sft.get('enabled', bool(sft))):
+    wrong.append(
+      f'config.data.sft is {tuple(texts)!r}, but nothing is fine-tuned on it: '
+      'it needs a section reward, and config.sft.enabled=True'
+    )
+  member_slice(config)  # raises
+  errors.need(not wrong, '; '.join(wrong))
 
 
 def member_slice(config) -> tuple[int, int] | None:
@@ -455,61 +468,42 @@ def member_slice(config) -> tuple[int, int] | None:
 
 def plain(config) -> dict[str, Any]:
   """Converts a config to nested dicts of JSON values, to write and compare."""
-  if hasattr(config, 'to_json_best_effort'):
-    return json.loads(config.to_json_best_effort())
-  return json.loads(json.dumps(config))
+  return json.loads(config.to_json_best_effort())
 
 
-def flatten(tree, prefix: str = '') -> dict[str, Any]:
-  """{'a': {'b': 1}} -> {'a.b': 1}; an empty section stays as a leaf."""
-  out = {}
-  for key, value in tree.items():
-    if hasattr(value, 'items') and len(value):
-      out |= flatten(value, f'{prefix}{key}.')
-    else:
-      out[prefix + key] = value
-  return out
-
-
-def _parts(tree, prefix=''):
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      yield prefix + key, value
-      yield from _parts(value, f'{prefix}{key}.')
-
-
-# What TRL calls a field, or we called it before -> our name, and what differs.
+# What TRL calls a field, or we called it before: our name, and what differs.
 SYNONYMS = {
-  'kind': '(it went: the sections of a config decide its stages)',
-  'tensorboard': 'report_to (tensorboard)',
-  'num_train_epochs': 'steps (counted in updates)',
-  'num_epochs': 'steps (counted in updates)',
-  'epochs': 'steps (counted in updates)',
-  'max_steps': 'steps',
-  'per_device_train_batch_size': 'batch_size (of all devices together)',
-  'gradient_accumulation_steps': 'micro_batches (parts of batch_size)',
-  'gradient_checkpointing': 'remat',
-  'bf16': 'compute_dtype (bfloat16)',
-  'torch_dtype': 'compute_dtype',
-  'max_seq_length': 'max_length',
-  'max_completion_length': 'max_new_tokens',
-  'beta': 'kl_coef',
-  'num_generations': 'samples_per_prompt',
-  'learning_rate': 'learning_rates (a tuple for members, else a number)',
-  'lr': 'learning_rates (a tuple for members, else a number)',
-  'lr_scheduler_type': 'schedule',
-  'warmup_ratio': 'warmup_steps (counted in updates)',
-  'max_grad_norm': 'clip_norm',
-  'adam_beta1': 'b1',
-  'adam_beta2': 'b2',
-  'adam_epsilon': 'eps',
-  'save_steps': 'checkpoint_every',
-  'eval_steps': 'eval_every',
-  'model_name_or_path': 'model',
-  'reward_model_path': 'reward_model',
-  'dataset_name': 'train (a file, or hf:FOLDER of a saved data set)',
-  'output_dir': '--workdir',
-  'resume_from_checkpoint': '--workdir (the same command continues)',
+  theirs: ours
+  for names, ours in {
+    'kind': '(it went: the sections of a config decide its stages)',
+    'tensorboard': 'report_to (tensorboard)',
+    'num_train_epochs num_epochs epochs': 'steps (counted in updates)',
+    'max_steps': 'steps',
+    'per_device_train_batch_size': 'batch_size (of all devices together)',
+    'gradient_accumulation_steps': 'micro_batches (parts of batch_size)',
+    'gradient_checkpointing': 'remat',
+    'bf16': 'compute_dtype (bfloat16)',
+    'torch_dtype': 'compute_dtype',
+    'max_seq_length': 'max_length',
+    'max_completion_length': 'max_new_tokens',
+    'beta': 'kl_coef',
+    'num_generations': 'samples_per_prompt',
+    'learning_rate lr': 'learning_rates (a tuple for members, else a number)',
+    'lr_scheduler_type': 'schedule',
+    'warmup_ratio': 'warmup_steps (counted in updates)',
+    'max_grad_norm': 'clip_norm',
+    'adam_beta1': 'b1',
+    'adam_beta2': 'b2',
+    'adam_epsilon': 'eps',
+    'save_steps': 'checkpoint_every',
+    'eval_steps': 'eval_every',
+    'model_name_or_path': 'model',
+    'reward_model_path': 'reward_model',
+    'dataset_name': 'train (a file, or hf:FOLDER of a saved data set)',
+    'output_dir': '--workdir',
+    'resume_from_checkpoint': '--workdir (the same command continues)',
+  }.items()
+  for theirs in names.split()
 }
 
 

@@ -65,9 +65,11 @@ class Stage(NamedTuple):
   Attributes:
     function: returns a dict for result.json, whose 'summary' is printed.
     needs: stages whose results it reads, where a run has them.
-    sections: of the config it depends on, beside the sections of `needs`.
+    sections: of the config it depends on, beside its own and those of `needs`.
     on_host: it has no work for the devices; of several processes the first
       does it while the others wait. Others run in all, with the mesh set.
+    upstream: all that it needs, directly or not, in order; it is last.
+    relevant: the part of the config it depends on, as JSON.
   """
 
   name: str
@@ -75,38 +77,57 @@ class Stage(NamedTuple):
   needs: tuple[str, ...] = ()
   sections: tuple[str, ...] = ()
   on_host: bool = False
+  # `stages_of` knows these two.
+  upstream: tuple[str, ...] = ()
+  relevant: dict[str, Any] = {}
 
 
-def _row(name, function, needs='', also='', on_host=False) -> Stage:
-  sections = (name, *also.split())
-  return Stage(name, function, tuple(needs.split()), sections, on_host)
-
-
-_REWARD, _CONTROL = 'reward_model', 'control_model'
-_JUDGED = 'policy warp control'
-_EXPORTED = 'sft merge policy warp'
-_REPORTED = 'best_of_n evaluate fronts export'
+_JUDGE = ('reward_model',)
+_BUILT = ('world', 'merge')
 
 # In the order of a run. Modules of `stages` and `worlds` are imported when they
 # are called, jax with them.
 STAGES = (
-  _row('base', lambda r: worlds.inspect(r), '', 'model', True),
-  _row('world', lambda r: worlds.of(r).write_texts(), 'base', 'data', True),
-  _row('pretrain', lambda r: stages.language.pretrain(r), 'world', 'model'),
-  _row('sft', lambda r: stages.language.finetune(r), 'world pretrain'),
-  _row('preferences', lambda r: worlds.of(r).write_pairs(), 'sft'),
-  _row('control', lambda r: stages.reward.control(r), 'preferences'),
-  _row('probe', lambda r: stages.reward.probe(r), 'preferences'),
-  _row('reward', lambda r: stages.reward.train(r), 'probe'),
-  _row('merge', lambda r: stages.merge.run(r), 'reward'),
-  _row('best_of_n', lambda r: stages.best_of_n.run(r), 'merge control'),
-  _row('policy', lambda r: stages.policy.train(r), 'world merge', _REWARD),
-  _row('warp', lambda r: stages.warp.train(r), 'world merge', _REWARD),
-  _row('reinforce', lambda r: stages.warp.reinforce(r), 'merge', 'warp'),
-  _row('evaluate', lambda r: stages.policy.evaluate(r), _JUDGED, _CONTROL),
-  _row('fronts', lambda r: stages.fronts.run(r), 'warp reinforce control'),
-  _row('export', lambda r: stages.export.run(r), _EXPORTED, '', True),
-  _row('report', report.run, _REPORTED, '', True),
+  Stage('base', lambda r: worlds.inspect(r), (), ('model',), on_host=True),
+  Stage(
+    'world', lambda r: worlds.of(r).write_texts(), ('base',), ('data',), True
+  ),
+  Stage(
+    'pretrain', lambda r: stages.language.pretrain(r), ('world',), ('model',)
+  ),
+  Stage('sft', lambda r: stages.language.finetune(r), ('world', 'pretrain')),
+  Stage('preferences', lambda r: worlds.of(r).write_pairs(), ('sft',)),
+  Stage('control', lambda r: stages.reward.control(r), ('preferences',)),
+  Stage('probe', lambda r: stages.reward.probe(r), ('preferences',)),
+  Stage('reward', lambda r: stages.reward.train(r), ('probe',)),
+  Stage('merge', lambda r: stages.merge.run(r), ('reward',)),
+  Stage('best_of_n', lambda r: stages.best_of_n.run(r), ('merge', 'control')),
+  Stage('policy', lambda r: stages.policy.train(r), _BUILT, _JUDGE),
+  Stage('warp', lambda r: stages.warp.train(r), _BUILT, _JUDGE),
+  Stage('reinforce', lambda r: stages.warp.reinforce(r), ('merge',), ('warp',)),
+  Stage(
+    'evaluate',
+    lambda r: stages.policy.evaluate(r),
+    ('policy', 'warp', 'control'),
+    ('control_model',),
+  ),
+  Stage(
+    'fronts',
+    lambda r: stages.fronts.run(r),
+    ('warp', 'reinforce', 'control'),
+  ),
+  Stage(
+    'export',
+    lambda r: stages.export.run(r),
+    ('sft', 'merge', 'policy', 'warp'),
+    on_host=True,
+  ),
+  Stage(
+    'report',
+    report.run,
+    ('best_of_n', 'evaluate', 'fronts', 'export'),
+    on_host=True,
+  ),
 )
 
 # Sections without which a stage cannot work; of 'a|b' one is enough.
@@ -128,9 +149,20 @@ _ASKED = {
 }
 
 
-def stages_of(config) -> tuple[Stage, ...]:
-  """The stages that a config has a section for, and `report`."""
-  return tuple(s for s in STAGES if s.name in config or s.name == 'report')
+def stages_of(config, stages: Sequence[Stage] = ()) -> tuple[Stage, ...]:
+  """The stages that a config has a section for, and `report`; or these."""
+  plain, found = config_lib.plain(config), {}
+  for stage in stages or STAGES:
+    if stages or stage.name in plain or stage.name == 'report':
+      needs = [found[name] for name in stage.needs if name in found]
+      names = {stage.name}.union(*(need.upstream for need in needs))
+      sections = {'seed', stage.name, *stage.sections}
+      sections.update(*(need.relevant for need in needs))
+      found[stage.name] = stage._replace(
+        upstream=tuple(n for n in (*found, stage.name) if n in names),
+        relevant={k: v for k, v in plain.items() if k in sections},
+      )
+  return tuple(found.values())
 
 
 def run(
@@ -139,7 +171,7 @@ def run(
   *,
   stage: str | None = None,
   command: str = 'warm',
-  stages: Sequence[Stage] | None = None,
+  stages: Sequence[Stage] = (),
 ) -> dict[str, dict[str, Any]]:
   """Runs all stages in order, or only `stage`, in `workdir`.
 
@@ -147,15 +179,14 @@ def run(
   replaces the stages of the config.
   """
   config_lib.validate(config)
-  plain = config_lib.plain(config)
-  if writer := plain.get('runtime', {}).get('report_to'):
+  if writer := config.get('runtime', {}).get('report_to'):
     package, extra = config_lib.WRITERS[writer]
     errors.need(
       importlib.util.find_spec(package),
       f'config.runtime.report_to is {writer!r}, and {package} is not '
       f"installed: pip install 'warm_jax[{extra}]'",
     )
-  table = {s.name: s for s in (stages or stages_of(config))}
+  table = {s.name: s for s in stages_of(config, stages)}
   errors.need(
     stage is None or stage in table,
     f'unknown stage {stage!r}{config_lib.nearest(str(stage), table)}; '
@@ -164,62 +195,96 @@ def run(
   members = config_lib.member_slice(config)
   if members:
     some = f'{members[0]}:{members[1]}'
-    table = {s: table[s] for s in upstream(table, 'reward')}
+    table = {s: table[s] for s in table['reward'].upstream}
     errors.need(
       stage is None or stage in table,
       f'stage {stage} needs all members, and this run has {some}; join the '
       'slices first: warm merge --help',
     )
-  chosen = list(table) if stage is None else [stage]
-  involved = list(table) if stage is None else upstream(table, stage)
-  for name in () if stages else involved:
-    for ask in _ASKED.get(name, '').split():
+  involved = table.values()
+  if stage is not None:
+    involved = [table[name] for name in table[stage].upstream]
+  for asking in () if stages else involved:
+    for ask in _ASKED.get(asking.name, '').split():
       errors.need(
-        plain.keys() & {*ask.split('|')},
+        {*config} & {*ask.split('|')},
         f'the config has no section {ask.replace("|", " or ")}, which stage '
-        f'{name} needs',
+        f'{asking.name} needs',
       )
+
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
+  say = print if distributed.is_first() else lambda *_, **__: None
   with contextlib.ExitStack() as held:
+    distributed.on_first(lambda: held.enter_context(hold(run_.workdir)))
+    distributed.on_first(lambda: _begin(run_, table, involved, stage))
+    if not distributed.is_alone():
+      _require_same(run_, stage)
+    paths = {
+      name: run_.workdir / name / 'result.json'
+      for name in ([stage] if stage else table)
+    }
+    done = distributed.on_first(lambda: [p.exists() for p in paths.values()])
+    mesh = None
+    if not all(done):
+      import jax
 
-    def begin():
-      held.enter_context(hold(run_.workdir))
-      _refuse_other_config(run_, table, involved)
-      files.write_record(run_.workdir / 'config.json', plain)
-      for name in involved[:-1] if stage else ():
-        run_.result(name)  # raises, naming the command, if it is not there
+      sizes = tuple(config.get('runtime', {}).get('mesh', (1, 1, 1)))
+      used, devices = 1, jax.devices()
+      if sizes != (1, 1, 1) or not distributed.is_alone():
+        from warm_jax import sharding
 
-    distributed.on_first(begin)
-    own = {'compile_cache', 'progress', 'report_to', 'memory_gb'}
-    same = {k: v for k, v in plain.get('runtime', {}).items() if k not in own}
-    _require_same(
-      config_lib.flatten(plain | {'runtime': same})
-      | {'--stage': stage, 'the lock in --workdir': _holder(run_.workdir)}
-      | versions()
-    )
-    paths = [run_.workdir / x / 'result.json' for x in chosen]
-    if not distributed.on_first(lambda: all(p.exists() for p in paths)):
-      _say(_devices(config))
+        mesh = sharding.make_mesh(sizes)
+        used = mesh.size
+      kind = f'{devices[0].platform}, {devices[0].device_kind}'
+      line = f'device: {used} of {len(devices)} ({kind})'
+      more = '; --config.runtime.mesh=-1,1,1 spreads members over all of them'
+      say(line + more * (used < len(devices)), flush=True)
     results = {}
-    for name in chosen:
-      label = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12}'
-      results[name] = _run_stage(run_, table, table[name], label)
+    for name, path in paths.items():
+      took = '{:>7}'
+      if distributed.on_first(path.exists):
+        took = 'finished earlier in {}'
+      else:
+        work = functools.partial(_work, run_, table[name], mesh)
+        if not distributed.is_alone():
+          with distributed.deferred():  # a signal that no loop has heard
+            distributed.agreed()
+        if table[name].on_host:
+          distributed.on_first(work)
+        else:
+          work()
+        distributed.wait_for_all()
+      # Read again, so that the first launch returns what later ones read.
+      record = files.read_record(path)
+      results[name] = record['result']
+      line = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12} '
+      line += took.format(clock(record['seconds']))
+      line += f'  {record["result"].get("summary", "")}'
+      say(line.rstrip(), flush=True)
   if members and 'reward' in results:
-    _say(
+    say(
       f'members {some} of {config.reward.members} are trained; once all are, '
       'join the work directories: warm merge --out=NEW_WORKDIR '
-      f'{shlex.quote(str(run_.workdir))} ...'
+      f'{shlex.quote(str(run_.workdir))} ...',
+      flush=True,
     )
   return results
 
 
-def _require_same(settings: Mapping[str, Any]) -> None:
-  if distributed.count() == 1:
-    return
+def _require_same(run_: Run, stage: str | None) -> None:
+  # Of several processes; the lock shows whether they see one disk.
   import numpy as np
   from jax.experimental import multihost_utils
 
-  own = json.loads(json.dumps(settings))
+  plain = config_lib.plain(run_.config)
+  for name in ('compile_cache', 'progress', 'report_to', 'memory_gb'):
+    plain.get('runtime', {}).pop(name, None)  # each may have its own
+  lock = run_.workdir / _LOCK
+  own = config_lib.flatten(plain) | {
+    '--stage': stage,
+    'the lock in --workdir': lock.read_text() if lock.exists() else '',
+    **versions(),
+  }
   first = distributed.on_first(lambda: own)
   different = [
     f'{name} is {own.get(name)!r}, in process 0 {first.get(name)!r}'
@@ -236,27 +301,11 @@ def _require_same(settings: Mapping[str, Any]) -> None:
   )
 
 
-def relevant_config(config, table: Mapping[str, Stage], name: str) -> dict:
-  """The part of the config that stage `name` depends on, as plain JSON."""
-  needed = [table[stage].sections for stage in upstream(table, name)]
-  sections = {'seed'}.union(*needed)
-  return {k: v for k, v in config_lib.plain(config).items() if k in sections}
-
-
-def upstream(table: Mapping[str, Stage], name: str) -> list[str]:
-  """All that `name` needs, directly or not, in the table's order; it is last."""
-  found, todo = {name}, [name]
-  while todo:
-    needs = {n for n in table[todo.pop()].needs if n in table} - found
-    found |= needs
-    todo += needs
-  return [s for s in table if s in found]
-
-
-def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
+def _begin(run_: Run, table, involved, stage: str | None) -> None:
+  # Refuses folders of another config, and a stage whose needs are missing.
   fields, stale = {}, set()
-  for name in names:
-    folder = run_.workdir / name
+  for need in involved:
+    folder = run_.workdir / need.name
     found = {p.name for p in folder.glob('*') if not p.name.endswith('.tmp')}
     if found <= {'config.json', 'attempt.json', 'rejected.jsonl'}:
       continue  # it failed before it made anything: the config may be mended
@@ -266,16 +315,16 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
       f'{folder} holds files but no config.json, so it is not the work of '
       'this command; move it away',
     )
-    different = differences(old, relevant_config(run_.config, table, name))
-    for field, values in different.items():
+    changed = old != need.relevant and differences(old, need.relevant)
+    for field, values in (changed or {}).items():
       if not field.endswith('.remat'):  # it gives the same numbers
         fields[field] = values
-        stale.add(name)
+        stale.add(need.name)
   # What was built on a stale stage goes with it.
   folders = [
     str(run_.workdir / name)
     for name in table
-    if (run_.workdir / name).is_dir() and stale & {*upstream(table, name)}
+    if (run_.workdir / name).is_dir() and stale & {*table[name].upstream}
   ]
   changes = '; '.join(
     f'{field} was {old}, is now {new}' for field, (old, new) in fields.items()
@@ -285,6 +334,10 @@ def _refuse_other_config(run_: Run, table, names: Sequence[str]) -> None:
     f'{run_.workdir} was made with another config: {changes}. Take a new '
     f'--workdir, or delete what depends on it: rm -r {shlex.join(folders)}',
   )
+  plain = config_lib.plain(run_.config)
+  files.write_record(run_.workdir / 'config.json', plain)
+  for name in table[stage].upstream[:-1] if stage else ():
+    run_.result(name)  # raises, naming the command, if it is not there
 
 
 def differences(old: Mapping, new: Mapping) -> dict[str, tuple[str, str]]:
@@ -297,73 +350,45 @@ def differences(old: Mapping, new: Mapping) -> dict[str, tuple[str, str]]:
   return {name: values for name, values in both.items() if len({*values}) > 1}
 
 
-def _run_stage(run_: Run, table, stage: Stage, label: str) -> dict[str, Any]:
+def _work(run_: Run, stage: Stage, mesh) -> None:
   folder = run_.folder(stage.name)
-  path = folder / 'result.json'
-
-  def work():
-    relevant = relevant_config(run_.config, table, stage.name)
-    if distributed.is_first():
-      files.write_record(folder / 'config.json', relevant)
-    with _attempt(folder) as totals, contextlib.ExitStack() as stack:
-      mesh = None if stage.on_host else _mesh(run_.config)
-      if mesh is not None:
+  path = folder / 'attempt.json'
+  # Seconds and peak memory, earlier attempts included if they were not killed.
+  totals = files.read_record(path) or {'seconds': 0.0, 'peak_memory_gb': 0.0}
+  if distributed.is_first():
+    files.write_record(folder / 'config.json', stage.relevant)
+    files.write_record(path, totals)
+  with contextlib.suppress(OSError):
+    # Linux can reset the high-water mark, so that each stage has its own.
+    pathlib.Path('/proc/self/clear_refs').write_text('5')
+  start = time.monotonic()
+  try:
+    with contextlib.ExitStack() as stack:
+      if mesh is not None and not stage.on_host:
         import jax
 
         stack.enter_context(jax.set_mesh(mesh))
       result = stage.function(run_) or {}
-    if distributed.is_first():
-      record = {
-        'stage': stage.name,
-        'config': relevant,
-        **totals,
-        'finished': time.strftime('%Y-%m-%d %H:%M:%S'),
-        'versions': versions(),
-        'result': result,
-      }
-      files.write_record(path, record)
-      (folder / 'attempt.json').unlink(missing_ok=True)
-
-  took = '{:>7}'
-  if distributed.on_first(path.exists):
-    took = 'finished earlier in {}'
-  else:
-    with distributed.deferred():  # a signal that no loop has heard
-      distributed.agreed()
-    if stage.on_host:
-      distributed.on_first(work)
-    else:
-      work()
-      distributed.wait_for_all()
-  # Read again, so that the first launch returns what later ones read.
-  record = files.read_record(path)
-  summary = record['result'].get('summary', '')
-  _say(f'{label} {took.format(clock(record["seconds"]))}  {summary}')
-  return record['result']
-
-
-def _mesh(config):
-  sizes = tuple(config.get('runtime', {}).get('mesh', (1, 1, 1)))
-  if sizes == (1, 1, 1) and distributed.count() == 1:
-    return None
-  from warm_jax import sharding
-
-  return sharding.make_mesh(sizes)
-
-
-def _devices(config) -> str:
-  import jax
-
-  mesh, devices = _mesh(config), jax.devices()
-  used, total, first = mesh.size if mesh else 1, len(devices), devices[0]
-  line = f'device: {used} of {total} ({first.platform}, {first.device_kind})'
-  more = '; --config.runtime.mesh=-1,1,1 spreads members over all of them'
-  return line + more * (used < total)
-
-
-def _say(line: str) -> None:
+  finally:
+    totals['seconds'] = round(totals['seconds'] + time.monotonic() - start, 2)
+    unit = 1 if sys.platform == 'darwin' else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    totals['peak_memory_gb'] = round(max(totals['peak_memory_gb'], peak), 3)
+    # A full disk must not hide its cause.
+    with contextlib.suppress(OSError):
+      if distributed.is_first():
+        files.write_record(path, totals)
   if distributed.is_first():
-    print(line.rstrip(), flush=True)
+    record = {
+      'stage': stage.name,
+      'config': stage.relevant,
+      **totals,
+      'finished': time.strftime('%Y-%m-%d %H:%M:%S'),
+      'versions': versions(),
+      'result': result,
+    }
+    files.write_record(folder / 'result.json', record)
+    path.unlink(missing_ok=True)
 
 
 _LOCK = '.lock'
@@ -402,48 +427,16 @@ def hold(path: pathlib.Path):
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
-      reason = f'in use by {_holder(path) or "another process"}; wait for it'
+      file.seek(0)
+      reason = f'in use by {file.read() or "another process"}; wait for it'
       if e.errno not in (errno.EACCES, errno.EAGAIN):
-        reason = (
-          f'on a disk without file locks ({e.strerror or e}); take another'
-        )
+        reason = f'on a disk without file locks ({e.strerror}); take another'
       raise errors.UserError(f'--workdir {path} is {reason}') from e
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}')
     file.flush()
     os.fsync(file.fileno())  # other hosts compare it
     yield
-
-
-def _holder(path: pathlib.Path) -> str:
-  try:
-    return (path / _LOCK).read_text()
-  except OSError:
-    return ''
-
-
-@contextlib.contextmanager
-def _attempt(folder: pathlib.Path):
-  # Seconds and peak memory, earlier attempts included if they were not killed.
-  path = folder / 'attempt.json'
-  totals = files.read_record(path) or {'seconds': 0.0, 'peak_memory_gb': 0.0}
-  if distributed.is_first():
-    files.write_record(path, totals)
-  with contextlib.suppress(OSError):
-    # Linux can reset the high-water mark, so that each stage has its own.
-    pathlib.Path('/proc/self/clear_refs').write_text('5')
-  start = time.monotonic()
-  try:
-    yield totals
-  finally:
-    totals['seconds'] = round(totals['seconds'] + time.monotonic() - start, 2)
-    unit = 1 if sys.platform == 'darwin' else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-    totals['peak_memory_gb'] = round(max(totals['peak_memory_gb'], peak), 3)
-    # A full disk must not hide its cause.
-    with contextlib.suppress(OSError):
-      if distributed.is_first():
-        files.write_record(path, totals)
 
 
 def clock(seconds: float) -> str:
