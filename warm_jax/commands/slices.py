@@ -6,7 +6,7 @@ wherever it is trained (to the bit, if members are computed one by one). The
 stages before `reward` come from the slice that begins at member 0.
 """
 
-import filecmp
+import hashlib
 import json
 import pathlib
 import shlex
@@ -51,19 +51,20 @@ def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
   parts = sorted(map(_read, folders))
   _require_one_run(parts)
   config = _joint_config(parts[0].config)
-  digests = [part.folder / 'reward/params/digests.json' for part in parts]
   sources = {
     'from': [str(part.folder.resolve()) for part in parts],
-    'bytes': [files.read_record(path) for path in digests],
+    'bytes': [
+      files.read_record(part.folder / 'reward/params/digests.json')
+      for part in parts
+    ],
   }
-  command = shlex.join(['warm', 'merge', f'--out={out}', *map(str, folders)])
-  before = files.read_record(out / 'reward' / 'result.json')
-  joined = (before or {}).get('joined') or {}
-  if {key: joined.get(key) for key in sources} == sources:
+  before = files.read_record(out / 'reward' / 'result.json') or {}
+  joined = before.get('joined') or {'from': None}
+  if joined == sources:
     print(f'{out} was joined from these earlier')
   else:
     errors.need(
-      joined.get('from') != sources['from'],
+      joined['from'] != sources['from'],
       f'members were trained again since --out={out} was joined from these; '
       'name a new folder',
     )
@@ -71,11 +72,11 @@ def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
       _write(parts, config, sources, new)
     members = ', '.join(f'{part.first}:{part.end}' for part in parts)
     print(f'joined members {members} into {out}', flush=True)
+  command = shlex.join(['warm', 'merge', f'--out={out}', *map(str, folders)])
   pipeline.run(config, out, command=command)
 
 
 def _read(folder: pathlib.Path) -> Slice:
-  errors.need(folder.exists(), f'{folder} does not exist')
   errors.need(
     is_slice(folder),
     f'{folder} is no work directory of a slice of the members '
@@ -93,12 +94,17 @@ def _read(folder: pathlib.Path) -> Slice:
 
 
 def _require_one_run(parts: Sequence[Slice]) -> None:
+  import jax
+
+  from warm_jax.training import checkpoint
+
   first, total = parts[0], parts[0].config['reward']['members']
   for other in parts[1:]:
-    fields = pipeline.differences(first.config, other.config).items()
     changed = '; '.join(
       f'{field} is {a} there, {b} here'
-      for field, (a, b) in fields
+      for field, (a, b) in pipeline.differences(
+        first.config, other.config
+      ).items()
       if not field.startswith(('runtime.', 'reward.member_slice'))
     )
     errors.need(
@@ -112,10 +118,6 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
     f'each of {total} members must be there once, not {held}: leave out what '
     'is twice, and train the rest with --config.reward.members=FIRST:END',
   )
-  import jax
-
-  from warm_jax.training import checkpoint
-
   for other in parts[1:]:
     distances = []
     for stage in ('sft', 'probe'):
@@ -139,19 +141,17 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
     # Pairs of the toy world are samples: other hardware draws others.
     may_differ = first.config.get('world') and any(distances)
     errors.need(
-      may_differ or _same_pairs(first, other),
+      may_differ or _pairs(first) == _pairs(other),
       f'{other.folder} learned from other pairs than {first.folder}: were data '
       'files changed in between?',
     )
 
 
-def _same_pairs(first: Slice, other: Slice) -> bool:
-  a, b = first.folder, other.folder
-  x, y = (
-    {str(p.relative_to(root)) for p in root.glob('*/rows/*/*')}
-    for root in (a, b)
-  )
-  return x == y and filecmp.cmpfiles(a, b, x, shallow=False)[1:] == ([], [])
+def _pairs(part: Slice) -> dict[pathlib.Path, bytes]:
+  return {
+    path.relative_to(part.folder): hashlib.sha256(path.read_bytes()).digest()
+    for path in part.folder.glob('*/rows/*/*')
+  }
 
 
 def _joint_config(plain: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -172,14 +172,12 @@ def _write(parts, config, sources, folder: pathlib.Path) -> None:
 
   from warm_jax.training import checkpoint
 
-  result = _joint_result([part.record['result'] for part in parts], config)
-  table = {s.name: s for s in pipeline.stages_of(config)}
-  for name in pipeline.upstream(table, 'reward')[:-1]:
-    shutil.copytree(
-      parts[0].folder / name,
-      folder / name,
-      ignore=shutil.ignore_patterns('checkpoints', '*.tmp'),
-    )
+  first, records = parts[0], [part.record for part in parts]
+  result = _joint_result([record['result'] for record in records], config)
+  [stage] = [s for s in pipeline.stages_of(config) if s.name == 'reward']
+  for name in stage.upstream[:-1]:
+    unwanted = shutil.ignore_patterns('checkpoints', '*.tmp')
+    shutil.copytree(first.folder / name, folder / name, ignore=unwanted)
   into = folder / 'reward'
   into.mkdir()
   stacks = [
@@ -190,21 +188,21 @@ def _write(parts, config, sources, folder: pathlib.Path) -> None:
   stack = jax.tree.map(lambda *leaves: np.concatenate(leaves), *stacks)
   checkpoint.save_params(into / 'params', stack)
   _write_metrics(parts, into)
-  relevant = pipeline.relevant_config(config, table, 'reward')
-  files.write_record(into / 'config.json', relevant)
-  records = [part.record for part in parts]
   record = records[0] | {
-    'config': relevant,
+    'config': stage.relevant,
     'seconds': round(sum(r['seconds'] for r in records), 2),
     'peak_memory_gb': max(r['peak_memory_gb'] for r in records),
     'finished': max(r['finished'] for r in records),
     'joined': sources,
     'result': result,
   }
-  files.write_record(into / 'result.json', record)
-  files.write_record(folder / 'config.json', config_lib.plain(config))
-  marker = files.read_record(parts[0].folder / files.MARKER)
-  files.write_record(folder / files.MARKER, marker)
+  for path, content in (
+    (into / 'config.json', stage.relevant),
+    (into / 'result.json', record),
+    (folder / 'config.json', config_lib.plain(config)),
+    (folder / files.MARKER, files.read_record(first.folder / files.MARKER)),
+  ):
+    files.write_record(path, content)
 
 
 def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
@@ -234,8 +232,7 @@ def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
   rows: dict[int, dict] = {}
   for part in parts:
     path = part.folder / 'reward' / 'metrics.jsonl'
-    for line in path.read_text().splitlines():
-      row = json.loads(line)
+    for row in map(json.loads, path.read_text().splitlines()):
       rows.setdefault(row['step'], {}).update(row)
   # A slice that lost all its members ended before the others.
   longest = max(rows.values(), key=len)
@@ -243,6 +240,6 @@ def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
   total = parts[0].config['reward']['members']
   columns = ['step'] + [f'{n}/member_{m}' for n in names for m in range(total)]
   joined = [{c: row.get(c) for c in columns} for row in rows.values()]
-  lines = [json.dumps(row) for row in joined]
-  (folder / 'metrics.jsonl').write_text('\n'.join(lines) + '\n')
+  lines = [json.dumps(row) + '\n' for row in joined]
+  (folder / 'metrics.jsonl').write_text(''.join(lines))
   files.write_csv(folder / 'metrics.csv', joined)
