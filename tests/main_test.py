@@ -101,7 +101,7 @@ MISTAKES = """
 + --config.policy.beta=1 => here that is policy.kl_coef
 + --config.reward.members=2:1 => --config.reward.members=2:1: it must be FIRST:END
 + --stage=rewards => unknown stage 'rewards'; did you mean reward?
---config=fake.py --workdir=fake.py => is a file
+--config=fake.py --workdir=fake.py => fake.py: File exists; name another folder
 --config=fake.py --workdir=. => holds fake.py and no warm_jax.json
 + --sweep => fake.py has no function sweep(add)
 scor --model=x => unknown command 'scor'; did you mean score?

@@ -177,7 +177,7 @@ def test_foreign_and_unusable_workdirs(chain, tmp_path):
   ):
     chain.run(foreign)
   assert [p.name for p in foreign.iterdir()] == ['thesis.tex']
-  with pytest.raises(errors.UserError, match='is a file'):
+  with pytest.raises(errors.UserError, match='File exists'):
     chain.run(foreign / 'thesis.tex')
   with pytest.raises(errors.UserError, match='cannot write to'):
     chain.run('/proc/nothing/here')

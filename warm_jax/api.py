@@ -12,7 +12,6 @@ import numpy as np
 from warm_jax import config as config_lib
 from warm_jax import errors, members, rewards, sharding
 from warm_jax.data import encoding, formats, sources, tokenizer
-from warm_jax.evaluation import accuracy as accuracy_lib
 from warm_jax.hf import reading, writing
 from warm_jax.models import config as model_config
 from warm_jax.stages import reward as reward_stage
@@ -161,9 +160,7 @@ def accuracy(
 ) -> float:
   """Share of pairs whose chosen response wins; a tie is correct, as in WARM section 2."""
   scorer = _scorer(model, model if isinstance(model, Model) else base)
-  batch = pairs.batch(np.arange(len(pairs)))
-  scores = rewards.score(scorer, batch['ids'], batch['mask'])
-  return float(accuracy_lib.is_correct(*np.split(scores, 2)).mean())
+  return reward_stage.pair_accuracy(scorer, pairs)
 
 
 def save(folder: str, params: PyTree, base: Model) -> None:

@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from warm_jax import errors
 
@@ -32,9 +32,8 @@ def new_folder(
   path = pathlib.Path(path).expanduser().absolute()
   is_free = not path.exists() or path.is_dir() and not any(path.iterdir())
   errors.need(replace or is_free, f'{path} exists; name a new folder')
-  new, old = (
-    path.with_name(f'.{path.name}.{end}') for end in ('unfinished', 'replaced')
-  )
+  new = path.with_name(f'.{path.name}.unfinished')
+  old = path.with_name(f'.{path.name}.replaced')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(new, ignore_errors=True)
@@ -125,26 +124,34 @@ def loads(data: bytes) -> Any:
   return value
 
 
-def write_record(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON file whole or not at all; it is on disk on return."""
+@contextlib.contextmanager
+def new_file(path: pathlib.Path) -> Iterator[IO[str]]:
+  """Yields a text file that takes the name `path`, whole and on disk, or never."""
   temporary = path.with_name(path.name + '.tmp')
-  with temporary.open('w') as file:
+  try:
+    with temporary.open('w', encoding='utf-8', newline='') as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def write_record(path: pathlib.Path, value: Any) -> None:
+  """Writes a JSON file, see `new_file`."""
+  with new_file(path) as file:
     json.dump(jsonable(value), file, indent=2)
     file.write('\n')
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
 
 
 def write_csv(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
-  """Writes rows whole; columns in the order in which they first occur."""
-  temporary = path.with_name(path.name + '.tmp')
-  with temporary.open('w', newline='') as file:
+  """Writes rows; columns in the order in which they first occur."""
+  with new_file(path) as file:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(file, columns, lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
-  os.replace(temporary, path)
 
 
 def read_record(path: pathlib.Path) -> Any:

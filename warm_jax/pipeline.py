@@ -82,19 +82,20 @@ class Stage(NamedTuple):
   relevant: dict[str, Any] = {}
 
 
-_JUDGE = ('reward_model',)
-_BUILT = ('world', 'merge')
+_JUDGE, _CONTROL = ('reward_model',), ('control_model',)
+_BASE, _DATA = ('base',), ('data',)
+_TEXTS, _BUILT = ('world',), ('world', 'merge')
+_TUNED = ('policy', 'warp', 'control')
+_FRONTS = ('warp', 'reinforce', 'control')
+_EXPORTED = ('sft', 'merge', 'policy', 'warp')
+_REPORTED = ('best_of_n', 'evaluate', 'fronts', 'export')
 
 # In the order of a run. Modules of `stages` and `worlds` are imported when they
 # are called, jax with them.
 STAGES = (
   Stage('base', lambda r: worlds.inspect(r), (), ('model',), on_host=True),
-  Stage(
-    'world', lambda r: worlds.of(r).write_texts(), ('base',), ('data',), True
-  ),
-  Stage(
-    'pretrain', lambda r: stages.language.pretrain(r), ('world',), ('model',)
-  ),
+  Stage('world', lambda r: worlds.of(r).write_texts(), _BASE, _DATA, True),
+  Stage('pretrain', lambda r: stages.language.pretrain(r), _TEXTS, ('model',)),
   Stage('sft', lambda r: stages.language.finetune(r), ('world', 'pretrain')),
   Stage('preferences', lambda r: worlds.of(r).write_pairs(), ('sft',)),
   Stage('control', lambda r: stages.reward.control(r), ('preferences',)),
@@ -105,33 +106,13 @@ STAGES = (
   Stage('policy', lambda r: stages.policy.train(r), _BUILT, _JUDGE),
   Stage('warp', lambda r: stages.warp.train(r), _BUILT, _JUDGE),
   Stage('reinforce', lambda r: stages.warp.reinforce(r), ('merge',), ('warp',)),
-  Stage(
-    'evaluate',
-    lambda r: stages.policy.evaluate(r),
-    ('policy', 'warp', 'control'),
-    ('control_model',),
-  ),
-  Stage(
-    'fronts',
-    lambda r: stages.fronts.run(r),
-    ('warp', 'reinforce', 'control'),
-  ),
-  Stage(
-    'export',
-    lambda r: stages.export.run(r),
-    ('sft', 'merge', 'policy', 'warp'),
-    on_host=True,
-  ),
-  Stage(
-    'report',
-    report.run,
-    ('best_of_n', 'evaluate', 'fronts', 'export'),
-    on_host=True,
-  ),
+  Stage('evaluate', lambda r: stages.policy.evaluate(r), _TUNED, _CONTROL),
+  Stage('fronts', lambda r: stages.fronts.run(r), _FRONTS),
+  Stage('export', lambda r: stages.export.run(r), _EXPORTED, on_host=True),
+  Stage('report', report.run, _REPORTED, on_host=True),
 )
 
 # Sections without which a stage cannot work; of 'a|b' one is enough.
-_TUNED = 'world merge|reward_model sft|base'
 _ASKED = {
   'pretrain': 'world',
   'sft': 'world pretrain|base',
@@ -141,8 +122,8 @@ _ASKED = {
   'reward': 'probe sft',
   'merge': 'reward',
   'best_of_n': 'merge control',
-  'policy': _TUNED,
-  'warp': _TUNED,
+  'policy': 'world merge|reward_model sft|base',
+  'warp': 'world merge|reward_model sft|base',
   'reinforce': 'warp',
   'evaluate': 'policy|warp',
   'fronts': 'reinforce',
@@ -402,8 +383,6 @@ def hold(path: pathlib.Path):
   """
   import fcntl
 
-  is_file = path.exists() and not path.is_dir()
-  errors.need(not is_file, f'--workdir {path} is a file; name a folder')
   try:
     path.mkdir(parents=True, exist_ok=True)
     marker = path / files.MARKER

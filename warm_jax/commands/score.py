@@ -5,14 +5,13 @@ import argparse
 import base64
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from warm_jax import commands, errors, merging
+from warm_jax import commands, errors, files, merging
 
 DESCRIPTION = """\
 Writes each row of --data with its rewards: pairs (also of RewardBench, and
@@ -54,15 +53,9 @@ def main(argv: list[str]) -> int:
     given.overwrite or not out.exists(),
     f'--out: {out} is there already; name another file or add --overwrite',
   )
-  scored = _scored_rows(given)
   out.parent.mkdir(parents=True, exist_ok=True)
-  partial = out.with_name(out.name + '.tmp')
-  try:
-    with partial.open('w', encoding='utf-8') as file:
-      summary = _write(scored, file, given)
-    os.replace(partial, out)
-  finally:
-    partial.unlink(missing_ok=True)
+  with files.new_file(out) as file:
+    summary = _write(_scored_rows(given), file, given)
   print(f'{summary}; written to {out}')
   return 0
 
