@@ -76,7 +76,7 @@ def test_every_field_is_described_and_checked(name):
 def test_clean_variant_changes_the_labels_only(name):
   usual, clean = (config_lib.plain(get(f'{name}:{a}')) for a in ('', 'clean'))
   changed = pipeline.differences(usual, clean)
-  assert changed.keys() == {'preferences.swapped'}
+  assert [field for field, _ in changed] == ['preferences.swapped']
   assert clean['preferences']['swapped'] == 0.0
   with pytest.raises(errors.UserError, match="'claen'; did you mean clean"):
     get(f'{name}:claen')

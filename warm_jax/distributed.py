@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import signal
 import sys
 import threading
@@ -28,6 +29,11 @@ LOST_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run it again
 HEARTBEAT_TIMEOUT = 30
 WAIT_TIMEOUT = 24 * 3600
 JOIN_TIMEOUT = int(os.environ.get('WARM_JOIN_TIMEOUT', '300'))
+_LOST = (
+  f'has lost another one, which was killed, failed or did not come within '
+  f'{JOIN_TIMEOUT} s (see what that one said); the same commands, on all hosts, '
+  'continue from the last checkpoint'
+)
 _BUFFER = 1 << 16  # bytes of a message from process 0
 
 _count, _index, _is_alone, _waits = 1, 0, False, 0
@@ -108,11 +114,9 @@ def on_first(action: Callable[[], Any]) -> Any:
     finally:
       _is_alone = False
   wait_for_all()
-  data = np.frombuffer(json.dumps(message).encode(), np.uint8)
-  buffer = np.zeros(_BUFFER, np.uint8)
-  buffer[: len(data)] = data
-  buffer = np.asarray(multihost_utils.broadcast_one_to_all(buffer))
-  message = json.loads(buffer.tobytes().rstrip(b'\0'))
+  data = json.dumps(message).encode().ljust(_BUFFER, b'\0')
+  sent = multihost_utils.broadcast_one_to_all(np.frombuffer(data, np.uint8))
+  message = json.loads(np.asarray(sent).tobytes().rstrip(b'\0'))
   if failure is not None:
     raise failure
   errors.need('error' not in message, message.get('error', ''))
@@ -126,16 +130,7 @@ def lost(error: BaseException) -> str:
   is_other = type(error).__name__ not in kinds
   if _count == 1 or is_other or reason.startswith('RESOURCE_EXHAUSTED'):
     return ''
-  return f'{_lost_line(_index, _count)} ({reason})'
-
-
-def _lost_line(index, total) -> str:
-  who = 'this process' if total is None else f'process {index} of {total}'
-  return (
-    f'{who} has lost another one, which was killed, failed '
-    f'or did not come within {JOIN_TIMEOUT} s (see what that one said); the same '
-    'commands, on all hosts, continue from the last checkpoint'
-  )
+  return f'process {_index} of {_count} {_LOST} ({reason})'
 
 
 def supervise(
@@ -152,8 +147,8 @@ def supervise(
   if child == 0:
     # A kill -9 of the parent ends the child too (Linux).
     with contextlib.suppress(OSError, AttributeError):
-      set_death_signal = 1  # PR_SET_PDEATHSIG of sys/prctl.h
-      ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+      PR_SET_PDEATHSIG = 1
+      ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setpgid(0, 0)  # Ctrl-C reaches it through the parent, once
     code = 1
     try:
@@ -174,8 +169,10 @@ def supervise(
   code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
   if code in (-signal.SIGABRT, LOST_EXIT_CODE):
     # Again, if the child said it: threads of jax may speak after that.
-    line = _lost_line(process_id, num_processes)
-    print(f'warm: error: {line}', file=sys.stderr, flush=True)
+    who = f'process {process_id} of {num_processes}'
+    if process_id is None:  # jax found out
+      who = 'this process'
+    print(f'warm: error: {who} {_LOST}', file=sys.stderr, flush=True)
     return LOST_EXIT_CODE
   return code if code >= 0 else 128 - code
 
@@ -269,9 +266,8 @@ def cache_environment(folder: str | None = None) -> dict[str, str]:
     features = platform.machine()
     with contextlib.suppress(OSError):
       lines = pathlib.Path('/proc/cpuinfo').read_text(errors='replace')
-      wanted = ('flags', 'Features', 'model name')
-      found = [x for x in lines.splitlines() if x.startswith(wanted)]
-      features += ''.join(found[:2])
+      named = re.findall('^(?:flags|Features|model name).*', lines, re.M)
+      features += ''.join(named[:2])
     mark = hashlib.sha256(features.encode()).hexdigest()[:8]
     home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     folder = str(pathlib.Path(home) / 'warm_jax' / f'jax-{mark}')

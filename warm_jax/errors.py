@@ -1,8 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Errors a user can mend: one clear line each, no traceback."""
 
-_MOST = 2_000  # characters of a message
-
 
 def one_line(text: str, most: int) -> str:
   """A text that quotes what strangers wrote, fit for a terminal and a log.
@@ -24,7 +22,7 @@ class UserError(Exception):
   """What is wrong, where (file, row, field), and how to mend it, in one line."""
 
   def __init__(self, message: str = ''):
-    super().__init__(one_line(str(message), _MOST))
+    super().__init__(one_line(str(message), 2_000))
 
 
 class NonFiniteError(UserError):

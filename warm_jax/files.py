@@ -5,7 +5,6 @@ import contextlib
 import csv
 import errno
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -168,20 +167,16 @@ def read_record(path: pathlib.Path) -> Any:
 
 def jsonable(value: Any) -> Any:
   """Converts arrays to lists and paths to text, NaN and infinities to None."""
-  if isinstance(value, dict):
-    return {str(k): jsonable(v) for k, v in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [jsonable(v) for v in value]
-  if isinstance(value, float):
-    return value if math.isfinite(value) else None
-  if value is None or isinstance(value, (str, int)):
-    return value
-  if isinstance(value, os.PathLike):
-    return os.fspath(value)
-  if hasattr(value, 'tolist'):  # numpy and jax, scalars too
-    return jsonable(value.tolist())
-  kind = type(value).__name__
-  raise TypeError(f'{kind} cannot go into a JSON file: {value!r}')
+
+  def converted(value):
+    if isinstance(value, os.PathLike):
+      return os.fspath(value)
+    if hasattr(value, 'tolist'):  # numpy and jax, scalars too
+      return value.tolist()
+    raise TypeError(f'{value!r} cannot go into a JSON file')
+
+  text = json.dumps(value, default=converted)
+  return json.loads(text, parse_constant=lambda name: None)
 
 
 # Libraries in C++ raise the text without the number.

@@ -128,20 +128,17 @@ def _run(argv: list[str], is_child: bool) -> int:
       return 0
     if values.sweep:
       return _sweep(values, given)
-    where, number, own = (
-      values.coordinator,
-      values.num_processes,
-      values.process_id,
-    )
-    others = where, number, own
-    if others != (None, None, None) and not is_child:
+    others = where, number, own = [
+      values[name].value for name in ('coordinator', *COUNTS)
+    ]
+    if others != [None, None, None] and not is_child:
       errors.need(
         re.fullmatch(r'auto|.+:\d+', where or ''),
         f"--coordinator is {where!r}: give HOST:PORT of process 0, or 'auto'",
       )
       is_counted = None not in (number, own) and own < number
       errors.need(
-        others == ('auto', None, None) or is_counted,
+        others == ['auto', None, None] or is_counted,
         f'--num_processes is {number} and --process_id is {own}: give the '
         'number of processes N, and a number from 0 to N - 1',
       )
@@ -167,21 +164,16 @@ def _run(argv: list[str], is_child: bool) -> int:
     return command.main(argv[2:]) or 0
   if where:
     distributed.start(where, number, own)
-  command = [a for a in given if not a.startswith('--stage=')]
-  pipeline.run(
-    config,
-    values.workdir,
-    stage=values.stage,
-    command=shlex.join(['warm', *command]),
-  )
+  stage, folder = values.stage, values.workdir
+  command = ['warm', *(a for a in given if not a.startswith('--stage='))]
+  pipeline.run(config, folder, stage=stage, command=shlex.join(command))
   return 0
 
 
 def parse(argv: list[str]):
-  """Reads the command line.
+  """Reads the command line: (locked config, absl's values, arguments as --a=b).
 
-  Returns the locked config, None without --config and with --help or
-  --version; the values of absl's flags; and the arguments, each as --a=b.
+  With --version, and with --help but no --config, the config is None.
   """
   if argv[1:] and not argv[1].startswith('-'):
     hint = config_lib.nearest(argv[1], COMMANDS)
@@ -221,23 +213,21 @@ def parse(argv: list[str]):
     name = re.sub(r'^--?(no(?=config\.))?', '', arg).partition('=')[0]
     field = name.removeprefix('config.')
     if field == name or field not in before:
-      inside = [f for f in before if f.startswith(f'{field}.')]
-      problem = f'unknown field config.{field}'
       hint = config_lib.nearest(field, known)
+      inside = [f', such as {f}' for f in before if f.startswith(f'{field}.')]
+      problem = f'unknown field config.{field}{hint}'
       if field == name:
-        problem = f'unknown flag --{name}: {form}'
+        problem = f'unknown flag --{name}: {form}{hint}'
       elif inside:
-        problem = f'config.{field} is a section; set one of its fields'
-        hint = f', such as --config.{inside[0]}'
-      raise errors.UserError(problem + hint)
+        problem = f'config.{field} is a section: set its fields{inside[0]}'
+      raise errors.UserError(problem)
     overrides.append(arg)
   # Some of the members; the field `members` stays a whole number.
   a_slice = r'^(--?config\.reward\.member)s=(?=\d*:)'
   overrides = [re.sub(a_slice, r'\1_slice=', a) for a in overrides]
   fields, argv = flags.FlagValues(), ['warm', *overrides]
-  config_flags.DEFINE_config_dict(
-    'config', config, flag_values=fields, sys_argv=argv
-  )
+  both = {'flag_values': fields, 'sys_argv': argv}
+  config_flags.DEFINE_config_dict('config', config, **both)
   try:
     fields(argv)
   except (flags.Error, AttributeError, TypeError, ValueError) as e:
@@ -298,9 +288,8 @@ def notebook(name: str = 'tiny'):
 
 def _sweep(values, given: list[str]) -> int:
   _, module = load(values.config)
-  errors.need(
-    hasattr(module, 'sweep'), f'{values.config} has no function sweep(add)'
-  )
+  has_sweep = hasattr(module, 'sweep')
+  errors.need(has_sweep, f'{values.config} has no function sweep(add)')
   found: list[dict[str, Any]] = []
   module.sweep(lambda fields=(), **more: found.append(dict(fields) | more))
   rest = [a for a in given if not a.startswith('--workdir=')]

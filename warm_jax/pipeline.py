@@ -21,7 +21,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from warm_jax import config as config_lib
@@ -182,31 +182,26 @@ def run(
       f'stage {stage} needs all members, and this run has {some}; join the '
       'slices first: warm merge --help',
     )
-  involved = table.values()
-  if stage is not None:
-    involved = [table[name] for name in table[stage].upstream]
-  for asking in () if stages else involved:
-    for ask in _ASKED.get(asking.name, '').split():
-      errors.need(
-        {*config} & {*ask.split('|')},
-        f'the config has no section {ask.replace("|", " or ")}, which stage '
-        f'{asking.name} needs',
-      )
+  involved = table[stage].upstream if stage else table
+  for name in () if stages else involved:
+    for ask in _ASKED.get(name, '').split():
+      section = ask.replace('|', ' or ')
+      missing = f'the config has no section {section}, which stage {name} needs'
+      errors.need({*config} & {*ask.split('|')}, missing)
 
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
   say = print if distributed.is_first() else lambda *_, **__: None
   with contextlib.ExitStack() as held:
     distributed.on_first(lambda: held.enter_context(hold(run_.workdir)))
-    distributed.on_first(lambda: _begin(run_, table, involved, stage))
+    distributed.on_first(lambda: _begin(run_, table, involved, bool(stage)))
     if not distributed.is_alone():
       _require_same(run_, stage)
     paths = {
       name: run_.workdir / name / 'result.json'
       for name in ([stage] if stage else table)
     }
-    done = distributed.on_first(lambda: [p.exists() for p in paths.values()])
     mesh = None
-    if not all(done):
+    if not all(distributed.on_first(path.exists) for path in paths.values()):
       import jax
 
       sizes = tuple(config.get('runtime', {}).get('mesh', (1, 1, 1)))
@@ -282,11 +277,11 @@ def _require_same(run_: Run, stage: str | None) -> None:
   )
 
 
-def _begin(run_: Run, table, involved, stage: str | None) -> None:
-  # Refuses folders of another config, and a stage whose needs are missing.
+def _begin(run_: Run, table, names, is_one_stage: bool) -> None:
+  # Refuses folders of another config, and one stage without its needs.
   fields, stale = {}, set()
-  for need in involved:
-    folder = run_.workdir / need.name
+  for name in names:
+    folder, relevant = run_.workdir / name, table[name].relevant
     found = {p.name for p in folder.glob('*') if not p.name.endswith('.tmp')}
     if found <= {'config.json', 'attempt.json', 'rejected.jsonl'}:
       continue  # it failed before it made anything: the config may be mended
@@ -296,39 +291,35 @@ def _begin(run_: Run, table, involved, stage: str | None) -> None:
       f'{folder} holds files but no config.json, so it is not the work of '
       'this command; move it away',
     )
-    changed = old != need.relevant and differences(old, need.relevant)
-    for field, values in (changed or {}).items():
+    for field, values in () if old == relevant else differences(old, relevant):
       if not field.endswith('.remat'):  # it gives the same numbers
-        fields[field] = values
-        stale.add(need.name)
+        fields[field] = '{} was {}, is now {}'.format(field, *values)
+        stale.add(name)
   # What was built on a stale stage goes with it.
   folders = [
     str(run_.workdir / name)
     for name in table
     if (run_.workdir / name).is_dir() and stale & {*table[name].upstream}
   ]
-  changes = '; '.join(
-    f'{field} was {old}, is now {new}' for field, (old, new) in fields.items()
-  )
   errors.need(
     not stale,
-    f'{run_.workdir} was made with another config: {changes}. Take a new '
-    f'--workdir, or delete what depends on it: rm -r {shlex.join(folders)}',
+    f'{run_.workdir} was made with another config: {"; ".join(fields.values())}. '
+    'Take a new --workdir, or delete what depends on it: '
+    f'rm -r {shlex.join(folders)}',
   )
   plain = config_lib.plain(run_.config)
   files.write_record(run_.workdir / 'config.json', plain)
-  for name in table[stage].upstream[:-1] if stage else ():
+  for name in names[:-1] if is_one_stage else ():
     run_.result(name)  # raises, naming the command, if it is not there
 
 
-def differences(old: Mapping, new: Mapping) -> dict[str, tuple[str, str]]:
-  """{field: (old value, new value)} as JSON, for the fields that differ."""
-  old, new = (
-    {k: json.dumps(v) for k, v in config_lib.flatten(side).items()}
-    for side in (old, new)
-  )
-  both = {k: (old.get(k, 'absent'), new.get(k, 'absent')) for k in old | new}
-  return {name: values for name, values in both.items() if len({*values}) > 1}
+def differences(old: Mapping, new: Mapping) -> Iterator[tuple[str, tuple]]:
+  """Yields (field, (old value, new value)) as JSON, for fields that differ."""
+  sides = [config_lib.flatten(side) for side in (old, new)]
+  for field in sides[0] | sides[1]:
+    values = [json.dumps(s[field]) if field in s else 'absent' for s in sides]
+    if values[0] != values[1]:
+      yield field, tuple(values)
 
 
 def _work(run_: Run, stage: Stage, mesh) -> None:

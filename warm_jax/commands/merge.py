@@ -17,7 +17,9 @@ DESCRIPTION = """\
 Merges models that were fine-tuned from one checkpoint into one model: weights,
 config.json, tokenizer, README.md. They must agree in architecture, tokenizer,
 chat template and the names and shapes of all tensors; the score head of a
-reward model is merged with the rest. reward_mean and reward_std belong to each
+reward model is merged with the rest. A work directory stands for all its
+exported members. --dtype is of the result; bfloat16 prints what it costs.
+reward_mean and reward_std belong to each
 member and are left out. Arithmetic is in float32 and done piece by piece, so
 memory does not depend on the size of the models.
 
@@ -45,10 +47,10 @@ def main(argv: list[str]) -> int:
   out = pathlib.Path(given.out).expanduser()
   folders = [pathlib.Path(name).expanduser() for name in given.models]
   if any(map(slices.is_slice, folders)):
-    usual = vars(parse(['--out=x', 'x']))
+    usual = parse([f'--out={given.out}', *given.models])
     for name, value in vars(given).items():
       errors.need(
-        name in ('models', 'out') or value == usual[name],
+        value == getattr(usual, name),
         f'--{name} does not go with slices of a run: they are joined, and what '
         'follows is in the config of that run',
       )
@@ -103,20 +105,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
       raise ValueError
     return float(text)
 
-  what = 'folder, hub id, or a work directory: all its exported members'
   add = parser.add_argument
-  add('models', nargs='+', help=what)
+  add('models', nargs='+', help='folder, hub id, work directory or SLICE')
   add('--out', required=True, help='a new folder')
   add('--method', default='uniform', choices=folders_lib.METHODS)
   add('--weights', type=numbers, help='for weighted: .5,.3,.2 (sum 1)')
   add('--lam', type=float, help='for lerp and slerp of two (.5)')
   add('--init', help='for slerp: what the models were fine-tuned from')
-  what = 'for slerp: what shares an angle (layer)'
-  add('--group', choices=merging.GROUPS, help=what)
-  what = 'of the result (float32); bfloat16 prints what it costs'
-  add('--dtype', default='float32', choices=[*folders_lib.DTYPES], help=what)
-  what = 'larger models are cut into files of this size (5)'
-  add('--max_shard_gb', type=positive, default=5.0, help=what)
+  add('--group', choices=merging.GROUPS, help='for slerp: parts of one angle')
+  add('--dtype', default='float32', choices=[*folders_lib.DTYPES])
+  add('--max_shard_gb', type=positive, default=5.0, help='size of a file (5)')
   return parser.parse_intermixed_args(argv)
 
 

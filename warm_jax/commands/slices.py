@@ -52,19 +52,18 @@ def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
   _require_one_run(parts)
   config = _joint_config(parts[0].config)
   sources = {
-    'from': [str(part.folder.resolve()) for part in parts],
-    'bytes': [
-      files.read_record(part.folder / 'reward/params/digests.json')
-      for part in parts
-    ],
+    str(part.folder.resolve()): files.read_record(
+      part.folder / 'reward/params/digests.json'
+    )
+    for part in parts
   }
   before = files.read_record(out / 'reward' / 'result.json') or {}
-  joined = before.get('joined') or {'from': None}
+  joined = before.get('joined') or {}
   if joined == sources:
     print(f'{out} was joined from these earlier')
   else:
     errors.need(
-      joined['from'] != sources['from'],
+      joined.keys() != sources.keys(),
       f'members were trained again since --out={out} was joined from these; '
       'name a new folder',
     )
@@ -102,9 +101,7 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
   for other in parts[1:]:
     changed = '; '.join(
       f'{field} is {a} there, {b} here'
-      for field, (a, b) in pipeline.differences(
-        first.config, other.config
-      ).items()
+      for field, (a, b) in pipeline.differences(first.config, other.config)
       if not field.startswith(('runtime.', 'reward.member_slice'))
     )
     errors.need(
