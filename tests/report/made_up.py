@@ -81,38 +81,41 @@ def evaluate():
     for k, method in enumerate(POLICIES)
   ]
   difference = ends('difference', 0.1, 0.2)
-  compared = dict.fromkeys(POLICIES, difference)
-  compared['single'] = dict.fromkeys(difference, 0.0)
-  best, area = {'step': 20, 'kl': 2.0} | ends('gold', 3.0), ends('mean', 2.4)
-  best = {name: best | compared[name] for name in POLICIES}
+
+  def of_each(**found):
+    own = {'single': dict.fromkeys(difference, 0.0)}
+    return {name: found | own.get(name, difference) for name in POLICIES}
+
+  best = of_each(step=20, kl=2.0, **ends('gold', 3.0))
   onset = {'peak_step': 20, 'peak_kl': 2.0, 'peak_gold': 3.0, 'onset_kl': 3.1}
   onset |= {'onset_kl_low': 2.5, 'onset_kl_high': 3.5, 'share_hacked': 0.9}
-  onset |= ends('final_drop', -1.0)
   half = np.full((4, 4), 0.5)
   rates = {'win_rate': half + 0.1 * np.tri(4, k=-1), 'low': half - 0.1}
   rates |= {'high': half + 0.1, 'length_controlled': half}
   rates = {key: value.tolist() for key, value in rates.items()}
   rates['names'] = ['sft', *POLICIES]
   texts = (('sft', 0, 'dog'), ('single', 20, 'boss'), ('warm', 40, ''))
-  summaries = [
-    {'policy': name, 'step': step, 'text': text, 'gold': -1.25}
-    for name, step, text in texts
-  ]
   post = 'urgently my dog vanished . <script>frankly my boss quit . tldr :'
   return {
     'rows': rows,
     'best_by_control': best,
     'best_by_proxy': best,
     'at_equal_kl': [
-      {'kl': kl, 'policy': name} | ends('gold', 2.5) | compared[name]
+      row | {'kl': kl, 'policy': name}
       for kl in (1.0, 4.0)
-      for name in POLICIES
+      for name, row in of_each(**ends('gold', 2.5)).items()
     ],
-    'area': {n: {'kl_to': 4.0} | area | compared[n] for n in POLICIES},
-    'hacking_onset': {name: dict(onset) for name in POLICIES},
+    'area': of_each(kl_to=4.0, **ends('mean', 2.4)),
+    'hacking_onset': {n: onset | ends('final_drop', -1.0) for n in POLICIES},
     'win_rates': {'gold': rates, 'control': rates},
-    'samples': [{'post': post, 'summaries': summaries}] * 5,
+    'samples': [shown(post, texts, gold=-1.25)] * 5,
   }
+
+
+def shown(post, texts, **more):
+  """A prompt with responses: (policy, step, text)."""
+  rows = [{'policy': p, 'step': s, 'text': t} | more for p, s, t in texts]
+  return {'post': post, 'summaries': rows}
 
 
 def fronts(gain=0.5, gold_gain=0.5):
@@ -143,20 +146,13 @@ def fronts(gain=0.5, gold_gain=0.5):
   found = {'points': 5, 'largest_kl': 6.5}
   for judge, value in judges.items():
     found |= ends(judge, 3.0 + value) | ends(f'difference_{judge}', value)
-  texts = {'sft': '<b>', 'warp_1': '', 'sft_anchor': 'cat'}
-  summaries = [
-    {'policy': p, 'text': t, 'gold': 1.0, 'kl': 2.0} for p, t in texts.items()
-  ]
+  texts = [(p, None, t) for p, t in (('sft', '<b>'), ('warp_1', ''))]
   return {
     'rows': rows,
     'fronts': dict.fromkeys(('warp_1', 'warp_2', 'members'), found),
-    'max_kl': 5.0,
-    'reward': 'warm',
-    'iterations': 2,
-    'merge': 'slerp',
-    'updates': 80,
-    'stopped_at': {'sft_anchor': 80, 'ema_anchor': 60},
-    'samples': [{'post': 'my dog vanished . tldr :', 'summaries': summaries}],
+    **{'max_kl': 5.0, 'reward': 'warm', 'iterations': 2, 'merge': 'slerp'},
+    **{'updates': 80, 'stopped_at': {'sft_anchor': 80, 'ema_anchor': 60}},
+    'samples': [shown('my dog vanished . tldr :', texts, gold=1.0, kl=2.0)],
   }
 
 
@@ -173,20 +169,15 @@ def warp():
 def user_evaluate(**extra):
   """Result of stage evaluate for one policy on a user's own data."""
   values = {'proxy': 0.4, 'kl': 1.2, 'length': 30.0, 'ended': 0.9} | extra
-  summaries = [
-    {'policy': 'policy', 'step': step, 'text': text, 'gold': None}
-    for step, text in ((0, 'once'), (20, '<b>twice'))
+  rows = [
+    {'step': step, 'method': 'policy'}
+    | {k: v * step / 20 for k, v in values.items()}
+    | {f'{k}_stderr': 0.05 for k in values}
+    for step in (0, 10, 20)
   ]
-  return {
-    'num_prompts': 64,
-    'rows': [
-      {'step': step, 'method': 'policy'}
-      | {k: v * step / 20 for k, v in values.items()}
-      | {f'{k}_stderr': 0.05 for k in values}
-      for step in (0, 10, 20)
-    ],
-    'samples': [{'post': 'a prompt', 'summaries': summaries}],
-  }
+  texts = [('policy', 0, 'once'), ('policy', 20, '<b>twice')]
+  samples = [shown('a prompt', texts, gold=None)]
+  return {'num_prompts': 64, 'rows': rows, 'samples': samples}
 
 
 def write(workdir, results, config):

@@ -15,36 +15,27 @@ CONFIG = {
     'train': ('a.jsonl', 'b.jsonl'),
     'sft': 'summaries.jsonl',
     'prompt_template': 'Q: {prompt}\nA:',
-    'max_length': 96,
   },
   'reward': {'members': 2, 'learning_rates': (1e-3, 2e-4)},
   'export': {'dtype': 'float32'},
 }
-ENDS = {'value': 0.689, 'low': 0.68, 'high': 0.70}
+HPARAMS = {'learning_rate': [2e-5] * 2, 'dropout_rate': [0.05] * 2}
+HPARAMS |= {'init_index': [0, 1], 'data_seed': [123, 124]}
+TEST = {'pairs': 1234, 'members': [0.6701, 0.69]} | {
+  key: dict(zip(('value', 'low', 'high'), ends))
+  for key, ends in (
+    ('ens', (0.691, 0.68, 0.70)),
+    ('warm', (0.689, 0.68, 0.70)),
+    ('wa_minus_ens', (-0.002, -0.013, 0.009)),
+  )
+}
+MERGED = {'order': [1, 0], 'selection_accuracy': [0.7, 0.71]}
+MERGED['table'] = {'test': TEST}
 RESULTS = {
   'base': {'source': 'EleutherAI/pythia-14m'},
   'preferences': {'rows': {'train': 3000, 'selection': 500}, 'swapped': 750},
-  'reward': {
-    'hparams': {
-      'learning_rate': [2e-5, 2e-5],
-      'dropout_rate': [0.05, 0.05],
-      'init_index': [0, 1],
-      'data_seed': [123, 124],
-    }
-  },
-  'merge': {
-    'order': [1, 0],
-    'selection_accuracy': [0.70, 0.71],
-    'table': {
-      'test': {
-        'pairs': 1234,
-        'members': [0.6701, 0.69],
-        'ens': {'value': 0.691, 'low': 0.68, 'high': 0.70},
-        'warm': ENDS,
-        'wa_minus_ens': {'value': -0.002, 'low': -0.013, 'high': 0.009},
-      }
-    },
-  },
+  'reward': {'hparams': HPARAMS},
+  'merge': MERGED,
 }
 RL = {'anchor': 'ema', 'mu': 0.01, 'max_kl': 8.0, 'batch_size': 64}
 RL |= {'temperature': 1.0}
@@ -111,17 +102,10 @@ def test_card_of_a_reward_model():
     *('0.689 [0.680, 0.700]', '−0.002 [−0.013, 0.009]'),
   ]
   for text in (
-    'EleutherAI/pythia-14m',
-    'a.jsonl, b.jsonl',
-    'train 3,000, selection 500',
-    '750 of the training pairs (25%)',
-    'uniform average of the weights',
-    'float32',
-    '"learning_rates": [',
-    'warm --config=reward\n',
-    'jax 0.10.2',
-    'arXiv:2401.12187',
-    r'`Q: {prompt}\nA:`',
+    *('EleutherAI/pythia-14m', 'a.jsonl, b.jsonl', 'arXiv:2401.12187'),
+    *('train 3,000, selection 500', '750 of the training pairs (25%)'),
+    *('uniform average of the weights', 'float32', '"learning_rates": ['),
+    *('warm --config=reward\n', 'jax 0.10.2', r'`Q: {prompt}\nA:`'),
   ):
     assert text in card, text
 
@@ -168,10 +152,9 @@ def test_licence_and_language_come_from_the_base(tmp_path):
 
 @pytest.mark.parametrize('value, told', [(0.51, True), (0.6, False)])
 def test_a_model_at_chance_is_called_so(value, told):
-  merge = RESULTS['merge']
-  row = merge['table']['test'] | {'warm': ENDS | {'value': value}}
-  results = {'merge': merge | {'table': {'test': row}}}
-  assert ('no better than chance' in render(results=results)) == told
+  row = TEST | {'warm': {'value': value}}
+  card = render(results={'merge': MERGED | {'table': {'test': row}}})
+  assert ('no better than chance' in card) == told
 
 
 def test_card_of_a_member():
@@ -182,8 +165,8 @@ def test_card_of_a_member():
 
 def test_members_that_were_left_out():
   gone = {'member': 1, 'step': 7, 'metric': 'loss', 'value': 'nan'}
-  merge = RESULTS['merge'] | {'members': [0, 2], 'left_out': [gone]}
-  card = render('member_2', results={'merge': merge})
+  left = {'members': [0, 2], 'left_out': [gone]}
+  card = render('member_2', results={'merge': MERGED | left})
   assert 'member 1, whose loss became nan at step 7' in card
   assert [row[0] for row in tables(card)[0][2:]] == ['0', '2']
   assert measured(card) == 0.69

@@ -3,6 +3,7 @@
 
 import base64
 import csv
+import functools
 import html.parser
 import json
 import re
@@ -22,8 +23,6 @@ CURVES = ['training_reward', 'training_policy']
 class Tags(html.parser.HTMLParser):
   """Notes addresses and ids, and that what is opened is closed."""
 
-  VOID = ('meta', 'img', 'br', 'source')
-
   def __init__(self, text):
     super().__init__()
     self.open, self.addresses, self.ids, self.names = [], [], [], set()
@@ -31,12 +30,11 @@ class Tags(html.parser.HTMLParser):
 
   def handle_starttag(self, tag, attrs):
     self.names.add(tag)
-    attrs = dict(attrs)
-    self.addresses += [
-      attrs[k] for k in ('src', 'href', 'srcset') if k in attrs
-    ]
-    self.ids.append(attrs.get('id'))
-    if tag not in self.VOID:
+    found = dict(attrs)
+    places = {'src', 'href', 'srcset'} & found.keys()
+    self.addresses += [found[key] for key in places]
+    self.ids.append(found.get('id'))
+    if tag not in ('meta', 'img', 'br', 'source'):
       self.open.append(tag)
 
   def handle_endtag(self, tag):
@@ -96,15 +94,13 @@ def test_numbers_are_those_of_the_results(written):
   assert {'n', 'kl', 'gold_score', 'gold_stderr'} <= set(first)
 
 
-def test_page_says_what_ran(written):
-  assert 'warm --config=a.py:b &lt;&amp;&gt;' in written.text
-  assert 'Seed 0.' in written.text and 'jax&nbsp;0.10.2' in written.text
-  assert '0:00:32' in written.text  # seconds of a stage
-  assert '(nothing)' in written.text  # an empty summary is shown as such
-  assert '<script>' not in written.text and '&lt;script&gt;' in written.text
-
-
-def test_first_screen(written):
+def test_page_says_what_ran_and_what_came_out(written):
+  for text in (
+    'warm --config=a.py:b &lt;&amp;&gt;',
+    *('Seed 0.', 'jax&nbsp;0.10.2', '0:00:32', '(nothing)', '&lt;script&gt;'),
+  ):
+    assert text in written.text, text
+  assert '<script>' not in written.text
   head = written.text.split('<section')[0]
   assert head.count('<figure') == 1 and 'id="overopt"' in head
   assert head.count('class="question"') == 3
@@ -118,50 +114,48 @@ def test_the_same_run_gives_the_same_page(tmp_path):
   assert first == second
 
 
-def change(run, stage, edit):
+def changed(tmp_path, stage, changes, **settings):
+  """The page of a run with other values in a result: {'a/b/c': value}."""
+  run = made_up.run(tmp_path / 'run', **settings)
   path = run / stage / 'result.json'
   record = json.loads(path.read_text())
-  edit(record['result'])
+  for place, value in changes.items():
+    *above, last = place.split('/')
+    functools.reduce(dict.get, above, record['result'])[last] = value
   path.write_text(json.dumps(record))
+  result, text = write(run, tmp_path / 'out')
+  return result['outcome'], text
+
+
+def gain(value, low, high):
+  keys = ('', '_low', '_high')
+  return dict(
+    zip((f'area/warm/difference{key}' for key in keys), (value, low, high))
+  )
+
+
+def onset(**kls):
+  names = made_up.POLICIES
+  return {f'hacking_onset/{n}/onset_kl': kls.get(n) for n in names}
 
 
 @pytest.mark.parametrize(
-  'ends, words, tone',
+  'changes, words, tone',
   [
-    ((0.3, 0.1, 0.5), 'Averaging helped', 'good'),
-    ((-0.3, -0.5, -0.1), 'Averaging did harm', 'bad'),
-    ((0.1, -0.1, 0.3), 'neither helped nor harmed', 'open'),
-    ((None, None, None), 'neither helped nor harmed', 'open'),
+    (gain(0.3, 0.1, 0.5), 'Averaging helped', 'good'),
+    (gain(-0.3, -0.5, -0.1), 'Averaging did harm', 'bad'),
+    (gain(0.1, -0.1, 0.3), 'neither helped nor harmed', 'open'),
+    (gain(None, None, None), 'neither helped nor harmed', 'open'),
+    (onset(single=2.04, warm=3.5), 'of 2.0 (single) and 3.5 (WARM)', 'open'),
+    (onset(), 'No policy was seen to hack', 'open'),
   ],
 )
 @pytest.mark.usefixtures('no_figures')
-def test_outcome_of_policies(tmp_path, ends, words, tone):
-  run = made_up.run(tmp_path / 'run')
-  keys = ('difference', 'difference_low', 'difference_high')
-  change(run, 'evaluate', lambda x: x['area']['warm'].update(zip(keys, ends)))
-  result, text = write(run, tmp_path / 'out')
-  assert words in result['outcome']
+def test_outcome_of_policies(tmp_path, changes, words, tone):
+  outcome, text = changed(tmp_path, 'evaluate', changes)
+  assert words in outcome
   card = r'<li class="(\w+)"><span class="question">WARM − single'
   assert re.search(card, text).group(1) == tone
-
-
-@pytest.mark.parametrize(
-  'kls, words',
-  [
-    ({'single': 2.04, 'warm': 3.5}, 'a KL of 2.0 (single) and 3.5 (WARM)'),
-    ({}, 'No policy was seen to hack'),
-  ],
-)
-@pytest.mark.usefixtures('no_figures')
-def test_outcome_of_hacking(tmp_path, kls, words):
-  run = made_up.run(tmp_path / 'run')
-
-  def edit(x):
-    for name, found in x['hacking_onset'].items():
-      found['onset_kl'] = kls.get(name)
-
-  change(run, 'evaluate', edit)
-  assert words in write(run, tmp_path / 'out')[0]['outcome']
 
 
 @pytest.mark.parametrize(
@@ -176,15 +170,10 @@ def test_outcome_of_hacking(tmp_path, kls, words):
 )
 @pytest.mark.usefixtures('no_figures')
 def test_outcome_of_reward_models(tmp_path, difference, warm_low, words):
-  run = made_up.run(tmp_path / 'run', toy=False, swapped=False)
-
-  def edit(x):
-    x['table']['test']['wa_minus_ens'] = made_up.interval(difference)
-    x['table']['test']['warm']['low'] = warm_low
-
-  change(run, 'merge', edit)
-  result, text = write(run, tmp_path / 'out')
-  assert words in result['outcome']
+  changes = {'table/test/wa_minus_ens': made_up.interval(difference)}
+  changes['table/test/warm/low'] = warm_low
+  outcome, text = changed(tmp_path, 'merge', changes, toy=False, swapped=False)
+  assert words in outcome
   assert 'id="accuracies"' in text.split('<section')[0]
   assert ('no better than chance' in text) == (warm_low <= 0.5)
   assert 'gold' not in text.split('<body>')[1].lower()
@@ -207,6 +196,7 @@ def test_outcome_of_warp(tmp_path, gain, gold_gain, words):
   assert words in result['outcome']
   figures = ['warp_fronts', 'warp_paths', 'warp_shape', 'warp_geometry']
   assert result['figures'] == figures
+  assert 'the LERP of the members has' in text
   assert '&lt;b&gt;' in text and 'reached the limit of KL' in text
 
 
@@ -227,25 +217,17 @@ def test_lesser_runs(tmp_path, settings, figures):
   assert result['figures'] == figures
   words = re.sub(r'<.*?>', ' ', text.split('<body>')[1]).lower()
   assert not {'nan', 'none'} & set(words.split())
-  if settings.get('num_members') == 1:
-    assert 'nothing to average' in result['outcome']
+  single = settings.get('num_members') == 1
+  assert ('nothing to average' in result['outcome']) == single
 
 
 @pytest.mark.usefixtures('no_pixels')
 def test_without_control(tmp_path):
-  run = made_up.run(tmp_path / 'run')
-
-  def forget(x):
-    x.pop('best_by_control', None)
-    x.get('win_rates', {}).pop('control', None)
-    curves = [row for rows in x.get('curves', {}).values() for row in rows]
-    for row in [*x.get('rows', ()), *curves]:
-      for key in [k for k in row if k.startswith('control')]:
-        del row[key]
-
-  change(run, 'evaluate', forget)
-  change(run, 'best_of_n', forget)
-  _, text = write(run, tmp_path / 'out')
+  found = made_up.evaluate()
+  rows = [{k: row[k] for k in row if k != 'control'} for row in found['rows']]
+  rates = {'gold': found['win_rates']['gold']}
+  changes = {'rows': rows, 'win_rates': rates, 'best_by_control': {}}
+  _, text = changed(tmp_path, 'evaluate', changes)
   assert 'the step that the proxy reward chooses' in text
 
 
@@ -257,21 +239,15 @@ def _user_warp():
   return {'warp': made_up.warp(), 'evaluate': found}
 
 
+CONTROLLED = {'policy': {}, 'evaluate': made_up.user_evaluate(control=0.3)}
+ALONE = {'policy': {}, 'evaluate': made_up.user_evaluate()}
+
+
 @pytest.mark.parametrize(
   'results, curves, outcome, shown',
   [
-    (
-      {'policy': {}, 'evaluate': made_up.user_evaluate(control=0.3)},
-      'policy',
-      'reward went from 0.00 to 0.40',
-      '&lt;b&gt;twice',
-    ),
-    (
-      {'policy': {}, 'evaluate': made_up.user_evaluate()},
-      'policy',
-      'No control model was given',
-      'policy',
-    ),
+    (CONTROLLED, 'policy', 'went from 0.00 to 0.40', '&lt;b&gt;twice'),
+    (ALONE, 'policy', 'No control model was given', 'policy'),
     (_user_warp(), 'warp/iteration_1', 'trained and averaged', 'eta_0.5'),
     ({'sft': {'loss': 1.2345}}, 'sft', 'is 1.234 nats', 'Fine-tuning'),
   ],
@@ -288,18 +264,16 @@ def test_runs_on_own_data(tmp_path, results, curves, outcome, shown):
   assert outcome in result['outcome'] and shown in text
 
 
-def test_nothing_to_report(tmp_path):
-  with pytest.raises(errors.UserError, match='no result of any stage'):
-    page.write(tmp_path, tmp_path / 'report')
-  assert not (tmp_path / 'report').exists()
-
-
 @pytest.mark.usefixtures('no_pixels')
 def test_stage(tmp_path):
-  workdir = made_up.run(tmp_path / 'run', toy=False)
+  workdir = tmp_path / 'run'
   run = types.SimpleNamespace(
     workdir=workdir, command='warm', folder=lambda stage: workdir / stage
   )
+  with pytest.raises(errors.UserError, match='no result of any stage'):
+    report.run(run)
+  assert not (workdir / 'report').exists()
+  made_up.run(workdir, toy=False)
   result = report.run(run)
   assert result['summary'] == str(workdir / 'report' / 'index.html')
   json.dumps(result)
