@@ -2,10 +2,8 @@
 """Intervals against scipy, and their coverage."""
 
 import numpy as np
-import pytest
 import scipy.stats
 
-from warm_jax import errors
 from warm_jax.evaluation import intervals
 
 
@@ -66,8 +64,6 @@ def test_resampling_weights():
   assert means.shape == (301, 2)
   np.testing.assert_allclose(means[0], [2, 7])
   np.testing.assert_allclose(means[8], values @ weights[7])
-  with pytest.raises(errors.UserError, match='share their prompts'):
-    intervals.mean_and_resamples(np.zeros(4), weights)
 
 
 def test_undefined_resamples_are_left_out():

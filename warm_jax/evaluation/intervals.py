@@ -12,8 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from warm_jax import errors
-
 RESAMPLES = 2000
 _TAIL = 0.025
 
@@ -55,11 +53,6 @@ def _resamples(num: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 def mean_and_resamples(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
   """Means over the last axis [..., P], then under R resamples: [1 + R, ...]."""
   values = np.asarray(values, np.float64)
-  errors.need(
-    values.shape[-1] == weights.shape[-1],
-    f'{values.shape[-1]} prompts were given with weights of '
-    f'{weights.shape[-1]}: scores compared must share their prompts',
-  )
   resampled = np.moveaxis(values @ weights.T, -1, 0)
   return np.concatenate([values.mean(axis=-1)[None], resampled])
 
@@ -83,14 +76,8 @@ def mean_interval(
 ) -> Interval:
   """Bootstrap interval of a mean of [N], drawing whole clusters [N]."""
   values = np.asarray(values, np.float64)
-  fine = values.ndim == 1 and values.size
-  errors.need(fine, f'an interval needs values [N], N >= 1, got {values.shape}')
   sums, counts = values, np.ones_like(values)
   if clusters is not None:
-    errors.need(
-      np.shape(clusters) == values.shape,
-      f'{values.size} values were given with clusters {np.shape(clusters)}',
-    )
     _, index = np.unique(clusters, return_inverse=True)
     sums, counts = np.bincount(index, weights=values), np.bincount(index)
   # One resample at a time: the weights of 40,000 pairs would fill 640 MB.
@@ -112,8 +99,4 @@ def clustered_stderr(values: np.ndarray, clusters=None) -> float:
 
 def paired_difference(a: np.ndarray, b: np.ndarray, **options) -> Interval:
   """`mean_interval` of a - b, [N] on the same prompts."""
-  shapes = np.shape(a), np.shape(b)
-  errors.need(
-    shapes[0] == shapes[1], f'a pair must have one shape, not {shapes}'
-  )
   return mean_interval(np.subtract(a, b, dtype=np.float64), **options)

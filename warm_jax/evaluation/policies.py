@@ -46,7 +46,12 @@ def over_optimisation(
     steps: take a margin of that size). onset_kl is where the mean first crosses
     peak - margin; its interval and share_hacked are of resamples.
   """
-  weights = intervals.resampling_weights(_num_prompts(policies), resamples)
+  for name, values in policies.items():
+    for key, x in values.items():
+      if not np.isfinite(x).all():
+        raise errors.NonFiniteError(f"'{key}' of policy {name} is not finite")
+  num_prompts = len(next(iter(policies.values()))['kl'][0])
+  weights = intervals.resampling_weights(num_prompts, resamples)
   paths = {  # KL and gold of the whole sample, then of resamples: [1 + R, S]
     name: [intervals.mean_and_resamples(x[k], weights) for k in ('kl', 'gold')]
     for name, x in policies.items()
@@ -80,7 +85,7 @@ def over_optimisation(
     means[name] = np.trapezoid(at, grid, axis=-1) / (stop - start)
   reach = {'kl_from': start, 'kl_to': stop}
 
-  given = steps, policies, baseline, resamples
+  given = num_prompts, steps, policies, baseline, resamples
   return {
     'best_by_control': _best_by('control', *given),
     'best_by_proxy': _best_by('proxy', *given),
@@ -90,20 +95,6 @@ def over_optimisation(
       name: _onset(steps, *path, margin) for name, path in paths.items()
     },
   }
-
-
-def _num_prompts(policies) -> int:
-  counts = set()
-  for name, values in policies.items():
-    for key, x in values.items():
-      counts.add(x.shape[1])
-      if not np.isfinite(x).all():
-        raise errors.NonFiniteError(f"'{key}' of policy {name} is not finite")
-  errors.need(
-    len(counts) == 1,
-    f'policies to be compared must share their prompts, got {sorted(counts)}',
-  )
-  return counts.pop()
 
 
 def _described(x: np.ndarray, prefix: str) -> dict[str, float]:
@@ -140,23 +131,23 @@ def halves(num_prompts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
   return np.sort(order[: num_prompts // 2]), np.sort(order[num_prompts // 2 :])
 
 
-def _best_by(select_by: str, steps, policies, baseline, resamples) -> dict:
-  # Values at the step with the best `select_by` on other prompts.
-  selection, reporting = halves(_num_prompts(policies))
+def _best_by(key, num_prompts, steps, policies, baseline, resamples) -> dict:
+  # Values at the step with the best `key` on other prompts.
+  selection, reporting = halves(num_prompts)
   options, results = {'resamples': resamples}, {}
   best = {
-    name: int(x[select_by][:, selection].mean(axis=1).argmax())
+    name: int(x[key][:, selection].mean(axis=1).argmax())
     for name, x in policies.items()
   }
   for name, values in policies.items():
-    at = {key: x[best[name], reporting] for key, x in values.items()}
+    at = {column: x[best[name], reporting] for column, x in values.items()}
     row = {
-      'rule': f'highest mean {select_by} on {len(selection)} selection prompts',
+      'rule': f'highest mean {key} on {len(selection)} selection prompts',
       'step': int(steps[best[name]]),
       'num_prompts': len(reporting),
     }
-    for key, x in at.items():
-      row |= intervals.mean_interval(x, **options).as_dict(key)
+    for column, x in at.items():
+      row |= intervals.mean_interval(x, **options).as_dict(column)
     if baseline is not None:
       other = policies[baseline]['gold'][best[baseline], reporting]
       found = intervals.paired_difference(at['gold'], other, **options)
@@ -227,10 +218,6 @@ def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   Scores [P] or [P, N] of the same prompts; a tie is half a win.
   """
   a, b = (np.asarray(x).reshape(len(x), -1) for x in (a, b))
-  errors.need(
-    len(a) == len(b),
-    f'policies to be compared must share their prompts: {len(a)} and {len(b)}',
-  )
   if not (np.isfinite(a).all() and np.isfinite(b).all()):
     raise errors.NonFiniteError('a score to be compared is not finite')
   sides = np.sign(a[:, :, None] - b[:, None, :].astype(np.float64))
@@ -300,11 +287,6 @@ def self_similarity(texts: Sequence[str], num_samples: int) -> np.ndarray:
 
   # Deviation: WARP (Fig. 19) measures it with BLEURT, which must be downloaded.
   """
-  errors.need(
-    num_samples >= 2 and not len(texts) % num_samples,
-    f'self-similarity needs at least 2 samples of every prompt, got '
-    f'{len(texts)} texts with num_samples={num_samples}',
-  )
   means = []
   for start in range(0, len(texts), num_samples):
     pairs = itertools.combinations(texts[start : start + num_samples], 2)
