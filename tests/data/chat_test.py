@@ -76,21 +76,6 @@ def test_templates_that_rewrite_the_past_are_refused(bare):
     formats.Chat(with_template(bare, template)).split(TURNS, ANSWER)
 
 
-@pytest.mark.parametrize(
-  'template, told',
-  [
-    ("{{ raise_exception('roles must\nalternate') }}", 'roles must alternate'),
-    ('{{ messages[9].content.x.y }}', 'no element 9|no attribute'),
-    ('{% for %}', 'Expected'),
-  ],
-)
-def test_what_the_template_refuses_is_told_in_one_line(bare, template, told):
-  chat = formats.Chat(with_template(bare, template))
-  with pytest.raises(sources.BadRow, match=told) as error:
-    chat.prompt(TURNS)
-  assert '\n' not in str(error.value)
-
-
 DIALOGUE = [
   {'role': 'system', 'content': ' be brief '},
   *TURNS,
@@ -144,18 +129,21 @@ def test_templates_that_are_no_text(bare, template):
 
 
 @pytest.mark.parametrize(
-  'template',
+  'template, told',
   [
-    '{{ messages.__class__.__mro__ }}',
-    '{{ cycler.__init__.__globals__ }}',
-    "{% include '/etc/hostname' %}",
-    '{% for m in messages %}',
-    '{% for i in range(10**9) %}x{% endfor %}',
-    "{{ raise_exception('\ud800') }}",
+    ("{{ raise_exception('roles must\nalternate') }}", 'roles must alternate'),
+    ('{{ messages[9].content.x.y }}', 'no element 9|no attribute'),
+    ('{% for %}', 'Expected'),
+    ('{{ messages.__class__.__mro__ }}', ''),
+    ('{{ cycler.__init__.__globals__ }}', ''),
+    ("{% include '/etc/hostname' %}", ''),
+    ('{% for i in range(10**9) %}x{% endfor %}', ''),
+    ("{{ raise_exception('\ud800') }}", ''),
   ],
 )
-def test_templates_reach_nothing_outside(bare, template):
+def test_refusals_are_one_line_and_reach_nothing_outside(bare, template, told):
   chat = formats.Chat(with_template(bare, template))
-  with pytest.raises(sources.BadRow, match='the chat template refuses') as bad:
+  told = f'the chat template refuses it: .*({told})'
+  with pytest.raises(sources.BadRow, match=told) as bad:
     chat.prompt(TURNS)
   assert str(bad.value).isprintable()

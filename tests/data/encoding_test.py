@@ -48,11 +48,6 @@ def llama_like(tmp_path_factory):
   return tokenizer.load_pretrained(folder)
 
 
-# ---------------------------------------------------------------------------
-# From texts to ids
-# ---------------------------------------------------------------------------
-
-
 def test_rows_are_bos_prompt_response_eos_and_padding(words):
   rows, fits, _ = encoding.encode(words, ['a b', 'a'], ['c', 'b'], 8)
   a, b, c = (words.encode([w])[0][0] for w in 'abc')
@@ -115,11 +110,6 @@ def test_remarks_follow_the_end_of_the_response(words):
   assert made.length == 6
 
 
-# ---------------------------------------------------------------------------
-# Sets
-# ---------------------------------------------------------------------------
-
-
 @pytest.fixture
 def small_chunks(monkeypatch):
   """Sets of a few rows take several chunks."""
@@ -154,13 +144,13 @@ def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
   rng = random.Random(0)
   rows = [{'prompt': text(rng) + ' ', 'response': text(rng)} for _ in range(50)]
   rows[3]['response'] = 'a ' * 20
-  counts = encoding.write(tmp_path / 'x', rows, words, 12, 'mine')
+  counts, stored = opened(words, tmp_path / 'x', rows, 12)
   assert counts == {'rows': 49, 'too_long': 1, 'truncated': 0}
-  stored = encoding.open_rows(tmp_path / 'x')
   assert isinstance(stored.flat, np.memmap)
+  columns = ([row[key] for row in rows] for key in ('prompt', 'response'))
+  expected, fits, _ = encoding.encode(words, *columns, 12)
+  expected, places = expected.take(fits), np.array([[4, 0, 48], [7, 7, 1]])
   # With a space between words, apart or together is the same.
-  expected = encoding.encode_rows(words, rows, 12, 'mine')
-  places = np.array([[4, 0, 48], [7, 7, 1]])
   for one, other in (
     (stored, expected),
     (stored.take(places), expected.take(places)),
@@ -169,31 +159,28 @@ def test_stored_responses_are_those_in_memory(words, tmp_path, small_chunks):
       np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-def test_stored_pairs_are_those_in_memory(words, tmp_path, small_chunks):
+def test_stored_pairs_are_what_was_given(words, tmp_path, small_chunks):
   rows = make_pairs()
   rows[11]['rejected'] = 'h ' * 30
-  counts, stored = opened(words, tmp_path / 'p', rows)
-  expected = encoding.encode_rows(words, rows, 16, 'mine')
-  swapped = sum(row['flipped'] for row in rows) - rows[11]['flipped']
-  assert counts == {
-    'rows': 39, 'too_long': 1, 'truncated': 0, 'swapped': swapped
-  }  # fmt: skip
   kept = [row for i, row in enumerate(rows) if i != 11]
-  for pairs in (stored, expected):
-    assert pairs.flipped.tolist() == [row['flipped'] for row in kept]
-    assert pairs.rows.tolist() == [row['row'] for row in kept]
-    assert pairs.margin is None
-    prompts = [row['prompt'] for row in kept]
-    assert pairs.prompt_ids.tolist() == [
-      list(dict.fromkeys(prompts)).index(prompt) for prompt in prompts
+  swapped = sum(row['flipped'] for row in kept)
+  counts, pairs = opened(words, tmp_path / 'p', rows)
+  expected = {'rows': 39, 'too_long': 1, 'truncated': 0, 'swapped': swapped}
+  assert counts == expected
+  assert pairs.flipped.tolist() == [row['flipped'] for row in kept]
+  assert pairs.rows.tolist() == [row['row'] for row in kept]
+  assert pairs.margin is None
+  prompts = [row['prompt'] for row in kept]
+  assert pairs.prompt_ids.tolist() == [
+    list(dict.fromkeys(prompts)).index(prompt) for prompt in prompts
+  ]
+  assert pairs.chosen.length == pairs.rejected.length
+  for side in ('chosen', 'rejected'):
+    sequences = getattr(pairs, side)
+    assert words.decode(sequences.ids, sequences.mask) == [
+      row['prompt'] + row[side] for row in kept
     ]
-    assert pairs.chosen.length == pairs.rejected.length
-    for side in ('chosen', 'rejected'):
-      sequences = getattr(pairs, side)
-      assert words.decode(sequences.ids, sequences.mask) == [
-        row['prompt'] + row[side] for row in kept
-      ]
-  part = stored.select(stored.flipped)
+  part = pairs.select(pairs.flipped)
   assert isinstance(part.chosen.flat, np.memmap) and len(part) == swapped
 
 
