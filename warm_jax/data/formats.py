@@ -36,10 +36,9 @@ TURN_BORDER = '\n\nAssistant:'
 # is the default of the Llama 3 templates.
 _DATE = datetime.datetime(2024, 7, 26)
 
-_KINDS = {
-  **{dict: 'an object', list: 'a list', str: 'text', bool: 'true or false'},
-  **{int: 'a number', float: 'a number', type(None): 'missing'},
-}
+# What messages call a value of JSON.
+_KINDS = {dict: 'an object', list: 'a list', str: 'text', int: 'a number'}
+_KINDS |= {float: 'a number', bool: 'true or false', type(None): 'missing'}
 
 
 def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
@@ -181,9 +180,7 @@ def _common_beginning(chosen: str, rejected: str) -> int:
     TURN_BORDER not in chosen and TURN_BORDER not in rejected,
     'the prompts of chosen and rejected differ',
   )
-  end = next(
-    (i for i in range(len(shared), 0, -1) if shared[i - 1].isspace()), 0
-  )
+  end = max((i for i, c in enumerate(shared, 1) if c.isspace()), default=0)
   if end == 0:  # no word ends in it (or a script that writes no spaces)
     end = len(shared)
   elif shared[end - 1] == ' ':
@@ -236,17 +233,18 @@ def _ranked(row: dict, chat):
   for number, one in enumerate(given, 1):
     rank, name = one.get('rank'), f'completion {number}'
     _need(type(rank) is int, f'the rank of {name} is not a whole number')
-    _need(one.get('completion') is not None, f'{name} is missing')
-    answer = _answer(row['context'], one['completion'], name, chat)
+    answer = _answer(row['context'], one.get('completion'), name, chat)
     ranked.append((rank, *answer))
-  _need(
-    len({rank for rank, _, _ in ranked}) > 1,
-    'no two completions of different rank',
-  )
   ranked.sort(key=lambda one: one[0])
-  for better, worse in itertools.combinations(ranked, 2):
-    if better[0] < worse[0]:
-      yield better[1], better[2], worse[2]
+  pairs = [
+    (prompt, chosen, rejected)
+    for (a, prompt, chosen), (b, _, rejected) in itertools.combinations(
+      ranked, 2
+    )
+    if a < b
+  ]
+  _need(pairs, 'no two completions of different rank')
+  return pairs
 
 
 def _check_number(pairs: int) -> None:
@@ -317,14 +315,10 @@ def _messages(value, field: str) -> list[dict]:
     where = f'turn {number} of {field!r}'
     is_turn = isinstance(turn, dict)
     _need(is_turn, f'{where} is {_kind(turn)}, not {{role, content}}')
-    for key in ('role', 'content'):
-      has_text = isinstance(turn.get(key), str)
-      _need(has_text, f'{where} has no text as its {key}')
     calls = turn.get('tool_calls')
     _need(not calls, f'{where} calls tools, which is not supported')
-    _text(turn['role'], f'the role of {where}')
-    _text(turn['content'], where)
-    turns.append({'role': turn['role'], 'content': turn['content']})
+    keys = ('role', 'content')
+    turns.append({k: _text(turn.get(k), f'the {k} of {where}') for k in keys})
   return turns
 
 
@@ -346,16 +340,15 @@ def _is_texts(value) -> bool:
   return is_list and all(isinstance(text, str) for text in value)
 
 
-def _text(value, field: str) -> str:
-  _need(isinstance(value, str), f'{field!r} is {_kind(value)}, not text')
-  _need(
-    len(value) <= MOST_CHARACTERS,
-    f'{field!r} has {len(value)} characters, more than {MOST_CHARACTERS}',
-  )
+def _text(value, name: str) -> str:
+  name = name if ' ' in name else repr(name)
+  _need(isinstance(value, str), f'{name} is {_kind(value)}, not text')
+  size, most = len(value), MOST_CHARACTERS
+  _need(size <= most, f'{name} has {size} characters, more than {most}')
   try:
     value.encode()
   except UnicodeEncodeError:  # JSON can spell half a character: "\ud800"
-    raise BadRow(f'{field!r} holds half a character') from None
+    raise BadRow(f'{name} holds half a character') from None
   return value
 
 

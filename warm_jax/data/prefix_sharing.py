@@ -66,40 +66,29 @@ def grouped(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
   theirs.
   """
   num_rows, width = ids.shape
-  alone = np.arange(num_rows)[:, None]
+  best, least = np.arange(num_rows)[:, None], 2.0 * num_rows * width
   # Every sequence begins with a token and has no gaps?
   if not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
-    return alone
-  lengths = mask.sum(axis=1)
-  pairs = [np.stack([x[:-1], x[1:]], axis=1) for x in (ids, mask)]
-  # Tokens in common with the row before.
-  common = np.append(0, num_common(*pairs) if num_rows > 1 else [])
-  best, least = alone, 2.0 * num_rows * width
+    return best
+  lengths = mask.sum(axis=1).tolist()
+  neighbours = [np.stack([x[:-1], x[1:]], axis=1) for x in (ids, mask)]
+  common = [0, *num_common(*neighbours).tolist()]  # with the row before
   for most in range(2, _MOST + 1):
-    groups, longest = _neighbours(
-      lengths.tolist(), common.astype(int).tolist(), most, width
-    )
+    groups, longest, shared = [], 0, 0
+    for row, length in enumerate(lengths):
+      if groups and len(groups[-1]) < most:
+        members = [lengths[r] for r in groups[-1]] + [length]
+        both = min(shared, common[row], min(members) - 1)
+        taken = sum(members) - both * (len(members) - 1)
+        if taken <= most**0.5 * width:
+          groups[-1].append(row)
+          shared, longest = both, max(longest, taken)
+          continue
+      groups.append([row])
+      shared, longest = length, max(longest, length)
     cost = len(groups) * longest * (1 + longest / width)
     if cost < least:
-      best, least = groups, cost
+      best, least = np.full((len(groups), most), -1), cost
+      for number, members in enumerate(groups):
+        best[number, : len(members)] = members
   return best
-
-
-def _neighbours(lengths, common, most: int, width: int):
-  groups, longest, shared = [], 0, 0
-  limit = most**0.5 * width
-  for row, length in enumerate(lengths):
-    if groups and len(groups[-1]) < most:
-      members = [lengths[r] for r in groups[-1]] + [length]
-      both = min(shared, common[row], min(members) - 1)
-      taken = sum(members) - both * (len(members) - 1)
-      if taken <= limit:
-        groups[-1].append(row)
-        shared, longest = both, max(longest, taken)
-        continue
-    groups.append([row])
-    shared, longest = length, max(longest, length)
-  out = np.full((len(groups), most), -1)
-  for number, members in enumerate(groups):
-    out[number, : len(members)] = members
-  return out, longest
