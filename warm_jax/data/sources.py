@@ -266,18 +266,19 @@ def _tfds_rows(source: str) -> Iterator:
     )
   name, split, data_dir = match.groups()
   folder = pathlib.Path(name).expanduser()
-  if (folder / 'dataset_info.json').is_file():
-    with _readable(f'{source}: not a readable set of TFDS'):
-      opened: Any = tfds.builder_from_directory(str(folder))
-  else:
-    is_path = folder.is_absolute() or folder.is_dir() or name[0] in '.~'
-    errors.need(not is_path, f'{source}: no dataset_info.json in {name}')
-    with _readable(
-      f'{source}: no prepared set of that name; prepare it with '
-      'download_and_prepare, file_format="array_record"'
-    ):
-      opened = read_only_builder.builder_from_files(name, data_dir=data_dir)
-  with _readable(f'{source}: not a readable set of TFDS'):
+  is_set = (folder / 'dataset_info.json').is_file()
+  is_path = folder.is_absolute() or folder.is_dir() or name[0] in '.~'
+  text = f'{source}: no dataset_info.json in {name}'
+  errors.need(is_set or not is_path, text)
+  with _readable(
+    f'{source}: no prepared set of that name, or damaged; prepare it with '
+    'download_and_prepare, file_format="array_record"'
+  ):
+    opened: Any = (
+      tfds.builder_from_directory(str(folder))
+      if is_set
+      else read_only_builder.builder_from_files(name, data_dir=data_dir)
+    )
     known = sorted(opened.info.splits)
   is_known = split.split('[')[0] in known
   errors.need(is_known, f'{source}: no split {split!r}; there are {known}')
