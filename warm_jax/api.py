@@ -35,7 +35,7 @@ def load(source: str, *, compute_dtype: str = 'float32') -> Model:
   """Opens a folder or hub id of a language or reward model, in float32."""
   found, its_tokenizer = base_lib.opened(source, compute_dtype)
   head = 'score' if 'score.weight' in found.names else 'lm'
-  params = reading.load(found, head, sharding.of_leaves())
+  params = reading.load(found, head, sharding.of_leaf)
   template = found.hf_config.get('prompt_template')
   template = template or config_lib.section('data').prompt_template
   return Model(params, found.config, its_tokenizer, template, found)

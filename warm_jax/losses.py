@@ -45,7 +45,6 @@ def bradley_terry_loss(
   Without margin and smoothing this is -log sigmoid(r_chosen - r_rejected)
   (Bradley & Terry 1952; WARM, arXiv 2401.12187, Eq. 1). A tie counts as correct
   in `accuracy`, as in WARM's definition with >=.
-
   """
   chex.assert_rank([chosen, rejected], 1)
   chex.assert_equal_shape([chosen, rejected])
@@ -73,7 +72,6 @@ def language_model_loss(
 
   A token mean, not a mean of row means: long rows weigh more. num_tokens [] is
   what to divide by, for the share of a part in the loss of a batch.
-
   """
   chex.assert_rank([logps, loss_mask], 2)
   if num_tokens is None:
@@ -88,7 +86,6 @@ def kl_k1(logps: jax.Array, ref_logps: jax.Array, mask: jax.Array) -> jax.Array:
   estimator to subtract from the reward (RLAIF, WARP): there, and without a
   gradient through it, its expected policy gradient equals that of the exact KL.
   As a loss its expected gradient is zero.
-
   """
   chex.assert_rank([logps, ref_logps, mask], 2)
   chex.assert_equal_shape([logps, ref_logps, mask])
@@ -105,7 +102,6 @@ def kl_of_steps(
   Unbiased like kl_k1, by the chain rule, never negative, and of far lower
   variance, because only prefixes are sampled. For reports; its gradient misses
   the effect of a token on later ones.
-
   """
   chex.assert_rank([logits, ref_logits, mask], [3, 3, 2])
   chex.assert_equal_shape([logits, ref_logits])
@@ -141,14 +137,13 @@ def leave_one_out_advantages(rewards: jax.Array, num_samples: int) -> jax.Array:
   by a standard deviation: with continuous rewards that gives spikes where all
   samples are alike. Pass the KL-shaped reward, so that the penalty has a
   baseline as well.
-
   """
   chex.assert_rank(rewards, 1)
-  if num_samples < 2 or rewards.shape[0] % num_samples:
-    raise errors.UserError(
-      'leave-one-out needs num_samples >= 2 that divides the number of '
-      f'rewards; got num_samples={num_samples} for {rewards.shape[0]} rewards'
-    )
+  errors.need(
+    num_samples >= 2 and rewards.shape[0] % num_samples == 0,
+    'leave-one-out needs num_samples >= 2 that divides the number of rewards; '
+    f'got num_samples={num_samples} for {rewards.shape[0]} rewards',
+  )
   grouped = _float32(rewards).reshape(-1, num_samples)
   # Centring first keeps the digits when rewards share a large offset.
   centred = grouped - jnp.mean(grouped, axis=1, keepdims=True)
@@ -164,12 +159,10 @@ def reinforce_loss(
   Sum over the tokens of a sequence, mean over sequences (RLAIF, arXiv
   2309.00267, App. A.3), so that its gradient estimates that of -E[reward]
   whatever the lengths. Advantages are [B] or, with a value baseline, [B, T].
-
   """
   chex.assert_rank(logps, 2)
   advantages = jax.lax.stop_gradient(_float32(advantages))
-  if advantages.ndim == 1:
-    advantages = advantages[:, None]
+  advantages = advantages.reshape(len(advantages), -1)
   advantages = jnp.broadcast_to(advantages, logps.shape)
   # Masked before the product: 0 * inf in the padding would be NaN.
   advantages = jnp.where(response_mask, advantages, 0.0)
@@ -184,7 +177,6 @@ def value_loss(
 
   V_t [B, T] is of the state before token t was chosen. Discount 1 and a reward
   at the end only, so the return [B] is the same at every token.
-
   """
   chex.assert_rank([values, returns], [2, 1])
   returns = jax.lax.stop_gradient(_float32(returns))[:, None]

@@ -14,7 +14,8 @@ are taken on one fixed set of reference samples (responses of the SFT policy):
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -43,9 +44,8 @@ class Normaliser:
 def identity_normaliser(shape: tuple[int, ...]) -> Normaliser:
   """Leaves raw scores as they are; shape [M], or [] for a single model."""
   # From numpy: `jnp.zeros` is a program for each number of members.
-  zero, one = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-  moments = (zero, one, np.float32(0), np.float32(1))
-  return Normaliser(*map(jnp.asarray, moments))
+  moments = np.zeros(shape), np.ones(shape), 0, 1
+  return Normaliser(*(jnp.asarray(np.float32(x)) for x in moments))
 
 
 def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
@@ -79,13 +79,12 @@ def fit_normaliser(reference: np.ndarray, aggregate: str) -> Normaliser:
     raise errors.NonFiniteError('a reference sample has a non-finite score')
   mean, std = reference.mean(axis=-1), reference.std(axis=-1)
   _check_spread(np.atleast_1d(std), np.atleast_1d(np.abs(mean)))
-  zero, one = np.float32(0), np.float32(1)
-  found = Normaliser(mean.astype(np.float32), std.astype(np.float32), zero, one)
+  found = Normaliser(*map(np.float32, (mean, std, 0, 1)))
   if aggregate != 'single':
     combined = apply_normaliser(found, reference, aggregate).astype(np.float64)
     _check_spread(combined.std(keepdims=True), np.zeros(1))
-    shift, scale = np.float32(combined.mean()), np.float32(combined.std())
-    found = dataclasses.replace(found, shift=shift, scale=scale)
+    moments = map(np.float32, (mean, std, combined.mean(), combined.std()))
+    found = Normaliser(*moments)
   return jax.tree.map(jnp.asarray, found)
 
 
@@ -125,7 +124,6 @@ class RewardScorer:
 
   def raw_scores(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """Scores before any normalisation: [M, B], or [B] for 'single'."""
-
     if self.aggregate == 'single':
       ids, mask = sharding.constrain_rows((ids, mask))
       return self.score_fn(self.params, self.config, ids, mask)
@@ -235,17 +233,29 @@ def score_rows(
     batch_size //= groups.shape[1]
   num_rows = len(ids)
   batch_size = rows_at_once(max(min(batch_size, num_rows), 1), ids.shape[1])
-  pieces = []
-  for start in range(0, num_rows, batch_size):
-    rows = np.minimum(np.arange(start, start + batch_size), num_rows - 1)
-    part = sharding.put_rows((ids[rows], mask[rows]))
-    pieces.append(sharding.to_host(function(scorer, *part)))
+  score = functools.partial(function, scorer)
+  pieces = in_batches(score, (ids, mask), batch_size)
   if mask.ndim == 2:
     return np.concatenate(pieces, axis=-1)[..., place.reshape(-1)]
   found = np.concatenate(pieces, axis=-2)[..., :num_rows, :]
   scores = np.empty((*found.shape[:-2], len(first)), found.dtype)
   scores[..., groups[groups >= 0]] = found[..., groups >= 0]
   return scores[..., place.reshape(-1)]
+
+
+def in_batches(function, columns, batch_size: int) -> list[np.ndarray]:
+  """Results on the host of function(*columns [B, ...]), a batch at a time."""
+  columns, pieces = [np.asarray(x) for x in columns], []
+  for rows in batches(len(columns[0]), batch_size):
+    part = sharding.put_rows(tuple(x[rows] for x in columns))
+    pieces.append(sharding.to_host(function(*part)))
+  return pieces
+
+
+def batches(num_rows: int, batch_size: int) -> Iterator[np.ndarray]:
+  """Yields [B] row numbers in order; the last one fills up the last batch."""
+  for start in range(0, num_rows, batch_size):
+    yield np.minimum(np.arange(start, start + batch_size), num_rows - 1)
 
 
 def rows_at_once(batch_size: int, length: int) -> int:

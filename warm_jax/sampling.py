@@ -4,7 +4,6 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import chex
@@ -227,7 +226,8 @@ def sample_rows(
   lengths = all_mask.sum(axis=1)
   order = np.argsort(lengths, kind='stable')
   options, parts = dict(settings), []
-  for places in _batches(len(prompts), sharding.whole_rows(batch_size)):
+  batch_size = sharding.whole_rows(batch_size)
+  for places in rewards.batches(len(prompts), batch_size):
     rows = order[places]
     width = all_mask.shape[1]
     # A program more is worth its compilation for long prompts only.
@@ -274,23 +274,15 @@ def _kl_of_steps(params, anchor, shape, ids, mask, response, temperature):
   return losses.kl_of_steps(logits(params), logits(anchor), drawn)
 
 
-def _in_batches(function, columns, at_once: int) -> np.ndarray:
-  columns = [np.asarray(x) for x in columns]
-  parts = []
-  for rows in _batches(len(columns[0]), at_once):
-    part = sharding.put_rows(tuple(x[rows] for x in columns))
-    parts.append(sharding.to_host(function(*part)))
-  return np.concatenate(parts)[: len(columns[0])]
-
-
 def kl_of_steps(params, anchor, shape, samples, temperature) -> np.ndarray:
   """KL [N] to the anchor, exact in each step: less noise than `sequence_kl`."""
   response = response_mask(samples.mask, samples.response_start)
-  found = _in_batches(
+  pieces = rewards.in_batches(
     lambda *part: _kl_of_steps(params, anchor, shape, *part, temperature),
     (samples.ids, samples.mask, response),
     sharding.whole_rows(256),
   )
+  found = np.concatenate(pieces)[: len(response)]
   return found.astype(np.float64)
 
 
@@ -303,19 +295,14 @@ def sequence_kl(
   """
   lengths = samples.mask.sum(axis=1) - samples.response_start
   most = int(lengths.max()) if max_new_tokens is None else max_new_tokens
-  anchor_logps = _in_batches(
+  pieces = rewards.in_batches(
     lambda *part: _logps(anchor, shape, *part, most, temperature),
     (samples.ids, samples.mask, samples.response_start),
     rewards.rows_at_once(256, samples.ids.shape[1]),
   )
+  anchor_logps = np.concatenate(pieces)[: len(lengths)]
   at = samples.response_start[:, None] + np.arange(most)
   at = np.minimum(at, samples.ids.shape[1] - 1)
   logps = np.take_along_axis(np.asarray(samples.logps), at, axis=1)
   ratio = logps - anchor_logps
   return np.where(np.arange(most) < lengths[:, None], ratio, 0.0).sum(axis=1)
-
-
-def _batches(num_rows: int, batch_size: int) -> Iterator[np.ndarray]:
-  """Yields [B] row numbers in order; the last one fills up the last batch."""
-  for start in range(0, num_rows, batch_size):
-    yield np.minimum(np.arange(start, start + batch_size), num_rows - 1)

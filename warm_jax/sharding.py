@@ -25,6 +25,7 @@ from warm_jax import errors
 PyTree = Any
 AXES = ('member', 'data', 'model')
 
+_EITHER = (P('model', None), P(None, 'model'))
 # (pattern of the end of a leaf's path, alternatives for its own axes). The first
 # alternative whose every axis divides is taken.
 RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
@@ -32,26 +33,15 @@ RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
     r'(attention/(query|key|value)|mlp/(up|gate))/kernel',
     (P('data', 'model'), P(None, 'model')),
   ),
-  (
-    r'(attention/out|mlp/down)/kernel',
-    (P('model', 'data'), P('model', None)),
-  ),
+  (r'(attention/out|mlp/down)/kernel', (P('model', 'data'), P('model', None))),
   (r'(attention/(query|key|value)|mlp/(up|gate))/bias', (P('model'),)),
   (r'(attention/out|mlp/down)/bias', (P(None),)),
   # Vocabularies are often odd numbers: then the width is cut.
   (
     r'(embed|pos_embed)/embedding',
-    (
-      P('model', 'data'),
-      P(None, ('model', 'data')),
-      P('model', None),
-      P(None, 'model'),
-    ),
+    (P('model', 'data'), P(None, ('model', 'data')), *_EITHER),
   ),
-  (
-    r'lm_head/kernel',
-    (P('data', 'model'), P(None, 'model'), P('model', None)),
-  ),
+  (r'lm_head/kernel', (P('data', 'model'), *_EITHER[::-1])),
   # Small, and read whole by every device.
   (r'\w*norm/(scale|bias)', (P(None),)),
   (r'(score|value)/kernel', (P(None),)),
@@ -93,11 +83,6 @@ def make_mesh(
 def is_on() -> bool:
   """Whether there is a mesh of several devices; inside jit, too."""
   return size(*AXES) > 1
-
-
-def current() -> Mesh | None:
-  """The mesh that is set, None for one device. Not inside jit."""
-  return jax.sharding.get_mesh() if is_on() else None
 
 
 def size(*axes: str) -> int:
@@ -159,10 +144,15 @@ def put(tree: PyTree, num_leading: int = 0) -> PyTree:
     return jax.tree.map(jnp.asarray, tree)
   if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
     return constrain(tree, num_leading)  # in `shapes`
-  mesh, where = current(), specs(tree, num_leading)
   return jax.tree.map(
-    lambda leaf, s: _place(leaf, NamedSharding(mesh, s)), tree, where
+    lambda leaf, s: _place(leaf, NamedSharding(_mesh(), s)),
+    tree,
+    specs(tree, num_leading),
   )
+
+
+def _mesh() -> Mesh:
+  return jax.sharding.get_mesh()  # not inside jit
 
 
 def _place(leaf, sharding: NamedSharding) -> jax.Array:
@@ -176,13 +166,11 @@ def _place(leaf, sharding: NamedSharding) -> jax.Array:
 
 def shapes(fn: Callable[..., PyTree], *args) -> PyTree:
   """Shapes of the stacked result of `fn`, with the shardings it will have."""
-  tree, mesh = jax.eval_shape(fn, *args), current()
-  if mesh is None:
+  tree = jax.eval_shape(fn, *args)
+  if not is_on():
     return tree
   return jax.tree.map(
-    lambda leaf, s: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, s)
-    ),
+    lambda leaf, s: leaf.update(sharding=NamedSharding(_mesh(), s)),
     tree,
     specs(tree, 1),
   )
@@ -240,16 +228,14 @@ def born(fn: Callable[..., PyTree], num_leading: int = 0) -> Callable:
   return jax.jit(lambda *args: constrain(fn(*args), num_leading))
 
 
-def of_leaves() -> Callable[[str, tuple[int, ...]], NamedSharding] | None:
-  """(path, shape) of a leaf of ONE model -> its sharding; None without a mesh."""
-  if (mesh := current()) is None:
-    return None
-  return lambda path, shape: NamedSharding(mesh, spec(path, shape))
+def of_leaf(path: str, shape: Sequence[int]) -> NamedSharding | None:
+  """The sharding of a leaf of ONE model; None without a mesh."""
+  return NamedSharding(_mesh(), spec(path, shape)) if is_on() else None
 
 
 def put_rows(tree: PyTree, num_members: int | None = None) -> PyTree:
   """Shards host batches [B, ...], or [M, B, ...] with `num_members`."""
-  if current() is None:
+  if not is_on():
     return tree
   return jax.tree.map(
     lambda x: _place(np.asarray(x), _row_sharding(np.shape(x), num_members)),
@@ -262,13 +248,12 @@ def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
 
   gather: row numbers [M, B], or some of them -> dict of arrays [M, B, ...].
   """
-  if (mesh := current()) is None:
+  if not is_on():
     return gather
+  mesh = _mesh()
 
   def onto_mesh(rows):
     with jax.set_mesh(mesh):  # a thread has a context of its own
-      if jax.process_count() == 1:
-        return put_rows(gather(rows), len(rows))
       return _read_own(gather, rows)
 
   return onto_mesh
@@ -283,8 +268,6 @@ def _read_own(gather, rows: np.ndarray) -> dict[str, jax.Array]:
   ]
 
   def placed(array):
-    shape = (*rows.shape, *array.shape[2:])
-
     def part(index):
       local = (
         np.searchsorted(mine, np.arange(size)[i])
@@ -292,6 +275,7 @@ def _read_own(gather, rows: np.ndarray) -> dict[str, jax.Array]:
       )
       return array[np.ix_(*local)]
 
+    shape = (*rows.shape, *array.shape[2:])
     where = _row_sharding(shape, len(rows))
     return jax.make_array_from_callback(shape, where, part)
 
@@ -310,7 +294,7 @@ def _row_sharding(
     f'{size(*axes)} devices ({" x ".join(axes)}); choose a multiple, or another '
     'runtime.mesh',
   )
-  return NamedSharding(jax.sharding.get_mesh(), P(*leading, axes))
+  return NamedSharding(_mesh(), P(*leading, axes))
 
 
 def whole_rows(num_rows: int) -> int:
@@ -321,25 +305,17 @@ def whole_rows(num_rows: int) -> int:
 
 def to_host(tree: PyTree) -> PyTree:
   """Device arrays as numpy, whole on every process."""
-
-  def is_partial(leaf):
-    return isinstance(leaf, jax.Array) and not (
-      leaf.is_fully_addressable or leaf.is_fully_replicated
-    )
-
   leaves, structure = jax.tree.flatten(tree)
-  partial = {i: leaf for i, leaf in enumerate(leaves) if is_partial(leaf)}
-  if partial:
-    mesh = next(iter(partial.values())).sharding.mesh
-    everywhere = NamedSharding(mesh, P())
-    for i, leaf in jax.jit(lambda x: x, out_shardings=everywhere)(
-      partial
-    ).items():
-      leaves[i] = leaf
-
-  def one(leaf):
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-      leaf = leaf.addressable_data(0)
-    return np.asarray(leaf)
-
-  return jax.tree.unflatten(structure, [one(leaf) for leaf in leaves])
+  far = {
+    i: leaf
+    for i, leaf in enumerate(leaves)
+    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+  }
+  parts = {i: x for i, x in far.items() if not x.is_fully_replicated}
+  if parts:
+    mesh = next(iter(parts.values())).sharding.mesh
+    gather = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, P()))
+    far |= gather(parts)
+  for i, leaf in far.items():
+    leaves[i] = leaf.addressable_data(0)
+  return jax.tree.unflatten(structure, [np.asarray(leaf) for leaf in leaves])

@@ -193,8 +193,7 @@ def open_model(
     same = other.config == first.config
     errors.need(same, f'{both} differ in shape, so they are no ensemble')
     _require_same_tokenizer(tokenizer, its_tokenizer, both)
-  where = sharding.of_leaves()
-  params = [reading.load(c, 'score', where) for c in found]
+  params = [reading.load(c, 'score', sharding.of_leaf) for c in found]
   moments = np.float32([(c.reward_mean, c.reward_std) for c in found]).T
   if len(found) == 1:
     scorer, moments = rewards.single(params[0], first.config), moments[:, 0]

@@ -74,7 +74,7 @@ def checkpoint(run) -> reading.Checkpoint | None:
 
 def language_params(run):
   """LM params of the checkpoint, float32, on the device."""
-  return reading.load(checkpoint(run), head='lm', sharding=sharding.of_leaves())
+  return reading.load(checkpoint(run), head='lm', sharding=sharding.of_leaf)
 
 
 def tokenizer(run) -> tokenizer_lib.Tokenizer:
