@@ -14,12 +14,7 @@ from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
 CONFIG = config_lib.ModelConfig(
-  vocab_size=8,
-  width=16,
-  num_layers=1,
-  num_heads=2,
-  mlp_width=24,
-  max_length=16,
+  vocab_size=8, width=16, num_layers=1, num_heads=2, mlp_width=24, max_length=16
 )
 M = 3
 
@@ -124,20 +119,16 @@ def test_leaves_on_the_host_stay_there():
 
 
 def test_errors_name_the_leaf():
-  with pytest.raises(errors.UserError, match="'loop'"):
-    members.map_members(lambda x: x, 'loop')
   a, b = {'x': np.ones(2)}, {'x': np.ones(3)}
-  with pytest.raises(errors.UserError, match='leaf x .*tree 1'):
-    members.stack([a, b])
-  with pytest.raises(errors.UserError, match='leaf x is in one tree'):
-    members.stack([a, {'y': np.ones(2)}])
-  with pytest.raises(errors.UserError, match='at least one'):
-    members.stack([])
-  with pytest.raises(errors.UserError, match='leaf y has leading size 3'):
-    members.num_members({'x': np.ones(2), 'y': np.ones(3)})
-  with pytest.raises(errors.UserError, match='leading size 0'):
-    members.num_members({'x': np.ones(())})
-  with pytest.raises(errors.UserError, match='no leaves'):
-    members.num_members({})
-  with pytest.raises(errors.UserError, match='member 2 of 2'):
-    members.member(a, 2)
+  for message, function, *args in (
+    ("'loop'", members.map_members, lambda x: x, 'loop'),
+    ('leaf x .*tree 1', members.stack, [a, b]),
+    ('leaf x is in one tree', members.stack, [a, {'y': np.ones(2)}]),
+    ('at least one', members.stack, []),
+    ('leaf y has leading size 3', members.num_members, {**a, 'y': b['x']}),
+    ('leading size 0', members.num_members, {'x': np.ones(())}),
+    ('no leaves', members.num_members, {}),
+    ('member 2 of 2', members.member, a, 2),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      function(*args)

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Merging against float64 numpy, the numbers of WARP, and the theory of WARM."""
+"""Merging against float64 numpy and the numbers of WARP."""
 
 import chex
 import jax
@@ -40,11 +40,11 @@ PARTS = {
 }
 
 
-def _members(m, seed=0, scale=0.02, change=1e-3):
+def _members(m, change=1e-3):
   """Init, and a stack of M members that moved `change` away from it."""
-  rng = np.random.default_rng(seed)
+  rng = np.random.default_rng(0)
   init = jax.tree.map(
-    lambda shape: (scale * rng.normal(size=shape)).astype(np.float32),
+    lambda shape: (0.02 * rng.normal(size=shape)).astype(np.float32),
     SHAPES,
     is_leaf=lambda x: isinstance(x, tuple),
   )
@@ -56,10 +56,6 @@ def _members(m, seed=0, scale=0.02, change=1e-3):
     return (x + change * (common + own)).astype(np.float32)
 
   return init, jax.tree.map(move, init)
-
-
-def _member(stacked, i):
-  return jax.tree.map(lambda x: x[i], stacked)
 
 
 def _float64(function, *trees):
@@ -96,15 +92,6 @@ def _fold(deltas, lam=None):
   return mixed
 
 
-def _at_angle(degrees, length=1.0, size=64, seed=0):
-  """Two float64 vectors of one length at a given angle."""
-  rng = np.random.default_rng(seed)
-  basis, _ = np.linalg.qr(rng.normal(size=(size, 2)))
-  omega = np.deg2rad(degrees)
-  u = length * basis[:, 0]
-  return u, np.cos(omega) * u + length * np.sin(omega) * basis[:, 1]
-
-
 def _slerp(*vectors, lam=None, init=None):
   """SLERP of float32 vectors as trees of one leaf, from 0 or an init."""
   stack = {'w': np.asarray(vectors, np.float32)}
@@ -133,7 +120,7 @@ def test_combine():
   got = merging.combine(stacked, weights)
   chex.assert_trees_all_close(got, expected, atol=1e-8)
   got = merging.combine(stacked, [0.0, 1.0, 0.0])
-  chex.assert_trees_all_equal(got, _member(stacked, 1))
+  chex.assert_trees_all_equal(got, members.member(stacked, 1))
   # The init has what is missing to 1; each group has its own weights.
   groups = {k: w for k, w in zip(LAYERS, np.eye(5, 3) * 0.5 + 0.25)}
   got = members.named_leaves(merging.combine(stacked, groups, init))
@@ -160,13 +147,9 @@ def test_bfloat16_members_are_summed_in_float32():
 
 def test_leaves_that_are_not_float_pass_through():
   keys = jax.random.split(jax.random.key(0), 2)
-  positions = jnp.array([[0, 1], [0, 1]])
-  stacked = {
-    'w': jnp.array([[1.0, 2.0], [3.0, 4.0]]),
-    'positions': positions,
-    'rng': keys,
-  }
-  a, b = (_member(stacked, i) for i in range(2))
+  stacked = {'w': jnp.array([[1.0, 2.0], [3.0, 4.0]]), 'rng': keys}
+  stacked['positions'] = jnp.array([[0, 1], [0, 1]])
+  a, b = members.unstack(stacked)
   for tree in (
     merging.uniform(stacked),
     merging.lerp(a, b, 0.5),
@@ -180,10 +163,10 @@ def test_leaves_that_are_not_float_pass_through():
 
 def test_mismatches_name_the_leaf():
   init, stacked = _members(2)
-  bigger = {**init, 'score': {'kernel': np.zeros(9, np.float32)}}
-  integer = {**init, 'score': {'kernel': np.zeros(8, np.int32)}}
-  headless = {'backbone': init['backbone']}
-  for other in (bigger, integer, headless):
+  heads = [{'score': {'kernel': np.zeros(9, np.float32)}}, {}]
+  heads += [{'score': {'kernel': np.zeros(8, np.int32)}}]
+  for head in heads:  # of another size, none, of integers
+    other = {'backbone': init['backbone'], **head}
     for merge in (
       lambda other: merging.lerp(init, other, 0.5),
       lambda other: merging.slerp(other, stacked),
@@ -213,7 +196,7 @@ def test_methods_give_weights_and_merge_with_them():
     'uniform': _float64(lambda x: x.mean(0), stacked),
     'weighted': right,
     'lerp': right,
-    'greedy': _member(stacked, 1),
+    'greedy': members.member(stacked, 1),
     'slerp': merging.slerp(init, stacked, 0.75),
   }
   for name in merging.METHODS:
@@ -281,7 +264,7 @@ def test_slerp_is_the_float64_formula(group, m, lam):
   init, stacked = _members(m, change=2e-3)
   for end in (0, 1) if m == 2 else ():
     got = merging.slerp(init, stacked, end, group)
-    chex.assert_trees_all_equal(got, _member(stacked, end))
+    chex.assert_trees_all_equal(got, members.member(stacked, end))
   got = merging.slerp(init, stacked, lam, group)
   folds = {
     key: _fold(deltas, lam)
@@ -301,8 +284,10 @@ def test_slerp_is_the_float64_formula(group, m, lam):
 )
 def test_lemma_1(degrees, lerp_norm, coefficient):
   """The norm of the group is kept, whatever it is."""
-  u, v = _at_angle(degrees)
-  init = np.random.default_rng(3).normal(size=64)
+  rng, omega = np.random.default_rng(0), np.deg2rad(degrees)
+  u, other = np.linalg.qr(rng.normal(size=(64, 2)))[0].T
+  v = np.cos(omega) * u + np.sin(omega) * other
+  init = rng.normal(size=64)
   delta = _slerp(init + u, init + v, lam=0.5, init=init) - np.float32(init)
   np.testing.assert_allclose(delta, coefficient * (u + v), atol=5e-4)
   mean = merging.uniform({'w': np.float32([u, v])})['w']
@@ -395,29 +380,3 @@ def test_norms_and_cosines(group, dtype):
   assert got['score']['norms'][1] == 0
   is_nan = np.isnan(got['score']['cosines'])
   np.testing.assert_array_equal(is_nan, [[0, 1, 0], [1, 1, 1], [0, 1, 0]])
-
-
-# --- the theory of WARM, section 4.3 ----------------------------------------
-
-
-@pytest.mark.parametrize('m', [2, 6, 10])
-def test_weight_averages_damp_rare_features_quadratically(m):
-  """ENS keeps p, WA p^2 + p(1-p)/M, on the linear-featurizer toy.
-
-  A run learns a random subset f of orthogonal unit features (learned with
-  probability p) and its best head sum_j f_j z_j; the score is head . f(x).
-  """
-  probabilities = np.array([0.9, 0.5, 0.3, 0.1])
-  table = {
-    2: [0.855, 0.375, 0.195, 0.055],
-    6: [0.825, 0.292, 0.125, 0.025],
-    10: [0.819, 0.275, 0.111, 0.019],
-  }
-  rng = np.random.default_rng(m)
-  learned = (rng.random((m, 20000, 4)) < probabilities).astype(np.float32)
-  # On the input x = z (label 1), feature j adds head_j f_j |z_j|^2.
-  merged = merging.uniform({'featurizer': learned, 'head': learned})
-  averaged = np.asarray(merged['featurizer']) * np.asarray(merged['head'])
-  np.testing.assert_allclose(averaged.mean(0), table[m], atol=0.01)
-  ensemble = (learned * learned).mean((0, 1))
-  np.testing.assert_allclose(ensemble, probabilities, atol=0.01)

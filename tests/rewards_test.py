@@ -94,22 +94,23 @@ def test_ensembles_against_numpy(stacked, rows, aggregate, mode):
 
 def test_what_cannot_be_calibrated_is_refused(stacked, rows):
   flat = {'weights': stacked['weights'].at[1].set(0.0)}
-  with pytest.raises(errors.UserError, match='member 1'):
-    rewards.calibrate(_ensemble(flat, 'mean'), *rows)
-  with pytest.raises(errors.UserError, match='member 0'):
-    rewards.fit_normaliser(np.full((1, 5), 0.1, np.float32), 'mean')
+  flat, fine = (_ensemble(x, 'mean') for x in (flat, stacked))
+  fit, calibrate = rewards.fit_normaliser, rewards.calibrate
+  for message, function, *args in (
+    ('member 1', calibrate, flat, *rows),
+    ('member 0', fit, np.full((1, 5), 0.1, np.float32), 'mean'),
+    ('two', fit, np.ones(1), 'single'),
+    ('aggregate', _ensemble, stacked, 'median'),
+    ('ids and mask', calibrate, fine, rows[0], rows[1][:3]),
+    (
+      r'ensemble of \(3,\)',
+      *(rewards.apply_normaliser, fine.normaliser, np.ones((2, 4)), 'mean'),
+    ),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      function(*args)
   with pytest.raises(errors.NonFiniteError):
-    rewards.fit_normaliser(np.array([[1.0, np.nan]]), 'mean')
-  with pytest.raises(errors.UserError, match='two'):
-    rewards.fit_normaliser(np.ones(1), 'single')
-  with pytest.raises(errors.UserError, match='aggregate'):
-    _ensemble(stacked, 'median')
-  with pytest.raises(errors.UserError, match=r'ensemble of \(3,\)'):
-    rewards.apply_normaliser(
-      _ensemble(stacked, 'mean').normaliser, np.ones((2, 4)), 'mean'
-    )
-  with pytest.raises(errors.UserError, match='ids and mask'):
-    rewards.calibrate(_ensemble(stacked, 'mean'), rows[0], rows[1][:3])
+    fit(np.array([[1.0, np.nan]]), 'mean')
 
 
 def test_a_host_rule_answers_the_same_call(rows):

@@ -1,21 +1,14 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The skeleton of the experiments: rows, intervals, verdicts, scores, READMEs."""
 
-import dataclasses
+import types
 
 import jax
 import numpy as np
 import pytest
 import scipy.stats
 
-from experiments.pool import (
-  arms,
-  evidence,
-  launch,
-  ledger,
-  scores,
-  settings,
-)
+from experiments.pool import arms, evidence, launch, ledger, scores, settings
 from warm_jax import errors, members, merging
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
@@ -50,6 +43,14 @@ def make_members(num):
       for key in keys
     ]
   )
+
+
+def fake_arm(folder, params):
+  """An arm whose members are given, beside four pairs."""
+  config = settings.get_config('smoke')
+  base = dict(shape=SHAPE, config=config, pairs=lambda split: make_pairs(4))
+  base = types.SimpleNamespace(**base)
+  return types.SimpleNamespace(folder=folder, params=params, base=base)
 
 
 def test_interval_over_seeds_is_that_of_scipy():
@@ -189,38 +190,27 @@ def test_fingerprints_tell_rows_and_settings_apart():
   assert scores._fingerprint(make_pairs(5), {'a': 1}) in found
 
 
-def test_points_of_a_line_are_between_its_ends(tmp_path):
-  pairs = make_pairs(4)
+def test_points_of_a_line_are_between_its_ends(tmp_path, monkeypatch):
   margins = np.array([[3.0, -1.0, -1.0, 0.5], [-1.0, 3.0, -1.0, 0.5]])
-  alone = np.stack([margins, np.zeros_like(margins)], axis=1)
+  arm = fake_arm(tmp_path, {'w': jax.numpy.asarray(margins, 'float32')})
 
-  class Fake:
-    folder = tmp_path
-    params = {'w': jax.numpy.asarray(margins, 'float32')}
-    base = type('Base', (), {'shape': None, 'pairs': lambda self, s: pairs})()
-
-  lams = np.linspace(0, 1, 5)
-
-  def linear(stack, shape, pairs):  # the weights are the margins
-    del shape, pairs
+  def linear(stack, *_):  # the weights are the margins
     w = np.asarray(stack['w'])
     return np.stack([w, np.zeros_like(w)], axis=1)
 
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(scores, 'score', linear)
-    patch.setattr(scores, 'of_members', lambda arm, sets: {'test': alone})
-    base = Fake.base
-    base.config = settings.get_config('smoke')
-    found = scores.of_lines(
-      Fake(), 'line', [(0, 1, lams), (1, 0, lams[::2])], sets=['test']
-    )['test']
+  alone, lams = linear({'w': margins}), np.linspace(0, 1, 5)
+  monkeypatch.setattr(scores, 'score', linear)
+  monkeypatch.setattr(scores, 'of_members', lambda arm, sets: {'test': alone})
+  lines = [(0, 1, lams), (1, 0, lams[::2])]
+  found = scores.of_lines(arm, 'line', lines, sets=['test'])['test']
   wanted = [(1 - x) * alone[0] + x * alone[1] for x in lams]
   np.testing.assert_allclose(found[0], wanted, atol=1e-6)
   np.testing.assert_allclose(found[1], wanted[::-2], atol=1e-6)
-  path = scores.along(found[0], lams)
   # Each end is right on two of four, their middle (1, 1, -1, .5) on three.
-  assert path['accuracy'][[0, 2, 4]].tolist() == [0.5, 0.75, 0.5]
-  np.testing.assert_allclose(path['accuracy'], path['ens_accuracy'])
+  path = list(scores.path_values(found[0][::2], (0.0, 0.5, 1.0)))
+  wa, ens = ([v for n, _, v in path if n == name] for name in ('WA', 'ENS'))
+  assert wa == ens == [0.5, 0.75, 0.5]
+  assert path[:2] == [('diagonal', '0', 0.5), ('diagonal', '0.5', 0.5)]
 
 
 def test_ranking_correlation_and_vectors():
@@ -248,19 +238,11 @@ def test_ensembles_of_groups():
 
 
 def test_merges_are_scored_once_and_kept(tmp_path):
-  stack, pairs = make_members(3), make_pairs(9)
-
-  @dataclasses.dataclass
-  class Fake:
-    folder = tmp_path
-    params = stack
-    base = type('Base', (), {'shape': SHAPE, 'pairs': lambda self, s: pairs})()
-
-  arm = Fake()
-  groups = [(0, 1), (0, 1, 2)]
+  stack = make_members(3)
+  arm, groups = fake_arm(tmp_path, stack), [(0, 1), (0, 1, 2)]
   found = scores.of_merges(arm, 'test_groups', groups, ['test'])['test']
-  whole = merging.uniform(stack)
-  wanted = scores.score(jax.tree.map(lambda x: x[None], whole), SHAPE, pairs)
+  whole = jax.tree.map(lambda x: x[None], merging.uniform(stack))
+  wanted = scores.score(whole, SHAPE, arm.base.pairs('test'))
   np.testing.assert_allclose(found[1], wanted[0], atol=1e-6)
   arm.params = None  # nothing is computed again
   again = scores.of_merges(arm, 'test_groups', groups, ['test'])['test']

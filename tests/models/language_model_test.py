@@ -1,8 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Tests of initialisation and of the log-probabilities of tokens."""
 
-import dataclasses
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,14 +11,8 @@ import scipy.special
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 
-CONFIG = config_lib.ModelConfig(
-  vocab_size=11,
-  width=16,
-  num_layers=1,
-  num_heads=2,
-  mlp_width=24,
-  max_length=16,
-)
+TINY = dict(vocab_size=11, width=16, num_heads=2, mlp_width=24, max_length=16)
+CONFIG = config_lib.ModelConfig(**TINY, num_layers=1)
 token_logps = jax.jit(language_model.token_logps, static_argnums=1)
 
 
@@ -134,9 +126,7 @@ def test_responses_are_part_of_all(length, remat, random_params):
 
   One response ends early, and one has a prompt shorter than there is room for.
   """
-  config = dataclasses.replace(
-    CONFIG, num_layers=2, layer_types=None, remat=remat
-  )
+  config = config_lib.ModelConfig(**TINY, num_layers=2, remat=remat)
   rng = np.random.default_rng(3)
   ids = rng.integers(0, 11, (4, 5 + length))
   start = np.array([2, 2, 5, 5])

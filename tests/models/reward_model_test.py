@@ -9,14 +9,8 @@ from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
 EOS, PAD = 1, 0
-CONFIG = config_lib.ModelConfig(
-  vocab_size=11,
-  width=16,
-  num_layers=2,
-  num_heads=2,
-  mlp_width=24,
-  max_length=16,
-)
+TINY = dict(num_heads=2, mlp_width=24, max_length=16, num_layers=2)
+CONFIG = config_lib.ModelConfig(vocab_size=11, width=16, **TINY)
 HEAD = np.random.default_rng(1).normal(size=16).astype(np.float32)
 scores = jax.jit(reward_model.scores, static_argnums=1)
 
@@ -77,14 +71,7 @@ def test_scores_do_not_depend_on_padding_or_batch(params):
 
 
 def test_init_of_heads():
-  config = config_lib.ModelConfig(
-    vocab_size=4,
-    width=4096,
-    num_layers=1,
-    num_heads=1,
-    mlp_width=1,
-    max_length=1,
-  )
+  config = config_lib.ModelConfig(vocab_size=4, width=4096, **TINY)
   params = reward_model.init_params(jax.random.key(0), config, {})
   assert set(params['score']) == {'kernel'}
   kernel = np.asarray(params['score']['kernel'])
