@@ -49,17 +49,8 @@ MESHES = ((8, 1, 1), (2, 2, 2), (1, 8, 1), (1, 1, 8))
 FEW = MESHES[1:3]  # of what does not depend on the members' axis
 M, B, T = 8, 16, 8
 # An odd vocabulary, as real ones are.
-SHAPE = config_lib.ModelConfig(
-  vocab_size=31,
-  width=32,
-  num_layers=1,
-  num_heads=4,
-  mlp_width=32,
-  max_length=T,
-  mlp='gated',
-  activation='silu',
-  tied_embeddings=False,
-)
+SIZES = dict(vocab_size=31, width=32, num_layers=1, num_heads=4, mlp_width=32)
+SHAPE = config_lib.ModelConfig(**SIZES, max_length=T, tied_embeddings=False)
 TOKENIZER = types.SimpleNamespace(eos_id=1, pad_id=0)
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(2, 31, (M, 2 * B, T)).astype(np.int32)
@@ -92,17 +83,14 @@ def two_steps(step, state, batch, program):
   program['text'] = step.as_text()
   for _ in range(2):
     state, metrics = step(state, batch)
+  leaves, old = map(members.named_leaves, (state, where))
   program['moved'] = [
-    jax.tree_util.keystr(path)
-    for (path, leaf), old in zip(
-      jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(where)
-    )
-    if not leaf.sharding.is_equivalent_to(old, leaf.ndim)
+    name
+    for name, leaf in leaves.items()
+    if not leaf.sharding.is_equivalent_to(old[name], leaf.ndim)
   ]
   program['whole'] = [
-    jax.tree_util.keystr(path)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-    if leaf.sharding.is_fully_replicated
+    name for name, leaf in leaves.items() if leaf.sharding.is_fully_replicated
   ]
   kept = {'params': state.params, 'opt_state': state.opt_state}
   return {**kept, 'metrics': metrics}
@@ -129,25 +117,12 @@ def sft_step(program):
 
 def sampling(program):
   del program
-  settings = (
-    ('max_new_tokens', 4),
-    ('eos_id', TOKENIZER.eos_id),
-    ('pad_id', TOKENIZER.pad_id),
-  )
-  params = members.member(backbones(1), 0)
-  prompts = encoding.Sequences(
-    IDS[0, :, :4], MASK[0, :, :4], MASK[0, :, :4].sum(axis=1, dtype=np.int32)
-  )
-  samples = sampling_lib.sample_rows(
-    sharding.put(params),
-    SHAPE,
-    settings,
-    jax.random.key(3),
-    prompts,
-    0.9,
-    batch_size=B,
-  )
-  return dataclasses.asdict(samples)
+  params = sharding.put(members.member(backbones(1), 0))
+  ids, mask = IDS[0, :, :4], MASK[0, :, :4]
+  prompts = encoding.Sequences(ids, mask, mask.sum(axis=1, dtype=np.int32))
+  settings = sampling_lib.settings(TOKENIZER, 4)
+  inputs = (params, SHAPE, settings, jax.random.key(3), prompts, 0.9)
+  return dataclasses.asdict(sampling_lib.sample_rows(*inputs, batch_size=B))
 
 
 def policy_step(program):
@@ -236,17 +211,14 @@ CASES = {
 
 def difference(found, expected) -> tuple[float, str]:
   """The largest |a - b| / max(1, |b|) of all leaves, and where it is."""
-  worst, where = 0.0, ''
-  expected = dict(jax.tree_util.tree_leaves_with_path(expected))
-  for path, a in jax.tree_util.tree_leaves_with_path(found):
-    a, b = np.asarray(a, np.float64), np.asarray(expected[path], np.float64)
-    assert a.shape == b.shape, path
-    apart = float(np.max(np.abs(a - b) / np.maximum(1.0, np.abs(b))))
-    if not apart <= worst:
-      worst, where = apart, jax.tree_util.keystr(path)
-    if np.isnan(worst):
-      break
-  return worst, where
+  apart = {}
+  expected = members.named_leaves(expected)
+  for name, a in members.named_leaves(found).items():
+    a, b = np.asarray(a, np.float64), np.asarray(expected[name], np.float64)
+    assert a.shape == b.shape, name
+    apart[name] = np.max(np.abs(a - b) / np.maximum(1.0, np.abs(b)))
+  # NaN is the largest.
+  return max((float(np.nan_to_num(x, nan=np.inf)), n) for n, x in apart.items())
 
 
 def main(out: str) -> None:

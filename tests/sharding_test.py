@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -92,51 +91,29 @@ def test_an_unknown_leaf_is_refused_by_name():
   'position, norm', [('rotary', 'rmsnorm'), ('learned', 'layernorm')]
 )
 def test_the_table_knows_every_leaf_of_every_model(position, norm):
+  sizes = dict(vocab_size=10, width=16, num_layers=2, num_heads=4, max_length=8)
+  names = 'qk_norm post_norms qkv_bias attention_out_bias mlp_bias'.split()
+  sizes |= dict(mlp_width=32, position=position, norm=norm)
   shape = config_lib.ModelConfig(
-    vocab_size=10,
-    width=16,
-    num_layers=2,
-    num_heads=4,
-    mlp_width=32,
-    max_length=8,
-    position=position,
-    norm=norm,
-    qk_norm=True,
-    post_norms=True,
-    qkv_bias=True,
-    attention_out_bias=True,
-    mlp_bias=True,
-    mlp='gated',
-    activation='silu',
-    tied_embeddings=False,
+    **sizes, **dict.fromkeys(names, True), tied_embeddings=False
   )
 
   def init(rng):
     lm = language_model.init_params(rng, shape)
     backbone = lm['backbone']
-    head = jnp.ones(shape.width)
-    return [
-      lm,
-      {'backbone': backbone, 'score': {'kernel': head}},
-      reward_model.init_value(shape, backbone),
-    ]
+    heads = reward_model.init_params, lambda _, *x: reward_model.init_value(*x)
+    return [lm, *(head(rng, shape, backbone) for head in heads)]
 
   for params in jax.eval_shape(init, jax.random.key(0)):
     with on_mesh(1, 2, 2):
       found = sharding.specs(params)
-    large = {
-      jax.tree_util.keystr(path)
-      for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-      if leaf.ndim == 2
-    }
-    cut = {
-      jax.tree_util.keystr(path)
-      for path, s in jax.tree_util.tree_leaves_with_path(
-        found, is_leaf=lambda x: isinstance(x, P)
-      )
-      if set(s) == {'data', 'model'}
-    }
-    assert cut == large  # every matrix, and nothing else, is cut both ways
+    is_cut = jax.tree.map(
+      lambda s: set(s) == {'data', 'model'},
+      found,
+      is_leaf=lambda x: isinstance(x, P),
+    )
+    # Every matrix, and nothing else, is cut both ways.
+    assert is_cut == jax.tree.map(lambda leaf: leaf.ndim == 2, params)
 
 
 def test_rows_take_what_members_leave():
@@ -213,14 +190,12 @@ def test_results_are_those_of_one_device(report, name):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['reward_step', 'policy_step'])
 def test_members_never_talk_in_a_step(report, name):
-  for mesh, found in cases(report, name).items():
-    crossing = {axis for _, axes in found['collectives'] for axis in axes}
-    assert 'member' not in crossing, mesh
-  # And the check is not blind: what must be there is.
   seen = {
     mesh: {axis for _, axes in found['collectives'] for axis in axes}
     for mesh, found in cases(report, name).items()
   }
+  assert not any('member' in axes for axes in seen.values()), seen
+  # And the check is not blind: what must be there is.
   assert seen['(8, 1, 1)'] == set()
   assert seen['(1, 8, 1)'] == {'data'} and seen['(1, 1, 8)'] == {'model'}
   assert seen['(2, 2, 2)'] == {'data', 'model'}

@@ -51,7 +51,6 @@ def sample(
   *,
   max_new_tokens: int,
   temperature: jax.Array | float = 1.0,
-  greedy: bool = False,
   eos_id: int,
   pad_id: int,
   rows: jax.Array | None = None,
@@ -61,7 +60,8 @@ def sample(
 
   The random numbers of a token depend on the key, the row's number in `rows`
   [B] and the step only. `num_samples` adjacent rows have one prompt, which is
-  read once. Numbers but the temperature are static.
+  read once. Numbers but the temperature are static; near a temperature of 0,
+  such as 1e-6, the most probable token is drawn.
   """
   batch, prompt_length = prompt_ids.shape
   chex.assert_equal_shape([prompt_ids, prompt_mask])
@@ -84,11 +84,7 @@ def sample(
   def choose(hidden, step):
     """[B, D] -> tokens [B] int32 and their log-probabilities [B]."""
     scaled = language_model.logits(params, config, hidden) / temperature
-    if not greedy:
-      return draw(scaled, jax.lax.dynamic_index_in_dim(uniform, step, 1, False))
-    best = jnp.max(scaled, axis=-1)
-    tokens = jnp.argmax(scaled, axis=-1).astype(jnp.int32)
-    return tokens, best - jax.nn.logsumexp(scaled, axis=-1)
+    return draw(scaled, jax.lax.dynamic_index_in_dim(uniform, step, 1, False))
 
   # The last token drawn is never read, so its slot is not needed; whole vectors
   # of slots are faster on CPU than a rest.

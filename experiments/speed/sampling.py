@@ -7,7 +7,6 @@ is checked with the most probable tokens, and (a random model soon repeats
 those) with what torch says of the tokens that ours drew.
 """
 
-import functools
 import pathlib
 import tempfile
 
@@ -39,11 +38,11 @@ def cases(quick: bool) -> list[tuple[str, dict, int, int, float | None]]:
 
 
 def make_ours(params, config, prompts, new_tokens: int):
-  """call(greedy) -> Samples; each call has the next key."""
+  """call(temperature) -> Samples; each call has the next key."""
   ids, count = jnp.asarray(prompts, jnp.int32), 0
 
-  @functools.partial(jax.jit, static_argnames='greedy')
-  def draw(params, seed, ids, greedy):
+  @jax.jit
+  def draw(params, seed, ids, temperature):
     return sampling.sample(
       params,
       config,
@@ -51,15 +50,15 @@ def make_ours(params, config, prompts, new_tokens: int):
       ids,
       jnp.ones(ids.shape, bool),
       max_new_tokens=new_tokens,
-      greedy=greedy,
+      temperature=temperature,
       eos_id=-1,  # no token
       pad_id=0,
     )
 
-  def call(greedy=False):
+  def call(temperature=1.0):
     nonlocal count
     count += 1
-    return draw(params, count, ids, greedy)
+    return draw(params, count, ids, temperature)
 
   return call
 
@@ -144,7 +143,7 @@ def rows(args):
 
 def equal_tokens(call, peer) -> float:
   """Share of equal tokens; an argmax of two nearly equal logits may differ."""
-  ours = np.asarray(call(greedy=True).ids)[:, PROMPT:]
+  ours = np.asarray(call(temperature=1e-6).ids)[:, PROMPT:]
   theirs = np.array(peer.ask(greedy=True, tell=True)['responses'])
   if not np.array_equal(ours[:, :CHECKED], theirs[:, :CHECKED]):
     raise RuntimeError('other tokens than transformers.generate chooses')

@@ -9,14 +9,8 @@ import pytest
 from warm_jax import errors
 from warm_jax.models import config as config_lib
 
-TINY = {
-  'vocab_size': 11,
-  'width': 16,
-  'num_layers': 2,
-  'num_heads': 4,
-  'mlp_width': 24,
-  'max_length': 32,
-}
+TINY = dict(vocab_size=11, width=16, num_layers=2, num_heads=4, mlp_width=24)
+TINY['max_length'] = 32
 
 
 def test_defaults_are_resolved():

@@ -84,10 +84,7 @@ def test_rotation_by_hand():
   # Llama 3.1 8B: left alone, in between, divided by 8.
   (
     128, 500000.0,
-    {
-      'rope_scaling': 'llama3', 'rope_factor': 8.0, 'rope_low_frequency': 1.0,
-      'rope_high_frequency': 4.0, 'rope_original_length': 8192,
-    },
+    {'rope_scaling': 'llama3', 'rope_factor': 8.0, 'rope_original_length': 8192},
     {
       0: 1.0, 20: 1.656044088e-02, 28: 3.211446106e-03, 30: 1.371893683e-03,
       32: 5.248460220e-04, 34: 1.785077911e-04, 36: 7.784655463e-05,

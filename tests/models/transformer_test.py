@@ -15,22 +15,9 @@ from warm_jax.data import prefix_sharing
 from warm_jax.models import attention, language_model
 from warm_jax.models import config as config_lib
 
-_TINY = {
-  'vocab_size': 23,
-  'width': 16,
-  'num_layers': 2,
-  'num_heads': 4,
-  'mlp_width': 24,
-  'max_length': 16,
-}
-_OPEN_AI = {
-  'norm': 'layernorm',
-  'norm_eps': 1e-5,
-  'mlp': 'plain',
-  'qkv_bias': True,
-  'attention_out_bias': True,
-  'mlp_bias': True,
-}
+_TINY = dict(vocab_size=23, width=16, num_layers=2, num_heads=4, mlp_width=24)
+_BIASES = dict(qkv_bias=True, attention_out_bias=True, mlp_bias=True)
+_OPEN_AI = dict(norm='layernorm', norm_eps=1e-5, mlp='plain', **_BIASES)
 FAMILIES = {
   'llama': {'num_kv_heads': 2, 'tied_embeddings': False},
   'qwen3': {'num_kv_heads': 2, 'head_dim': 6, 'qk_norm': True},
@@ -48,13 +35,9 @@ FAMILIES = {
     'layer_types': ('sliding', 'full'),
     'rope_theta_local': 100.0,
   },
-  'neox': {
-    **_OPEN_AI,
-    'rotary_fraction': 0.5,
-    'parallel_residual': True,
-    'activation': 'gelu',
-    'tied_embeddings': False,
-  },
+  'neox': _OPEN_AI
+  | dict(rotary_fraction=0.5, parallel_residual=True)
+  | dict(activation='gelu', tied_embeddings=False),
   'gpt2': {**_OPEN_AI, 'position': 'learned', 'activation': 'gelu_tanh'},
 }
 all_families = pytest.mark.parametrize('family', FAMILIES)
@@ -62,7 +45,8 @@ hidden_states = jax.jit(language_model.hidden_states, static_argnums=1)
 
 
 def make_config(family, **changes):
-  return config_lib.ModelConfig(**{**_TINY, **FAMILIES[family], **changes})
+  fields = {**_TINY, 'max_length': 16, **FAMILIES[family], **changes}
+  return config_lib.ModelConfig(**fields)
 
 
 def random_ids(*shape):
