@@ -57,8 +57,6 @@ class Trials:
     self.reference = folder / 'undisturbed'
     self._children = []
 
-  # ------------------------------------------------------------------ launches
-
   def start(self, where, *flags, clock=None, launcher=()):
     paths = []
     if clock is not None:
@@ -81,10 +79,10 @@ class Trials:
 
   def kill_all(self) -> None:
     """Ends what is left of the launches of a trial."""
-    for process in self._children:
+    while self._children:
+      process = self._children.pop()
       if process.poll() is None:
         self.kill(process)
-    self._children.clear()
 
   def kill(self, process) -> None:
     kills.kill_group(process, signal.SIGKILL)
@@ -132,14 +130,12 @@ class Trials:
       shutil.copytree(self.reference / stage, where / stage)
     return where
 
-  # -------------------------------------------------------------------- trials
-
   def full_disk(self, tmp):
     """At several stages, full after so many bytes; then there is room again."""
     rng = random.Random(0)
     for stage in ('world', 'sft', 'control', 'reward', 'best_of_n', 'policy'):
       share = rng.uniform(0.1, 0.9)
-      needed = size(self.reference / stage)
+      needed = sum(map(size, files_of(self.reference / stage)))
       with self.small_disk(1 << 30):
         where = self.copy(self.disk / 'run', stage)
         room = 4096 + int(share * needed)
@@ -174,7 +170,7 @@ class Trials:
     where = self.copy(tmp / 'run', 'preferences')
     params = where / 'sft' / 'params'
     right = compare.params(params)
-    files = [p for p in sorted(params.rglob('*')) if p.is_file()]
+    files = files_of(params)
     refused = harmless = 0
     for path in files:
       for harm in (flip, cut, pathlib.Path.unlink):
@@ -193,7 +189,7 @@ class Trials:
           refused += 1
         path.write_bytes(before)
     yield f'{len(files)} files: {refused} refused, {harmless} read right'
-    flip(max(files, key=lambda p: p.stat().st_size))
+    flip(files_of(params)[-1])
     line = self.refused(where, '--stage=preferences', words='is damaged')
     require(f'delete the folder {where}/sft and' in line, line)
     shutil.rmtree(where / 'sft')
@@ -209,7 +205,7 @@ class Trials:
       process = self.start(where, '--stage=reward')
       self.until(process, (folder / '6' / 'digests.json').exists)
       self.kill(process)
-      harm(largest(folder / '6'))
+      harm(files_of(folder / '6')[-1])
       if number < 2:
         process = self.start(where, '--stage=reward')
         _, err = process.communicate(timeout=3600)
@@ -217,7 +213,7 @@ class Trials:
         require(err.count('\n') == 1 and 'step 3 taken instead' in err, err)
         line = err.strip().removeprefix('warm: ')
       else:
-        harm(largest(folder / '3'))
+        harm(files_of(folder / '3')[-1])
         line = self.refused(where, '--stage=reward', words='no whole one')
         require(f'delete {folder} ' in line, line)
         shutil.rmtree(folder)
@@ -230,8 +226,8 @@ class Trials:
     shutil.copytree(cache, kept)
     try:
       for harm in (cut_in_half, flip):
-        for path in cache.iterdir():
-          if path.is_file() and path.stat().st_size > 100:
+        for path in files_of(cache):
+          if size(path) > 100:
             harm(path)
         where = self.copy(tmp / f'run_{harm.__name__}', 'reward')
         self.finishes(where, 'reward')
@@ -307,8 +303,6 @@ class Trials:
       self.finishes(where, stage)
       yield f'{sent.name}: {err.strip()}'
 
-  # --------------------------------------------------------------------- disks
-
   @contextlib.contextmanager
   def small_disk(self, num_bytes: int):
     if self.disk is None:
@@ -349,13 +343,13 @@ def cut_in_half(path: pathlib.Path):
   os.truncate(path, path.stat().st_size // 2)
 
 
-def largest(folder: pathlib.Path) -> pathlib.Path:
-  files = [p for p in folder.rglob('*') if p.is_file()]
-  return max(files, key=lambda p: p.stat().st_size)
+def size(path: pathlib.Path) -> int:
+  return path.stat().st_size
 
 
-def size(folder: pathlib.Path) -> int:
-  return sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
+def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
+  """By size, the largest last."""
+  return sorted((p for p in folder.rglob('*') if p.is_file()), key=size)
 
 
 def used(disk: pathlib.Path) -> int:

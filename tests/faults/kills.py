@@ -43,21 +43,19 @@ class Failure(Exception):
 
 
 def main():
-  args = arguments()
-  folder = pathlib.Path(args.workdir).resolve()
-  folder.mkdir(parents=True, exist_ok=True)
-  tables = ('kills', 'kinds', 'commits', 'in_run', 'durations')
-  counts = ('runs_compared', 'compared_files', 'while_writing')
-  state = files.read_record(folder / 'faults.json') or (
-    {'seed': args.seed, 'config': args.config, 'run': 1}
-    | {name: {} for name in tables}
-    | dict.fromkeys(counts, 0)
-  )
-  if (state['seed'], state['config']) != (args.seed, args.config):
-    sys.exit(f'{folder} was begun with another --seed or --config')
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  add = parser.add_argument
+  add('--workdir', required=True, help='of all runs and counts')
+  add('--kills', type=int, default=200, help='in all, so far')
+  add('--seed', type=int, default=0)
+  add('--config', default='configs/nano.py')
+  add('--per_stage', type=int, default=5, help='kills in a run')
+  add('--minutes', type=float, default=1e9, help='then stop')
+  add('--term', type=float, default=0.0, help='share of SIGTERM')
+  args = parser.parse_args()
   # So that the launch under way does not outlive this one.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-  harness = Harness(folder, state, args)
+  harness = Harness(pathlib.Path(args.workdir).resolve(), args)
   try:
     harness.work()
   except Failure as e:
@@ -65,24 +63,6 @@ def main():
     sys.exit(1)
   finally:
     print(harness.report())
-
-
-def arguments():
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--workdir', required=True, help='of all runs and counts')
-  parser.add_argument('--kills', type=int, default=200, help='in all, so far')
-  parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--config', default='configs/nano.py')
-  parser.add_argument('--per_stage', type=int, default=5, help='kills in a run')
-  parser.add_argument('--minutes', type=float, default=1e9, help='then stop')
-  parser.add_argument(
-    '--term', type=float, default=0.0, help='share of SIGTERM'
-  )
-  return parser.parse_args()
-
-
-def total(state) -> int:
-  return sum(state['kills'].values())
 
 
 def output(command, **options) -> str:
@@ -110,8 +90,20 @@ def flags(config, where, folder) -> list[str]:
 class Harness:
   """The runs in one folder. Its state is a dict, written after each kill."""
 
-  def __init__(self, folder: pathlib.Path, state: dict, args):
-    self.folder, self.state, self.args = folder, state, args
+  def __init__(self, folder: pathlib.Path, args):
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = ('kills', 'kinds', 'commits', 'in_run', 'durations')
+    counts = ('runs_compared', 'compared_files', 'while_writing')
+    begun = {'seed': args.seed, 'config': args.config}
+    self.folder, self.args = folder, args
+    self.state = files.read_record(folder / 'faults.json') or (
+      begun
+      | {'run': 1}
+      | {name: {} for name in tables}
+      | dict.fromkeys(counts, 0)
+    )
+    if not begun.items() <= self.state.items():
+      sys.exit(f'{folder} was begun with another --seed or --config')
     self.end = time.monotonic() + 60 * args.minutes
     code = (
       'import sys; from warm_jax import main, pipeline; '
@@ -135,15 +127,18 @@ class Harness:
         start_new_session=True,
       )
 
-  def _log(self) -> str:
-    return (self.folder / 'log.txt').read_text()
-
   def _save(self):
     files.write_record(self.folder / 'faults.json', self.state)
 
   def _check(self, fine, text):
     if not fine:
-      raise Failure(f'{text}: {self._log()[-3000:]}')
+      log = (self.folder / 'log.txt').read_text()
+      raise Failure(f'{text}: {log[-3000:]}')
+
+  @property
+  def total(self) -> int:
+    """Kills so far."""
+    return sum(self.state['kills'].values())
 
   def work(self):
     reference = self.folder / 'undisturbed'
@@ -154,12 +149,20 @@ class Harness:
       self.state['durations'].setdefault(stage, record['seconds'] / 2)
     while time.monotonic() < self.end:
       where = self.folder / f'run_{self.state["run"]}'
-      is_enough = total(self.state) >= self.args.kills
+      is_enough = self.total >= self.args.kills
       if is_enough and not where.exists():
         break
-      if is_enough or not self._one_kill(where):
-        self._finish(where)
-        self._compare(where, reference)
+      if not is_enough and self._one_kill(where):
+        continue
+      self._finish(where)
+      lines = compare.differences(where, reference)
+      if lines:
+        raise Failure('\n'.join([f'{len(lines)} differences:', *lines[:40]]))
+      self.state['runs_compared'] += 1
+      self.state['run'] += 1
+      self.state |= {'compared_files': compare.count(reference), 'in_run': {}}
+      self._save()
+      shutil.rmtree(where)
 
   def _finish(self, where):
     """Lets a launch come to its end."""
@@ -170,17 +173,6 @@ class Harness:
       kill_group(process, signal.SIGKILL)
     self._check(code == 0, f'exit code {code} of {where}')
 
-  def _compare(self, where, reference):
-    lines = compare.differences(where, reference)
-    if lines:
-      raise Failure(f'{len(lines)} differences:\n' + '\n'.join(lines[:40]))
-    self.state['runs_compared'] += 1
-    self.state['compared_files'] = compare.count(reference)
-    self.state['run'] += 1
-    self.state['in_run'] = {}
-    self._save()
-    shutil.rmtree(where)
-
   def _one_kill(self, where: pathlib.Path) -> bool:
     """A launch that is killed; False if no stage of this run is short of one."""
     in_run = collections.Counter(self.state['in_run'])
@@ -188,7 +180,7 @@ class Harness:
     target = next((s for s in left if in_run[s] < self.args.per_stage), None)
     if target is None:
       return False
-    number = total(self.state)
+    number = self.total
     rng = random.Random(f'{self.args.seed}/{number}')
     kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
     sent = signal.SIGTERM if rng.random() < self.args.term else signal.SIGKILL
@@ -205,7 +197,8 @@ class Harness:
     if not is_running:
       self._check(code == 0, f'exit code {code} of {where}')
       return True  # it came to its end first: no kill
-    self._check('Traceback' not in self._log(), f'a traceback in {where}')
+    log = (self.folder / 'log.txt').read_text()
+    self._check('Traceback' not in log, f'a traceback in {where}')
     ends_well = sent == signal.SIGKILL or code == 143
     self._check(ends_well, f'exit code {code} after SIGTERM')
     self._count(number, where, kind, target, fell, unfinished, sent)
@@ -251,30 +244,19 @@ class Harness:
       time.sleep(rng.choice((0.0, rng.uniform(0.0, 0.03))))
 
   def _count(self, number, where, kind, target, fell, unfinished, sent):
-    for table, key in (
-      (self.state['kills'], fell),
-      (self.state['in_run'], fell),
-      (self.state['kinds'], kind),
-      (self.state['commits'], self.commit),
-    ):
-      table[key] = table.get(key, 0) + 1
+    found = dict(kills=fell, kinds=kind, commits=self.commit)
+    # Others count for the stage that was next: so that a run comes to its end.
+    found['in_run'] = fell if fell in self.stages else target
+    for table, key in found.items():
+      self.state[table][key] = self.state[table].get(key, 0) + 1
     self.state['while_writing'] += bool(unfinished)
-    if fell not in self.stages:  # so that a run comes to its end
-      in_run = self.state['in_run']
-      in_run[target] = in_run.get(target, 0) + 1
     self._save()
-    line = {
-      'number': number + 1,
-      'run': where.name,
-      'kind': kind,
-      'stage': fell,
-      'unfinished': unfinished[:3],
-      'signal': sent.name,
-      'time': time.strftime('%H:%M:%S'),
-    }
+    line = dict(number=number + 1, run=where.name, kind=kind, stage=fell)
+    line |= dict(unfinished=unfinished[:3], signal=sent.name)
+    text = json.dumps(line | {'time': time.strftime('%H:%M:%S')})
     with (self.folder / 'kills.jsonl').open('a') as file:
-      file.write(json.dumps(line) + '\n')
-    print(json.dumps(line), flush=True)
+      file.write(text + '\n')
+    print(text, flush=True)
 
   def report(self) -> str:
     state = self.state
@@ -282,7 +264,7 @@ class Harness:
     rows = [f'  {name:<12} {state["kills"].get(name, 0):4d}' for name in names]
     return '\n'.join(
       [
-        f'{total(state)} kills, {state["while_writing"]} of them while a file '
+        f'{self.total} kills, {state["while_writing"]} of them while a file '
         f'was unfinished; {state["runs_compared"]} finished runs equal the '
         f'undisturbed one in all {state["compared_files"]} files and folders',
         *rows,
