@@ -160,11 +160,7 @@ def test_end_of_sequence_first_in_the_middle_and_absent():
   out = draw(params, config, 0, ids, mask, max_new_tokens=4)
   np.testing.assert_array_equal(
     out.ids,
-    [
-      [7, 2, EOS, PAD, PAD, PAD],
-      [3, 4, 2, EOS, PAD, PAD],
-      [7, 5, 5, 5, 5, 5],
-    ],
+    [[7, 2, EOS, PAD, PAD, PAD], [3, 4, 2, EOS, PAD, PAD], [7, 5, 5, 5, 5, 5]],
   )
   np.testing.assert_array_equal(out.mask.sum(1), [3, 4, 6])
   np.testing.assert_array_equal(out.ended, [True, True, False])

@@ -46,10 +46,7 @@ class Seed:
   def panel(self) -> evaluator.Evaluator:
     """The judges; the proxy is the merged reward model."""
     return evaluator.Evaluator(
-      self.base,
-      ('warm',),
-      self.config.rl,
-      **self.config.judged.to_dict(),
+      self.base, ('warm',), self.config.rl, **self.config.judged.to_dict()
     )
 
   @functools.cached_property

@@ -269,10 +269,7 @@ def made_up(config, seed, sign):
       str(steps): to_end(2.0, two - step * (1 - steps / longest))
       for steps in merging.lengths
     },
-    'beyond': {
-      'slerp': out(2.0, two),
-      'lerp': out(lerp_end(2), lerp_slope(2)),
-    },
+    'beyond': {'slerp': out(2.0, two), 'lerp': out(lerp_end(2), lerp_slope(2))},
     'orders': [point(2.0, 1.0 + away * i) for i in range(merging.num_orders)],
   }
 
