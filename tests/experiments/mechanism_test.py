@@ -219,19 +219,14 @@ def test_a_cue_stands_where_the_plan_says(pairs):
   )
   words = np.array([7, 8])
   data = memory.with_cues(encoded, plan, words)
-  ends = [
-    [
-      [int(row.ids[i][row.mask[i]][-2]) for i in range(3)]
-      for row in (part.chosen, part.rejected)
-    ]
-    for part in data.sets
-  ]
-  plain = [
-    [int(row.ids[i][row.mask[i]][-2]) for i in range(3)]
-    for row in (encoded.chosen, encoded.rejected)
-  ]
-  assert ends[0] == [[7, *plain[0][1:]], [*plain[1][:2], 8]]
-  assert ends[1] == [[7, plain[0][1], 8], plain[1]]
+
+  def ends(pairs):
+    sides = pairs.chosen, pairs.rejected
+    return [[int(x[m][-2]) for x, m in zip(s.ids, s.mask)] for s in sides]
+
+  (chosen, rejected), first, second = map(ends, (encoded, *data.sets))
+  assert first == [[7, *chosen[1:]], [*rejected[:2], 8]]
+  assert second == [[7, chosen[1], 8], rejected]
 
 
 # ---------------------------------------------------------------------------

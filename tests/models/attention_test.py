@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Tests of plain and fused attention, and of attention within a cache."""
+"""Plain and fused attention; within a cache it is in transformer_test."""
 
 import functools
 
@@ -135,34 +135,3 @@ def test_attention_without_visible_keys_is_finite():
     x, x, x, np.zeros((1, 2, 2), bool)
   )
   chex.assert_tree_all_finite(out)
-
-
-B, S, DH = 3, 7, 4
-
-
-@pytest.mark.parametrize('heads', [(4, 2), (3, 1)])
-@pytest.mark.parametrize('cap', [None, 2.0])
-@pytest.mark.parametrize('length', [1, 2])
-def test_equals_plain_attention_over_all_slots(heads, cap, length):
-  rng, index = np.random.default_rng(0), 4
-  num_heads, kv_heads = heads
-  sizes = ((S, kv_heads), (S, kv_heads), (length, num_heads))
-  key, value, query = (
-    rng.normal(size=(B, *size, DH)).astype(np.float32) for size in sizes
-  )
-  visible = rng.random((B, length, S)) < 0.5
-  visible[:, :, index] = True
-  new = (x[:, index : index + length] for x in (key, value))
-  old = tuple(x.swapaxes(1, 2).copy() for x in (key, value))
-  for x in old:
-    x[:, :, index : index + length] = 9.0
-  how = {'scale': 0.3, 'cap': cap}
-  out, cache = jax.jit(functools.partial(attention.attend_cached, **how))(
-    old, index, query, *new, visible
-  )
-  expected = jax.jit(functools.partial(attention.attend, **how))(
-    query, key, value, visible
-  )
-  np.testing.assert_allclose(out, expected, atol=1e-6)
-  for found, wanted in zip(cache, (key, value)):
-    np.testing.assert_array_equal(found, wanted.swapaxes(1, 2))
