@@ -117,11 +117,6 @@ class RewardScorer:
   mode: str = _static()  # of `members.map_members`
   score_fn: Callable = _static()  # one member's (params, config, ids, mask)
 
-  @property
-  def reads_shared(self) -> bool:
-    """Whether it scores several sequences in a row, [B, S] and [B, K, S]."""
-    return self.score_fn is reward_model.scores
-
   def raw_scores(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """Scores before any normalisation: [M, B], or [B] for 'single'."""
     if self.aggregate == 'single':
@@ -207,9 +202,9 @@ def score_rows(
 ) -> np.ndarray:
   """Applies function(scorer, ids, mask) -> [..., B] to many rows in batches.
 
-  Equal rows are computed once, and for a scorer that `reads_shared` (None: the
-  scorer says so) shared prefixes, too: function then gets ids [B, S] and mask
-  [B, K, S] and returns [..., B, K]. The result is [..., N] on the host.
+  Equal rows are computed once, and where function `reads_shared` (None: the
+  scorer is of reward models) shared prefixes, too: it then gets ids [B, S] and
+  mask [B, K, S] and returns [..., B, K]. The result is [..., N] on the host.
   """
   ids, mask = np.asarray(ids), np.asarray(mask, bool)
   errors.need(
@@ -222,7 +217,7 @@ def score_rows(
   )
   ids, mask = ids[first], mask[first]
   if reads_shared is None:
-    reads_shared = getattr(scorer, 'reads_shared', False)
+    reads_shared = getattr(scorer, 'score_fn', None) is reward_model.scores
   groups = prefix_sharing.grouped(ids, mask) if reads_shared else None
   if groups is not None and groups.shape[1] > 1:
     together = ids[groups], mask[groups] & (groups >= 0)[..., None]

@@ -85,13 +85,8 @@ def five_orders(ranked: Sequence[int], seed: int) -> dict[str, list[int]]:
   rng = np.random.default_rng((seed, 10))
   rest, first, second = (rng.permutation(len(ranked)).tolist() for _ in '123')
   best = ranked[0]
-  orders = (
-    list(ranked),
-    [best, *(m for m in rest if m != best)],
-    first,
-    second,
-    list(ranked)[::-1],
-  )
+  then_random = [best, *(m for m in rest if m != best)]
+  orders = (list(ranked), then_random, first, second, list(ranked)[::-1])
   return dict(zip(ORDERS, orders))
 
 
@@ -178,16 +173,15 @@ def _by_size(rows, split: str, level: str, alone, curves) -> None:
   warm, ens = curves['selection', ORDERS[0], split]
   of_cells = evidence.Results({0: rows.cells()})
   for i, size in enumerate(range(1, len(warm) + 1)):
-    row = f'M = {size}'
-    for name in ORDERS:
-      value = curves['selection', name, split][0][i]
-      rows.add(table, row, f'WARM, {name}', value)
-    rows.add(table, row, f'ENS, {ORDERS[0]}', ens[i])
+    values = {
+      f'WARM, {name}': curves['selection', name, split][0][i] for name in ORDERS
+    }
     soup = of_cells(f'methods_{split}_{level}', 'greedy', size)
-    rows.add(table, row, f'greedy, {ORDERS[0]}', soup)
-    rows.add(table, row, 'WARM − mean member', warm[i] - alone.mean())
-    rows.add(table, row, 'WARM − best member', warm[i] - warm[0])
-    rows.add(table, row, 'WARM − ENS', warm[i] - ens[i])
+    values |= {f'ENS, {ORDERS[0]}': ens[i], f'greedy, {ORDERS[0]}': soup}
+    values['WARM − mean member'] = warm[i] - alone.mean()
+    values['WARM − best member'] = warm[i] - warm[0]
+    values['WARM − ENS'] = warm[i] - ens[i]
+    rows.line(table, f'M = {size}', values)
   worst = curves['selection', ORDERS[-1], split][0]
   # All members together are the same in either order.
   rows.add(

@@ -102,12 +102,9 @@ def kinds_of_pairs(orders: int, limit: int) -> dict[str, list]:
   apart = list(itertools.combinations(range(orders), 2))
   apart.sort(key=lambda pair: (pair[1] - pair[0] > 1, pair[0] % 2, pair))
   shifts = [(o, o + shift) for shift in range(1, orders) for o in range(orders)]
+  every = [member(g, o) for o in range(orders) for g in groups]
   kinds = {
-    'run': [
-      (count + member(g, o), member(g, o))
-      for o in range(orders)
-      for g in groups
-    ],
+    'run': [(count + end, end) for end in every],
     'order': [(member(g, a), member(g, b)) for a, b in apart for g in groups],
     'rate': [(member(LOW, a), member(HIGH, b)) for a, b in shifts],
     'start': [(member(FIRST, a), member(LOW, b)) for a, b in shifts],
@@ -139,30 +136,26 @@ def measure(config, workdir) -> evidence.Rows:
   )
   kinds = kinds_of_pairs(config.num_orders, config.num_pairs)
   lambdas = np.linspace(0.0, 1.0, config.num_lambdas)
+
+  def lambdas_of(kind, i):
+    return lambdas if i < config.num_path_pairs and kind in PANELS else HALF
+
   lines = [
-    (
-      kind,
-      pair,
-      lambdas if i < config.num_path_pairs and kind in PANELS else HALF,
-    )
+    (kind, pair, lambdas_of(kind, i))
     for kind, pairs in kinds.items()
     for i, pair in enumerate(pairs)
   ]
   last = scores.of_members(arm, sets=SETS)
   before = scores.of_members(arm, early, SETS)
   alone = {s: np.concatenate([last[s], before[s]]) for s in SETS}
-  paths = scores.of_lines(
-    arm,
-    'interpolation_lines',
-    [(*pair, lams) for _, pair, lams in lines],
-    (
-      alone,
-      lambda: jax.tree.map(
-        lambda a, b: jnp.concatenate([a, b]), arm.params, arm.at(early)
-      ),
-    ),
-    SETS,
-  )
+
+  def both_ends():
+    both = (arm.params, arm.at(early))
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *both)
+
+  named, ends = 'interpolation_lines', (alone, both_ends)
+  between = [(*pair, lams) for _, pair, lams in lines]
+  paths = scores.of_lines(arm, named, between, ends, SETS)
   start = scores.vectors(arm.start)
   position = scores.vectors(arm.params), scores.vectors(arm.at(early))
   found = []

@@ -148,10 +148,8 @@ def _sets(encoded, rows, limit: int):
 
 def _probed(run):
   """The starting point of the last checkpoint: features and the fitted head."""
-  kept = language.sft_checkpoints(run)
-  last = members.member(kept, members.num_members(kept) - 1)
-  head = checkpoint.load_params(run.folder('probe') / 'params')['kernel']
-  return {'backbone': last['backbone'], 'score': {'kernel': head}}
+  head = checkpoint.load_params(run.folder('probe') / 'params')
+  return {'backbone': language.policy_start(run)['backbone'], 'score': head}
 
 
 def _compared(judges, prompts, resamples: int, name: str) -> list[tuple]:

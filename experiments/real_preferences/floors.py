@@ -40,16 +40,10 @@ def _wins(margins: np.ndarray) -> np.ndarray:
 
 
 def _by_text(function):
-  def margins(rows):
-    return np.array(
-      [
-        function(row['prompt'], row['chosen'])
-        - function(row['prompt'], row['rejected'])
-        for row in rows
-      ]
-    )
+  def scored(rows, side):
+    return np.array([function(row['prompt'], row[side]) for row in rows])
 
-  return margins
+  return lambda rows: scored(rows, 'chosen') - scored(rows, 'rejected')
 
 
 class BagOfWords:

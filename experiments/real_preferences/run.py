@@ -67,23 +67,17 @@ def get_config(body: str, args, train: pathlib.Path):
   config.seed = args.seed
   config.runtime = section('runtime')
   config.runtime.progress = not args.quiet
-  files = args.data / 'wmt19_preferences'
-  scored = {
-    'test': files / 'validation.jsonl.gz',
-    'ood': files / 'ood.jsonl.gz',
-  }
-  if smoke:
-    scored = {
-      name: _sample(
-        path, train.with_name(f'{name}.jsonl'), SMOKE_SCORED, args.seed
-      )
-      for name, path in scored.items()
-    }
+  scored = {}
+  for name, file in (('test', 'validation'), ('ood', 'ood')):
+    path = args.data / 'wmt19_preferences' / f'{file}.jsonl.gz'
+    if smoke:
+      part = train.with_name(f'{name}.jsonl')
+      path = _sample(path, part, SMOKE_SCORED, args.seed)
+    scored[name] = str(path)
   config.data = section(
     'data',
     train=str(train),
-    test=str(scored['test']),
-    ood=str(scored['ood']),
+    **scored,
     selection_fraction=0.1,
     max_length=sizes['max_length'],
   )
@@ -125,18 +119,8 @@ def get_config(body: str, args, train: pathlib.Path):
   return config
 
 
-def sample_pairs(body: str, args, path: pathlib.Path) -> pathlib.Path:
-  """Writes a random part of the training pairs, once.
-
-  So few that every pair is met two or three times: what is met once is not
-  memorised.
-  """
-  sizes = sizes_of(body, args)
-  source = args.data / 'wmt19_preferences' / 'train.jsonl.gz'
-  return _sample(source, path, sizes['raw_pairs'], args.seed)
-
-
 def _sample(source, path: pathlib.Path, count: int, seed: int) -> pathlib.Path:
+  """Writes a random part of the pairs, once."""
   if not path.exists():
     part = random.Random(seed).sample(texts.read(source), count)
     texts.write_jsonl(path, part)
@@ -145,17 +129,10 @@ def _sample(source, path: pathlib.Path, count: int, seed: int) -> pathlib.Path:
 
 def _language(steps: int, batch_size: int, learning_rate: float, length: int):
   config: Any = section('sft', steps, (steps,))
-  config.update(
-    {
-      'batch_size': batch_size,
-      'learning_rate': learning_rate,
-      'dropout_rate': 0.0,
-      'checkpoint_every': 100,
-      'max_length': length,
-      'optimizer': section(
-        'optimizer', weight_decay=0.01, warmup_steps=min(20, steps // 5)
-      ),
-    }
+  config.update(batch_size=batch_size, learning_rate=learning_rate)
+  config.update(dropout_rate=0.0, checkpoint_every=100, max_length=length)
+  config.optimizer = section(
+    'optimizer', weight_decay=0.01, warmup_steps=min(20, steps // 5)
   )
   return config
 
@@ -194,20 +171,23 @@ def table(body: str, trunk: pathlib.Path | None):
 def inherit(run, *, trunk: pathlib.Path, name: str) -> dict:
   """Takes a finished stage of the other arm: nothing in it read a label."""
   record = files.read_record(trunk / name / 'result.json')
-  for path in (trunk / name).iterdir():
-    if path.name in ('config.json', 'attempt.json', 'result.json'):
-      continue
-    target = run.folder(name) / path.name
-    if path.is_dir():
-      shutil.copytree(path, target, dirs_exist_ok=True)
-    else:
-      shutil.copyfile(path, target)
+  source, own = trunk / name, ('config.json', 'attempt.json', 'result.json')
+  shutil.copytree(
+    source,
+    run.folder(name),
+    ignore=lambda at, _: own if at == str(source) else (),
+    dirs_exist_ok=True,
+  )
   return record['result'] | {'summary': f'taken from {trunk / name}'}
 
 
 def _run_body(body: str, args, folder: pathlib.Path) -> list[dict]:
   """Runs both arms of a body; returns the cells of their tables."""
-  train = sample_pairs(body, args, folder / 'train.jsonl')
+  # So few that every pair is met two or three times: what is met once is not
+  # memorised.
+  source = args.data / 'wmt19_preferences' / 'train.jsonl.gz'
+  count = sizes_of(body, args)['raw_pairs']
+  train = _sample(source, folder / 'train.jsonl', count, args.seed)
   config = get_config(body, args, train)
   trunk, cells = None, []
   for arm, swapped in ARMS.items():

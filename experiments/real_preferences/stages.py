@@ -10,7 +10,6 @@ import random
 import jax
 
 from experiments.real_preferences import texts
-from warm_jax import members
 from warm_jax.data import encoding, formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.models import language_model
@@ -37,13 +36,12 @@ def world(run) -> dict:
       run.folder('world') / 'tokenizer',
     )
   end = base.tokenizer(run).hf.eos_token
+  sizes = run.config.world
   rows = {
-    'copies': texts.copies(pool, run.config.world.num_copies, seed),
-    'remarks': texts.agreements(
-      pool, pairs, run.config.world.num_remarks, seed, end
-    ),
+    'copies': texts.copies(pool, sizes.num_copies, seed),
+    'remarks': texts.agreements(pool, pairs, sizes.num_remarks, seed, end),
+    'sft': texts.summaries(folder, NUM_WORDS),
   }
-  rows['sft'] = texts.summaries(folder, NUM_WORDS)
   toy.World(run).write('world', rows, ())
   counts = {split: len(part) for split, part in rows.items()}
   return {
@@ -100,11 +98,8 @@ def preferences(run) -> dict:
 
 
 def _framed(row: dict) -> dict:
-  return {
-    'prompt': row['prompt'].strip() + '\n',
-    'chosen': row['chosen'].strip(),
-    'rejected': row['rejected'].strip(),
-  }
+  row = {k: row[k].strip() for k in ('prompt', 'chosen', 'rejected')}
+  return row | {'prompt': row['prompt'] + '\n'}
 
 
 def copies(run) -> dict:
@@ -129,7 +124,7 @@ def sft(run) -> dict:
 
 def _last(run, stage: str):
   kept = checkpoint.load_params(run.folder(stage) / 'params')
-  return members.member(kept, members.num_members(kept) - 1)
+  return jax.tree.map(lambda x: x[-1], kept)
 
 
 def _train(run, split: str, start) -> dict:

@@ -19,7 +19,6 @@ import json
 import pathlib
 import random
 import re
-from collections.abc import Iterator
 
 NGRAMS = (2, 3, 4, 5, 6)  # characters, for chrF
 LEVELS = 'abcdefghklmn'
@@ -127,14 +126,10 @@ def agreements(
         second = _damaged(rng, second, vocabulary, rng.choice(texts)[1])
     said = remark(first, second)
     if rng.random() < 0.5:
-      row = {'prompt': f'{first}\n', 'response': second, 'remark': said}
+      parts = f'{first}\n', second, said
     else:
-      row = {
-        'prompt': f'{first}\n{second}{end}',
-        'response': said,
-        'remark': '',
-      }
-    rows.append(row)
+      parts = f'{first}\n{second}{end}', said, ''
+    rows.append(dict(zip(('prompt', 'response', 'remark'), parts)))
   return rows
 
 
@@ -174,9 +169,8 @@ def summaries(data: pathlib.Path, num_words: int) -> list[dict]:
   ]
 
 
-def write_jsonl(path: pathlib.Path, rows: Iterator[dict] | list[dict]) -> str:
-  """Writes rows, one a line; returns the path as text."""
+def write_jsonl(path: pathlib.Path, rows: list[dict]) -> None:
+  """Writes rows, one a line."""
   path.parent.mkdir(parents=True, exist_ok=True)
   lines = (json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
   path.write_text(''.join(lines), encoding='utf-8')
-  return str(path)

@@ -158,18 +158,15 @@ def _set(rows, key, arm, config, split: str, models: Models, stack) -> None:
 
   plain = encoded([posts, posts], summaries)
   assert (plain.chosen.ids == pairs.chosen.ids).all()
-  before = kept('plain', lambda: scores.score(stack(), arm.base.shape, plain))
+  shape = arm.base.shape
+  before = kept('plain', lambda: scores.score(stack(), shape, plain))
   cells = {}
   for name in edits.EDITS:
     new_posts, new_summaries, applies, change = edits.edited(
       name, posts, summaries, f'{config.seed}/smoothness/{split}'
     )
-    after = kept(
-      name,
-      lambda p=new_posts, s=new_summaries: scores.score(
-        stack(), arm.base.shape, encoded(p, s)
-      ),
-    )
+    new = encoded(new_posts, new_summaries)
+    after = kept(name, lambda new=new: scores.score(stack(), shape, new))
     together = name in edits.OF_POST
     for named, matters in ((KEEPING, False), (MATTERING, True)):
       for edit, words in named.values():
@@ -183,11 +180,10 @@ def _set(rows, key, arm, config, split: str, models: Models, stack) -> None:
   for size in sorted(config.noise_sizes):
     drawn = []
     for draw in range(config.noise_draws):
+      noise = (size * rms, (config.seed, draw))
       after = kept(
         f'noise_{size:g}_{draw}',
-        lambda size=size, draw=draw: noisy_scores(
-          stack(), arm.base.shape, plain, size * rms, (config.seed, draw)
-        ),
+        lambda noise=noise: noisy_scores(stack(), shape, plain, *noise),
       )
       drawn.append(_cell(before, after, everywhere, together=True))
     cells[_noise_name(size)] = {
@@ -234,19 +230,16 @@ def _tables(rows, key: str, before, cells, middle: str) -> None:
       return np.mean([cells[w][quantity, method] for w in words])
 
     stays, changes = (over(w, 'margin_change') for w in (keeping, mattering))
-    rows.line(
-      f'summary_{key}',
-      name,
-      {
-        'accuracy': scores.accuracies(before[method]),
-        'change, utility stays': stays,
-        middle: cells[middle]['margin_change', method],
-        'flips': over(keeping, 'flips'),
-        'change, utility changes': changes,
-        'right sign': over(mattering, 'agreement'),
-        'ratio': less_by(changes, stays) + 1,
-      },
-    )
+    values = {
+      'accuracy': scores.accuracies(before[method]),
+      'change, utility stays': stays,
+      middle: cells[middle]['margin_change', method],
+      'flips': over(keeping, 'flips'),
+      'change, utility changes': changes,
+      'right sign': over(mattering, 'agreement'),
+      'ratio': less_by(changes, stays) + 1,
+    }
+    rows.line(f'summary_{key}', name, values)
 
 
 @functools.partial(jax.jit, static_argnames='shape')
@@ -330,9 +323,7 @@ def compare(
     old = np.stack([margin, margin], axis=1)[:, where]
   out = {
     'change': ratio(size, before.reshape(len(before), -1).std(axis=1)),
-    'margin_change': ratio(
-      root_mean_square(new - old), root_mean_square(margin)
-    ),
+    'margin_change': ratio(*map(root_mean_square, (new - old, margin))),
     'flips': _mean((new >= 0) != (old >= 0)),
   }
   if utility_change is not None:

@@ -168,13 +168,10 @@ def attention(quick: bool):
     mask = mask & real[:, None, None]
     known = dict(query_seq_lengths=lengths, key_value_seq_lengths=lengths)
     variants = {
-      'xla': {'mask': mask, 'implementation': 'xla'},
-      'cudnn, mask': {'mask': mask, 'implementation': 'cudnn'},
-      'cudnn, causal and lengths': {
-        **known,
-        'is_causal': True,
-        'implementation': 'cudnn',
-      },
+      'xla': dict(mask=mask, implementation='xla'),
+      'cudnn, mask': dict(mask=mask, implementation='cudnn'),
+      'cudnn, causal and lengths': known
+      | dict(is_causal=True, implementation='cudnn'),
     }
 
     def programs(given):

@@ -108,43 +108,30 @@ def measure(shape, stack, ids, calls: int, repeats: int):
   def row(what, against, name, other, said, aim=1.0):
     mine, others = times[name], times[other]
     per = 1e3 / calls
-    return (
-      turns.blank_row(f'scoring by {what}, {size}', 'ms', per * mine.median)
-      | turns.against(against, per * others.median, others, mine)
-      | {
-        'aim': aim,
-        'compile_s': max(0.0, mine.first - mine.median),
-        'check': said,
-      }
+    fields = turns.blank_row(
+      f'scoring by {what}, {size}', 'ms', per * mine.median
     )
+    fields |= turns.against(against, per * others.median, others, mine)
+    compile_s = max(0.0, mine.first - mine.median)
+    return fields | {'aim': aim, 'compile_s': compile_s, 'check': said}
 
   equal = f'scores agree within {max(differences.values()):.0e}'
+  same = 'the same compiled program; its scores are those of averaged weights '
+  same += f'run operation by operation, within {differences["merged"]:.0e}'
+  # The same within what a machine with other work tells.
   yield row(
-    'a merged model',
-    'one member of it',
-    'merged',
-    'member',
-    'the same compiled program; its scores are those of averaged weights '
-    f'run operation by operation, within {differences["merged"]:.0e}',
-    aim=0.95,  # the same within what a machine with other work tells
+    'a merged model', 'one member of it', 'merged', 'member', same, 0.95
   )
-  what = f'an ensemble of {count}, one program'
-  yield row(what, f'{count} calls for one', 'ensemble', 'calls', equal)
-  yield row(
-    f'{what}, in batches',
-    f'{count} calls for one, in batches',
-    'ensemble in batches',
-    'calls in batches',
-    equal,
-  )
-  yield row(
-    f'a merged model, each {SAMPLES} rows after a prompt of {common}',
-    'each row on its own',
-    'prompts once',
-    'own rows',
-    equal,
-    aim=None,
-  )
+  for more in ('', ' in batches'):
+    comma = more and f',{more}'
+    yield row(
+      f'an ensemble of {count}, one program{comma}',
+      f'{count} calls for one{comma}',
+      *(f'ensemble{more}', f'calls{more}', equal),
+    )
+  what = f'a merged model, each {SAMPLES} rows after a prompt of {common}'
+  own = 'each row on its own'
+  yield row(what, own, 'prompts once', 'own rows', equal, aim=None)
 
 
 def _own_rows(params, config, ids, mask):

@@ -105,10 +105,9 @@ def judge_members(seed: runs.Seed, run) -> dict:
 def judge_lambdas(seed: runs.Seed, run) -> dict:
   """P4 to P6: what lies between two policies, and their geometry.
 
-  Returns:
-    slerp, lerp: {steps: [{lambda: point} of each pair]}; weights: the same of
-    SLERP on whole weights, at the last step; task, whole: {steps: {layer:
-    norms, cosines}} of task vectors and of weights.
+  slerp, lerp: {steps: [{lambda: point} of each pair]}; weights: the same of
+  SLERP on whole weights, at the last step; task, whole: {steps: {layer: norms,
+  cosines}} of task vectors and of weights.
   """
   wanted, sft = seed.config.merging, seed.panel.start
   group = seed.config.iterations.group
@@ -148,12 +147,11 @@ def judge_lambdas(seed: runs.Seed, run) -> dict:
 def judge_fronts(seed: runs.Seed, run) -> dict:
   """P7 to P9: lines from SFT to what was trained or merged, and beyond.
 
-  Returns:
-    slerp, lerp: {M: [{eta: point}]} of the first M policies, for M = 2 of both
-    pairs; single: [{eta: point}] of two policies; averaged: the same of the
-    means of their last checkpoints; lengths: {steps: {eta: point}} of SLERP of
-    the first pair; beyond: {'slerp' | 'lerp': {eta: point}};
-    orders: [point] of SLERP of all M in other orders.
+  slerp, lerp: {M: [{eta: point}]} of the first M policies, for M = 2 of both
+  pairs; single: [{eta: point}] of two policies; averaged: the same of the means
+  of their last checkpoints; lengths: {steps: {eta: point}} of SLERP of the first
+  pair; beyond: {'slerp' | 'lerp': {eta: point}}; orders: [point] of SLERP of all
+  M in other orders.
   """
   config, wanted, sft = seed.config, seed.config.merging, seed.panel.start
   group = config.iterations.group
