@@ -185,17 +185,19 @@ def test_flops_are_those_of_the_compiled_products(head):
   )
   rows, length = 3, 32
 
-  def run(key):
+  def init(key):
     params = language_model.init_params(key, shape)
-    ids = jnp.zeros((rows, length), jnp.int32)
-    inputs = (shape, ids, ids == 0)
-    if head:
-      hidden = language_model.hidden_states(params, *inputs)
-      return language_model.logits(params, shape, hidden)
-    params = reward_model.init_params(key, shape, params['backbone'])
-    return reward_model.scores(params, *inputs)
+    return reward_model.init_params(key, shape, params['backbone']) | params
 
-  products = sum(products_of(jax.make_jaxpr(run)(jax.random.key(0)).jaxpr))
+  def run(params):
+    ids = jnp.zeros((rows, length), jnp.int32)
+    if not head:
+      return reward_model.scores(params, shape, ids, ids == 0)
+    hidden = language_model.hidden_states(params, shape, ids, ids == 0)
+    return language_model.logits(params, shape, hidden)
+
+  params = jax.eval_shape(init, jax.random.key(0))
+  products = sum(products_of(jax.make_jaxpr(run)(params).jaxpr))
   counted = accelerator.forward_flops(shape, rows, length, head)
   # The program computes the half of attention that is masked, too.
   full = shape.num_layers - (not head)
