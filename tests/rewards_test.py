@@ -2,6 +2,7 @@
 """Scorers: one call, members normalised first, one reward scale."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -50,45 +51,38 @@ def _ensemble(stacked, aggregate, **options):
 _call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
 
 
-def test_single_is_raw_until_calibrated(stacked, rows):
-  scorer = rewards.single(members.member(stacked, 1), None, score_fn=_score)
-  expected = _raw(stacked, rows)[1]
-  got = _call(scorer, *rows)
-  assert got.shape == (N,) and got.dtype == jnp.float32
-  np.testing.assert_allclose(got, expected, atol=1e-5)
-  calibrated = rewards.calibrate(scorer, *rows, batch_size=16)
-  np.testing.assert_allclose(
-    _call(calibrated, *rows),
-    (expected - expected.mean()) / expected.std(),
-    atol=1e-5,
-  )
-  moments = calibrated.normaliser
-  np.testing.assert_allclose(moments.mean, expected.mean(), rtol=1e-5)
-  np.testing.assert_allclose(moments.std, expected.std(), rtol=1e-5)
-
-
-@pytest.mark.parametrize('aggregate', ['mean', 'min', 'uncertainty'])
-@pytest.mark.parametrize('mode', ['scan', 'vmap'])
-def test_ensembles_against_numpy(stacked, rows, aggregate, mode):
+@pytest.mark.parametrize(
+  'aggregate, mode',
+  [
+    ('single', 'auto'),
+    *itertools.product(('mean', 'min', 'uncertainty'), ('scan', 'vmap')),
+  ],
+)
+def test_scorers_against_numpy(stacked, rows, aggregate, mode):
   raw = _raw(stacked, rows)
   z = (raw - raw.mean(1, keepdims=True)) / raw.std(1, keepdims=True)
-  combined = {
-    'mean': z.mean(0),
-    'min': z.min(0),
-    'uncertainty': z.mean(0) - 0.5 * z.var(0),  # ddof = 0
-  }[aggregate]
+  if aggregate == 'single':
+    raw = combined = raw[1]
+    one = members.member(stacked, 1)
+    scorer = rewards.single(one, None, score_fn=_score)
+    # Raw until it is calibrated.
+    np.testing.assert_allclose(_call(scorer, *rows), raw, atol=1e-5)
+  else:
+    combined = {
+      'mean': z.mean(0),
+      'min': z.min(0),
+      'uncertainty': z.mean(0) - 0.5 * z.var(0),  # ddof = 0
+    }[aggregate]
+    scorer = _ensemble(stacked, aggregate, mode=mode)
   expected = (combined - combined.mean()) / combined.std()
-  scorer = rewards.calibrate(
-    _ensemble(stacked, aggregate, mode=mode), *rows, batch_size=16
-  )
-  got = _call(scorer, *rows)
+  got = _call(rewards.calibrate(scorer, *rows, batch_size=16), *rows)
+  assert got.shape == (N,) and got.dtype == jnp.float32
   np.testing.assert_allclose(got, expected, atol=2e-5)
   np.testing.assert_allclose([got.mean(), got.std()], [0, 1], atol=2e-6)
-  # Scores [M, P, N] as best-of-N keeps them have the reward of RL (M9).
+  # Scores [.., P, N] as best-of-N keeps them have the reward of RL (M9).
   normaliser = rewards.fit_normaliser(raw, aggregate)
-  cached = rewards.apply_normaliser(
-    normaliser, raw.reshape(M, 5, 10), aggregate
-  )
+  raw = raw.reshape(*raw.shape[:-1], 5, 10)
+  cached = rewards.apply_normaliser(normaliser, raw, aggregate)
   np.testing.assert_allclose(cached.reshape(-1), got, atol=2e-5)
 
 

@@ -47,10 +47,7 @@ def spec_of(path, shape, num_leading=0):
     # 6 columns do not divide over 4 devices of data: held whole along it.
     ('layers_0/mlp/up/kernel', (6, 16), (None, 'model')),
     ('layers_0/attention/key/bias', (16,), ('model',)),
-    ('layers_0/attention/out/bias', (16,), (None,)),
-    ('layers_0/attention_norm/scale', (16,), (None,)),
     ('layers_0/attention/query_norm/scale', (4,), (None,)),
-    ('final_norm/bias', (16,), (None,)),
     ('backbone/embed/embedding', (30, 16), ('model', 'data')),
     ('backbone/embed/embedding', (31, 16), (None, ('model', 'data'))),
     ('backbone/embed/embedding', (30, 6), ('model', None)),

@@ -38,19 +38,14 @@ def of_seed(config, usual, noisy) -> dict[str, float]:
 
 def _anchor(r, config) -> dict:
   """P1: what the KL is taken to."""
-  paths, last, betas = (
-    q.named(r, 'judge_anchors', 'live'),
-    config.anchors.steps,
-    config.anchors.sft_betas,
-  )
+  paths, last = q.anchors(r), config.anchors.steps
   ema, same = paths['ema'], paths[f'sft_{config.beta:g}']
   out = {'goes on': q.at(ema, 'proxy', last) - q.at(same, 'proxy', last)}
+  names = {f'sft_{b:g}': b for b in config.anchors.sft_betas}
   for value in BOTH:
-    for b in betas:
-      name = f'sft_{b:g}'
+    for name in names:
       out[f'ema over {name}, {value}'] = q.above(ema, paths[name], value)
-    for b in filter(None, betas):
-      name = f'sft_{b:g}'
+    for name in filter(names.get, names):
       ahead = q.ahead_at_end(ema, paths[name], value)
       out[f'ema at the end of {name}, {value}'] = ahead
   return out
@@ -58,9 +53,7 @@ def _anchor(r, config) -> dict:
 
 def _averages(r, config) -> dict:
   """P2: averaged weights against live ones, judged at the same steps."""
-  live, averaged = (
-    q.named(r, 'judge_anchors', what) for what in ('live', 'ema')
-  )
+  live, averaged = q.anchors(r), q.anchors(r, key='ema')
   names = (*(f'sft_{b:g}' for b in config.anchors.sft_betas), 'ema')
   return {
     f'average of {n}, {value}': q.above(
@@ -74,7 +67,7 @@ def _averages(r, config) -> dict:
 def _strength(r, config) -> dict:
   """P3: beta and mu."""
   paths, last, out = (
-    q.named(r, 'judge_anchors', 'live'),
+    q.anchors(r),
     config.anchors.steps,
     {},
   )
@@ -193,7 +186,7 @@ def _iterations(r, config) -> dict:
   if len(fronts) > 2:
     last = out[f'iteration {len(fronts)}, proxy']
     out['gains shrink'] = last - out['iteration 2, proxy']
-  paths, lines = q.named(r, 'judge_matched'), q.named(r, 'judge_matched_lines')
+  paths, lines = q.matched(r), q.matched_lines(r)
   for value in BOTH:
     for beta in config.iterations.matched_betas:
       name, mine = f'sft_{beta:g}', fronts[-1]
@@ -211,16 +204,13 @@ def _iterations(r, config) -> dict:
 
 def _texts(r, config) -> dict:
   """Length, and how alike the samples are."""
-  last, ema, warp = (
-    config.anchors.steps,
-    q.named(r, 'judge_anchors', 'live')['ema'],
-    q.iterations(r)[-1],
-  )
+  last, warp = config.anchors.steps, q.iterations(r)[-1]
+  ema = q.anchors(r)['ema']
   out = {
     name: q.at(ema, value, last) - q.at(ema, value, 0)
     for name, value in (('alike', 'similarity'), ('length', 'length'))
   }
-  for name, path in q.named(r, 'judge_matched').items():
+  for name, path in q.matched(r).items():
     out[f'alike over {name}'] = q.above(warp, path, 'similarity')
     ahead = q.ahead_at_end(warp, path, 'similarity')
     out[f'alike at the end of {name}'] = ahead
@@ -250,9 +240,7 @@ def _noise(usual, noisy, config) -> dict:
   # Of the steps that are judged: every so many from the start.
   early = config.anchors.steps
   early -= early % config.iterations.matched_every
-  path = q.named(usual, 'judge_matched')[
-    f'sft_{config.iterations.matched_betas[-1]:g}'
-  ]
+  path = q.matched(usual)[f'sft_{config.iterations.matched_betas[-1]:g}']
   total = 2 * sum(config.iterations.steps)
   for value in ('proxy', 'kl'):
     change = q.at(path, value, total) - q.at(path, value, early)
@@ -262,11 +250,9 @@ def _noise(usual, noisy, config) -> dict:
 
 def _fixed_anchor(r, config) -> dict:
   """What keeps WARP below plain REINFORCE: its anchor, or moving back?"""
-  back, on = (
-    q.named(r, 'judge_fixed')[f'eta_{eta:g}'] for eta in config.fixed.etas
-  )
+  back, on = (q.fixed(r)[f'eta_{eta:g}'] for eta in config.fixed.etas)
   line, out = (
-    q.named(r, 'judge_matched_lines')[f'sft_{config.fixed.beta:g}'],
+    q.matched_lines(r)[f'sft_{config.fixed.beta:g}'],
     {},
   )
   for value in BOTH:

@@ -5,6 +5,7 @@ A curve is a dict of arrays [S], one entry a point, the SFT policy first: of one
 policy along its training, or of the line from SFT to some weights.
 """
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -130,6 +131,12 @@ def named(result, part: str, key: str = '') -> dict[str, Curve]:
   return {k: curve(result, v) for k, v in found.items()}
 
 
+anchors = functools.partial(named, part='judge_anchors', key='live')
+matched = functools.partial(named, part='judge_matched')
+matched_lines = functools.partial(named, part='judge_matched_lines')
+fixed = functools.partial(named, part='judge_fixed')
+
+
 def iterations(result) -> list[Curve]:
   """Lines from SFT to the merged policy of each iteration."""
   return [curve(result, v) for v in result['judge_iterations']['to_sft']]
@@ -145,18 +152,10 @@ def between(
   result, way: str, steps: int, value: str, lam: float = 0.5
 ) -> np.ndarray:
   """[pairs, 3] first end, what lies between, second end (P4)."""
-  rows = []
-  ends = members(result)
-  for pair, (i, j) in zip(
-    result['judge_lambdas'][way][str(steps)], ((0, 1), (2, 3))
-  ):
-    rows.append(
-      [
-        at(ends[i], value, steps),
-        pair[f'{lam:g}'][value],
-        at(ends[j], value, steps),
-      ]
-    )
+  rows, ends = [], [at(line, value, steps) for line in members(result)]
+  pairs = result['judge_lambdas'][way][str(steps)]
+  for pair, (i, j) in zip(pairs, ((0, 1), (2, 3))):
+    rows.append([ends[i], pair[f'{lam:g}'][value], ends[j]])
   return np.array(rows)
 
 

@@ -4,13 +4,11 @@
 import itertools
 import pathlib
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.pool import evidence
 from experiments.warp import judging, quantities, run, runs
-from warm_jax.training import checkpoint
 
 
 def root(slope, stop, points, start=0.0):
@@ -125,24 +123,6 @@ def test_angles_and_norms_by_hand():
   found = quantities.cosines(result, 'task', 60)
   np.testing.assert_allclose(found, [0.3, 0.0])
   assert quantities.norm_ratio(result, 'task', 60) == pytest.approx(1.5)
-
-
-# ---------------------------------------------------------------------------
-# What is measured
-# ---------------------------------------------------------------------------
-
-
-def test_members_of_the_first_iteration_are_in_the_order_of_their_orders(
-  tmp_path,
-):
-  for folder, numbers in (('warp/iteration_1', (0, 1)), ('more', (2, 3, 4))):
-    for what, shift in (('params', 0.0), ('ema', 10.0)):
-      stack = {'w': jnp.array(numbers, jnp.float32)[:, None] + shift}
-      checkpoint.save_params(tmp_path / 'runs' / folder / f'{what}_60', stack)
-  seed = runs.Seed(None, tmp_path, None)
-  for what, shift in (('params', 0), ('ema', 10)):
-    found = runs.first_iteration(seed, 60, what)['w'][:, 0]
-    np.testing.assert_array_equal(found, np.arange(5) + shift)
 
 
 # ---------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import errors
 from warm_jax.data import prefix_sharing
 from warm_jax.models import attention, language_model
 from warm_jax.models import config as config_lib
@@ -212,10 +211,3 @@ def test_bfloat16_compute_gives_float32_results(random_params):
   assert 1e-4 < error < 0.2  # it did compute in bfloat16, and well enough
   cache = jax.eval_shape(lambda: attention.init_cache(config, 2, 5))
   assert cache['k'][0].dtype == jnp.bfloat16
-
-
-def test_too_many_learned_positions_are_refused(random_params):
-  config = make_config('gpt2')
-  ids = np.zeros((1, 17), np.int32)
-  with pytest.raises(errors.UserError, match='max_length=16'):
-    hidden_states(random_params(config), config, ids, ids == 0)
