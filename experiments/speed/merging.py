@@ -25,11 +25,13 @@ MODELS = 6
 MOST_REPEATS = 2  # minutes each
 # Of weights whose spread is 0.02; both add in float32.
 TOLERANCE = 1e-7
-# vocabulary, width, layers, heads, key-value heads, width of the MLP
 SIZES = {
-  'tiny': (256, 64, 2, 4, 2, 128),
-  '100m': (32000, 768, 8, 12, 4, 2048),
-  '1b': (32000, 2048, 22, 32, 4, 5632),
+  name: dict(zip(machine.LLAMA, (*sizes, 2048, False)))
+  for name, sizes in {
+    'tiny': (256, 64, 2, 4, 2, 128),
+    '100m': (32000, 768, 8, 12, 4, 2048),
+    '1b': (32000, 2048, 22, 32, 4, 5632),
+  }.items()
 }
 
 
@@ -103,26 +105,18 @@ def row(size: str, folders, work, mergekit, repeats: int) -> dict:
   return entry | beside | check
 
 
-def hf_config(size: str) -> dict:
-  """config.json of an untied Llama of that size."""
-  names = ('vocab_size', 'hidden_size', 'num_hidden_layers')
-  names += ('num_attention_heads', 'num_key_value_heads', 'intermediate_size')
-  return dict(zip(names, SIZES[size])) | {
+def make_model(folder: pathlib.Path, size: str, dtype: str, seed: int) -> None:
+  """Writes a model of random weights, in shards of 1 GB."""
+  shape = machine.llama(SIZES[size])
+  plan = names.FAMILIES['llama'].tensors(shape, 'lm')
+  config = configs.write('llama', shape) | {
     'architectures': ['LlamaForCausalLM'],
     'model_type': 'llama',
-    'max_position_embeddings': 2048,
-    'rms_norm_eps': 1e-5,
-    'tie_word_embeddings': False,
+    'torch_dtype': dtype,
     'bos_token_id': 1,
     'eos_token_id': 2,
     'pad_token_id': 0,
   }
-
-
-def make_model(folder: pathlib.Path, size: str, dtype: str, seed: int) -> None:
-  """Writes a model of random weights, in shards of 1 GB."""
-  config = hf_config(size) | {'torch_dtype': dtype}
-  plan = names.FAMILIES['llama'].tensors(configs.read(config), 'lm')
   kind = tensors.FLOATS[dtype]
   # One block again and again: speed does not depend on the values.
   block = np.random.default_rng(seed).standard_normal(1 << 20) / 50

@@ -133,16 +133,19 @@ def init_cache(config: config_lib.ModelConfig, batch: int, length: int) -> dict:
 
 
 def attend_cached(
-  cache, index, query, key, value, visible, *, scale, cap=None
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  past, query, key, value, visible, *, scale, cap=None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array] | None]:
   """Writes keys and values into a layer's cache and attends within it.
 
-  cache: (k, v), each [B, K, S, Dh]; index: [] int32, the slot where the T new
-  tokens start, or the number 0: the prompt then attends within itself alone;
+  past: None (no cache: `attend`), or the cache (k, v), each [B, K, S, Dh], and
+  the slot [] int32 where the T new tokens start, or the number 0: the prompt
+  then attends within itself alone;
   query [B, T or 1, H, Dh]; key, value [B, T, K, Dh]; visible [B, T or 1, S].
   Returns [B, T or 1, H, Dh] in value's dtype, as `attend`, and the new (k, v).
   """
-  new = (key.swapaxes(1, 2), value.swapaxes(1, 2))
+  if past is None:
+    return attend(query, key, value, visible, scale=scale, cap=cap), None
+  (cache, index), new = past, (key.swapaxes(1, 2), value.swapaxes(1, 2))
   cache = keys, values = tuple(
     jax.lax.dynamic_update_slice(old, x.astype(old.dtype), (0, 0, index, 0))
     for old, x in zip(cache, new)

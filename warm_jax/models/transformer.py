@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The backbone: token ids to final hidden states, layer by layer."""
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -173,8 +172,8 @@ class Attention(nn.Module):
   config: config_lib.ModelConfig
 
   @nn.compact
-  def __call__(self, x, table, visible, only=None, read=None):
-    """Attends within x [B, T, D], or by `read` within a cache of S slots.
+  def __call__(self, x, table, visible, only=None, past=None):
+    """Attends within x [B, T, D], or with its `past` within S slots.
 
     table: rotary (cos, sin) or None; visible: [B, T, S] bool; only: [B, K]
     int32, the queries wanted. Returns [B, T or K, D] and the new cache or None.
@@ -198,10 +197,7 @@ class Attention(nn.Module):
     scale = c.head_dim**-0.5 if c.query_scale is None else c.query_scale
     inputs = (query, key, value, pick(visible, only))
     how = {'scale': scale, 'cap': c.attention_softcap}
-    if read is None:
-      out, cache = attention.attend(*inputs, **how), None
-    else:
-      out, cache = read(*inputs, **how)
+    out, cache = attention.attend_cached(past, *inputs, **how)
     out = out.reshape(*out.shape[:-2], c.num_heads * c.head_dim)
     # Residual branches start small, so depth does not grow the stream (GPT-2).
     last = (c.attention_out_bias, c.compute_dtype, (2 * c.num_layers) ** -0.5)
@@ -233,7 +229,7 @@ class Block(nn.Module):
   config: config_lib.ModelConfig
 
   @nn.compact
-  def __call__(self, x, table, visible, rate, rng=None, only=None, read=None):
+  def __call__(self, x, table, visible, rate, rng=None, only=None, past=None):
     """Maps [B, T, D] to ([B, T, D], new cache); see `Attention`."""
     c = self.config
     rngs = (None, None) if rng is None else jax.random.split(rng)
@@ -242,7 +238,7 @@ class Block(nn.Module):
       return Norm(c.norm, c.norm_eps, c.norm_plus_one, name=name)(y)
 
     y, cache = Attention(c, name='attention')(
-      norm('attention_norm', x), table, visible, only, read
+      norm('attention_norm', x), table, visible, only, past
     )
     x = pick(x, only)
     if c.post_norms:
@@ -343,11 +339,8 @@ class Backbone(nn.Module):
           params, *inputs, wanted
         )
       else:
-        read = None
-        if cache is not None:
-          layer = (cache['k'][i], cache['v'][i])
-          read = functools.partial(attention.attend_cached, layer, start)
-        x, layer_cache = Block(c, name=f'layers_{i}')(*inputs, wanted, read)
+        past = cache and ((cache['k'][i], cache['v'][i]), start)
+        x, layer_cache = Block(c, name=f'layers_{i}')(*inputs, wanted, past)
         caches.append(layer_cache)
     x = x.astype(jnp.float32)
     x = Norm(c.norm, c.norm_eps, c.norm_plus_one, name='final_norm')(x)
