@@ -47,17 +47,15 @@ def test_errors_of_scores_have_no_offset():
 
 
 def test_travel_by_hand():
-  start = {
-    'backbone': {'norm': {'scale': np.array([[1.0, 1.0]], np.float32)}},
-    'score': {'kernel': np.array([[1.0, 2.0]], np.float32)},
-  }
-  end = {
-    # Less than half a step of 2^-7: lost. A whole one: kept.
-    'backbone': {
-      'norm': {'scale': np.array([[1 + 2**-9, 1 + 2**-7]], np.float32)}
-    },
-    'score': {'kernel': np.array([[1.0, 4.0]], np.float32)},
-  }
+
+  def members_of(scale, kernel):
+    scale, kernel = np.float32([scale]), np.float32([kernel])
+    norm = {'norm': {'scale': scale}}
+    return {'backbone': norm, 'score': {'kernel': kernel}}
+
+  start = members_of([1.0, 1.0], [1.0, 2.0])
+  # Less than half a step of 2^-7: lost. A whole one: kept.
+  end = members_of([1 + 2**-9, 1 + 2**-7], [1.0, 4.0])
   found = precision.travel(start, end)
   assert set(found) == {'norms', 'head', 'all'}
   norms = found['norms']
@@ -130,12 +128,9 @@ def test_counts_by_who_saw_a_pair():
   assert seen('pairs') == [1, 1, 1]
   assert seen('member') == [0, 0.5, 1]
   assert seen('ENS of 2') == seen('WARM of 2') == [0, 0, 1]
-  first, clean = ('train_swapped', 'train_clean')
-  inside = {
-    s: [results('inside', run.SETS[s], c)[0] for c in ('inside', 'outside')]
-    for s in (first, clean)
-  }
-  assert inside == {first: [1, 0], clean: [1, 1]}
+  for split, inside in (('train_swapped', [1, 0]), ('train_clean', [1, 1])):
+    row = 'inside', run.SETS[split]
+    assert [results(*row, c)[0] for c in ('inside', 'outside')] == inside
 
 
 # ---------------------------------------------------------------------------
@@ -160,19 +155,13 @@ def test_ema_weights_are_those_of_the_recursion():
 
 
 def _model():
-  shape = model_config.ModelConfig(
-    vocab_size=11,
-    width=8,
-    num_layers=2,
-    num_heads=2,
-    mlp_width=12,
-    max_length=9,
-  )
+  sizes = dict(vocab_size=11, width=8, num_layers=2, num_heads=2, mlp_width=12)
+  shape = model_config.ModelConfig(**sizes, max_length=9)
   params = language_model.init_params(jax.random.key(0), shape)
   return shape, params['backbone']
 
 
-def _stacked(backbone, num, rng=3):
+def _stacked(backbone, num):
   """Members with A and B that are not zero, [M, ...]."""
   stacked = members.stack(
     [
@@ -183,11 +172,8 @@ def _stacked(backbone, num, rng=3):
       for m in range(num)
     ]
   )
-  leaves, structure = jax.tree.flatten(stacked)
-  keys = jax.random.split(jax.random.key(rng), len(leaves))
-  return jax.tree.unflatten(
-    structure, [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves)]
-  )
+  rng = np.random.default_rng(3)
+  return jax.tree.map(lambda x: jnp.float32(rng.normal(size=x.shape)), stacked)
 
 
 def test_adapters_start_at_the_frozen_model_and_are_not_decayed():

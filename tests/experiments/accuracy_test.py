@@ -1,6 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """What the accuracy experiments compute with, on cases known by hand."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -73,15 +75,9 @@ def test_kinds_differ_in_what_they_are_named_after():
 
 def made_up(kind, pair, gain, recipes):
   """A pair whose average is better by `gain` than both its ends."""
-  one = {
-    'accuracy': 0.7 + gain,
-    'ens_accuracy': 0.65,
-    'diag_accuracy': 0.7,
-    'loss': 0.7 - gain,
-    'ens_loss': 0.7,
-    'diag_loss': 0.7,
-    'disagreement': 0.1,
-  }
+  one = dict.fromkeys(('diag_accuracy', 'ens_loss', 'diag_loss'), 0.7)
+  one |= dict(accuracy=0.7 + gain, loss=0.7 - gain, ens_accuracy=0.65)
+  one['disagreement'] = 0.1
   out = {'kind': kind, 'pair': pair, 'relative': 1.0, 'recipes': recipes}
   return out | dict.fromkeys(lines_run.SETS, one)
 
@@ -150,12 +146,8 @@ class FakeArm:
     self.config, self.by_step, self.name = config, by_step, name
     self.base = None
     num = len(next(iter(by_step.values()))['selection'])
-    self.hparams = {
-      'learning_rate': [1e-3] * num,
-      'dropout_rate': [0.0] * num,
-      'data_seed': list(range(num)),
-      'init_index': [0] * num,
-    }
+    self.hparams = dict(learning_rate=[1e-3] * num, dropout_rate=[0.0] * num)
+    self.hparams |= dict(data_seed=[*range(num)], init_index=[0] * num)
 
 
 def test_controls_are_chosen_on_the_selection_split_alone(monkeypatch):
@@ -225,26 +217,18 @@ def test_five_orders():
   assert other['random 1'] != orders['random 1']
 
 
-class _Linear:
-  """Members whose scores are their weights, so that WARM is ENS."""
-
-  def __init__(self, margins):
-    self.margins = np.asarray(margins, float)
-
-  def alone(self, split):
-    del split
-    return np.stack([self.margins, np.zeros_like(self.margins)], axis=-2)
-
-  def warm(self, group, split):
-    return self.alone(split)[list(group)].mean(axis=0)
-
-
 def test_halves_by_hand():
   # Right on each half: member 0 on both pairs of the first, member 1 on both of
   # the second, member 2 on one of each.
-  margins = [[9, 9, -1, -1], [-1, -1, 9, 9], [1, -1, 1, -1]]
+  margins = np.array([[9, 9, -1, -1], [-1, -1, 9, 9], [1, -1, 1, -1.0]])
+  alone = np.stack([margins, np.zeros_like(margins)], axis=1)
+  # Scores are weights, so that WARM is ENS.
+  linear = types.SimpleNamespace(
+    alone=lambda split: alone,
+    warm=lambda group, split: alone[list(group)].mean(axis=0),
+  )
   half = np.array([0, 0, 1, 1])
-  found = members_run.halves(_Linear(margins), half, sizes=(1, 3))
+  found = members_run.halves(linear, half, sizes=(1, 3))
   assert found == {1: 1.0, 3: 0.0}
 
 

@@ -71,12 +71,9 @@ def test_edits_of_one_text():
     'dog vanished , boss quit',
     'dog barked , boss shouted',
   }
-  assert all_results('no_word', summary) == {
-    'barked , boss quit',
-    'dog , boss quit',
-    'dog barked , quit',
-    'dog barked , boss',
-  }
+  first, second = ('barked , boss quit', 'dog , boss quit'), ('quit', 'boss')
+  second = [f'dog barked , {word}' for word in second]
+  assert all_results('no_word', summary) == {*first, *second}
   posts = {edits.no_verb(random.Random(k), POST, '')[0] for k in range(40)}
   assert posts == {
     POST.replace(f' {w}', '') for w in ('barked', 'collapsed', 'quit')
@@ -136,14 +133,8 @@ def test_models_of_a_stack():
 
 
 def test_noise_is_added_to_the_embedding_of_each_token():
-  shape = config_lib.ModelConfig(
-    vocab_size=40,
-    width=16,
-    num_layers=1,
-    num_heads=2,
-    mlp_width=32,
-    max_length=8,
-  )
+  sizes = dict(vocab_size=40, width=16, num_layers=1, num_heads=2, mlp_width=32)
+  shape = config_lib.ModelConfig(**sizes, max_length=8)
   key = jax.random.key(0)
   backbone = language_model.init_params(key, shape)['backbone']
   model = reward_model.init_params(key, shape, backbone)
