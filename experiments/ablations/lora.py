@@ -74,7 +74,7 @@ def full_params(backbone: PyTree, params: PyTree, scale: float) -> PyTree:
 
 
 def merged_members(backbone: PyTree, stacked: PyTree, scale: float) -> PyTree:
-  """Full weights of M members: params [M, ...] -> [M, ...]."""
+  """Full weights of M members, leaves [M, ...]."""
   return jax.vmap(lambda one: full_params(backbone, one, scale))(stacked)
 
 
@@ -106,12 +106,11 @@ def lora_hparams(arm: arms.Arm, num: int, rates, init_index: int):
   the SFT checkpoint under all adapters.
   """
   of_arm = np.asarray(arm.config.learning_rates)
-  if len(rates) != len(of_arm):
-    raise errors.UserError(
-      f'config.lora_rates has {len(rates)} entries and '
-      f'config.arm.learning_rates {len(of_arm)}; each of the one takes the '
-      'place of one of the other'
-    )
+  errors.need(
+    len(rates) == len(of_arm),
+    f'config.lora_rates has {len(rates)} entries and config.arm.learning_rates '
+    f'{len(of_arm)}; each of the one takes the place of one of the other',
+  )
   first = arms.first_hparams(arm, num)
   places = np.abs(first.learning_rate[:, None] - of_arm[None]).argmin(1)
   return state_lib.MemberHParams(

@@ -148,9 +148,8 @@ def measure(rows: evidence.Rows, base: arms.Base, config) -> None:
   start, end = arm.start, arm.params
   moved = travel(start, end)
   for kind in sorted(moved, key=lambda kind: kind == 'all'):
-    names = {'weights': 'size', 'change': 'change', 'rounding': 'rounding'}
-    values = {new: moved[kind][old] for old, new in names.items()}
-    rows.line('travel', kind, values | {'unmoved': moved[kind]['unmoved']})
+    values = dict(moved[kind])
+    rows.line('travel', kind, {'size': values.pop('weights')} | values)
   for size in sizes:
     stacked = _take(end, order[:size])
     found = {

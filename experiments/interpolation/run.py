@@ -10,7 +10,6 @@ same members at an earlier snapshot.
 
 import itertools
 import sys
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -114,11 +113,6 @@ def kinds_of_pairs(orders: int, limit: int) -> dict[str, list]:
   return {kind: pairs[:limit] for kind, pairs in kinds.items()}
 
 
-def recipes(pair: Sequence[int], orders: int) -> set[int]:
-  """Recipes of the two ends."""
-  return {end // orders % len(GROUPS) for end in pair}
-
-
 def measure(config, workdir) -> evidence.Rows:
   """One seed."""
   any_number = dict.fromkeys(('num_pairs', 'num_path_pairs'), (1, np.inf))
@@ -161,10 +155,8 @@ def measure(config, workdir) -> evidence.Rows:
   found = []
   for number, (kind, pair, lams) in enumerate(lines):
     of_sets = {s: paths[s][number] for s in SETS}
-    found.append(
-      _pair(kind, pair, lams, of_sets)
-      | {'recipes': recipes(pair, config.num_orders)}
-    )
+    recipes = {end // config.num_orders % len(GROUPS) for end in pair}
+    found.append(_pair(kind, pair, lams, of_sets) | {'recipes': recipes})
     if len(lams) > len(HALF) or config.num_lambdas == len(HALF):
       _line(rows, kind, lams, of_sets)
   _distances(found, np.concatenate(position), np.tile(start, (2, 1)))

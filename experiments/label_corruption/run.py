@@ -85,12 +85,10 @@ def _level(rows, arm: arms.Arm, config) -> None:
     warm = scores.accuracies(of_groups[split])
     ens = scores.accuracies(scores.ensembles(raw, groups))
     most = config.sizes[-1]
-    for method, value in (
-      (FROZEN, scores.accuracies(frozen[split])),
-      ('member (mean)', scores.accuracies(raw)),
-      (f'ENS of {most}', ens[-1]),
-      (f'WARM of {most}', warm[-1]),
-    ):
+    values = {FROZEN: scores.accuracies(frozen[split])}
+    values['member (mean)'] = scores.accuracies(raw)
+    values |= {f'ENS of {most}': ens[-1], f'WARM of {most}': warm[-1]}
+    for method, value in values.items():
       rows.add('accuracy', f'{name}: {method}', level, value)
       rows.add(f'levels_{split}', method, f'{arm.config.swapped:g}', value)
     if arm.config.swapped == config.control_level:
@@ -198,13 +196,8 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   out = {s: results('differences', level, name) for s, name in SETS.items()}
   noisy, clean = (results('differences', x, ood) for x in (last, first))
   out['noise'] = noisy - clean
-  controls = {
-    'frozen': FROZEN,
-    'single': SINGLE,
-    'early': EARLY,
-    'smoothing': SMOOTHED,
-    'pooled': POOLED.format(config.pooled_factor),
-  }
+  controls = dict(frozen=FROZEN, single=SINGLE, early=EARLY, smoothing=SMOOTHED)
+  controls['pooled'] = POOLED.format(config.pooled_factor)
   return out | {
     key: results('ahead', f'{middle} minus: {name}', ood)
     for key, name in controls.items()

@@ -14,29 +14,19 @@ import numpy as np
 from warm_jax.data import toy_world
 
 
-def other_owner(rng: random.Random, post: str, summary: str):
-  """`my` becomes `our`, or the other way, in one sentence."""
-  sentences = _sentences(post)
-  words = rng.choice(sentences)
+def _in_post(change):
+  """An edit of one sentence of the post: changes its words in place."""
+
+  def edit(rng: random.Random, post: str, summary: str):
+    sentences = _sentences(post)
+    change(rng.choice(sentences))
+    return _post(sentences), summary
+
+  return edit
+
+
+def _other_owner(words: list[str]) -> None:
   words[0] = next(o for o in toy_world.OWNERS if o != words[0])
-  return _post(sentences), summary
-
-
-def no_owner(rng: random.Random, post: str, summary: str):
-  """One sentence loses its `my` or `our`."""
-  sentences = _sentences(post)
-  del rng.choice(sentences)[0]
-  return _post(sentences), summary
-
-
-def no_verb(rng: random.Random, post: str, summary: str):
-  """One sentence loses its verb, so that nobody knows what happened.
-
-  Without the noun one would still know: no verb has two nouns.
-  """
-  sentences = _sentences(post)
-  del rng.choice(sentences)[2]
-  return _post(sentences), summary
 
 
 def order(rng: random.Random, post: str, summary: str):
@@ -79,7 +69,13 @@ def other_verb(rng: random.Random, post: str, summary: str):
   return post, _summary(phrases)
 
 
-OF_POST = {'other_owner': other_owner, 'no_owner': no_owner, 'no_verb': no_verb}
+OF_POST = {
+  'other_owner': _in_post(_other_owner),  # `my` for `our`, or the other way
+  'no_owner': _in_post(lambda words: words.pop(0)),
+  # Nobody knows what happened. Without the noun one would still know: no verb
+  # has two nouns.
+  'no_verb': _in_post(lambda words: words.pop(2)),
+}
 OF_SUMMARY = {'order': order, 'no_word': no_word, 'other_verb': other_verb}
 EDITS = OF_POST | OF_SUMMARY
 

@@ -72,14 +72,10 @@ def settings(folder: str, quick: bool = False) -> dict:
 
 def read_models(folder: str) -> tuple:
   """(config, params of the policy, of the reference, of the reward model)."""
-  place = pathlib.Path(folder)
-  found = reading.inspect(place / 'policy')
-  return (
-    found.config,
-    reading.load(found),
-    reading.load(reading.inspect(place / 'reference')),
-    reading.load(reading.inspect(place / 'judge'), 'score'),
-  )
+  names = ('policy', 'reference', 'judge')
+  lm, reference, judge = (reading.inspect(f'{folder}/{name}') for name in names)
+  params = *map(reading.load, (lm, reference)), reading.load(judge, 'score')
+  return lm.config, *params
 
 
 def make_models(s: dict) -> tuple:

@@ -95,12 +95,6 @@ def make_models(s: dict):
   return machine.random_reward_models(shape, s['members']), shape
 
 
-def product_flops(s: dict) -> int:
-  """Of the products of a step of all members; a backward pass has two each."""
-  tokens = s['members'] * 2 * PAIRS * LENGTH
-  return 3 * machine.matmul_flops(machine.llama(s), tokens, LENGTH, True)
-
-
 def rows(args):
   """Two rows for each width; beside torch with the peers' environment."""
   widths, repeats = args.widths, args.repeats
@@ -147,7 +141,9 @@ def row(s: dict, peer: turns.Peer | None, repeats: int, quick: bool) -> dict:
     'compile_s': times['ours'].first - times['ours'].median,
   }
   if not (common or quick):
-    flops = steps * product_flops(s)
+    tokens = 2 * PAIRS * LENGTH * s['members']
+    flops = machine.matmul_flops(machine.llama(s), tokens, LENGTH, True)
+    flops *= 3 * steps  # a backward pass has two of each product
     share = flops / times['ours'].median / machine.matmul_peak(repeats)
     found['profile'] = f'its products at {share:.2f} of the rate of a large one'
   if not peer:

@@ -74,7 +74,8 @@ def test_edits_of_one_text():
   first, second = ('barked , boss quit', 'dog , boss quit'), ('quit', 'boss')
   second = [f'dog barked , {word}' for word in second]
   assert all_results('no_word', summary) == {*first, *second}
-  posts = {edits.no_verb(random.Random(k), POST, '')[0] for k in range(40)}
+  no_verb = edits.EDITS['no_verb']
+  posts = {no_verb(random.Random(k), POST, '')[0] for k in range(40)}
   assert posts == {
     POST.replace(f' {w}', '') for w in ('barked', 'collapsed', 'quit')
   }
