@@ -35,18 +35,9 @@ def code_cells(notebook):
   return [cell for cell in notebook.cells if cell.cell_type == 'code']
 
 
-# ---------------------------------------------------------------------------
-# As stored
-# ---------------------------------------------------------------------------
-
-
-def test_these_are_the_notebooks():
-  found = sorted(path.stem for path in (ROOT / 'colab').glob('*.ipynb'))
-  assert found == sorted(FIGURES)
-
-
 @every_notebook
 def test_is_stored_without_outputs(name):
+  assert {p.stem for p in (ROOT / 'colab').glob('*.ipynb')} == {*FIGURES}
   notebook = read(name)
   nbformat.validate(notebook)
   assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
@@ -61,38 +52,24 @@ def test_is_stored_without_outputs(name):
 
 
 @every_notebook
-def test_badge_and_install_cell_name_one_repository(name):
+def test_badge_installation_and_links(name):
   notebook = read(name)
   install = code_cells(notebook)[0].source
-  repository = re.search(r"REPO = 'https://github.com/([^']+)'", install)
-  target = f'github/{repository[1]}/blob/main/colab/{name}.ipynb'
-  first = notebook.cells[0].source
-  assert 'https://colab.research.google.com/assets/colab-badge.svg' in first
-  assert f'(https://colab.research.google.com/{target})' in first
-
-
-@every_notebook
-def test_install_cell_stops_where_the_installation_failed(name):
-  """All of it stands behind the question whether the package is there."""
-  first, *lines = code_cells(read(name))[0].source.split('if importlib')[1:]
+  # All of it stands behind the question whether the package is there.
+  first, *lines = install.split('if importlib')[1:]
   assert first.startswith(".util.find_spec('warm_jax') is None:")
   shell = [x for x in first.splitlines() if x.lstrip().startswith(('!', '%'))]
   assert shell and all(line.startswith('  ') for line in shell)
   assert 'raise SystemExit' in ''.join(lines)
-
-
-@every_notebook
-def test_links_between_notebooks_lead_somewhere(name):
-  for cell in read(name).cells:
+  repository = re.search(r"REPO = 'https://github.com/([^']+)'", install)
+  target = f'github/{repository[1]}/blob/main/colab/{name}.ipynb'
+  badge = notebook.cells[0].source
+  assert 'https://colab.research.google.com/assets/colab-badge.svg' in badge
+  assert f'(https://colab.research.google.com/{target})' in badge
+  for cell in notebook.cells:
     if cell.cell_type == 'markdown':
-      for target in re.findall(r'\]\(([^)]+)\)', cell.source):
-        if not target.startswith('https://'):
-          assert (ROOT / 'colab' / target).is_file(), target
-
-
-# ---------------------------------------------------------------------------
-# As run
-# ---------------------------------------------------------------------------
+      for target in re.findall(r'\]\((?!https://)([^)]+)\)', cell.source):
+        assert (ROOT / 'colab' / target).is_file(), target
 
 
 @pytest.fixture(scope='module')
@@ -121,16 +98,13 @@ def test_runs_from_top_to_bottom(name, folder, tmp_path, monkeypatch):
   assert cells[0].outputs == []  # nothing to install here
 
   outputs = [output for cell in cells for output in cell.outputs]
-  told = [o.text for o in outputs if o.output_type == 'stream']
-  complaints = [
+  told = [output for output in outputs if output.output_type == 'stream']
+  errors = ''.join(o.text for o in told if o.name == 'stderr').splitlines()
+  assert told and not [
     line
-    for output in outputs
-    if output.output_type == 'stream' and output.name == 'stderr'
-    for line in output.text.splitlines()
+    for line in errors
     if line.strip() and not any(text in line for text in HARMLESS)
   ]
-  assert not complaints
-  assert told
   images = [
     base64.b64decode(output.data['image/png'])
     for output in outputs
