@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import chains
 import jax
 import numpy as np
 import pytest
@@ -15,7 +16,6 @@ import warm_jax as wj
 from warm_jax import errors
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import writing
-from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,14 +29,7 @@ def folder(tmp_path_factory):
   tokenizer = tokenizer_lib.train_bpe_tokenizer(
     [' '.join(WORDS)] * 50, 300, folder / 'tokenizer'
   )
-  shape = config_lib.ModelConfig(
-    vocab_size=tokenizer.vocab_size,
-    width=16,
-    num_layers=1,
-    num_heads=2,
-    mlp_width=32,
-    max_length=64,
-  )
+  shape = chains.model_config(tokenizer.vocab_size, num_layers=1)
   params = language_model.init_params(jax.random.key(0), shape)
   writing.save(folder / 'sft', params, shape, tokenizer)
   rng = np.random.default_rng(0)
@@ -49,7 +42,7 @@ def folder(tmp_path_factory):
       }
       for _ in range(48)
     ]
-    (folder / f'{name}.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    chains.write_rows(folder / f'{name}.jsonl', rows)
   return folder
 
 
@@ -83,18 +76,13 @@ def test_example_of_the_readme(folder, monkeypatch, capsys):
   assert won.mean() == wj.accuracy(saved, test)
 
 
-def test_ties_are_correct_as_in_the_report(folder):
-  base = wj.load(str(folder / 'sft'))
-  pairs = wj.read_pairs(str(folder / 'test.jsonl'), base)
-  params = {'backbone': base.params['backbone']}
-  params['score'] = {'kernel': np.zeros(16, np.float32)}
-  assert wj.accuracy(params, pairs, base) == 1.0
-
-
 def test_misuse_is_one_line(folder):
   base = wj.load(str(folder / 'sft'))
   with pytest.raises(errors.UserError, match='no reward model'):
     wj.score(base, ['what'], ['red'])
+  with pytest.raises(errors.UserError, match='row 0: more than 64 tokens'):
+    kernel = {'kernel': np.zeros(16, np.float32)}
+    wj.score(base.params | {'score': kernel}, ['what'], ['red ' * 70], base)
   with pytest.raises(errors.UserError, match='64 tokens'):
     wj.read_pairs(str(folder / 'train.jsonl'), base, max_length=65)
   bad = folder / 'bad.jsonl'

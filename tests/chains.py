@@ -2,6 +2,7 @@
 """Configs and finished small runs that tests of several files share."""
 
 import fcntl
+import json
 import os
 import pathlib
 import shutil
@@ -10,6 +11,7 @@ import sys
 import time
 
 from warm_jax import main, pipeline
+from warm_jax.models import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -20,6 +22,17 @@ def load_config(name, **changes):
   with config.unlocked():
     config.update_from_flattened_dict({'runtime.progress': False} | changes)
   return config
+
+
+def model_config(vocab_size, **changes):
+  """A small transformer."""
+  shape = dict(width=16, num_layers=2, num_heads=2, mlp_width=32, max_length=64)
+  return config_lib.ModelConfig(vocab_size=vocab_size, **shape | changes)
+
+
+def write_rows(path, rows):
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return path
 
 
 def names(config):

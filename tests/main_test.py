@@ -3,7 +3,6 @@
 
 import errno
 import os
-import pathlib
 import shlex
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import time
 from unittest import mock
 
+import chains
 import pytest
 
 from warm_jax import errors, main, pipeline
@@ -40,7 +40,7 @@ def workplace(tmp_path, monkeypatch):
     seen.append(run.config)
     return {'summary': 'done'}
 
-  table = (pipeline.Stage('reward', stage, (), ('reward',)),)
+  table = (pipeline.Stage('reward', stage),)
   monkeypatch.setattr(pipeline, 'STAGES', table)
   return seen
 
@@ -230,30 +230,20 @@ def quick(run):
   return {'summary': 'quick'}
 
 which = stage if sys.argv[1] == 'sleep' else quick
-pipeline.STAGES = (pipeline.Stage('reward', which, (), ('reward',)),)
-code = main.main(['warm', '--config=fake.py', '--workdir=run'])
-assert ('jax' in sys.modules) == (sys.argv[1] != 'finished')
+pipeline.STAGES = (pipeline.Stage('reward', which),)
+code = main.main(['warm', '--config=fake.py', '--workdir=run', *sys.argv[2:]])
+assert ('jax' in sys.modules) == (sys.argv[1] in ('sleep', 'quick'))
 sys.exit(code)
 """
 
 
-SWEEPER = """
-import signal, sys
-from warm_jax import main
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main.main(['warm', *sys.argv[1:]]))
-"""
-
-
-def start(*arguments, script=SLEEPER):
+def start(*arguments):
   return subprocess.Popen(
-    [sys.executable, '-c', script, *arguments],
+    [sys.executable, '-c', SLEEPER, *arguments],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    env=os.environ
-    | {'PYTHONPATH': str(pathlib.Path(main.__file__).parents[1])},
+    env=os.environ | {'PYTHONPATH': str(chains.ROOT)},
   )
 
 
@@ -274,10 +264,9 @@ def test_signals_end_in_one_line(workplace, tmp_path, sent, code, word):
 
 
 # Both the sweep and its launch read it; the launch runs the stage.
-SLEEPING = (
-  CONFIG
-  + SWEEP
-  + """
+SLEEPING = f"""
+{CONFIG}
+{SWEEP}
 import time
 from warm_jax import pipeline
 
@@ -289,16 +278,15 @@ def stage(run):
     time.sleep(1)  # longer than a parent waits that lets its child go
     print('saved', flush=True)
 
-pipeline.STAGES = (pipeline.Stage('reward', stage, (), ('reward',)),)
+pipeline.STAGES = (pipeline.Stage('reward', stage),)
 """
-)
 
 
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
 def test_a_sweep_hands_signals_on_and_waits(tmp_path, monkeypatch, sent):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'fake.py').write_text(SLEEPING)
-  with start(*RUN, '--sweep=run', script=SWEEPER) as process:
+  with start('sweep', '--sweep=run') as process:
     while process.stdout.readline() != 'started\n':
       assert process.poll() is None
     process.send_signal(sent)

@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stages are skipped, continued or refused; fake stages count their calls."""
 
+import functools
 import json
 import os
 import pathlib
@@ -34,25 +35,24 @@ class Chain:
   """data -> reward -> merge, with a note of what ran."""
 
   def __init__(self):
-    self.calls = []
-    self.broken = None
-    self.table = (
-      pipeline.Stage('data', self.stage('data'), (), ('data',)),
-      pipeline.Stage('reward', self.stage('reward'), ('data',), ('reward',)),
-      pipeline.Stage('merge', self.stage('merge'), ('reward',), ('merge',)),
+    self.calls, self.broken = [], None
+    self.table = tuple(
+      pipeline.Stage(name, functools.partial(self.stage, name, needs), needs)
+      for name, needs in (
+        ('data', ()),
+        ('reward', ('data',)),
+        ('merge', ('reward',)),
+      )
     )
 
-  def stage(self, name):
-    def function(run):
-      self.calls.append(name)
-      for need in {s.name: s for s in self.table}[name].needs:
-        run.result(need)
-      (run.folder(name) / 'artefact').write_text(name)
-      if self.broken == name:
-        raise KeyboardInterrupt
-      return {'summary': f'{name} is fine', 'value': np.float32(1.5)}
-
-    return function
+  def stage(self, name, needs, run):
+    self.calls.append(name)
+    for need in needs:
+      run.result(need)
+    (run.folder(name) / 'artefact').write_text(name)
+    if self.broken == name:
+      raise KeyboardInterrupt
+    return {'summary': f'{name} is fine', 'value': np.float32(1.5)}
 
   def run(self, folder, config=None, **kwargs):
     self.calls.clear()
@@ -128,7 +128,7 @@ def test_config_may_be_mended_if_nothing_was_written(chain, tmp_path):
     (mock.Mock(side_effect=errors.UserError('no rows')), errors.UserError),
     (lambda run: {'x': object()}, TypeError),  # no JSON
   ):
-    stages = (pipeline.Stage('data', fails, (), ('data',)), *chain.table[1:])
+    stages = (pipeline.Stage('data', fails), *chain.table[1:])
     with pytest.raises(error):
       pipeline.run(make_config(), tmp_path, stages=stages)
     assert not (tmp_path / 'data' / 'result.json').exists()
@@ -172,9 +172,7 @@ def test_foreign_and_unusable_workdirs(chain, tmp_path):
   foreign = tmp_path / 'foreign'
   foreign.mkdir()
   (foreign / 'thesis.tex').write_text('')
-  with pytest.raises(
-    errors.UserError, match='holds thesis.tex and no warm_jax'
-  ):
+  with pytest.raises(errors.UserError, match='holds thesis.tex and no warm'):
     chain.run(foreign)
   assert [p.name for p in foreign.iterdir()] == ['thesis.tex']
   with pytest.raises(errors.UserError, match='File exists'):
@@ -192,17 +190,13 @@ def test_foreign_and_unusable_workdirs(chain, tmp_path):
   assert chain.calls == []
 
 
-def test_the_lock_reaches_other_hosts(tmp_path, monkeypatch):
+def test_second_launch_is_refused(chain, tmp_path, monkeypatch):
   synced = []
-  monkeypatch.setattr(
-    os, 'fsync', lambda fd: synced.append(os.readlink(f'/proc/self/fd/{fd}'))
-  )
-  with pipeline.hold(tmp_path):
-    assert synced[-1] == str(tmp_path / '.lock')
-    assert str(os.getpid()) in (tmp_path / '.lock').read_text()
-
-
-def test_second_launch_is_refused(chain, tmp_path):
+  with monkeypatch.context() as patch:
+    link = '/proc/self/fd/{}'.format
+    patch.setattr(os, 'fsync', lambda fd: synced.append(os.readlink(link(fd))))
+    with pipeline.hold(tmp_path):
+      assert synced[-1] == str(tmp_path / '.lock')  # other hosts see it
   chain.run(tmp_path)
   code = """
     import pathlib, sys, time
@@ -220,9 +214,8 @@ def test_second_launch_is_refused(chain, tmp_path):
   )
   with holder:
     assert holder.stdout.readline() == 'held\n'
-    with pytest.raises(
-      errors.UserError, match=f'in use by process {holder.pid}'
-    ):
+    words = f'in use by process {holder.pid}'
+    with pytest.raises(errors.UserError, match=words):
       chain.run(tmp_path)
     holder.kill()
   chain.run(tmp_path)  # the system let the lock go

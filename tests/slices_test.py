@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+import chains
 import chex
 import jax
 import jax.numpy as jnp
@@ -16,15 +17,12 @@ from warm_jax import errors, pipeline
 from warm_jax.commands import merge
 from warm_jax.config import section
 from warm_jax.data import encoding
-from warm_jax.models import config as model_config
 from warm_jax.stages import reward as stage
 from warm_jax.training import checkpoint, reward
 from warm_jax.worlds import base, files
 
 PARTS = ('5:6', '0:2', '2:5')
-SHAPE = model_config.ModelConfig(
-  vocab_size=9, width=8, num_layers=1, num_heads=1, mlp_width=8, max_length=4
-)
+SHAPE = chains.model_config(9, width=8, num_layers=1, max_length=4)
 # One for each member; two of them go bad.
 RATES = (1e-3, 2e-3, 3e-3, 4e-3, 1e30, 2e30)
 
@@ -34,18 +32,18 @@ def make_config(**changes):
   config.world, config.base, config.preferences = {}, {}, {}
   config.probe, config.merge = {'l2': 1e-3}, {'rule': 'uniform'}
   config.runtime = section('runtime', progress=False)
-  config.reward = section(
-    'reward',
-    members=6,
-    steps=5,
-    batch_size=8,
-    learning_rates=RATES,
-    sft_checkpoints=(0, 1),
-    checkpoint_every=2,
-    on_nonfinite='drop_member',
+  config.reward = section('reward', members=6, steps=5)
+  config.update_from_flattened_dict(
+    {
+      'reward.batch_size': 8,
+      'reward.learning_rates': RATES,
+      'reward.sft_checkpoints': (0, 1),
+      'reward.checkpoint_every': 2,
+      'reward.on_nonfinite': 'drop_member',
+      'reward.optimizer.warmup_steps': 1,
+      **changes,
+    }
   )
-  config.reward.optimizer.warmup_steps = 1
-  config.update_from_flattened_dict(changes)
   return config.lock()
 
 
@@ -94,10 +92,10 @@ def read_pairs(world, split):
 def chain():
   """The stages of a run, without its model."""
   table = (
-    pipeline.Stage('sft', save_start, (), ('sft',)),
-    pipeline.Stage('probe', save_head, ('sft',), ()),
-    pipeline.Stage('reward', stage.train, ('probe',), ('reward',)),
-    pipeline.Stage('merge', average, ('reward',), ('merge',)),
+    pipeline.Stage('sft', save_start),
+    pipeline.Stage('probe', save_head, ('sft',)),
+    pipeline.Stage('reward', stage.train, ('probe',)),
+    pipeline.Stage('merge', average, ('reward',)),
   )
   train = reward.train
   with pytest.MonkeyPatch.context() as patch:
@@ -224,30 +222,22 @@ def test_what_does_not_fit_is_one_line(runs, parts, tmp_path):
   assert [p.name for p in out.iterdir()] == ['mine.txt']
 
 
-def test_other_starts_are_refused(parts, tmp_path):
-  middle = parts[2]
-  start = checkpoint.load_params(middle / 'sft' / 'params')
+def test_other_starts_and_members_trained_again(parts, tmp_path):
+  middle, out = parts[2], tmp_path / 'out'
 
-  def restart(factor):
-    moved = jax.tree.map(lambda x: x * np.float32(factor), start)
-    checkpoint.save_params(middle / 'sft' / 'params', moved)
+  def scale(folder, factor):
+    params = checkpoint.load_params(folder)
+    moved = jax.tree.map(lambda x: x * np.float32(factor), params)
+    checkpoint.save_params(folder, moved)
 
-  restart(1.1)
-  with pytest.raises(
-    errors.UserError, match='2_5 starts elsewhere than .* 0.1'
-  ):
-    join(parts, tmp_path / 'out')
-  assert not (tmp_path / 'out').exists()
-  restart(1 + 1e-5)  # other hardware
-  assert join(parts, tmp_path / 'out') == 0
-
-
-def test_members_that_were_trained_again_are_not_joined_before(parts, tmp_path):
-  out = tmp_path / 'out'
-  join(parts, out)
-  folder = parts[1] / 'reward' / 'params'
-  again = jax.tree.map(lambda x: x * 2, checkpoint.load_params(folder))
-  checkpoint.save_params(folder, again)
+  scale(middle / 'sft' / 'params', 1.1)
+  words = '2_5 starts elsewhere than .* 0.1'
+  with pytest.raises(errors.UserError, match=words):
+    join(parts, out)
+  assert not out.exists()
+  scale(middle / 'sft' / 'params', (1 + 1e-5) / 1.1)  # other hardware
+  assert join(parts, out) == 0
+  scale(parts[1] / 'reward' / 'params', 2)
   with pytest.raises(errors.UserError, match='trained again .* a new folder'):
     join(parts, out)
 

@@ -16,7 +16,6 @@ import pytest
 from warm_jax import errors, members, pipeline
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading, writing
-from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 from warm_jax.stages import scorers
 from warm_jax.training import checkpoint
@@ -42,11 +41,6 @@ def pairs(num, seed):
   ]
 
 
-def write(path, rows):
-  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  return path
-
-
 @pytest.fixture(scope='module')
 def files(tmp_path_factory):
   """A tiny Llama as a Hugging Face folder, and preferences."""
@@ -55,20 +49,13 @@ def files(tmp_path_factory):
   tokenizer = tokenizer_lib.train_bpe_tokenizer(
     (text for row in train for text in row.values()), 300, folder / 'tokenizer'
   )
-  shape = config_lib.ModelConfig(
-    vocab_size=tokenizer.vocab_size,
-    width=16,
-    num_layers=2,
-    num_heads=2,
-    mlp_width=32,
-    max_length=64,
-  )
+  shape = chains.model_config(tokenizer.vocab_size)
   params = language_model.init_params(jax.random.key(0), shape)
   writing.save(folder / 'model', params, shape, tokenizer)
   # A base without a chat template, as most are that were only pretrained.
   (folder / 'model' / 'chat_template.jinja').unlink()
-  write(folder / 'train.jsonl', train)
-  write(folder / 'test.jsonl', pairs(40, 1))
+  chains.write_rows(folder / 'train.jsonl', train)
+  chains.write_rows(folder / 'test.jsonl', pairs(40, 1))
   return folder
 
 
@@ -109,11 +96,8 @@ POLICY, WARP = (
 @pytest.fixture(scope='module')
 def reward_run(files, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('reward') / 'run'
-  config = chains.load_config(
-    'reward',
-    model=str(files / 'model'),
-    **REWARD | paths(files),
-  )
+  model = str(files / 'model')
+  config = chains.load_config('reward', model=model, **REWARD | paths(files))
   pipeline.run(config, workdir)
   return workdir
 
@@ -174,7 +158,7 @@ def test_scores_of_the_exports_are_those_of_the_run(reward_run):
 def test_sft_and_policy_runs(reward_run, files, tmp_path):
   """The exported SFT model starts a policy; the policy loads again."""
   sft = tmp_path / 'sft'
-  responses = write(
+  responses = chains.write_rows(
     tmp_path / 'sft.jsonl',
     [{'prompt': r['prompt'], 'completion': r['chosen']} for r in pairs(60, 4)],
   )

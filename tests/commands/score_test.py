@@ -5,6 +5,7 @@ import datetime
 import decimal
 import json
 
+import chains
 import jax
 import numpy as np
 import pyarrow as pa
@@ -15,21 +16,13 @@ from warm_jax import errors
 from warm_jax.commands import score
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import writing
-from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 
 pytestmark = pytest.mark.hf
 WORDS = ('one', 'two', 'three', 'four', 'five')
 USER = {'role': 'user', 'content': 'one two'}
 ROW = {'prompt': 'one', 'completion': 'two'}
-SHAPE = config_lib.ModelConfig(
-  vocab_size=4 + len(WORDS),
-  width=16,
-  num_layers=1,
-  num_heads=2,
-  mlp_width=32,
-  max_length=16,
-)
+SHAPE = chains.model_config(4 + len(WORDS), num_layers=1, max_length=16)
 
 
 @pytest.fixture(scope='module')
@@ -41,15 +34,9 @@ def models(tmp_path_factory):
   for m in (0, 1):
     backbone = language_model.init_params(jax.random.key(m), SHAPE)['backbone']
     params.append(reward_model.init_params(jax.random.key(9), SHAPE, backbone))
-    writing.save(
-      folder / f'model_{m}',
-      params[m],
-      SHAPE,
-      words,
-      reward_mean=0.5 + m,
-      reward_std=2.0,
-      prompt_template='{prompt} ',
-    )
+    more = {'reward_mean': 0.5 + m, 'reward_std': 2.0}
+    more['prompt_template'] = '{prompt} '
+    writing.save(folder / f'model_{m}', params[m], SHAPE, words, **more)
   return folder, words, params
 
 
@@ -58,11 +45,8 @@ def by_hand(models, text, member=0):
   _, words, params = models
   ids = [words.bos_id, *words.encode([text])[0], words.eos_id]
   batch = np.array([ids], np.int32)
-  return float(
-    reward_model.scores(
-      params[member], SHAPE, batch, np.ones_like(batch, bool)
-    )[0]
-  )
+  mask = np.ones_like(batch, bool)
+  return float(reward_model.scores(params[member], SHAPE, batch, mask)[0])
 
 
 def run(models, tmp_path, rows, *flags, model='model_0'):
@@ -71,10 +55,8 @@ def run(models, tmp_path, rows, *flags, model='model_0'):
     ''.join(r if isinstance(r, str) else json.dumps(r) + '\n' for r in rows)
   )
   names = ','.join(str(models[0] / name) for name in model.split(','))
-  code = score.main(
-    [f'--model={names}', f'--data={data}', f'--out={out}', *flags]
-  )
-  assert code == 0
+  where = [f'--model={names}', f'--data={data}', f'--out={out}']
+  assert score.main([*where, *flags]) == 0
   return [json.loads(line) for line in out.read_text().splitlines()]
 
 
@@ -167,11 +149,10 @@ def test_what_cannot_be_scored_leaves_nothing(models, tmp_path):
     run(models, tmp_path, [{'prompt': 'one', 'completion': ''}])
   with pytest.raises(errors.UserError, match='it is empty'):
     run(models, tmp_path, [])
-  data = f'{tmp_path}/in.jsonl'
-  taken = [f'--out={data}', f'--data={data}', f'--model={models[0]}/model_0']
-  with pytest.raises(errors.UserError, match='is there already'):
-    score.main(taken)
   assert [p.name for p in tmp_path.iterdir()] == ['in.jsonl']
+  run(models, tmp_path, [ROW])
+  with pytest.raises(errors.UserError, match='is there already'):
+    run(models, tmp_path, [ROW])
 
 
 def test_tables_hold_what_json_does_not(models, tmp_path):
