@@ -96,7 +96,6 @@ oracles: export HF_HUB_OFFLINE := 1
 oracles: $(VENV)/.installed-test oracles-env $(REWARDBENCH)/.installed
 	@$(ORACLES)/bin/python tests/oracles/make_odd.py --out $(ORACLE_OUT)/odd
 	@$(BIN)/python tests/oracles/export_all.py --out $(ORACLE_OUT)
-	@$(BIN)/python tests/oracles/export_warp.py --out $(ORACLE_OUT)
 	@$(ORACLES)/bin/python -m pytest -c tests/oracles/checks.ini tests/oracles \
 	  --ignore=tests/oracles/check_rewardbench.py $(ARGS)
 	@$(REWARDBENCH)/bin/python -m pytest -c tests/oracles/checks.ini \

@@ -125,7 +125,7 @@ def make_model(folder: pathlib.Path, size: str, dtype: str, seed: int) -> None:
   (folder / 'config.json').write_text(json.dumps(config))
   rows = {t.name: (t.shape, kind) for t in plan}
   tensors.write(
-    folder, rows, lambda name: [np.resize(block, rows[name][0])], 1e9
+    folder, rows, lambda name: [(np.resize(block, rows[name][0]), 0)], 1e9
   )
 
 

@@ -140,9 +140,12 @@ def test_shards_and_index_that_disagree(tmp_path):
 def write(folder, values, *args):
   """The files; each tensor is given in two parts."""
   plan = {name: (a.shape, a.dtype) for name, a in values.items()}
-  return tensors.write(
-    folder, plan, lambda n: np.array_split(values[n].reshape(-1), 2), *args
-  )
+
+  def parts(name):
+    for part in np.array_split(values[name].reshape(-1), 2):
+      yield part, 0.0
+
+  return tensors.write(folder, plan, parts, *args)[0]
 
 
 def test_every_dtype_is_read_back(tmp_path):
@@ -189,4 +192,4 @@ def test_shards_and_their_index(tmp_path):
 def test_a_tensor_of_another_size_is_refused(tmp_path, size):
   plan = {'x': ((4,), np.dtype(np.float32))}
   with pytest.raises(ValueError, match='x: the values are not'):
-    tensors.write(tmp_path, plan, lambda name: [np.ones(size)])
+    tensors.write(tmp_path, plan, lambda name: [(np.ones(size), 0)])

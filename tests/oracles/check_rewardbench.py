@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from make_fixtures import forward
 
 OUT = pathlib.Path(os.environ['WARM_ORACLES']).resolve()
 RUNS = json.loads((OUT / 'rewardbench.json').read_text())
@@ -87,7 +88,6 @@ def test_scores(name, results, within):
   assert result['accuracy'] == pytest.approx(wins.mean(), abs=1e-9)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize(
   'name', [name for name in EXPORTS if 'gemma3' not in name]
 )
@@ -100,13 +100,7 @@ def test_transformers_4(name, within):
   ).eval()
   ours = np.load(OUT / 'ours' / f'{name}.npz')
   for side in ('right', 'left', 'full'):
-    mask = torch.from_numpy(ours[f'{side}_mask'].astype(np.int64))
-    logits = model(
-      input_ids=torch.from_numpy(ours[f'{side}_ids'].astype(np.int64)),
-      attention_mask=mask,
-      position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-      use_cache=False,
-    ).logits
-    error = np.abs(logits[:, 0].numpy() - ours[f'{side}_scores']).max()
+    got = forward(model, ours[f'{side}_ids'], ours[f'{side}_mask'])
+    error = np.abs(got[:, 0] - ours[f'{side}_scores']).max()
     what = f'O1 scores in transformers 4, {name.split("/")[0]}'
     within(what, error, 1e-5)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from make_fixtures import forward
 
 OUT = pathlib.Path(os.environ['WARM_ORACLES'])
 EXPORTS = json.loads((OUT / 'exports.json').read_text())
@@ -23,18 +24,6 @@ COLUMNS = ('ids', 'mask', 'scores')
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 torch.set_num_threads(1)
-
-
-@torch.no_grad()
-def run(model, ids, mask, *, positions=True):
-  """Logits as float32; positions from the mask, unless asked for without."""
-  mask = torch.from_numpy(mask.astype(np.int64))
-  options = {}
-  if positions:
-    options['position_ids'] = (mask.cumsum(-1) - 1).clamp(min=0)
-  ids = torch.from_numpy(ids.astype(np.int64))
-  out = model(input_ids=ids, attention_mask=mask, use_cache=False, **options)
-  return out.logits.float().numpy()
 
 
 @pytest.mark.parametrize('name', EXPORTS['reward'])
@@ -62,13 +51,13 @@ def test_reward_model(out, name, within):
   kind = 'O1 scores' if dtype == 'float32' else f'O1 scores, {dtype} export'
   family = name.split('/')[0]
   for side in SIDES:
-    got = run(model, ours[f'{side}_ids'], ours[f'{side}_mask'])[:, 0]
+    got = forward(model, ours[f'{side}_ids'], ours[f'{side}_mask'])[:, 0]
     error = np.abs(got - ours[f'{side}_scores']).max()
     within(f'{kind}, {family}', error, 1e-5)
   # One by one, as a user would with model(**tokenizer(text)).
   for ids, mask, score in zip(*(ours[f'right_{x}'] for x in COLUMNS)):
     row = ids[None, : mask.sum()]
-    got = run(model, row, np.ones_like(row), positions=False)[0, 0]
+    got = forward(model, row, np.ones_like(row), position_ids=None)[0, 0]
     within(f'{kind}, batch 1, {family}', abs(got - score), 1e-5)
 
 
@@ -84,7 +73,7 @@ def test_policy(out, name, within):
   family = name.split('/')[0]
   for side in SIDES:
     ids, mask = ours[f'{side}_ids'], ours[f'{side}_mask']
-    got = run(model, ids, mask)
+    got = forward(model, ids, mask)
     error = np.abs((got - ours[f'{side}_logits']) * mask[..., None]).max()
     within(f'O2 logits, {family}', error, 1e-4)
     p = torch.log_softmax(torch.from_numpy(got), -1).double().numpy()

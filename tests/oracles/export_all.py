@@ -10,6 +10,8 @@ the order. Writes below --out:
   exports.json, merges.json           what there is
   pairs.json                         pairs of ids, and our loss on them
   plain.json turns.json rewardbench.json   `warm score` on rows of text
+  warp.json                          folders of one iteration of WARP: init,
+                                     members, their merge, the next init
 """
 
 import argparse
@@ -34,11 +36,14 @@ for _name, _value in distributed.cache_environment().items():
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from warm_jax import errors, losses, main, sampling  # noqa: E402
+from warm_jax import errors, losses, main, rewards, sampling  # noqa: E402
+from warm_jax.config import section  # noqa: E402
+from warm_jax.data import encoding  # noqa: E402
 from warm_jax.data import tokenizer as tokenizer_lib  # noqa: E402
 from warm_jax.hf import reading, writing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
+from warm_jax.training import checkpoint, warp  # noqa: E402
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 from checkpoints import FAMILIES, FIXTURES, qwen_tokenizer  # noqa: E402
@@ -49,6 +54,10 @@ NUM_PAIRS = 24
 # 64 tokens with the four special ones; rows of text are made of letters.
 LETTERS = [chr(ord('a') + i) for i in range(26)]
 WORDS = LETTERS + [f'w{i}' for i in range(34)]
+# WARP of families whose tensors are our leaves: where query, key and value share
+# one tensor, mergekit has one angle for them and we have three.
+WARP_MEMBERS = {'llama': 2, 'gemma2': 3}
+ETA = 0.3
 
 _TINY = dict(vocab_size=64, width=16, num_layers=2, num_heads=4)
 _TINY |= dict(mlp_width=24, max_length=48)
@@ -107,30 +116,30 @@ class Exports:
     self.qwen_tokenizer = qwen_tokenizer(out / 'tokenizer_qwen')
     self.index = {'reward': {}, 'policy': {}}
     rng = np.random.default_rng(11)
+
+    def row():
+      words = rng.integers(4, 64, rng.integers(2, 12)).tolist()
+      return [self.tokenizer.bos_id, *words, self.tokenizer.eos_id]
+
     self.pairs = [
       {
-        'chosen_ids': self._row(rng),
-        'rejected_ids': self._row(rng),
+        'chosen_ids': row(),
+        'rejected_ids': row(),
         'margin': round(float(rng.uniform(0, 2)), 3),
       }
       for _ in range(NUM_PAIRS)
     ]
     self.losses = {}
 
-  def _row(self, rng) -> list[int]:
-    """[bos] words [eos]."""
-    words = rng.integers(4, 64, rng.integers(2, 12)).tolist()
-    return [self.tokenizer.bos_id, *words, self.tokenizer.eos_id]
-
-  def _save(self, name, params, config, **options):
+  def save(self, name, params, config, **options):
     tokenizer = self.qwen_tokenizer if 'qwen' in name else self.tokenizer
     folder = self.out / 'exports' / name
     writing.save(folder, params, config, tokenizer, **options)
 
   def _open(self, name, head):
     """An export read back: what is in the files counts."""
-    checkpoint = reading.inspect(self.out / 'exports' / name)
-    return reading.load(checkpoint, head), checkpoint.config
+    found = reading.inspect(self.out / 'exports' / name)
+    return reading.load(found, head), found.config
 
   def _keep(self, name, kind, compute, **arrays):
     """Ids, masks and `compute(ids, mask)` of each side, for the checks."""
@@ -144,7 +153,7 @@ class Exports:
 
   def reward(self, name, params, config, *, dtype='float32', **options):
     """Exports a reward model and keeps our scores of it."""
-    self._save(name, params, config, dtype=dtype, **options)
+    self.save(name, params, config, dtype=dtype, **options)
     self.keep_scores(name, dtype)
 
   def keep_scores(self, name, dtype='float32'):
@@ -176,7 +185,7 @@ class Exports:
 
   def policy(self, name, params, config, **options):
     """Exports a language model; keeps our logits and greedy continuations."""
-    self._save(name, params, config, **options)
+    self.save(name, params, config, **options)
     params, config = self._open(name, 'lm')
     ids, mask = self.data['right_ids'], self.data['right_mask']
     new = 4  # at most: GPT-2's fixture has 16 positions
@@ -281,6 +290,66 @@ def import_odd(folder: pathlib.Path):
   np.savez(folder / 'ours.npz', **arrays)
 
 
+def export_warp(exports: Exports, family: str, num_members: int) -> dict:
+  """One iteration of WARP: a few steps on a reward that counts letters.
+
+  What it wrote goes into folders, to be merged anew by others.
+  """
+  base = reading.inspect(FIXTURES / family)
+  work = exports.out / 'warp' / family
+  shutil.rmtree(work, ignore_errors=True)
+  config = section(
+    'warp',
+    iterations=1,
+    steps=(6,),
+    kl_coefs=(0.05,),
+    etas=(ETA,),
+    eval_every=6,
+    members=num_members,
+    mu=0.1,
+    group='tensor',
+    batch_size=16,
+    samples_per_prompt=2,
+    max_new_tokens=6,
+    learning_rate=3e-3,
+    checkpoint_every=0,
+  )
+  config.optimizer.warmup_steps = 0
+  runtime = section('runtime')
+  runtime.progress = False
+  ids = np.random.default_rng(0).integers(4, 64, (64, 4)).astype(np.int32)
+  ids[:, 0] = exports.tokenizer.bos_id
+  mask = np.ones(ids.shape, bool)
+
+  def letters_of(ids, mask):  # they are the tokens after the four special ones
+    is_letter = (ids >= 4) & (ids < 4 + len(LETTERS)) & mask
+    return is_letter.sum(axis=1).astype(np.float32)
+
+  warp.train(
+    reading.load(base, head='lm'),
+    rewards.HostScorer(letters_of),
+    base.config,
+    encoding.Sequences(ids, mask, mask.sum(axis=1).astype(np.int32)),
+    exports.tokenizer,
+    config,
+    folder=work,
+    seed=1,
+    runtime=runtime,
+  )
+  written = {
+    name: checkpoint.load_params(work / 'iteration_1' / name)
+    for name in ('init', 'members', 'merged', 'next')
+  }
+  stack = written.pop('members')
+  for m in range(num_members):
+    written[f'member_{m}'] = jax.tree.map(lambda x, m=m: x[m], stack)
+  names = {name: f'warp/{family}/{name}' for name in written}
+  for name, params in written.items():
+    exports.save(names[name], params, base.config, base=base)
+  members = [names.pop(f'member_{m}') for m in range(num_members)]
+  return names | {'members': members, 'eta': ETA}
+
+
 def make_rows(style: str) -> list[dict]:
   """Pairs as users bring them: plain, turns, or as RewardBench has them."""
   rng = np.random.default_rng(5)
@@ -367,6 +436,8 @@ def run_all():
   write_json(
     out / 'rewardbench.json', score_rows(exports, 'rewardbench', names)
   )
+  warp_facts = {f: export_warp(exports, f, m) for f, m in WARP_MEMBERS.items()}
+  write_json(out / 'warp.json', warp_facts)
   print(f'{sum(map(len, exports.index.values()))} exports in {out}')
 
 

@@ -163,14 +163,12 @@ def batches() -> dict[str, np.ndarray]:
 
 
 @torch.no_grad()
-def forward(model, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def forward(model, ids: np.ndarray, mask: np.ndarray, **options) -> np.ndarray:
   """Logits, with the positions that generation uses: cumsum(mask) - 1."""
   mask = torch.from_numpy(mask.astype(np.int64))
-  positions = (mask.cumsum(-1) - 1).clamp(min=0)
+  options = {'position_ids': (mask.cumsum(-1) - 1).clamp(min=0)} | options
   ids = torch.from_numpy(ids.astype(np.int64))
-  out = model(
-    input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
-  )
+  out = model(input_ids=ids, attention_mask=mask, use_cache=False, **options)
   return out.logits.float().numpy()
 
 

@@ -74,7 +74,7 @@ def merge(
 
   Returns:
     Counts, 'dropped_normaliser', and in bfloat16 'rounding', see
-    `tensors.rounding_cost`; the change is from the init, or else the merge.
+    `tensors.write`; the change is from the init, or else from the merge.
   """
   folders = [pathlib.Path(f).expanduser() for f in folders]
   out = pathlib.Path(out).expanduser()
@@ -91,13 +91,11 @@ def merge(
       _check_configs(folders[0], configs[0], folder, other, identity)
     tokenizer = _check_tokenizers(folders, start)
     models = [tensors_lib.inspect(folder) for folder in every]
-    shapes = [
-      # Floating types may differ.
-      {n: [*t.shape, *([] if t.is_float else [t.dtype.name])] for n, t in x}
-      for x in (model.items() for model in models)
+    first, *_ = kinds = [
+      {name: tensor.kind for name, tensor in model.items()} for model in models
     ]
-    for folder, its_shapes in zip(every, shapes):
-      _check_same(folders[0], folder, shapes[0], its_shapes)
+    for folder, kind in zip(every, kinds):
+      _check_same(folders[0], folder, first, kind)
     plan = {
       name: (tensor.shape, DTYPES[dtype] if tensor.is_float else tensor.dtype)
       for name, tensor in models[0].items()
@@ -112,28 +110,22 @@ def merge(
     def pieces(name, work):
       nonlocal done
       parts = [model[name] for model in models]
-      for piece, found in _each_piece(pool, parts, work):
-        done += piece / parameters / (2 if start else 1)
-        on_progress(done)
-        yield found
+      yield from _each_piece(pool, parts, work)
+      done += parts[0].size / parameters / (2 if start else 1)
+      on_progress(done)
 
     grams = _grams(models[0], pieces, group) if start else None
     known = merging.Known(num, weights, lam, grams)
     weights = merging.METHODS[method].weights(known)
-    sums = np.zeros(3)
 
     def values(name):
-      nonlocal sums
       mine = weights
       if isinstance(weights, dict):
         mine = weights.get(merging.group_of(name, group))
       mix = functools.partial(_mix, name, every, num, mine, plan[name][1])
-      for piece, found in pieces(name, mix):
-        sums = sums + found
-        yield piece
+      return pieces(name, mix)
 
-    tensors_lib.write(new, plan, values, max_shard_bytes)
-    loss = tensors_lib.rounding_cost(*sums)
+    _, rounding = tensors_lib.write(new, plan, values, max_shard_bytes)
     facts = {
       'models': num,
       'parameters': parameters,
@@ -143,7 +135,7 @@ def merge(
         for config in configs[:num]
         for key, value in _NORMALISER.items()
       ),
-      'rounding': loss if dtype == 'bfloat16' else None,
+      'rounding': rounding,
     }
     _write_config(new, configs[0], dtype)
     for name in (*_TOKENIZER, 'generation_config.json'):
@@ -201,8 +193,8 @@ def _check_arguments(folders, method, weights, lam, init, group, dtype):
 # ------------------------------------------------- arithmetic, piece by piece
 
 
-def _each_piece(pool, parts, work) -> Iterator[tuple[int, Any]]:
-  """(size, work(numbers of all models [M, size])) of each piece, in order."""
+def _each_piece(pool, parts, work) -> Iterator[Any]:
+  """work(numbers of all models [M, n]) of each piece of a tensor, in order."""
   kind = np.dtype(np.float32) if parts[0].is_float else parts[0].dtype
   if any(part.dtype == np.float64 for part in parts):
     kind = np.dtype(np.float64)
@@ -212,7 +204,7 @@ def _each_piece(pool, parts, work) -> Iterator[tuple[int, Any]]:
     for part, row in zip(parts, x):
       row[:] = part.read(at, row.size)
     with np.errstate(all='ignore'):  # NaN and infinity are looked for
-      return x.shape[1], work(x)
+      return work(x)
 
   return pool.map(one, range(0, parts[0].size, _PIECE))
 
@@ -231,8 +223,8 @@ def _grams(model, pieces, group) -> dict[str, np.ndarray]:
   return grams
 
 
-def _mix(name, every, num, weights, dtype, x):
-  """A piece of the merge, and its squares for `rounding_cost`."""
+def _mix(name, every, num, weights, dtype, x) -> tuple[np.ndarray, float]:
+  """A piece of the merge, and the squared norm of the models' change."""
   if dtype not in DTYPES.values():
     for folder, row in zip(every, x):
       errors.need(
@@ -240,7 +232,7 @@ def _mix(name, every, num, weights, dtype, x):
         f'cannot merge {every[0]} and {folder}: {name} ({dtype}) has no mean '
         'and differs',
       )
-    return x[0], np.zeros(3)
+    return x[0], 0.0
   x, start = x[:num], x[num:]  # the init stands last
   mixed = merging.weighted_sum(x, weights, *start)
   if not np.isfinite(mixed).all():
@@ -248,13 +240,10 @@ def _mix(name, every, num, weights, dtype, x):
       wrong = f'{name} of {folder} holds NaN or infinity'
       errors.need(np.isfinite(row).all(), wrong)
     raise errors.UserError(f'{name} overflows when merged')
-  rounded = mixed.astype(dtype)
   if dtype == np.float32:
-    return rounded, np.zeros(3)
-  error = rounded.astype(mixed.dtype) - mixed
+    return mixed, 0.0
   change = (start if len(start) else x) - mixed
-  change = np.einsum('mn,mn', change, change) / len(change)
-  return rounded, np.array([error @ error, change, mixed @ mixed])
+  return mixed, tensors_lib.squares(change) / len(change)
 
 
 # ------------------------------------------------------------ the other files

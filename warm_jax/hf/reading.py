@@ -27,7 +27,6 @@ Shardings = Sharding | Callable[[str, tuple[int, ...]], Sharding]
 # transformers' name of any head in memory; some writers keep it.
 _LM_HEAD = 'lm_head.weight'
 _MOST_NEW = 1_024  # rows that an embedding may lack
-_SHOWN = 8  # names in an error message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +142,9 @@ def _names(family, config, hf, present) -> dict[str, str]:
   shapes[names.SCORE] = (1, config.width)
   shapes[family.lm_head] = (config.vocab_size, config.width)
   # Checkpoints of the bare backbone, GPT-2's first ones among them.
-  is_bare = first.removeprefix(family.prefix) in present and first not in present
+  is_bare = (
+    first.removeprefix(family.prefix) in present and first not in present
+  )
 
   def usual(name):
     if name == _LM_HEAD and family.lm_head not in present:
@@ -159,39 +160,27 @@ def _names(family, config, hf, present) -> dict[str, str]:
       found[first] = lm_head
   elif family.causal_lm in (hf.get('architectures') or ()):
     needed.append(family.lm_head)
-  stored = {name: present[found[name]] for name in shapes if name in found}
-  problems = {
-    'missing': [n for n in needed if n not in found],
-    'unexpected': [
-      name
-      for n, name in found.items()
-      if n not in shapes and not re.fullmatch(family.ignored, '.' + n)
-    ],
-    'of another shape than config.json says': [
-      f'{found[n]} {list(tensor.shape)} for {list(shapes[n])}'
-      for n, tensor in stored.items()
-      if tensor.shape != tuple(shapes[n])
-    ],
-    'not of floating point': [
-      f'{found[n]} {tensor.dtype}'
-      for n, tensor in stored.items()
-      if not tensor.is_float
-    ],
+  stored = {
+    name: present[name].kind
+    for n, name in found.items()
+    if not re.fullmatch(family.ignored, '.' + n)
   }
-  lines = []
-  for problem, which in problems.items():
-    shown = ', '.join(which[:_SHOWN] + ['...'] * (len(which) > _SHOWN))
-    lines += [f'{len(which)} {problem} ({shown})'] if which else []
-  wrong = f'the tensors are not those of a {family.name} model'
-  errors.need(not lines, f'{wrong}: {"; ".join(lines)}')
+  wanted = {
+    found.get(n, n): [*shape]
+    for n, shape in shapes.items()
+    if n in found or n in needed
+  }
+  differ = configs.differences(stored, wanted)
+  wrong = f'the tensors are not those of a {family.name} model (as stored, and '
+  errors.need(not differ, f'{wrong}by config.json): {differ}')
   if config.tied_embeddings and lm_head:
     # Versions of transformers disagree about what such a model computes.
     errors.need(
-      np.array_equal(present[lm_head].read(), stored[first].read()),
+      np.array_equal(present[lm_head].read(), present[found[first]].read()),
       f'{lm_head} differs from {found[first]}, to which config.json ties it: '
       'set tie_word_embeddings to false there, or remove the tensor',
     )
-  return {n: found[n] for n in stored}
+  return {n: name for n, name in found.items() if n in shapes}
 
 
 def _statistics(hf: dict[str, Any]) -> tuple[float, float]:

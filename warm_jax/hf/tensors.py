@@ -105,6 +105,11 @@ class Stored(NamedTuple):
   def is_float(self) -> bool:
     return self.dtype.kind == 'f' or self.dtype == DTYPES['BF16']
 
+  @property
+  def kind(self) -> list:
+    """What tensors must share: the shape, and a type that is not floating."""
+    return [*self.shape, *([] if self.is_float else [self.dtype.name])]
+
   def read(self, start: int = 0, size: int | None = None) -> np.ndarray:
     """Returns the tensor, or [size] numbers of it from entry `start` on."""
     shape = self.shape if size is None else (size,)
@@ -211,17 +216,21 @@ def num_bytes(plan: Plan) -> int:
 def write(
   folder: pathlib.Path,
   plan: Plan,
-  values: Callable[[str], Iterable[np.ndarray]],
+  values: Callable[[str], Iterable[tuple[np.ndarray, float]]],
   max_shard_bytes: float = 5e9,
-) -> list[str]:
-  """Writes `model.safetensors`, or shards with their index; returns the files.
+) -> tuple[list[str], dict[str, float] | None]:
+  """Writes `model.safetensors`, or shards with their index.
 
   Args:
     folder: see `files.new_folder`.
     plan: {name: (shape, dtype)}.
-    values: called once for each name; the arrays that it gives, one after
-      another, are the tensor.
+    values: called once for each name; its arrays, one after another, are the
+      tensor. Each comes with the squared norm of its change by training.
     max_shard_bytes: larger models are cut into files of at most this.
+
+  Returns:
+    Names of the files, and what rounding to bfloat16 costs, as relative norms
+    {'of_weights', 'of_change'}.
   """
   import huggingface_hub
 
@@ -237,40 +246,47 @@ def write(
       'weight_map': dict(sorted(split.tensor_to_filename.items())),
     }
     (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n')
+  lost = changed = whole = 0.0
   for file, names in split.filename_to_tensors.items():
     # Wide types first, so that every tensor is aligned to its own type.
     names = sorted(names, key=lambda n: -plan[n][1].itemsize)
     header: dict = {'__metadata__': {'format': 'pt'}}
-    ends = [0]
+    end = 0
     for name in names:
       shape, dtype = plan[name]
-      ends.append(ends[-1] + num_bytes({name: plan[name]}))
-      header[name] = {
-        'dtype': _CODES[dtype],
-        'shape': [int(n) for n in shape],
-        'data_offsets': ends[-2:],
-      }
+      begin, end = end, end + num_bytes({name: plan[name]})
+      entry = {'dtype': _CODES[dtype], 'shape': [int(n) for n in shape]}
+      header[name] = entry | {'data_offsets': [begin, end]}
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
     with (folder / file).open('wb') as out:
       out.write(len(text).to_bytes(8, 'little') + text)
-      for name, end in zip(names, ends[1:]):
-        for array in values(name):
-          flat = np.ascontiguousarray(array, plan[name][1]).reshape(-1)
-          out.write(flat.view(np.uint8).data)
+      for name in names:
+        dtype = plan[name][1]
+        for array, change in values(name):
+          array = array.reshape(-1)
+          rounded = array.astype(dtype, copy=False)
+          out.write(rounded.view(np.uint8).data)
+          if dtype == FLOATS['bfloat16']:
+            lost += squares(rounded.astype(array.dtype) - array)
+            changed += change
+            whole += squares(array)
+        end = header[name]['data_offsets'][1]
         if out.tell() != 8 + len(text) + end:
           raise ValueError(f'{name}: the values are not {plan[name]}')
-  return list(split.filename_to_tensors)
+  rounding = {'of_weights': math.sqrt(lost / whole)} if whole else {}
+  rounding |= {'of_change': math.sqrt(lost / changed)} if changed else {}
+  return list(split.filename_to_tensors), rounding or None
 
 
-def rounding_cost(lost: float, changed: float, whole: float) -> dict:
-  """Relative norms {'of_weights', 'of_change'}, from three squared norms."""
-  found = {'of_weights': math.sqrt(lost / whole) if whole else 0.0}
-  return found | ({'of_change': math.sqrt(lost / changed)} if changed else {})
+def squares(x: np.ndarray) -> float:
+  """Returns the squared norm of all entries."""
+  flat = x.reshape(-1)
+  return float(np.einsum('i,i', flat, flat, dtype=np.float64))
 
 
 def rounding_sentence(rounding: Mapping[str, float]) -> str:
-  """Says what storing in bfloat16 cost, from `rounding_cost`."""
+  """Says what storing in bfloat16 cost, from `write`."""
   cost = f'{rounding["of_weights"]:.2g} of their norm'
   if 'of_change' in rounding:
     cost += f', and by {rounding["of_change"]:.2g} of what they had changed'

@@ -69,7 +69,7 @@ def save(
     reward_mean, reward_std: of raw scores.
 
   Returns:
-    Facts of the folder; 'rounding' as `tensors.rounding_cost`, or None.
+    Facts of the folder; 'rounding' as `tensors.write`.
   """
   folder = pathlib.Path(folder).expanduser()
   is_reward = 'score' in params
@@ -122,15 +122,13 @@ def save(
     _check_tokenizer(new, tokenizer, folder)
     if card:
       (new / 'README.md').write_text(card, encoding='utf-8')
-    is_half = dtype == 'bfloat16'
     old = {}
-    if is_half and hasattr(base, 'names'):
-      old = tensors.inspect(base.folder)
+    if dtype == 'bfloat16' and hasattr(base, 'names'):
+      stored = tensors.inspect(base.folder)
+      old = {name: stored[theirs] for name, theirs in base.names.items()}
     by_name = {tensor.name: tensor for tensor in plan}
-    sums = np.zeros(3)
 
     def values(name):
-      nonlocal sums
       tensor = by_name[name]
       # A device transposes faster than numpy.
       array = tensor.to_stored([jnp.asarray(leaves[p]) for p in tensor.leaves])
@@ -139,22 +137,16 @@ def save(
         np.isfinite(array).all(),
         f'{tensor.leaves[0]} holds NaN or infinity; {folder} is not written',
       )
-      stored = array.astype(DTYPES[dtype], copy=False)
-      yield stored
-      if is_half:
-        change = np.zeros(0, np.float32)
-        if old and name in base.names:
-          before = old[base.names[name]].read().astype(np.float32)
-          # A vocabulary may have grown since: its first rows were there.
-          change = array[: len(before)] - before
-        flat = [x.reshape(-1) for x in (stored - array, change, array)]
-        sums += [np.einsum('i,i', x, x, dtype=np.float64) for x in flat]
+      change = 0.0
+      if name in old:
+        before = old[name].read().astype(np.float32)
+        # A vocabulary may have grown since: its first rows were there.
+        change = tensors.squares(array[: len(before)] - before)
+      yield array, change
 
     rows = {t.name: (t.shape, DTYPES[dtype]) for t in plan}
-    written = tensors.write(new, rows, values, max_shard_bytes)
-  rounding = None
-  if is_half:
-    rounding = tensors.rounding_cost(*sums)
+    written, rounding = tensors.write(new, rows, values, max_shard_bytes)
+  if rounding:
     print(f'{folder}: {tensors.rounding_sentence(rounding)}')
   return {
     'folder': str(folder),
