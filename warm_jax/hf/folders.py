@@ -82,8 +82,7 @@ def merge(
   group = group or 'layer'
   start = [pathlib.Path(init).expanduser()] if init else []
   every, num = [*folders, *start], len(folders)
-  with contextlib.ExitStack() as stack:
-    new = stack.enter_context(files.new_folder(out))
+  with files.new_folder(out) as new, futures.ThreadPoolExecutor(4) as pool:
     configs = [_config(folder) for folder in every]
     for folder, other in zip(every, configs):
       # Of an init only the architecture must agree.
@@ -104,7 +103,6 @@ def merge(
     have = f'{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free'
     errors.need(free >= needed, have)
     parameters = sum(tensor.size for tensor in models[0].values())
-    pool = stack.enter_context(futures.ThreadPoolExecutor(4))
     done = 0
 
     def pieces(name, work):
