@@ -213,6 +213,7 @@ BYTES = {
     ),
     'number without JSON': with_field('"n": NaN', '"n": -Infinity'),
     'some depth': nested(1, 20, 50),
+    '10 MB of a field': with_field(f'"n": "{"x" * 10_000_000}"'),
   },
   'refused': {
     'broken': inserted(b'\xff', b'\xc0\x80', b'\xed\xa0\x80', b'\xe2\x82'),
@@ -225,6 +226,8 @@ BYTES = {
     'digits': with_field(f'"n": {"9" * 5_000}'),
     'great depth': nested(150, 400, 900, 960, 990, 5_000, 100_000),
     'field twice': twice,
+    '10 MB of brackets': with_field(f'"n": {"[" * 10_000_000}'),
+    '40 MB': with_field(f'"n": "{"x" * 40_000_000}"'),
   },
   'either': {'any byte': any_byte},
 }
@@ -260,6 +263,7 @@ CHANGES = {
     put('margin', math.nan, math.inf, 10**400, 1e39, -1e300, '1', True, [1]),
   ),
   'bad ranks': (['ranked'], wrong_ranks),
+  'millions of pairs': (['several', 'ranked'], crowded),
 }
 CODES = ('utf-16', 'utf-16-le', 'utf-16-be', 'utf-32', 'gb18030')
 # {kind: verdict, texts in the middle of those of a row, encoding of the line}
@@ -267,36 +271,21 @@ TEXTS = {
   'odd unicode': ('kept', ODD, 'ascii'),
   'odd unicode, raw': ('kept', ODD[:6], 'utf-8'),
   'injection': ('kept', INJECTED, 'ascii'),
-  **{code: ('refused', ['\u4e2d\xe9'], code) for code in CODES},
-}
-VERDICTS = {kind: 'refused' for kind in CHANGES}
-VERDICTS |= {kind: verdict for kind, (verdict, *_) in TEXTS.items()}
-VERDICTS |= {kind: v for v, kinds in BYTES.items() for kind in kinds}
-# Few of these: each takes a while. {kind: verdict}, and how they are made.
-LARGE = {
-  '10 MB of a field': 'kept',
-  '10 MB of brackets': 'refused',
-  '40 MB': 'refused',
-  '1 MB of text': 'kept',
-  '10 MB of text': 'refused',
-  'millions of pairs': 'refused',
-}
-BYTES['large'] = {
-  '10 MB of a field': with_field(f'"n": "{"x" * 10_000_000}"'),
-  '10 MB of brackets': with_field(f'"n": {"[" * 10_000_000}'),
-  '40 MB': with_field(f'"n": "{"x" * 40_000_000}"'),
-}
-TEXTS |= {
   '1 MB of text': ('kept', ['long words ' * 90_000], 'ascii'),
   '10 MB of text': ('refused', ['long words ' * 900_000], 'ascii'),
+  **{code: ('refused', ['\u4e2d\xe9'], code) for code in CODES},
 }
-CHANGES['millions of pairs'] = ['several', 'ranked'], crowded
+VERDICTS = dict.fromkeys(CHANGES, 'refused')
+VERDICTS |= {kind: verdict for kind, (verdict, *_) in TEXTS.items()}
+VERDICTS |= {kind: v for v, kinds in BYTES.items() for kind in kinds}
+# Few of these: each takes a while.
+LARGE = [kind for kind in VERDICTS if 'MB' in kind or 'millions' in kind]
+USUAL = [kind for kind in VERDICTS if kind not in LARGE]
 
 
 def lines(rng, count: int) -> list[Line]:
   """Lines of all kinds in turn, in a random order, the first one good."""
-  names = list(VERDICTS)
-  made = [line(rng, names[i % len(names)], i) for i in range(count)]
+  made = [line(rng, USUAL[i % len(USUAL)], i) for i in range(count)]
   order = rng.permutation(count)
   return [line(rng, 'good', count), *(made[i] for i in order)]
 
@@ -312,4 +301,4 @@ def line(rng, kind: str, number: int) -> Line:
     if kind in kinds:
       data = kinds[kind](rng, data)
   assert b'\n' not in data, kind
-  return Line(kind, (VERDICTS | LARGE)[kind], data, pairs)
+  return Line(kind, VERDICTS[kind], data, pairs)

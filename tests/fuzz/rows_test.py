@@ -69,7 +69,8 @@ def test_every_row_is_kept_as_it_is_or_refused(fuzz, tokenizer, suffix):
     refused = check_file(fuzz, tokenizer, path, lines)
     check_limit(fuzz, path, len(lines), len(refused))
   # No kind went another way than it has to, and both ways were gone.
-  for kind, verdict in mutations.VERDICTS.items():
+  for kind in mutations.USUAL:
+    verdict = mutations.VERDICTS[kind]
     ways = {way for way in ('kept', 'refused') if fuzz.seen[kind, way]}
     expected = {'kept', 'refused'} if verdict == 'either' else {verdict}
     assert ways == expected, kind

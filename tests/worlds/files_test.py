@@ -180,14 +180,8 @@ def based(tmp_path):
   with pipeline.hold(tmp_path / 'run'):
     pass
   made.hf.save_pretrained(folder)
-  shape = model_config.ModelConfig(
-    vocab_size=made.vocab_size,
-    width=8,
-    num_layers=1,
-    num_heads=1,
-    mlp_width=8,
-    max_length=512,
-  )
+  sizes = dict(width=8, num_layers=1, num_heads=1, mlp_width=8, max_length=512)
+  shape = model_config.ModelConfig(vocab_size=made.vocab_size, **sizes)
   files_lib.write_record(
     folder.parent / 'result.json',
     {'result': {'shape': dataclasses.asdict(shape)}},

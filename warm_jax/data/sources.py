@@ -11,7 +11,6 @@ import glob
 import gzip
 import io
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -124,12 +123,10 @@ class Rejects:
       self.path.unlink(missing_ok=True)
       return
     self.path.parent.mkdir(parents=True, exist_ok=True)
-    partial = self.path.with_name(f'{self.path.name}.tmp')
-    with partial.open('w', encoding='utf-8') as file:
+    with files.new_file(self.path) as file:
       for row in self.rows:
         json.dump(dict(zip(('file', 'row', 'reason'), row)), file)
         file.write('\n')
-    os.replace(partial, self.path)
 
   def summary(self) -> str:
     """One line: how many rows, why, and where they are named; '' for none."""
