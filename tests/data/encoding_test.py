@@ -188,12 +188,14 @@ def test_stored_pairs_are_what_was_given(words, tmp_path, small_chunks):
   'name, size',
   [('ids', 400), ('rows', 80), ('starts', 0), ('margin', 3), ('pad_id', 0)],
 )
-def test_a_cut_column_is_refused(words, tmp_path, name, size):
+def test_a_cut_or_missing_column_is_refused(words, tmp_path, name, size):
   opened(words, tmp_path / 'p', make_pairs())
   (path,) = (tmp_path / 'p').glob(f'{name}.*')
-  path.write_bytes(path.read_bytes()[:size])
-  with pytest.raises(errors.UserError, match=r'p is incomplete .* --workdir'):
-    encoding.open_rows(tmp_path / 'p')
+  whole = path.read_bytes()
+  for harm in (lambda: path.write_bytes(whole[:size]), path.unlink):
+    harm()
+    with pytest.raises(errors.UserError, match=r'p is incomplete .* --workdir'):
+      encoding.open_rows(tmp_path / 'p')
 
 
 def test_an_order_moves_whole_rows(words, tmp_path):

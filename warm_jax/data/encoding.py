@@ -26,6 +26,7 @@ from warm_jax.data import tokenizer as tokenizer_lib
 # tokenising takes about 200 bytes a character.
 CHUNK = 1_024
 CHUNK_CHARACTERS = 2**22
+_COLUMNS = {'flipped', 'rows', 'prompts', 'margin'}  # of stored pairs
 
 
 class Sequences:
@@ -351,6 +352,7 @@ def open_rows(folder: str | pathlib.Path, order_seed: int | None = None) -> Any:
     and len(pad_id) == 1
     and len(flat) == lengths.sum(dtype=int)
     and len(starts) == len(lengths)
+    and arrays.keys() in (set(), _COLUMNS)
     and all(len(x) * 2 == len(lengths) for x in arrays.values()),
     f'{folder} is incomplete or damaged; take a new --workdir',
   )
