@@ -51,14 +51,7 @@ def main():
     assert responses.shape[1] == s['new_tokens']
     return {'responses': responses.tolist()} if tell else None
 
-  told = {
-    'torch': torch.__version__,
-    'transformers': transformers.__version__,
-    'threads': torch.get_num_threads(),
-    'attention': model.config._attn_implementation,
-    'parameters': sum(p.numel() for p in model.parameters()),
-  }
-  serve.serve(told, turn)
+  serve.serve({'torch': torch.__version__}, turn)
 
 
 if __name__ == '__main__':

@@ -49,13 +49,7 @@ def main():
         losses.append(loss.item())
     return {'losses': losses}
 
-  told = {
-    'torch': torch.__version__,
-    'transformers': transformers.__version__,
-    'threads': torch.get_num_threads(),
-    'attention': models[0].config._attn_implementation,
-  }
-  serve.serve(told, turn)
+  serve.serve({'torch': torch.__version__}, turn)
 
 
 if __name__ == '__main__':

@@ -174,14 +174,7 @@ def main():
 
   def serve_all():
     gate.reached.get()  # the loop stands before its first step
-    told = {
-      'torch': torch.__version__,
-      'trl': trl.__version__,
-      'threads': torch.get_num_threads(),
-      'attention': trainer.model.config._attn_implementation,
-      'optimizer': trainer.args.optim.value,
-      'checkpointing': trainer.model.is_gradient_checkpointing,
-    }
+    told = {'torch': torch.__version__, 'trl': trl.__version__}
     serve.serve(told, turn)
     gate.asked.put(None)
 
