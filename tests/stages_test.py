@@ -43,12 +43,6 @@ def rerun(source, folder, config, *stages):
   }
 
 
-def trees_equal(a, b):
-  chex.assert_trees_all_equal(
-    checkpoint.load_params(a), checkpoint.load_params(b)
-  )
-
-
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   return chains.finished(tmp_path_factory)
@@ -62,17 +56,10 @@ def run(finished):
 def test_no_code_that_trains_or_merges_reads_the_gold_utility():
   """Not the loops, not the reward and merge stages, not the RL stages."""
   package = pathlib.Path(pipeline.__file__).parent
-  stages = package / 'stages'
   names = ('language', 'reward', 'merge', 'scorers', 'warp')
-  code = [
-    path.read_text()
-    for path in (
-      *package.glob('training/*.py'),
-      *package.glob('models/*.py'),
-      *(stages / f'{name}.py' for name in names),
-      package / 'merging.py',
-    )
-  ]
+  paths = [package / 'stages' / f'{name}.py' for name in names]
+  paths += [*package.glob('training/*.py'), *package.glob('models/*.py')]
+  code = [path.read_text() for path in (*paths, package / 'merging.py')]
   # Their evaluation does, their training does not.
   code += [inspect.getsource(x) for x in (policy.train, policy.inputs)]
   assert len(code) > 15
@@ -252,7 +239,9 @@ def test_killed_run_continues_to_the_same_bits(finished, tmp_path):
   again = pipeline.run(config, killed, stage='reward')['reward']
   assert again == result
   mine, other = killed / 'reward', tmp_path / 'a' / 'reward'
-  trees_equal(mine / 'params', other / 'params')
+  chex.assert_trees_all_equal(
+    *(checkpoint.load_params(path / 'params') for path in (mine, other))
+  )
   for name in ('metrics.jsonl', 'metrics.csv'):
     assert (mine / name).read_text() == (other / name).read_text()
 

@@ -160,18 +160,14 @@ def series(rows) -> dict[str, list[int]]:
   what the paper returns, and comparable from one iteration to the next.
   """
   found = {}
-  for i, row in enumerate(rows):
-    label, what = row['run'], row['what']
-    is_warp = label.startswith('warp_')
-    if what == 'to_sft':
-      name = label if is_warp else f'{label}_line'
-      found.setdefault(name, []).append(i)
-    elif what in ('policy', 'ema') and label != SFT:
-      name = 'members' if is_warp else label
-      name += '_ema' if what == 'ema' else ''
-      found.setdefault(name, []).append(i)
-  sft = next(i for i, row in enumerate(rows) if row['run'] == SFT)
-  return {name: [sft, *index] for name, index in found.items()}
+  for i, row in enumerate(rows[1:], 1):  # after the SFT policy
+    is_warp = row['run'].startswith('warp_')
+    name = 'members' if is_warp else row['run']
+    line = row['run'] if is_warp else f'{name}_line'
+    sets = {'to_sft': line, 'policy': name, 'ema': f'{name}_ema'}
+    if row['what'] in sets:
+      found.setdefault(sets[row['what']], [0]).append(i)
+  return found
 
 
 def compare(sets, values, *, max_kl: float, resamples: int) -> dict[str, dict]:
@@ -180,26 +176,26 @@ def compare(sets, values, *, max_kl: float, resamples: int) -> dict[str, dict]:
   Sets are from `series`; values, [rows, prompts] each, are of 'kl' (nats, as is
   the largest budget `max_kl`) and the judges.
   """
-  weights = intervals.resampling_weights(values['kl'].shape[1], resamples, 0)
+  weights = intervals.resampling_weights(values['kl'].shape[1], resamples)
   found = {  # [1 + R, rows]
     key: intervals.mean_and_resamples(values[key], weights)
     for key in ('kl', *JUDGES)
   }
-  means = {}
-  for name, index in sets.items():
+
+  def numbers(index) -> dict[str, np.ndarray]:
     at = {key: x[:, index] for key, x in found.items()}
     best = functools.partial(policies_lib.mean_best, at['kl'], max_kl=max_kl)
-    means[name] = {judge: best(at[judge]) for judge in JUDGES}
-    means[name]['gold_by_proxy'] = best(at['gold'], chooser=at['proxy'])
-  out = {}
+    oracle = {judge: best(at[judge]) for judge in JUDGES}
+    return oracle | {'gold_by_proxy': best(at['gold'], chooser=at['proxy'])}
+
+  baseline, out = numbers(sets[BASELINE]), {}
   for name, index in sets.items():
     largest = float(found['kl'][0, index].max())
     out[name] = {'points': len(index), 'largest_kl': largest}
-    for judge, x in means[name].items():
-      difference = x - means[BASELINE][judge]
-      for prefix, y in ((judge, x), (f'difference_{judge}', difference)):
-        interval = intervals.percentile_interval(y[0], y[1:])
-        out[name] |= interval.as_dict(prefix)
+    for judge, x in numbers(index).items():
+      pair = {judge: x, f'difference_{judge}': x - baseline[judge]}
+      for key, y in pair.items():
+        out[name] |= intervals.percentile_interval(y[0], y[1:]).as_dict(key)
   return out
 
 
