@@ -200,68 +200,66 @@ def test_outcome_of_warp(tmp_path, gain, gold_gain, words):
   assert '&lt;b&gt;' in text and 'reached the limit of KL' in text
 
 
-@pytest.mark.parametrize(
-  'settings, figures',
-  [
-    (dict(num_members=1), ['accuracies', 'bon', *POLICIES, *CURVES]),
-    (dict(num_members=2, swapped=False), [*MERGE, 'bon', *POLICIES, *CURVES]),
-    (dict(toy=False), [*MERGE, CURVES[0]]),
-    (dict(toy=False, num_members=1, swapped=False), ['accuracies', CURVES[0]]),
-  ],
-  ids=str,
-)
-@pytest.mark.usefixtures('no_pixels')
-def test_lesser_runs(tmp_path, settings, figures):
-  run = made_up.run(tmp_path / 'run', **settings)
-  result, text = write(run, tmp_path / 'out')
-  assert result['figures'] == figures
-  words = re.sub(r'<.*?>', ' ', text.split('<body>')[1]).lower()
-  assert not {'nan', 'none'} & set(words.split())
-  single = settings.get('num_members') == 1
-  assert ('nothing to average' in result['outcome']) == single
+def user_run(workdir, curves, evaluate=None, **results):
+  """A run on own data with the metrics of one loop."""
+  if evaluate:
+    results['evaluate'] = evaluate
+  metric = 'objective/scores' if evaluate else 'loss'
+  made_up.write_metrics(workdir / curves, (metric,), members=1)
+  return made_up.write(workdir, results, {})
 
 
-@pytest.mark.usefixtures('no_pixels')
-def test_without_control(tmp_path):
-  found = made_up.evaluate()
-  rows = [{k: row[k] for k in row if k != 'control'} for row in found['rows']]
-  rates = {'gold': found['win_rates']['gold']}
-  changes = {'rows': rows, 'win_rates': rates, 'best_by_control': {}}
-  _, text = changed(tmp_path, 'evaluate', changes)
-  assert 'the step that the proxy reward chooses' in text
-
-
-def _user_warp():
+def line_of_warp():
   found = made_up.user_evaluate()
   for row, name in zip(found['rows'], ('start', 'eta_0.5', 'merged_2')):
     del row['step'], row['method']
     row['policy'] = name
-  return {'warp': made_up.warp(), 'evaluate': found}
+  return found
 
 
-CONTROLLED = {'policy': {}, 'evaluate': made_up.user_evaluate(control=0.3)}
-ALONE = {'policy': {}, 'evaluate': made_up.user_evaluate()}
+def without_control():
+  found = made_up.evaluate()
+  rows = [{k: row[k] for k in row if k != 'control'} for row in found['rows']]
+  rates = {'gold': found['win_rates']['gold']}
+  return found | {'rows': rows, 'win_rates': rates, 'best_by_control': {}}
+
+
+ONE = dict(num_members=1)
+PLAIN = dict(toy=False, num_members=1, swapped=False)
+TWO = dict(num_members=2, swapped=False)
+ALL = ['bon', *POLICIES, *CURVES]
+ALONE = dict(curves='policy', evaluate=made_up.user_evaluate(), policy={})
+JUDGED = ALONE | {'evaluate': made_up.user_evaluate(control=0.3)}
+LINE = dict(
+  curves='warp/iteration_1', evaluate=line_of_warp(), warp=made_up.warp()
+)
+SFT = dict(curves='sft', sft={'loss': 1.2345})
+BLIND = dict(curves='policy', evaluate=without_control(), policy={})
+POLICY = ['overopt', 'training_policy']
 
 
 @pytest.mark.parametrize(
-  'results, curves, outcome, shown',
+  'make, settings, figures, words',
   [
-    (CONTROLLED, 'policy', 'went from 0.00 to 0.40', '&lt;b&gt;twice'),
-    (ALONE, 'policy', 'No control model was given', 'policy'),
-    (_user_warp(), 'warp/iteration_1', 'trained and averaged', 'eta_0.5'),
-    ({'sft': {'loss': 1.2345}}, 'sft', 'is 1.234 nats', 'Fine-tuning'),
+    (made_up.run, ONE, ['accuracies', *ALL], 'nothing to average'),
+    (made_up.run, TWO, [*MERGE, *ALL], 'Two reward models'),
+    (made_up.run, dict(toy=False), [*MERGE, CURVES[0]], 'Swapped'),
+    (made_up.run, PLAIN, ['accuracies', CURVES[0]], 'nothing to average'),
+    (user_run, JUDGED, POLICY, 'went from 0.00 to 0.40'),
+    (user_run, JUDGED, POLICY, '&lt;b&gt;twice'),
+    (user_run, ALONE, POLICY, 'No control model was given'),
+    (user_run, LINE, ['overopt', 'training_warp_iteration_1'], 'eta_0.5'),
+    (user_run, SFT, ['training_sft'], 'is 1.234 nats'),
+    (user_run, BLIND, [*POLICIES, CURVES[1]], 'that the proxy reward chooses'),
   ],
 )
 @pytest.mark.usefixtures('no_pixels')
-def test_runs_on_own_data(tmp_path, results, curves, outcome, shown):
-  run = made_up.write(tmp_path / 'run', results, {})
-  metric = 'loss' if 'sft' in results else 'objective/scores'
-  made_up.write_metrics(run / curves, (metric,), members=1)
-  result, text = write(run, tmp_path / 'out')
-  figures = ['overopt'] * ('evaluate' in results)
-  figures.append('training_' + curves.replace('/', '_'))
+def test_lesser_runs(tmp_path, make, settings, figures, words):
+  result, text = write(make(tmp_path / 'run', **settings), tmp_path / 'out')
   assert result['figures'] == figures
-  assert outcome in result['outcome'] and shown in text
+  assert words in text
+  shown = re.sub(r'<.*?>', ' ', text.split('<body>')[1]).lower()
+  assert not {'nan', 'none'} & set(shown.split())
 
 
 @pytest.mark.usefixtures('no_pixels')
