@@ -221,7 +221,8 @@ def without_control():
   found = made_up.evaluate()
   rows = [{k: row[k] for k in row if k != 'control'} for row in found['rows']]
   rates = {'gold': found['win_rates']['gold']}
-  return found | {'rows': rows, 'win_rates': rates, 'best_by_control': {}}
+  found |= {'rows': rows, 'win_rates': rates, 'best_by_control': {}}
+  return found | {'num_prompts': 24}
 
 
 ONE = dict(num_members=1)

@@ -63,8 +63,8 @@ class Evaluator:
   def __init__(self, run, names, config, num_prompts: int, num_samples=1):
     """Loads the first prompts of the test split, the start, the reward models.
 
-    `names` are of proxies, see `scorers.build`; the control model comes along. The
-    config's temperature is of the samples and of the KL.
+    `names` are of proxies, see `scorers.build`; the control model comes along.
+    The config's temperature is of the samples and of the KL.
     """
     self.run, self.world = run, worlds.of(run)
     self.config, self.num_samples = config, num_samples
@@ -115,25 +115,22 @@ class Evaluator:
     With `exact_kl` the KL is `sampling.kl_of_steps`, else its estimate
     `sampling.sequence_kl`.
     """
-    rows, names, samples, texts = [], [], [], []
-    columns = collections.defaultdict(list)
+    found, columns = [], collections.defaultdict(list)
     shape, temperature = self.shape, self.config.temperature
     for labels, make, name in policies:
       params = sharding.put(make())
       drawn = self.sample(params, self.run.key('evaluate'))
+      texts, read = self.read(drawn)
       if exact_kl:
         args = (params, self.start, shape, drawn, temperature)
-        columns['kl'].append(sampling.kl_of_steps(*args))
+        read['kl'] = sampling.kl_of_steps(*args)
       else:
         args = (shape, drawn, temperature, self.config.max_new_tokens)
-        columns['kl'].append(sampling.sequence_kl(self.start, *args))
-      responses, read = self.read(drawn)
+        read['kl'] = sampling.sequence_kl(self.start, *args)
       for key, value in read.items():
         columns[key].append(value)
-      rows.append(dict(labels))
-      names.append(name)
-      samples.append(drawn)
-      texts.append(responses)
+      found.append((dict(labels), name, drawn, texts))
+    rows, names, samples, texts = map(list, zip(*found))
     raw = {key: np.stack(x).astype(np.float64) for key, x in columns.items()}
     # Samples of all policies are scored together: they share their prompts.
     raw['proxy'] = np.empty_like(raw['kl'])
