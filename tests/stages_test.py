@@ -155,6 +155,7 @@ def test_members_and_their_means_have_the_accuracies_of_each_alone(run):
     pairs = worlds.of(run).pairs(name)
     batch = pairs.batch(np.arange(len(pairs)))
     table, warm = merged['table'][name], merged['by_size'][name]['warm']
+    assert merging.ENSEMBLES.keys() | merging.SCORERS.keys() <= table.keys()
     path = merged['interpolation'][name]['accuracy']
     told = {m: [value] for m, value in enumerate(table['members'])}
     told[order[0]] += [warm[0], path[0]]

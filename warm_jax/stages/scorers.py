@@ -29,16 +29,12 @@ from warm_jax.stages import reward
 from warm_jax.training import checkpoint, loop
 from warm_jax.worlds import base
 
-_FIRST, _SECOND, _TWO, _ALL = slice(1), slice(1, 2), slice(2), slice(None)
+_BEST, _NEXT, _TWO, _ALL = slice(1), slice(1, 2), slice(2), slice(None)
 # {name: (meaning, which of the members, the best first, aggregate of their
 # scores; '' for the average of their weights)}.
 _OF_MEMBERS = {
-  'single': ('the member that ranks first on the selection split', _FIRST, ''),
-  'second': (
-    'the member that ranks second on the selection split',
-    _SECOND,
-    '',
-  ),
+  'single': ('the member that ranks first on the selection split', _BEST, ''),
+  'second': ('the one that ranks second on the selection split', _NEXT, ''),
   **{
     name: (merging.AGGREGATES[how].rule, _ALL, how)
     for name, how in merging.ENSEMBLES.items()
