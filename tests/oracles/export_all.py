@@ -192,7 +192,7 @@ class Exports:
     samples = sampling.sample(
       *(params, config, jax.random.key(0), ids, mask),
       max_new_tokens=new,
-      greedy=True,
+      temperature=1e-6,  # the most probable token
       eos_id=self.tokenizer.eos_id,
       pad_id=self.tokenizer.pad_id,
     )
