@@ -217,7 +217,8 @@ def test_the_other_files(tmp_path):
     save(tmp_path / 'b', weights(2), config | {'reward_mean': 1}, **template),
   ]
   out = tmp_path / 'out'
-  assert folders_lib.merge(folders, out)['dropped_normaliser']
+  line = folders_lib.NORMALISER_LINE
+  assert folders_lib.merge(folders, out)['notes'] == [line]
   merged = config_of(out)
   assert not {'reward_mean', 'reward_std', 'mean', 'std'} & merged.keys()
   expected = CONFIG | {'attention_dropout': merged['attention_dropout']}
@@ -227,7 +228,7 @@ def test_the_other_files(tmp_path):
     assert (out / name).read_bytes() == (folders[0] / name).read_bytes()
   card = (out / 'README.md').read_text()
   assert '| a | 0.5 |' in card and 'method: uniform' in card
-  assert folders_lib.NORMALISER_LINE in card
+  assert line in card
   assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == []
 
 

@@ -75,10 +75,8 @@ def main(argv: list[str]) -> int:
     max_shard_bytes=given.max_shard_gb * 1e9,
     on_progress=show,
   )
-  if facts['dropped_normaliser']:
-    print(folders_lib.NORMALISER_LINE)
-  if facts['rounding']:
-    print(tensors.rounding_sentence(facts['rounding']))
+  for note in facts['notes']:
+    print(note)
   print(
     f'merged {facts["models"]} models of {facts["parameters"]:,} parameters into '
     f'{given.out} ({facts["bytes"] / 1e9:.2f} GB in '

@@ -73,8 +73,8 @@ def merge(
     dtype: of the result, 'float32' or 'bfloat16'.
 
   Returns:
-    Counts, 'dropped_normaliser', and in bfloat16 'rounding', see
-    `tensors.write`; the change is from the init, or else from the merge.
+    Counts, 'notes' for who uses the result, and 'rounding' as `tensors.write`;
+    the change is from the init, or else from the merge.
   """
   folders = [pathlib.Path(f).expanduser() for f in folders]
   out = pathlib.Path(out).expanduser()
@@ -124,17 +124,11 @@ def merge(
       return pieces(name, mix)
 
     _, rounding = tensors_lib.write(new, plan, values, max_shard_bytes)
-    facts = {
-      'models': num,
-      'parameters': parameters,
-      'bytes': needed,
-      'dropped_normaliser': any(
-        config.get(key, value) != value
-        for config in configs[:num]
-        for key, value in _NORMALISER.items()
-      ),
-      'rounding': rounding,
-    }
+    known = [{k: c.get(k, v) for k, v in _NORMALISER.items()} for c in configs]
+    notes = (
+      [NORMALISER_LINE] if any(x != _NORMALISER for x in known[:num]) else []
+    )
+    notes += [tensors_lib.rounding_sentence(rounding)] if rounding else []
     _write_config(new, configs[0], dtype)
     for name in (*_TOKENIZER, 'generation_config.json'):
       source = folders[0] if name.startswith('gen') else tokenizer
@@ -143,10 +137,11 @@ def merge(
     recipe = {'method': method, 'dtype': dtype}
     recipe |= {'init': str(init), 'group': group} if start else {}
     recipe |= {} if lam is None else {'lam': lam}
-    card = _card(out.name, folders, weights, recipe, facts, configs[0])
+    card = _card(out.name, folders, weights, recipe, notes, configs[0])
     # Names of folders and classes may hold what is no character.
     (new / 'README.md').write_bytes(card.encode(errors='backslashreplace'))
-  return facts
+  facts = {'models': num, 'parameters': parameters, 'bytes': needed}
+  return facts | {'notes': notes, 'rounding': rounding}
 
 
 def _check_arguments(folders, method, weights, lam, init, group, dtype):
@@ -259,16 +254,12 @@ def _write_config(folder: pathlib.Path, config, dtype: str) -> None:
   (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
 
 
-def _card(title, folders, weights, recipe, facts, config) -> str:
+def _card(title, folders, weights, recipe, notes, config) -> str:
   shares = ['folded in'] * len(folders)
   if not isinstance(weights, dict):  # by group
     shares = [f'{w:.6g}' for w in weights]
-  notes = [f'{key}: {value}' for key, value in recipe.items()]
-  notes.append('Arithmetic in float32, rounded once.')
-  if facts['rounding']:
-    notes[-1] += ' ' + tensors_lib.rounding_sentence(facts['rounding'])
-  if facts['dropped_normaliser']:
-    notes.append(NORMALISER_LINE)
+  made = [f'{key}: {value}' for key, value in recipe.items()]
+  notes = [*made, 'Arithmetic in float32, rounded once.', *notes]
   kind = (config.get('architectures') or ['A model'])[0]
   lines = ['---', 'library_name: transformers', 'tags:', '- merge', '- warm']
   lines += ['---', f'# {title}', '', f'{kind} with merged weights, made by']
