@@ -168,11 +168,9 @@ def run(
       f"installed: pip install 'warm_jax[{extra}]'",
     )
   table = {s.name: s for s in stages_of(config, stages)}
-  errors.need(
-    stage is None or stage in table,
-    f'unknown stage {stage!r}{config_lib.nearest(str(stage), table)}; '
-    f'stages: {", ".join(table)}',
-  )
+  if stage and stage not in table:
+    hint = f'{config_lib.nearest(stage, table)}; stages: {", ".join(table)}'
+    raise errors.UserError(f'unknown stage {stage!r}{hint}')
   members = config_lib.member_slice(config)
   if members:
     some = f'{members[0]}:{members[1]}'
