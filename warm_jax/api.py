@@ -59,20 +59,14 @@ def read_pairs(
   )
   chat = formats.Chat(base.tokenizer, base.prompt_template)
   with tempfile.TemporaryDirectory() as folder:
-    path = pathlib.Path(folder)
     rejected = sources.Rejects(None, max_rejected)
-    found = rejected.read(
-      source,
-      sources.open_rows(source),
-      lambda row: formats.preference_rows(row, chat),
-      formats.KINDS['pairs'][0],
-    )
-    rows = (pair for _, pairs in found for pair in pairs)
-    counts = encoding.write(
-      path / 'pairs', rows, base.tokenizer, max_length, source
-    )
+    rows, (known, convert) = sources.open_rows(source), formats.KINDS['pairs']
+    found = rejected.read(source, rows, lambda row: convert(row, chat), known)
+    items = (pair for _, pairs in found for pair in pairs)
+    path = pathlib.Path(folder) / 'pairs'
+    counts = encoding.write(path, items, base.tokenizer, max_length, source)
     # Open files stay readable after the folder is gone.
-    pairs = encoding.open_rows(path / 'pairs')
+    pairs = encoding.open_rows(path)
   if counts['too_long']:
     left_out = f'{counts["too_long"]} pairs of more than {max_length} tokens'
     print(f'{source}: {left_out} are left out', file=sys.stderr)
@@ -103,8 +97,7 @@ def train_reward_models(
   """
   config = config_lib.section(
     'reward',
-    members=num_members,
-    steps=steps,
+    *(num_members, steps),
     batch_size=batch_size,
     learning_rates=tuple(learning_rates),
     dropout_rates=tuple(dropout_rates),
@@ -112,9 +105,8 @@ def train_reward_models(
   )
   config.optimizer.warmup_steps = min(config.optimizer.warmup_steps, steps // 2)
   hparams = reward.draw_hparams(config, 1, seed)
-  head = reward_stage.fit_head(
-    base.params, base.config, pairs, config_lib.section('probe').l2
-  )
+  l2 = config_lib.section('probe').l2
+  head = reward_stage.fit_head(base.params, base.config, pairs, l2)
   backbones = members.stack([base.params['backbone']])
   with tempfile.TemporaryDirectory() as unkept:
     params, _ = reward.train(
@@ -165,14 +157,8 @@ def accuracy(
 
 def save(folder: str, params: PyTree, base: Model) -> None:
   """Writes one model as a folder for transformers, with base's tokenizer."""
-  writing.save(
-    folder,
-    params,
-    base.config,
-    base.tokenizer,
-    base=base.source,
-    prompt_template=base.prompt_template,
-  )
+  more = {'base': base.source, 'prompt_template': base.prompt_template}
+  writing.save(folder, params, base.config, base.tokenizer, **more)
 
 
 def _scorer(model, base):

@@ -48,8 +48,7 @@ Several processes (hosts) run the same command, each with its number:
 stages, in order, of which a run has those that its config has a section for:
   {stages}
 
-Ctrl-C or SIGTERM in a training loop lets the step under way end, saves and stops;
-a second one stops at once. Nothing is lost in either case, nor by kill -9.
+Ctrl-C or SIGTERM lets a step end, saves and stops; a second one stops at once.
 exit codes: 0 done; 2 a mistake, in one line; 75 another process is gone, run all
 again; 130 Ctrl-C; 143 SIGTERM; 1 a defect
 

@@ -8,6 +8,7 @@ config. A finished work directory answers without importing jax.
 
 import contextlib
 import dataclasses
+import datetime
 import errno
 import functools
 import importlib.metadata
@@ -194,10 +195,8 @@ def run(
     distributed.on_first(lambda: _begin(run_, table, involved, bool(stage)))
     if not distributed.is_alone():
       _require_same(run_, stage)
-    paths = {
-      name: run_.workdir / name / 'result.json'
-      for name in ([stage] if stage else table)
-    }
+    chosen = [stage] if stage else table
+    paths = {name: run_.workdir / name / 'result.json' for name in chosen}
     mesh = None
     if not all(distributed.on_first(path.exists) for path in paths.values()):
       import jax
@@ -215,7 +214,7 @@ def run(
       say(line + more * (used < len(devices)), flush=True)
     results = {}
     for name, path in paths.items():
-      took = '{:>7}'
+      took = '{}'
       if distributed.on_first(path.exists):
         took = 'finished earlier in {}'
       else:
@@ -232,33 +231,28 @@ def run(
       record = files.read_record(path)
       results[name] = record['result']
       line = f'{list(table).index(name) + 1:2d}/{len(table)} {name:<12} '
-      line += took.format(clock(record['seconds']))
-      line += f'  {record["result"].get("summary", "")}'
+      seconds = datetime.timedelta(seconds=round(record['seconds']))
+      line += f'{took.format(seconds)}  {results[name].get("summary", "")}'
       say(line.rstrip(), flush=True)
   if members and 'reward' in results:
     say(
-      f'members {some} of {config.reward.members} are trained; once all are, '
-      'join the work directories: warm merge --out=NEW_WORKDIR '
-      f'{shlex.quote(str(run_.workdir))} ...',
+      f'members {some} of {config.reward.members} are trained; to join all: '
+      f'warm merge --out=NEW_WORKDIR {shlex.quote(str(run_.workdir))} ...',
       flush=True,
     )
   return results
 
 
 def _require_same(run_: Run, stage: str | None) -> None:
-  # Of several processes; the lock shows whether they see one disk.
   import numpy as np
   from jax.experimental import multihost_utils
 
   plain = config_lib.plain(run_.config)
   for name in ('compile_cache', 'progress', 'report_to', 'memory_gb'):
     plain.get('runtime', {}).pop(name, None)  # each may have its own
-  lock = run_.workdir / _LOCK
-  own = config_lib.flatten(plain) | {
-    '--stage': stage,
-    'the lock in --workdir': lock.read_text() if lock.exists() else '',
-    **versions(),
-  }
+  own = config_lib.flatten(plain) | {'--stage': stage} | versions()
+  lock = run_.workdir / _LOCK  # shows whether they see one disk
+  own['the lock in --workdir'] = lock.read_text() if lock.exists() else ''
   first = distributed.on_first(lambda: own)
   different = [
     f'{name} is {own.get(name)!r}, in process 0 {first.get(name)!r}'
@@ -405,17 +399,6 @@ def hold(path: pathlib.Path):
     file.flush()
     os.fsync(file.fileno())  # other hosts compare it
     yield
-
-
-def clock(seconds: float) -> str:
-  """'4.2s', '37s', '3m 05s' or '1h 02m'."""
-  if seconds < 9.95:
-    return f'{seconds:.1f}s'
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes_left = divmod(minutes, 60)
-  if hours:
-    return f'{hours}h {minutes_left:02d}m'
-  return f'{minutes}m {rest:02d}s' if minutes else f'{rest}s'
 
 
 @functools.cache

@@ -63,36 +63,30 @@ def main(argv: list[str]) -> int:
       end = '\r\033[K' if fraction > 0.999 else ''
       print(f'\rmerging {fraction:4.0%}', end=end, file=sys.stderr, flush=True)
 
+  options = ('method', 'weights', 'lam', 'group', 'dtype')
   facts = folders_lib.merge(
     [f for name in given.models for f in expand(name)],
     out,
-    method=given.method,
-    weights=given.weights,
-    lam=given.lam,
+    **{name: getattr(given, name) for name in options},
     init=expand(given.init)[0] if given.init else None,
-    group=given.group,
-    dtype=given.dtype,
     max_shard_bytes=given.max_shard_gb * 1e9,
     on_progress=show,
   )
   for note in facts['notes']:
     print(note)
+  size, took = facts['bytes'] / 1e9, time.monotonic() - began
   print(
     f'merged {facts["models"]} models of {facts["parameters"]:,} parameters into '
-    f'{given.out} ({facts["bytes"] / 1e9:.2f} GB in '
-    f'{time.monotonic() - began:.1f} s)'
+    f'{given.out} ({size:.2f} GB in {took:.1f} s)'
   )
   return 0
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
   """Reads the flags."""
-  methods = '\n  '.join(
-    textwrap.fill(
-      f'{m:<9} {merging.METHODS[m].rule}', subsequent_indent=' ' * 12
-    )
-    for m in folders_lib.METHODS
-  )
+  wrap = textwrap.TextWrapper(subsequent_indent=' ' * 12).fill
+  rules = (f'{m:<9} {merging.METHODS[m].rule}' for m in folders_lib.METHODS)
+  methods = '\n  '.join(map(wrap, rules))
   parser = commands.Parser('warm merge', DESCRIPTION.format(methods=methods))
 
   def numbers(text):

@@ -221,8 +221,8 @@ def _write(rows: Iterable[_Row], file, given) -> str:
     how = f'({right.sum()} of {len(margins)} pairs, {ties} ties)'
     summary += f'; accuracy {right.mean():.3f} {how}'
   if reasons:
-    summary += f'; {len(reasons)} rows without a score, see their field error '
-    summary += f'({reason}, ...)'
+    where = f'see their field error ({reason}, ...)'
+    summary += f'; {len(reasons)} rows without a score, {where}'
   return summary
 
 
