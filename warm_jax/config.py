@@ -413,16 +413,12 @@ def validate(config) -> None:
       steps = min(steps[: get('iterations')])
     warmup = parts.get(f'{name}.optimizer', {}).get('warmup_steps', 0)
     if steps and warmup > steps:
-      wrong.append(
-        f'{here}optimizer.warmup_steps is {warmup}: it must not exceed '
-        f'{here}steps={steps}'
-      )
+      limit = f'it must not exceed {here}steps={steps}'
+      wrong.append(f'{here}optimizer.warmup_steps is {warmup}: {limit}')
     per_prompt = get('samples_per_prompt', 1)
     if get('baseline') == 'leave_one_out' and per_prompt < 2:
-      wrong.append(
-        f"{here}baseline is 'leave_one_out': it needs {here}samples_per_prompt "
-        'of at least 2'
-      )
+      needs = f'it needs {here}samples_per_prompt of at least 2'
+      wrong.append(f"{here}baseline is 'leave_one_out': {needs}")
     units = per_prompt * get('micro_batches', 1)
     if (size := get('batch_size', 0)) % units:
       wrong.append(
@@ -430,18 +426,14 @@ def validate(config) -> None:
         f'{here}micro_batches (times samples_per_prompt), {units}'
       )
     if (new := get('max_new_tokens', 0)) >= context:
-      wrong.append(
-        f'{here}max_new_tokens is {new}: it must leave room for a prompt in '
-        f'config.data.max_length={context}'
-      )
+      room = f'room for a prompt in config.data.max_length={context}'
+      wrong.append(f'{here}max_new_tokens is {new}: it must leave {room}')
   starts = parts.get('reward', {}).get('sft_checkpoints', ())
   sft = parts.get('sft', {})
   kept = sft.get('keep_steps') or starts
   if starts and kept is not starts and max(starts) >= len(kept):
-    wrong.append(
-      f'config.reward.sft_checkpoints is {tuple(starts)!r}: '
-      f'config.sft.keep_steps keeps {len(kept)}, numbered from 0'
-    )
+    there = f'config.sft.keep_steps keeps {len(kept)}, numbered from 0'
+    wrong.append(f'config.reward.sft_checkpoints is {tuple(starts)!r}: {there}')
   texts = parts.get('data', {}).get('sft')
   if texts and not (starts and sft.get('enabled', bool(sft))):
     wrong.append(
@@ -536,16 +528,15 @@ def parse_arg(arg: str, **defaults) -> ml_collections.ConfigDict:
   switch = {'': True, 'true': True, 'false': False}
   for part in filter(None, map(str.strip, arg.split(','))):
     name, _, text = part.partition('=')
-    errors.need(
-      name in defaults,
-      f'unknown config argument {name!r}{nearest(name, defaults)}; '
-      f'known: {", ".join(defaults) or "none"}',
-    )
+    if name not in defaults:
+      hint = (
+        f'{nearest(name, defaults)}; known: {", ".join(defaults) or "none"}'
+      )
+      raise errors.UserError(f'unknown config argument {name!r}{hint}')
     kind = type(defaults[name])
     try:
       out[name] = switch[text.lower()] if kind is bool else kind(text)
     except (KeyError, TypeError, ValueError):
-      raise errors.UserError(
-        f'config argument {part!r}: expected {name}=<{kind.__name__}>'
-      ) from None
+      form = f'expected {name}=<{kind.__name__}>'
+      raise errors.UserError(f'config argument {part!r}: {form}') from None
   return out

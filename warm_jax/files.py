@@ -76,20 +76,14 @@ def check_file(path: pathlib.Path, most: int | None = None) -> None:
   )
   is_plain = stat.S_ISREG(found.st_mode)
   errors.need(is_plain, f'cannot read {path}: it is no plain file')
-  errors.need(
-    most is None or found.st_size <= most,
-    f'{path} has {found.st_size} bytes, more than the {most} that such a file '
-    'may have',
-  )
+  limit = f'{found.st_size} bytes, and such a file may have {most}'
+  errors.need(most is None or found.st_size <= most, f'{path} has {limit}')
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
   """Reads the JSON object of a file that somebody else may have written."""
-  errors.need(
-    path.exists(),
-    f'no {path.name} in {path.parent}; name the folder of a Hugging Face '
-    'checkpoint',
-  )
+  where = f'no {path.name} in {path.parent}'
+  errors.need(path.exists(), f'{where}; name a Hugging Face checkpoint')
   check_file(path, MAX_JSON)
   try:
     value = loads(path.read_bytes())

@@ -176,11 +176,9 @@ def run(
   if members:
     some = f'{members[0]}:{members[1]}'
     table = {s: table[s] for s in table['reward'].upstream}
-    errors.need(
-      stage is None or stage in table,
-      f'stage {stage} needs all members, and this run has {some}; join the '
-      'slices first: warm merge --help',
-    )
+    needs = f'stage {stage} needs all members, and this run has {some}'
+    join = f'{needs}; join the slices first: warm merge --help'
+    errors.need(stage is None or stage in table, join)
   involved = table[stage].upstream if stage else table
   for name in () if stages else involved:
     for ask in _ASKED.get(name, '').split():
@@ -278,11 +276,8 @@ def _begin(run_: Run, table, names, is_one_stage: bool) -> None:
     if found <= {'config.json', 'attempt.json', 'rejected.jsonl'}:
       continue  # it failed before it made anything: the config may be mended
     old = files.read_record(folder / 'config.json')
-    errors.need(
-      old,
-      f'{folder} holds files but no config.json, so it is not the work of '
-      'this command; move it away',
-    )
+    foreign = f'{folder} holds files but no config.json of this command'
+    errors.need(old, f'{foreign}; move it away')
     for field, values in () if old == relevant else differences(old, relevant):
       if not field.endswith('.remat'):  # it gives the same numbers
         fields[field] = '{} was {}, is now {}'.format(field, *values)

@@ -62,11 +62,9 @@ def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
   if joined == sources:
     print(f'{out} was joined from these earlier')
   else:
-    errors.need(
-      joined.keys() != sources.keys(),
-      f'members were trained again since --out={out} was joined from these; '
-      'name a new folder',
-    )
+    again = f'members were trained again since --out={out} was joined from'
+    is_new = joined.keys() != sources.keys()
+    errors.need(is_new, f'{again} these; name a new folder')
     with files.new_folder(out) as new:
       _write(parts, config, sources, new)
     members = ', '.join(f'{part.first}:{part.end}' for part in parts)
@@ -84,11 +82,8 @@ def _read(folder: pathlib.Path) -> Slice:
   config = files.read_json(folder / 'config.json')
   first, end = config_lib.member_slice(config)
   record = files.read_record(folder / 'reward' / 'result.json')
-  errors.need(
-    record,
-    f'members {first}:{end} are not trained yet in {folder}: launch its '
-    'command again, and join when it has ended',
-  )
+  late = f'members {first}:{end} are not trained yet in {folder}'
+  errors.need(record, f'{late}: launch its command again, and join after it')
   return Slice(first, end, folder, config, record)
 
 
@@ -104,10 +99,8 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
       for field, (a, b) in pipeline.differences(first.config, other.config)
       if not field.startswith(('runtime.', 'reward.member_slice'))
     )
-    errors.need(
-      not changed,
-      f'{other.folder} is not of the same run as {first.folder}: {changed}',
-    )
+    both = f'{other.folder} is not of the same run as {first.folder}'
+    errors.need(not changed, f'{both}: {changed}')
   there = [m for part in parts for m in range(part.first, part.end)]
   held = ', '.join(f'{p.first}:{p.end} in {p.folder}' for p in parts)
   errors.need(
@@ -137,11 +130,9 @@ def _require_one_run(parts: Sequence[Slice]) -> None:
       distances.append(apart)
     # Pairs of the toy world are samples: other hardware draws others.
     may_differ = first.config.get('world') and any(distances)
-    errors.need(
-      may_differ or _pairs(first) == _pairs(other),
-      f'{other.folder} learned from other pairs than {first.folder}: were data '
-      'files changed in between?',
-    )
+    both = f'{other.folder} learned from other pairs than {first.folder}'
+    is_same = may_differ or _pairs(first) == _pairs(other)
+    errors.need(is_same, f'{both}: were data files changed in between?')
 
 
 def _pairs(part: Slice) -> dict[pathlib.Path, bytes]:
