@@ -30,7 +30,6 @@ REQUIRES = [
   'optax>=0.2.8,<0.3',
   'orbax-checkpoint>=0.12,<0.13',
   'pyarrow>=20',  # .parquet
-  'rich>=13',
   'safetensors>=0.8,<0.9',
   'scipy>=1.14',
   'tensorflow-datasets>=4.9.10,<5',

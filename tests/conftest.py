@@ -50,7 +50,7 @@ LONGEST = (
   'sharding_test.py',
   'processes_test.py',
   'training/reward_test.py',
-  'training/policy_test.py',
+  'training/policy_loop_test.py',
 )
 
 

@@ -29,7 +29,6 @@ import sys  # noqa: E402
 import types  # noqa: E402
 
 import jax  # noqa: E402
-import ml_collections  # noqa: E402
 import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -41,7 +40,6 @@ from warm_jax.config import section  # noqa: E402
 from warm_jax.data import encoding, prefix_sharing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
-from warm_jax.training import anchor as anchor_lib  # noqa: E402
 from warm_jax.training import policy, reward, sft  # noqa: E402
 from warm_jax.training import state as state_lib  # noqa: E402
 
@@ -97,8 +95,8 @@ def two_steps(step, state, batch, program):
 
 
 def reward_step(program):
-  config = ml_collections.ConfigDict({'label_smoothing': 0.0})
-  step = reward.make_step(SHAPE, TX, config, 'auto')
+  settings = reward.Settings(SHAPE, TX)
+  step = functools.partial(reward.train_step, settings=settings)
   # Both sides of a pair in one row, after two tokens in common.
   ids, mask = (x.reshape(M, B, 2, T) for x in (IDS, MASK))
   ids = np.concatenate([ids[:, :, ::2, :2].repeat(2, 2), ids[..., 2:]], -1)
@@ -131,7 +129,7 @@ def policy_step(program):
   config.max_new_tokens = 4
   config.samples_per_prompt = 2
   sft_params = members.member(backbones(1), 0)
-  anchors = anchor_lib.make(sft_params, M, kl_coef=0.1, kind='ema', mu=0.1)
+  anchors = policy.make_anchors(M, kl_coef=0.1, kind='ema', mu=0.1)
   value = reward_model.init_value(SHAPE, sft_params['backbone'])
 
   def stacked(params):
@@ -141,7 +139,7 @@ def policy_step(program):
   state = policy.PolicyState(
     policy=stacked(sft_params),
     value=stacked(value),
-    anchor=state_lib.copied(anchors),
+    anchor=sharding.born(anchors.begin, 1)(members.broadcast(sft_params, M)),
   )
   ensemble = rewards.ensemble(sharding.put(_heads(), 1), SHAPE, 'mean')
   static = {'settings': policy.settings(SHAPE, TX, TOKENIZER, config, 'auto')}

@@ -160,7 +160,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'mesh': ((1, 1, 1), MESH, 'Devices of member, data, model; -1: the rest.'),
     'compile_cache': ('', TEXT, "Folder of compiled programs, or 'off'."),
     'memory_gb': (0.0, FROM_0, 'Memory of a device to use; 0: all.'),
-    'progress': (True, SWITCH, 'Show progress bars.'),
+    'progress': (True, SWITCH, 'Show the progress of loops.'),
     'report_to': ('', choice('', *WRITERS), 'Also write metrics there.'),
   },
   'base': {'compute_dtype': COMPUTE, 'remat': REMAT},

@@ -164,15 +164,15 @@ def _place(leaf, sharding: NamedSharding) -> jax.Array:
   )
 
 
-def shapes(fn: Callable[..., PyTree], *args) -> PyTree:
-  """Shapes of the stacked result of `fn`, with the shardings it will have."""
+def shapes(fn: Callable[..., PyTree], *args, num_leading: int = 1) -> PyTree:
+  """Shapes of the result of `fn`, a stack or not, with its shardings to be."""
   tree = jax.eval_shape(fn, *args)
   if not is_on():
     return tree
   return jax.tree.map(
     lambda leaf, s: leaf.update(sharding=NamedSharding(_mesh(), s)),
     tree,
-    specs(tree, 1),
+    specs(tree, num_leading),
   )
 
 

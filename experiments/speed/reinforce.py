@@ -28,7 +28,6 @@ from warm_jax.config import section
 from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import policy
 from warm_jax.training import state as state_lib
 
@@ -152,7 +151,7 @@ def make_ours(s: dict, models: tuple) -> Ours:
         state_lib.make_hparams(1, learning_rate=s['learning_rate']),
       ),
       value=None,
-      anchor=anchor_lib.make(reference, 1, kl_coef=s['kl_coef']),
+      anchor=policy.make_anchors(1, kl_coef=s['kl_coef']).begin(reference),
     )
 
   ids = np.repeat(np.array(s['prompt_ids']), s['samples'], axis=0)

@@ -18,7 +18,7 @@ from experiments.pool import arms
 from warm_jax import members, pipeline
 from warm_jax.data import encoding, loader
 from warm_jax.stages import evaluator
-from warm_jax.training import anchor, checkpoint, policy, warp
+from warm_jax.training import checkpoint, policy, warp
 from warm_jax.worlds import base, toy
 
 PyTree = Any
@@ -119,9 +119,7 @@ def train_anchors(seed: Seed, run) -> dict:
     seed,
     'anchors',
     seed.config.anchors.steps,
-    anchors=anchor.make(
-      seed.panel.start, len(kinds), kl_coef=betas, kind=kinds, mu=mus
-    ),
+    anchors=policy.make_anchors(len(kinds), kl_coef=betas, kind=kinds, mu=mus),
   )
 
 
@@ -173,8 +171,7 @@ def train_more(seed: Seed, run) -> dict:
     rng=loader.order_seed(
       arms.order_seed(seed.config, 'policies'), 'iteration', 1
     ),
-    anchors=anchor.make(
-      seed.panel.start,
+    anchors=policy.make_anchors(
       len(orders),
       kl_coef=seed.config.beta,
       kind='ema',
@@ -191,8 +188,8 @@ def train_matched(seed: Seed, run) -> dict:
     seed,
     'matched',
     2 * sum(wanted.steps),
-    anchors=anchor.make(
-      seed.panel.start, len(wanted.matched_betas), kl_coef=wanted.matched_betas
+    anchors=policy.make_anchors(
+      len(wanted.matched_betas), kl_coef=wanted.matched_betas
     ),
   )
 

@@ -8,30 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
-from warm_jax import members
 from warm_jax.config import section
-from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
 from warm_jax.training import reward, sft
 from warm_jax.training import state as state_lib
 
-EXACT = config_lib.ModelConfig(
-  vocab_size=40,
-  width=32,
-  num_layers=1,
-  num_heads=2,
-  mlp_width=48,
-  max_length=8,
-)
+EXACT = tiny.model(40, 8, width=32, mlp_width=48)
 HALF = dataclasses.replace(EXACT, compute_dtype='bfloat16')
 # Rounding to 8 digits moves a number by at most 2^-8 of it; a float32 sum of
 # n products by at most n 2^-24 of the sum of their sizes.
 BFLOAT16, FLOAT32 = 2.0**-8, 2.0**-24
-
-
-def params_of(seed=0):
-  return language_model.init_params(jax.random.key(seed), EXACT)
 
 
 def rows(num):
@@ -42,7 +30,7 @@ def rows(num):
 
 
 def test_logits_round_what_is_multiplied_and_not_the_sum():
-  params = params_of()
+  params = tiny.language_params(EXACT)
   hidden = jax.random.normal(jax.random.key(1), (5, 32)) * 3.0
   found = language_model.logits(params, HALF, hidden)
   assert found.dtype == jnp.float32
@@ -58,9 +46,7 @@ def test_logits_round_what_is_multiplied_and_not_the_sum():
 
 def test_scores_are_float32_from_the_last_norm_on():
   """The head reads float32 features and is itself not rounded at all."""
-  params = reward_model.init_params(
-    jax.random.key(2), EXACT, params_of()['backbone']
-  )
+  params = tiny.reward_params(EXACT)
   batch = rows(6)
   features = reward_model.features(params, HALF, batch['ids'], batch['mask'])
   scores = reward_model.scores(params, HALF, batch['ids'], batch['mask'])
@@ -78,32 +64,22 @@ def test_scores_are_float32_from_the_last_norm_on():
 @pytest.mark.parametrize('objective', ['language', 'reward'])
 def test_masters_moments_and_metrics_stay_float32(objective):
   """A whole step: dtypes, and how far it is from the one in float32."""
-  params, batch = params_of(), rows(8)
+  batch = rows(8)
   if objective == 'language':
     batch['loss_mask'], room = batch['mask'], sft
+    params = tiny.language_params(EXACT)
   else:
-    params = reward_model.init_params(
-      jax.random.key(2), EXACT, params['backbone']
-    )
-    room, second = reward, np.arange(8) > 3
+    params, room = tiny.reward_params(EXACT), reward
+    second = np.arange(8) > 3
     batch['mask'] = batch['mask'][:, None] & np.stack([~second, second])
-  config = section(
-    'optimizer', warmup_steps=0, weight_decay=0.01, clip_norm=0.0
-  )
-  tx = state_lib.make_optimizer(config, 10)
-  hparams = state_lib.make_hparams(1, learning_rate=1e-3)
-  state = state_lib.init(
-    members.broadcast(params, 1),
-    tx,
-    jax.random.split(jax.random.key(0), 1),
-    hparams,
-  )
-  state = members.member(state, 0)
+  fields = {'warmup_steps': 0, 'weight_decay': 0.01, 'clip_norm': 0.0}
+  tx = state_lib.make_optimizer(section('optimizer', **fields), 10)
+  state = tiny.state(params, tx, learning_rate=1e-3)
 
   def step(config):
     return jax.jit(
       functools.partial(room.member_step, settings=room.Settings(config, tx)),
-      compiler_options={'xla_backend_optimization_level': 0},
+      compiler_options=tiny.COMPILE_FAST,
     )(state, batch)
 
   (exact, exact_metrics), (new, metrics) = step(EXACT), step(HALF)

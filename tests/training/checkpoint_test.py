@@ -2,6 +2,7 @@
 """Resume equals the uninterrupted run to the bit; damage is named."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
@@ -19,24 +20,23 @@ from warm_jax.config import section
 from warm_jax.training import checkpoint
 from warm_jax.training import state as state_lib
 
-NUM_MEMBERS = 3
 TX = state_lib.make_optimizer(section('optimizer', warmup_steps=1), num_steps=4)
+M = 3
 
 
-def fresh_state(num_members=NUM_MEMBERS, width=4):
-  rng_params, rng_loop = jax.random.split(jax.random.key(0))
-  kernel = jax.random.normal(rng_params, (num_members, width, 2))
-  return state_lib.init(
-    {'dense': {'kernel': kernel, 'bias': jnp.zeros((num_members, 2))}},
-    TX,
-    jax.random.split(rng_loop, num_members),
-    state_lib.make_hparams(
-      num_members, learning_rate=(0.1, 0.2), dropout_rate=0.3
-    ),
+def fresh_state():
+  kernel = jax.random.normal(jax.random.key(0), (M, 4, 2))
+  params = {'dense': {'kernel': kernel, 'bias': jnp.zeros((M, 2))}}
+  hparams = state_lib.make_hparams(
+    M, learning_rate=(0.1, 0.2), dropout_rate=0.3
   )
+  keys = jax.random.split(jax.random.key(1), M)
+  return state_lib.init(params, TX, keys, hparams)
 
 
-def member_step(state, x):
+@functools.partial(jax.jit, donate_argnums=0)
+@jax.vmap
+def step_fn(state, x):
   """Linear regression with dropout, so that the key matters."""
   rng = jax.random.fold_in(state.rng, state.step)
 
@@ -45,69 +45,48 @@ def member_step(state, x):
     y = (x * keep) @ p['dense']['kernel'] + p['dense']['bias'][None]
     return jnp.mean((y - 1.0) ** 2)
 
-  grads = jax.grad(loss_fn)(state.params)
-  return state_lib.update(TX, grads, state)[0]
+  return state_lib.update(TX, jax.grad(loss_fn)(state.params), state)[0]
 
 
-step_fn = jax.jit(jax.vmap(member_step), donate_argnums=0)
-
-
-def batch(step):
-  return jax.random.normal(jax.random.key(100 + step), (NUM_MEMBERS, 5, 4))
-
-
-def comparable(state):
-  return jax.tree.map(
-    np.asarray, dataclasses.replace(state, rng=jax.random.key_data(state.rng))
-  )
+def after(state, steps):
+  for step in steps:
+    x = jax.random.normal(jax.random.key(100 + step), (M, 5, 4))
+    state = step_fn(state, x)
+  return state
 
 
 def test_four_steps_equal_two_and_a_resume(tmp_path):
-  straight = fresh_state()
-  for i in range(4):
-    straight = step_fn(straight, batch(i))
-
   with checkpoint.Checkpoints(tmp_path) as ckpt:
     assert ckpt.restore_latest(fresh_state()) is None
-    state = fresh_state()
-    for i in range(2):
-      state = step_fn(state, batch(i))
+    state = after(fresh_state(), range(2))
     ckpt.save(2, state)
-    # The save under way must not see this donating step.
-    step_fn(state, batch(99))
-
-  template = fresh_state()
+    after(state, [99])  # the save under way must not see this donating step
   with checkpoint.Checkpoints(tmp_path) as ckpt:
-    state, step = ckpt.restore_latest(template)
+    state, step = ckpt.restore_latest(fresh_state())
   assert step == 2
-  for i in range(step, 4):
-    state = step_fn(state, batch(i))
-  chex.assert_trees_all_equal(comparable(state), comparable(straight))
-
-
-def test_keeps_the_latest_and_any_pytree(tmp_path):
-  with checkpoint.Checkpoints(tmp_path) as ckpt:
-    for step in range(1, 5):
-      ckpt.save(step, {'w': jnp.full(3, step), 'data': {'next_index': step}})
-    ckpt.wait()
-    got, step = ckpt.restore_latest(
-      {'w': jnp.zeros(3, int), 'data': {'next_index': 0}}
+  chex.assert_trees_all_equal(
+    *(
+      dataclasses.replace(state, rng=jax.random.key_data(state.rng))
+      for state in (after(state, range(2, 4)), after(fresh_state(), range(4)))
     )
-  assert step == 4 and got['data']['next_index'] == 4
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['3', '4']
-  np.testing.assert_array_equal(got['w'], [4, 4, 4])
+  )
 
 
 def test_parameters_are_written_while_a_save_is_under_way(tmp_path):
-  """Orbax mixes up two threads that save at once."""
+  """Orbax mixes up two threads that save at once. Two steps are kept."""
   with checkpoint.Checkpoints(tmp_path / 'checkpoints') as ckpt:
     for step in range(1, 5):
-      ckpt.save(step, {'w': jnp.full(3, step)})
+      ckpt.save(step, {'w': jnp.full(3, step), 'data': {'next': step}})
       checkpoint.save_params(tmp_path / f'{step}', {'v': jnp.full(2, step)})
       got = checkpoint.load_params(tmp_path / f'{step}')
       np.testing.assert_array_equal(got['v'], [step, step])
-    got, _ = ckpt.restore_latest({'w': jnp.zeros(3, int)})
+    ckpt.wait()
+    template = {'w': jnp.zeros(3, int), 'data': {'next': 0}}
+    got, step = ckpt.restore_latest(template)
+  assert step == got['data']['next'] == 4
   np.testing.assert_array_equal(got['w'], [4, 4, 4])
+  kept = {p.name for p in (tmp_path / 'checkpoints').iterdir()}
+  assert kept == {'3', '4'}
 
 
 def test_remains_of_a_killed_save_do_no_harm(tmp_path):
@@ -147,39 +126,27 @@ def two_saves(tmp_path_factory):
   return folder
 
 
-def test_every_damaged_file_of_a_checkpoint_is_found(two_saves, tmp_path):
-  files = [p for p in (two_saves / '2').rglob('*') if p.is_file()]
-  files = [p.relative_to(two_saves) for p in files if p.stat().st_size]
-  assert len(files) > 5
-  for name in files:
-    for harm in (flip, cut, pathlib.Path.unlink):
-      folder = tmp_path / 'copy'
-      shutil.copytree(two_saves, folder)
-      harm(folder / name)
-      assert checkpoint._damage(folder / '2'), name
-      assert not checkpoint._damage(folder / '1')
-      shutil.rmtree(folder)
-
-
 @pytest.mark.parametrize('harm', [flip, cut, pathlib.Path.unlink])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
   two_saves, tmp_path, capsys, harm
 ):
-  folder = tmp_path / 'copy'
-  shutil.copytree(two_saves, folder)
-  # The file with the arrays: Orbax alone might read other numbers from it.
-  data = max((folder / '2').rglob('d/*'), key=lambda p: p.stat().st_size)
-  harm(data)
-  template = {'w': jnp.zeros(4, int), 'v': jnp.zeros(3)}
-  with checkpoint.Checkpoints(folder) as ckpt:
-    state, step = ckpt.restore_latest(template)
-    assert step == 1
+  """Whatever file is damaged; Orbax alone might read other numbers."""
+  files = [p for p in (two_saves / '2').rglob('*') if p.is_file()]
+  files = [p.relative_to(two_saves) for p in files if p.stat().st_size]
+  assert len(files) > 5
+  for i, name in enumerate(files):
+    folder = tmp_path / str(i)
+    shutil.copytree(two_saves, folder)
+    harm(folder / name)
+    template = {'w': jnp.zeros(4, int), 'v': jnp.zeros(3)}
+    with checkpoint.Checkpoints(folder) as ckpt:
+      state, step = ckpt.restore_latest(template)
+    assert step == 1, name
     np.testing.assert_array_equal(state['v'], [2, 2, 2])
     err = capsys.readouterr().err
-    assert err.count('\n') == 1 and f'{folder}/2 is damaged' in err
-    ckpt.save(2, state)  # its place is free
-  for step in ('1', '2'):
-    flip(folder / step / '_CHECKPOINT_METADATA')
+    if name.name != 'digests.json':  # without it the step was never whole
+      assert err.count('\n') == 1 and f'{folder}/2 is damaged' in err
+  flip(folder / '1' / '_CHECKPOINT_METADATA')
   with pytest.raises(errors.UserError, match='no whole one; delete') as e:
     checkpoint.Checkpoints(folder)
   assert str(folder) in str(e.value) and '\n' not in str(e.value)
@@ -279,13 +246,15 @@ def test_another_structure_is_named(tmp_path):
     with pytest.raises(errors.UserError) as error:
       ckpt.restore_latest({'a': jnp.ones((4, 2)), 'new': jnp.ones(1)})
   text = str(error.value)
-  assert 'a has shape [3, 2], expected [4, 2]' in text
-  assert 'new is missing' in text and 'old is not expected' in text
+  assert 'a is [3, 2], expected [4, 2]' in text
+  assert 'new is missing' in text and 'old is [1], expected nothing' in text
   assert '\n' not in text and str(tmp_path) in text
 
 
 def test_params_round_trip_as_float32(tmp_path):
   path = tmp_path / 'deep' / 'params'
+  with pytest.raises(errors.UserError, match='no parameters at'):
+    checkpoint.load_params(path)
   tree = {
     'backbone': {'layers_0': {'kernel': jnp.ones((2, 3), jnp.bfloat16) * 1.5}},
     'positions': np.arange(4),
@@ -293,19 +262,12 @@ def test_params_round_trip_as_float32(tmp_path):
   checkpoint.save_params(path, {'first': jnp.zeros(1)})
   checkpoint.save_params(path, tree)  # replaces
   got = checkpoint.load_params(path)
-  assert got.keys() == tree.keys()
   kernel = got['backbone']['layers_0']['kernel']
   assert isinstance(kernel, np.ndarray) and kernel.dtype == np.float32
+  assert got.keys() == tree.keys()
   np.testing.assert_array_equal(kernel, np.full((2, 3), 1.5))
   np.testing.assert_array_equal(got['positions'], np.arange(4))
   assert [p.name for p in path.parent.iterdir()] == ['params']
-
-
-def test_missing_and_damaged_params(tmp_path):
-  with pytest.raises(errors.UserError, match='no parameters at'):
-    checkpoint.load_params(tmp_path / 'none')
-  path = tmp_path / 'params'
-  checkpoint.save_params(path, {'w': jnp.ones(3)})
   shutil.rmtree(path / 'state')
   with pytest.raises(errors.UserError, match='params is damaged .* is missing'):
     checkpoint.load_params(path)

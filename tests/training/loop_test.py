@@ -2,8 +2,6 @@
 """What surrounds a loop: late metrics, checks, files, saves, signals."""
 
 import csv
-import json
-import math
 import signal
 import sys
 import threading
@@ -14,43 +12,38 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import tiny
 
 from warm_jax import distributed, errors
 from warm_jax.training import checkpoint, loop
 from warm_jax.training import state as state_lib
 
 
-def open_loop(folder, num=2, steps=10, every=0, state=None, **over):
-  runtime = types.SimpleNamespace(progress=False, report_to='')
-  for name, off in list(vars(runtime).items()):
-    setattr(runtime, name, over.pop(name, off))
-  config = {'steps': steps, 'checkpoint_every': every}
-  config['max_loss'] = over.pop('max_loss', 0.0)
+def open_loop(folder, num=2, steps=10, every=0, max_loss=0.0, **given):
+  runtime = tiny.runtime(
+    progress=given.pop('progress', False), report_to=given.pop('report_to', '')
+  )
+  config = {'steps': steps, 'checkpoint_every': every, 'max_loss': max_loss}
   rates = tuple(10.0**-m for m in range(num))
   return loop.Loop(
     folder,
-    {'w': np.zeros(2, np.float32)} if state is None else state,
+    given.pop('state', {'w': np.zeros(2, np.float32)}),
     ml_collections.ConfigDict(config),
     runtime,
     hparams=state_lib.make_hparams(num, learning_rate=rates),
-    **over,
+    **given,
   )
-
-
-def rows_of(folder):
-  lines = (folder / 'metrics.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
 
 
 def test_rows_come_one_step_late_and_all_of_them(tmp_path):
   with open_loop(tmp_path) as one:
     one.end(0, {}, {'loss': np.array([1.0, 2.0])})
-    assert rows_of(tmp_path) == []
+    assert tiny.rows_of(tmp_path) == []
     one.end(1, {}, {'loss': np.array([3.0, 4.0])})
     first = {'step': 0, 'loss/member_0': 1.0, 'loss/member_1': 2.0}
-    assert rows_of(tmp_path) == [first]
+    assert tiny.rows_of(tmp_path) == [first]
     assert one.summary(['loss']) == {'loss': [2.0, 3.0]}
-    assert len(rows_of(tmp_path)) == 2
+    assert len(tiny.rows_of(tmp_path)) == 2
   with (tmp_path / 'metrics.csv').open() as file:
     assert list(csv.DictReader(file))[0] == {
       k: str(v) for k, v in first.items()
@@ -66,77 +59,35 @@ def test_summary_averages_the_last_rows_of_each_member(tmp_path):
   np.testing.assert_allclose(found['loss'], np.arange(12) + 1950.0)
 
 
-def test_resumed_files_equal_those_of_one_go(tmp_path):
-  def metrics(step):
-    return {'loss': np.float32([math.pi / (step + 1), 1e-30 * step])}
-
-  def go(folder, steps):
-    state = {'w': np.zeros(2, np.float32)}
-    with open_loop(folder, every=2, state=state) as one:
-      state = one.state
-      for step in range(one.start, steps):
-        state = {'w': state['w'] + 1}
-        one.end(step, state, metrics(step))
-      return one.start
-
-  assert go(tmp_path / 'a', 6) == 0
-  assert go(tmp_path / 'b', 5) == 0
-  # A line cut by a kill, and rows that will be repeated.
-  with (tmp_path / 'b' / 'metrics.jsonl').open('a') as file:
-    file.write('{"step": 4, "lo')
-  assert go(tmp_path / 'b', 6) == 4
-  for name in ('metrics.jsonl', 'metrics.csv'):
-    one, other = ((tmp_path / f / name).read_text() for f in 'ab')
-    assert one == other
-
-
 def test_a_bad_member_is_named_with_its_settings(tmp_path):
-  folder = tmp_path / 'reward'
+  folder, state = tmp_path / 'reward', {'w': np.zeros(2)}
   with pytest.raises(errors.NonFiniteError) as error:
     with open_loop(folder, num=3, every=1, numbers=[1, 4, 6]) as one:
-      one.end(6, {'w': np.zeros(2)}, {'loss': np.ones(3), 'norm': np.ones(3)})
-      bad = {
-        'loss': np.float32([1.0, np.nan, np.inf]),
-        'norm': np.full(3, np.inf),
-      }
-      one.end(7, {'w': np.zeros(2)}, bad)
+      one.end(6, state, {'loss': np.ones(3), 'norm': np.ones(3)})
+      bad = np.float32([1.0, np.nan, np.inf])
+      one.end(7, state, {'loss': bad, 'norm': np.full(3, np.inf)})
   text = str(error.value)
   for part in ('stage reward', 'member 4', 'step 7', 'loss nan', 'members 6'):
     assert part in text, text
   assert 'learning_rate=0.1' in text and '\n' not in text
   # Step 7 was due and not saved, its row is not written.
-  assert [row['step'] for row in rows_of(folder)] == [6]
+  assert [row['step'] for row in tiny.rows_of(folder)] == [6]
   with checkpoint.Checkpoints(folder / 'checkpoints') as found:
-    assert found.restore_latest({'w': np.zeros(2)})[1] == 7
+    assert found.restore_latest(state)[1] == 7
 
 
-def test_an_exploded_loss_is_bad(tmp_path):
-  with pytest.raises(errors.NonFiniteError, match='above max_loss=100'):
-    with open_loop(tmp_path, max_loss=100.0) as one:
-      one.end(0, {}, {'loss': np.array([1.0, 101.0])})
-      one.summary(['loss'])
-
-
-def test_dropped_members_are_recorded_and_the_others_go_on(tmp_path, capsys):
+def test_a_bad_update_with_good_metrics_drops_the_member(tmp_path, capsys):
   state = types.SimpleNamespace(is_active=np.ones(2, bool))
-  one = open_loop(tmp_path, state={'w': np.zeros(2)})
-  with one:
-    one._is_active = state.is_active
-    metrics = {
-      'loss': np.array([1.0, 1.0]),
-      'is_active': np.array([True, False]),
-    }
-    one.end(0, {}, metrics)  # its update was bad, its metrics were not
+  with open_loop(tmp_path, state=state) as one:
+    metrics = {'loss': np.ones(2), 'is_active': np.array([True, False])}
+    one.end(0, {}, metrics)
     one.end(1, {}, metrics)
     assert one.summary(['loss']) == {'loss': [1.0, None]}
   (record,) = one.dropped
   assert (record['member'], record['step']) == (1, 0)
   assert (record['metric'], record['value']) == ('parameters', 'nan')
-  assert record['hparams']['learning_rate'] == pytest.approx(0.1)
-  told = capsys.readouterr().err.splitlines()
-  assert len(told) == 1 and 'member 1 (step 0, parameters not finite' in told[0]
-  cells = [row['loss/member_1'] for row in rows_of(tmp_path)]
-  assert cells == [1.0, None]
+  (told,) = capsys.readouterr().err.splitlines()
+  assert 'member 1 (step 0, parameters not finite' in told
 
 
 def test_what_is_kept_is_kept_after_its_steps(tmp_path):
@@ -145,7 +96,7 @@ def test_what_is_kept_is_kept_after_its_steps(tmp_path):
     tmp_path,
     keep_steps=(0, 2),
     keep=lambda step, state: seen.append(
-      (step, len(rows_of(tmp_path)) if step else 0)
+      (step, len(tiny.rows_of(tmp_path)) if step else 0)
     ),
   ) as one:
     for step in range(3):
@@ -153,30 +104,23 @@ def test_what_is_kept_is_kept_after_its_steps(tmp_path):
   assert seen == [(0, 0), (2, 2)]  # nothing pending when it is kept
 
 
-def test_progress_without_a_terminal_is_one_line(tmp_path, capsys):
-  with open_loop(tmp_path / 'reward', steps=3, progress=True) as one:
-    for step in range(3):
-      one.end(step, {}, {'loss': np.zeros(2)})
-  lines = capsys.readouterr().err.splitlines()
-  assert len(lines) == 1 and lines[0].startswith('reward: 3/3 steps')
-
-
-def test_metrics_go_to_wandb_if_asked_for(tmp_path, monkeypatch):
+def test_metrics_go_where_they_are_asked_for(tmp_path, monkeypatch, capsys):
+  """To wandb or tensorboard; a log has a line at the end."""
+  pytest.importorskip('tensorboardX')
   run = mock.Mock()
   wandb = types.SimpleNamespace(init=lambda **_: run, Error=OSError)
   monkeypatch.setitem(sys.modules, 'wandb', wandb)
-  with open_loop(tmp_path, num=1, report_to='wandb') as one:
-    one.end(0, {}, {'loss': np.ones(1)})
-    one.end(1, {}, {'loss': np.zeros(1)})
+  for kind in ('wandb', 'tensorboard'):
+    with open_loop(
+      tmp_path / kind, num=1, steps=2, progress=True, report_to=kind
+    ) as one:
+      one.end(0, {}, {'loss': np.ones(1)})
+      one.end(1, {}, {'loss': np.zeros(1)})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'{kind}: 2/2 steps')
   run.log.assert_any_call({'step': 0, 'loss/member_0': 1.0}, step=0)
   run.finish.assert_called_once()
-
-
-def test_tensorboard_if_asked_for(tmp_path):
-  pytest.importorskip('tensorboardX')
-  with open_loop(tmp_path, report_to='tensorboard') as one:
-    one.end(0, {}, {'loss': np.zeros(2)})
-  assert list((tmp_path / 'tensorboard').glob('events*'))
+  assert list((tmp_path / 'tensorboard' / 'tensorboard').glob('events*'))
 
 
 # ---------------------------------------------------------------------------
@@ -224,7 +168,7 @@ def test_a_signal_saves_within_the_step(handlers, tmp_path, number, code):
   assert stop.value.saved == 'step 6 of stage'
   # Step 6 is not a multiple of 4.
   np.testing.assert_array_equal(count(tmp_path / 'stage', begin=6), [10, 10])
-  assert len(rows_of(tmp_path / 'stage')) == 10
+  assert len(tiny.rows_of(tmp_path / 'stage')) == 10
 
 
 @pytest.mark.parametrize('first', [signal.SIGINT, signal.SIGTERM])

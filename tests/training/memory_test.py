@@ -7,12 +7,15 @@ import re
 import types
 from typing import NamedTuple
 
+import chains
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
-from warm_jax import config, errors
+from warm_jax import config, errors, pipeline
+from warm_jax.stages import memory as memory_stage
 from warm_jax.training import memory
 from warm_jax.training import state as state_lib
 
@@ -52,16 +55,16 @@ ARGS = (
 )
 
 
-def needed(**changes):
+def needed(args=ARGS, **changes):
   settings = Settings()._replace(**changes)
-  found = step.lower(*ARGS, settings=settings).compile().memory_analysis()
+  found = step.lower(*args, settings=settings).compile().memory_analysis()
   total = found.argument_size_in_bytes + found.temp_size_in_bytes
   return total + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
 def check(allowed, progress=False, step=step, args=ARGS, units=64, **more):
-  runtime = types.SimpleNamespace(memory_gb=allowed / 1e9, progress=progress)
-  one = functools.partial(step, settings=Settings())
+  runtime = tiny.runtime(memory_gb=allowed / 1e9, progress=progress)
+  one = step and functools.partial(step, settings=Settings())
   memory.check('reward', one, args, runtime, units=units, **more)
 
 
@@ -141,21 +144,13 @@ def test_gradients_count_and_averages_are_no_weights():
   keys = jax.random.split(jax.random.key(0), 4)
   made = jax.eval_shape(lambda w: state_lib.init(w, tx, keys, hparams), weights)
   with pytest.raises(errors.UserError, match='a step needs 8.0[0-9]e-05'):
-    check(7e4, args=((made, weights), ARGS[1]))
+    check(7e4, step=None, args=((made, weights),))
 
 
 def test_micro_batches_are_any_divisor():
   args = ARGS[0], np.ones((4, 15), np.float32)
-  settings = Settings(micro_batches=3)
-  fits = step.lower(*args, settings=settings).compile().memory_analysis()
-  allowed = 1.01 * (
-    fits.argument_size_in_bytes
-    + fits.temp_size_in_bytes
-    + fits.output_size_in_bytes
-    - fits.alias_size_in_bytes
-  )
   with pytest.raises(errors.UserError, match='micro_batches=3;'):
-    check(allowed, args=args, units=15)
+    check(1.01 * needed(args, micro_batches=3), args=args, units=15)
 
 
 class TooLarge:
@@ -189,3 +184,30 @@ def test_more_devices_than_the_mesh_has(monkeypatch):
   monkeypatch.setattr(memory.sharding, 'size', lambda *axes: 4)
   with pytest.raises(errors.UserError, match='it takes 22 such devices'):
     check(4 * 4096 * 4 / 5.5)
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('world')
+  pipeline.run(chains.load_config('nano'), folder, stage='world')
+  return folder
+
+
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    ({'reward.members': 10_000}, 'reward: .* gradients alone are|runtime.mesh'),
+    ({'policy.batch_size': 8192}, 'policy: a step needs .* set micro_batches='),
+  ],
+)
+def test_a_stage_that_will_not_fit_is_refused_before_the_first(
+  world, changes, words, monkeypatch
+):
+  """Nothing has been trained by then, and all others do fit."""
+  monkeypatch.setattr(memory, '_ways', lambda *args: ['micro_batches=2'])
+  given = {'runtime.memory_gb': 0.2, 'runtime.member_map': 'scan'}
+  nano = chains.load_config('nano', **given)
+  memory_stage.check(pipeline.Run(nano, world))
+  with pytest.raises(errors.UserError, match=f'^{words}'):
+    pipeline.run(chains.load_config('nano', **given | changes), world)
+  assert not (world / 'pretrain' / 'metrics.jsonl').exists()

@@ -9,42 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
 from warm_jax import errors, members, sampling
-from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.training import anchor, policy, reward, sft
+from warm_jax.training import policy, reward, sft
 from warm_jax.training import state as state_lib
 
-MODEL = config_lib.ModelConfig(
-  vocab_size=11,
-  width=16,
-  num_layers=1,
-  num_heads=2,
-  mlp_width=24,
-  max_length=9,
-)
 LENGTH = 9
-# Compilation is most of the time of these tests.
-COMPILE_FAST = {'xla_backend_optimization_level': 0}
-
-
-def train_state(tx, params, dropout_rate=0.0):
-  hparams = state_lib.make_hparams(
-    1, learning_rate=1.0, dropout_rate=dropout_rate
-  )
-  return state_lib.TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    opt_state=tx.init(params),
-    rng=jax.random.key(4),
-    hparams=members.member(hparams, 0),
-    is_active=jnp.array(True),
-  )
-
-
-def lm_params(seed=0):
-  return language_model.init_params(jax.random.key(seed), MODEL)
+MODEL = tiny.model(11, LENGTH)
+PARAMS = tiny.language_params(MODEL)
+KEY = jax.random.key(0)
 
 
 def rows(num, seed=0):
@@ -58,21 +33,20 @@ def rows(num, seed=0):
   }
 
 
-def test_parts_that_do_not_divide_are_refused():
-  with pytest.raises(errors.UserError, match='divide the batch of 6 rows'):
-    state_lib.micro_batched(lambda batch, number: batch, 4, 6)
-
-
 def test_rows_are_dealt_out_in_turn():
   """So each device of a batch sharded over rows holds some of every part."""
 
-  def fn(batch, number):
-    return {'first': batch[0], 'number': number.astype(jnp.float32)}
+  def fn(batch, key):
+    return {'first': batch[0], 'bits': jax.random.bits(key)}
 
   keep = optax.microbatching.AccumulationType.CONCAT
-  found = jax.jit(state_lib.micro_batched(fn, 3, 6, keep))(np.arange(6.0))
+  run = jax.jit(state_lib.micro_batched(fn, 3, 6, KEY, keep))
+  found = run(np.arange(6.0))
   np.testing.assert_array_equal(found['first'], [0, 1, 2])
-  np.testing.assert_array_equal(found['number'], [0, 1, 2])
+  bits = [jax.random.bits(jax.random.fold_in(KEY, i)) for i in range(3)]
+  np.testing.assert_array_equal(found['bits'], bits)
+  with pytest.raises(errors.UserError, match='divide the batch of 6 rows'):
+    state_lib.micro_batched(fn, 4, 6, KEY)
 
 
 def assert_equal_steps(member_step, settings, *args):
@@ -82,7 +56,7 @@ def assert_equal_steps(member_step, settings, *args):
     step = functools.partial(
       member_step, settings=settings._replace(micro_batches=num)
     )
-    new, metrics = jax.jit(step, compiler_options=COMPILE_FAST)(*args)
+    new, metrics = jax.jit(step, compiler_options=tiny.COMPILE_FAST)(*args)
     if hasattr(new, 'policy'):
       return [s.opt_state for s in (new.policy, new.value) if s], metrics
     return new.opt_state, metrics
@@ -98,7 +72,7 @@ def test_language_model_divides_by_the_tokens_of_the_whole_batch(recording):
   counts = batch['loss_mask'].sum(axis=1).reshape(2, 4).sum(axis=0)
   assert counts[1] == 0 and len(set(counts)) > 2
   settings = sft.Settings(MODEL, recording)
-  state = train_state(recording, lm_params())
+  state = tiny.state(PARAMS, recording)
   assert_equal_steps(sft.member_step, settings, state, batch)
 
 
@@ -107,17 +81,14 @@ def test_bradley_terry_divides_by_pairs(recording):
   second = np.arange(LENGTH) > 3
   batch['mask'] = batch['mask'][:, None] & np.stack([~second, second])
   batch['margin'] = np.linspace(-1, 1, 8, dtype=np.float32)
-  params = reward_model.init_params(
-    jax.random.key(1), MODEL, lm_params()['backbone']
-  )
   settings = reward.Settings(MODEL, recording, label_smoothing=0.1)
-  state = train_state(recording, params)
+  state = tiny.state(tiny.reward_params(MODEL), recording)
   assert_equal_steps(reward.member_step, settings, state, batch)
 
 
 @pytest.mark.parametrize('baseline', ['value', 'leave_one_out'])
 def test_reinforce_divides_by_sequences(recording, baseline):
-  params, batch = lm_params(), rows(16, seed=2)
+  batch = rows(16, seed=2)
   ids = batch['ids']
   ids[1::2, :2] = ids[::2, :2]  # two samples of a prompt of two tokens
   samples = sampling.Samples(
@@ -130,29 +101,26 @@ def test_reinforce_divides_by_sequences(recording, baseline):
   scores = np.random.default_rng(0).normal(size=16).astype(np.float32)
   value = None
   if baseline == 'value':
-    value = reward_model.init_value(MODEL, lm_params(3)['backbone'])
+    other = tiny.language_params(MODEL, 3)
+    value = reward_model.init_value(MODEL, other['backbone'])
     value['value']['kernel'] += 0.1
-    value = train_state(recording, value)
+    value = tiny.state(value, recording)
   state = policy.PolicyState(
-    policy=train_state(recording, params),
+    policy=tiny.state(PARAMS, recording),
     value=value,
-    anchor=members.member(anchor.make(params, 1, kl_coef=0.3), 0),
+    anchor=members.member(policy.make_anchors(1, kl_coef=0.3), 0),
   )
   settings = policy.Settings(
-    MODEL,
-    recording,
-    'scan',
+    *(MODEL, recording, 'scan', 1, 0),
+    can_stop=False,
     temperature=0.9,
     max_new_tokens=LENGTH - 2,
     missing_eos_penalty=1.0,
-    num_samples=2,
-    micro_batches=1,
-    can_stop=False,
-    eos_id=1,
-    pad_id=0,
+    samples_per_prompt=2,
   )
+  anchor = tiny.language_params(MODEL, 5)
   assert_equal_steps(
-    policy.member_step, settings, state, samples, scores, lm_params(5)
+    policy.member_step, settings, state, samples, scores, anchor
   )
 
 
@@ -162,10 +130,10 @@ def test_parts_draw_their_own_dropout(recording):
   # Rows are dealt out in turn: each part gets one of each.
   batch = {k: np.repeat(v, 2, axis=0) for k, v in half.items()}
   batch['loss_mask'] = batch['mask']
-  state = train_state(recording, lm_params(), dropout_rate=0.3)
+  state = tiny.state(PARAMS, recording, dropout_rate=0.3)
   settings = sft.Settings(MODEL, recording, micro_batches=2)
   step = functools.partial(sft.member_step, settings=settings)
-  both, _ = jax.jit(step, compiler_options=COMPILE_FAST)(state, batch)
+  both, _ = jax.jit(step, compiler_options=tiny.COMPILE_FAST)(state, batch)
   keyed = jax.random.fold_in(state.rng, state.step)
 
   @jax.jit
@@ -182,5 +150,4 @@ def test_parts_draw_their_own_dropout(recording):
   ]
   mean = jax.tree.map(lambda a, b: (a + b) / 2, *apart)
   chex.assert_trees_all_close(both.opt_state, mean, atol=1e-6, rtol=1e-4)
-  moved = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), *apart)
-  assert max(map(float, jax.tree.leaves(moved))) > 1e-3
+  assert tiny.largest(*apart) > 1e-3

@@ -1,31 +1,21 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Next-token training: which tokens count, what is kept, how it resumes."""
 
-import json
-
 import chex
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
+import tiny
 
 from warm_jax import errors, members
 from warm_jax.config import section
 from warm_jax.data import encoding
-from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 from warm_jax.training import checkpoint, sft
-from warm_jax.training import state as state_lib
 
-MODEL = config_lib.ModelConfig(
-  vocab_size=9,
-  width=16,
-  num_layers=1,
-  num_heads=2,
-  mlp_width=24,
-  max_length=7,
-)
+MODEL = tiny.model(9, 7)
+PARAMS = tiny.language_params(MODEL)
 PAD, BOS, EOS = range(3)
 
 
@@ -43,40 +33,17 @@ def make_data(num=24, seed=0):
   return encoding.Sequences(ids, ids != PAD, starts)
 
 
-def make_params(seed=0):
-  return language_model.init_params(jax.random.key(seed), MODEL)
-
-
-def run(folder, params=None, data=None, **changes):
-  config = ml_collections.ConfigDict(
-    {
-      'steps': 6,
-      'batch_size': 8,
-      'learning_rate': 1e-2,
-      'dropout_rate': 0.1,
-      'keep_steps': (2, 5, 6),
-      'loss_on': 'response',
-      'checkpoint_every': 2,
-      'optimizer': section('optimizer', warmup_steps=1),
-    }
-    | changes
-  )
-  runtime = section('runtime')
-  runtime.progress = False
+def run(folder, data=None, schedule='cosine', **changes):
+  config = section('sft', 6, keep_steps=(2, 5, 6))
+  config.optimizer = section('optimizer', warmup_steps=1, schedule=schedule)
+  fields = {'batch_size': 8, 'learning_rate': 1e-2, 'dropout_rate': 0.1}
+  config.update(fields | {'checkpoint_every': 2} | changes)
   return sft.train(
-    make_params() if params is None else params,
-    MODEL,
-    make_data() if data is None else data,
-    config,
+    *(PARAMS, MODEL, data or make_data(), config),
     folder=folder,
     seed=3,
-    runtime=runtime,
+    runtime=tiny.runtime('auto'),
   )
-
-
-def rows_of(folder):
-  lines = (folder / 'metrics.jsonl').read_text().splitlines()
-  return [json.loads(line) for line in lines]
 
 
 @jax.jit
@@ -90,129 +57,63 @@ def logits_of(params, ids):
 @pytest.mark.parametrize('loss_on', ['response', 'all'])
 def test_first_loss_by_hand(tmp_path, loss_on):
   """Mean over the tokens that count, from the logits of unpadded rows."""
-  params, data = make_params(), make_data(num=8)
-  run(
-    tmp_path,
-    params,
-    data,
-    loss_on=loss_on,
-    steps=1,
-    keep_steps=(1,),
-    dropout_rate=0.0,
-  )
-  total, count = 0.0, 0
+  data = make_data(num=8)
+  changes = {'loss_on': loss_on, 'steps': 1, 'keep_steps': (1,)}
+  run(tmp_path, data, dropout_rate=0.0, **changes)
+  losses = []
   for row in range(8):  # the batch is the whole set, in some order
     tokens = data.ids[row][data.mask[row]]
-    z = np.float64(logits_of(params, tokens[None]))[0]
+    z = np.float64(logits_of(PARAMS, tokens[None]))[0]
     logps = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     first = data.response_start[row] if loss_on == 'response' else 1
-    for t in range(first, len(tokens)):
-      total -= logps[t - 1, tokens[t]]
-      count += 1
-  row = rows_of(tmp_path)[0]
-  if loss_on == 'response':
-    assert row['num_tokens/member_0'] == count == 24
-  assert row['loss/member_0'] == pytest.approx(total / count, rel=1e-5)
-
-
-def test_gradient_ignores_the_prompt_as_a_target(recording):
-  """What the model says after the first token moves nothing (response only).
-
-  The tokens of a prompt are inputs of the response, so they do have a gradient;
-  a row whose response is masked too must have none at all.
-  """
-  data, params = make_data(num=4), make_params()
-  hparams = members.member(state_lib.make_hparams(1, learning_rate=1.0), 0)
-  state = state_lib.TrainState(
-    jnp.zeros((), jnp.int32),
-    params,
-    recording.init(params),
-    jax.random.key(0),
-    hparams,
-    jnp.array(True),
-  )
-
-  @jax.jit
-  def gradient(loss_mask):
-    batch = {'ids': data.ids, 'mask': data.mask, 'loss_mask': loss_mask}
-    new, _ = sft.member_step(
-      state, batch, settings=sft.Settings(MODEL, recording)
-    )
-    return new.opt_state
-
-  position = np.arange(7)[None, :]
-  response = data.mask & (position >= data.response_start[:, None])
-
-  @jax.jit
-  @jax.grad
-  def reference(params):
-    """Row by row, each response alone after its prompt."""
-    logps = language_model.token_logps(params, MODEL, data.ids, data.mask)
-    picked = [logps[r, t] for r, t in zip(*np.nonzero(response))]
-    return -sum(picked) / len(picked)
-
-  chex.assert_trees_all_close(
-    gradient(response), reference(params), atol=1e-6, rtol=1e-4
-  )
-  nothing = gradient(np.zeros_like(response))
-  assert all(not np.any(leaf) for leaf in jax.tree.leaves(nothing))
+    losses += [-logps[t - 1, tokens[t]] for t in range(first, len(tokens))]
+  (row,) = tiny.rows_of(tmp_path)
+  assert row['num_tokens/member_0'] == len(losses)
+  assert row['loss/member_0'] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_kept_steps_and_start(tmp_path):
   """[C, ...] in order of keep_steps; the start is not touched (M5)."""
-  params = make_params()
-  before = jax.tree.map(np.array, params)
-  kept, result = run(tmp_path, params)
-  chex.assert_trees_all_equal(jax.tree.map(np.asarray, params), before)
-  assert members.num_members(kept) == 3
-  assert jax.tree.structure(kept) == jax.tree.structure(params)
-  for index, step in enumerate((2, 5, 6)):
-    chex.assert_trees_all_equal(
-      members.member(kept, index),
-      checkpoint.load_params(tmp_path / f'params_{step}'),
-    )
-  first, second, last = (
-    np.asarray(x) for x in kept['backbone']['embed']['embedding']
-  )
-  assert np.abs(first - second).max() > 1e-4 < np.abs(second - last).max()
-  losses = [row['loss/member_0'] for row in rows_of(tmp_path)]
+  before = jax.tree.map(np.array, PARAMS)
+  kept, result = run(tmp_path / 'long', schedule='constant')
+  chex.assert_trees_all_equal(jax.tree.map(np.asarray, PARAMS), before)
+  assert jax.tree.structure(kept) == jax.tree.structure(PARAMS)
+  stack = members.unstack(kept)
+  for one, step in zip(stack, (2, 5, 6), strict=True):
+    stored = checkpoint.load_params(tmp_path / 'long' / f'params_{step}')
+    chex.assert_trees_all_equal(one, stored)
+  assert tiny.largest(*stack[:2]) > 1e-4 < tiny.largest(*stack[1:])
+  losses = [row['loss/member_0'] for row in tiny.rows_of(tmp_path / 'long')]
   assert result == {'loss': sum(losses) / 6}
   # A run as long as the first part of this one ends where this one was, since
   # nothing but the schedule looks at the length.
-  constant = section('optimizer', warmup_steps=1, schedule='constant')
-  long, _ = run(tmp_path / 'long', optimizer=constant)
-  short, _ = run(
-    tmp_path / 'short', optimizer=constant, steps=2, keep_steps=(2,)
-  )
-  chex.assert_trees_all_equal(members.member(short, 0), members.member(long, 0))
+  short = {'schedule': 'constant', 'steps': 2, 'keep_steps': (2,)}
+  tiny.assert_members_equal(run(tmp_path / 'short', **short)[0], kept, [(0, 0)])
 
 
 def test_learns_to_count(tmp_path):
-  _, result = run(
-    tmp_path, steps=80, keep_steps=(80,), dropout_rate=0.0, checkpoint_every=0
-  )
-  assert rows_of(tmp_path)[0]['loss/member_0'] > 1.5  # near log 9
+  changes = {'steps': 80, 'keep_steps': (80,), 'checkpoint_every': 0}
+  _, result = run(tmp_path, dropout_rate=0.0, **changes)
+  assert tiny.rows_of(tmp_path)[0]['loss/member_0'] > 1.5  # near log 9
   assert result['loss'] < 0.3
 
 
-def test_resume_equals_uninterrupted(tmp_path, kill_at, killed_at=4):
-  kept, result = run(tmp_path / 'sft')
-  other = tmp_path / 'other' / 'sft'
-  with kill_at(killed_at):
+def test_resume_equals_uninterrupted(tmp_path, kill_at):
+  whole, other = tmp_path / 'sft', tmp_path / 'other' / 'sft'
+  kept, result = run(whole)
+  with kill_at(4):
     run(other)
+  with (other / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 4, "lo')  # a line cut by the kill
   kept_again, result_again = run(other)
   chex.assert_trees_all_equal(kept_again, kept)
   assert result_again == result
-  for name in ('metrics.jsonl', 'metrics.csv'):
-    assert (other / name).read_text() == (tmp_path / 'sft' / name).read_text()
+  tiny.assert_same_files(other, whole)
 
 
 def test_a_diverged_model_is_not_kept(tmp_path):
   """The step is named, and no parameters of it are left behind."""
-  with pytest.raises(
-    errors.NonFiniteError, match=r'stage sft: member 0 \(step 1'
-  ):
-    run(
-      tmp_path / 'sft', learning_rate=1e30, dropout_rate=0.0, keep_steps=(2, 6)
-    )
+  match = r'stage sft: member 0 \(step 1'
+  with pytest.raises(errors.NonFiniteError, match=match):
+    run(tmp_path / 'sft', learning_rate=1e30, dropout_rate=0.0)
   assert not list((tmp_path / 'sft').glob('params_*'))

@@ -11,7 +11,6 @@ import numpy as np
 from warm_jax import distributed, errors, members, merging, sharding, worlds
 from warm_jax.evaluation import policies as policies_lib
 from warm_jax.stages import evaluator, language, scorers
-from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
 from warm_jax.worlds import base
 
@@ -22,10 +21,7 @@ def train(run) -> dict:
   """Trains one policy per reward, all in one stack."""
   config, names = run.config.policy, scorers.proxies(run)
   start, judges, args, options = inputs(run, 'policy')
-  anchors = anchor_lib.of_config(start, len(names), config)
-  kept, result = policy.train(
-    start, judges, *args, config, anchors=anchors, **options
-  )
+  kept, result = policy.train(start, judges, *args, config, **options)
   reached = zip(names, result['objective/kl'], result['objective/scores'])
   ends = ', '.join(
     f'{_method(name)} KL {kl:.1f}, reward {score:.2f}'

@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from warm_jax import config as config_lib
-from warm_jax import members, rewards, worlds
+from warm_jax import members, rewards, stages, worlds
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import language_model, reward_model
@@ -67,8 +67,7 @@ def probe(run) -> dict:
   """Fits the one reward head, on the frozen last SFT checkpoint."""
   shape, world = base.model_config(run), worlds.of(run)
   backbone, pairs = language.policy_start(run)['backbone'], world.pairs('train')
-  if 'reward' in run.config:
-    _check_memory(run, backbone, shape, pairs)
+  stages.memory.check(run)
   head = fit_head({'backbone': backbone}, shape, pairs, run.config.probe.l2)
   params = {'backbone': backbone, 'score': {'kernel': head}}
   checkpoint.save_params(run.folder('probe') / 'params', {'kernel': head})
@@ -78,21 +77,6 @@ def probe(run) -> dict:
     'head_norm': float(np.linalg.norm(head)),
     'summary': f'test accuracy of the frozen features {reached:.3f}',
   }
-
-
-def _check_memory(run, backbone, shape, pairs) -> None:
-  # Members that will not fit are refused before the probe takes its minutes.
-  part = config_lib.member_slice(run.config)
-  num = len(range(*part)) if part else run.config.reward.members
-
-  def stack(backbone):
-    kernel = jnp.zeros((num, shape.width), jnp.float32)
-    backbones = members.broadcast(backbone, num)
-    return {'backbone': backbones, 'score': {'kernel': kernel}}
-
-  stack = jax.eval_shape(stack, backbone)
-  options = {'name': 'reward', 'runtime': run.config.runtime}
-  reward.check_memory(stack, shape, pairs, run.config.reward, **options)
 
 
 def _features(*args):  # [D, B], in the place of scores

@@ -4,7 +4,6 @@
 import ml_collections
 
 from warm_jax.stages import policy as policy_stage
-from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import policy, warp
 
 # The two policies of stage `reinforce`, in the order of their stack, and what
@@ -33,23 +32,27 @@ def num_updates(config) -> int:
   return config.members * sum(i.steps for i in warp.schedule(config))
 
 
+def controls(config) -> tuple[ml_collections.ConfigDict, policy.Anchor]:
+  """Section `policy` and anchors [2] of the policies of stage `reinforce`."""
+  own = config.reinforce
+  cost = {'steps': num_updates(config.warp), 'eval_every': own.eval_every}
+  anchors = policy.make_anchors(
+    len(CONTROLS),
+    kl_coef=[own.kl_coef, warp.schedule(config.warp)[0].kl_coef],
+    kind=list(CONTROLS.values()),
+    mu=config.warp.mu,
+  )
+  return ml_collections.ConfigDict(config.warp.to_dict() | cost), anchors
+
+
 def reinforce(run) -> dict:
   """Trains two policies from SFT, each with as many updates as WARP has.
 
   One has its KL to the SFT policy, with `reinforce.kl_coef`, the other to its
   own average, with the coefficient of WARP's first iteration.
   """
-  config, own = run.config.warp, run.config.reinforce
   start, scorers, args, options = policy_stage.inputs(run, 'reinforce')
-  anchors = anchor_lib.make(
-    start,
-    len(CONTROLS),
-    kl_coef=[own.kl_coef, warp.schedule(config)[0].kl_coef],
-    kind=list(CONTROLS.values()),
-    mu=config.mu,
-  )
-  cost = {'steps': num_updates(config), 'eval_every': own.eval_every}
-  settings = ml_collections.ConfigDict(config.to_dict() | cost)
+  settings, anchors = controls(run.config)
   kept, result = policy.train(
     start, scorers, *args, settings, anchors=anchors, **options
   )

@@ -8,6 +8,7 @@ of its `digests.json`, which is written last.
 
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import json
 import pathlib
@@ -24,15 +25,9 @@ from warm_jax import distributed, errors, files, members, sharding
 
 PyTree = Any
 _DIGESTS = 'digests.json'
+_HASH = functools.partial(hashlib.blake2b, digest_size=16)
 # Of two threads that save at once, Orbax mixes up the folders.
 _one_at_a_time = threading.Lock()
-
-
-def _ocp():
-  # Costs 0.4 s, which a relaunch of finished stages does not need.
-  from orbax.checkpoint import v1
-
-  return v1
 
 
 class Checkpoints:
@@ -45,10 +40,11 @@ class Checkpoints:
     """Opens `folder`; removes damaged steps and those that a kill cut short."""
     self._folder = pathlib.Path(folder).absolute()
     distributed.on_first(self._prune)
-    training = _ocp().training
-    self._checkpointer = training.Checkpointer(
+    from orbax.checkpoint import v1  # it takes 0.4 s
+
+    self._checkpointer = v1.training.Checkpointer(
       str(self._folder),
-      preservation_policy=training.preservation_policies.LatestN(2),
+      preservation_policy=v1.training.preservation_policies.LatestN(2),
       cleanup_tmp_directories=True,
     )
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -89,14 +85,13 @@ class Checkpoints:
       stored = self._checkpointer.metadata(max(steps)).metadata
       if stored is None:  # Orbax's answer to some damage
         raise ValueError('no metadata')
-    different = _differences(stored, template)
-    errors.need(
-      not different,
+      different = _differences(stored, template)
+      if not different:
+        return self._checkpointer.load(max(steps), template), max(steps)
+    raise errors.UserError(
       f'checkpoint {where} does not fit this run: {different}; delete '
-      f'{self._folder} to start this stage afresh',
+      f'{self._folder} to start this stage afresh'
     )
-    with _readable(where):
-      return self._checkpointer.load(max(steps), template), max(steps)
 
   def save(self, step: int, state: PyTree) -> None:
     """Writes a copy of `state` after `step` updates, in a thread.
@@ -118,7 +113,8 @@ class Checkpoints:
         with _one_at_a_time:
           self._checkpointer.save(step, state, force=True)
       if is_alone or distributed.is_first():
-        _write_digests(self._folder / str(step))
+        folder = self._folder / str(step)
+        files.write_record(folder / _DIGESTS, _digests(folder))
 
     self._saving = self._thread.submit(write)
 
@@ -163,7 +159,7 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
       shutil.rmtree(leftover, ignore_errors=True)
 
   def finish():
-    _write_digests(unfinished)
+    files.write_record(unfinished / _DIGESTS, _digests(unfinished))
     if path.exists():
       shutil.rmtree(path)
     unfinished.rename(path)
@@ -171,8 +167,8 @@ def save_params(path: str | pathlib.Path, tree: PyTree) -> None:
   try:
     with _writable(path):
       distributed.on_first(clear)
-      with _undisturbed():
-        _ocp().save(str(unfinished), tree)
+      with _undisturbed() as ocp:
+        ocp.save(str(unfinished), tree)
       distributed.on_first(finish)
   except Exception:
     if distributed.is_first():
@@ -187,29 +183,26 @@ def load_params(path: str | pathlib.Path) -> PyTree:
     path.exists(),
     f'no parameters at {path}; run the stage that writes them first',
   )
-  damage = _damage(path)
-  errors.need(not damage, f'{path} is damaged ({damage}); {_remedy(path)}')
-
-  is_float = lambda x: jnp.issubdtype(x.dtype, np.floating)  # noqa: E731
-  with _readable(path), _undisturbed():
-    stored = _ocp().metadata(str(path)).metadata
+  with _readable(path), _undisturbed() as ocp:
+    if damage := _damage(path):
+      raise ValueError(damage)
+    stored = ocp.metadata(str(path)).metadata
     if stored is None:
       raise ValueError('no metadata')
-    template = jax.tree.map(
-      lambda x: np.empty(x.shape, np.float32 if is_float(x) else x.dtype),
-      stored,
-    )
-    return _ocp().load(str(path), template)
+
+    def template(leaf):
+      is_float = jnp.issubdtype(leaf.dtype, np.floating)
+      return np.empty(leaf.shape, np.float32 if is_float else leaf.dtype)
+
+    return ocp.load(str(path), jax.tree.map(template, stored))
 
 
 def _is_finite(leaf) -> bool:
-  if not jnp.issubdtype(leaf.dtype, jnp.floating):
+  if not members.is_float(leaf):
     return True
-  if isinstance(leaf, jax.Array) and not (
-    leaf.is_fully_addressable and jax.default_backend() == 'cpu'
-  ):
-    return bool(sharding.to_host(jnp.isfinite(leaf).all()))
-  return bool(np.isfinite(leaf).all())
+  if jax.default_backend() == 'cpu' and distributed.count() == 1:
+    return bool(np.isfinite(np.asarray(leaf)).all())  # compiles nothing
+  return bool(sharding.to_host(jnp.isfinite(leaf).all()))
 
 
 def _on_host(tree: PyTree) -> PyTree:
@@ -234,33 +227,34 @@ def _differences(stored: PyTree, template: PyTree) -> str:
       leaf = jax.eval_shape(jax.random.key_data, leaf)
     return list(getattr(leaf, 'shape', ()))
 
-  have, want = map(members.named_leaves, (stored, template))
-  out = [f'{k} is missing' for k in want if k not in have]
-  out += [f'{k} is not expected' for k in have if k not in want]
-  out += [
-    f'{k} has shape {shape(have[k])}, expected {shape(want[k])}'
-    for k in sorted(have.keys() & want.keys())
-    if shape(have[k]) != shape(want[k])
-  ]
-  more = [f'and {len(out) - 4} more'] if len(out) > 4 else []
-  return ', '.join(out[:4] + more)
+  have, want = (
+    {name: shape(leaf) for name, leaf in members.named_leaves(tree).items()}
+    for tree in (stored, template)
+  )
+  different = [name for name in want | have if have.get(name) != want.get(name)]
+  return ', '.join(
+    f'{name} is {have.get(name, "missing")}, expected '
+    f'{want.get(name, "nothing")}'
+    for name in different[:4]
+  )
 
 
 @contextlib.contextmanager
 def _undisturbed():
   # Orbax for one thread, without the signals, which it logs at length.
+  from orbax.checkpoint import v1
+
   with contextlib.ExitStack() as stack:
     if distributed.count() == 1:
       stack.enter_context(distributed.deferred())
     stack.enter_context(_one_at_a_time)
     if distributed.count() > 1 and distributed.is_alone():
       # Orbax waits for all processes, unless they do other things.
-      v1 = _ocp()
       options = v1.options.MultiprocessingOptions(
         primary_host=0, active_processes={0}
       )
       stack.enter_context(v1.Context(multiprocessing_options=options))
-    yield
+    yield v1
 
 
 @contextlib.contextmanager
@@ -281,45 +275,37 @@ def _readable(path: pathlib.Path):
   try:
     yield
   except Exception as e:  # damage makes Orbax raise many kinds
-    reason = str(e).strip().split('\n')[0]
+    reason = str(e).strip().split('\n')[0] or type(e).__name__
+    # The whole stage, which does not run again as long as it is finished.
+    stages = (p for p in path.parents if (p / 'config.json').exists())
     raise errors.UserError(
-      f'cannot read {path} ({type(e).__name__}: {reason}); {_remedy(path)}'
+      f'{path} is damaged or cannot be read ({reason}); delete the folder '
+      f'{next(stages, path)} and run the same command again'
     ) from e
 
 
-def _remedy(path: pathlib.Path) -> str:
-  # The whole stage, which does not run again as long as it is finished.
-  stages = (p for p in path.parents if (p / 'config.json').exists())
-  folder = next(stages, path)
-  return f'delete the folder {folder} and run the same command again'
-
-
-def _write_digests(folder: pathlib.Path) -> None:
-  digests = {
-    path.relative_to(folder).as_posix(): _digest(path)
-    for path in sorted(folder.rglob('*'))
-    if path.is_file() and path.name not in (_DIGESTS, _DIGESTS + '.tmp')
-  }
-  files.write_record(folder / _DIGESTS, digests)
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  # {file: digest} of all files but the one that holds them.
+  digests = {}
+  for path in sorted(folder.rglob('*')):
+    if path.is_file() and path.name not in (_DIGESTS, _DIGESTS + '.tmp'):
+      with path.open('rb') as file:
+        digest = hashlib.file_digest(file, _HASH).hexdigest()
+      digests[path.relative_to(folder).as_posix()] = digest
+  return digests
 
 
 def _damage(folder: pathlib.Path) -> str:
   try:
-    digests = dict(json.loads((folder / _DIGESTS).read_text()))
+    expected = dict(json.loads((folder / _DIGESTS).read_text()))
   except (FileNotFoundError, ValueError, TypeError):
     return f'{_DIGESTS} is missing or cannot be read'
-  for name, expected in digests.items():
-    try:
-      if _digest(folder / name) != expected:
-        return f'{name} is not as it was written'
-    except FileNotFoundError:
-      return f'{name} is missing'
-    except OSError as e:
-      return f'{name} cannot be read: {e.strerror or e}'
+  try:
+    found = _digests(folder)
+  except OSError as e:
+    return f'{e.filename} cannot be read: {e.strerror or e}'
+  for name, digest in expected.items():
+    if found.get(name) != digest:
+      what = 'is not as it was written' if name in found else 'is missing'
+      return f'{name} {what}'
   return ''
-
-
-def _digest(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    new = lambda: hashlib.blake2b(digest_size=16)  # noqa: E731
-    return hashlib.file_digest(file, new).hexdigest()

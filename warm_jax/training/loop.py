@@ -56,7 +56,7 @@ class Loop:
     keep_steps: Sequence[int] = (),
     keep: Callable[[int, PyTree], None] | None = None,
   ):
-    """Describes the loop; nothing happens before `with`.
+    """Restores the state and opens the files; `with` closes them.
 
     Args:
       config: steps, checkpoint_every and perhaps max_loss.
@@ -64,48 +64,44 @@ class Loop:
       numbers: [M] of the members, in columns and messages; None: 0 to M - 1.
       keep_steps: numbers of steps after which keep(steps, state) is called.
     """
-    self._max_loss = config.get('max_loss', 0.0)
     self.state, self.start = state, 0
-    self._folder, self._config, self._runtime = folder, config, runtime
+    self._folder, self._config = folder, config
     self._hparams = sharding.to_host(vars(hparams))
-    count = len(self._hparams['learning_rate'])
-    self._numbers = list(range(count) if numbers is None else numbers)
+    self._numbers = numbers or range(len(self._hparams['learning_rate']))
     self._keep_steps, self._keep = set(keep_steps), keep
     self._pending = self._report = None
-
-  def __enter__(self) -> 'Loop':
-    folder, runtime = self._folder, self._runtime
     with contextlib.ExitStack() as stack:
       stack.enter_context(distributed.deferred())
       self._checkpoints = checkpoint.Checkpoints(folder / 'checkpoints')
       stack.enter_context(self._checkpoints)
       if distributed.is_alone() and (signum := distributed.received()):
         raise distributed.Stop(signum)
-      if restored := self._checkpoints.restore_latest(self.state):
+      if restored := self._checkpoints.restore_latest(state):
         self.state, self.start = restored
       elif 0 in self._keep_steps:
-        self._keep(0, self.state)
+        keep(0, state)
       is_active = getattr(self.state, 'is_active', np.ones(1, bool))
       self._is_active = sharding.to_host(is_active)
       self._rows, self.dropped = (
-        [row for row in _read(folder / name) if row['step'] < self.start]
+        _rows_before(self.start, folder / name)
         for name in ('metrics.jsonl', 'dropped.jsonl')
       )
       if distributed.is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / 'metrics.jsonl', self._rows)
-        file = (folder / 'metrics.jsonl').open('a')
-        self._jsonl = stack.enter_context(file)
-        path = folder / 'metrics.csv'
-        stack.callback(lambda: files.write_csv(path, self._rows))
+        path = folder / 'metrics.jsonl'
+        _write(path, self._rows)
+        self._jsonl = stack.enter_context(path.open('a'))
+        table = path.with_suffix('.csv')
+        stack.callback(lambda: files.write_csv(table, self._rows))
         if runtime.report_to:
           self._report, close = _reporter(runtime.report_to, folder)
           stack.callback(close)
       is_shown = runtime.progress and distributed.is_first()
-      self._advance = stack.enter_context(
-        _progress(self._config.steps, folder.name, self.start, is_shown)
-      )
+      progress = _progress(config.steps, folder.name, self.start, is_shown)
+      self._advance = stack.enter_context(progress)
       self._stack = stack.pop_all()
+
+  def __enter__(self) -> 'Loop':
     return self
 
   def __exit__(self, *exc):
@@ -143,8 +139,8 @@ class Loop:
       self._checkpoints.save(done, state)
     if stops:
       self._checkpoints.wait()
-      roots = [p for p in self._folder.parents if (p / files.MARKER).exists()]
-      root = roots[0] if roots else self._folder.parent
+      roots = (p for p in self._folder.parents if (p / files.MARKER).exists())
+      root = next(roots, self._folder.parent)
       name = self._folder.relative_to(root).as_posix()
       signum = distributed.received() or signal.SIGTERM
       raise distributed.Stop(signum, f'step {done} of {name}')
@@ -173,7 +169,7 @@ class Loop:
       record, *others = bad.values()
       what = described(record)
       if isinstance(record['value'], float):
-        what += f', above max_loss={self._max_loss:g}'
+        what += f', above max_loss={self._config.max_loss:g}'
       if others:
         what += f'; also members {", ".join(str(r["member"]) for r in others)}'
       raise errors.NonFiniteError(
@@ -214,7 +210,7 @@ class Loop:
     found = {}
     for name in sorted(values, key=lambda name: (name != 'loss', name)):
       value = values[name].astype(np.float64)
-      limit = (name == 'loss' and self._max_loss) or np.inf
+      limit = name == 'loss' and self._config.get('max_loss') or np.inf
       for row in np.flatnonzero(~np.isfinite(value) | (value > limit)):
         if row not in found:
           found[row] = self._record(row, step, name, value[row])
@@ -242,15 +238,14 @@ def described(record: Mapping[str, Any]) -> str:
   )
 
 
-def _read(path: pathlib.Path) -> list[dict[str, Any]]:
+def _rows_before(start: int, path: pathlib.Path) -> list[dict[str, Any]]:
   rows = []
-  if path.exists():
-    for line in path.read_text().splitlines():
-      try:
-        rows.append(json.loads(line))
-      except json.JSONDecodeError:  # a line cut by a kill
-        break
-  return rows
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:  # a line cut by a kill
+      break
+  return [row for row in rows if row['step'] < start]
 
 
 def _write(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
@@ -283,33 +278,27 @@ def _reporter(kind: str, folder: pathlib.Path) -> tuple[Callable, Callable]:
 
 @contextlib.contextmanager
 def _progress(total: int, name: str, start: int, is_shown: bool):
-  """Yields a function to call once a step: a bar, or lines in a log."""
-  if not is_shown:
-    yield lambda: None
-  elif not sys.stderr.isatty():
-    done, began = start, time.monotonic()
-    said = began
+  """Yields a function to call once a step, which writes '12/40 steps' at times.
 
-    def count():
-      nonlocal done, said
-      done += 1
-      if time.monotonic() > said + 30:
-        said = time.monotonic()
-        print(f'{name}: {done}/{total} steps', file=sys.stderr, flush=True)
+  In a terminal one line counts up; a log gets a line every 30 s.
+  """
+  done, began = start, time.monotonic()
+  last = began
+  line, every = ('\r', 0.5) if sys.stderr.isatty() else ('\n', 30.0)
 
-    yield count
-    took = round(time.monotonic() - began)
-    print(f'{name}: {done}/{total} steps, {took}s', file=sys.stderr)
-  else:
-    import rich.console
-    import rich.progress as rp
+  def say(more, end):
+    if is_shown:
+      text = f'{name}: {done}/{total} steps, {more}'
+      print(text.ljust(60) if end == '\r' else text, end=end, file=sys.stderr)
+      sys.stderr.flush()
 
-    bar = rp.Progress(
-      *rp.Progress.get_default_columns(),
-      rp.MofNCompleteColumn(),
-      console=rich.console.Console(stderr=True),
-      refresh_per_second=4,
-    )
-    with bar:
-      task = bar.add_task(name, total=total, completed=start)
-      yield lambda: bar.advance(task, 1)
+  def count():
+    nonlocal done, last
+    done += 1
+    now = time.monotonic()
+    if now > last + every:
+      last, left = now, (now - began) / (done - start) * (total - done)
+      say(f'{round(left)}s left', line)
+
+  yield count
+  say(f'{round(time.monotonic() - began)}s', '\n')

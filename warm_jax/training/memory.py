@@ -23,30 +23,32 @@ PyTree = Any
 
 def check(
   name: str,
-  step: functools.partial,
+  step: functools.partial | None,
   args: tuple,
   runtime,
   *,
-  units: int,
+  units: int = 1,
   held: PyTree = (),
 ) -> None:
   """Prints what a step needs on a device; a UserError says what would fit.
 
   Args:
     step: a jitted function with its keyword `settings` (see `reward.Settings`).
+      None, if the shapes of its data are not known yet: what is there before it
+      and its gradients must fit.
     args: its arguments, the state [M, ...] first; shapes are enough.
     units: rows, pairs or prompts that micro-batches divide.
     held: other arrays on the device meanwhile.
   """
-  allowed, settings = _limit(runtime), step.keywords['settings']
-  state, held = (jax.tree.leaves_with_path(t) for t in (args[0], held))
-  # Nothing is compiled if what is there and gradients are too much already.
-  gradients = [x for x in state if '.params' in map(str, x[0])]
-  least = sum(_bytes(leaf) for _, leaf in [*held, *state, *gradients])
-  held = sum(_bytes(leaf) for _, leaf in held)
+  allowed = _limit(runtime)
+  state = jax.tree.leaves_with_path(args[0])
+  gradients = [leaf for path, leaf in state if '.params' in map(str, path)]
+  # Nothing is compiled if that is too much already.
+  least = _bytes((held, args[0], gradients))
 
   def needs(**changes) -> float:
-    lowered = step.func.lower(*args, settings=settings._replace(**changes))
+    settings = step.keywords['settings']._replace(**changes)
+    lowered = step.func.lower(*args, **step.keywords | {'settings': settings})
     try:
       found = lowered.compile().memory_analysis()
     except RuntimeError as e:  # of TPUs: larger than the memory
@@ -56,7 +58,7 @@ def check(
     if found is None:  # the backend does not say
       return 0.0
     return (
-      held
+      _bytes(held)
       + found.argument_size_in_bytes
       + found.temp_size_in_bytes
       + found.output_size_in_bytes
@@ -64,41 +66,20 @@ def check(
     )
 
   is_hopeless = least > allowed
-  needed = least if is_hopeless else needs()
+  needed = least if step is None or is_hopeless else needs()
   if needed <= allowed:
-    if runtime.progress and distributed.is_first():
+    if step and runtime.progress and distributed.is_first():
       print(f'{name}: a step needs {_gb(needed)} per device', flush=True)
     return
 
-  def fits(**changes) -> bool:
-    return not is_hopeless and needs(**changes) <= allowed
-
-  def fewest_parts(**more) -> int | None:
-    more_parts = range(settings.micro_batches + 1, units + 1)
-    found = [parts for parts in more_parts if units % parts == 0]
-    first = bisect.bisect(
-      found, False, key=lambda parts: fits(micro_batches=parts, **more)
-    )
-    return found[first] if first < len(found) else None
-
-  num_members = members.num_members(args[0])
-  model = dataclasses.replace(settings.model_config, remat=True)
-  scan = {'member_map': 'scan'} if sharding.size('member') == 1 else {}
-  ways = []
-  if parts := fewest_parts():
-    ways.append(f'micro_batches={parts}')
-  if scan and num_members > 1 and fits(**scan):
-    ways.append("runtime.member_map='scan'")
-  if fits(model_config=model):
-    ways.append('remat=True of the model (or of `base`)')
-  if not ways and (parts := fewest_parts(model_config=model, **scan)):
-    scanned = ", runtime.member_map='scan'" if scan else ''
-    ways.append(f'remat=True{scanned} and micro_batches={parts} together')
+  ways, num_members = [], members.num_members(args[0])
+  if not is_hopeless:
+    ways = _ways(step.keywords['settings'], units, num_members, needs, allowed)
   axis, most = ('member', num_members) if num_members > 1 else ('data', units)
-  counts = [n for n in range(2, most + 1) if most % n == 0]
-  counts = [n for n in counts if needed / n <= allowed]
-  if counts and not sharding.is_on():
-    mesh = tuple(counts[0] if a == axis else 1 for a in sharding.AXES)
+  counts = (n for n in range(2, most + 1) if most % n == 0)
+  count = next((n for n in counts if needed / n <= allowed), None)
+  if count and not sharding.is_on():
+    mesh = tuple(count if a == axis else 1 for a in sharding.AXES)
     ways.append(f'runtime.mesh={mesh}')
   advice = 'set ' + '; or '.join(ways)
   if not ways:
@@ -115,16 +96,52 @@ def check(
   raise errors.UserError(f'{name}: a step needs {says}: {advice}')
 
 
+def _ways(settings, units, num_members, needs, allowed) -> list[str]:
+  # Changes of a step after which it fits, found by compiling it.
+  more_parts = range(settings.micro_batches + 1, units + 1)
+  divisors = [parts for parts in more_parts if units % parts == 0]
+
+  def fits(**changes) -> bool:
+    return needs(**changes) <= allowed
+
+  def fewest_parts(**more) -> int | None:
+    is_enough = lambda parts: fits(micro_batches=parts, **more)  # noqa: E731
+    first = bisect.bisect(divisors, False, key=is_enough)
+    return [*divisors, None][first]
+
+  scan, scanned = {}, ''
+  if num_members > 1 and sharding.size('member') == 1:
+    scan, scanned = {'member_map': 'scan'}, "runtime.member_map='scan'"
+  model = {
+    'model_config': dataclasses.replace(settings.model_config, remat=True)
+  }
+  ways = []
+  if parts := fewest_parts():
+    ways.append(f'micro_batches={parts}')
+  if scan and fits(**scan):
+    ways.append(scanned)
+  if fits(**model):
+    ways.append('remat=True of the model (or of `base`)')
+  if not ways and (parts := fewest_parts(**model, **scan)):
+    first = ', '.join(filter(None, ('remat=True', scanned)))
+    ways.append(f'{first} and micro_batches={parts} together')
+  return ways
+
+
 def _gb(number: float) -> str:
   return f'{number / 1e9:.3g} GB'
 
 
-def _bytes(leaf) -> int:
-  shape, where = np.shape(leaf), getattr(leaf, 'sharding', None)
-  if where is not None:
-    shape = where.shard_shape(shape)
-  itemsize = getattr(leaf.dtype, 'itemsize', 8)  # a key has eight
-  return int(np.prod(shape)) * itemsize
+def _bytes(tree: PyTree) -> int:
+  # Of leaves on one device.
+  total = 0
+  for leaf in jax.tree.leaves(tree):
+    shape, where = np.shape(leaf), getattr(leaf, 'sharding', None)
+    if where is not None:
+      shape = where.shard_shape(shape)
+    itemsize = getattr(leaf.dtype, 'itemsize', 8)  # a key has eight
+    total += math.prod(shape) * itemsize
+  return total
 
 
 def _limit(runtime) -> float:

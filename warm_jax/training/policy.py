@@ -8,6 +8,11 @@
 The log-ratio is summed over the tokens of the response (k1, the only usual
 estimator that gives the gradient of the KL inside a reward). Logits of policy
 and anchor are divided by the sampling temperature. There is no dropout.
+
+The anchor is fixed, or the policy's own moving average (WARP, arXiv 2406.16768,
+stage 1), which limits the speed of a policy and not its distance:
+
+  ema <- (1 - mu) ema + mu params     after each update; ema = start at first
 """
 
 import dataclasses
@@ -21,11 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from warm_jax import losses, members, sampling, sharding
+from warm_jax import losses, members, merging, sampling, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model
-from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, memory
 from warm_jax.training import loop as loop_lib
 from warm_jax.training import state as state_lib
@@ -35,12 +39,77 @@ PyTree = Any
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Anchor:
+  """KL anchor of one policy. Stacked over P policies, leaves are [P, ...]."""
+
+  kl_coef: jax.Array  # [] float32, strength of the KL (papers: alpha, beta)
+  mu: jax.Array  # [] float32, step of the moving average; 0: none is kept
+  is_ema: jax.Array  # [] bool, whether the KL is taken to the average
+  ema: PyTree | None = None  # the average, if it is kept; made by `begin`
+
+  def begin(self, params: PyTree) -> 'Anchor':
+    """P anchors whose averages, if any mu is above 0, begin at params [P, ...].
+
+    Averages are float32: a step of 1 % is below half a bfloat16 ulp.
+    """
+    copied = jax.tree.map(jnp.array, self)  # training donates it
+    if not np.any(np.asarray(self.mu)):
+      return copied
+
+    def average(x):
+      return jnp.array(x, jnp.float32 if members.is_float(x) else None)
+
+    return dataclasses.replace(copied, ema=jax.tree.map(average, params))
+
+  def params(self, fixed: PyTree) -> PyTree:
+    """LM params that the KL of ONE policy is taken to: `fixed` or the EMA."""
+    if self.ema is None:
+      return fixed
+    return jax.tree.map(
+      functools.partial(jnp.where, self.is_ema), self.ema, fixed
+    )
+
+  def update(self, params: PyTree) -> 'Anchor':
+    """Moves the average of ONE policy towards its updated params."""
+    if self.ema is None:
+      return self
+    ema = merging.lerp(self.ema, params, self.mu)
+    return dataclasses.replace(self, ema=ema)
+
+
+def make_anchors(
+  num_policies: int,
+  *,
+  kl_coef: float | Sequence[float],
+  kind: str | Sequence[str] = 'fixed',
+  mu: float | Sequence[float] = 0.0,
+) -> Anchor:
+  """Anchors [P] of kind 'fixed' or 'ema'; each setting for all or for each.
+
+  With mu above 0 an average is kept beside a fixed anchor, too.
+  """
+
+  def spread(value, dtype=None):
+    return np.broadcast_to(np.asarray(value, dtype), (num_policies,))
+
+  mus, is_ema = spread(mu, np.float32), spread(kind) == 'ema'
+  return Anchor(spread(kl_coef, np.float32), mus, is_ema)
+
+
+def anchors_of(config, num_policies: int) -> Anchor:
+  """P equal anchors, from the fields kl_coef, anchor and mu of a section."""
+  moves = {'kind': 'ema', 'mu': config.mu} if config.anchor == 'ema' else {}
+  return make_anchors(num_policies, kl_coef=config.kl_coef, **moves)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class PolicyState:
   """Policy, value model and anchor of one member, or of P: [P, ...]."""
 
   policy: state_lib.TrainState  # inactive once it has gone too far (`max_kl`)
   value: state_lib.TrainState | None  # None with leave-one-out
-  anchor: anchor_lib.Anchor
+  anchor: Anchor
 
 
 class Settings(NamedTuple):
@@ -49,31 +118,21 @@ class Settings(NamedTuple):
   model_config: config_lib.ModelConfig
   tx: optax.GradientTransformation  # of policy and value model
   member_map: str  # see `members.map_members`
+  eos_id: int
+  pad_id: int
+  can_stop: bool  # leaves inactive policies as they are
   temperature: float
   max_new_tokens: int  # R, length of the longest response
   missing_eos_penalty: float
-  num_samples: int  # of a prompt, in adjacent rows
-  micro_batches: int  # parts of the prompts, one after another
-  can_stop: bool  # leaves inactive policies as they are
-  eos_id: int
-  pad_id: int
+  samples_per_prompt: int  # in adjacent rows
+  micro_batches: int = 1  # parts of the prompts, one after another
 
 
 def settings(model_config, tx, tokenizer, config, member_map: str) -> Settings:
   """Static settings from a section `policy`."""
-  return Settings(
-    model_config,
-    tx,
-    member_map,
-    config.temperature,
-    config.max_new_tokens,
-    config.missing_eos_penalty,
-    num_samples=config.samples_per_prompt,
-    micro_batches=config.get('micro_batches', 1),
-    can_stop=bool(config.max_kl),
-    eos_id=tokenizer.eos_id,
-    pad_id=tokenizer.pad_id,
-  )
+  own = (model_config, tx, member_map, tokenizer.eos_id, tokenizer.pad_id)
+  same = {k: config[k] for k in Settings._fields if k in config}
+  return Settings(*own, can_stop=bool(config.max_kl), **same)
 
 
 @functools.partial(jax.jit, static_argnames='settings')
@@ -88,7 +147,7 @@ def sample(state, prompts, *, settings: Settings):
       prompts['ids'],
       prompts['mask'],
       max_new_tokens=settings.max_new_tokens,
-      num_samples=settings.num_samples,
+      num_samples=settings.samples_per_prompt,
       temperature=settings.temperature,
       eos_id=settings.eos_id,
       pad_id=settings.pad_id,
@@ -139,7 +198,8 @@ def update(state, samples, scores, anchor_params, *, settings: Settings):
       old, samples, scores, anchor_params, settings=settings
     )
     if settings.can_stop:
-      new = state_lib.choose(old.policy.is_active, new, old)
+      is_active = old.policy.is_active
+      new = jax.tree.map(functools.partial(jnp.where, is_active), new, old)
     return new, metrics
 
   mapped = members.map_members(one_member, settings.member_map)
@@ -155,7 +215,7 @@ def _response_logps(params, samples, settings):
     samples.mask,
     samples.response_start,
     settings.max_new_tokens,
-    num_samples=settings.num_samples,
+    num_samples=settings.samples_per_prompt,
     temperature=settings.temperature,
   )
 
@@ -164,21 +224,23 @@ def member_step(state, samples, scores, anchor_params, *, settings: Settings):
   """One step of ONE policy on samples [B, T], scores [B]: (state, metrics)."""
   response = sampling.response_mask(samples.mask, samples.response_start)
   num_tokens = jnp.sum(response, dtype=jnp.float32)
-  num_prompts = len(scores) // settings.num_samples
-  kinds, batch = optax.microbatching.AccumulationType, (samples, scores)
-  is_split = settings.micro_batches > 1
+  num_prompts = len(scores) // settings.samples_per_prompt
+  kinds = optax.microbatching.AccumulationType
 
   def of_part(part, _):
-    if is_split:
-      part = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), part)
+    part = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), part)
     return _gradients(state, *part, anchor_params, num_tokens, settings)
 
-  if is_split:  # the samples of one prompt stay together
-    batch = jax.tree.map(
-      lambda x: x.reshape(num_prompts, -1, *x.shape[1:]), batch
-    )
+  # The samples of one prompt stay together.
+  batch = jax.tree.map(
+    lambda x: x.reshape(num_prompts, -1, *x.shape[1:]), (samples, scores)
+  )
   (grads, value_grads, metrics), of_tokens = state_lib.micro_batched(
-    of_part, settings.micro_batches, num_prompts, (kinds.MEAN, kinds.SUM)
+    of_part,
+    settings.micro_batches,
+    num_prompts,
+    state.policy.rng,  # not used: nothing here is random
+    (kinds.MEAN, kinds.SUM),
   )(batch)
   metrics = metrics | of_tokens
   policy, metrics['policy/grad_norm'] = state_lib.update(
@@ -189,7 +251,7 @@ def member_step(state, samples, scores, anchor_params, *, settings: Settings):
     value, metrics['value/grad_norm'] = state_lib.update(
       settings.tx, value_grads, value
     )
-  anchor = anchor_lib.update(state.anchor, policy.params)
+  anchor = state.anchor.update(policy.params)
   return PolicyState(policy, value, anchor), metrics
 
 
@@ -200,7 +262,7 @@ def _gradients(state, samples, scores, anchor_params, num_tokens, settings):
     return language_model.take_span(x, start, settings.max_new_tokens)
 
   response = of_response(samples.mask)
-  anchor_params = anchor_lib.params(state.anchor, anchor_params)
+  anchor_params = state.anchor.params(anchor_params)
   anchor_logps, _ = _response_logps(anchor_params, samples, settings)
 
   def value_loss_fn(params, returns):
@@ -212,7 +274,7 @@ def _gradients(state, samples, scores, anchor_params, num_tokens, settings):
       samples.mask,
       samples.response_start,
       settings.max_new_tokens,
-      num_samples=settings.num_samples,
+      num_samples=settings.samples_per_prompt,
     )
     values = reward_model.values(params, states)
     return losses.value_loss(values, returns, response), values
@@ -228,7 +290,7 @@ def _gradients(state, samples, scores, anchor_params, num_tokens, settings):
     value_grads, of_value = None, {}
     if state.value is None:
       advantages = losses.leave_one_out_advantages(
-        rewards, settings.num_samples
+        rewards, settings.samples_per_prompt
       )
     else:
       (value_loss, values), value_grads = jax.value_and_grad(
@@ -273,10 +335,11 @@ def train(
   folder: pathlib.Path,
   seed: int,
   runtime,
-  anchors: anchor_lib.Anchor,
+  anchors: Anchor | None = None,
   anchor_params: PyTree | None = None,
   ref_params: PyTree | None = None,
   orders: Sequence[int] | None = None,
+  only_checks: bool = False,
 ) -> tuple[list[int], dict]:
   """Trains P policies from one start, or resumes from `folder`.
 
@@ -288,44 +351,41 @@ def train(
       anchor_params (fixed anchors) where these are None.
     scorers: P callables (ids, mask) -> [B], pytrees; or one for all.
     folder: gets params_STEP, leaves [P, ...], and averages ema_STEP.
+    anchors: from `make_anchors`; None: as config says, for each scorer or order.
     orders: [P]; policies of equal number share prompts and keys. None: all do.
+    only_checks: raises a UserError if a step needs too much memory, or returns
+      ([], {}); shapes of parameters are enough.
 
   Returns:
     steps: at which policies were kept, 0 (the start) first.
     result: {metric: [P] means of the last 20 steps}, and 'stopped_at', [P]
       updates that each policy has made.
   """
-  num_policies = members.num_members(anchors)
-  orders = [0] * num_policies if orders is None else list(orders)
+  if anchors is None:
+    anchors = anchors_of(config, max(len(scorers), len(orders or ())))
+  num_policies = len(anchors.kl_coef)
+  orders = list(orders or [0] * num_policies)
   assert len(orders) == num_policies and len(scorers) in (1, num_policies)
   anchor_params = start_params if anchor_params is None else anchor_params
   ref_params = start_params if ref_params is None else ref_params
-  per_prompt = config.samples_per_prompt
-  num_prompts = config.batch_size // per_prompt
   seeds = [seed if n == 0 else loader.order_seed(seed, n) for n in orders]
+  num_prompts = config.batch_size // config.samples_per_prompt
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
-  static = {
-    'settings': settings(
-      model_config, tx, tokenizer, config, runtime.member_map
-    )
-  }
+  static = settings(model_config, tx, tokenizer, config, runtime.member_map)
+  hparams, value_hparams = (
+    state_lib.make_hparams(num_policies, learning_rate=rate)
+    for rate in (config.learning_rate, config.value_learning_rate)
+  )
 
-  def hparams(learning_rate):
-    return state_lib.make_hparams(num_policies, learning_rate=learning_rate)
-
-  def start(params, anchors):
-    keys = jnp.stack([jax.random.key(s) for s in seeds])
+  def start(params):
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     broadcast = sharding.born(lambda p: members.broadcast(p, num_policies), 1)
-    value = None
+    stack, value = broadcast(params), None
     if config.baseline == 'value':
-      value_params = reward_model.init_value(model_config, params['backbone'])
-      value = state_lib.init(
-        broadcast(value_params), tx, keys, hparams(config.value_learning_rate)
-      )
-    policy = state_lib.init(
-      broadcast(params), tx, keys, hparams(config.learning_rate)
-    )
-    return PolicyState(policy, value, state_lib.copied(anchors))
+      value = reward_model.init_value(model_config, params['backbone'])
+      value = state_lib.init(broadcast(value), tx, keys, value_hparams)
+    policy = state_lib.init(stack, tx, keys, hparams)
+    return PolicyState(policy, value, sharding.born(anchors.begin, 1)(stack))
 
   @sharding.spread
   def read(rows):
@@ -333,22 +393,24 @@ def train(
     return {'ids': part.ids, 'mask': part.mask}
 
   def gather(rows):  # each prompt once for each of its samples
-    return read(np.repeat(rows, per_prompt, axis=1))
+    return read(np.repeat(rows, config.samples_per_prompt, axis=1))
 
-  shapes = sharding.shapes(start, start_params, anchors)
-  samples = jax.eval_shape(
-    functools.partial(sample, **static),
-    shapes,
-    gather(np.zeros((num_policies, num_prompts), int)),
-  )
+  step_fn = functools.partial(update, settings=static)
+  shapes = sharding.shapes(start, start_params)
+  batch = gather(np.zeros((num_policies, num_prompts), int))
+  draw = functools.partial(sample, settings=static)
+  samples = jax.eval_shape(draw, shapes, batch)
+  scores = jax.ShapeDtypeStruct(samples.ids.shape[:2], jnp.float32)
   memory.check(
     folder.name,
-    functools.partial(update, **static),
-    (shapes, samples, jax.eval_shape(score, scorers, samples), anchor_params),
+    step_fn,
+    (shapes, samples, scores, anchor_params),
     runtime,
     units=num_prompts,
     held=scorers,
   )
+  if only_checks:
+    return [], {}
 
   def keep(step, state):
     checkpoint.save_params(folder / f'params_{step}', state.policy.params)
@@ -358,18 +420,18 @@ def train(
   kept = sorted({*range(0, config.steps, config.eval_every), config.steps})
   with loop_lib.Loop(
     folder,
-    start(start_params, anchors),
+    start(start_params),
     config,
     runtime,
-    hparams=hparams(config.learning_rate),
+    hparams=hparams,
     keep_steps=kept,
     keep=keep,
   ) as loop:
     state = loop.state
-    for step, rows in loop.steps(gather, len(prompts), seeds, num_prompts):
-      samples = sample(state, rows, **static)
+    for step, batch in loop.steps(gather, len(prompts), seeds, num_prompts):
+      samples = draw(state, batch)
       if config.max_kl and step in kept and step > 0:
-        is_far = kl(samples, ref_params, **static) >= config.max_kl
+        is_far = kl(samples, ref_params, settings=static) >= config.max_kl
         policy = state.policy
         is_active = policy.is_active & ~is_far
         policy = dataclasses.replace(policy, is_active=is_active)
@@ -378,7 +440,7 @@ def train(
           kept = [other for other in kept if other <= step]
           break
       scores = score(scorers, samples)
-      state, metrics = update(state, samples, scores, anchor_params, **static)
+      state, metrics = step_fn(state, samples, scores, anchor_params)
       loop.end(step, state, metrics)
     result = loop.summary(
       ('objective/scores', 'objective/kl', 'completions/mean_length')

@@ -29,7 +29,7 @@ PyTree = Any
 
 
 class Settings(NamedTuple):
-  """Static settings of `train_step`."""
+  """Static settings of a step."""
 
   model_config: config_lib.ModelConfig
   tx: optax.GradientTransformation  # from `state.make_optimizer`
@@ -42,21 +42,12 @@ class Settings(NamedTuple):
   max_loss: float = 0.0  # a finite loss above it is bad, too; 0: none is
 
 
-@functools.partial(jax.jit, static_argnames='settings', donate_argnums=0)
-def train_step(state, batch, *, settings: Settings):
-  """One Bradley-Terry step of M members; the old state is donated."""
-  step = functools.partial(member_step, settings=settings)
-  state, metrics = members.map_members(step, settings.member_map)(state, batch)
-  return sharding.constrain(state, 1), metrics
-
-
 def member_step(state, batch, *, settings: Settings):
   """One Bradley-Terry step of ONE member: (new state, dict of [] metrics).
 
   batch: ids [B, S] and mask [B, 2, S], a pair in each row (see
   `data.prefix_sharing`); optionally margin [B].
   """
-  rng = jax.random.fold_in(state.rng, state.step)
 
   def loss_fn(params, batch, rng):
     scores = settings.score_fn(
@@ -75,12 +66,11 @@ def member_step(state, batch, *, settings: Settings):
       label_smoothing=settings.label_smoothing,
     )
 
-  def of_part(part, number):
-    key = rng if number is None else jax.random.fold_in(rng, number)
-    return jax.value_and_grad(loss_fn, has_aux=True)(state.params, part, key)
-
   (loss, metrics), grads = state_lib.micro_batched(
-    of_part, settings.micro_batches, len(batch['ids'])
+    functools.partial(jax.value_and_grad(loss_fn, has_aux=True), state.params),
+    settings.micro_batches,
+    len(batch['ids']),
+    jax.random.fold_in(state.rng, state.step),
   )(batch)
   new, grad_norm = state_lib.update(settings.tx, grads, state)
   metrics = {'loss': loss, **metrics, 'grad_norm': grad_norm}
@@ -90,70 +80,13 @@ def member_step(state, batch, *, settings: Settings):
     is_sound = state.is_active & jnp.all(is_finite)
     if settings.max_loss:
       is_sound &= loss <= settings.max_loss
-    new = state_lib.choose(is_sound, new, state)
+    new = jax.tree.map(functools.partial(jnp.where, is_sound), new, state)
     new = dataclasses.replace(new, is_active=is_sound)
     metrics['is_active'] = is_sound
   return new, metrics
 
 
-def make_step(
-  model_config,
-  tx,
-  config,
-  member_map: str,
-  score_fn=reward_model.scores,
-  has_dropout: bool = True,
-):
-  """`train_step` with the settings of a config: (state, batch) -> same."""
-  return functools.partial(
-    train_step,
-    settings=Settings(
-      model_config,
-      tx,
-      member_map,
-      config.label_smoothing,
-      config.get('micro_batches', 1),
-      has_dropout,
-      score_fn,
-      config.get('on_nonfinite', 'stop') == 'drop_member',
-      config.get('max_loss', 0.0),
-    ),
-  )
-
-
-def check_memory(
-  params: PyTree,
-  model_config: config_lib.ModelConfig,
-  data: encoding.Preferences,
-  config,
-  *,
-  name: str,
-  runtime,
-  score_fn=reward_model.scores,
-  has_dropout: bool | None = None,
-) -> functools.partial:
-  """The step of `train`, compiled; a UserError if it does not fit in memory.
-
-  `train` does so itself; call it before long work that `train` depends on.
-  params: [M, ...], shapes are enough. has_dropout None: as config says.
-  """
-  num_members = members.num_members(params)
-  if has_dropout is None:
-    has_dropout = any(config.dropout_rates)
-  tx = state_lib.make_optimizer(config.optimizer, config.steps)
-  step = make_step(
-    model_config, tx, config, runtime.member_map, score_fn, has_dropout
-  )
-
-  keys = jax.random.split(jax.random.key(0), num_members)
-  hparams = state_lib.make_hparams(num_members, learning_rate=0.0)
-  state = sharding.shapes(
-    lambda params: state_lib.init(params, tx, keys, hparams), params
-  )
-  rows = np.zeros((num_members, config.batch_size), int)
-  batch = sharding.spread(data.training_batch)(rows)
-  memory.check(name, step, (state, batch), runtime, units=config.batch_size)
-  return step
+train_step = functools.partial(state_lib.train_step, member_step=member_step)
 
 
 def train(
@@ -168,6 +101,7 @@ def train(
   runtime,
   score_fn=reward_model.scores,
   numbers: Sequence[int] | None = None,
+  only_checks: bool = False,
 ) -> tuple[PyTree | None, dict]:
   """Trains M reward models [M, ...], or resumes from `folder` (WARM remark 2).
 
@@ -178,6 +112,8 @@ def train(
     score_fn: as `reward_model.scores`; it may build the weights from params.
     numbers: [M] numbers of these members among config.members, whose keys they
       get; None: they are all there are.
+    only_checks: raises a UserError if a step needs too much memory, or returns
+      (None, {}); shapes of params are enough.
 
   Returns:
     params: [K, ...] of the members kept; None if a part has none left.
@@ -189,26 +125,38 @@ def train(
   total = num_members if numbers is None else config.members
   numbers = list(range(num_members) if numbers is None else numbers)
   keys = jax.random.split(jax.random.key(seed), total)[np.asarray(numbers)]
-  # One program for all slices of the members, so that their bits agree.
-  rates = config.dropout_rates if is_part else np.asarray(hparams.dropout_rate)
-  step_fn = check_memory(
-    params,
+  # Of all members, so that slices of them run one program and agree in bits.
+  rates = (*config.get('dropout_rates', ()), *np.asarray(hparams.dropout_rate))
+  tx = state_lib.make_optimizer(config.optimizer, config.steps)
+  settings = Settings(
     model_config,
-    data,
-    config,
-    name=folder.name,
-    runtime=runtime,
-    score_fn=score_fn,
-    has_dropout=bool(np.any(rates)),
+    tx,
+    runtime.member_map,
+    config.label_smoothing,
+    config.get('micro_batches', 1),
+    any(rates),
+    score_fn,
+    drops_members=config.get('on_nonfinite', 'stop') == 'drop_member',
+    max_loss=config.get('max_loss', 0.0),
   )
-  tx = step_fn.keywords['settings'].tx
+  step_fn = functools.partial(train_step, settings=settings)
+  gather = sharding.spread(data.training_batch)
+
+  def start(params):
+    return state_lib.init(params, tx, keys, hparams)
+
+  rows = np.zeros((num_members, config.batch_size), int)
+  args = (sharding.shapes(start, params), gather(rows))
+  memory.check(folder.name, step_fn, args, runtime, units=config.batch_size)
+  if only_checks:
+    return None, {}
 
   def keep(step, state):
     checkpoint.save_params(folder / f'params_{step}', state.params)
 
   with loop_lib.Loop(
     folder,
-    state_lib.init(params, tx, keys, hparams),
+    start(params),
     config,
     runtime,
     hparams=hparams,
@@ -217,12 +165,8 @@ def train(
     keep=keep,
   ) as loop:
     state = loop.state
-    for step, batch in loop.steps(
-      sharding.spread(data.training_batch),
-      len(data),
-      np.asarray(hparams.data_seed),
-      config.batch_size,
-    ):
+    seeds = np.asarray(hparams.data_seed)
+    for step, batch in loop.steps(gather, len(data), seeds, config.batch_size):
       state, metrics = step_fn(state, batch)
       loop.end(step, state, metrics)
     result = loop.summary(('loss', 'accuracy', 'margin'))

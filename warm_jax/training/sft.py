@@ -7,6 +7,7 @@ at no cost ("Baklava", WARM section 3.3).
 
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,21 +27,13 @@ PyTree = Any
 
 
 class Settings(NamedTuple):
-  """Static settings of `train_step`."""
+  """Static settings of a step."""
 
   model_config: config_lib.ModelConfig
   tx: optax.GradientTransformation  # from `state.make_optimizer`
   member_map: str = 'auto'  # see `members.map_members`
   micro_batches: int = 1  # parts of a batch, one after another
   has_dropout: bool = True  # False leaves the masks out of the program
-
-
-@functools.partial(jax.jit, static_argnames='settings', donate_argnums=0)
-def train_step(state, batch, *, settings: Settings):
-  """One next-token step of M members; the old state is donated."""
-  step = functools.partial(member_step, settings=settings)
-  state, metrics = members.map_members(step, settings.member_map)(state, batch)
-  return sharding.constrain(state, 1), metrics
 
 
 def member_step(state, batch, *, settings: Settings):
@@ -51,7 +44,6 @@ def member_step(state, batch, *, settings: Settings):
   batch: ids, mask, loss_mask [B, T]; or, with start [B], loss_mask [B, R] of
   the R tokens from there on, and logits are computed for those alone.
   """
-  rng = jax.random.fold_in(state.rng, state.step)
   num_tokens = jnp.sum(batch['loss_mask'], dtype=jnp.float32)
 
   def loss_fn(params, batch, rng):
@@ -69,14 +61,11 @@ def member_step(state, batch, *, settings: Settings):
       logps = language_model.token_logps(*rows, **dropout)
     return losses.language_model_loss(logps, batch['loss_mask'], num_tokens)
 
-  def of_part(part, number):
-    key = rng if number is None else jax.random.fold_in(rng, number)
-    return jax.value_and_grad(loss_fn)(state.params, part, key)
-
   loss, grads = state_lib.micro_batched(
-    of_part,
+    functools.partial(jax.value_and_grad(loss_fn), state.params),
     settings.micro_batches,
     len(batch['ids']),
+    jax.random.fold_in(state.rng, state.step),
     optax.microbatching.AccumulationType.SUM,
   )(batch)
   state, grad_norm = state_lib.update(settings.tx, grads, state)
@@ -88,6 +77,9 @@ def member_step(state, batch, *, settings: Settings):
   }
 
 
+train_step = functools.partial(state_lib.train_step, member_step=member_step)
+
+
 def train(
   params: PyTree,
   model_config: config_lib.ModelConfig,
@@ -97,11 +89,13 @@ def train(
   folder: pathlib.Path,
   seed: int,
   runtime,
+  only_checks: bool = False,
 ) -> tuple[PyTree, dict]:
   """Trains one language model, or resumes from a checkpoint in `folder`.
 
   Returns the parameters at each of config.keep_steps, stacked [C, ...], and
-  {'loss': mean of the last 20 steps}.
+  {'loss': mean of the last 20 steps}. only_checks: raises a UserError if a step
+  needs too much memory, or returns (params, {}); shapes of params are enough.
   """
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
   settings = Settings(
@@ -112,28 +106,22 @@ def train(
     has_dropout=config.dropout_rate > 0,
   )
   step_fn = functools.partial(train_step, settings=settings)
-  num_learned = None  # computes all positions, where few could be left out
-  if (
-    config.loss_on == 'response' and 4 * data.response_length <= 3 * data.length
-  ):
-    num_learned = data.response_length
   # One model is M = 1 through the same code as many.
   hparams = state_lib.make_hparams(
     1, learning_rate=config.learning_rate, dropout_rate=config.dropout_rate
   )
-
-  @sharding.spread
-  def gather(rows):
-    return _batch(data.take(rows), config.loss_on, num_learned)
 
   def start(params):
     stack = sharding.born(lambda p: members.broadcast(p, 1), 1)(params)
     keys = jax.random.split(jax.random.key(seed), 1)
     return state_lib.init(stack, tx, keys, hparams)
 
+  gather = sharding.spread(batches(data, config.loss_on))
   rows = np.zeros((1, config.batch_size), int)
   args = (sharding.shapes(start, params), gather(rows))
   memory.check(folder.name, step_fn, args, runtime, units=config.batch_size)
+  if only_checks:
+    return params, {}
 
   def keep(step, state):
     path = folder / f'params_{step}'
@@ -158,18 +146,26 @@ def train(
   return kept, {'loss': result['loss'][0]}
 
 
-def _batch(
-  part: encoding.Sequences, loss_on: str, num_learned: int | None
-) -> dict[str, np.ndarray]:
-  rows = {'ids': part.ids, 'mask': part.mask}
-  # The first token is not predicted: there is none before it.
-  start = np.ones_like(part.response_start)
-  if loss_on == 'response':
-    start = np.maximum(part.response_start, start)
-  if num_learned is None:
-    position = np.arange(part.length)
-    return rows | {'loss_mask': part.mask & (position >= start[..., None])}
-  length = part.mask.sum(axis=-1, dtype=np.int32)
-  position = np.arange(num_learned)
-  loss_mask = position < (length - start)[..., None]
-  return rows | {'start': start, 'loss_mask': loss_mask}
+def batches(data: encoding.Sequences, loss_on: str) -> Callable:
+  """A function of row numbers [...] to a batch, see `member_step`.
+
+  Where responses are learned and short, `start` leaves out other positions.
+  """
+  length, num_learned = data.length, data.response_length
+  is_short = loss_on == 'response' and 4 * num_learned <= 3 * length
+
+  def gather(rows):
+    part = data.take(rows)
+    batch = {'ids': part.ids, 'mask': part.mask}
+    # The first token is not predicted: there is none before it.
+    start = np.ones_like(part.response_start)
+    if loss_on == 'response':
+      start = np.maximum(part.response_start, start)
+    if not is_short:
+      is_learned = np.arange(length) >= start[..., None]
+      return batch | {'loss_mask': part.mask & is_learned}
+    left = part.mask.sum(axis=-1, dtype=np.int32) - start
+    loss_mask = np.arange(num_learned) < left[..., None]
+    return batch | {'start': start, 'loss_mask': loss_mask}
+
+  return gather

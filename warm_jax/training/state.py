@@ -9,7 +9,6 @@ of the member.
 # scaled, and it factors nothing below 128 columns.
 """
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -17,10 +16,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 
-from warm_jax import errors, sharding
+from warm_jax import errors, members, sharding
 
 PyTree = Any
 
@@ -58,9 +58,6 @@ def make_hparams(
   init_index: int | Sequence[int] = 0,
 ) -> MemberHParams:
   """Deals settings out: member m takes entry m mod length of a sequence."""
-  errors.need(
-    num_members > 0, f'there are {num_members} members; give 1 or more'
-  )
   dealt = (
     (learning_rate, np.float32),
     (dropout_rate, np.float32),
@@ -79,34 +76,15 @@ def init(
   hparams: MemberHParams,
 ) -> TrainState:
   """The state [M, ...] at step 0; a copy, since training donates it."""
-  step = np.zeros(rng.shape, np.int32)
-  step, params, rng, hparams, is_active = copied(
-    (step, params, rng, hparams, step == 0)
-  )
-  return TrainState(
-    step, params, _moments(params, tx=tx), rng, hparams, is_active
-  )
-
-
-def copied(tree: PyTree) -> PyTree:
-  """A copy of leaves [M, ...], sharded by the rules of `sharding`."""
-  return _copy(sharding.put(tree, 1))
-
-
-@jax.jit
-def _copy(tree):
-  return sharding.constrain(jax.tree.map(jnp.copy, tree), 1)
+  return _init(*sharding.put((params, rng, hparams), 1), tx=tx)
 
 
 @functools.partial(jax.jit, static_argnames='tx')
-def _moments(params, *, tx):
-  return sharding.constrain(jax.vmap(tx.init)(params), 1)
-
-
-_FIELDS = (
-  'name b1 b2 eps weight_decay clip_norm schedule warmup_steps final_fraction'
-)
-_Settings = collections.namedtuple('_Settings', _FIELDS)
+def _init(params, rng, hparams, *, tx):
+  params, rng, hparams = jax.tree.map(jnp.copy, (params, rng, hparams))
+  step, opt_state = jnp.zeros(rng.shape, jnp.int32), jax.vmap(tx.init)(params)
+  state = TrainState(step, params, opt_state, rng, hparams, step == 0)
+  return sharding.constrain(state, 1)
 
 
 def make_optimizer(config, num_steps: int) -> optax.GradientTransformation:
@@ -114,16 +92,15 @@ def make_optimizer(config, num_steps: int) -> optax.GradientTransformation:
 
     g <- g * min(1, clip_norm / |g|)                     (0 switches it off)
     u  = m_hat / (sqrt(v_hat) + eps)                     (Kingma & Ba 2015)
-    u <- u + weight_decay * p     where `is_decayed`     (Loshchilov & Hutter)
+    u <- u + weight_decay * p      of kernel matrices      (Loshchilov & Hutter)
     step = -shape(t) * u
 
   Each member has its own. Equal settings give the same object, so that jit does
   not compile again.
   """
-  settings = _Settings(*(getattr(config, name) for name in _Settings._fields))
   # A constant rate knows no end.
-  length = 0 if settings.schedule == 'constant' else num_steps
-  return _optimizer(settings, length)
+  length = 0 if config.schedule == 'constant' else num_steps
+  return _optimizer(ml_collections.FrozenConfigDict(config), length)
 
 
 @functools.lru_cache(maxsize=64)
@@ -152,16 +129,11 @@ def _optimizer(config, num_steps):
     parts.append(optax.clip_by_global_norm(config.clip_norm))
   parts.append(optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps))
   if config.weight_decay:
-    parts.append(optax.add_decayed_weights(config.weight_decay, is_decayed))
+    # Matrices that are called kernel: no norm, bias, embedding or score head.
+    is_decayed = lambda path, x: path[-1].key == 'kernel' and x.ndim > 1  # noqa: E731
+    mask = functools.partial(jax.tree_util.tree_map_with_path, is_decayed)
+    parts.append(optax.add_decayed_weights(config.weight_decay, mask))
   return optax.chain(*parts, optax.scale_by_schedule(minus_rate))
-
-
-def is_decayed(params: PyTree) -> PyTree:
-  """True for leaves `kernel` of ONE member with two axes or more."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, x: getattr(path[-1], 'key', '') == 'kernel' and x.ndim > 1,
-    params,
-  )
 
 
 def update(
@@ -175,30 +147,43 @@ def update(
   return dataclasses.replace(state, **new), optax.tree.norm(grads)
 
 
-def choose(is_new: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-  """`new` where is_new [] is True, else `old`; for ONE member."""
-  return jax.tree.map(lambda n, o: jnp.where(is_new, n, o), new, old)
+@functools.partial(
+  jax.jit, static_argnames=('member_step', 'settings'), donate_argnums=0
+)
+def train_step(state, batch, *, member_step: Callable, settings):
+  """One step of M members: (new state, {metric: [M]}); donates the old state.
+
+  member_step(state, batch, settings=...) is the step of ONE member; settings
+  are hashable and hold `member_map`, see `members.map_members`.
+  """
+  step = functools.partial(member_step, settings=settings)
+  state, metrics = members.map_members(step, settings.member_map)(state, batch)
+  return sharding.constrain(state, 1), metrics
 
 
 def micro_batched(
-  fn: Callable[..., PyTree], num: int, num_rows: int, accumulator: PyTree = None
+  fn: Callable[..., PyTree],
+  num: int,
+  num_rows: int,
+  rng: jax.Array,
+  accumulator: PyTree = optax.microbatching.AccumulationType.MEAN,
 ) -> Callable[[PyTree], PyTree]:
-  """Computes fn(batch, part number) in `num` parts, one after another.
+  """Computes fn(batch, key) in `num` parts, one after another.
 
-  Row b goes to part b mod num; one part alone has the number None. Parts are
-  averaged unless `accumulator` (see `optax.microbatch`) says otherwise: a mean
-  over tokens must be a sum, as parts hold unequal numbers.
+  Row b goes to part b mod num; each part has a key of its own, one part alone
+  `rng`. A mean over tokens must be accumulated as a sum, as parts hold unequal
+  numbers.
   """
   if num == 1:
-    return lambda batch: fn(batch, None)
+    return lambda batch: fn(batch, rng)
   errors.need(
     num_rows % num == 0,
     f'micro_batches is {num}: it must divide the batch of {num_rows} rows',
   )
   run = optax.microbatch(
-    lambda batch, numbers: fn(batch, numbers[0]),
+    lambda batch, numbers: fn(batch, jax.random.fold_in(rng, numbers[0])),
     argnums=(0, 1),
     microbatch_size=num_rows // num,
-    accumulator=accumulator or optax.microbatching.AccumulationType.MEAN,
+    accumulator=accumulator,
   )
   return lambda batch: run(batch, jnp.arange(num_rows))

@@ -15,7 +15,6 @@ then init, members [M, ...], merged, next (init_{i+1}) and, last, result.json.
 # and the baseline is a value model or leave-one-out; the paper tells neither.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -25,35 +24,30 @@ import ml_collections
 from warm_jax import distributed, files, members, merging, sharding
 from warm_jax.data import encoding, loader
 from warm_jax.models import config as config_lib
-from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
 
 PyTree = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Iteration:
-  """Settings of one iteration."""
+def schedule(config) -> list[ml_collections.ConfigDict]:
+  """The section `policy` of each iteration, with its number and eta.
 
-  number: int  # 1, 2, ...
-  steps: int  # updates of each policy
-  kl_coef: float  # strength of the KL to the anchor
-  eta: float  # share of the merged policy in the next init
-
-
-def schedule(config) -> list[Iteration]:
-  """Reads steps, kl_coefs and etas; the last entry holds for all later ones."""
+  Of steps, kl_coefs and etas the last entry holds for all later iterations.
+  """
 
   def at(values, i):
     values = values if isinstance(values, (tuple, list)) else (values,)
     return values[min(i, len(values) - 1)]
 
   return [
-    Iteration(
-      number=i + 1,
-      steps=int(at(config.steps, i)),
-      kl_coef=float(at(config.kl_coefs, i)),
-      eta=float(at(config.etas, i)),
+    ml_collections.ConfigDict(
+      config.to_dict()
+      | {
+        'number': i + 1,
+        'steps': at(config.steps, i),
+        'kl_coef': float(at(config.kl_coefs, i)),
+        'eta': float(at(config.etas, i)),
+      }
     )
     for i in range(config.iterations)
   ]
@@ -93,13 +87,10 @@ def train(
       model_config,
       prompts,
       tokenizer,
-      ml_collections.ConfigDict(config.to_dict() | {'steps': iteration.steps}),
+      iteration,
       folder=where,
       seed=loader.order_seed(seed, 'iteration', iteration.number),
       runtime=runtime,
-      anchors=anchor_lib.of_config(
-        init, config.members, config, iteration.kl_coef
-      ),
       anchor_params=sft_params if config.anchor == 'sft' else init,
       ref_params=sft_params,
       orders=range(config.members),
@@ -114,7 +105,7 @@ def train(
     )
     everyone = members.stack([*members.unstack(stack), merged])
     record = {
-      **dataclasses.asdict(iteration),
+      **{k: iteration[k] for k in ('number', 'steps', 'kl_coef', 'eta')},
       'kept_steps': kept,
       'stopped_at': result.pop('stopped_at'),
       'train': result,

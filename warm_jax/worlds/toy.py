@@ -15,7 +15,6 @@ import numpy as np
 from warm_jax import distributed, errors, members, rewards, sampling
 from warm_jax.data import encoding, formats, sources, toy_world
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.training import anchor as anchor_lib
 from warm_jax.training import checkpoint, policy
 from warm_jax.worlds import base
 
@@ -175,7 +174,6 @@ class World:
       self.tokenizer,
       settings,
       **base.options(run, 'preferences', 'tuned'),
-      anchors=anchor_lib.of_config(sft_params, 1, settings),
     )
     last = run.folder('preferences') / 'tuned' / f'params_{kept[-1]}'
     return members.member(checkpoint.load_params(last), 0)

@@ -1,0 +1,89 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Refuses a run before its first long stage, if a later one will not fit."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from warm_jax import config as config_lib
+from warm_jax import members, merging, sharding, worlds
+from warm_jax.models import language_model
+from warm_jax.stages import scorers
+from warm_jax.stages import warp as warp_stage
+from warm_jax.training import memory, policy, reward, sft, warp
+from warm_jax.training import state as state_lib
+from warm_jax.worlds import base
+
+
+def check(run) -> None:
+  """Compiles the steps of all long stages; a UserError says what would fit.
+
+  The stages run these programs: nothing is compiled twice. Before the toy world
+  has made its pairs, rows of the reward models have no length, and their
+  weights, moments and gradients alone are counted.
+  """
+  config, world, shape = run.config, worlds.of(run), base.model_config(run)
+  part = config_lib.member_slice(config)
+
+  def options(name):
+    # A folder that is not made.
+    where = {'folder': run.workdir / name, 'runtime': config.runtime}
+    return where | {'seed': 0, 'only_checks': True}
+
+  def language_params():
+    return language_model.init_params(jax.random.key(0), shape)
+
+  def reward_params(num):
+    kernel = jnp.zeros(shape.width, jnp.float32)
+    one = language_params() | {'score': {'kernel': kernel}}
+    return members.broadcast({k: one[k] for k in ('backbone', 'score')}, num)
+
+  def is_done(name):
+    return (run.workdir / name / 'result.json').exists()
+
+  params = sharding.shapes(language_params, num_leading=0)
+  for name in ('pretrain', 'sft'):
+    if (
+      name in config and config[name].get('enabled', True) and not is_done(name)
+    ):
+      texts = world.texts(name)
+      sft.train(params, shape, texts, config[name], **options(name))
+  # Reward models of another run may have any shape: they are counted later.
+  sizes = {'reward_model': 0, 'ens_2': 2}
+  if 'reward' in config:
+    num = len(range(*part)) if part else config.reward.members
+    sizes |= dict.fromkeys(merging.ENSEMBLES, num)
+    stack = sharding.shapes(lambda: reward_params(num))
+    hparams = state_lib.make_hparams(num, learning_rate=0.0)
+    if is_done('preferences') or not config.get('world'):
+      pairs = world.pairs('train')
+      args = (stack, hparams, shape, pairs, config.reward)
+      reward.train(*args, **options('reward'))
+    else:
+      tx = state_lib.make_optimizer(config.reward.optimizer, 1)
+      keys = jax.random.split(jax.random.key(0), num)
+      state = sharding.shapes(
+        lambda params: state_lib.init(params, tx, keys, hparams), stack
+      )
+      memory.check('reward', None, (state,), config.runtime)
+  one = sharding.shapes(lambda: reward_params(1))
+  for name, section, anchors in () if part else _policies(run):
+    judges = [[one] * sizes.get(judge, 1) for judge in scorers.proxies(run)]
+    prompts = world.prompts('train', section.max_new_tokens)
+    args = (params, judges, shape, prompts, world.tokenizer, section)
+    policy.train(*args, anchors=anchors, **options(name))
+
+
+def _policies(run) -> Iterator[tuple[str, Any, policy.Anchor]]:
+  # (stage, its section `policy`, anchors) of each stage that trains policies.
+  config = run.config
+  if 'policy' in config:
+    num = len(scorers.proxies(run))
+    yield 'policy', config.policy, policy.anchors_of(config.policy, num)
+  if 'warp' in config:
+    first = warp.schedule(config.warp)[0]
+    yield 'warp', first, policy.anchors_of(first, config.warp.members)
+  if 'reinforce' in config:
+    yield 'reinforce', *warp_stage.controls(config)
