@@ -11,7 +11,7 @@ import pytest
 
 from warm_jax import errors, members, sampling
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model
+from warm_jax.models import language_model, reward_model, transformer
 
 CONFIG = config_lib.ModelConfig(
   vocab_size=8, width=16, num_layers=1, num_heads=2, mlp_width=24, max_length=16
@@ -33,7 +33,7 @@ def make_rows():
 
 
 def forward(params, ids, mask, rate, key):
-  hidden = language_model.hidden_states(
+  hidden = transformer.hidden_states(
     params, CONFIG, ids, mask, dropout_rate=rate, rng=key
   )
   return {'hidden': hidden, 'last': hidden[:, -1]}

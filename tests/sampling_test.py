@@ -20,8 +20,8 @@ import scipy.stats
 from warm_jax import errors, sampling
 from warm_jax.data import encoding
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.models import attention, language_model
 from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, transformer
 from warm_jax.worlds import toy
 
 PAD, EOS, V, R = 0, 1, 6, 4
@@ -94,7 +94,7 @@ def equal_samples(found, expected):
 
 @functools.partial(jax.jit, static_argnums=1)
 def next_logits(params, config, ids, mask, at):
-  hidden = language_model.hidden_states(params, config, ids, mask)
+  hidden = transformer.hidden_states(params, config, ids, mask)
   return language_model.logits(params, config, hidden)[0, at]
 
 
@@ -224,13 +224,13 @@ def test_a_prompt_read_once_for_its_samples_draws_the_same(monkeypatch):
   params = make_params(LEARNED)
   ids, mask = (np.repeat(x, 3, axis=0) for x in make_prompts())
   inputs = (params, LEARNED, 4, ids, mask)
-  read, init_cache = [], attention.init_cache
+  read, init_cache = [], transformer.init_cache
 
   def noting(config, batch, length):
     read.append(batch)
     return init_cache(config, batch, length)
 
-  monkeypatch.setattr(attention, 'init_cache', noting)
+  monkeypatch.setattr(transformer, 'init_cache', noting)
   found = draw(*inputs, num_samples=3)
   assert read == [4]
   equal_samples(found, draw(*inputs))

@@ -37,7 +37,7 @@ import collectives  # noqa: E402
 from warm_jax import members, merging, rewards, sharding  # noqa: E402
 from warm_jax import sampling as sampling_lib  # noqa: E402
 from warm_jax.config import section  # noqa: E402
-from warm_jax.data import encoding, prefix_sharing  # noqa: E402
+from warm_jax.data import encoding  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
 from warm_jax.training import policy, reward, sft  # noqa: E402
@@ -100,7 +100,7 @@ def reward_step(program):
   # Both sides of a pair in one row, after two tokens in common.
   ids, mask = (x.reshape(M, B, 2, T) for x in (IDS, MASK))
   ids = np.concatenate([ids[:, :, ::2, :2].repeat(2, 2), ids[..., 2:]], -1)
-  rows = prefix_sharing.share(ids, mask, 2 * T - 2)
+  rows = encoding.share(ids, mask, 2 * T - 2)
   batch = sharding.put_rows(rows, M)
   return two_steps(step, train_state(_heads()), batch, program)
 

@@ -87,6 +87,7 @@ SCORER = choice(
   *('single', 'second', 'ens_2', 'warm_2'),
   *(*merging.ENSEMBLES, *merging.SCORERS),
 )
+MERGES = [n for n, m in merging.METHODS.items() if {*m.needs} <= {'init'}]
 # Where metrics may go: the package, and the extra that installs it.
 WRITERS = {'tensorboard': ('tensorboardX', 'tb'), 'wandb': ('wandb', 'wandb')}
 
@@ -285,7 +286,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'max_kl': (12.0, *_POLICY['max_kl'][1:]),
     'members': (2, SIZE, 'Policies of an iteration.'),
     'etas': ((0.3,), each(FROM_0), 'Share of the merge in the next start.'),
-    'merge': ('slerp', choice(*merging.available('init')), 'Merging method.'),
+    'merge': ('slerp', choice(*MERGES), 'Merging method.'),
     'group': ('layer', choice(*merging.GROUPS), 'Parts that share an angle.'),
     'reward': (EXTRA, SCORER, 'The reward model.'),
   },

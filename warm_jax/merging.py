@@ -143,11 +143,6 @@ AGGREGATES = {
 ENSEMBLES = {'ens' if name == 'mean' else name: name for name in AGGREGATES}
 
 
-def available(*given: str) -> list[str]:
-  """Methods that need no more than the given, such as 'init'."""
-  return [name for name, m in METHODS.items() if set(m.needs) <= set(given)]
-
-
 def equal_weights(chosen: Sequence[int], num: int) -> np.ndarray:
   """[num]: 1 / k for each of the k chosen members."""
   some = {*chosen} & {*range(num)}

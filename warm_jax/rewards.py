@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import errors, members, merging, sharding
-from warm_jax.data import prefix_sharing
+from warm_jax.data import encoding
 from warm_jax.models import reward_model
 
 PyTree = Any
+_STATIC = {'static': True}
 CPU_TOKENS = 2_560  # of a batch, see `rows_at_once`
 
 
@@ -98,10 +99,6 @@ def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
   )
 
 
-def _static():
-  return dataclasses.field(metadata={'static': True})
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class RewardScorer:
@@ -112,10 +109,13 @@ class RewardScorer:
 
   params: PyTree  # of an ensemble [M, ...]
   normaliser: Normaliser  # the identity until calibrated
-  config: Any = _static()
-  aggregate: str = _static()  # 'single' or one of `merging.AGGREGATES`
-  mode: str = _static()  # of `members.map_members`
-  score_fn: Callable = _static()  # one member's (params, config, ids, mask)
+  config: Any = dataclasses.field(metadata=_STATIC)
+  # 'single', or one of `merging.AGGREGATES`
+  aggregate: str = dataclasses.field(metadata=_STATIC)
+  # How `members.map_members` maps.
+  mode: str = dataclasses.field(metadata=_STATIC)
+  # (params, config, ids, mask) of one member.
+  score_fn: Callable = dataclasses.field(metadata=_STATIC)
 
   def raw_scores(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """Scores before any normalisation: [M, B], or [B] for 'single'."""
@@ -164,7 +164,7 @@ def ensemble(
 class HostScorer:
   """A rule on numpy arrays, (ids [B, T], mask [B, T]) -> [B], as a scorer."""
 
-  function: Callable = _static()
+  function: Callable = dataclasses.field(metadata=_STATIC)
 
   def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     def on_host(ids, mask):
@@ -218,12 +218,12 @@ def score_rows(
   ids, mask = ids[first], mask[first]
   if reads_shared is None:
     reads_shared = getattr(scorer, 'score_fn', None) is reward_model.scores
-  groups = prefix_sharing.grouped(ids, mask) if reads_shared else None
+  groups = encoding.grouped(ids, mask) if reads_shared else None
   if groups is not None and groups.shape[1] > 1:
     together = ids[groups], mask[groups] & (groups >= 0)[..., None]
-    longest = int(prefix_sharing.num_positions(*together).max())
+    longest = int(encoding.num_positions(*together).max())
     # A multiple of 8: sets that differ little share programs.
-    rows = prefix_sharing.share(*together, -(-longest // 8) * 8)
+    rows = encoding.share(*together, -(-longest // 8) * 8)
     ids, mask = rows['ids'], rows['mask']
     batch_size //= groups.shape[1]
   num_rows = len(ids)

@@ -13,8 +13,8 @@ import numpy as np
 
 from warm_jax import errors, losses, rewards, sharding
 from warm_jax.data import encoding
-from warm_jax.models import attention, language_model, reward_model
 from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, reward_model, transformer
 
 PyTree = Any
 # Width of the shortest prompts that get a compiled program of their own.
@@ -91,12 +91,12 @@ def sample(
   needed = prompt_length + max_new_tokens - 1
   slots = max(needed, min(-(-needed // 8) * 8, config.max_length))
   first_mask = prompt_mask[::num_samples]
-  hidden, cache = language_model.hidden_states(
+  hidden, cache = transformer.hidden_states(
     params,
     config,
     prompt_ids[::num_samples],
     first_mask,
-    cache=attention.init_cache(config, len(first_mask), slots),
+    cache=transformer.init_cache(config, len(first_mask), slots),
     only=reward_model.last_token(first_mask)[:, None],
   )
   if num_samples > 1:
@@ -123,7 +123,7 @@ def sample(
   def advance(carry):
     step, alive = carry['step'], ~carry['ended']
     last = jax.lax.dynamic_slice_in_dim(carry['tokens'], step - 1, 1, axis=1)
-    hidden, cache = language_model.hidden_states(
+    hidden, cache = transformer.hidden_states(
       params, config, last, alive[:, None], cache=carry['cache']
     )
     tokens, logps = choose(hidden[:, 0], step)
@@ -262,7 +262,7 @@ def _logps(params, shape, ids, mask, start, length, temperature):
 @functools.partial(jax.jit, static_argnames='shape')
 def _kl_of_steps(params, anchor, shape, ids, mask, response, temperature):
   def logits(params):
-    hidden = language_model.hidden_states(params, shape, ids, mask)
+    hidden = transformer.hidden_states(params, shape, ids, mask)
     return language_model.logits(params, shape, hidden) / temperature
 
   # The logits that drew token t stand one position earlier.

@@ -25,7 +25,6 @@ from experiments.pool import settings as settings_lib
 from warm_jax import members, pipeline, worlds
 from warm_jax.data import encoding, formats, loader
 from warm_jax.models import reward_model
-from warm_jax.stages import language
 from warm_jax.stages import reward as reward_stage
 from warm_jax.training import checkpoint, reward
 from warm_jax.training import state as state_lib
@@ -79,7 +78,7 @@ class Base:
   @functools.cached_property
   def starts(self) -> PyTree:
     """SFT parameters stacked [C, ...]: the members' starting points."""
-    return language.sft_checkpoints(self.run)
+    return base_lib.sft_checkpoints(self.run)
 
   @property
   def last_start(self) -> PyTree:

@@ -6,7 +6,7 @@ optimizer: the losses of the first turns must agree, or nothing is reported.
 
 Pairs are measured twice: with nothing in common, which is the plain cost of a
 token, and as preference data are, two responses to one prompt, which ours
-computes once (`data.prefix_sharing`) and the other side, as people run it, twice.
+computes once (`data.encoding.share`) and the other side, as people run it, twice.
 """
 
 import itertools

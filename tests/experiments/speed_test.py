@@ -29,7 +29,7 @@ from experiments.speed import (
   turns,
 )
 from warm_jax import errors, sampling
-from warm_jax.models import language_model, reward_model
+from warm_jax.models import language_model, reward_model, transformer
 
 ROW = {
   'row': 'training',
@@ -193,7 +193,7 @@ def test_flops_are_those_of_the_compiled_products(head):
     ids = jnp.zeros((rows, length), jnp.int32)
     if not head:
       return reward_model.scores(params, shape, ids, ids == 0)
-    hidden = language_model.hidden_states(params, shape, ids, ids == 0)
+    hidden = transformer.hidden_states(params, shape, ids, ids == 0)
     return language_model.logits(params, shape, hidden)
 
   params = jax.eval_shape(init, jax.random.key(0))

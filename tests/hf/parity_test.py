@@ -16,7 +16,7 @@ from checkpoints import FAMILIES, FIXTURES
 from warm_jax import sampling
 from warm_jax.data import tokenizer
 from warm_jax.hf import reading
-from warm_jax.models import language_model, reward_model
+from warm_jax.models import language_model, reward_model, transformer
 
 STORIES = pathlib.Path(__file__).parents[3] / 'shared/models/stories260k'
 
@@ -43,7 +43,7 @@ def expected(name, atol):
 
 @functools.partial(jax.jit, static_argnames='config')
 def logits(params, config, ids, mask):
-  hidden = language_model.hidden_states(params, config, ids, mask)
+  hidden = transformer.hidden_states(params, config, ids, mask)
   return language_model.logits(params, config, hidden)
 
 

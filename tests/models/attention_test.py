@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax.models import attention
+from warm_jax.models import transformer
 
 
 def attention_inputs(kv_heads, length=3, slots=6):
@@ -39,9 +39,9 @@ def test_grouped_attention_against_loops(kv_heads):
   @jax.jit
   def compute(*args):
     return (
-      attention.attend(*args, scale=0.3),
-      attention.attend(*args, scale=0.3, cap=7.0),
-      attention.fused_attend(*args, 0.3, 'xla'),
+      transformer.attend(*args, scale=0.3),
+      transformer.attend(*args, scale=0.3, cap=7.0),
+      transformer.fused_attend(*args, 0.3, 'xla'),
     )
 
   as_float = [x.astype(np.float32) for x in (query, key, value)]
@@ -73,8 +73,8 @@ def both(query, key, value, visible, axes=None):
   @jax.jit
   def compute(*args):
     return (
-      run(functools.partial(attention.attend, scale=0.3), *args),
-      run(lambda *x: attention.fused_attend(*x, 0.3, 'xla'), *args),
+      run(functools.partial(transformer.attend, scale=0.3), *args),
+      run(lambda *x: transformer.fused_attend(*x, 0.3, 'xla'), *args),
     )
 
   return compute(query, weights, key, value, visible)
@@ -118,12 +118,12 @@ def test_cudnn_equals_the_plain_one():
   *inputs, _ = attention_inputs(2, 6, 6)
   inputs = [jnp.asarray(x, jnp.bfloat16) for x in inputs]
   visible = np.tile(np.tri(6, dtype=bool), (2, 1, 1))
-  assert attention._has_kernel(*inputs[:2])
-  found = jax.jit(functools.partial(attention.attend, scale=0.3))(
+  assert transformer._has_kernel(*inputs[:2])
+  found = jax.jit(functools.partial(transformer.attend, scale=0.3))(
     *inputs, visible
   )
   exact = [x.astype(jnp.float32) for x in inputs]
-  expected = attention.attend(*exact, visible, scale=0.3)
+  expected = transformer.attend(*exact, visible, scale=0.3)
   np.testing.assert_allclose(
     np.asarray(found, np.float32), expected, rtol=0.02, atol=0.04
   )
@@ -131,7 +131,7 @@ def test_cudnn_equals_the_plain_one():
 
 def test_attention_without_visible_keys_is_finite():
   x = np.ones((1, 2, 1, 4), np.float32)
-  out = jax.jit(functools.partial(attention.attend, scale=1.0))(
+  out = jax.jit(functools.partial(transformer.attend, scale=1.0))(
     x, x, x, np.zeros((1, 2, 2), bool)
   )
   chex.assert_tree_all_finite(out)

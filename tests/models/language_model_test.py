@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model
+from warm_jax.models import language_model, transformer
 
 TINY = dict(vocab_size=11, width=16, num_heads=2, mlp_width=24, max_length=16)
 CONFIG = config_lib.ModelConfig(**TINY, num_layers=1)
@@ -52,7 +52,7 @@ def test_logps_and_entropy_against_logits_of_prefixes(random_params):
   @jax.jit
   def compute(params, start):
     args = params, CONFIG, ids, mask
-    hidden = language_model.hidden_states(*args)
+    hidden = transformer.hidden_states(*args)
     logits = language_model.logits(params, CONFIG, hidden)
     how = {'temperature': temperature}
     logps = language_model.token_logps(*args, **how)

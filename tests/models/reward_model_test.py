@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model
+from warm_jax.models import reward_model, transformer
 
 EOS, PAD = 1, 0
 TINY = dict(num_heads=2, mlp_width=24, max_length=16, num_layers=2)
@@ -38,7 +38,7 @@ def test_heads_read_the_final_hidden_states(params):
 
   @jax.jit
   def compute(params):
-    hidden = language_model.hidden_states(params, CONFIG, ids, mask)
+    hidden = transformer.hidden_states(params, CONFIG, ids, mask)
     return (
       hidden,
       reward_model.features(params, CONFIG, ids, mask),

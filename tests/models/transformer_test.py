@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax.data import prefix_sharing
-from warm_jax.models import attention, language_model
+from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
+from warm_jax.models import language_model, transformer
 
 _TINY = dict(vocab_size=23, width=16, num_layers=2, num_heads=4, mlp_width=24)
 _BIASES = dict(qkv_bias=True, attention_out_bias=True, mlp_bias=True)
@@ -40,7 +40,7 @@ FAMILIES = {
   'gpt2': {**_OPEN_AI, 'position': 'learned', 'activation': 'gelu_tanh'},
 }
 all_families = pytest.mark.parametrize('family', FAMILIES)
-hidden_states = jax.jit(language_model.hidden_states, static_argnums=1)
+hidden_states = jax.jit(transformer.hidden_states, static_argnums=1)
 
 
 def make_config(family, **changes):
@@ -86,13 +86,13 @@ def test_cached_decoding_equals_full_forward(family, random_params):
 
   @jax.jit
   def decode(ids, mask):
-    cache = attention.init_cache(config, 3, length)
-    out, cache = language_model.hidden_states(
+    cache = transformer.init_cache(config, 3, length)
+    out, cache = transformer.hidden_states(
       params, config, ids[:, :4], mask[:, :4], cache=cache
     )
 
     def step(cache, token):
-      hidden, cache = language_model.hidden_states(
+      hidden, cache = transformer.hidden_states(
         params, config, token[:, None], jnp.ones((3, 1), bool), cache=cache
       )
       return cache, hidden[:, 0]
@@ -128,7 +128,7 @@ def test_dropout_has_three_sites(site, random_params):
   def both(params):
     rng = jax.random.key(0)
     return [
-      language_model.hidden_states(params, config, ids, mask, **dropout)
+      transformer.hidden_states(params, config, ids, mask, **dropout)
       for dropout in ({'dropout_rate': 0.5, 'rng': rng}, {})
     ]
 
@@ -150,7 +150,7 @@ def test_sequences_of_one_row_are_those_of_their_own_rows(
   ids[0, :, :4] = ids[0, 0, :4]
   ids[0, 1:, 4] = ids[0, 0, 4] + np.array([1, 2])  # they part here
   mask = np.arange(13) < np.array([[10, 7, 13], [12, 0, 0]])[..., None]
-  rows = prefix_sharing.share(ids, mask, 24)
+  rows = encoding.share(ids, mask, 24)
   assert rows['mask'].any(axis=1).sum(axis=1).tolist() == [22, 12]
   together, alone = (
     np.asarray(hidden_states(random_params(config), config, *inputs))
@@ -173,7 +173,7 @@ def test_bfloat16_compute_gives_float32_results(random_params):
 
   @functools.partial(jax.jit, static_argnums=0)
   def everything(config):
-    hidden = language_model.hidden_states(params, config, ids, mask)
+    hidden = transformer.hidden_states(params, config, ids, mask)
 
     def logps(p):
       return language_model.token_logps(p, config, ids, mask).sum()
@@ -185,5 +185,5 @@ def test_bfloat16_compute_gives_float32_results(random_params):
   assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype('float32')}
   error = np.abs(found[0] - everything(exact)[0]).max()
   assert 1e-4 < error < 0.2  # it did compute in bfloat16, and well enough
-  cache = jax.eval_shape(lambda: attention.init_cache(config, 2, 5))
+  cache = jax.eval_shape(lambda: transformer.init_cache(config, 2, 5))
   assert cache['k'][0].dtype == jnp.bfloat16

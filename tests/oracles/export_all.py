@@ -42,7 +42,7 @@ from warm_jax.data import encoding  # noqa: E402
 from warm_jax.data import tokenizer as tokenizer_lib  # noqa: E402
 from warm_jax.hf import reading, writing  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
-from warm_jax.models import language_model, reward_model  # noqa: E402
+from warm_jax.models import language_model, reward_model, transformer  # noqa: E402
 from warm_jax.training import checkpoint, warp  # noqa: E402
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
@@ -102,7 +102,7 @@ scores_of = jax.jit(reward_model.scores, static_argnums=1)
 
 @functools.partial(jax.jit, static_argnums=1)
 def logits_of(params, config, ids, mask):
-  hidden = language_model.hidden_states(params, config, ids, mask)
+  hidden = transformer.hidden_states(params, config, ids, mask)
   return language_model.logits(params, config, hidden)
 
 

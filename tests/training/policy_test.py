@@ -17,7 +17,7 @@ import pytest
 import tiny
 
 from warm_jax import members, sampling
-from warm_jax.models import language_model, reward_model
+from warm_jax.models import language_model, reward_model, transformer
 from warm_jax.training import policy
 
 PAD, BOS, EOS, A, B = range(5)
@@ -184,7 +184,7 @@ def test_expected_gradient_is_exact(baseline, temperature):
       returns = scores - PENALTY * (1.0 - samples.ended) - kl_coef * log_ratio
       values = reward_model.values(
         value,
-        language_model.hidden_states(value, MODEL, samples.ids, samples.mask),
+        transformer.hidden_states(value, MODEL, samples.ids, samples.mask),
       )
       response = sampling.response_mask(samples.mask, samples.response_start)
       error = (returns[:, None] - values[:, :-1]) ** 2  # V before each token
@@ -231,7 +231,7 @@ def test_metrics_by_hand(baseline, temperature=0.9):
   response = ((place >= 0) & (place < length[:, None]))[:, 1:]
 
   def hidden_of(params):
-    return language_model.hidden_states(params, MODEL, ids, samples.mask)
+    return transformer.hidden_states(params, MODEL, ids, samples.mask)
 
   def logps_of(params):
     logits = language_model.logits(params, MODEL, hidden_of(params))

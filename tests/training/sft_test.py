@@ -11,7 +11,7 @@ import tiny
 from warm_jax import errors, members
 from warm_jax.config import section
 from warm_jax.data import encoding
-from warm_jax.models import language_model
+from warm_jax.models import language_model, transformer
 from warm_jax.training import checkpoint, sft
 
 MODEL = tiny.model(9, 7)
@@ -48,7 +48,7 @@ def run(folder, data=None, schedule='cosine', **changes):
 
 @jax.jit
 def logits_of(params, ids):
-  hidden = language_model.hidden_states(
+  hidden = transformer.hidden_states(
     params, MODEL, ids, jnp.ones(ids.shape, bool)
   )
   return language_model.logits(params, MODEL, hidden)

@@ -26,7 +26,11 @@ from warm_jax import __version__, errors, files, merging
 from warm_jax.hf import configs as configs_lib
 from warm_jax.hf import tensors as tensors_lib
 
-METHODS = merging.available('weights', 'init')
+METHODS = [
+  name
+  for name, method in merging.METHODS.items()
+  if {*method.needs} <= {'weights', 'init'}
+]
 DTYPES = tensors_lib.FLOATS
 NORMALISER_LINE = (
   'The mean and deviation of rewards of the members (reward_mean, reward_std) '

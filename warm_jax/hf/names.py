@@ -182,44 +182,56 @@ _GPT2 = {
 }
 
 
-def _family(model_type: str, name: str, table=_LLAMA, **changes) -> Family:
-  stem = name.replace('-', '')
-  classes = ('ForCausalLM', 'ForSequenceClassification', 'Model')
-  fields = zip(('causal_lm', 'classifier', 'base_model'), classes)
-  fields = {field: stem + suffix for field, suffix in fields}
-  return Family(model_type, name, table, **fields | changes)
-
-
-# In order of preference for a model that was trained from scratch.
+# {model type: (name, table, what else differs)}, in order of preference for a
+# model that was trained from scratch.
 FAMILIES = {
-  family.model_type: family
-  for family in (
-    _family('llama', 'Llama'),
-    _family('mistral', 'Mistral'),
-    _family('qwen2', 'Qwen2'),
-    _family('qwen3', 'Qwen3'),
-    _family('gemma2', 'Gemma2', _GEMMA),
-    _family('gemma3_text', 'Gemma3Text', _GEMMA, causal_lm='Gemma3ForCausalLM'),
-    _family(
-      'gpt_neox',
+  model_type: Family(
+    model_type,
+    name,
+    table,
+    **{
+      field: name.replace('-', '') + suffix
+      for field, suffix in (
+        ('causal_lm', 'ForCausalLM'),
+        ('classifier', 'ForSequenceClassification'),
+        ('base_model', 'Model'),
+      )
+    }
+    | changes,
+  )
+  for model_type, (name, table, changes) in {
+    'llama': ('Llama', _LLAMA, {}),
+    'mistral': ('Mistral', _LLAMA, {}),
+    'qwen2': ('Qwen2', _LLAMA, {}),
+    'qwen3': ('Qwen3', _LLAMA, {}),
+    'gemma2': ('Gemma2', _GEMMA, {}),
+    'gemma3_text': (
+      'Gemma3Text',
+      _GEMMA,
+      {'causal_lm': 'Gemma3ForCausalLM'},
+    ),
+    'gpt_neox': (
       'GPT-NeoX',
       _NEOX,
-      prefix='gpt_neox.',
-      lm_head='embed_out.weight',
-      by_head=True,
-      # Masks that older versions of transformers stored.
-      ignored=r'.*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)',
+      {
+        'prefix': 'gpt_neox.',
+        'lm_head': 'embed_out.weight',
+        'by_head': True,
+        # Masks that older versions of transformers stored.
+        'ignored': r'.*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)',
+      },
     ),
-    _family(
-      'gpt2',
+    'gpt2': (
       'GPT-2',
       _GPT2,
-      prefix='transformer.',
-      causal_lm='GPT2LMHeadModel',
-      transposed=False,  # its Conv1D is stored [in, out], as we do
-      ignored=r'.*\.attn\.(bias|masked_bias)',
+      {
+        'prefix': 'transformer.',
+        'causal_lm': 'GPT2LMHeadModel',
+        'transposed': False,  # its Conv1D is stored [in, out], as we do
+        'ignored': r'.*\.attn\.(bias|masked_bias)',
+      },
     ),
-  )
+  }.items()
 }
 
 

@@ -4,13 +4,12 @@
 import functools
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from warm_jax import sharding
-from warm_jax.models import attention, transformer
 from warm_jax.models import config as config_lib
+from warm_jax.models import transformer
 
 PyTree = Any
 
@@ -37,50 +36,6 @@ def init_params(rng: jax.Array, config: config_lib.ModelConfig) -> PyTree:
   return params
 
 
-def hidden_states(
-  params: PyTree,
-  config: config_lib.ModelConfig,
-  ids: jax.Array,
-  mask: jax.Array,
-  *,
-  dropout_rate: jax.Array | float = 0.0,
-  rng: jax.Array | None = None,
-  cache: PyTree | None = None,
-  only: jax.Array | None = None,
-) -> Any:
-  """Final hidden states [B, T, D] float32 of a language or reward model.
-
-  Positions count real tokens, so left and right padding give the same result.
-
-  Args:
-    ids: [B, T] int32.
-    mask: [B, T] bool, True for real tokens; or [B, K, T], the tokens of each of
-      K sequences that share a row and its beginning (`data.prefix_sharing`). A
-      token reads the sequences that it belongs to. Not with a cache.
-    dropout_rate: may be traced; ignored if rng is None.
-    cache: see `attention.init_cache`; ids then continue it, and the new cache
-      is returned as well.
-    only: [B, K] int32, positions of each row; the last layer computes nothing
-      else, and [B, K, D] is returned.
-
-  Raises:
-    UserError: more tokens than learned positions. (In a row of several
-      sequences one that is too long gives NaN: its length is not static.)
-  """
-  chex.assert_rank([ids, mask], [2, {2, 3}])
-  chex.assert_equal_shape([ids, mask], dims=(0, -1))
-  hidden, new_cache = transformer.Backbone(config).apply(
-    {'params': sharding.gathered(params['backbone'])},
-    ids,
-    mask.astype(bool),
-    dropout_rate=dropout_rate,
-    rng=rng,
-    cache=cache,
-    only=only,
-  )
-  return hidden if cache is None else (hidden, new_cache)
-
-
 def logits(
   params: PyTree, config: config_lib.ModelConfig, hidden: jax.Array
 ) -> jax.Array:
@@ -97,7 +52,7 @@ def logits(
     kernel.astype(config.compute_dtype),
     preferred_element_type=jnp.float32,
   )
-  out = attention.softcap(out, config.final_softcap)
+  out = transformer.softcap(out, config.final_softcap)
   return out.reshape(*hidden.shape[:-1], config.vocab_size)
 
 
@@ -108,9 +63,9 @@ def token_logps(
 
   logps[t] = log softmax(logits / temperature)[ids[t]], with the logits at the
   previous real token: [B, T] float32, 0 at padding and at the first real token.
-  Arguments as of `hidden_states`.
+  Arguments as of `transformer.hidden_states`.
   """
-  hidden = hidden_states(params, config, ids, mask, **dropout)
+  hidden = transformer.hidden_states(params, config, ids, mask, **dropout)
   mask, end = mask.astype(bool), mask.shape[1] - 1
   index = jnp.broadcast_to(jnp.arange(mask.shape[1])[None, :], mask.shape)
   # The real token before each (-1: none) and after it (T - 1: none).
@@ -175,12 +130,14 @@ def response_states(
   if num_samples == 1 or dropout.get('rng') is not None or config.remat:
     before = start[:, None] - 1 + jnp.arange(length)[None, :]
     only = jnp.minimum(before, ids.shape[1] - 1)
-    return hidden_states(params, config, ids, mask, only=only, **dropout)
+    return transformer.hidden_states(
+      params, config, ids, mask, only=only, **dropout
+    )
   first = start[::num_samples]
   prompts = ids[::num_samples, : ids.shape[1] - length]
   in_prompt = jnp.arange(prompts.shape[1])[None, :] < first[:, None]
-  cache = attention.init_cache(config, len(prompts), ids.shape[1] - 1)
-  last, cache = hidden_states(
+  cache = transformer.init_cache(config, len(prompts), ids.shape[1] - 1)
+  last, cache = transformer.hidden_states(
     params, config, prompts, in_prompt, cache=cache, only=first[:, None] - 1
   )
 
@@ -192,7 +149,7 @@ def response_states(
     return last
   # Nothing is predicted from the last token.
   rest = (take_span(x, start, length - 1) for x in (ids, mask))
-  rest, _ = hidden_states(params, config, *rest, cache=cache)
+  rest, _ = transformer.hidden_states(params, config, *rest, cache=cache)
   return jnp.concatenate([last, rest], axis=1)
 
 

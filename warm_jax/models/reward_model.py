@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model
+from warm_jax.models import transformer
 
 PyTree = Any
 
@@ -36,10 +36,10 @@ def features(params, config, ids, mask, **dropout) -> jax.Array:
   """Final hidden state at the last real token of each sequence.
 
   [B, D] float32, or [B, K, D] with a mask [B, K, T]. Rows should end with the
-  end-of-sequence token. Arguments as of `language_model.hidden_states`.
+  end-of-sequence token. Arguments as of `transformer.hidden_states`.
   """
   last = last_token(mask).reshape(len(ids), -1)
-  hidden = language_model.hidden_states(
+  hidden = transformer.hidden_states(
     params, config, ids, mask, only=last, **dropout
   )
   return hidden if mask.ndim == 3 else hidden[:, 0]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from warm_jax import members, merging, pipeline, rewards, worlds
 from warm_jax.hf import writing
 from warm_jax.report import model_card
-from warm_jax.stages import language, policy, reward, scorers
+from warm_jax.stages import policy, reward, scorers
 from warm_jax.training import checkpoint
 from warm_jax.worlds import base
 
@@ -88,6 +88,6 @@ def _policies(run) -> Iterator[tuple[str, Any]]:
     for eta in config.export.etas:
       yield f'eta_{eta:g}', merging.liti(start, merged, eta)
   else:
-    kept = members.unstack(language.sft_checkpoints(run))
+    kept = members.unstack(base.sft_checkpoints(run))
     for step, params in zip(config.sft.keep_steps, kept):
       yield f'sft_{step}', params

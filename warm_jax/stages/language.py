@@ -46,13 +46,8 @@ def _train(run, stage: str, start) -> dict:
   return result | {'summary': f'loss {result["loss"]:.3f} per token'}
 
 
-def sft_checkpoints(run):
-  """SFT parameters stacked [C, ...], in the order of their steps."""
-  return checkpoint.load_params(run.folder('sft') / 'params')
-
-
 def policy_start(run):
   """LM params on the device: of the last SFT checkpoint, or of config.model."""
   if 'sft' not in run.config:
     return base.language_params(run)
-  return sharding.put(jax.tree.map(lambda x: x[-1], sft_checkpoints(run)))
+  return sharding.put(jax.tree.map(lambda x: x[-1], base.sft_checkpoints(run)))

@@ -100,7 +100,7 @@ def train(run) -> dict:
   Or a slice of them, `reward.member_slice`, drawn as if all M were trained.
   """
   config = run.config.reward
-  backbones = language.sft_checkpoints(run)['backbone']
+  backbones = base.sft_checkpoints(run)['backbone']
   head = checkpoint.load_params(run.folder('probe') / 'params')['kernel']
   if not run.config.sft.get('enabled', True):  # one start for all
     config = ml_collections.ConfigDict(config)

@@ -46,7 +46,7 @@ def member_step(state, batch, *, settings: Settings):
   """One Bradley-Terry step of ONE member: (new state, dict of [] metrics).
 
   batch: ids [B, S] and mask [B, 2, S], a pair in each row (see
-  `data.prefix_sharing`); optionally margin [B].
+  `data.encoding.share`); optionally margin [B].
   """
 
   def loss_fn(params, batch, rng):

@@ -11,6 +11,7 @@ from warm_jax import errors, sharding
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading
 from warm_jax.models import config as config_lib
+from warm_jax.training import checkpoint as checkpoint_lib
 
 
 def inspect(run) -> dict:
@@ -75,6 +76,11 @@ def checkpoint(run) -> reading.Checkpoint | None:
 def language_params(run):
   """LM params of the checkpoint, float32, on the device."""
   return reading.load(checkpoint(run), head='lm', sharding=sharding.of_leaf)
+
+
+def sft_checkpoints(run):
+  """SFT parameters stacked [C, ...], in the order of their steps."""
+  return checkpoint_lib.load_params(run.folder('sft') / 'params')
 
 
 def tokenizer(run) -> tokenizer_lib.Tokenizer:

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from warm_jax.data import encoding, prefix_sharing
+from warm_jax.data import encoding
 
 
 def make_sequences(seed, shape=(7, 3), width=12, letters=3):
@@ -35,15 +35,15 @@ def lists(ids, mask):
 @pytest.mark.parametrize('seed', range(5))
 def test_each_sequence_is_found_again(seed):
   ids, mask = make_sequences(seed)
-  taken = prefix_sharing.num_positions(ids, mask)
-  rows = prefix_sharing.share(ids, mask, int(taken.max()) + 2)
+  taken = encoding.num_positions(ids, mask)
+  rows = encoding.share(ids, mask, int(taken.max()) + 2)
   assert rows['ids'].dtype == np.int32 and rows['mask'].dtype == bool
   assert rows['ids'].shape == (7, taken.max() + 2)
   for group in range(7):
     wanted = lists(ids[group], mask[group])
     assert lists([rows['ids'][group]] * 3, rows['mask'][group]) == wanted
     common = common_of(wanted)
-    assert prefix_sharing.num_common(ids, mask)[group] == common
+    assert encoding.num_common(ids, mask)[group] == common
     number = sum(len(w) for w in wanted) - common * (
       sum(1 for w in wanted if w) - 1
     )
@@ -56,10 +56,10 @@ def test_each_sequence_is_found_again(seed):
 def test_leading_axes_and_equal_sequences():
   ids, mask = make_sequences(9, (2, 4, 2))
   ids[1, 2, 1], mask[1, 2, 1] = ids[1, 2, 0], mask[1, 2, 0]
-  length = int(prefix_sharing.num_positions(ids, mask).max())
-  rows = prefix_sharing.share(ids, mask, length)
+  length = int(encoding.num_positions(ids, mask).max())
+  rows = encoding.share(ids, mask, length)
   assert rows['mask'].shape == (2, 4, 2, length)
-  one_by_one = prefix_sharing.share(ids[1, 2], mask[1, 2], length)
+  one_by_one = encoding.share(ids[1, 2], mask[1, 2], length)
   for name, value in one_by_one.items():
     np.testing.assert_array_equal(rows[name][1, 2], value)
   # Two of one kind: the last token twice, so that each has a place to be read.
@@ -99,7 +99,7 @@ def sorted_rows(prompts, responses, seed=0):
 @pytest.mark.parametrize('responses', [2, 3, 8])
 def test_groups_are_rows_of_one_prompt(responses):
   ids, mask = sorted_rows(20, responses)
-  groups = prefix_sharing.grouped(ids, mask)
+  groups = encoding.grouped(ids, mask)
   assert groups.shape[1] > 1
   assert sorted(groups[groups >= 0]) == list(range(len(ids)))
   for group in groups:
@@ -110,9 +110,9 @@ def test_groups_are_rows_of_one_prompt(responses):
 
 def test_rows_with_nothing_in_common_stay_alone():
   ids, mask = sorted_rows(40, 1)
-  assert prefix_sharing.grouped(ids, mask).tolist() == [[n] for n in range(40)]
-  one = prefix_sharing.grouped(ids[:1], mask[:1])
+  assert encoding.grouped(ids, mask).tolist() == [[n] for n in range(40)]
+  one = encoding.grouped(ids[:1], mask[:1])
   assert one.tolist() == [[0]]
   # Padding on the left would be taken for a beginning.
   ids, mask = (x[:, ::-1] for x in sorted_rows(20, 3))
-  assert prefix_sharing.grouped(ids, mask).shape[1] == 1
+  assert encoding.grouped(ids, mask).shape[1] == 1
