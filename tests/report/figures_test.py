@@ -80,17 +80,21 @@ def test_training_curves_are_running_means():
   assert line.get_xdata()[0] == 2 and line.get_xdata()[-1] == 79
 
 
-def test_labels_of_equal_curves_do_not_overlap():
-  methods = ('single', 'ens', 'warm')
+@pytest.mark.parametrize('columns', [1, 2])
+def test_legend_names_each_method_once_and_fits(columns):
+  methods = ('single', 'ens', 'warm', 'ens_2', 'warm_2')
   rows = [path(step, method) for step in (0, 10, 20) for method in methods]
-  fig = figures.policies(rows, panels=[('length', 'kl')])
+  panels = [('length', 'kl'), ('gold', 'kl')]
+  fig = figures.policies(rows, panels=panels, columns=columns)
   renderer = backend_agg.FigureCanvasAgg(fig).get_renderer()
   fig.draw_without_rendering()
-  found = [text.get_window_extent(renderer) for text in fig.axes[0].texts]
-  assert len(found) == 3
-  found.sort(key=lambda box: box.y0)
-  for below, above in zip(found[:-1], found[1:]):
-    assert below.y1 <= above.y0 + 2  # pixels: line height has slack
+  (legend,) = fig.legends
+  names = [text.get_text() for text in legend.get_texts()]
+  assert names == [style.name(method) for method in methods]
+  box = legend.get_window_extent(renderer)
+  assert 0 <= box.x0 and box.x1 <= fig.bbox.x1
+  for ax in fig.axes:
+    assert ax.get_tightbbox(renderer).y1 <= box.y0
 
 
 def test_ring_is_at_the_best_step():
@@ -114,8 +118,8 @@ def test_kl_axis_has_room_between_ticks(highest):
 
 def test_best_of_n_against_single():
   rows = [{'n': 1, 'kl': 0.0, 'gold': 0.1, 'gold_stderr': 0.1}]
-  (ax,) = figures.best_of_n({'warm': rows}).axes
-  assert {text.get_text() for text in ax.texts} == {'WARM', 'single'}
+  (legend,) = figures.best_of_n({'warm': rows}).legends
+  assert {x.get_text() for x in legend.get_texts()} == {'WARM', 'single'}
 
 
 def test_heat_map_shows_each_pair_once():

@@ -43,29 +43,15 @@ def _curve(ax, rows, x, y, band=True, **look) -> None:
 
 
 def _methods(ax, paths: Mapping[str, Sequence[Mapping]], x, y) -> None:
-  """A curve of each method, with its name at its end."""
-  ends = []
   for method, rows in paths.items():
-    look, last = style.look(method), rows[-1]
     band = not method.endswith('_2')  # five bands would hide one another
-    _curve(ax, rows, x, y, band, markersize=4, **look)
-    ends.append((last[x], last[y], style.name(method), look['color']))
-  style.label_ends(ax, ends if len(ends) > 1 else ())
+    _curve(ax, rows, x, y, band, **style.look(method))
 
 
-def _legend(fig, looks: Mapping[str, Mapping], columns: int) -> None:
-  """looks: text -> look of its line, in the order shown."""
-  from matplotlib import lines
-
-  base = {'color': style.INK, 'markersize': 5}
-  fig.legend(
-    [lines.Line2D([], [], **(base | look)) for look in looks.values()],
-    list(looks),
-    loc='outside upper center',
-    ncols=min(4 if columns > 1 else 2, len(looks)),
-    frameon=False,
-    fontsize=9.5,
-  )
+def _entries(ax, looks: Mapping[str, Mapping]) -> None:
+  # Of the legend alone: {text: look}.
+  for text, look in looks.items():
+    ax.plot([], [], label=text, **{'color': style.INK} | look)
 
 
 def _rows_axis(ax, names: Sequence[str]) -> None:
@@ -74,12 +60,12 @@ def _rows_axis(ax, names: Sequence[str]) -> None:
   ax.grid(False, axis='y')
 
 
-def _accuracy_axis(ax, split: str, values) -> None:
-  """At least 0.1 high, so that noise looks like noise."""
+def _accuracy_axis(ax, split: str) -> None:
   swapped = split == 'train_swapped'
   label = 'share of swaps fitted' if swapped else 'accuracy'
-  low, high = np.min(values), np.max(values)
-  margin = max(0.12 * (high - low), (0.1 - (high - low)) / 2)
+  low, high = ax.get_ylim()
+  # At least 0.1 high, so that noise looks like noise.
+  margin = max(0.0, (0.1 - (high - low)) / 2)
   limits = (low - margin, high + margin)
   ax.set(title=style.set_name(split), ylabel=label, ylim=limits)
 
@@ -99,17 +85,15 @@ def training(rows, titles, names=(), columns: int = 2):
   fig, axes = style.grid(len(titles), 2.5, columns)
   window = np.ones(max(1, len(rows) // 40))
   for ax, (metric, title) in zip(axes, titles.items()):
-    ends = []
     for i, key in enumerate(k for k in rows[0] if k.startswith(f'{metric}/')):
       y = np.array(_column(rows, key), float)
       x = np.array(_column(rows, 'step'))[np.isfinite(y)][len(window) - 1 :]
       y = np.convolve(y[np.isfinite(y)], window / len(window), 'valid')
-      method = names[i] if i < len(names) else 'warm'
-      ax.plot(x, y, color=style.color(method), linewidth=1.3, alpha=0.8)
-      if i < len(names) > 1 and len(x):
-        ends.append((x[-1], y[-1], style.name(method), style.color(method)))
+      look = {'color': style.color('warm')}
+      if i < len(names):
+        look = style.look(names[i]) | {'marker': ''}
+      ax.plot(x, y, linewidth=1.3, alpha=0.8, **look)
     ax.set(title=title, xlabel='step')
-    style.label_ends(ax, ends)
   return fig
 
 
@@ -120,8 +104,6 @@ def accuracies(table, floor=None, columns: int = 2):
   floor: accuracy of frozen features on held-out pairs.
   """
   fig, (left, right) = style.grid(2, 0.72 * len(table) + 1.2, columns)
-  looks = {'members': {'marker': '|', 'linestyle': ''}}
-  looks |= {style.name(m): style.look(m) for m in ('ens', 'warm')}
   paper = tables.paper(table)
 
   def bar(ax, x, y, method, **more):
@@ -131,10 +113,10 @@ def accuracies(table, floor=None, columns: int = 2):
 
   for y, (split, row) in enumerate(table.items()):
     if split == 'test' and floor is not None:
-      looks['frozen features (held-out)'] = {'linestyle': ':'}
-      left.plot([floor] * 2, [y - 0.45, y + 0.45], ':', color=style.INK)
-    count = len(row['members'])
-    left.plot(row['members'], [y - 0.25] * count, '|k', markersize=9)
+      look = {'color': style.INK, 'label': 'frozen features (held-out)'}
+      left.plot([floor] * 2, [y - 0.45, y + 0.45], ':', **look)
+    look = {'markersize': 9, 'label': 'members'}
+    left.plot(row['members'], [y - 0.25] * len(row['members']), '|k', **look)
     bar(left, row['ens'], y, 'ens')
     bar(left, row['warm'], y + 0.25, 'warm')
     x = row['wa_minus_ens']
@@ -150,7 +132,6 @@ def accuracies(table, floor=None, columns: int = 2):
     ax.axvline(middle, color=style.FAINT, linewidth=1)
     ax.spines['left'].set_visible(False)
     _rows_axis(ax, names if ax is left or columns == 1 else [''] * len(names))
-  _legend(fig, looks, columns)
   return fig
 
 
@@ -162,21 +143,19 @@ def interpolation(paths: Mapping[str, Mapping], columns: int = 2):
   differences to the diagonal.
   """
   fig, axes = style.grid(len(paths), 2.75, columns)
-  faint = {'color': style.FAINT, 'linestyle': ':'}
-  curves = {
-    'diag_accuracy': ('diagonal', faint),
-    'ens_accuracy': ('ENS: averaged scores', style.look('ens')),
-    'accuracy': ('WA: averaged weights', style.look('warm')),
+  looks = {
+    'diag_accuracy': {'color': style.FAINT, 'linestyle': ':'}
+    | {'label': 'diagonal'},
+    'ens_accuracy': style.look('ens') | {'label': 'ENS: averaged scores'},
+    'accuracy': style.look('warm') | {'label': 'WA: averaged weights'},
   }
   for ax, (split, path) in zip(axes, paths.items()):
     rows = rows_of(path | {'ens_accuracy_stderr': path.get('ens_stderr')})
-    for key, (_, look) in curves.items():
-      _curve(ax, rows, 'lambda', key, markersize=4, **look)
-    _accuracy_axis(ax, split, [path[key] for key in curves])
+    for key, look in looks.items():
+      _curve(ax, rows, 'lambda', key, **look)
+    _accuracy_axis(ax, split)
     ax.set_xticks([0, 0.5, 1], ['0\nfirst', '0.5', '1\nsecond'])
     ax.set_xlabel('weight λ of the second member')
-  # All three meet at both ends: no room for labels there.
-  _legend(fig, dict(reversed(curves.values())), columns)
   return fig
 
 
@@ -188,14 +167,11 @@ def by_size(sizes: Mapping[str, Mapping[str, Sequence[float]]], columns=2):
   """
   fig, axes = style.grid(len(sizes), 2.6, columns)
   for ax, (split, curves) in zip(axes, sizes.items()):
-    _accuracy_axis(ax, split, [curves['ens'], curves['warm']])
     x = [*range(1, len(curves['warm']) + 1)]
-    stderr = {'warm': curves.get('stderr')}
-    paths = {
-      m: rows_of({'M': x, 'y': curves[m], 'y_stderr': stderr.get(m)})
-      for m in ('ens', 'warm')
-    }
-    _methods(ax, paths, 'M', 'y')
+    rows = rows_of({'M': x, 'warm_stderr': curves.get('stderr')} | curves)
+    for method in ('ens', 'warm'):
+      _curve(ax, rows, 'M', method, **style.look(method))
+    _accuracy_axis(ax, split)
     ax.set_xlabel('members M')
     ax.set_xticks(x[:: math.ceil(len(x) / 8)])
   return fig
@@ -217,14 +193,10 @@ def best_of_n(curves: Mapping[str, Sequence[Mapping]], columns: int = 2):
   fig, axes = style.grid(len(judges), 3.6, columns)
   for ax, judge in zip(axes, judges):
     title = TITLES[judge].split(' (')[0] + minus
-    ax.set(title=title, xlabel='KL(n) = log n − (n − 1)/n, nats')
+    ax.set(title=title, xlabel='n, at its KL: log n − (n − 1)/n nats')
     _methods(ax, curves, 'kl', judge)
-    top = ax.secondary_xaxis('top')
     shown = [r for r in first if r['n'] != 2]  # 1 and 2 are too close
-    names = [f'n = {r["n"]}' if r['n'] == 1 else str(r['n']) for r in shown]
-    top.set_xticks(_column(shown, 'kl'), names)
-    top.tick_params(length=2, labelsize=8.5, colors=style.FAINT)
-    top.spines['top'].set_visible(False)
+    ax.set_xticks(_column(shown, 'kl'), _column(shown, 'n'))
   return fig
 
 
@@ -301,8 +273,7 @@ def merges(rows) -> list[str]:
 
 
 def _parts(rows, line: str) -> dict[str, tuple[str, dict]]:
-  # What to draw of an iteration: {`what` of rows: (name, look)}. The last point
-  # of the last one is labelled with the number of the iteration.
+  # What to draw of an iteration: {`what` of rows: (name, look)}.
   point = {'marker': 'D', 'linestyle': '', 'markersize': 7, 'zorder': 4}
   looks = {'lerp': point | {'markerfacecolor': 'white'}, 'slerp': point}
   if line:
@@ -330,27 +301,21 @@ def warp(rows, values, line='', max_kl=None, columns: int = 2):
   fig, axes = style.grid(len(values), 3.7, columns)
   parts, runs = _parts(rows, line), dict.fromkeys(_column(rows, 'run'))
   reinforce = {'policy': ('', {'marker': 's', 'markersize': 3})}
-  looks = dict(parts.values())
   runs.pop('sft', None)
+  _entries(axes[0], dict(parts.values()))
+  _entries(axes[0], {style.name(r): {'color': style.color(r)} for r in runs})
   for ax, value in zip(axes, values):
     _value_axis(ax, rows, value)
-    ends = []
     for run in runs:
       color, is_warp = style.color(run), run.startswith('warp_')
-      looks[style.name(run)] = {'color': color}
       for what, (_, look) in (parts if is_warp else reinforce).items():
         found = select(rows, run, what)
         for member in dict.fromkeys(row.get('member') for row in found):
           path = [row for row in found if row.get('member') == member]
           band = what == 'to_sft' or not is_warp
           _curve(ax, path, 'kl', value, band, color=color, **look)
-      if is_warp:
-        x, y = found[-1]['kl'], found[-1][value]
-        ends.append((x, y, run.removeprefix('warp_'), color))
     if max_kl:
       ax.axvline(max_kl, color=style.FAINT, linewidth=0.8, linestyle='--')
-    style.label_ends(ax, ends)
-  _legend(fig, looks, columns)
   return fig
 
 
@@ -384,10 +349,10 @@ def warp_geometry(rows: Sequence[Mapping], columns: int = 2):
   fig, (left, right) = style.grid(2, height, columns)
   each, merged = ({'marker': m, 'linestyle': ''} for m in 'oD')
   mean = merged | {'markerfacecolor': 'white'}
-  looks = {'members': each, 'merged': merged, 'their mean': mean}
+  _entries(left, {'members': each, 'merged': merged, 'their mean': mean})
   for row in rows:
     color = style.color(f'warp_{row["iteration"]}')
-    looks[f'iteration {row["iteration"]}'] = {'color': color}
+    _entries(left, {f'iteration {row["iteration"]}': {'color': color}})
     # Iterations beside each other, within the band of the group.
     y = groups.index(row['group'])
     y += 0.6 * (row['iteration'] - (count + 1) / 2) / max(count, 2)
@@ -406,7 +371,6 @@ def warp_geometry(rows: Sequence[Mapping], columns: int = 2):
     _rows_axis(ax, groups)
     for y in range(1, len(groups)):
       ax.axhline(y - 0.5, color='#e6e6e6', linewidth=0.7)
-  _legend(fig, looks, columns)
   return fig
 
 

@@ -9,7 +9,6 @@ import functools
 import io
 import math
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -58,6 +57,7 @@ def color(method: str) -> str:
 def look(method: str) -> dict[str, str]:
   """Keywords of a method's line; of two members it is dashed."""
   return {
+    'label': name(method),
     'color': color(method),
     'marker': MARKERS.get(method.removesuffix('_2'), '^'),
     'linestyle': '--' if method.endswith('_2') else '-',
@@ -121,14 +121,25 @@ SETTINGS = pathlib.Path(__file__).with_name('figures.mplstyle')
 
 
 def styled(function):
-  """Decorates a function that draws a figure, with `SETTINGS` while it runs."""
+  """Decorates a function that draws a figure: `SETTINGS`, and a legend above.
+
+  The legend explains what has a label, once for all panels.
+  """
 
   @functools.wraps(function)
   def draw(*args, **kwargs):
     import matplotlib.style
 
     with matplotlib.style.context(SETTINGS):
-      return function(*args, **kwargs)
+      fig, handles = function(*args, **kwargs), {}
+      for ax in fig.axes:
+        for handle, text in zip(*ax.get_legend_handles_labels()):
+          handles.setdefault(text, handle)
+      if len(handles) > 1:
+        ncols = 2 if fig.get_figwidth() == PHONE else 4
+        given = handles.values(), handles
+        fig.legend(*given, loc='outside upper center', ncols=ncols)
+      return fig
 
   return draw
 
@@ -159,48 +170,14 @@ def grid(count: int, panel_height: float, columns: int = 2):
   return fig, axes[:count]
 
 
-def label_ends(ax, ends: Sequence[tuple]) -> None:
-  """Writes (x, y, text, colour) right of each curve, apart from each other."""
-  from matplotlib import patheffects
-
-  low, high = ax.get_ylim()
-  ax.set_ylim(low, high)
-  rows = ax.get_subplotspec().get_gridspec().nrows
-  points = 72 * ax.figure.get_figheight() / rows * 0.68
-  gap = (high - low) * 11.5 / points
-  ends = sorted(ends, key=lambda end: end[1])
-  places = [end[1] for end in ends]
-  to_axes = ax.transScale.transform
-  at = [*ax.get_xlim(), *(end[0] for end in ends)]
-  left, right, *xs = (to_axes((x, 0.0))[0] for x in at)
-  for _ in range(100):  # neighbours push each other until none overlaps
-    for i in range(len(places) - 1):
-      overlap = gap - (places[i + 1] - places[i])
-      # Only texts that are also side by side: curves may end far apart.
-      is_near = abs(xs[i] - xs[i + 1]) < 0.3 * (right - left)
-      if overlap > 1e-9 * gap and is_near:
-        places[i] -= overlap / 2
-        places[i + 1] += overlap / 2
-    places = [min(max(place, low), high) for place in places]
-  look = dict(va='center', fontsize=9.5, fontweight='bold')
-  look |= dict(xytext=(7, 0), textcoords='offset points', annotation_clip=False)
-  halo = [patheffects.withStroke(linewidth=3, foreground='white')]
-  for (x, _, text, ink), place in zip(ends, places):
-    ax.annotate(text, (x, place), color=ink, path_effects=halo, **look)
-
-
 def kl_axis(ax, highest: float) -> None:
   """Square-root scale: much happens at small KL (Gao et al. 2022)."""
   ax.set_xscale(
     'function',
     functions=(lambda x: np.sqrt(np.maximum(x, 0.0)), np.square),
   )
-  shown, right = [0.0], 2.0
-  for tick in [2.0**k for k in range(10, -5, -1)]:
-    place = math.sqrt(tick / highest)
-    if 0.13 < place < 1.01 and right - place > 0.13:  # none overlap
-      shown.insert(1, tick)
-      right = place
+  most = 2.0 ** math.floor(math.log2(highest))
+  shown = [0.0, *(most / part for part in (16, 4, 2, 1))]  # none overlap
   ax.set_xticks(shown, [f'{t:g}' for t in shown])
   ax.set_xticks([], minor=True)
   ax.set_xlim(0, highest * 1.04)
