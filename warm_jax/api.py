@@ -34,7 +34,7 @@ class Model(NamedTuple):
 def load(source: str, *, compute_dtype: str = 'float32') -> Model:
   """Opens a folder or hub id of a language or reward model, in float32."""
   found, its_tokenizer = base_lib.opened(source, compute_dtype)
-  head = 'score' if 'score.weight' in found.names else 'lm'
+  head = 'score' if 'score.weight' in found.stored else 'lm'
   params = reading.load(found, head, sharding.of_leaf)
   template = found.hf_config.get('prompt_template')
   template = template or config_lib.section('data').prompt_template

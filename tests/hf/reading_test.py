@@ -58,7 +58,7 @@ def test_what_is_known_before_reading(folder, dtype, mean, std):
   found = reading.inspect(FIXTURES / folder, compute_dtype=dtype)
   assert found.folder == FIXTURES / folder
   assert found.family.model_type == 'qwen2'
-  assert ('score.weight' in found.names) == folder.endswith('reward')
+  assert ('score.weight' in found.stored) == folder.endswith('reward')
   assert (found.reward_mean, found.reward_std) == (mean, std)
   assert found.config.compute_dtype == dtype
 
@@ -72,7 +72,7 @@ def test_mean_and_std_under_their_other_names(change):
 def test_all_that_does_not_fit_is_said_at_once(change):
   def spoil(values):
     del values['model.norm.weight']
-    values['v_head.bias'] = np.zeros(1)
+    values['x_head.bias'] = np.zeros(1)
     values[EMBEDDING] = values[EMBEDDING][:50]
     values['model.layers.1.mlp.up_proj.weight'] = np.zeros((24, 16), np.int8)
     return values
@@ -80,7 +80,7 @@ def test_all_that_does_not_fit_is_said_at_once(change):
   message = refused(change(values=spoil), 'not those of a Llama model')
   for part in (
     'model.norm.weight is absent and [16]',
-    'v_head.bias is [1] and absent',
+    'x_head.bias is [1] and absent',
     f'{EMBEDDING} is [50, 16] and [64, 16]',
     'model.layers.1.mlp.up_proj.weight is [24, 16, "int8"] and [24, 16]',
   ):

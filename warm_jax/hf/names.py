@@ -16,10 +16,10 @@ import numpy as np
 
 from warm_jax import errors, members
 from warm_jax.hf import configs
+from warm_jax.hf.tensors import SCORE
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
 
-SCORE = 'score.weight'
 _QKV = ('query', 'key', 'value')
 Shape = tuple[int, ...]
 Array = Any  # of numpy or jax
@@ -75,7 +75,6 @@ class Family:
   lm_head: str = 'lm_head.weight'  # where embeddings are not tied
   transposed: bool = True  # weights of linear layers are [out, in]
   by_head: bool = False  # each head has its query, key and value together
-  ignored: str = r'.*\.rotary_emb\.inv_freq'  # tensors without parameters
 
   def tensors(
     self, config: config_lib.ModelConfig, head: str = 'none'
@@ -217,8 +216,6 @@ FAMILIES = {
         'prefix': 'gpt_neox.',
         'lm_head': 'embed_out.weight',
         'by_head': True,
-        # Masks that older versions of transformers stored.
-        'ignored': r'.*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)',
       },
     ),
     'gpt2': (
@@ -228,7 +225,6 @@ FAMILIES = {
         'prefix': 'transformer.',
         'causal_lm': 'GPT2LMHeadModel',
         'transposed': False,  # its Conv1D is stored [in, out], as we do
-        'ignored': r'.*\.attn\.(bias|masked_bias)',
       },
     ),
   }.items()

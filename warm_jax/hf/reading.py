@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from warm_jax import errors, files
+from warm_jax import errors
 from warm_jax.hf import configs, names, tensors
 from warm_jax.models import config as config_lib
 
@@ -24,8 +24,6 @@ Sharding = jax.sharding.Sharding
 # One sharding for all leaves, or (path, shape) -> the sharding of a leaf.
 Shardings = Sharding | Callable[[str, tuple[int, ...]], Sharding]
 
-# transformers' name of any head in memory; some writers keep it.
-_LM_HEAD = 'lm_head.weight'
 _MOST_NEW = 1_024  # rows that an embedding may lack
 
 
@@ -33,15 +31,22 @@ _MOST_NEW = 1_024  # rows that an embedding may lack
 class Checkpoint:
   """A checkpoint whose weights are not read yet."""
 
-  folder: pathlib.Path
+  folder: pathlib.Path  # of an adapter, its base
+  tokenizer: pathlib.Path  # folder
   source: str  # path or id by which it was named
   family: names.Family
   config: config_lib.ModelConfig  # `fit` may have enlarged its vocabulary
   hf_config: dict[str, Any]  # config.json
-  names: Mapping[str, str]  # {name in the table: stored name}
+  stored: Mapping[str, tensors.Stored]  # by its name in the family's table
   # Of its scores; 0 and 1 if config.json does not say.
   reward_mean: float = 0.0
   reward_std: float = 1.0
+
+  @property
+  def padding_end(self) -> int | None:
+    """The token that pads and ends a text; transformers scores before it."""
+    eos, pad = (self.hf_config.get(f'{x}_token_id') for x in ('eos', 'pad'))
+    return pad if pad in (eos if isinstance(eos, list) else [eos]) else None
 
 
 def inspect(
@@ -54,16 +59,17 @@ def inspect(
   """
   try:
     folder = tensors.find(source, _described)
-    hf = files.read_json(folder / 'config.json')
-    family, config = _described(hf)
-    found = _names(family, config, hf, tensors.inspect(folder))
+    model = tensors.opened(folder)
+    family, config = _described(hf := model.config)
+    _check_tensors(family, config, model)
     mean, std = _statistics(hf)
   except errors.UserError as e:
     # Which checkpoint: several may be opened by one command.
     prefix = '' if str(source) in str(e) else f'{source}: '
     raise errors.UserError(f'{prefix}{e}') from e
   config = dataclasses.replace(config, compute_dtype=compute_dtype)
-  return Checkpoint(folder, str(source), family, config, hf, found, mean, std)
+  places = model.folder, model.tokenizer, str(source)
+  return Checkpoint(*places, family, config, hf, model.tensors, mean, std)
 
 
 def fit(checkpoint: Checkpoint, vocab_size: int) -> Checkpoint:
@@ -89,13 +95,16 @@ def load(
   """Reads {'backbone', 'lm_head' (untied embeddings) or 'score'}, float32.
 
   `head` is 'lm', 'score' or 'none'; without `sharding` leaves go to the default
-  device. UserError without such a head, and for scores that were read at
-  another token than ours are (padding is the end of sequence).
+  device. UserError without such a head, and for NaN and infinity, with tensor
+  and row.
   """
   params: dict[str, Any] = {}
-  stored = tensors.inspect(checkpoint.folder)
   for tensor in _wanted(checkpoint, head):
-    array = stored[checkpoint.names[tensor.name]].read()
+    array = checkpoint.stored[tensor.name].read()
+    if not np.isfinite(array).all():
+      row = np.argwhere(~np.isfinite(array))[0][0]
+      wrong = f'{checkpoint.source}: {tensor.name} holds NaN or infinity (row '
+      raise errors.UserError(f'{wrong}{row}); fetch or train it again')
     placed = []
     for path, leaf in zip(tensor.leaves, tensor.to_leaves(array)):
       leaf = _grown(leaf, path, checkpoint.config.vocab_size)
@@ -110,6 +119,10 @@ def load(
       node[last] = placed[-1]
     # A second tensor must not be read before the first is on its device.
     jax.block_until_ready(placed)
+  if head == 'score' and tensors.SCORE_BIAS in checkpoint.stored:
+    bias = checkpoint.stored[tensors.SCORE_BIAS].read().reshape(())
+    where = sharding('score/bias', ()) if callable(sharding) else sharding
+    params['score']['bias'] = _place(bias, where)
   return params
 
 
@@ -120,6 +133,8 @@ def _described(hf) -> tuple[names.Family, config_lib.ModelConfig]:
   config = configs.read(hf)
   family = names.FAMILIES[hf['model_type']]
   known = [family.base_model, family.causal_lm, family.classifier]
+  # The same head, on every token.
+  known += [family.classifier.replace('Sequence', 'Token')]
   given = hf.get('architectures') or []
   # Another class may compute something else from the same tensors.
   errors.need(
@@ -135,52 +150,21 @@ def _described(hf) -> tuple[names.Family, config_lib.ModelConfig]:
   return family, config
 
 
-def _names(family, config, hf, present) -> dict[str, str]:
-  """Stored names by the table's names; one error for all that does not fit."""
+def _check_tensors(family, config, model: tensors.Model) -> None:
+  """Raises one error for all tensors that do not fit the config."""
   shapes = {t.name: t.shape for t in family.tensors(config)}
-  first, *_ = needed = [*shapes]
-  shapes[names.SCORE] = (1, config.width)
+  needed = {*shapes}
   shapes[family.lm_head] = (config.vocab_size, config.width)
-  # Checkpoints of the bare backbone, GPT-2's first ones among them.
-  is_bare = (
-    first.removeprefix(family.prefix) in present and first not in present
-  )
-
-  def usual(name):
-    if name == _LM_HEAD and family.lm_head not in present:
-      return family.lm_head
-    is_head = name in (names.SCORE, family.lm_head)
-    return family.prefix + name if is_bare and not is_head else name
-
-  found = {usual(n): n for n in present}
-  lm_head = found.get(family.lm_head)
-  if config.tied_embeddings:
-    if first not in found and lm_head:
-      # Of two tied tensors, writers keep either.
-      found[first] = lm_head
-  elif family.causal_lm in (hf.get('architectures') or ()):
-    needed.append(family.lm_head)
-  stored = {
-    name: present[name].kind
-    for n, name in found.items()
-    if not re.fullmatch(family.ignored, '.' + n)
-  }
+  shapes[tensors.SCORE], shapes[tensors.SCORE_BIAS] = (1, config.width), (1,)
+  if family.causal_lm in (model.config.get('architectures') or ()):
+    needed |= set() if config.tied_embeddings else {family.lm_head}
+  stored = {name: tensor.kind for name, tensor in model.tensors.items()}
   wanted = {
-    found.get(n, n): [*shape]
-    for n, shape in shapes.items()
-    if n in found or n in needed
+    n: [*shape] for n, shape in shapes.items() if n in stored or n in needed
   }
   differ = configs.differences(stored, wanted)
   wrong = f'the tensors are not those of a {family.name} model (as stored, and '
   errors.need(not differ, f'{wrong}by config.json): {differ}')
-  if config.tied_embeddings and lm_head:
-    # Versions of transformers disagree about what such a model computes.
-    errors.need(
-      np.array_equal(present[lm_head].read(), present[found[first]].read()),
-      f'{lm_head} differs from {found[first]}, to which config.json ties it: '
-      'set tie_word_embeddings to false there, or remove the tensor',
-    )
-  return {n: name for n, name in found.items() if n in shapes}
 
 
 def _statistics(hf: dict[str, Any]) -> tuple[float, float]:
@@ -208,15 +192,7 @@ def _wanted(checkpoint: Checkpoint, head: str) -> list[names.Tensor]:
   kind = {'lm': 'language-model', 'score': 'reward'}.get(head)
   for tensor in wanted:
     lacks = f'{checkpoint.source} has no {kind} head ({tensor.name})'
-    errors.need(tensor.name in checkpoint.names, lacks)
-  eos, pad = hf.get('eos_token_id'), hf.get('pad_token_id')
-  ends = eos if isinstance(eos, list) else [eos]
-  errors.need(
-    head != 'score' or pad is None or pad not in ends,
-    f'{checkpoint.source}: config.json pads with its end-of-sequence token '
-    f'{pad}, so its scores belong to the token before; it would give others '
-    'here. Set a pad_token_id of its own if it was trained on the last token',
-  )
+    errors.need(tensor.name in checkpoint.stored, lacks)
   return wanted
 
 

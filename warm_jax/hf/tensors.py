@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Finds the folder of a checkpoint; reads and writes its tensors in parts.
+"""Finds a checkpoint, whoever wrote it; reads and writes tensors in parts.
 
 The safetensors library checks a file, huggingface_hub plans shards. Bytes are
 read and appended here, so that a process holds a part of one tensor: the library
@@ -8,6 +8,7 @@ maps files, whose pages count as memory, and its `save_file` needs whole shards.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -20,6 +21,7 @@ import numpy as np
 import safetensors
 
 from warm_jax import errors, files
+from warm_jax.hf import configs
 
 DTYPES = {
   f'{name[0]}{8 * int(name[1])}': np.dtype(name.lower())
@@ -32,6 +34,8 @@ Plan = Mapping[str, tuple[tuple[int, ...], np.dtype]]  # {name: shape, dtype}
 
 # Under their usual names only: some repositories hold weights twice.
 _WEIGHTS = ['model.safetensors', 'model-*-of-*.safetensors']
+_ADAPTER, _VALUE = 'adapter_model.safetensors', 'value_head.safetensors'
+_WEIGHTS += [_ADAPTER, _VALUE]
 _SMALL = ['*.json', '*.jinja', 'tokenizer.model', 'merges.txt', 'vocab.txt']
 _HUB_ID = re.compile(r'[\w.-]+(/[\w.-]+)?(@[\w./-]+)?')
 
@@ -55,13 +59,9 @@ def find(
     is_id = not folder.exists() and _HUB_ID.fullmatch(str(source))
     errors.need(is_id, f'no folder {source}, and it is no id on the hub')
     folder = _fetch(str(source), _SMALL)
-  errors.need(
-    (folder / 'config.json').exists()
-    or not (folder / 'adapter_config.json').exists(),
-    f'{source} holds an adapter, not a model: merge it into its base '
-    '(merge_and_unload of peft) and save that',
-  )
-  if check is not None:
+  # An adapter has the config of its base.
+  has_config = (folder / 'config.json').exists() or not is_adapter(folder)
+  if check is not None and has_config:
     check(files.read_json(folder / 'config.json'))
   return folder if is_local else _fetch(str(source), _SMALL + _WEIGHTS)
 
@@ -89,7 +89,8 @@ def _fetch(source: str, patterns: list[str]) -> pathlib.Path:
 # ---------------------------------------------------------------------- reading
 
 
-class Stored(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Stored:
   """One tensor of a file; its bytes begin at `offset`."""
 
   shape: tuple[int, ...]
@@ -118,6 +119,22 @@ class Stored(NamedTuple):
     data = np.fromfile(self.path, np.uint8, count, offset=offset)
     errors.need(data.size == count, f'{self.path} is cut off')
     return data.view(self.dtype).reshape(shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Adapted(Stored):
+  """A matrix W of the base, read as float32 W + rows @ columns."""
+
+  rows: np.ndarray  # [N, r]
+  columns: np.ndarray  # [r, M]
+
+  def read(self, start: int = 0, size: int | None = None) -> np.ndarray:
+    count, width = self.size if size is None else size, self.columns.shape[1]
+    first, last = start // width, -(-(start + count) // width)
+    change = self.rows[first:last] @ self.columns
+    at = start - first * width
+    base = super().read(start, size)
+    return base + change.reshape(-1)[at : at + count].reshape(base.shape)
 
 
 def inspect(folder: str | pathlib.Path) -> dict[str, Stored]:
@@ -201,6 +218,223 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
       'safetensors file in the folder for each tensor',
     )
   return found
+
+
+# ----------------------------------------- one model in the files of many writers
+
+# torch.compile and FSDP wrap modules; DDP, PEFT, TRL and DeepSpeed-Chat models.
+_WRAPPERS = re.compile(
+  r'\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|'
+  r'^(?:module\.|base_model\.model\.|pretrained_model\.|rwtransformer\.|'
+  r'model\.(?=(?:model|lm_head|score)\.))+|(?<=\.)modules_to_save\.\w+\.'
+)
+# Tables and masks that older transformers stored, and what PEFT replaced.
+_UNUSED = re.compile(
+  r'.*\brotary_emb\.inv_freq|.*\.masked_bias|.*\.original_module\..*'
+)
+_MASK = re.compile(r'.*\b(attn|attention)\.bias')
+# Of TRL, LLaMA-Factory, OpenRLHF, DeepSpeed-Chat and token classification.
+_HEADS = ('v_head', 'v_head.summary', 'value_head', 'value_head.summary')
+_HEADS += ('reward_head', 'classifier')
+SCORE, SCORE_BIAS = 'score.weight', 'score.bias'
+_TIED = ('gpt2', 'gemma2', 'gemma3_text')  # where config.json does not say
+TOKENIZERS = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'vocab.txt')
+_SOME = 1 << 20  # numbers that are compared at a time
+
+
+class Model(NamedTuple):
+  """A checkpoint, its tensors under the names of today's transformers."""
+
+  folder: pathlib.Path  # of an adapter, its base
+  tokenizer: pathlib.Path  # folder
+  config: dict[str, Any]
+  tensors: dict[str, Stored]
+
+  @property
+  def ends(self) -> tuple[str, str]:
+    """Names of the embedding and of the language-model head."""
+    kind = self.config.get('model_type')
+    if kind == 'gpt_neox':
+      return 'gpt_neox.embed_in.weight', 'embed_out.weight'
+    embedding = 'transformer.wte' if kind == 'gpt2' else 'model.embed_tokens'
+    return f'{embedding}.weight', 'lm_head.weight'
+
+  def is_tied(self) -> bool:
+    """Whether the head is not stored, or is a copy of the embedding."""
+    both = [self.tensors[name] for name in self.ends if name in self.tensors]
+    if len(both) < 2:
+      return True
+    return both[0].kind == both[1].kind and all(
+      np.array_equal(*(x.read(i, min(_SOME, x.size - i)) for x in both))
+      for i in range(0, both[0].size, _SOME)
+    )
+
+
+def is_adapter(folder: pathlib.Path) -> bool:
+  """Whether a folder holds what PEFT adds to a model, and no model."""
+  whole = any((folder / name).exists() for name in (_WEIGHTS[0], INDEX))
+  return (folder / _SETTINGS).exists() and not whole
+
+
+def opened(folder: pathlib.Path) -> Model:
+  """Opens a model of any writer; a LoRA adapter as its base with the change.
+
+  Wrappers, buffers and copies of tied tensors are seen through, and a reward
+  head is `score`. UserError for other adapters or one without its base, and for
+  a tied head that differs from the embedding.
+  """
+  if is_adapter(folder):
+    model, found = _adapted(folder)
+  else:
+    model = Model(folder, folder, files.read_json(folder / 'config.json'), {})
+    found = _unwrapped(folder, inspect(folder))
+  if (folder / _VALUE).exists():
+    found |= _unwrapped(folder, _header(folder / _VALUE))
+  model.tensors.update(found)
+  if str(model.config.get('model_type')) in configs.ENTRIES:
+    _rename(model)
+  return model
+
+
+def _unwrapped(folder, found: dict[str, Stored]) -> dict[str, Stored]:
+  made: dict[str, Stored] = {}
+  for stored, tensor in found.items():
+    name = _WRAPPERS.sub('', stored)
+    is_mask = _MASK.fullmatch(name) and len(tensor.shape) == 4
+    if is_mask or _UNUSED.fullmatch(name):
+      continue
+    twice = f'{folder} holds {name} twice, once as {stored}; save it anew'
+    errors.need(name not in made, twice)
+    made[name] = tensor
+  return made
+
+
+def _rename(model: Model) -> None:
+  """Gives the tensors of a known family their usual names, in place."""
+  (embedding, head), tensors, config = model.ends, model.tensors, model.config
+
+  def rename(old, new):
+    if old in tensors and new not in tensors:
+      tensors[new] = tensors.pop(old)
+
+  for name in (*_HEADS, config.get('value_head_prefix')):  # OpenRLHF's entry
+    rename(f'{name}.weight', SCORE)
+    rename(f'{name}.bias', SCORE_BIAS)
+  if SCORE_BIAS in tensors and not tensors[SCORE_BIAS].read().any():
+    del tensors[SCORE_BIAS]
+  rename('lm_head.weight', head)
+  prefix = embedding.split('.')[0] + '.'
+  if not any(name.startswith(prefix) for name in tensors):
+    # The bare backbone, as GPT-2 was first published.
+    for name in tensors.keys() - {head, SCORE, SCORE_BIAS}:
+      rename(name, prefix + name)
+  if config.get('tie_word_embeddings', config['model_type'] in _TIED):
+    # Of two tied tensors, writers keep either, or both.
+    rename(head, embedding)
+    errors.need(
+      # Versions of transformers disagree about what such a model computes.
+      model.is_tied(),
+      f'{model.folder}: {head} differs from {embedding}, to which config.json '
+      'ties it: set tie_word_embeddings to false there, or remove the tensor',
+    )
+    tensors.pop(head, None)
+
+
+# --------------------------------------------------------------------- adapters
+
+_SETTINGS, _BASE = 'adapter_config.json', 'base_model_name_or_path'
+_LORA = re.compile(r'(.*)\.lora_(embedding_)?([AB])(\.default)?(\.weight)?')
+# Entries that make an adapter more than W + scale B A.
+_MORE = ('use_dora', 'use_qalora', 'layer_replication', 'target_parameters')
+_MORE += ('alora_invocation_tokens', 'arrow_config')
+_INITS = (True, False, None, 'gaussian', 'eva', 'orthogonal')  # the base stays
+
+
+def _adapted(folder: pathlib.Path) -> tuple[Model, dict[str, Stored]]:
+  """The base of a LoRA adapter, and the tensors that are changed or new."""
+  settings = files.read_json(folder / _SETTINGS)
+  kind, source = (settings.get(name) for name in ('peft_type', _BASE))
+  what = f'{folder} is an adapter ({kind}) of {source}'
+  path = folder / _ADAPTER
+  errors.need(path.exists(), f'{what}, without {_ADAPTER}; save it anew')
+  stored = _unwrapped(folder, _header(path))
+  odd = [f'{k}={settings[k]!r}' for k in _MORE if settings.get(k)]
+  init = settings.get('init_lora_weights', True)
+  odd += [f'init_lora_weights={init!r}'] if init not in _INITS else []
+  odd += [f'peft_type={kind!r}'] if kind != 'LORA' else []
+  odd += [
+    name
+    for name in stored
+    if re.search('lora_|token_adapter', name) and not _LORA.fullmatch(name)
+  ]
+  errors.need(
+    not odd,
+    f'{what}, and {", ".join(odd[:3])} is not supported: name the folder that '
+    'merge_and_unload and save_pretrained of peft write',
+  )
+  try:
+    places = (pathlib.Path(str(source)), folder.parent / str(source))
+    base = next((p for p in places if p.is_dir()), None) or find(str(source))
+    errors.need(not is_adapter(base), f'{base} is an adapter itself')
+    model = opened(base)
+  except errors.UserError as e:
+    raise errors.UserError(
+      f'{what}, and its base cannot be opened ({e}); put the path of the base '
+      f'into {_BASE} of {folder / _SETTINGS}'
+    ) from e
+  config = model.config
+  if (folder / 'config.json').exists():
+    config = files.read_json(folder / 'config.json')
+  own = any((folder / name).exists() for name in TOKENIZERS)
+  found, sides = {}, {}
+  for name, tensor in stored.items():
+    lora = _LORA.fullmatch(name)
+    module, embeds = lora.group(1, 2) if lora else (name, None)
+    module = _in_base(f'{module}.weight' if lora else name, model.tensors)
+    if lora:
+      sides.setdefault((module, bool(embeds)), {})[lora[3]] = tensor
+    else:
+      found[module] = tensor  # of modules_to_save, or a bias
+  for (name, embeds), both in sides.items():
+    lost = f'{what}: {name} has no {"A and B" if len(both) < 2 else "base"}'
+    errors.need(len(both) == 2 and name in model.tensors, lost)
+    low, high = (both[side].read().astype(np.float32) for side in 'AB')
+    scale = _scale(settings, name.removesuffix('.weight'), len(low))
+    is_conv = config.get('model_type') == 'gpt2' and name != model.ends[1]
+    if embeds or is_conv or settings.get('fan_in_fan_out'):
+      high, low = low.T, high.T
+    base = model.tensors[name]
+    shape = (*high.shape[:1], *low.shape[1:])
+    other = f'{what}, but {name} is {[*base.shape]} there and {[*shape]} here'
+    errors.need(base.shape == shape, other)
+    found[name] = _Adapted(**vars(base), rows=scale * high, columns=low)
+  rows = found.get(model.ends[0])
+  if rows is not None:
+    config = config | {'vocab_size': rows.shape[0]}
+  tokenizer = folder if own else model.tokenizer
+  return Model(model.folder, tokenizer, config, model.tensors), found
+
+
+def _scale(settings, module: str, rank: int) -> float:
+  alpha, pattern = settings.get('lora_alpha', 8), settings.get('alpha_pattern')
+  for key, value in (pattern or {}).items():
+    if re.search(r'[\\*+?()[\]|$]', key):
+      alpha = f'alpha_pattern {key!r}'
+    elif module == key.lstrip('^') or module.endswith('.' + key):
+      alpha = value
+  wrong = f'{_SETTINGS}: lora_alpha={alpha!r} is not supported'
+  errors.need(type(alpha) in (int, float) and math.isfinite(alpha), wrong)
+  return alpha / (rank**0.5 if settings.get('use_rslora') else rank)
+
+
+def _in_base(name: str, tensors: Mapping[str, Stored]) -> str:
+  """The name in a base that may have, or lack, a prefix."""
+  if name in tensors:
+    return name
+  found = [
+    n for n in tensors if n.endswith('.' + name) or name.endswith('.' + n)
+  ]
+  return found[0] if len(found) == 1 else name
 
 
 # ---------------------------------------------------------------------- writing

@@ -122,10 +122,7 @@ def save(
     _check_tokenizer(new, tokenizer, folder)
     if card:
       (new / 'README.md').write_text(card, encoding='utf-8')
-    old = {}
-    if dtype == 'bfloat16' and hasattr(base, 'names'):
-      stored = tensors.inspect(base.folder)
-      old = {name: stored[theirs] for name, theirs in base.names.items()}
+    old = getattr(base, 'stored', {}) if dtype == 'bfloat16' else {}
     by_name = {tensor.name: tensor for tensor in plan}
 
     def values(name):

@@ -49,8 +49,11 @@ def scores(params, config, ids, mask, **dropout) -> jax.Array:
   """Raw reward of each sequence, `features` . kernel: [B] or [B, K] float32."""
   x = features(params, config, ids, mask, **dropout)
   # No matmul, which may round to bfloat16: steps of 1/32 near 4 make ties.
-  kernel = params['score']['kernel']
-  return jnp.sum(x * kernel.reshape((1,) * (x.ndim - 1) + (-1,)), axis=-1)
+  head = params['score']
+  kernel = head['kernel'].reshape((1,) * (x.ndim - 1) + (-1,))
+  found = jnp.sum(x * kernel, axis=-1)
+  # Reward models of other programs may have a bias.
+  return found + head['bias'] if 'bias' in head else found
 
 
 def init_value(config: config_lib.ModelConfig, backbone: PyTree) -> PyTree:

@@ -56,7 +56,7 @@ def require_context(run, shape: config_lib.ModelConfig) -> None:
 def opened(source: str, compute_dtype: str):
   """(reading.Checkpoint, Tokenizer) that fit: a row for each of its tokens."""
   found = reading.inspect(source, compute_dtype=compute_dtype)
-  its_tokenizer = tokenizer_lib.load_pretrained(found.folder)
+  its_tokenizer = tokenizer_lib.load_pretrained(found.tokenizer)
   return reading.fit(found, its_tokenizer.vocab_size), its_tokenizer
 
 
