@@ -306,7 +306,7 @@ SCORE, ONES = 'score.weight', np.ones((1, 4), np.float32)
     ('model of tokenizer.json is .* and ',
      {}, {'tokenizer': {'version': '1.0', 'model': WORDS | {'vocab': {}}}}),
     ('pad_token', {}, {'tokenizer_config__json': '{"pad_token": "x"}'}),
-    ('the chat template', {}, {'chat_template__jinja': 'other'}),
+    ('copy one chat_template.jinja', {}, {'chat_template__jinja': 'other'}),
     (r'extra is absent and \[2\]', {'extra': np.ones(2)}, {}),
     (r'score.weight is \[1, 4\] and absent', {SCORE: None}, {}),
     (r'score.weight is \[1, 4\] and \[2, 4\]', {SCORE: ONES.repeat(2, 0)}, {}),
@@ -366,6 +366,7 @@ def test_folders_that_are_none(members, tmp_path):
   data = (second / 'model.safetensors').read_bytes()
   (second / 'model.safetensors').write_bytes(data[:-1])
   refused([first, second], tmp_path, 'not a whole safetensors file')
+  (second / 'model.safetensors').write_bytes(data)
   (first / 'generation_config.json').symlink_to(second / 'config.json')
   refused([first, second], tmp_path, 'leads out of its folder')
 

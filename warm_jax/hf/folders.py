@@ -9,6 +9,7 @@ from all models, combined in float32 and written to their place.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -44,8 +45,10 @@ _HARMLESS = re.compile(
   r'(transformers|warm_jax)_version'
 )
 # What configs that describe one model may still say otherwise.
-_IDENTITY = ('architectures', 'id2label', 'bos_token_id', 'eos_token_id')
-_IDENTITY += ('pad_token_id', 'prompt_template')
+_IDENTITY = ('bos_token_id', 'pad_token_id', 'prompt_template')
+_ENDS, _GENERATION = 'eos_token_id', 'generation_config.json'
+_TEMPLATE = 'the chat template'
+_REWARD = 'ForSequenceClassification'
 _VOCABULARY = ('tokenizer.model', 'vocab.json', 'merges.txt', 'vocab.txt')
 _TOKENIZER = ('tokenizer.json', 'tokenizer_config.json', *_VOCABULARY)
 _TOKENIZER += ('special_tokens_map.json', 'added_tokens.json')
@@ -68,7 +71,8 @@ def merge(
   """Merges models of one architecture into a new folder, without normaliser.
 
   Args:
-    folders: Hugging Face folders with safetensors.
+    folders: Hugging Face folders with safetensors, adapters among them; an
+      adapter alone is merged into its base.
     out: appears when it is whole.
     weights: [M], for 'weighted'; they sum to 1 (.001 off is divided out).
     lam: share of the second of two models; default .5.
@@ -87,36 +91,39 @@ def merge(
   start = [pathlib.Path(init).expanduser()] if init else []
   every, num = [*folders, *start], len(folders)
   with files.new_folder(out) as new, futures.ThreadPoolExecutor(4) as pool:
-    configs = [_config(folder) for folder in every]
+    models = [tensors_lib.opened(folder) for folder in every]
+    models, notes = _aligned(every, models)
+    configs = [model.config for model in models]
     for folder, other in zip(every, configs):
       # Of an init only the architecture must agree.
-      identity = _IDENTITY[:2] if folder in start else _IDENTITY
+      identity = () if folder in start else _IDENTITY
       _check_configs(folders[0], configs[0], folder, other, identity)
-    tokenizer = _check_tokenizers(folders, start)
-    models = [tensors_lib.inspect(folder) for folder in every]
+    tokenizer = _check_tokenizers([m.tokenizer for m in models], num)
     first, *_ = kinds = [
-      {name: tensor.kind for name, tensor in model.items()} for model in models
+      {name: tensor.kind for name, tensor in model.tensors.items()}
+      for model in models
     ]
     for folder, kind in zip(every, kinds):
       _check_same(folders[0], folder, first, kind)
+    sources = [model.tensors for model in models]
     plan = {
       name: (tensor.shape, DTYPES[dtype] if tensor.is_float else tensor.dtype)
-      for name, tensor in models[0].items()
+      for name, tensor in sources[0].items()
     }
     needed, free = tensors_lib.num_bytes(plan), shutil.disk_usage(new).free
     have = f'{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free'
     errors.need(free >= needed, have)
-    parameters = sum(tensor.size for tensor in models[0].values())
+    parameters = sum(tensor.size for tensor in sources[0].values())
     done = 0
 
     def pieces(name, work):
       nonlocal done
-      parts = [model[name] for model in models]
+      parts = [source[name] for source in sources]
       yield from _each_piece(pool, parts, work)
       done += parts[0].size / parameters / (2 if start else 1)
       on_progress(done)
 
-    grams = _grams(models[0], pieces, group) if start else None
+    grams = _grams(sources[0], pieces, group) if start else None
     known = merging.Known(num, weights, lam, grams)
     weights = merging.METHODS[method].weights(known)
 
@@ -129,15 +136,14 @@ def merge(
 
     _, rounding = tensors_lib.write(new, plan, values, max_shard_bytes)
     known = [{k: c.get(k, v) for k, v in _NORMALISER.items()} for c in configs]
-    notes = (
-      [NORMALISER_LINE] if any(x != _NORMALISER for x in known[:num]) else []
-    )
+    if any(x != _NORMALISER for x in known[:num]):
+      notes.append(NORMALISER_LINE)
     notes += [tensors_lib.rounding_sentence(rounding)] if rounding else []
-    _write_config(new, configs[0], dtype)
-    for name in (*_TOKENIZER, 'generation_config.json'):
-      source = folders[0] if name.startswith('gen') else tokenizer
+    for name in (*_TOKENIZER, _GENERATION):
+      source = models[0].folder if name == _GENERATION else tokenizer
       if source is not None and (source / name).exists():
         shutil.copyfile(source / name, new / name)
+    notes += _write_configs(new, models[:num], dtype)
     recipe = {'method': method, 'dtype': dtype}
     recipe |= {'init': str(init), 'group': group} if start else {}
     recipe |= {} if lam is None else {'lam': lam}
@@ -157,7 +163,10 @@ def _check_arguments(folders, method, weights, lam, init, group, dtype):
     wrong = f'{name} is {value!r}; known: {", ".join(known)}'
     errors.need(value in known, wrong)
   num, chosen = len(folders), merging.METHODS[method]
-  errors.need(num > 1, f'{num} model to merge; name two or more')
+  errors.need(
+    num > 1 or tensors_lib.is_adapter(folders[0]),
+    f'{num} model to merge; name two or more, or an adapter',
+  )
   for i, folder in enumerate(folders):
     twice = f'{folder} is named twice; give it a larger weight instead'
     errors.need(folder not in folders[:i], twice)
@@ -246,16 +255,53 @@ def _mix(name, every, num, weights, dtype, x) -> tuple[np.ndarray, float]:
 # ------------------------------------------------------------ the other files
 
 
-def _write_config(folder: pathlib.Path, config, dtype: str) -> None:
-  names = config.get('architectures') or ()
+def _write_configs(folder: pathlib.Path, models, dtype: str) -> list[str]:
+  """Writes config.json; what its user should know."""
+  config, *others = [dict(model.config) for model in models]
+  notes, tensors = [], models[0].tensors
+  (name, *_), head = config.get('architectures') or [''], tensors_lib.SCORE
+  if head in tensors and tensors_lib.SCORE_BIAS not in tensors:
+    name = re.sub('(ForCausalLM|LMHeadModel|ForTokenC.*|Model)$', _REWARD, name)
+    if config['model_type'] == 'gemma3_text':
+      name = name.replace('Gemma3For', 'Gemma3TextFor')
+    if name not in (config.get('architectures') or [name]):
+      for key in ('id2label', 'label2id'):
+        config.pop(key, None)
+      config |= {'architectures': [name], 'num_labels': tensors[head].shape[0]}
+      notes.append(f'The head is stored as {head} of {name}.')
+    if 'value_head_prefix' in config:
+      config['value_head_prefix'] = 'score'
+  for key in ('bos_token_id', _ENDS, 'pad_token_id'):
+    said = [c[key] for c in (config, *others) if c.get(key) is not None]
+    config |= {key: said[0]} if said else {}
+  ends = [_ends(model) for model in models]
+  if head not in tensors and any(x != ends[0] for x in ends):
+    config[_ENDS] = sorted(set().union(*ends))
+    path = folder / _GENERATION
+    generation = files.read_json(path) if path.exists() else {}
+    generation[_ENDS] = config[_ENDS]
+    path.write_text(json.dumps(generation, indent=2) + '\n')
+    each = ' and '.join(map(str, ends))
+    notes.append(f'{_ENDS} is {each}: any of {config[_ENDS]} ends a text now.')
   dropped = {'_name_or_path'}
-  if 'reward_mean' in config or 'SequenceClassification' in ' '.join(names):
+  if 'reward_mean' in config or _REWARD in name:
     dropped |= {*_NORMALISER}
   config = {k: v for k, v in config.items() if k not in dropped}
   old = 'torch_dtype' in config and 'dtype' not in config
   config['torch_dtype' if old else 'dtype'] = dtype
   config['warm_jax_version'] = __version__
   (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+  return notes
+
+
+def _ends(model: tensors_lib.Model) -> list[int]:
+  """The tokens that end a text of a language model."""
+  path, found = model.folder / _GENERATION, None
+  if path.exists():
+    found = files.read_json(path).get(_ENDS)
+  found = model.config.get(_ENDS) if found is None else found
+  found = found if isinstance(found, list) else [found]
+  return sorted(x for x in found if isinstance(x, int))
 
 
 def _card(title, folders, weights, recipe, notes, config) -> str:
@@ -286,13 +332,60 @@ def _check_same(first, other, a: dict, b: dict) -> None:
   )
 
 
-def _config(folder: pathlib.Path) -> dict[str, Any]:
-  config = files.read_json(folder / 'config.json')
-  names = config.get('architectures') or []
-  is_list = isinstance(names, list) and all(isinstance(n, str) for n in names)
-  wrong = f'{folder}/config.json: architectures={names!r}: not a list of names'
-  errors.need(is_list, wrong)
-  return config
+def _aligned(every, models):
+  """The models with the same tied heads and vocabularies, and notes.
+
+  A head that only some store is dropped where it is the embedding, and rows
+  without tokens are cut.
+  """
+  for folder, model in zip(every, models):
+    names = model.config.get('architectures') or []
+    is_list = isinstance(names, list) and all(isinstance(n, str) for n in names)
+    wrong = f'{folder}/config.json: architectures={names!r}: not a list of names'
+    errors.need(is_list, wrong)
+  models = [m._replace(tensors=dict(m.tensors)) for m in models]
+  ties = {m.config.get('tie_word_embeddings') for m in models}
+  if len(ties) > 1 and all({*m.ends[:1]} & m.tensors.keys() for m in models):
+    if all(model.is_tied() for model in models):
+      for model in models:
+        model.tensors.pop(model.ends[1], None)
+        model.config['tie_word_embeddings'] = True
+  sizes = [m.config.get('vocab_size') for m in models]
+  if len({*sizes}) == 1 or not all(isinstance(n, int) for n in sizes):
+    return models, []
+  least = min(sizes)
+  small, notes = models[sizes.index(least)], []
+  for i, (model, size) in enumerate(zip(models, sizes)):
+    count = _num_tokens(model.tokenizer)
+    errors.need(
+      count <= least,
+      f'cannot merge {every[0]} and {every[i]}: vocab_size is {sizes[0]} and '
+      f'{size}; rows without tokens are cut where tokenizer.json has at most '
+      f'{least} tokens, but {model.tokenizer} has {count or "none"}',
+    )
+    for name, tensor in model.tensors.items():
+      shape = (least, *tensor.shape[1:])
+      other = small.tensors.get(name)
+      if tensor.shape[:1] == (size,) and other and other.shape == shape:
+        model.tensors[name] = dataclasses.replace(tensor, shape=shape)
+    model.config['vocab_size'] = least
+  cut = f'vocab_size is {" and ".join(map(str, sizes))}: rows without tokens '
+  return models, [f'{cut}were cut, {least} are left.']
+
+
+def _num_tokens(folder: pathlib.Path) -> float:
+  """The largest id in tokenizer.json and 1; infinity without the file."""
+  if not (folder / 'tokenizer.json').exists():
+    return math.inf
+  whole = files.read_json(folder / 'tokenizer.json')
+  try:
+    vocab = whole['model']['vocab']
+    ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
+    added = [token['id'] for token in whole.get('added_tokens') or ()]
+    return 1 + max([*ids, *added])
+  except (TypeError, KeyError, ValueError) as e:
+    wrong = f'{folder}/tokenizer.json describes no tokenizer ({e!r})'
+    raise errors.UserError(wrong) from e
 
 
 def _check_configs(first, a: dict, folder, b: dict, identity) -> None:
@@ -305,23 +398,34 @@ def _check_configs(first, a: dict, folder, b: dict, identity) -> None:
     with contextlib.suppress(errors.UserError):  # a model of another family
       if configs_lib.read(a) == configs_lib.read(b):
         both = [k for k in identity if None not in (a.get(k), b.get(k))]
+        labels = [c.get('id2label') or {} for c in (a, b)]
+        # One number is a reward, whatever it is called.
+        both += ['id2label'] if min(map(len, labels)) > 1 else []
         x, y = ({k: config[k] for k in both} for config in (a, b))
   _check_same(first, folder, x, y)
 
 
-def _check_tokenizers(folders, start) -> pathlib.Path | None:
+def _check_tokenizers(folders, num: int) -> pathlib.Path | None:
   # Those that have a tokenizer must agree; the first such folder, or None.
+  # After `num` folders an init stands.
   having = []
-  for folder in (*folders, *start):
+  for folder in folders:
     for name in (*_TOKENIZER, 'generation_config.json'):
       if os.path.lexists(folder / name):
         files.check_file(folder / name, files.MAX_JSON)
-    if any((folder / n).exists() for n in ('tokenizer.json', *_VOCABULARY)):
+    if any((folder / n).exists() for n in tensors_lib.TOKENIZERS):
       having.append(folder)
   for folder in having[1:]:
-    x, y = (_tokenizer(f, folder in start) for f in (having[0], folder))
+    is_init = folder not in folders[:num]
+    x, y = (_tokenizer(f, is_init) for f in (having[0], folder))
+    if x.pop(_TEMPLATE, None) != y.pop(_TEMPLATE, None):
+      raise errors.UserError(
+        f'cannot merge {having[0]} and {folder}: their chat templates differ; '
+        'if both were trained on the same text, copy one chat_template.jinja '
+        'into both folders'
+      )
     _check_same(having[0], folder, x, y)
-  return having[0] if having and having[0] in folders else None
+  return having[0] if having and having[0] in folders[:num] else None
 
 
 def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
@@ -357,4 +461,4 @@ def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
     # Older files hold a dict for a special token, newer ones its text.
     found[key] = token.get('content') if isinstance(token, dict) else token
   template = content('chat_template.jinja') or config.get('chat_template')
-  return found | {'the chat template': template}
+  return found | {_TEMPLATE: template.strip() if template else None}

@@ -324,7 +324,7 @@ def _rename(model: Model) -> None:
     del tensors[SCORE_BIAS]
   rename('lm_head.weight', head)
   prefix = embedding.split('.')[0] + '.'
-  if not any(name.startswith(prefix) for name in tensors):
+  if embedding.removeprefix(prefix) in tensors:
     # The bare backbone, as GPT-2 was first published.
     for name in tensors.keys() - {head, SCORE, SCORE_BIAS}:
       rename(name, prefix + name)

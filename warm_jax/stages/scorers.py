@@ -2,6 +2,7 @@
 """Reward models by name in a run, by folder, or by id on the hub."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from warm_jax import (
 from warm_jax.config import section
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading
+from warm_jax.models import reward_model
 from warm_jax.stages import reward
 from warm_jax.training import checkpoint, loop
 from warm_jax.worlds import base
@@ -189,13 +191,21 @@ def open_model(
     same = other.config == first.config
     errors.need(same, f'{both} differ in shape, so they are no ensemble')
     _require_same_tokenizer(tokenizer, its_tokenizer, both)
+    same = other.padding_end == first.padding_end
+    errors.need(same, f'{both} differ in whether the end of sequence pads')
   params = [reading.load(c, 'score', sharding.of_leaf) for c in found]
   moments = np.float32([(c.reward_mean, c.reward_std) for c in found]).T
   if len(found) == 1:
     scorer, moments = rewards.single(params[0], first.config), moments[:, 0]
   else:
+    if any('bias' in p['score'] for p in params):
+      for p in params:
+        p['score'].setdefault('bias', jnp.zeros(()))
     stack = sharding.born(lambda ps: members.stack(ps), 1)(params)
     scorer = rewards.ensemble(stack, first.config, aggregate, mode=member_map)
+  if first.padding_end is not None:
+    read = functools.partial(_before_padding, first.padding_end)
+    scorer = dataclasses.replace(scorer, score_fn=read)
   calibrated = all({'reward_mean', 'mean'} & c.hf_config.keys() for c in found)
   if calibrated:
     mean, std = map(jnp.asarray, moments)
@@ -209,6 +219,14 @@ def open_model(
   )
   length = first.config.max_length
   return Opened(scorer, tokenizer, length, template, calibrated)
+
+
+def _before_padding(end: int, params, config, ids, mask):
+  # transformers reads the score before the ends of sequence that also pad.
+  apart = ids[:, None] if mask.ndim == 3 else ids
+  last = reward_model.last_token(mask & (apart != end))[..., None]
+  mask = mask & (jnp.arange(mask.shape[-1]) <= last)
+  return reward_model.scores(params, config, ids, mask)
 
 
 def _of_workdir(folder: pathlib.Path, name: str) -> Opened:
