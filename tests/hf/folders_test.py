@@ -34,6 +34,7 @@ LLAMA = {
   'num_attention_heads': 2,
   'max_position_embeddings': 32,
 }
+_EOS = 'eos_token_id'
 SHAPES = {
   'model.embed_tokens.weight': (64, 4),
   'model.layers.0.mlp.up_proj.weight': (8, 4),
@@ -288,6 +289,131 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
   # Between members they count, where both say something.
   refused([a, c], tmp_path, 'prompt_template is "Q" and "P"')
   refused([a, b], tmp_path, 'the vocabulary is', method='slerp', init=bad)
+
+
+# ------------------------------------------------- one function, other writers
+
+EMBEDDING, HEAD = 'model.embed_tokens.weight', 'lm_head.weight'
+TIED = LLAMA | {'hidden_size': 4, 'tie_word_embeddings': True, _EOS: 2}
+
+
+def language(seed):
+  return {k: v for k, v in weights(seed).items() if k != 'score.weight'}
+
+
+def extended(tree, **more):
+  return tree | {HEAD: tree[EMBEDDING].copy()}, more
+
+
+def padded(tree):
+  rows = np.ones((16, 4), np.float32)
+  return tree | {EMBEDDING: np.concatenate([tree[EMBEDDING], rows])}
+
+
+OTHERS = {
+  'copied head': lambda x: extended(x),
+  'untied copy': lambda x: extended(x, tie_word_embeddings=False),
+  'head only': lambda x: (
+    {k.replace(EMBEDDING, HEAD): v for k, v in x.items()},
+    {},
+  ),
+  'compiled': lambda x: ({f'_orig_mod.{k}': v for k, v in x.items()}, {}),
+  'bare': lambda x: (
+    {k.removeprefix('model.'): v for k, v in x.items()},
+    {'architectures': ['LlamaModel']},
+  ),
+  'rotary table': lambda x: (
+    x | {'model.layers.0.self_attn.rotary_emb.inv_freq': np.ones(2)},
+    {},
+  ),
+  'padded': lambda x: (padded(x), {'vocab_size': 80}),
+  'more ends': lambda x: (x, {_EOS: [2, 7]}),
+}
+
+
+@pytest.mark.parametrize('first', [True, False])
+@pytest.mark.parametrize('kind', OTHERS)
+def test_one_function_in_other_files(tmp_path, kind, first):
+  trees = [language(1), language(2)]
+  values, changes = OTHERS[kind](trees[1])
+  folders = [
+    save(tmp_path / 'a', trees[0], TIED),
+    save(tmp_path / 'b', values, TIED | changes),
+  ]
+  out = tmp_path / 'out'
+  facts = folders_lib.merge(folders[:: 1 if first else -1], out)
+  assert_close(stored(out), mean64(trees))
+  config = config_of(out)
+  assert config['tie_word_embeddings'] and config['vocab_size'] == 64
+  said = {'padded': 'were cut, 64 are left', 'more ends': 'any of [2, 7] ends'}
+  assert said.get(kind, '') in ' '.join(facts['notes'])
+  assert bool(facts['notes']) == (kind in said)
+  if kind == 'more ends':
+    ends = config_of(out, 'generation_config.json')[_EOS]
+    assert ends == config[_EOS] == [2, 7]
+
+
+def test_what_is_another_function(tmp_path):
+  tree, other = language(1), language(2)
+  a = save(tmp_path / 'a', tree, TIED)
+  untied = other | {HEAD: other[EMBEDDING] + 1}
+  b = save(tmp_path / 'b', untied, TIED | {'tie_word_embeddings': False})
+  refused([a, b], tmp_path, 'tie_word_embeddings is true and false')
+  c = save(tmp_path / 'c', untied, TIED)
+  refused([a, c], tmp_path, 'c: lm_head.weight differs from model.embed_tokens')
+  # Rows that a tokenizer uses, or may use.
+  larger = TIED | {'vocab_size': 80}
+  used = TOKENIZER | {'added_tokens': [{'id': 70}]}
+  d, e = (
+    save(tmp_path / name, padded(other), larger, tokenizer)
+    for name, tokenizer in (('d', used), ('e', None))
+  )
+  refused([a, d], tmp_path, 'at most 64 tokens, and .*d has 71')
+  refused([a, e], tmp_path, '64 tokens, and .*e has no such file')
+
+
+def test_reward_heads_of_others_become_ours(tmp_path):
+  trees = [weights(1), weights(2)]
+  config = TIED | {'architectures': ['LlamaForSequenceClassification']}
+  values = {k.replace('score', 'v_head'): v for k, v in trees[0].items()}
+  values['v_head.bias'] = np.zeros(1, np.float32)
+  folders = [
+    save(tmp_path / 'a', values, TIED),
+    save(tmp_path / 'b', trees[1], config | {'id2label': {'0': 'reward'}}),
+  ]
+  facts = folders_lib.merge(folders, tmp_path / 'out')
+  assert 'stored as score.weight of LlamaForSeq' in ' '.join(facts['notes'])
+  assert_close(stored(tmp_path / 'out'), mean64(trees))
+  merged = config_of(tmp_path / 'out')
+  assert merged['architectures'] == ['LlamaForSequenceClassification']
+  assert merged['num_labels'] == 1
+
+
+def test_adapters(tmp_path):
+  """Two of one base to their mean, and one into its base."""
+  base, name = weights(0), 'model.layers.1.mlp.up_proj.weight'
+  save(tmp_path / 'base', base)
+  trees, folders = [], []
+  for seed in (1, 2):
+    rng, folder = np.random.default_rng(seed), tmp_path / f'adapter_{seed}'
+    b, a = (
+      np.float32(rng.normal(size=(8, 2))),
+      np.float32(rng.normal(size=(2, 4))),
+    )
+    trees.append(base | {name: base[name] + 4.0 * b.astype(float) @ a})
+    module = 'base_model.model.' + name.removesuffix('.weight')
+    folder.mkdir()
+    tensors = {f'{module}.lora_A.weight': a, f'{module}.lora_B.weight': b}
+    safetensors_numpy.save_file(tensors, folder / 'adapter_model.safetensors')
+    settings = {'peft_type': 'LORA', 'lora_alpha': 8}
+    settings['base_model_name_or_path'] = 'base'  # beside the adapter
+    (folder / 'adapter_config.json').write_text(json.dumps(settings))
+    folders.append(folder)
+  folders_lib.merge(folders, tmp_path / 'both')
+  assert_close(stored(tmp_path / 'both'), mean64(trees), 5e-7)
+  folders_lib.merge(folders[:1], tmp_path / 'one')
+  assert_close(stored(tmp_path / 'one'), mean64(trees[:1]), 5e-7)
+  assert config_of(tmp_path / 'one', 'tokenizer.json') == TOKENIZER
 
 
 # --------------------------------------------------------------- refused inputs

@@ -18,8 +18,10 @@ from checkpoints import FIXTURES, config_of, stored
 
 from warm_jax import errors
 from warm_jax.hf import reading, tensors
+from warm_jax.models import reward_model
 
 EMBEDDING = 'model.embed_tokens.weight'
+ROTARY = 'model.layers.0.self_attn.rotary_emb.inv_freq'
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_all_that_does_not_fit_is_said_at_once(change):
 @pytest.mark.parametrize(
   ('name', 'value'),
   [
-    ('architectures', ['LlamaForTokenClassification']),
+    ('architectures', ['LlamaForQuestionAnswering']),
     ('quantization_config', {'bits': 4}),
     *(('reward_std', 0), ('reward_std', 1e-60)),
   ],
@@ -146,6 +148,16 @@ def renamed(old, new):
     # Of two tied tensors both, or the other.
     ('llama', lambda x: x | {'lm_head.weight': x[EMBEDDING]}, {}),
     ('llama', renamed(EMBEDDING, 'lm_head.weight'), {}),
+    # Compiled, wrapped, saved by PEFT; with a table of older versions.
+    ('llama', renamed('model.', '_orig_mod.model.'), {}),
+    ('llama', renamed('mlp.', '_fsdp_wrapped_module.mlp._orig_mod.'), {}),
+    (
+      'gpt2',
+      renamed('transformer.', 'module.base_model.model.transformer.'),
+      {},
+    ),
+    ('llama', renamed('model.', 'model.model.'), {}),
+    ('llama', lambda x: x | {ROTARY: np.ones(4)}, {}),
     # The head under its name in memory.
     ('gpt_neox', renamed('embed_out', 'lm_head'), {}),
     ('llama', lambda x: {k: v.astype(np.float64) for k, v in x.items()}, {}),
@@ -163,13 +175,158 @@ def test_a_head_that_is_tied_and_differs_is_refused(change):
   refused(folder, 'lm_head.weight differs from model.embed_tokens.weight')
 
 
-@pytest.mark.parametrize('eos', [0, [2, 0]])
-def test_scores_read_before_the_end_of_sequence_are_refused(change, eos):
-  """With pad == eos, transformers skips the last token."""
+def under(name, zero=True, **config):
+  """The reward head under another name, with the bias that such heads have."""
+
+  def values(x):
+    x = renamed('score', name)(x)
+    return x | ({f'{name}.bias': np.zeros(1, np.float32)} if zero else {})
+
+  return values, config
+
+
+TOKENS = {'architectures': ['LlamaForTokenClassification']}
+
+
+@pytest.mark.parametrize(
+  ('values', 'entries'),
+  [
+    under('v_head.summary', architectures=['LlamaForCausalLM']),  # TRL
+    under('v_head', zero=False),  # DeepSpeed-Chat
+    under('value_head', zero=False, architectures=['LlamaModel']),  # OpenRLHF
+    under('critic', zero=False, value_head_prefix='critic'),
+    under('score', **TOKENS),  # verl
+    under('classifier', **TOKENS),
+    under('score.modules_to_save.default', zero=False),  # PEFT
+  ],
+)
+def test_reward_heads_of_others(change, values, entries):
+  found = reading.inspect(change('llama/reward', values, **entries))
+  expected = reading.load(reading.inspect(FIXTURES / 'llama/reward'), 'score')
+  chex.assert_trees_all_equal(reading.load(found, 'score'), expected)
+
+
+def test_a_head_in_a_file_of_its_own_and_a_bias(change):
+  """LLaMA-Factory's value_head.safetensors."""
+  head = {}
+
+  def behead(values):
+    head['v_head.summary.weight'] = values.pop('score.weight')
+    head['v_head.summary.bias'] = np.float32([0.5])
+    return values
+
+  folder = change('llama/reward', behead)
+  safetensors.numpy.save_file(head, folder / 'value_head.safetensors')
+  found = reading.load(reading.inspect(folder), 'score')
+  plain = reading.load(reading.inspect(FIXTURES / 'llama/reward'), 'score')
+  ids = np.arange(8)[None] + 4
+  shape = reading.inspect(folder).config
+  one, two = (
+    reward_model.scores(params, shape, ids, ids > 0)
+    for params in (found, plain)
+  )
+  np.testing.assert_allclose(one, two + 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize('eos, end', [(0, 0), ([2, 0], 0), (2, None)])
+def test_padding_that_ends_a_text(change, eos, end):
   found = reading.inspect(change('llama/reward', eos_token_id=eos))
-  reading.load(found, 'none')
-  with pytest.raises(errors.UserError, match='pads with its end-of-sequence'):
-    reading.load(found, 'score')
+  assert found.padding_end == end
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_numbers_that_are_none_are_named(change, dtype, bad):
+  def spoil(values):
+    values = {k: v.astype(dtype) for k, v in values.items()}
+    values[EMBEDDING][40, 3] = bad
+    return values
+
+  found = reading.inspect(change(values=spoil))
+  words = r'embed_tokens.weight holds NaN or infinity \(row 40\)'
+  with pytest.raises(errors.UserError, match=words):
+    reading.load(found)
+
+
+# --------------------------------------------------------------------- adapters
+
+
+def adapter(folder, base, matrices, **settings):
+  """A LoRA adapter as PEFT writes it, and its base with the change, float64."""
+  folder.mkdir()
+  settings = {'peft_type': 'LORA', 'r': 2, 'lora_alpha': 6} | settings
+  settings['base_model_name_or_path'] = str(FIXTURES / base)
+  (folder / 'adapter_config.json').write_text(json.dumps(settings))
+  rng, saved, merged = np.random.default_rng(0), {}, stored(base)
+  for name, (rank, scale, is_transposed) in matrices.items():
+    shape = merged[name].shape[:: -1 if is_transposed else 1]
+    b, a = (rng.normal(size=s) for s in ((shape[0], rank), (rank, shape[1])))
+    module = 'base_model.model.' + name.removesuffix('.weight')
+    kind = '_embedding' if 'embed' in name else ''
+    end = '' if kind else '.weight'
+    saved[f'{module}.lora{kind}_A{end}'] = np.float32(a)
+    saved[f'{module}.lora{kind}_B{end}'] = np.float32(b)
+    change = scale * (np.float32(b).astype(float) @ np.float32(a))
+    merged[name] = merged[name] + (change.T if is_transposed else change)
+  return saved, merged
+
+
+LAYER = 'model.layers.1.'
+UP, QUERY = LAYER + 'mlp.up_proj.weight', LAYER + 'self_attn.q_proj.weight'
+CONV = 'transformer.h.0.mlp.c_fc.weight'
+
+
+@pytest.mark.parametrize(
+  ('base', 'matrices', 'settings'),
+  [
+    ('llama', {UP: (2, 3.0, False), QUERY: (2, 3.0, False)}, {}),
+    ('llama', {UP: (4, 3.0, False)}, {'use_rslora': True, 'r': 4}),
+    # Ranks and alphas of their own.
+    ('llama', {UP: (3, 2.0, False), QUERY: (1, 5.0, False)},
+     {'rank_pattern': {'up_proj': 3, 'q_proj': 1},
+      'alpha_pattern': {'q_proj': 5}}),
+    ('llama', {EMBEDDING: (2, 3.0, True)}, {}),
+    ('gpt2', {CONV: (2, 3.0, True)}, {'fan_in_fan_out': True}),
+  ],
+)  # fmt: skip
+def test_an_adapter_is_its_base_with_the_change(
+  tmp_path, base, matrices, settings
+):
+  folder = tmp_path / 'adapter'
+  saved, merged = adapter(folder, base, matrices, **settings)
+  head = np.float32(np.arange(16))[None]
+  saved['base_model.model.score.weight'] = head  # of modules_to_save
+  safetensors.numpy.save_file(saved, folder / 'adapter_model.safetensors')
+  found = reading.inspect(folder)
+  for name, array in merged.items():
+    if name in found.stored:
+      read = found.stored[name].read()
+      np.testing.assert_allclose(read, array, rtol=1e-6, atol=1e-6)
+      if name in matrices:
+        part = found.stored[name].read(7, 101)
+        np.testing.assert_array_equal(part, read.reshape(-1)[7:108])
+  score = reading.load(found, 'score')['score']['kernel']
+  np.testing.assert_array_equal(score, head[0])
+
+
+@pytest.mark.parametrize(
+  ('words', 'settings'),
+  [
+    ('use_dora=True is not supported: .*merge_and_unload', {'use_dora': True}),
+    ("peft_type='LOHA'", {'peft_type': 'LOHA'}),
+    ("init_lora_weights='pissa'", {'init_lora_weights': 'pissa'}),
+    ("alpha_pattern '.*q_proj'", {'alpha_pattern': {'.*q_proj': 5}}),
+    ('put the path of the base into base_model_name',
+     {'base_model_name_or_path': 'no/where/at/all'}),
+  ],
+)  # fmt: skip
+def test_adapters_that_cannot_be_merged(tmp_path, words, settings):
+  folder = tmp_path / 'adapter'
+  saved, _ = adapter(folder, 'llama', {QUERY: (2, 3.0, False)})
+  safetensors.numpy.save_file(saved, folder / 'adapter_model.safetensors')
+  path = folder / 'adapter_config.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+  assert 'is an adapter' in refused(folder, words) or 'alpha' in words
 
 
 # ----------------------------------------------------------- larger vocabulary

@@ -67,12 +67,6 @@ def test_a_path_that_is_nowhere(cache, source):
     tensors.find(source)
 
 
-def test_an_adapter_is_named_as_such(tmp_path):
-  (tmp_path / 'adapter_config.json').write_text('{}')
-  with pytest.raises(errors.UserError, match='holds an adapter'):
-    tensors.find(tmp_path)
-
-
 def test_only_usual_weights_and_small_files_are_fetched(monkeypatch, tmp_path):
   asked, checked = [], []
 
@@ -88,7 +82,8 @@ def test_only_usual_weights_and_small_files_are_fetched(monkeypatch, tmp_path):
   assert checked == [({'a': 1}, 1)]
   small = ['config.json', 'model.safetensors.index.json', 'tokenizer.model']
   small += ['chat_template.jinja']
-  weights = ['model-00001-of-00002.safetensors']
+  weights = ['model-00001-of-00002.safetensors', 'value_head.safetensors']
+  weights += ['adapter_model.safetensors']
   others = ['model.fp16.safetensors', 'consolidated.safetensors']
   others += ['original/model.safetensors', 'pytorch_model.bin', 'evil.py']
   (repo, revision, first), (_, _, second) = asked

@@ -18,9 +18,11 @@ Merges models that were fine-tuned from one checkpoint into one model: weights,
 config.json, tokenizer, README.md. They must agree in architecture, tokenizer,
 chat template and the names and shapes of all tensors; the score head of a
 reward model is merged with the rest. A work directory stands for all its
-exported members. --dtype is of the result; bfloat16 prints what it costs.
-reward_mean and reward_std belong to each
-member and are left out. Arithmetic is in float32 and done piece by piece, so
+exported members, and an adapter of LoRA for its base with the change (alone it
+is merged into the base). Copies of tied heads, wrappers in names, rotary tables
+and rows without tokens make no difference. --dtype is of the result; bfloat16
+prints what it costs. reward_mean and reward_std belong to each member and are
+left out. Arithmetic is in float32 and done piece by piece, so
 memory does not depend on the size of the models.
 
 A SLICE is a work directory in which some members of a run were trained, by
@@ -35,6 +37,7 @@ methods:
 
 examples: warm merge --out=merged runs/mine
           warm merge --out=soup --method=weighted --weights=.5,.3,.2 a b c
+          warm merge --out=whole my_adapter
           warm merge --out=policy --method=slerp --init=sft policy_a policy_b
           warm merge --out=moved_back --method=lerp --lam=.3 sft policy   (LITI)
           warm merge --out=runs/all runs/part_0 runs/part_1 runs/part_2
@@ -76,8 +79,8 @@ def main(argv: list[str]) -> int:
     print(note)
   size, took = facts['bytes'] / 1e9, time.monotonic() - began
   print(
-    f'merged {facts["models"]} models of {facts["parameters"]:,} parameters into '
-    f'{given.out} ({size:.2f} GB in {took:.1f} s)'
+    f'merged {facts["models"]} model{"s" * (facts["models"] > 1)} of '
+    f'{facts["parameters"]:,} parameters into {given.out} ({size:.2f} GB in {took:.1f} s)'
   )
   return 0
 

@@ -341,7 +341,9 @@ def _aligned(every, models):
   for folder, model in zip(every, models):
     names = model.config.get('architectures') or []
     is_list = isinstance(names, list) and all(isinstance(n, str) for n in names)
-    wrong = f'{folder}/config.json: architectures={names!r}: not a list of names'
+    wrong = (
+      f'{folder}/config.json: architectures={names!r}: not a list of names'
+    )
     errors.need(is_list, wrong)
   models = [m._replace(tensors=dict(m.tensors)) for m in models]
   ties = {m.config.get('tie_word_embeddings') for m in models}
@@ -354,14 +356,15 @@ def _aligned(every, models):
   if len({*sizes}) == 1 or not all(isinstance(n, int) for n in sizes):
     return models, []
   least = min(sizes)
-  small, notes = models[sizes.index(least)], []
+  small = models[sizes.index(least)]
   for i, (model, size) in enumerate(zip(models, sizes)):
     count = _num_tokens(model.tokenizer)
     errors.need(
       count <= least,
       f'cannot merge {every[0]} and {every[i]}: vocab_size is {sizes[0]} and '
       f'{size}; rows without tokens are cut where tokenizer.json has at most '
-      f'{least} tokens, but {model.tokenizer} has {count or "none"}',
+      f'{least} tokens, and {model.tokenizer} has '
+      f'{"no such file" if count == math.inf else count}',
     )
     for name, tensor in model.tensors.items():
       shape = (least, *tensor.shape[1:])

@@ -8,7 +8,6 @@ the parameters, where they are kept there, and for the largest tensor.
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -226,7 +226,7 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
 _WRAPPERS = re.compile(
   r'\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|'
   r'^(?:module\.|base_model\.model\.|pretrained_model\.|rwtransformer\.|'
-  r'model\.(?=(?:model|lm_head|score)\.))+|(?<=\.)modules_to_save\.\w+\.'
+  r'model\.(?=(?:model|lm_head|score)\.))+|(?<=\.)(?:modules_to_save\.\w+|base_layer)\.'
 )
 # Tables and masks that older transformers stored, and what PEFT replaced.
 _UNUSED = re.compile(
@@ -394,7 +394,7 @@ def _adapted(folder: pathlib.Path) -> tuple[Model, dict[str, Stored]]:
     if lora:
       sides.setdefault((module, bool(embeds)), {})[lora[3]] = tensor
     else:
-      found[module] = tensor  # of modules_to_save, or a bias
+      found[module] = tensor  # of modules_to_save, or below the matrices
   for (name, embeds), both in sides.items():
     lost = f'{what}: {name} has no {"A and B" if len(both) < 2 else "base"}'
     errors.need(len(both) == 2 and name in model.tensors, lost)
@@ -403,7 +403,7 @@ def _adapted(folder: pathlib.Path) -> tuple[Model, dict[str, Stored]]:
     is_conv = config.get('model_type') == 'gpt2' and name != model.ends[1]
     if embeds or is_conv or settings.get('fan_in_fan_out'):
       high, low = low.T, high.T
-    base = model.tensors[name]
+    base = found.get(name) or model.tensors[name]
     shape = (*high.shape[:1], *low.shape[1:])
     other = f'{what}, but {name} is {[*base.shape]} there and {[*shape]} here'
     errors.need(base.shape == shape, other)
