@@ -43,7 +43,7 @@ def test_bradley_terry_by_hand():
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
   names = 'accuracy tie_rate margin chosen_reward rejected_reward'.split()
   found = [metrics[name] for name in names]
-  np.testing.assert_allclose(found, np.array([2, 1, -1, 0, 1]) / 3, atol=1e-7)
+  np.testing.assert_allclose(found, np.array([1, 1, -1, 0, 1]) / 3, atol=1e-7)
 
 
 @pytest.mark.parametrize('with_margin', [False, True])

@@ -190,7 +190,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'final_fraction': (0.1, SHARE, 'Share of the peak left at the end.'),
   },
   'data': {
-    'train': ('', TEXT, '.jsonl, .jsonl.gz, .parquet, tfds:... or hf:FOLDER.'),
+    'train': ('', TEXT, '.jsonl, .json, .csv, .parquet, tfds:... or hf:...'),
+    'columns': ('', TEXT, 'Names in the files: prompt=question,margin=gap.'),
     'selection': ('', TEXT, 'Pairs that rank members; empty: a part of train.'),
     'test': ('', TEXT, 'Held-out rows; empty: a part of train.'),
     'ood': ('', TEXT, 'Pairs of another distribution; optional.'),

@@ -43,8 +43,8 @@ def bradley_terry_loss(
   d = r_chosen - r_rejected - margin
 
   Without margin and smoothing this is -log sigmoid(r_chosen - r_rejected)
-  (Bradley & Terry 1952; WARM, arXiv 2401.12187, Eq. 1). A tie counts as correct
-  in `accuracy`, as in WARM's definition with >=.
+  (Bradley & Terry 1952; WARM, arXiv 2401.12187, Eq. 1). A tie is not correct in
+  `accuracy`, where WARM writes >=: a constant would be always right.
   """
   chex.assert_rank([chosen, rejected], 1)
   chex.assert_equal_shape([chosen, rejected])
@@ -56,7 +56,7 @@ def bradley_terry_loss(
     smoothed = jax.nn.softplus(logit)
     nll = (1.0 - label_smoothing) * nll + label_smoothing * smoothed
   metrics = {
-    'accuracy': jnp.mean(_float32(chosen >= rejected)),
+    'accuracy': jnp.mean(_float32(chosen > rejected)),
     'tie_rate': jnp.mean(_float32(chosen == rejected)),
     'margin': jnp.mean(difference),
     'chosen_reward': jnp.mean(chosen),

@@ -86,7 +86,7 @@ def test_every_form_of_row(models, tmp_path, capsys):
   chosen, rejected = out[4]['score_chosen'], out[4]['score_rejected']
   np.testing.assert_allclose(chosen, [ranked[0]] * 2 + [ranked[1]], atol=1e-6)
   np.testing.assert_allclose(rejected, [*ranked[1:], ranked[2]], atol=1e-6)
-  right = (good >= bad) + sum(a >= b for a, b in zip(chosen, rejected))
+  right = (good > bad) + sum(a > b for a, b in zip(chosen, rejected))
   assert f'({right} of 4 pairs' in capsys.readouterr().out
 
 

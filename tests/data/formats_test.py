@@ -52,10 +52,10 @@ HUMAN = '\n\nHuman: a\n\nAssistant:'
 @pytest.mark.parametrize(
   'row, expected',
   [
-    # Texts are taken as they are, but for white space before the end.
+    # Texts are taken as they are.
     (
       sides(' blue.\n', ' green.', prompt='The sky is'),
-      [('The sky is', ' blue.', ' green.')],
+      [('The sky is', ' blue.\n', ' green.')],
     ),
     # Implicit prompts: the border of words, the space going to the response...
     (
@@ -102,15 +102,15 @@ def test_preferences(row, expected):
   assert not any('margin' in r for r in found)
 
 
-def test_the_template_frames_plain_prompts_and_has_the_space_at_the_border():
-  row = {'prompt': ' why?\n', 'chosen': '\nso', 'rejected': ' no', 'margin': 2}
-  for template, *expected in (
-    ('{prompt}', ' why?\n', '\nso', ' no', 2.0),
-    ('{prompt}\nA:', 'why?\nA:', '\nso', ' no', 2.0),
-    ('{prompt}\n', 'why?\n', 'so', 'no', 2.0),
+def test_the_template_frames_plain_prompts_and_white_space_is_kept():
+  row = {'prompt': '  why?', 'chosen': '\nso', 'rejected': ' no\n', 'margin': 2}
+  for template, prompt in (
+    ('{prompt}', '  why?'),
+    ('{prompt}\nA:', '  why?\nA:'),
+    ('{prompt}\n', '  why?\n'),
   ):
     (found,) = formats.preference_rows(row, formats.Chat(None, template))
-    assert list(found.values()) == expected
+    assert list(found.values()) == [prompt, '\nso', ' no\n', 2.0]
   framed = formats.Chat(None, 'Q: {prompt}\nA:')
   (found,) = formats.preference_rows(sides('x y', 'x z', margin=None), framed)
   assert found == sides(' y', ' z', prompt='x')
@@ -124,9 +124,9 @@ def test_the_template_frames_plain_prompts_and_has_the_space_at_the_border():
 @pytest.mark.parametrize(
   'row, prompt, response',
   [
-    ({'prompt': 'p', 'completion': ' r '}, 'p', ' r'),
+    ({'prompt': 'p', 'completion': ' r '}, 'p', ' r '),
     ({'prompt': 'p', 'response': 'r'}, 'p', 'r'),
-    ({'text': 'all of it '}, '', 'all of it'),
+    ({'text': 'all of it '}, '', 'all of it '),
     ({'messages': [QUESTION, GOOD]}, 'why?', 'so'),
     # UltraChat has both.
     ({'prompt': 'why?', 'messages': [QUESTION, GOOD]}, 'why?', 'so'),
@@ -166,7 +166,7 @@ def test_prompts(row, prompt):
     (pair(prompt=3), "'prompt' is a number, not text"),
     (pair(chosen=json.loads('"\\ud800"')), "'chosen' holds half a character"),
     (pair(chosen=' '), "'chosen' is empty"),
-    (pair(chosen=' b'), 'chosen and rejected are the same text'),
+    (pair(chosen='b'), 'chosen and rejected are the same text'),
     (pair(margin='big'), "'margin' is text, not a number"),
     (pair(margin=1e39), 'no number of 32 bits'),  # infinite once it is stored
     (pair(chosen=['a'] * 101, rejected=['b'] * 100), 'it makes 10100 pairs'),
@@ -200,9 +200,9 @@ def test_prompts(row, prompt):
     *(
       (
         sides('So a', 'So b', **{name: 'why?'}),
-        f"no 'prompt', but a field '{name}': rename it to 'prompt'",
+        f"no 'prompt', but text in '{name}': .*columns=prompt={name} ",
       )
-      for name in ('question', 'instruction', 'query', 'input')
+      for name in ('question', 'instruction', 'query', 'input', 'context')
     ),
     (ranked(*((i, str(i)) for i in range(142))), 'it makes 10011 pairs'),
   ],

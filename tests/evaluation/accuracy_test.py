@@ -9,11 +9,11 @@ from warm_jax import errors, losses
 from warm_jax.evaluation import accuracy
 
 
-def test_ties_are_correct_as_in_the_loss():
+def test_ties_are_not_correct_as_in_the_loss():
   chosen = np.array([1.0, 2.0, 0.0, 5.0], np.float32)
   rejected = np.array([0.0, 2.0, 1.0, 4.0], np.float32)
   found = accuracy.is_correct(chosen, rejected)
-  np.testing.assert_array_equal(found, [True, True, False, True])
+  np.testing.assert_array_equal(found, [True, False, False, True])
   loss, metrics = losses.bradley_terry_loss(chosen, rejected)
   np.testing.assert_allclose(
     accuracy.bradley_terry(chosen, rejected), loss, rtol=1e-6
@@ -93,10 +93,10 @@ def test_every_point_is_by_hand(data, stacked):
     for prefix, margin in (('', margins(mix)), ('ens_', mix @ ends)):
       expected = np.logaddexp(0, -margin).mean()
       np.testing.assert_allclose(result[prefix + 'loss'][i], expected, 1e-5)
-      assert result[prefix + 'accuracy'][i] == (margin >= 0).mean()
+      assert result[prefix + 'accuracy'][i] == (margin > 0).mean()
     diag = mix @ np.logaddexp(0, -ends).mean(axis=1)
     np.testing.assert_allclose(result['diag_loss'][i], diag, 1e-5)
-    diag = mix @ (ends >= 0).mean(axis=1)
+    diag = mix @ (ends > 0).mean(axis=1)
     np.testing.assert_allclose(result['diag_accuracy'][i], diag)
   for end in (0, -1):
     assert result['barrier'][end] == result['accuracy_barrier'][end] == 0

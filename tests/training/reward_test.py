@@ -241,7 +241,7 @@ def test_gradient_and_metrics_of_one_step(recording):
     ('grad_norm', np.sqrt(sum(squares))),
     ('loss', loss),
     ('margin', margins.mean()),
-    ('accuracy', (margins >= 0).mean()),
+    ('accuracy', (margins > 0).mean()),
   ):
     assert float(metrics[name]) == pytest.approx(float(expected), 1e-5, 1e-6)
   assert int(new.step) == 1

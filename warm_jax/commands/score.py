@@ -16,8 +16,10 @@ from warm_jax import commands, errors, files, merging
 DESCRIPTION = """\
 Writes each row of --data with its rewards: pairs (also of RewardBench, and
 ranked completions) get score_chosen and score_rejected (lists, if a row makes
-several pairs), and their accuracy is printed; prompt and completion (or
-response), messages or text get score. A row that cannot be used keeps its
+several pairs), and their accuracy is printed, by the column `subset` if there
+is one, and the share of rows whose chosen texts all beat all rejected ones
+(RewardBench 2); a tie is not right. Prompt and completion (or response),
+messages or text get score. A row that cannot be used keeps its
 place, with the reason in the field error. Dates and decimals of tables become
 text, and bytes that are no text base64.
 
@@ -43,6 +45,7 @@ class _Row:
   texts: list[tuple[str, str, str]]  # field, prompt, response of each score
   several: bool = False  # pairs, so that the fields are lists
   error: str = ''  # why it has no score
+  is_ranked: bool = False  # a text may be on both sides
 
 
 def main(argv: list[str]) -> int:
@@ -54,9 +57,14 @@ def main(argv: list[str]) -> int:
     f'--out: {out} is there already; name another file or add --overwrite',
   )
   out.parent.mkdir(parents=True, exist_ok=True)
+  from warm_jax.data import formats
+
+  columns = formats.Columns(given.columns)
   with files.new_file(out) as file:
-    summary = _write(_scored_rows(given), file, given)
-  print(f'{summary}; written to {out}')
+    summary = _write(_scored_rows(given, columns), file, given)
+    columns.check()
+  told = filter(None, [summary, columns.summary(), f'written to {out}'])
+  print('; '.join(told))
   return 0
 
 
@@ -80,8 +88,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return text
 
   add('--model', 'reward model, or several', required=True)
-  add('--data', '.jsonl, .jsonl.gz, .parquet, tfds:..., hf:...', required=True)
+  text = '.jsonl, .json, .csv (.gz, .zst), .parquet, tfds:..., hf:...'
+  add('--data', text, required=True)
   add('--out', 'a new .jsonl file, one line for each row', required=True)
+  add('--columns', 'names in the file: prompt=question,...', default='')
   add('--field', 'name of the new fields (score)', default='score')
   add('--normalise', 'mean 0, deviation 1', action='store_true')
   aggregates, text = tuple(merging.AGGREGATES), 'of several models (mean)'
@@ -97,7 +107,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   return parser.parse_args(argv)
 
 
-def _scored_rows(given) -> Iterator[_Row]:
+def _scored_rows(given, columns) -> Iterator[_Row]:
   import jax
 
   from warm_jax import rewards
@@ -129,7 +139,7 @@ def _scored_rows(given) -> Iterator[_Row]:
   call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
   # Rows are read, sorted by length and written a chunk at a time.
   chunks = encoding.chunks(
-    _rows(sources.open_rows(given.data), chat, given.field),
+    _rows(given, columns, chat),
     lambda row: sum(len(p) + len(r) for _, p, r in row.texts),
   )
   for chunk in chunks:
@@ -166,11 +176,19 @@ def _scored_rows(given) -> Iterator[_Row]:
     yield from chunk
 
 
-def _rows(source, chat, field: str) -> Iterator[_Row]:
-  from warm_jax.data import formats
+def _rows(given, columns, chat) -> Iterator[_Row]:
+  from warm_jax.data import formats, sources
 
+  def convert(row, chat):
+    if isinstance(row, dict):
+      row.get('subset')  # it is read where accuracies are printed
+    if isinstance(row, dict) and {*PAIR, 'completions'} & row.keys():
+      return formats.preference_rows(row, chat)
+    return [formats.response_row(row, chat)]
+
+  field = given.field
   fields = {field, 'error', *(f'{field}_{side}' for side in PAIR)}
-  for row in source:
+  for row in sources.open_rows(given.data):
     kept = dict(row.value) if isinstance(row.value, dict) else {}
     taken = sorted(fields & kept.keys())
     errors.need(
@@ -181,23 +199,28 @@ def _rows(source, chat, field: str) -> Iterator[_Row]:
     try:
       if isinstance(row.value, formats.BadRow):
         raise row.value
-      if any(kept.get(f) is not None for f in (*PAIR, 'completions')):
-        pairs = formats.preference_rows(row.value, chat)
-        texts = [
-          (f'{field}_{side}', pair['prompt'], pair[side])
-          for pair in pairs
-          for side in PAIR
-        ]
-        yield _Row(kept, texts, several=len(pairs) > 1)
-      else:
-        one = formats.response_row(row.value, chat)
-        yield _Row(kept, [(field, one['prompt'], one['response'])])
+      made = columns.items(given.data, convert, row.value, chat)
+      if 'response' in made[0]:
+        yield _Row(kept, [(field, made[0]['prompt'], made[0]['response'])])
+        continue
+      texts = [
+        (f'{field}_{side}', pair['prompt'], pair[side])
+        for pair in made
+        for side in PAIR
+      ]
+      chosen, rejected = ({pair[side] for pair in made} for side in PAIR)
+      overlap = bool(chosen & rejected)
+      yield _Row(kept, texts, several=len(made) > 1, is_ranked=overlap)
     except formats.BadRow as bad:
       yield _Row(kept or {'row': row.number}, [], error=str(bad))
 
 
 def _write(rows: Iterable[_Row], file, given) -> str:
-  scored, reasons, margins = 0, [], []
+  scored, reasons = 0, []
+  # Of each pair: subset, margin; of each row that is not ranked: subset, right.
+  margins: list[tuple[str, float]] = []
+  best: list[tuple[str, bool]] = []
+  has_several = False
   for row in rows:
     if row.error:
       reasons.append(row.error)
@@ -208,7 +231,12 @@ def _write(rows: Iterable[_Row], file, given) -> str:
     else:
       scored += 1
       sides = [row.value.get(f'{given.field}_{side}', ()) for side in PAIR]
-      margins.extend(np.subtract(*map(np.atleast_1d, sides)))
+      chosen, rejected = map(np.atleast_1d, sides)
+      subset = str(row.value.get('subset', ''))
+      margins += [(subset, margin) for margin in chosen - rejected]
+      if len(chosen) and not row.is_ranked:
+        best.append((subset, chosen.min() > rejected.max()))
+        has_several |= row.several
     file.write(json.dumps(row.value, default=_as_json) + '\n')
   reason = reasons[0] if reasons else 'it is empty'
   errors.need(
@@ -217,13 +245,30 @@ def _write(rows: Iterable[_Row], file, given) -> str:
   )
   summary = f'{scored} rows scored'
   if margins:
-    right, ties = np.greater_equal(margins, 0), np.equal(margins, 0).sum()
-    how = f'({right.sum()} of {len(margins)} pairs, {ties} ties)'
-    summary += f'; accuracy {right.mean():.3f} {how}'
+    right = [(subset, margin > 0) for subset, margin in margins]
+    ties = sum(margin == 0 for _, margin in margins)
+    summary += f'; accuracy {_shares(right, f"pairs, {ties} ties")}'
+  if has_several:
+    summary += f'; every chosen above every rejected {_shares(best, "rows")}'
   if reasons:
     where = f'see their field error ({reason}, ...)'
     summary += f'; {len(reasons)} rows without a score, {where}'
   return summary
+
+
+def _shares(right: list[tuple[str, bool]], what: str) -> str:
+  """Share of what is right, in all and by subset."""
+  subsets: dict[str, list[bool]] = {}
+  for subset, one in right:
+    subsets.setdefault(subset, []).append(one)
+  every = [one for _, one in right]
+  text = f'{np.mean(every):.3f} ({sum(every)} of {len(every)} {what})'
+  if len(subsets) > 1:
+    shares = {subset: np.mean(ones) for subset, ones in subsets.items()}
+    parts = [f'{subset} {share:.3f}' for subset, share in shares.items()]
+    mean = np.mean(list(shares.values()))
+    text += f', {", ".join(parts)}, mean of subsets {mean:.3f}'
+  return text
 
 
 def _as_json(value: Any) -> str:

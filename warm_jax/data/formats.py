@@ -6,16 +6,23 @@
                chosen + rejected: the prompt is their common beginning
                context + completions: [{rank, completion}], rank 0 the best
                margin: optional, how much better the chosen one is
-  responses    prompt + completion (or response), messages, text
+  responses    prompt + completion (or response), messages, text;
+               label: optional, False where the response is a bad one
   prompts      any of these: what comes before the response
 
-Functions of one row and a `Chat`; a `BadRow` says why a row cannot be used. A
-field that is None is absent; other fields are ignored.
+With each of them `system` (the first turn) and `tools` (for a chat template
+that reads them). Functions of one row and a `Chat`; a `BadRow` says why a row
+cannot be used. A field that is None is absent. `Columns` maps other names, and
+counts the fields that nothing has read.
 """
 
+import collections
+import contextlib
 import datetime
 import itertools
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,8 +36,42 @@ BadRow = sources.BadRow
 MOST_PAIRS = 10_000  # of one row; lists of a thousand texts make a million
 MOST_CHARACTERS = 2**20  # of one text; tokenising takes 200 bytes for each
 
-# In dialogues written as one text the response follows the last of these.
-TURN_BORDER = '\n\nAssistant:'
+# How dialogues are written as one text: what begins a turn of the user, and what
+# begins one of the assistant. Line breaks behind it are the prompt's, a space is
+# the response's.
+_STYLES = [
+  (re.compile(rf'(?:^|\n)\s*{user}'), re.compile(rf'(?:^|\n)\s*{answer}\n*'))
+  for user, answer in (
+    (r'(?:Human|User|USER|Customer):', r'(?:Assistant|ASSISTANT|AI|Bot|GPT):'),
+    (r'\*\*(?:Human|User):?\*\*:?', r'\*\*(?:Assistant|AI):?\*\*:?'),
+    (r'#+ *(?:Instruction|Input|User|Human|Question|Prompt):?',)
+    + (r'#+ *(?:Response|Assistant|Answer|Output):?',),
+    (r'Q(?:uestion)?:', r'A(?:nswer)?:'),
+    (r'(?:Instruction|Prompt):', r'(?:Response|Output|Answer):'),
+    (r'(?:SUBREDDIT|TITLE|POST):', r'TL;DR:'),
+    (r'<\|im_start\|>user', r'<\|im_start\|>assistant'),
+    (r'<\|user\|>', r'<\|assistant\|>'),
+    (r'<start_of_turn>user', r'<start_of_turn>model'),
+  )
+] + [
+  (re.compile(user), re.compile(answer))
+  for user, answer in (
+    (r'(?:USER|Human|User):', r'(?:ASSISTANT|Assistant):'),  # on one line
+    (r'\[INST\]', r'\[/INST\]'),
+    (
+      r'<\|start_header_id\|>user<\|end_header_id\|>',
+      r'<\|start_header_id\|>assistant<\|end_header_id\|>\n*',
+    ),
+  )
+]
+_LABEL = re.compile(r'(?:^|\n)[ \t#*]*(\w[\w ]{0,20})\**:')  # of a turn, maybe
+
+# Columns that hold what other formats call the prompt.
+_PROMPTS = {
+  *('question', 'instruction', 'query', 'input', 'context', 'history', 'user'),
+  *('problem', 'task', 'post', 'request', 'conversation', 'conversations'),
+  *('dialogue', 'messages', 'prompts', 'instructions', 'questions', 'human'),
+}
 
 # Templates that write the date would make a reward depend on the day. This day
 # is the default of the Llama 3 templates.
@@ -42,8 +83,12 @@ _KINDS |= {float: 'a number', bool: 'true or false', type(None): 'missing'}
 
 
 def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
-  """Pairs of one row: dicts of prompt, chosen, rejected and perhaps margin."""
-  row = _fields(row)
+  """Pairs of one row: dicts of prompt, chosen, rejected and perhaps margin.
+
+  A side of several turns has chosen_turns or rejected_turns as well: prompt and
+  response of each turn of the assistant.
+  """
+  row = _fields(row, chat)
   margin = _margin(row)
   if 'chosen' in row or 'rejected' in row:
     pairs = _chosen_and_rejected(row, chat)
@@ -52,44 +97,64 @@ def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
   else:
     raise _unknown(row)
   made = []
-  for prompt, chosen, rejected in pairs:
-    _need(chosen.strip(), "'chosen' is empty")
-    _need(rejected.strip(), "'rejected' is empty")
-    _need_different(chosen.strip(), rejected.strip())
-    pair = {'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
+  for prompt, *sides in pairs:
+    pair: dict[str, Any] = {'prompt': prompt}
+    for side, (text, turns) in zip(('chosen', 'rejected'), sides):
+      pair[side] = text
+      _need(text.strip(), f'{side!r} is empty')
+      if len(turns) > 1:
+        pair[f'{side}_turns'] = turns
+    _need_different(pair['chosen'], pair['rejected'])
     made.append(pair | margin)
   return made
 
 
 def response_row(row: Any, chat: 'Chat') -> dict:
-  """Prompt and response of a row; a bare `text` answers an empty prompt."""
-  row = _fields(row)
+  """Prompt and response of a row; a bare `text` answers an empty prompt.
+
+  A response of several turns has response_turns as well, as above, and a row
+  whose `label` is False has is_bad.
+  """
+  row = _fields(row, chat)
   field = 'completion' if 'completion' in row else 'response'
   if field in row and 'prompt' in row:
-    prompt, response = _answer(row['prompt'], row[field], field, chat)
+    prompt, [side] = _answers(row['prompt'], [row[field]], [field], chat)
   elif 'messages' in row:
-    turns = _messages(row['messages'], 'messages')
-    prompt, response = _split(turns[:-1], turns[-1:], 'messages', chat)
+    given = _opened(_messages(row['messages'], 'messages', chat), chat)
+    prompt, side = _split(given[:-1], given[-1:], 'messages', chat)
   elif 'text' in row:
-    prompt, response = '', _text(row['text'], 'text').rstrip()
+    prompt, side = '', (_text(row['text'], 'text'), [])
+    row.read.discard('system')
   else:
+    if field in row:
+      _need_no_prompt(row)
     _need(field not in row, "'prompt' is missing")
     raise _unknown(row)
+  response, turns = side
   _need(response.strip(), 'the response is empty')
-  return {'prompt': prompt, 'response': response}
+  made = {'prompt': prompt, 'response': response}
+  if len(turns) > 1:
+    made['response_turns'] = turns
+  label = str(dict.get(row, 'label')).lower() if field in row else ''
+  if label in ('true', '1', *_BAD):
+    row.read.add('label')
+  return made | ({'is_bad': True} if label in _BAD else {})
 
 
 def prompt_row(row: Any, chat: 'Chat') -> dict:
   """The prompt of one row of any format that has one."""
-  row = _fields(row)
-  fields = (f for f in ('prompt', 'messages', 'context') if f in row)
-  field = next(fields, '')
+  row = _fields(row, chat)
+  fields = ['prompt', 'messages'] + ['context'] * ('completions' in row)
+  field = next((f for f in fields if f in row), '')
   if not field and 'chosen' in row:
     return {'prompt': preference_rows(row, chat)[0]['prompt']}
   if not field:
     raise _unknown(row)
-  if field == 'messages' or _is_conversation(row[field]):
-    turns = _messages(row[field], field)
+  # Answers are no prompts, and not missed.
+  row.read |= {'chosen', 'rejected', 'completion', 'response', 'completions'}
+  row.read |= {'label', 'margin'}
+  if field == 'messages' or chat.in_turns or _is_conversation(row[field]):
+    turns = _opened(_turns(row[field], field, 'user', chat), chat)
     if field == 'messages' and turns[-1]['role'] == 'assistant':
       turns = turns[:-1]
     _check_prompt(turns, field)
@@ -98,6 +163,14 @@ def prompt_row(row: Any, chat: 'Chat') -> dict:
     text = chat.frame(_text(row[field], field))
   _need(text.strip(), 'the prompt is empty')
   return {'prompt': text}
+
+
+def _learnable(row: Any, chat: 'Chat') -> list[dict]:
+  made = response_row(row, chat)
+  if made.pop('is_bad', False):
+    chat.told.add(('left out as bad', 'label'))
+    return []
+  return [made]
 
 
 # What the rows of a file may be: the formats known, and the items of a row.
@@ -114,9 +187,91 @@ KINDS = {
   ),
   'responses': (
     'prompt + completion (or response); messages; text',
-    lambda *row: [response_row(*row)],
+    _learnable,
   ),
 }
+
+
+class Columns:
+  """Names of fields in a user's files, and what became of the others.
+
+  `names` such as 'prompt=question, chosen=good': fields of the formats, each
+  with the column that holds it; prompt=instruction+input joins two, texts by a
+  line break and lists of turns as turns, and `prompt=` says that there is none,
+  but a common beginning.
+  """
+
+  def __init__(self, names: str = ''):
+    parts = [part.partition('=') for part in names.split(',') if part.strip()]
+    self.names = {
+      field.strip(): [c.strip() for c in columns.split('+') if c.strip()]
+      for field, _, columns in parts
+    }
+    wrong = sorted(self.names.keys() - _FIELDS)
+    errors.need(
+      not wrong,
+      f'data.columns: {"".join(wrong[:1])!r} is no field; write FIELD=COLUMN, '
+      f'the fields are {", ".join(sorted(_FIELDS))}',
+    )
+    self.told: dict[str, collections.Counter] = {}  # {source: {remark: rows}}
+    self._seen: set[str] = set()
+
+  def items(
+    self, source: str, convert: Callable, row: Any, chat: 'Chat'
+  ) -> list[dict]:
+    """What `convert` of `KINDS` makes of a row; a BadRow if it is nothing."""
+    chat.told.clear()
+    if isinstance(row, dict):
+      row = self._renamed(row)
+    made = convert(row, chat)
+    if isinstance(row, _Fields):
+      left = {k for k, v in row.items() if v not in ('', [], {})} - row.read
+      chat.told.update(('not used', str(name)) for name in left)
+    self.told.setdefault(source, collections.Counter()).update(chat.told)
+    return made
+
+  def _renamed(self, row: dict) -> '_Fields':
+    renamed = _Fields(row)
+    used = {column for columns in self.names.values() for column in columns}
+    self._seen |= used & row.keys()
+    for column in used:
+      renamed.pop(column, None)
+    for field, columns in self.names.items():
+      found = [row[c] for c in columns if row.get(c) not in (None, '', [])]
+      if len(found) > 1 and any(map(_is_conversation, found)):
+        found = [[turn for value in found for turn in _turned(value)]]
+      elif len(found) > 1:
+        found = ['\n'.join(_text(value, field) for value in found)]
+      if field == 'prompt' and not columns:
+        renamed.is_implicit = True
+      elif found or any(row.get(column) == '' for column in columns):
+        if field in renamed:
+          renamed[f"the file's {field}"] = renamed.pop(field)
+        renamed[field] = found[0] if found else ''
+      elif field == 'prompt' and field not in row:
+        raise BadRow(f'no column {columns[0]!r}, which data.columns names')
+    return renamed
+
+  def check(self) -> None:
+    """UserError if a column that the names have was in no row."""
+    used = {column for columns in self.names.values() for column in columns}
+    missed = ', '.join(map(repr, sorted(used - self._seen)))
+    errors.need(not missed, f'data.columns: no row has a column {missed}')
+
+  def summary(self) -> str:
+    """One line: which columns were not used, what was cut, of how many rows."""
+    lines = []
+    for source, told in self.told.items():
+      groups: dict[tuple[str, int], list[str]] = {}
+      for (what, field), rows in sorted(told.items()):
+        groups.setdefault((what, rows), []).append(field)
+      parts = [
+        f'{what}: {", ".join(fields)} ({rows} row{"s" * (rows != 1)})'
+        for (what, rows), fields in groups.items()
+      ]
+      if parts:
+        lines.append(f'{source}: {"; ".join(parts)}')
+    return '; '.join(lines)
 
 
 def flip_mask(num_rows: int, fraction: float, seed: int) -> np.ndarray:
@@ -133,20 +288,17 @@ def flip_mask(num_rows: int, fraction: float, seed: int) -> np.ndarray:
 
 def labelled(pair: dict, flip: bool) -> dict:
   """A pair with `flipped`, and with its sides exchanged if flip."""
-  sides = ('rejected', 'chosen') if flip else ('chosen', 'rejected')
-  chosen, rejected = (pair[side] for side in sides)
-  return pair | {'chosen': chosen, 'rejected': rejected, 'flipped': bool(flip)}
+  other = {'chosen': 'rejected', 'rejected': 'chosen'}
+  other |= {f'{a}_turns': f'{b}_turns' for a, b in other.items()}
+  if flip:
+    pair = {other.get(key, key): value for key, value in pair.items()}
+  return pair | {'flipped': bool(flip)}
 
 
-def _chosen_and_rejected(row: dict, chat):
+def _chosen_and_rejected(row: '_Fields', chat):
   for field in ('chosen', 'rejected'):
     _need(field in row, f'{field!r} is missing')
   prompt, sides = row.get('prompt'), [(row['chosen'], row['rejected'])]
-  if prompt is None and not _is_conversation(row['chosen']):
-    for field in ('question', 'instruction', 'query', 'input'):
-      is_text = isinstance(row.get(field), str) and row[field].strip()
-      advice = f"no 'prompt', but a field {field!r}: rename it to 'prompt'"
-      _need(not is_text, advice)
   if all(map(_is_texts, sides[0])):
     _check_number(len(row['chosen']) * len(row['rejected']))
     sides = itertools.product(*sides[0])
@@ -156,30 +308,68 @@ def _chosen_and_rejected(row: dict, chat):
       'one of chosen and rejected is a text, the other a conversation',
     )
     if _is_conversation(chosen):
+      if prompt is None and _turned(chosen)[0].get('role') == 'assistant':
+        _need_no_prompt(row)
       yield _conversations(prompt, chosen, rejected, chat)
     elif prompt is not None:
-      shared, chosen = _answer(prompt, chosen, 'chosen', chat)
-      yield shared, chosen, _answer(prompt, rejected, 'rejected', chat)[1]
+      names = ['chosen', 'rejected']
+      shared, turns = _answers(prompt, [chosen, rejected], names, chat)
+      yield shared, *turns
     else:
       chosen, rejected = _text(chosen, 'chosen'), _text(rejected, 'rejected')
-      cut = _common_beginning(chosen, rejected)
-      yield chosen[:cut], chosen[cut:].rstrip(), rejected[cut:].rstrip()
+      cut, style = _common_beginning(chosen, rejected)
+      if style is None and not row.is_implicit:
+        _need_no_prompt(row, chosen)
+      row.read.discard('system')
+      head, ends = chosen[:cut], (side[cut:] for side in (chosen, rejected))
+      yield head, *((end, _turns_of(head, end, style)) for end in ends)
 
 
-def _common_beginning(chosen: str, rejected: str) -> int:
+def _need_no_prompt(row: '_Fields', chosen: str = '') -> None:
+  """Refuses a row whose prompt seems to stand in another column."""
+  found = []
+  for name, value in row.items():
+    if name in _FIELDS - {'context', 'messages'}:
+      continue
+    text = value if isinstance(value, str) else ''
+    is_turns = _is_conversation(value) and isinstance(_turned(value)[0], dict)
+    is_named = str(name).lower() in _PROMPTS and (text.strip() or is_turns)
+    # A sentence that the sides do not repeat may be what they answer.
+    if is_named or len(text.split()) > 3 and text.strip() not in chosen:
+      found.append(str(name))
+  if not found:
+    return
+  order = ['instruction', 'history', 'input', 'query', 'question']
+  found.sort(key=lambda name: order.index(name) if name in order else -1)
+  joined = '+'.join(found)
+  raise BadRow(
+    f"no 'prompt', but text in {', '.join(map(repr, found))}: say where the "
+    f'prompt is with --config.data.columns=prompt={joined} (warm score: '
+    f'--columns=prompt={joined}), or prompt= for the common beginning of both'
+  )
+
+
+def _common_beginning(chosen: str, rejected: str) -> tuple[int, Any]:
   # Cut at a border of turns, else of words. A single space before the responses
   # belongs to them, as tokenizers want it; line breaks belong to the prompt.
-  _need_different(chosen.strip(), rejected.strip())
+  _need_different(chosen, rejected)
   # Both responses keep a character: one text may continue the other.
   least = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
   shared = chosen[: max(min(_num_common(chosen, rejected), least), 0)]
-  found = shared.rfind(TURN_BORDER)
-  if found >= 0:
-    return found + len(TURN_BORDER)
+  end, style = _last_border(shared)
+  if style is not None:
+    return end, style
   _need(
-    TURN_BORDER not in chosen and TURN_BORDER not in rejected,
+    not all(_last_border(side)[0] for side in (chosen, rejected)),
     'the prompts of chosen and rejected differ',
   )
+  labels = list(dict.fromkeys(_LABEL.findall(shared)))
+  if len(labels) > 1 and shared.count('\n') >= len(labels) - 1:
+    names = ' and '.join(f"'{label}:'" for label in labels[:2])
+    raise BadRow(
+      f'a dialogue of turns {names}, whose last turn is not known to be the '
+      "answer: put what comes before the answers into a field 'prompt'"
+    )
   end = max((i for i, c in enumerate(shared, 1) if c.isspace()), default=0)
   if end == 0:  # no word ends in it (or a script that writes no spaces)
     end = len(shared)
@@ -190,15 +380,39 @@ def _common_beginning(chosen: str, rejected: str) -> int:
     "no 'prompt', and chosen and rejected share no beginning (an empty prompt "
     'has to be given as one)',
   )
-  return end
+  return end, None
+
+
+def _last_border(text: str) -> tuple[int, Any]:
+  """Where the last turn of the assistant begins in a dialogue; 0, None: none."""
+  ends = [(0, -1)]
+  for number, (user, answer) in enumerate(_STYLES):
+    if user.search(text):
+      ends += [(found.end(), -number) for found in answer.finditer(text)]
+  end, number = max(ends)
+  return end, _STYLES[-number] if end else None
+
+
+def _turns_of(prompt: str, text: str, style) -> list[tuple[str, str]]:
+  """Prompt and response of each turn of the assistant in a text."""
+  turns, begin = [], 0
+  while style and (user := style[0].search(text, begin)):
+    turns.append((prompt + text[:begin], text[begin : user.start()]))
+    answer = style[1].search(text, user.end())
+    begin = answer.end() if answer else len(text)
+  turns.append((prompt + text[:begin], text[begin:]))
+  return [turn for turn in turns if turn[1].strip()]
 
 
 def _conversations(prompt, chosen, rejected, chat):
-  sides = [_messages(chosen, 'chosen'), _messages(rejected, 'rejected')]
+  sides = [
+    _messages(side, field, chat)
+    for side, field in ((chosen, 'chosen'), (rejected, 'rejected'))
+  ]
   if isinstance(prompt, str):
     answers = all(side[0]['role'] == 'assistant' for side in sides)
     # A prompt beside whole conversations repeats their first turns.
-    prompt = _turns(prompt, 'prompt', 'user') if answers else None
+    prompt = _turns(prompt, 'prompt', 'user', chat) if answers else None
   if prompt is None:
     _need_different(*sides)
     # One of them may continue the other.
@@ -209,9 +423,10 @@ def _conversations(prompt, chosen, rejected, chat):
     )
     prompt = sides[0][:shared]
   else:
-    prompt = _messages(prompt, 'prompt')
+    prompt = _messages(prompt, 'prompt', chat)
   size = len(prompt)
   sides = [s[size:] if s[:size] == prompt else s for s in sides]
+  prompt = _opened(prompt, chat)
   head, chosen = _split(prompt, sides[0], 'chosen', chat)
   return head, chosen, _split(prompt, sides[1], 'rejected', chat)[1]
 
@@ -233,14 +448,13 @@ def _ranked(row: dict, chat):
   for number, one in enumerate(given, 1):
     rank, name = one.get('rank'), f'completion {number}'
     _need(type(rank) is int, f'the rank of {name} is not a whole number')
-    answer = _answer(row['context'], one.get('completion'), name, chat)
-    ranked.append((rank, *answer))
-  ranked.sort(key=lambda one: one[0])
+    ranked.append((rank, name, one.get('completion')))
+  ranks, names, texts = zip(*ranked) if ranked else ((), [], [])
+  prompt, sides = _answers(row['context'], texts, names, chat)
+  ranked = sorted(zip(ranks, sides), key=lambda one: one[0])
   pairs = [
     (prompt, chosen, rejected)
-    for (a, prompt, chosen), (b, _, rejected) in itertools.combinations(
-      ranked, 2
-    )
+    for (a, chosen), (b, rejected) in itertools.combinations(ranked, 2)
     if a < b
   ]
   _need(pairs, 'no two completions of different rank')
@@ -257,6 +471,9 @@ def _need_different(chosen, rejected) -> None:
 
 def _margin(row: dict) -> dict[str, float]:
   margin = row.get('margin')
+  if isinstance(margin, sources.Cell):
+    with contextlib.suppress(ValueError):
+      margin = float(margin)
   if margin is None:
     return {}
   is_number = type(margin) in (int, float)
@@ -271,15 +488,62 @@ def _need(fine: object, reason: str) -> None:
     raise BadRow(reason)
 
 
-def _answer(prompt, response, field: str, chat):
-  if _is_conversation(prompt) or _is_conversation(response):
-    turns = _turns(prompt, 'prompt', 'user')
-    return _split(turns, _turns(response, field, 'assistant'), field, chat)
-  framed = chat.frame(_text(prompt, 'prompt'))
-  return framed, chat.response(_text(response, field))
+def _answers(prompt, answers, fields, chat):
+  """Text of the prompt, and text and turns of each of the answers to it."""
+  texts = [prompt, *answers]
+  if chat.in_turns or any(map(_is_conversation, texts)):
+    prompt = _opened(_turns(prompt, 'prompt', 'user', chat), chat)
+    if prompt[-1]['role'] != 'assistant' and all(
+      isinstance(answer, str) for answer in answers
+    ):
+      asked = prompt[-1]['content']
+      answers = _without(chat.prompt(prompt), answers, chat, '')
+      answers = _without(asked, answers, chat, '')
+    split = [
+      _split(prompt, _turns(answer, field, 'assistant', chat), field, chat)
+      for answer, field in zip(answers, fields)
+    ]
+    return split[0][0] if split else '', [side for _, side in split]
+  prompt = _text(prompt, 'prompt')
+  answers = [_text(answer, field) for answer, field in zip(answers, fields)]
+  framed = chat.frame(prompt)
+  answers = _without(prompt, answers, chat, framed)
+  # The prompt may be a dialogue as one text, which its answers go on with.
+  end, style = _last_border(prompt)
+  style = None if prompt[end:].strip() else style
+  return framed, [(text, _turns_of(framed, text, style)) for text in answers]
+
+
+def _without(prompt: str, answers, chat, framed: str) -> list[str]:
+  """The answers without the prompt, if all of them repeat it."""
+  start, cut = prompt.strip(), []
+  # With a word or two an answer may well begin: 'Hello there'.
+  is_sure = len(start.split()) > 2 or not start[-1:].isalnum()
+  opens = _last_border(start)[0] == len(start)
+  for answer in answers:
+    text = answer.lstrip()
+    rest = text[len(start) :]
+    if is_sure and text.startswith(start) and (opens or rest[:1].isspace()):
+      cut.append(rest.lstrip('\n'))
+      continue
+    for user, assistant in _STYLES:  # the first turn of a dialogue
+      begin = user.match(answer)
+      text = answer[begin.end() :].lstrip() if begin else ''
+      rest = text[len(start) :].lstrip()
+      border = assistant.match(rest)
+      if begin and border and text.startswith(start):
+        cut.append(rest[border.end() :])
+        break
+  if not start or len(cut) < len(answers) or not all(c.strip() for c in cut):
+    return answers
+  chat.told.add(('cut from the answers, which repeat it', 'prompt'))
+  # The template, or the turn, has the space at the border.
+  spaced = framed and not framed[-1].isspace()
+  return cut if spaced else [text.removeprefix(' ') for text in cut]
 
 
 def _split(prompt, response, field: str, chat):
+  """Text of a prompt; of the response, and of each turn in it that answers."""
   _need(response, f'{field!r} adds no turn to the prompt')
   for turn in (response[0], response[-1]):
     _need(
@@ -289,7 +553,19 @@ def _split(prompt, response, field: str, chat):
     )
   _need(response[-1]['content'].strip(), f'{field!r} is empty')
   _check_prompt(prompt, field)
-  return chat.split(prompt, response)
+  turns = [
+    chat.split(prompt + response[:i], response[i : i + 1])
+    for i, turn in enumerate(response)
+    if turn['role'] == 'assistant' and turn['content'].strip()
+  ]
+  head, text = chat.split(prompt, response)
+  return head, (text, turns)
+
+
+def _opened(turns: list[dict], chat) -> list[dict]:
+  """Turns with the row's `system` before them."""
+  is_there = turns[:1] == chat.opening
+  return turns if is_there else [*chat.opening, *turns]
 
 
 def _check_prompt(turns: list[dict], field: str) -> None:
@@ -300,13 +576,20 @@ def _check_prompt(turns: list[dict], field: str) -> None:
   _need(not is_late, 'a system turn stands after the first turn')
 
 
-def _turns(value, field: str, role: str) -> list[dict]:
+def _turns(value, field: str, role: str, chat) -> list[dict]:
   if _is_conversation(value):
-    return _messages(value, field)
+    return _messages(value, field, chat)
   return [{'role': role, 'content': _text(value, field)}]
 
 
-def _messages(value, field: str) -> list[dict]:
+def _turned(value) -> list:
+  """What may be a list of turns: a list, of which a text is the user's turn."""
+  if isinstance(value, str):
+    return [{'role': 'user', 'content': value}]
+  return _unzipped(value) if isinstance(_unzipped(value), list) else [value]
+
+
+def _messages(value, field: str, chat) -> list[dict]:
   value = _unzipped(value)
   is_list = isinstance(value, list) and value
   _need(is_list, f'{field!r} is {_kind(value)}, not a list of turns')
@@ -317,8 +600,18 @@ def _messages(value, field: str) -> list[dict]:
     _need(is_turn, f'{where} is {_kind(turn)}, not {{role, content}}')
     calls = turn.get('tool_calls')
     _need(not calls, f'{where} calls tools, which is not supported')
+    if 'from' in turn and 'value' in turn and 'role' not in turn:  # ShareGPT
+      role = {'human': 'user', 'gpt': 'assistant'}.get(turn['from'])
+      turn = {'role': role or turn['from'], 'content': turn['value']}
     keys = ('role', 'content')
-    turns.append({k: _text(turn.get(k), f'the {k} of {where}') for k in keys})
+    made = {k: _text(turn.get(k), f'the {k} of {where}') for k in keys}
+    for key, more in turn.items():
+      if key not in (*keys, 'tool_calls') and isinstance(more, str) and more:
+        if chat.reads(key):
+          made[key] = _text(more, f'the {key} of {where}')
+        else:
+          chat.told.add(('not used', f'{field}.{key}'))
+    turns.append(made)
   return turns
 
 
@@ -356,9 +649,58 @@ def _kind(value) -> str:
   return _KINDS.get(type(value), type(value).__name__)
 
 
-def _fields(row) -> dict:
+class _Fields(dict):
+  """Fields of a row that are not None; `read` are the names of those used."""
+
+  def __init__(self, row: dict):
+    self.has_system = 'system' in row
+    super().__init__((k, v) for k, v in row.items() if v is not None)
+    self.read: set = set()
+    self.is_implicit = False  # the user says that no column holds the prompt
+
+  def __getitem__(self, name):
+    self.read.add(name)
+    return super().__getitem__(name)
+
+  def get(self, name, default=None):
+    self.read.add(name)
+    return super().get(name, default)
+
+
+_BAD = ('false', '0', 'bad', 'rejected', 'undesirable')  # labels
+_FIELDS = {'prompt', 'chosen', 'rejected', 'margin', 'context', 'completions'}
+_FIELDS |= {'completion', 'response', 'messages', 'text', 'label'}
+_FIELDS |= {'system', 'tools'}
+# Lists of turns that a table has written as text.
+_WRITTEN = re.compile(r'\s*\[\s*\{\s*["\'](role|from|content|value)["\']\s*:')
+
+
+def _fields(row, chat) -> _Fields:
+  """The fields of a row, and into the chat its system turn and its tools."""
   _need(isinstance(row, dict), f'the row is {_kind(row)}, not an object')
-  return {key: value for key, value in row.items() if value is not None}
+  row = row if isinstance(row, _Fields) else _Fields(row)
+  for field in _FIELDS & row.keys():
+    value = dict.get(row, field)
+    if isinstance(value, str) and _WRITTEN.match(value):
+      try:
+        row[field] = json.loads(value)
+      except ValueError:
+        reason = f'{field!r} is a list of turns as Python prints it, not JSON'
+        raise BadRow(f'{reason}: write it with json.dumps') from None
+  chat.opening, chat.tools, chat.in_turns = [], None, row.has_system
+  # Without it, too, rows of this file are conversations.
+  if text := row.get('system'):
+    chat.opening = [{'role': 'system', 'content': _text(text, 'system')}]
+  if (tools := dict.get(row, 'tools')) and chat.reads('tools'):
+    row.read.add('tools')
+    try:
+      chat.tools = json.loads(tools) if isinstance(tools, str) else tools
+    except ValueError:
+      raise BadRow("'tools' is a text that is not JSON") from None
+    is_list = isinstance(chat.tools, list)
+    _need(is_list, f"'tools' is {_kind(chat.tools)}, not a list")
+    chat.in_turns = True
+  return row
 
 
 def _unknown(row: dict) -> sources.UnknownFormat:
@@ -383,19 +725,23 @@ class Chat:
     self._hf: Any = tokenizer.hf if tokenizer else None
     self._template: str | None = None
     self.prompt_template = prompt_template
+    # Of the row at hand: its system turn, its tools, whether a plain prompt is
+    # a turn, and remarks.
+    self.opening: list[dict] = []
+    self.tools: list | None = None
+    self.in_turns = False
+    self.told: set[tuple[str, str]] = set()
     if self._hf is not None and self._hf.chat_template:
       self._template = _pinned_template(self._hf)
 
   def frame(self, prompt: str) -> str:
-    """A plain prompt in its template, which decides on the space around it."""
-    if self.prompt_template == '{prompt}':
-      return prompt
-    return self.prompt_template.replace('{prompt}', prompt.strip())
+    """A plain prompt in its template, with the white space that it has."""
+    return self.prompt_template.replace('{prompt}', prompt)
 
-  def response(self, text: str) -> str:
-    """A plain response, without the space around it that is not its own."""
-    ends_in_space = self.prompt_template[-1:].isspace()
-    return text.strip() if ends_in_space else text.rstrip()
+  def reads(self, key: str) -> bool:
+    """Whether the chat template mentions a field of turns, or `tools`."""
+    name = rf'\b{re.escape(key)}\b'
+    return bool(self._template and re.search(name, self._template))
 
   def prompt(self, messages: list[dict]) -> str:
     """Text of the turns of a prompt, up to where the response begins."""
@@ -412,17 +758,17 @@ class Chat:
       whole.startswith(head),
       'the chat template renders the prompt otherwise when a response follows',
     )
-    text = whole[len(head) :].rstrip()
-    if self._template and self._hf.eos_token:
-      text = text.removesuffix(self._hf.eos_token)
-    return head, text
+    text = whole[len(head) :]
+    if self._template is None:
+      return head, text.removesuffix('\n')
+    return head, text.rstrip().removesuffix(self._hf.eos_token or '')
 
   def _render(self, messages: list[dict], open_turn: bool) -> str:
     if self._template is None:
       return ''.join(
         self.frame(message['content'])
         if message['role'] == 'user'
-        else self.response(message['content']) + '\n'
+        else message['content'] + '\n'
         for message in messages
       )
     try:
@@ -431,6 +777,7 @@ class Chat:
         chat_template=self._template,
         tokenize=False,
         add_generation_prompt=open_turn,
+        tools=self.tools,
         date_string=_DATE.strftime('%d %b %Y'),
       )
     # A template is a program, and raises what it likes.
@@ -444,16 +791,12 @@ class Chat:
     before, _, after = map(
       json.dumps, self.prompt_template.partition('{prompt}')
     )
-    prompt = response = "message['content']"
-    if self.prompt_template != '{prompt}':
-      prompt += '.strip()'
-    ends_in_space = self.prompt_template[-1:].isspace()
-    response += '.strip()' if ends_in_space else '.rstrip()'
+    text = "message['content']"
     return (
       "{% for message in messages %}{% if message['role'] == 'user' %}"
-      f'{{{{ {before} + {prompt} + {after} }}}}'
-      f'{{% elif loop.last %}}{{{{ {response} + eos_token }}}}'
-      f'{{% else %}}{{{{ {response} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
+      f'{{{{ {before} + {text} + {after} }}}}'
+      f'{{% elif loop.last %}}{{{{ {text} + eos_token }}}}'
+      f'{{% else %}}{{{{ {text} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
     )
 
 

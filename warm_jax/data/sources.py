@@ -1,16 +1,20 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Rows of text in and out: JSON lines, parquet, TFDS and `datasets` folders.
+"""Rows of text in and out: JSON, CSV, parquet, TFDS and `datasets` folders.
 
 Rows are read one at a time. A row that cannot be used is a `BadRow`: `Rejects`
 names each and stops a run that has too many. TFDS is used without TensorFlow.
 """
 
+import bz2
 import collections
 import contextlib
+import csv
 import glob
 import gzip
 import io
+import itertools
 import json
+import lzma
 import pathlib
 import re
 import shutil
@@ -28,6 +32,29 @@ FIRST_ROWS = 100  # if all of so many are unusable, the rest is not read
 EXAMPLES = 3
 _BLANK = object()  # a line that counts, but is no row
 
+_OPENERS = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open}
+_ROWS = ('.jsonl', '.json', '.ndjson', '.csv', '.tsv', '.parquet')
+# {ending: what to do with such a file}
+_UNREAD = dict.fromkeys(
+  ('.zip', '.tar', '.tgz', '.7z', '.rar'), 'an archive; unpack it first'
+)
+_UNREAD |= dict.fromkeys(
+  ('.pkl', '.pickle', '.pt', '.xlsx', '.xls', '.arrow', '.feather', '.db'),
+  'not read; write the rows as .jsonl, .csv or .parquet (pandas: to_json(FILE, '
+  'orient="records", lines=True); datasets: to_json)',
+)
+# A JSON document begins with a list of objects, perhaps in an object, or has
+# objects over several lines.
+_LIST = re.compile(rb'\s*\[\s*[{\]]')
+_WRAPPED = re.compile(
+  rb'\s*\{(\s*"\w+"\s*:\s*("[^"]*"|[-\w.+]+)\s*,)*'
+  rb'\s*"(data|rows|examples|instances|items|train)"\s*:\s*(?=\[\s*\{)'
+)
+_SPREAD = re.compile(rb'\s*\{[ \t]*\r?\n')
+# Names of splits in names of files, and numbers of parts at their ends.
+_SPLIT = re.compile(r'(?:^|[-_.])(train|test|valid|validation|val|dev|eval)')
+_PART = re.compile(r'([-_.](\d+|of|part))+$')
+
 
 class BadRow(Exception):
   """A row that cannot be used; the text says why, in one short line."""
@@ -38,6 +65,10 @@ class BadRow(Exception):
 
 class UnknownFormat(BadRow):
   """A row whose fields belong to no known format."""
+
+
+class Cell(str):
+  """Text of a table that knows no numbers."""
 
 
 class SourceRow(NamedTuple):
@@ -103,11 +134,15 @@ class Rejects:
         f'{len(found)} of {count} rows cannot be used, more than '
         f'data.max_rejected={self.max_rejected:g} allows'
       )
-    # Where no field is known, the other rows say the same as the first.
     known = formats if kinds == {UnknownFormat} else ''
+    if known:
+      known += '; or name its columns, --config.data.columns=prompt=COLUMN,...'
+    # The first row of each reason; where no field is known, all say the same.
+    first_of = {reason: (name, n) for name, n, reason in reversed(found)}
+    told = [(*first_of[reason], reason) for reason in reversed(first_of)]
     examples = '; '.join(
       f'{"" if name == source else f"{name}, "}row {number}: {reason}'
-      for name, number, reason in found[: 1 if known else EXAMPLES]
+      for name, number, reason in told[: 1 if known else EXAMPLES]
     )
     raise errors.UserError(
       f'{source}: {problem}: {examples}'
@@ -148,8 +183,10 @@ def open_rows(source: str) -> Iterator[SourceRow]:
 
   Args:
     source: one of
-      FILE.jsonl, FILE.jsonl.gz: JSON lines in UTF-8 (any other name too);
-      FILE.parquet, or a folder of such files;
+      FILE.jsonl: JSON lines in UTF-8 (any other name too), or one JSON list of
+      rows, perhaps in a field `data`; FILE.csv, FILE.tsv with a header; all of
+      them also .gz, .bz2, .xz or .zst;
+      FILE.parquet; a folder of files of one split;
       a pattern of file names (`part-*.jsonl.gz`), read in the order of names;
       tfds:FOLDER:SPLIT, FOLDER being the version folder of a prepared set;
       tfds:NAME[/CONFIG]:SPLIT[@DATA_DIR], prepared in DATA_DIR or in TFDS's
@@ -169,38 +206,141 @@ def open_rows(source: str) -> Iterator[SourceRow]:
 
 def _paths(source: str) -> list[pathlib.Path]:
   path = pathlib.Path(source).expanduser()
-  if path.is_dir():
-    found = sorted(path.glob('*.parquet'))
-    errors.need(found, f'{source}: no .parquet file in this folder')
-    return found
-  found = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
-  errors.need(found or path.is_file(), f'{source}: no such file')
-  return [path] if path.is_file() else found
+  if not path.is_dir():
+    found = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
+    is_id = re.fullmatch(r'[\w.-]+/[\w.-]+', source)
+    from_hub = is_id and not path.parent.is_dir()
+    advice = f'; if it is a data set of the hub, {_hub_advice(source)}'
+    missing = f'{source}: no such file{advice if from_hub else ""}'
+    errors.need(found or path.is_file(), missing)
+    return [path] if path.is_file() else found
+  for ending, kind in (('arrow', 'hf'), ('array_record*', 'tfds')):
+    saved = next(path.rglob(f'*.{ending}'), None)
+    errors.need(not saved, f'{source}: write {kind}:{source}:SPLIT')
+  found = [p for p in path.rglob('*') if set(p.suffixes) & set(_ROWS)]
+  found = sorted(p for p in found if not p.name.startswith('.'))
+  here = [p for p in found if p.parent == path]
+  # A pattern for each set that the folder holds: names without their part.
+  sets = {}
+  for file in here:
+    stem = file.name.removesuffix(''.join(file.suffixes))
+    ending = ''.join(file.suffixes)
+    sets[_PART.sub('', stem), ending] = f'{path}/{_PART.sub("*", stem)}{ending}'
+  is_several = len(sets) > 1 and (
+    len({ending for _, ending in sets}) > 1
+    or any(_SPLIT.search(stem) for stem, _ in sets)
+  )
+  folders = sorted({str(p.parent) for p in found} - {str(path)})
+  named = ', '.join([*sets.values(), *folders][:9])
+  errors.need(found, f'{source}: no file of rows ({", ".join(_ROWS)}) in it')
+  errors.need(
+    here and not is_several,
+    f'{source}: which of its sets? Name one: {named}',
+  )
+  return here
+
+
+def _hub_advice(name: str) -> str:
+  return (
+    'write it to a file first: python -c "import datasets; datasets.load_dataset'
+    f"('{name}', split='train').to_parquet('train.parquet')\""
+  )
 
 
 def _file_rows(path: pathlib.Path) -> Iterator:
-  is_csv = re.search(r'\.[ct]sv(\.gz)?$', path.name.lower())
-  advice = 'CSV is not read; convert it to .jsonl or .parquet'
-  errors.need(not is_csv, f'{path}: {advice}')
-  return (_parquet_rows if path.suffix == '.parquet' else _jsonl_rows)(path)
-
-
-def _jsonl_rows(path: pathlib.Path) -> Iterator:
-  opener, number = gzip.open if path.suffix == '.gz' else open, 0
+  *_, before, last = ['', '', *(s.lower() for s in path.suffixes)]
+  advice = _UNREAD.get(before if last in _OPENERS else last)
+  errors.need(not advice, f'{path}: {advice}')
+  if last == '.parquet':
+    yield from _parquet_rows(path)
+    return
+  number = 0
   try:
-    with opener(path, 'rb') as lines:
-      while line := lines.readline(MAX_LINE + 1):
-        number += 1
-        if len(line) > MAX_LINE and not line.endswith(b'\n'):
-          while line and not line.endswith(b'\n'):
-            line = lines.readline(BLOCK << 10)
-          yield BadRow(f'the line is longer than {MAX_LINE >> 20} MB')
-        else:
-          yield _parsed(line) if line.strip() else _BLANK
-  except (OSError, EOFError, zlib.error) as error:
+    with _unpacked(path, last) as file:
+      start = file.peek(BLOCK << 3)
+      errors.need(
+        start[:2] not in (b'\xff\xfe', b'\xfe\xff'),
+        f'{path}: text in UTF-16; save it as UTF-8',
+      )
+      if {before, last} & {'.csv', '.tsv'}:
+        rows = _table_lines(file)
+      elif _LIST.match(start) or _SPREAD.match(start) or _WRAPPED.match(start):
+        rows = _document_rows(file)
+      else:
+        rows = _lines(file)
+      for number, value in enumerate(rows, 1):
+        yield value
+  # Damaged archives, text that is no UTF-8, and tables have no type in common.
+  except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
     raise errors.UserError(
       f'{path}, after row {number}: damaged or not readable ({error})'
     ) from error
+  except csv.Error as error:
+    raise errors.UserError(
+      f'{path}, after row {number}: not readable as a table ({error})'
+    ) from error
+
+
+def _unpacked(path: pathlib.Path, suffix: str) -> io.BufferedReader:
+  if suffix == '.zst':
+    import pyarrow
+
+    return io.BufferedReader(pyarrow.input_stream(str(path), compression='zstd'))
+  return io.BufferedReader(_OPENERS.get(suffix, open)(path, 'rb'))
+
+
+def _lines(file: io.BufferedReader) -> Iterator:
+  while line := file.readline(MAX_LINE + 1):
+    if len(line) > MAX_LINE and not line.endswith(b'\n'):
+      while line and not line.endswith(b'\n'):
+        line = file.readline(BLOCK << 10)
+      yield BadRow(f'the line is longer than {MAX_LINE >> 20} MB')
+    else:
+      yield _parsed(line) if line.strip() else _BLANK
+
+
+def _document_rows(file: io.BufferedReader) -> Iterator:
+  """Objects of a JSON document, one at a time."""
+  between, decoder = re.compile(r'[\s,]*'), json.JSONDecoder()
+  with io.TextIOWrapper(file, 'utf-8-sig') as text:
+    buffer, at = text.read(BLOCK << 7), 0
+    if found := _WRAPPED.match(buffer.encode()):
+      at = len(found[0].decode())
+    at = between.match(buffer, at).end()
+    is_list = buffer.startswith('[', at)
+    at += is_list
+    while True:
+      at = between.match(buffer, at).end()
+      if is_list and buffer.startswith(']', at):
+        return
+      try:
+        end = decoder.raw_decode(buffer, at)[1]
+      except (ValueError, RecursionError) as error:
+        # It may go on beyond what was read: twice as much is tried.
+        more = text.read(max(BLOCK << 7, len(buffer) - at))
+        if not more and at == len(buffer) and not is_list:
+          return
+        if not more or len(buffer) - at > MAX_LINE:
+          raise ValueError(f'not JSON: {error}') from error
+        buffer, at = buffer[at:] + more, 0
+        continue
+      yield _parsed(buffer[at:end].encode())
+      at = end
+
+
+def _table_lines(file: io.BufferedReader) -> Iterator:
+  """Rows of a table with a header; empty cells are absent."""
+  csv.field_size_limit(MAX_LINE)
+  with io.TextIOWrapper(file, 'utf-8-sig', newline='') as text:
+    header = text.readline(MAX_LINE)
+    mark = max(',;\t|', key=header.count)
+    rows = csv.reader(itertools.chain([header], text), delimiter=mark)
+    names = next(rows)
+    for row in filter(None, rows):
+      if len(row) != len(names):
+        yield BadRow(f'{len(row)} cells under a header of {len(names)}')
+      else:
+        yield {n: Cell(cell) for n, cell in zip(names, row) if cell}
 
 
 def _parsed(line: bytes):
@@ -319,7 +459,11 @@ def _hf_rows(source: str) -> Iterator[dict]:
   if not pathlib.Path(folder).is_dir():
     folder, _, split = folder.rpartition(':')
   is_there = folder and pathlib.Path(folder).is_dir()
-  errors.need(is_there, f'{source}: no such folder; write hf:FOLDER:SPLIT')
+  errors.need(
+    is_there,
+    f'{source}: no such folder; write hf:FOLDER:SPLIT. A data set of the hub is '
+    f'not read from there: {_hub_advice(folder or split)}',
+  )
   with _readable(f'{source}: damaged or not a folder of datasets'):
     data = datasets.load_from_disk(folder)
     if isinstance(data, dict):

@@ -38,8 +38,8 @@ def _margins(chosen, rejected) -> np.ndarray:
 
 
 def is_correct(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
-  """[..., N] bool: r(chosen) >= r(rejected), a tie is correct  (WARM §2)."""
-  return _margins(chosen, rejected) >= 0
+  """[..., N] bool: r(chosen) > r(rejected), so that a tie is not correct."""
+  return _margins(chosen, rejected) > 0
 
 
 def bradley_terry(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:

@@ -88,13 +88,14 @@ class World:
       base.require_context(self.run, base.model_config(self.run))
       tokenizer = self.tokenizer
     chat = formats.Chat(tokenizer, data.prompt_template)
+    columns = formats.Columns(data.columns)
     rejects = self.folder / 'rejected.jsonl'
     rejected = sources.Rejects(rejects, data.max_rejected)
     # Nothing takes its name before all is well: the config may be mended.
     with files.new_folder(self.folder / 'rows', replace=True) as partial:
       copies = partial / 'text'
       copies.mkdir()
-      find = functools.partial(scan, chat, rejected, copies)
+      find = functools.partial(scan, chat, rejected, copies, columns)
       room, overlong, least = data.max_length, data.overlong, {}
       if policy := config.get('policy', config.get('warp')):
         room, overlong = room - policy.max_new_tokens, 'filter'
@@ -115,6 +116,7 @@ class World:
         _require_train(data, 'prompts with responses')
         sets = {'sft': [find('responses', data.train)]}
       rejected.write()
+      columns.check()
       texts = {name: sets[name] for name in TEXTS if name in sets}
       least |= {k: (config[k].batch_size, f'{k}.batch_size') for k in texts}
       if tokenizer is None:
@@ -143,7 +145,7 @@ class World:
         shutil.rmtree(self.folder / 'tokenizer', ignore_errors=True)
         (partial / 'tokenizer').rename(self.folder / 'tokenizer')
     notes = [f'vocabulary of {size}' for size in made.values()]
-    notes.append(rejected.summary())
+    notes += [rejected.summary(), columns.summary()]
     return made | {
       'read': rejected.counts,
       'rejected': rejected.rejected,
@@ -195,17 +197,19 @@ class World:
     return splits
 
 
-def scan(chat, rejected, folder, kind: str, source: str) -> Split:
+def scan(chat, rejected, folder, columns, kind: str, source: str) -> Split:
   """Copies the usable items of a source; a UserError if too many rows are not.
 
   Args:
     rejected: a `sources.Rejects`.
     folder: of the copies.
+    columns: `formats.Columns`.
     kind: of `formats.KINDS`.
   """
   known, convert = formats.KINDS[kind]
   rows = sources.open_rows(source)
-  found = rejected.read(source, rows, lambda row: convert(row, chat), known)
+  items_of = functools.partial(columns.items, source, convert, chat=chat)
+  found = rejected.read(source, rows, items_of, known)
   path = folder / f'{len(list(folder.iterdir()))}.jsonl'
   with path.open('w') as file:
 
@@ -219,6 +223,7 @@ def scan(chat, rejected, folder, kind: str, source: str) -> Split:
   fields = [('place', 'i8'), ('prompt', 'u8'), ('flip', '?')]
   items = np.zeros(len(keys), fields)
   items['place'], items['prompt'] = np.arange(len(keys)), keys
+  errors.need(len(keys), f'{columns.summary()}: nothing is left of {source}')
   return Split(source, kind, path, items)
 
 
@@ -232,9 +237,14 @@ def read(*splits: Split) -> Iterator[dict]:
         last = place
         if 'chosen' in item:
           item = formats.labelled(item, flip)
-          if split.kind == 'responses':
-            item = {'prompt': item['prompt'], 'response': item['chosen']}
-        yield item
+        if split.kind != 'responses':
+          yield item
+          continue
+        # Only turns of the assistant are learned, a row for each of them.
+        side = 'chosen' if 'chosen' in item else 'response'
+        whole = [(item['prompt'], item[side])]
+        for prompt, response in item.get(f'{side}_turns', whole):
+          yield {'prompt': prompt, 'response': response}
 
 
 def _set_apart(train: Split, names, config, seed: int) -> dict[str, Split]:
