@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The ten-line interface. `warm --config=reward` adds splits and a report."""
 
+import functools
 import pathlib
 import sys
 import tempfile
@@ -42,7 +43,12 @@ def load(source: str, *, compute_dtype: str = 'float32') -> Model:
 
 
 def read_pairs(
-  source: str, base: Model, *, max_length: int = 0, max_rejected: float = 0.0
+  source: str,
+  base: Model,
+  *,
+  max_length: int = 0,
+  max_rejected: float = 0.0,
+  columns: str = '',
 ) -> encoding.Preferences:
   """Reads and tokenises preference pairs; longer ones are left out and counted.
 
@@ -50,6 +56,7 @@ def read_pairs(
     source: file or data set, see `data.sources.open_rows`.
     max_length: tokens; 0: 512, or the model's context if that is less.
     max_rejected: share of unusable rows above which a UserError names them.
+    columns: names in the source, such as 'prompt=question,chosen=good'.
   """
   max_length = max_length or min(512, base.config.max_length)
   errors.need(
@@ -61,12 +68,17 @@ def read_pairs(
   with tempfile.TemporaryDirectory() as folder:
     rejected = sources.Rejects(None, max_rejected)
     rows, (known, convert) = sources.open_rows(source), formats.KINDS['pairs']
-    found = rejected.read(source, rows, lambda row: convert(row, chat), known)
+    names = formats.Columns(columns)
+    items_of = functools.partial(names.items, source, convert, chat=chat)
+    found = rejected.read(source, rows, items_of, known)
     items = (pair for _, pairs in found for pair in pairs)
     path = pathlib.Path(folder) / 'pairs'
     counts = encoding.write(path, items, base.tokenizer, max_length, source)
     # Open files stay readable after the folder is gone.
     pairs = encoding.open_rows(path)
+  names.check()
+  if told := names.summary():
+    print(told, file=sys.stderr)
   if counts['too_long']:
     left_out = f'{counts["too_long"]} pairs of more than {max_length} tokens'
     print(f'{source}: {left_out} are left out', file=sys.stderr)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from warm_jax import errors
 from warm_jax.data import formats, sources
 
 PLAIN = formats.Chat(None, '{prompt}')
@@ -235,6 +236,193 @@ def test_bad_responses_and_prompts(convert, row, reason):
 def test_unknown_formats_name_their_fields(convert):
   with pytest.raises(sources.UnknownFormat, match='its fields: answer, quest'):
     convert({'question': 'a', 'answer': 'b', 'note': None}, PLAIN)
+
+
+# ---------------------------------------------------------- columns of users
+
+
+def items(row, names='', kind='pairs', chat=PLAIN):
+  """Items of a row, and what is told of it."""
+  columns = formats.Columns(names)
+  found = columns.items('mine', formats.KINDS[kind][1], row, chat)
+  columns.check()
+  return found, columns.summary().removeprefix('mine: ')
+
+
+@pytest.mark.parametrize(
+  'row, names, prompt',
+  [
+    ({'question': 'why?'}, 'prompt=question', 'why?'),
+    ({'prompt': 'no', 'question': 'why?'}, 'prompt=question', 'why?'),
+    ({'instruction': 'a', 'input': 'b'}, 'prompt=instruction+input', 'a\nb'),
+    ({'instruction': 'a', 'input': ''}, 'prompt=instruction+input', 'a'),
+    (
+      {'history': [QUESTION, GOOD], 'input': 'and?'},
+      'prompt = history + input',
+      'why?so\nand?',
+    ),
+    ({'prompt': 'why?', 'system': 'be brief'}, '', 'be brief\nwhy?'),
+    ({'prompt': [QUESTION], 'system': 'be brief'}, '', 'be brief\nwhy?'),
+    ({'prompt': 'why?', 'pre': 'be brief'}, 'system=pre', 'be brief\nwhy?'),
+    ({'prompt': 'why?', 'system': None}, '', 'why?'),
+    ({'context': 'why?'}, 'prompt=context', 'why?'),
+    ({'prompt': json.dumps([QUESTION, GOOD, QUESTION])}, '', 'why?so\nwhy?'),
+    ({'prompt': [{'from': 'human', 'value': 'why?'}]}, '', 'why?'),
+  ],
+)
+def test_columns_are_used(row, names, prompt):
+  found, told = items(row | {'good': 'a', 'rejected': 'b'}, f'chosen=good,{names}')
+  assert found == [{'prompt': prompt, 'chosen': 'a', 'rejected': 'b'}]
+  assert told == ("not used: the file's prompt (1 row)" if 'no' in row.values() else '')
+
+
+def test_columns_that_are_not_used_are_named():
+  row = pair(system='be brief', tools=[{}], question='q', id=3, empty='')
+  _, told = items(row)
+  assert told == 'not used: id, question, tools (1 row)'
+  turns = [QUESTION, GOOD | {'reasoning_content': 'because', 'weight': None}]
+  _, told = items({'messages': turns}, '', 'responses')
+  assert told == 'not used: messages.reasoning_content (1 row)'
+  _, told = items(pair(system='x', prompt=None, chosen='a b', rejected='a c'))
+  assert told == 'not used: system (1 row)'
+  # A prompt needs no answers.
+  assert items(pair(label=True), '', 'prompts')[1] == ''
+
+
+@pytest.mark.parametrize(
+  'row, names, reason',
+  [
+    (sides('<a> x', '<a> y', instruction='i', input='j'), '', 'instruction.input'),
+    (sides('<a> x', '<a> y', what='Say it in other words'), '', 'prompt=what '),
+    (sides([GOOD], [BAD], question='why?'), '', 'prompt=question '),
+    (sides('a', 'b', question='q'), 'prompt=query', "no column 'query'"),
+    (pair(prompt="[{'role': 'user', 'content': 'a'}]"), '', 'json.dumps'),
+  ],
+)
+def test_prompts_elsewhere_are_asked_for(row, names, reason):
+  with pytest.raises(formats.BadRow, match=reason):
+    items(row, names)
+
+
+def test_names_of_columns_are_checked():
+  for names, reason in (
+    ('question=prompt', "'question' is no field; .* the fields are .* prompt"),
+    ('margin=gap', "no row has a column 'gap'"),
+  ):
+    with pytest.raises(errors.UserError, match=reason):
+      items(pair(), names)
+  # The user knows that the common beginning is the prompt.
+  found, _ = items(sides('Q a', 'Q b', query='?'), 'prompt=')
+  assert found == [{'prompt': 'Q', 'chosen': ' a', 'rejected': ' b'}]
+
+
+def test_rows_labelled_as_bad_are_not_learned():
+  row = {'prompt': 'p', 'completion': 'r'}
+  learned = [{'prompt': 'p', 'response': 'r'}]
+  for label, expected in ((True, learned), (1, learned), ('False', []), (0, [])):
+    found, told = items(row | {'label': label}, '', 'responses')
+    assert found == expected
+    assert told == ('' if found else 'left out as bad: label (1 row)')
+  found, told = items(row | {'label': 'helpful'}, '', 'responses')
+  assert found == learned and told == 'not used: label (1 row)'
+
+
+# ------------------------------------------- the border of prompt and response
+
+LINE = 'Say it in other words.'
+
+
+@pytest.mark.parametrize(
+  'prompt, start',
+  [
+    (LINE, f'{LINE} '),
+    (f' {LINE}\n', f'{LINE}\n\n'),
+    ('why?', 'why? '),
+    (HUMAN, f'{HUMAN} '),
+    (LINE, f'\n\nHuman: {LINE}\n\nAssistant: '),
+    (LINE, f'### Instruction:\n{LINE}\n\n### Response:\n'),
+    (LINE, f'<|user|>\n{LINE}<|assistant|>\n'),
+    ([user(LINE)], f'{LINE} '),
+    ([QUESTION, GOOD, user(LINE)], f'why?\nso\n{LINE}\n'),
+  ],
+)
+def test_a_prompt_that_answers_repeat_is_cut(prompt, start):
+  chat = formats.Chat(None, '{prompt}\n')
+  row = {'prompt': prompt, 'chosen': f'{start}so', 'rejected': f'{start}no'}
+  [found], told = items(row, chat=chat)
+  assert (found['chosen'], found['rejected']) == ('so', 'no')
+  assert told == 'cut from the answers, which repeat it: prompt (1 row)'
+  row = {'prompt': prompt, 'completion': row['chosen']}
+  [found], _ = items(row, '', 'responses', chat)
+  assert found['response'] == 'so'
+
+
+@pytest.mark.parametrize(
+  'row',
+  [
+    pair(prompt='Hello', chosen='Hello there', rejected='Hello you'),
+    pair(prompt='a b c', chosen='a b c d', rejected='e'),
+    pair(prompt='a b c', chosen='a b cd', rejected='a b ce'),
+  ],
+)
+def test_an_answer_may_begin_as_the_prompt_does(row):
+  assert items(row) == ([row], '')
+
+
+def test_white_space_that_means_something_is_kept():
+  chat = formats.Chat(None, '{prompt}\n')
+  for good, bad in (('    x', 'x'), ('\tx', '    x'), ('x\n', 'x')):
+    turns = [assistant(good)], [assistant(bad)]
+    for row in (sides(good, bad), sides(*turns)):
+      [found], _ = items(row | {'prompt': 'def f():'}, chat=chat)
+      assert (found['chosen'], found['rejected']) == (good, bad)
+  row = {'prompt': 'def f():', 'chosen': 'def f():\n  x', 'rejected': 'def f(): y'}
+  assert items(row, chat=chat)[0][0]['chosen'] == '  x'
+
+
+@pytest.mark.parametrize(
+  'start',
+  [
+    'Human: a\nAssistant:',
+    '\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:',
+    'User: a\n\nAssistant:',
+    'USER: a ASSISTANT:',
+    'Below is an instruction.\n\n### Instruction:\na\n\n### Response:\n',
+    'Q: a\nA:',
+    'Question: a\nAnswer:',
+    'SUBREDDIT: r/a\n\nTITLE: b\n\nPOST: c\n\nTL;DR:',
+    '<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n',
+    '[INST] a [/INST]',
+  ],
+)
+def test_dialogues_end_their_prompt_where_the_answer_begins(start):
+  row = sides(f'{start} I do so', f'{start} I do not')
+  [found], _ = items(row)
+  assert list(found.values()) == [start, ' I do so', ' I do not']
+
+
+def test_dialogues_of_unknown_style_are_asked_about():
+  start = 'Client: hi\nAgent: hello, I do'
+  with pytest.raises(formats.BadRow, match="'Client:' and 'Agent:'.*'prompt'"):
+    items(sides(f'{start} so', f'{start} not'))
+
+
+def test_only_turns_of_the_assistant_are_learned():
+  thanks = [user('thanks'), assistant('fine')]
+  [found], _ = items(sides([GOOD, *thanks], [BAD], prompt=[QUESTION]))
+  assert found['chosen'] == 'so\nthanksfine'
+  assert found['chosen_turns'] == [('why?', 'so'), ('why?so\nthanks', 'fine')]
+  assert 'rejected_turns' not in found
+  swapped = formats.labelled(found, True)
+  assert swapped['rejected_turns'] == found['chosen_turns']
+  assert 'chosen_turns' not in swapped
+  more = '\n\nHuman: thanks\n\nAssistant:'
+  [found], _ = items(sides(f'{HUMAN} so{more} fine', f'{HUMAN} no'))
+  turns = [(HUMAN, ' so'), (f'{HUMAN} so{more}', ' fine')]
+  assert found['chosen'] == f' so{more} fine' and found['chosen_turns'] == turns
+  row = {'prompt': HUMAN, 'completion': f' so{more} fine'}
+  [found], _ = items(row, '', 'responses')
+  assert found['response_turns'] == turns
 
 
 def test_exactly_the_asked_share_is_flipped_and_the_seed_decides():

@@ -1,11 +1,15 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Rows of every kind of source, and what is wrong with them."""
 
+import bz2
+import csv
 import gzip
 import json
+import lzma
 import sys
 
 import numpy as np
+import pyarrow
 import pytest
 
 from warm_jax import errors
@@ -91,38 +95,116 @@ def test_a_damaged_archive_is_told_with_its_last_row(tmp_path):
     opened(path)
 
 
-def test_csv_is_refused(tmp_path):
-  for name in ('a.csv', 'a.TSV', 'a.csv.gz'):
-    (tmp_path / name).write_text('prompt,chosen,rejected\n')
-    with pytest.raises(errors.UserError, match='CSV is not read; convert'):
-      opened(tmp_path / name)
+LINES = '\n'.join(map(json.dumps, ROWS))
+WRAPPED = {'version': 1.5, 'by': 'x, y', 'data': ROWS, 'license': 'mit'}
+
+
+@pytest.mark.parametrize(
+  'name, text',
+  [
+    ('a.json', json.dumps(ROWS)),
+    ('a.jsonl', json.dumps(ROWS, indent=2, ensure_ascii=False)),
+    ('a.json', '\ufeff' + json.dumps(WRAPPED)),
+    ('a.json', json.dumps(WRAPPED, indent=1)),
+    ('a.json', '\n'.join(json.dumps(row, indent=2) for row in ROWS)),
+    ('a.json.gz', gzip.compress(json.dumps(ROWS, indent=2).encode())),
+    ('a.jsonl.bz2', bz2.compress(LINES.encode())),
+    ('a.jsonl.xz', lzma.compress(LINES.encode())),
+    ('a.jsonl.zst', pyarrow.compress(LINES.encode(), 'zstd', True)),
+  ],
+)
+def test_json_in_each_form_that_people_have(tmp_path, name, text):
+  path = tmp_path / name
+  path.write_bytes(text if isinstance(text, bytes) else text.encode())
+  rows = opened(path)
+  assert [row.value for row in rows] == ROWS
+  assert [row.number for row in rows] == [1, 2, 3]
+
+
+def test_long_json_documents_are_read_in_pieces(tmp_path, monkeypatch):
+  monkeypatch.setattr(sources, 'BLOCK', 1)  # pieces of 128 characters
+  rows = [{'text': '\u00e9]},{"' * i, 'n': [{'i': i}]} for i in range(90)]
+  path = tmp_path / 'a.json'
+  path.write_text(json.dumps({'data': rows}, indent=1), 'utf-8')
+  assert read(path) == rows
+  path.write_text(json.dumps(rows)[:-9])
+  with pytest.raises(errors.UserError, match='after row 89: damaged.*not JSON'):
+    opened(path)
+  path.write_text('[{"a": {"b": 1, "b": 2}}]')
+  assert isinstance(read(path)[0], sources.BadRow)
+
+
+@pytest.mark.parametrize('name, mark', [('a.csv', ','), ('a.csv', ';')])
+def test_tables(tmp_path, name, mark):
+  rows = [{'prompt': f'p;,{i}', 'chosen': 'a\n"b"', 'margin': ''} for i in '12']
+  with (tmp_path / name).open('w', encoding='utf-8-sig', newline='') as file:
+    writer = csv.DictWriter(file, rows[0], delimiter=mark)
+    writer.writeheader()
+    writer.writerows([*rows, rows[0] | {'margin': '0.5'}])
+    file.write(f'x{mark}y\n')
+  *found, last, bad = read(tmp_path / name)
+  assert found == [{'prompt': r['prompt'], 'chosen': r['chosen']} for r in rows]
+  assert last['margin'] == '0.5' and '2 cells' in str(bad)
+  whole = last | {'rejected': 'c'}
+  [pair] = formats.preference_rows(whole, formats.Chat())
+  assert pair['margin'] == 0.5
+
+
+@pytest.mark.parametrize(
+  'name, data, message',
+  [
+    ('a.zip', b'PK', 'an archive; unpack it first'),
+    ('a.tar.gz', b'', 'an archive; unpack it first'),
+    ('a.pkl', b'', 'not read; write the rows as .jsonl'),
+    ('a.jsonl', '{}'.encode('utf-16'), 'UTF-16; save it as UTF-8'),
+    ('a.json', b'{"train": [{"a": 1}], "test": [{"a": 1}]}', 'one list a file'),
+    ('a.jsonl.zst', b'\x28\xb5\x2f\xfd no', 'after row 0: damaged'),
+    ('org/name', None, "hub.*load_dataset..org/name'.*to_parquet"),
+    ('folder', {'README.md': ''}, 'no file of rows'),
+    ('folder', {'data-1.arrow': ''}, 'write hf:.*folder:SPLIT'),
+    (
+      'folder',
+      {'train-0-of-2.jsonl': '', 'train-1-of-2.jsonl': '', 'test.jsonl': ''},
+      r'which of its sets\? Name one: .*/test.jsonl, .*/train\*.jsonl$',
+    ),
+    ('folder', {'a.jsonl': '', 'a.parquet': ''}, 'which of its sets'),
+    ('folder', {'dev/a.csv': '', 'train/a.csv': ''}, 'folder/dev, .*/train$'),
+  ],
+)
+def test_the_reason_is_the_reason(tmp_path, monkeypatch, name, data, message):
+  monkeypatch.chdir(tmp_path)
+  path = tmp_path / name
+  if isinstance(data, dict):
+    for file in data:
+      (path / file).parent.mkdir(parents=True, exist_ok=True)
+      (path / file).write_text(data[file])
+  elif data is not None:
+    path.write_bytes(data)
+  with pytest.raises(errors.UserError, match=message):
+    opened(name)
 
 
 def test_patterns_and_folders_are_read_in_the_order_of_names(tmp_path):
   parquet = pytest.importorskip('pyarrow.parquet')
-  import pyarrow
-
   for name, start in (('b', 3), ('a', 0)):
     rows = ROWS[start : start + 3] or ROWS[:1]
     text = ''.join(json.dumps(row) + '\n' for row in rows)
     (tmp_path / f'{name}.jsonl').write_text(text)
-    parquet.write_table(
-      pyarrow.Table.from_pylist(rows), tmp_path / f'{name}.parquet'
-    )
-  (tmp_path / 'c.txt').write_text('not among them')
+    (tmp_path / 'tables').mkdir(exist_ok=True)
+    table = pyarrow.Table.from_pylist(rows)
+    parquet.write_table(table, tmp_path / 'tables' / f'{name}.parquet')
+  (tmp_path / 'tables' / 'c.txt').write_text('not among them')
   for source, ending in (
     (tmp_path / '?.jsonl', 'jsonl'),
-    (tmp_path, 'parquet'),
+    (tmp_path / 'tables', 'parquet'),
   ):
     rows = opened(source)
+    folder = tmp_path / 'tables' if ending == 'parquet' else tmp_path
     assert [row.value for row in rows] == [*ROWS, ROWS[0]]
     assert [(row.file, row.number) for row in rows] == [
-      *((str(tmp_path / f'a.{ending}'), i) for i in (1, 2, 3)),
-      (str(tmp_path / f'b.{ending}'), 1),
+      *((str(folder / f'a.{ending}'), i) for i in (1, 2, 3)),
+      (str(folder / f'b.{ending}'), 1),
     ]
-  (tmp_path / 'empty').mkdir()
-  with pytest.raises(errors.UserError, match='no .parquet file in this folder'):
-    opened(tmp_path / 'empty')
   (tmp_path / 'x.parquet').write_text('PAR1 no')
   with pytest.raises(errors.UserError, match='x.parquet: not a readable') as e:
     opened(tmp_path / 'x.parquet')
@@ -137,8 +219,6 @@ TURNS = [
 
 def test_parquet_keeps_conversations_and_absent_fields(tmp_path):
   parquet = pytest.importorskip('pyarrow.parquet')
-  import pyarrow
-
   rows = [
     {'messages': TURNS, 'score': None if i % 2 else 0.5} for i in range(1_300)
   ]
@@ -231,7 +311,6 @@ def test_datasets_folders_are_read(tmp_path):
 
 
 def test_rows_of_a_table_that_python_cannot_hold(tmp_path):
-  pyarrow = pytest.importorskip('pyarrow')
   from pyarrow import parquet
 
   raw = pyarrow.array([b'good', b'\xff', b'too'])

@@ -232,6 +232,7 @@ class Columns:
 
   def _renamed(self, row: dict) -> '_Fields':
     renamed = _Fields(row)
+    renamed.has_system |= bool({*self.names.get('system', ())} & row.keys())
     used = {column for columns in self.names.values() for column in columns}
     self._seen |= used & row.keys()
     for column in used:
@@ -539,7 +540,7 @@ def _without(prompt: str, answers, chat, framed: str) -> list[str]:
   chat.told.add(('cut from the answers, which repeat it', 'prompt'))
   # The template, or the turn, has the space at the border.
   spaced = framed and not framed[-1].isspace()
-  return cut if spaced else [text.removeprefix(' ') for text in cut]
+  return cut if spaced else [re.sub(r'^ (?=\S)', '', text) for text in cut]
 
 
 def _split(prompt, response, field: str, chat):

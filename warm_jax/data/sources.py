@@ -51,6 +51,7 @@ _WRAPPED = re.compile(
   rb'\s*"(data|rows|examples|instances|items|train)"\s*:\s*(?=\[\s*\{)'
 )
 _SPREAD = re.compile(rb'\s*\{[ \t]*\r?\n')
+_BEHIND = 'objects behind its list of rows would be lost; one list a file'
 # Names of splits in names of files, and numbers of parts at their ends.
 _SPLIT = re.compile(r'(?:^|[-_.])(train|test|valid|validation|val|dev|eval)')
 _PART = re.compile(r'([-_.](\d+|of|part))+$')
@@ -257,7 +258,7 @@ def _file_rows(path: pathlib.Path) -> Iterator:
   number = 0
   try:
     with _unpacked(path, last) as file:
-      start = file.peek(BLOCK << 3)
+      start = file.peek(BLOCK << 3).removeprefix(b'\xef\xbb\xbf')
       errors.need(
         start[:2] not in (b'\xff\xfe', b'\xfe\xff'),
         f'{path}: text in UTF-16; save it as UTF-8',
@@ -265,7 +266,7 @@ def _file_rows(path: pathlib.Path) -> Iterator:
       if {before, last} & {'.csv', '.tsv'}:
         rows = _table_lines(file)
       elif _LIST.match(start) or _SPREAD.match(start) or _WRAPPED.match(start):
-        rows = _document_rows(file)
+        rows = _document_rows(file, path)
       else:
         rows = _lines(file)
       for number, value in enumerate(rows, 1):
@@ -299,7 +300,7 @@ def _lines(file: io.BufferedReader) -> Iterator:
       yield _parsed(line) if line.strip() else _BLANK
 
 
-def _document_rows(file: io.BufferedReader) -> Iterator:
+def _document_rows(file: io.BufferedReader, path) -> Iterator:
   """Objects of a JSON document, one at a time."""
   between, decoder = re.compile(r'[\s,]*'), json.JSONDecoder()
   with io.TextIOWrapper(file, 'utf-8-sig') as text:
@@ -312,6 +313,8 @@ def _document_rows(file: io.BufferedReader) -> Iterator:
     while True:
       at = between.match(buffer, at).end()
       if is_list and buffer.startswith(']', at):
+        more = '{' in buffer[at:] + text.read(MAX_LINE)
+        errors.need(not more, f'{path}: {_BEHIND}')
         return
       try:
         end = decoder.raw_decode(buffer, at)[1]
