@@ -111,7 +111,7 @@ def _scored_rows(given, columns) -> Iterator[_Row]:
   import jax
 
   from warm_jax import rewards
-  from warm_jax.data import encoding, formats, sources
+  from warm_jax.data import encoding, formats
   from warm_jax.stages import scorers
 
   judge = scorers.open_model(
