@@ -21,6 +21,7 @@ REQUIRES = [
   'flax>=0.12.7,<0.13',
   'grain>=0.2.16,<0.3',
   'huggingface_hub>=1',  # ids of models on the hub
+  'tqdm',  # how far a loop is
   'importlib_resources',  # tensorflow-datasets forgets it on Python 3.11
   'jax>=0.10,<0.13',  # tests/conftest.py sets flags that these know
   'jinja2>=3.1',  # chat templates of transformers

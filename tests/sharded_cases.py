@@ -95,7 +95,7 @@ def two_steps(step, state, batch, program):
 
 
 def reward_step(program):
-  settings = reward.Settings(SHAPE, TX)
+  settings = state_lib.Settings(SHAPE, TX)
   step = functools.partial(reward.train_step, settings=settings)
   # Both sides of a pair in one row, after two tokens in common.
   ids, mask = (x.reshape(M, B, 2, T) for x in (IDS, MASK))
@@ -106,7 +106,7 @@ def reward_step(program):
 
 
 def sft_step(program):
-  settings = sft.Settings(SHAPE, TX)
+  settings = state_lib.Settings(SHAPE, TX)
   step = functools.partial(sft.train_step, settings=settings)
   batch = {'ids': IDS[:1], 'mask': MASK[:1], 'loss_mask': MASK[:1]}
   batch = sharding.put_rows(batch, 1)

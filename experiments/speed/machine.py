@@ -143,7 +143,7 @@ def reward_training(
     num, learning_rate=rate, dropout_rate=dropout
   )
   keys = jax.random.split(jax.random.key(0), num)
-  settings = reward.Settings(shape, tx, member_map, has_dropout=dropout > 0)
+  settings = state_lib.Settings(shape, tx, member_map, has_dropout=dropout > 0)
   step = functools.partial(reward.train_step, settings=settings)
   return step, state_lib.init(params, tx, keys, hparams), pairs_of(ids)
 

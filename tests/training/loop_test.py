@@ -116,7 +116,7 @@ def test_metrics_go_where_they_are_asked_for(tmp_path, monkeypatch, capsys):
     ) as one:
       one.end(0, {}, {'loss': np.ones(1)})
       one.end(1, {}, {'loss': np.zeros(1)})
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith(f'{kind}: 2/2 steps')
   run.log.assert_any_call({'step': 0, 'loss/member_0': 1.0}, step=0)
   run.finish.assert_called_once()

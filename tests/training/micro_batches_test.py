@@ -71,7 +71,7 @@ def test_language_model_divides_by_the_tokens_of_the_whole_batch(recording):
   batch['loss_mask'][1::4] = False
   counts = batch['loss_mask'].sum(axis=1).reshape(2, 4).sum(axis=0)
   assert counts[1] == 0 and len(set(counts)) > 2
-  settings = sft.Settings(MODEL, recording)
+  settings = state_lib.Settings(MODEL, recording)
   state = tiny.state(PARAMS, recording)
   assert_equal_steps(sft.member_step, settings, state, batch)
 
@@ -81,7 +81,7 @@ def test_bradley_terry_divides_by_pairs(recording):
   second = np.arange(LENGTH) > 3
   batch['mask'] = batch['mask'][:, None] & np.stack([~second, second])
   batch['margin'] = np.linspace(-1, 1, 8, dtype=np.float32)
-  settings = reward.Settings(MODEL, recording, label_smoothing=0.1)
+  settings = state_lib.Settings(MODEL, recording, label_smoothing=0.1)
   state = tiny.state(tiny.reward_params(MODEL), recording)
   assert_equal_steps(reward.member_step, settings, state, batch)
 
@@ -131,7 +131,7 @@ def test_parts_draw_their_own_dropout(recording):
   batch = {k: np.repeat(v, 2, axis=0) for k, v in half.items()}
   batch['loss_mask'] = batch['mask']
   state = tiny.state(PARAMS, recording, dropout_rate=0.3)
-  settings = sft.Settings(MODEL, recording, micro_batches=2)
+  settings = state_lib.Settings(MODEL, recording, micro_batches=2)
   step = functools.partial(sft.member_step, settings=settings)
   both, _ = jax.jit(step, compiler_options=tiny.COMPILE_FAST)(state, batch)
   keyed = jax.random.fold_in(state.rng, state.step)

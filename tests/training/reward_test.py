@@ -97,7 +97,7 @@ def test_many_members_are_as_many_runs():
 
   def trajectory(params, keys, hparams, member_map):
     tx = state_lib.make_optimizer(config.optimizer, config.steps)
-    settings = reward.Settings(MODEL, tx, member_map)
+    settings = state_lib.Settings(MODEL, tx, member_map)
     state, out = state_lib.init(params, tx, keys, hparams), []
     seeds = np.asarray(hparams.data_seed)
     for rows in map(loader.order(len(DATA), seeds, 8), range(steps)):
@@ -210,7 +210,7 @@ def test_probe_is_the_logistic_regression(l2=1e-3):
 
 
 def jitted(tx, **changes):
-  settings = reward.Settings(MODEL, tx, **changes)
+  settings = state_lib.Settings(MODEL, tx, **changes)
   return jax.jit(functools.partial(reward.member_step, settings=settings))
 
 

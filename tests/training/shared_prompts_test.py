@@ -79,7 +79,7 @@ def test_pairs_in_one_row_make_the_step_of_two_rows(
     plain['mask'],
     margins[ROWS] if margin else np.zeros(ROWS.shape, np.float32),
   )
-  settings = reward.Settings(
+  settings = state_lib.Settings(
     MODEL, recording, 'vmap', micro_batches=micro_batches, has_dropout=False
   )
   new, metrics = reward.train_step(state, batch, settings=settings)
@@ -93,7 +93,7 @@ def test_dropout_acts_on_pairs_in_one_row(recording):
   """Equal sides have no margin without it, and with it their ends differ."""
   pairs = make_pairs()
   same = dataclasses.replace(pairs, rejected=pairs.chosen)
-  settings = reward.Settings(MODEL, recording, 'scan')
+  settings = state_lib.Settings(MODEL, recording, 'scan')
   for rate in (0.0, 0.5):
     state = make_state(recording, tiny.reward_params, rate)
     batch = same.training_batch(ROWS)
@@ -103,7 +103,7 @@ def test_dropout_acts_on_pairs_in_one_row(recording):
 
 
 def lm_step(tx, batch, dropout_rate=0.0, config=MODEL, **changes):
-  settings = sft.Settings(config, tx, 'vmap', **changes)
+  settings = state_lib.Settings(config, tx, 'vmap', **changes)
   state = make_state(tx, tiny.language_params, dropout_rate)
   return sft.train_step(state, batch, settings=settings)
 

@@ -70,15 +70,6 @@ def write(
     # Width and height sit at fixed places of a PNG header.
     size = [int.from_bytes(image[i : i + 4], 'big') for i in (16, 20)]
     plots[name] = dict(zip(('data', 'phone', 'width', 'height'), data + size))
-  if 'best_of_n' in results:  # the curves with the names that other tools read
-    names = {'proxy': 'proxy_score', 'gold': 'gold_score'}
-    points = [
-      {'method': method}
-      | {names.get(k, k): row[k] for k in ('n', 'kl', *names, 'gold_stderr')}
-      for method, rows in results['best_of_n']['curves'].items()
-      for row in rows
-    ]
-    files.write_record(folder / 'figures' / 'bon.json', points)
   curves = [name for name in plots if name.startswith('training')]
   onset = results.get('evaluate', {}).get('hacking_onset', {})
   shown = dict(

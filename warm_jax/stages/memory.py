@@ -69,21 +69,21 @@ def check(run) -> None:
       )
       memory.check('reward', None, (state,), config.runtime)
   one = sharding.shapes(lambda: reward_params(1))
-  for name, section, anchors in () if part else _policies(run):
+  for name, section, more in () if part else _policies(run):
     judges = [[one] * sizes.get(judge, 1) for judge in scorers.proxies(run)]
     prompts = world.prompts('train', section.max_new_tokens)
     args = (params, judges, shape, prompts, world.tokenizer, section)
-    policy.train(*args, anchors=anchors, **options(name))
+    policy.train(*args, **more, **options(name))
 
 
-def _policies(run) -> Iterator[tuple[str, Any, policy.Anchor]]:
-  # (stage, its section `policy`, anchors) of each stage that trains policies.
+def _policies(run) -> Iterator[tuple[str, Any, dict]]:
+  # (stage, its section `policy`, arguments) of stages that train policies.
   config = run.config
   if 'policy' in config:
-    num = len(scorers.proxies(run))
-    yield 'policy', config.policy, policy.anchors_of(config.policy, num)
+    yield 'policy', config.policy, {}
   if 'warp' in config:
-    first = warp.schedule(config.warp)[0]
-    yield 'warp', first, policy.anchors_of(first, config.warp.members)
+    orders = range(config.warp.members)
+    yield 'warp', warp.schedule(config.warp)[0], {'orders': orders}
   if 'reinforce' in config:
-    yield 'reinforce', *warp_stage.controls(config)
+    section, anchors = warp_stage.controls(config)
+    yield 'reinforce', section, {'anchors': anchors}

@@ -18,11 +18,11 @@ import os
 import pathlib
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tqdm
 
 from warm_jax import distributed, errors, files, sharding
 from warm_jax.data import loader
@@ -96,9 +96,14 @@ class Loop:
         if runtime.report_to:
           self._report, close = _reporter(runtime.report_to, folder)
           stack.callback(close)
-      is_shown = runtime.progress and distributed.is_first()
-      progress = _progress(config.steps, folder.name, self.start, is_shown)
-      self._advance = stack.enter_context(progress)
+      self._progress = tqdm.tqdm(
+        total=config.steps,
+        initial=self.start,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,  # seconds
+        bar_format=f'{folder.name}: {{n}}/{{total}} steps, {{remaining}} left',
+        disable=not (runtime.progress and distributed.is_first()),
+      )
+      stack.enter_context(self._progress)
       self._stack = stack.pop_all()
 
   def __enter__(self) -> 'Loop':
@@ -128,7 +133,7 @@ class Loop:
     """
     self._flush()
     self._pending = step, metrics
-    self._advance()
+    self._progress.update()
     done, every = step + 1, self._config.checkpoint_every
     if done in self._keep_steps:
       self._flush()
@@ -274,31 +279,3 @@ def _reporter(kind: str, folder: pathlib.Path) -> tuple[Callable, Callable]:
         writer.add_scalar(name, x, step)
 
   return report, writer.close
-
-
-@contextlib.contextmanager
-def _progress(total: int, name: str, start: int, is_shown: bool):
-  """Yields a function to call once a step, which writes '12/40 steps' at times.
-
-  In a terminal one line counts up; a log gets a line every 30 s.
-  """
-  done, began = start, time.monotonic()
-  last = began
-  line, every = ('\r', 0.5) if sys.stderr.isatty() else ('\n', 30.0)
-
-  def say(more, end):
-    if is_shown:
-      text = f'{name}: {done}/{total} steps, {more}'
-      print(text.ljust(60) if end == '\r' else text, end=end, file=sys.stderr)
-      sys.stderr.flush()
-
-  def count():
-    nonlocal done, last
-    done += 1
-    now = time.monotonic()
-    if now > last + every:
-      last, left = now, (now - began) / (done - start) * (total - done)
-      say(f'{round(left)}s left', line)
-
-  yield count
-  say(f'{round(time.monotonic() - began)}s', '\n')

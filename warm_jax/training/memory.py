@@ -33,7 +33,7 @@ def check(
   """Prints what a step needs on a device; a UserError says what would fit.
 
   Args:
-    step: a jitted function with its keyword `settings` (see `reward.Settings`).
+    step: a jitted function with its keyword `settings` (see `state.Settings`).
       None, if the shapes of its data are not known yet: what is there before it
       and its gradients must fit.
     args: its arguments, the state [M, ...] first; shapes are enough.

@@ -84,7 +84,7 @@ def make_anchors(
   kind: str | Sequence[str] = 'fixed',
   mu: float | Sequence[float] = 0.0,
 ) -> Anchor:
-  """Anchors [P] of kind 'fixed' or 'ema'; each setting for all or for each.
+  """Anchors [P], fixed unless of kind 'ema'; each setting for all or for each.
 
   With mu above 0 an average is kept beside a fixed anchor, too.
   """
@@ -94,12 +94,6 @@ def make_anchors(
 
   mus, is_ema = spread(mu, np.float32), spread(kind) == 'ema'
   return Anchor(spread(kl_coef, np.float32), mus, is_ema)
-
-
-def anchors_of(config, num_policies: int) -> Anchor:
-  """P equal anchors, from the fields kl_coef, anchor and mu of a section."""
-  moves = {'kind': 'ema', 'mu': config.mu} if config.anchor == 'ema' else {}
-  return make_anchors(num_policies, kl_coef=config.kl_coef, **moves)
 
 
 @jax.tree_util.register_dataclass
@@ -362,7 +356,12 @@ def train(
       updates that each policy has made.
   """
   if anchors is None:
-    anchors = anchors_of(config, max(len(scorers), len(orders or ())))
+    anchors = make_anchors(
+      max(len(scorers), len(orders or ())),
+      kl_coef=config.kl_coef,
+      kind=config.anchor,
+      mu=config.mu if config.anchor == 'ema' else 0.0,
+    )
   num_policies = len(anchors.kl_coef)
   orders = list(orders or [0] * num_policies)
   assert len(orders) == num_policies and len(scorers) in (1, num_policies)

@@ -9,13 +9,12 @@ section 3).
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from warm_jax import errors, losses, members, sharding
 from warm_jax.data import encoding, loader
@@ -28,21 +27,7 @@ from warm_jax.training import state as state_lib
 PyTree = Any
 
 
-class Settings(NamedTuple):
-  """Static settings of a step."""
-
-  model_config: config_lib.ModelConfig
-  tx: optax.GradientTransformation  # from `state.make_optimizer`
-  member_map: str = 'auto'  # see `members.map_members`
-  label_smoothing: float = 0.0  # see `losses.bradley_terry_loss`
-  micro_batches: int = 1  # parts of a batch, one after another
-  has_dropout: bool = True  # False leaves the masks out of the program
-  score_fn: Callable = reward_model.scores
-  drops_members: bool = False  # leave a member whose numbers go bad as it was
-  max_loss: float = 0.0  # a finite loss above it is bad, too; 0: none is
-
-
-def member_step(state, batch, *, settings: Settings):
+def member_step(state, batch, *, settings: state_lib.Settings):
   """One Bradley-Terry step of ONE member: (new state, dict of [] metrics).
 
   batch: ids [B, S] and mask [B, 2, S], a pair in each row (see
@@ -128,13 +113,13 @@ def train(
   # Of all members, so that slices of them run one program and agree in bits.
   rates = (*config.get('dropout_rates', ()), *np.asarray(hparams.dropout_rate))
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
-  settings = Settings(
+  settings = state_lib.Settings(
     model_config,
     tx,
     runtime.member_map,
-    config.label_smoothing,
     config.get('micro_batches', 1),
     any(rates),
+    config.label_smoothing,
     score_fn,
     drops_members=config.get('on_nonfinite', 'stop') == 'drop_member',
     max_loss=config.get('max_loss', 0.0),

@@ -8,7 +8,7 @@ at no cost ("Baklava", WARM section 3.3).
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,17 +26,7 @@ from warm_jax.training import state as state_lib
 PyTree = Any
 
 
-class Settings(NamedTuple):
-  """Static settings of a step."""
-
-  model_config: config_lib.ModelConfig
-  tx: optax.GradientTransformation  # from `state.make_optimizer`
-  member_map: str = 'auto'  # see `members.map_members`
-  micro_batches: int = 1  # parts of a batch, one after another
-  has_dropout: bool = True  # False leaves the masks out of the program
-
-
-def member_step(state, batch, *, settings: Settings):
+def member_step(state, batch, *, settings: state_lib.Settings):
   """One next-token step of ONE member: (new state, dict of [] metrics).
 
     loss = -sum_t w_t log p(x_t | x_<t) / sum_t w_t           w = loss_mask
@@ -98,7 +88,7 @@ def train(
   needs too much memory, or returns (params, {}); shapes of params are enough.
   """
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
-  settings = Settings(
+  settings = state_lib.Settings(
     model_config,
     tx,
     runtime.member_map,

@@ -12,7 +12,7 @@ of the member.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ import numpy as np
 import optax
 
 from warm_jax import errors, members, sharding
+from warm_jax.models import config as config_lib
+from warm_jax.models import reward_model
 
 PyTree = Any
 
@@ -147,14 +149,28 @@ def update(
   return dataclasses.replace(state, **new), optax.tree.norm(grads)
 
 
+class Settings(NamedTuple):
+  """Static settings of a step of language or reward models."""
+
+  model_config: config_lib.ModelConfig
+  tx: optax.GradientTransformation  # from `make_optimizer`
+  member_map: str = 'auto'  # see `members.map_members`
+  micro_batches: int = 1  # parts of a batch, one after another
+  has_dropout: bool = True  # False leaves the masks out of the program
+  # Of reward models:
+  label_smoothing: float = 0.0  # see `losses.bradley_terry_loss`
+  score_fn: Callable = reward_model.scores
+  drops_members: bool = False  # leave a member whose numbers go bad as it was
+  max_loss: float = 0.0  # a finite loss above it is bad, too; 0: none is
+
+
 @functools.partial(
   jax.jit, static_argnames=('member_step', 'settings'), donate_argnums=0
 )
-def train_step(state, batch, *, member_step: Callable, settings):
+def train_step(state, batch, *, member_step: Callable, settings: Settings):
   """One step of M members: (new state, {metric: [M]}); donates the old state.
 
-  member_step(state, batch, settings=...) is the step of ONE member; settings
-  are hashable and hold `member_map`, see `members.map_members`.
+  member_step(state, batch, settings=...) is the step of ONE member.
   """
   step = functools.partial(member_step, settings=settings)
   state, metrics = members.map_members(step, settings.member_map)(state, batch)
