@@ -124,9 +124,11 @@ def make_model(folder: pathlib.Path, size: str, dtype: str, seed: int) -> None:
   folder.mkdir()
   (folder / 'config.json').write_text(json.dumps(config))
   rows = {t.name: (t.shape, kind) for t in plan}
-  tensors.write(
-    folder, rows, lambda name: [(np.resize(block, rows[name][0]), 0)], 1e9
-  )
+
+  def values(name, put):
+    yield put(0, np.resize(block, rows[name][0]))
+
+  tensors.write(folder, rows, values, 1e9)
 
 
 # Starts a command and tells of it. Linux counts what a process was before it

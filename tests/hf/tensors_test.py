@@ -133,12 +133,12 @@ def test_shards_and_index_that_disagree(tmp_path):
 
 
 def write(folder, values, *args):
-  """The files; each tensor is given in two parts."""
+  """The files; each tensor is given in two parts, the second one first."""
   plan = {name: (a.shape, a.dtype) for name, a in values.items()}
 
-  def parts(name):
-    for part in np.array_split(values[name].reshape(-1), 2):
-      yield part, 0.0
+  def parts(name, put):
+    one, two = np.array_split(values[name].reshape(-1), 2)
+    return [put(one.size, two), put(0, one)]
 
   return tensors.write(folder, plan, parts, *args)[0]
 
@@ -187,4 +187,4 @@ def test_shards_and_their_index(tmp_path):
 def test_a_tensor_of_another_size_is_refused(tmp_path, size):
   plan = {'x': ((4,), np.dtype(np.float32))}
   with pytest.raises(ValueError, match='x: the values are not'):
-    tensors.write(tmp_path, plan, lambda name: [(np.ones(size), 0)])
+    tensors.write(tmp_path, plan, lambda _, put: [put(0, np.ones(size))])

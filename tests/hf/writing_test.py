@@ -93,6 +93,7 @@ def test_export_of_an_import_is_the_file_of_transformers(
   # Every entry of the base is kept, but for what we decide.
   before, after = config_of(source), config_of(out)
   ours = {'reward_mean', 'reward_std', 'mean', 'std', 'pad_token_id'}
+  ours |= {'id2label', 'label2id'}
   ours |= {'eos_token_id', 'bos_token_id', 'transformers_version'}
   for key in before.keys() - ours:
     assert after[key] == before[key], key
@@ -123,8 +124,8 @@ def test_entries_of_a_reward_model(tmp_path, tokenizer, scratch):
   expected = statistics | {
     'architectures': ['LlamaForSequenceClassification'],
     'num_labels': 1,
-    'id2label': {'0': 'LABEL_0'},
-    'label2id': {'LABEL_0': 0},
+    'id2label': {'0': 'reward'},
+    'label2id': {'reward': 0},
     'pad_token_id': 0,
     'bos_token_id': 1,
     'eos_token_id': 2,

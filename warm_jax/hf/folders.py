@@ -127,12 +127,12 @@ def merge(
     known = merging.Known(num, weights, lam, grams)
     weights = merging.METHODS[method].weights(known)
 
-    def values(name):
+    def values(name, put):
       mine = weights
       if isinstance(weights, dict):
         mine = weights.get(merging.group_of(name, group))
       mix = functools.partial(_mix, name, every, num, mine, plan[name][1])
-      return pieces(name, mix)
+      return pieces(name, lambda start, x: put(start, *mix(x)))
 
     _, rounding = tensors_lib.write(new, plan, values, max_shard_bytes)
     known = [{k: c.get(k, v) for k, v in _NORMALISER.items()} for c in configs]
@@ -200,7 +200,7 @@ def _check_arguments(folders, method, weights, lam, init, group, dtype):
 
 
 def _each_piece(pool, parts, work) -> Iterator[Any]:
-  """work(numbers of all models [M, n]) of each piece of a tensor, in order."""
+  """work(start, numbers of all models [M, n]) of each piece, in order."""
   kind = np.dtype(np.float32) if parts[0].is_float else parts[0].dtype
   if any(part.dtype == np.float64 for part in parts):
     kind = np.dtype(np.float64)
@@ -210,13 +210,13 @@ def _each_piece(pool, parts, work) -> Iterator[Any]:
     for part, row in zip(parts, x):
       row[:] = part.read(at, row.size)
     with np.errstate(all='ignore'):  # NaN and infinity are looked for
-      return work(x)
+      return work(at, x)
 
   return pool.map(one, range(0, parts[0].size, _PIECE))
 
 
 def _grams(model, pieces, group) -> dict[str, np.ndarray]:
-  def products(x):
+  def products(_, x):
     x = x.astype(np.float64)
     x = x[:-1] - x[-1]
     return x @ x.T

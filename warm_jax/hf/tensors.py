@@ -9,8 +9,10 @@ maps files, whose pages count as memory, and its `save_file` needs whole shards.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -450,7 +452,7 @@ def num_bytes(plan: Plan) -> int:
 def write(
   folder: pathlib.Path,
   plan: Plan,
-  values: Callable[[str], Iterable[tuple[np.ndarray, float]]],
+  values: Callable[[str, Callable], Iterable[np.ndarray]],
   max_shard_bytes: float = 5e9,
 ) -> tuple[list[str], dict[str, float] | None]:
   """Writes `model.safetensors`, or shards with their index.
@@ -458,8 +460,10 @@ def write(
   Args:
     folder: see `files.new_folder`.
     plan: {name: (shape, dtype)}.
-    values: called once for each name; its arrays, one after another, are the
-      tensor. Each comes with the squared norm of its change by training.
+    values: called once for each name, with `put(start, array, change=0)`, which
+      stores an array from entry `start` on, in any order and from any thread;
+      `change` is the squared norm of its change by training. It gives what the
+      calls returned.
     max_shard_bytes: larger models are cut into files of at most this.
 
   Returns:
@@ -480,7 +484,7 @@ def write(
       'weight_map': dict(sorted(split.tensor_to_filename.items())),
     }
     (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n')
-  lost = changed = whole = 0.0
+  costs = np.zeros(4)
   for file, names in split.filename_to_tensors.items():
     # Wide types first, so that every tensor is aligned to its own type.
     names = sorted(names, key=lambda n: -plan[n][1].itemsize)
@@ -493,24 +497,36 @@ def write(
       header[name] = entry | {'data_offsets': [begin, end]}
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
-    with (folder / file).open('wb') as out:
-      out.write(len(text).to_bytes(8, 'little') + text)
+    with (folder / file).open('wb', buffering=0) as out:
+      _write_at(out, 0, len(text).to_bytes(8, 'little') + text)
       for name in names:
-        dtype = plan[name][1]
-        for array, change in values(name):
-          array = array.reshape(-1)
-          rounded = array.astype(dtype, copy=False)
-          out.write(rounded.view(np.uint8).data)
-          if dtype == FLOATS['bfloat16']:
-            lost += squares(rounded.astype(array.dtype) - array)
-            changed += change
-            whole += squares(array)
-        end = header[name]['data_offsets'][1]
-        if out.tell() != 8 + len(text) + end:
+        begin = 8 + len(text) + header[name]['data_offsets'][0]
+        put = functools.partial(_put, out, begin, plan[name][1])
+        found = sum(values(name, put), np.zeros(4))
+        if found[0] != math.prod(plan[name][0]):
           raise ValueError(f'{name}: the values are not {plan[name]}')
+        costs += found
+  _, lost, changed, whole = costs
   rounding = {'of_weights': math.sqrt(lost / whole)} if whole else {}
   rounding |= {'of_change': math.sqrt(lost / changed)} if changed else {}
   return list(split.filename_to_tensors), rounding or None
+
+
+def _put(out, begin: int, dtype, start: int, array, change=0.0) -> np.ndarray:
+  """Writes a part; its size, and squared norms of rounding, change, part."""
+  array = array.reshape(-1)
+  rounded = array.astype(dtype, copy=False)
+  _write_at(out, begin + start * dtype.itemsize, rounded.view(np.uint8).data)
+  cost = (0.0, 0.0, 0.0)
+  if dtype == FLOATS['bfloat16']:
+    cost = squares(rounded.astype(array.dtype) - array), change, squares(array)
+  return np.array([array.size, *cost])
+
+
+def _write_at(out, place: int, data) -> None:
+  while data:  # one call may write less
+    written = os.pwrite(out.fileno(), data, place)
+    data, place = data[written:], place + written
 
 
 def squares(x: np.ndarray) -> float:

@@ -103,7 +103,7 @@ def save(
   }
   if is_reward:
     stored_config |= {'num_labels': 1, 'reward_mean': mean, 'reward_std': std}
-    stored_config |= {'id2label': {'0': 'LABEL_0'}, 'label2id': {'LABEL_0': 0}}
+    stored_config |= {'id2label': {'0': 'reward'}, 'label2id': {'reward': 0}}
     # The names that OpenRLHF reads.
     stored_config |= {'mean': mean, 'std': std}
   is_export = False
@@ -125,7 +125,7 @@ def save(
     old = getattr(base, 'stored', {}) if dtype == 'bfloat16' else {}
     by_name = {tensor.name: tensor for tensor in plan}
 
-    def values(name):
+    def values(name, put):
       tensor = by_name[name]
       # A device transposes faster than numpy.
       array = tensor.to_stored([jnp.asarray(leaves[p]) for p in tensor.leaves])
@@ -139,7 +139,7 @@ def save(
         before = old[name].read().astype(np.float32)
         # A vocabulary may have grown since: its first rows were there.
         change = tensors.squares(array[: len(before)] - before)
-      yield array, change
+      yield put(0, array, change)
 
     rows = {t.name: (t.shape, DTYPES[dtype]) for t in plan}
     written, rounding = tensors.write(new, rows, values, max_shard_bytes)
