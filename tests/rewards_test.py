@@ -156,9 +156,9 @@ def test_score_runs_the_program_of_the_calibration(stacked, rows, aggregate):
   if aggregate == 'single':
     scorer = rewards.single(members.member(stacked, 1), None, score_fn=_score)
   scorer = rewards.calibrate(scorer, *rows)
-  compiled = rewards.raw_scores._cache_size()
+  compiled = rewards.RewardScorer.raw_scores._cache_size()
   got = rewards.score(scorer, rows[0][::-1], rows[1][::-1])
-  assert rewards.raw_scores._cache_size() == compiled
+  assert rewards.RewardScorer.raw_scores._cache_size() == compiled
   assert type(got) is np.ndarray and got.dtype == np.float32
   np.testing.assert_allclose(got[::-1], _call(scorer, *rows), atol=2e-6)
 
@@ -214,7 +214,7 @@ def test_prompts_in_common_change_no_score(kind):
 
   def raw(scorer, ids, mask):
     shapes.append((ids.shape, mask.shape))
-    return rewards.raw_scores(scorer, ids, mask)
+    return scorer.raw_scores(ids, mask)
 
   alone = jax.jit(reward_model.scores, static_argnums=1)
   each = members.unstack(make_stack())

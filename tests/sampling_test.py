@@ -77,10 +77,9 @@ def make_rows(num, length=3):
 
 
 def draw_rows(params, config, prompts, temperature=1.0, seed=1, size=256):
-  settings = (('max_new_tokens', R), *LAST.items())
-  rng = jax.random.key(seed)
+  tokenizer, rng = types.SimpleNamespace(**LAST), jax.random.key(seed)
   return sampling.sample_rows(
-    params, config, settings, rng, prompts, temperature, batch_size=size
+    params, config, tokenizer, R, rng, prompts, temperature, batch_size=size
   )
 
 

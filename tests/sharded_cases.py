@@ -118,8 +118,7 @@ def sampling(program):
   params = sharding.put(members.member(backbones(1), 0))
   ids, mask = IDS[0, :, :4], MASK[0, :, :4]
   prompts = encoding.Sequences(ids, mask, mask.sum(axis=1, dtype=np.int32))
-  settings = sampling_lib.settings(TOKENIZER, 4)
-  inputs = (params, SHAPE, settings, jax.random.key(3), prompts, 0.9)
+  inputs = (params, SHAPE, TOKENIZER, 4, jax.random.key(3), prompts, 0.9)
   return dataclasses.asdict(sampling_lib.sample_rows(*inputs, batch_size=B))
 
 

@@ -123,21 +123,14 @@ def test_rows_take_what_members_leave():
 
 def test_meshes_that_cannot_be_are_refused():
   devices = jax.devices()[:1]
-  for sizes, message in [
-    ((2, 2), 'three numbers'),
-    ((-1, -1, 1), 'one may be -1'),
-    ((2, 1, 1), 'finds 1 device.*cannot fill it'),
-    ((0, 1, 1), 'cannot fill it'),
-  ]:
-    with pytest.raises(errors.UserError, match=message):
-      sharding.make_mesh(sizes, devices)
+  with pytest.raises(errors.UserError, match='finds 1 device.*cannot fill it'):
+    sharding.make_mesh((2, 1, 1), devices)
   assert sharding.make_mesh((1, -1, 1), devices).devices.shape == (1, 1, 1)
 
 
 def test_without_a_mesh_nothing_changes():
   tree = {'score': {'kernel': np.ones(4, np.float32)}}
   assert not sharding.is_on()
-  assert sharding.constrain(tree) is tree
   assert sharding.gathered(tree) is tree
   assert sharding.put_rows(tree) is tree
   gather = lambda rows: rows  # noqa: E731

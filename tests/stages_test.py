@@ -197,7 +197,8 @@ def test_each_policy_is_judged_at_each_step_by_its_own_reward(run):
     samples = sampling.sample_rows(
       members.member(stack, p),
       base.model_config(run),
-      sampling.settings(world.tokenizer, config.policy.max_new_tokens),
+      world.tokenizer,
+      config.policy.max_new_tokens,
       jax.random.key(run.key('evaluate')),
       prompts,
       config.policy.temperature,

@@ -237,23 +237,21 @@ def deferred():
     raise Stop(_received)
 
 
-def received() -> int | None:
-  """The signal that came since the outermost `deferred` began."""
-  return _received if _depth else None
+def agreed() -> int | None:
+  """The signal at which a `deferred` loop must stop after this step, or None.
 
-
-def agreed() -> bool:
-  """Whether a loop must stop after this step; every process asks once a step."""
+  Every process asks once a step.
+  """
   global _received, _asked
   if _count == 1:
-    return received() is not None
+    return _received
   from jax.experimental import multihost_utils
 
   _asked += 1  # loops begin at 0 again, the protocol's numbers must grow
   if not multihost_utils.reached_preemption_sync_point(_asked):
-    return False
+    return None
   _received = _received or signal.SIGTERM
-  return True
+  return _received
 
 
 def cache_environment(folder: str | None = None) -> dict[str, str]:

@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import resource
 import shlex
 import socket
@@ -65,7 +66,8 @@ class Stage(NamedTuple):
 
   Attributes:
     function: returns a dict for result.json, whose 'summary' is printed.
-    needs: stages whose results it reads, where a run has them.
+    needs: stages whose results it reads; of 'a|b' the config must have a section
+      for one, 'a?' is read where there is one.
     sections: of the config it depends on, beside its own and those of `needs`.
     on_host: it has no work for the devices; of several processes the first
       does it while the others wait. Others run in all, with the mesh set.
@@ -83,13 +85,13 @@ class Stage(NamedTuple):
   relevant: dict[str, Any] = {}
 
 
-_JUDGE, _CONTROL = ('reward_model',), ('control_model',)
-_BASE, _DATA = ('base',), ('data',)
-_TEXTS, _BUILT = ('world',), ('world', 'merge')
-_TUNED = ('policy', 'warp', 'control')
-_FRONTS = ('warp', 'reinforce', 'control')
-_EXPORTED = ('sft', 'merge', 'policy', 'warp')
-_REPORTED = ('best_of_n', 'evaluate', 'fronts', 'export')
+_RL = ('world', 'merge|reward_model', 'sft|base')
+_TUNED = ('policy|warp', 'control?', 'control_model?')
+_EXPORTED = ('sft?', 'merge?', 'policy?', 'warp?')
+_REPORTED = ('best_of_n?', 'evaluate?', 'fronts?', 'export?')
+_BASE, _DATA = ('base?',), ('data',)
+_TEXTS, _PAIRS = ('world',), ('preferences',)
+_LANGUAGE = ('world', 'pretrain|base')
 
 # In the order of a run. Modules of `stages` and `worlds` are imported when they
 # are called, jax with them.
@@ -97,38 +99,21 @@ STAGES = (
   Stage('base', lambda r: worlds.inspect(r), (), ('model',), on_host=True),
   Stage('world', lambda r: worlds.of(r).write_texts(), _BASE, _DATA, True),
   Stage('pretrain', lambda r: stages.language.pretrain(r), _TEXTS, ('model',)),
-  Stage('sft', lambda r: stages.language.finetune(r), ('world', 'pretrain')),
-  Stage('preferences', lambda r: worlds.of(r).write_pairs(), ('sft',)),
-  Stage('control', lambda r: stages.reward.control(r), ('preferences',)),
-  Stage('probe', lambda r: stages.reward.probe(r), ('preferences',)),
-  Stage('reward', lambda r: stages.reward.train(r), ('probe',)),
+  Stage('sft', lambda r: stages.language.finetune(r), _LANGUAGE),
+  Stage('preferences', lambda r: worlds.of(r).write_pairs(), ('world', 'sft?')),
+  Stage('control', lambda r: stages.reward.control(r), _PAIRS),
+  Stage('probe', lambda r: stages.reward.probe(r), (*_PAIRS, 'sft|base')),
+  Stage('reward', lambda r: stages.reward.train(r), ('probe', 'sft')),
   Stage('merge', lambda r: stages.merge.run(r), ('reward',)),
   Stage('best_of_n', lambda r: stages.best_of_n.run(r), ('merge', 'control')),
-  Stage('policy', lambda r: stages.policy.train(r), _BUILT, _JUDGE),
-  Stage('warp', lambda r: stages.warp.train(r), _BUILT, _JUDGE),
-  Stage('reinforce', lambda r: stages.warp.reinforce(r), ('merge',), ('warp',)),
-  Stage('evaluate', lambda r: stages.policy.evaluate(r), _TUNED, _CONTROL),
-  Stage('fronts', lambda r: stages.fronts.run(r), _FRONTS),
+  Stage('policy', lambda r: stages.policy.train(r), _RL),
+  Stage('warp', lambda r: stages.warp.train(r), _RL),
+  Stage('reinforce', lambda r: stages.warp.reinforce(r), ('warp',)),
+  Stage('evaluate', lambda r: stages.policy.evaluate(r), _TUNED),
+  Stage('fronts', lambda r: stages.fronts.run(r), ('reinforce', 'control?')),
   Stage('export', lambda r: stages.export.run(r), _EXPORTED, on_host=True),
   Stage('report', report.run, _REPORTED, on_host=True),
 )
-
-# Sections without which a stage cannot work; of 'a|b' one is enough.
-_ASKED = {
-  'pretrain': 'world',
-  'sft': 'world pretrain|base',
-  'preferences': 'world',
-  'control': 'preferences',
-  'probe': 'preferences sft|base',
-  'reward': 'probe sft',
-  'merge': 'reward',
-  'best_of_n': 'merge control',
-  'policy': 'world merge|reward_model sft|base',
-  'warp': 'world merge|reward_model sft|base',
-  'reinforce': 'warp',
-  'evaluate': 'policy|warp',
-  'fronts': 'reinforce',
-}
 
 
 def stages_of(config, stages: Sequence[Stage] = ()) -> tuple[Stage, ...]:
@@ -136,9 +121,10 @@ def stages_of(config, stages: Sequence[Stage] = ()) -> tuple[Stage, ...]:
   plain, found = config_lib.plain(config), {}
   for stage in stages or STAGES:
     if stages or stage.name in plain or stage.name == 'report':
-      needs = [found[name] for name in stage.needs if name in found]
+      named = re.findall('[^|? ]+', ' '.join(stage.needs))
+      needs = [found[name] for name in named if name in found]
       names = {stage.name}.union(*(need.upstream for need in needs))
-      sections = {'seed', stage.name, *stage.sections}
+      sections = {'seed', stage.name, *named, *stage.sections}
       sections.update(*(need.relevant for need in needs))
       found[stage.name] = stage._replace(
         upstream=tuple(n for n in (*found, stage.name) if n in names),
@@ -181,10 +167,10 @@ def run(
     errors.need(stage is None or stage in table, join)
   involved = table[stage].upstream if stage else table
   for name in () if stages else involved:
-    for ask in _ASKED.get(name, '').split():
-      section = ask.replace('|', ' or ')
+    for need in table[name].needs:
+      section = need.replace('|', ' or ')
       missing = f'the config has no section {section}, which stage {name} needs'
-      errors.need({*config} & {*ask.split('|')}, missing)
+      errors.need('?' in need or {*config} & {*need.split('|')}, missing)
 
   run_ = Run(config, pathlib.Path(workdir).expanduser(), command)
   say = print if distributed.is_first() else lambda *_, **__: None
@@ -248,14 +234,13 @@ def _require_same(run_: Run, stage: str | None) -> None:
   plain = config_lib.plain(run_.config)
   for name in ('compile_cache', 'progress', 'report_to', 'memory_gb'):
     plain.get('runtime', {}).pop(name, None)  # each may have its own
-  own = config_lib.flatten(plain) | {'--stage': stage} | versions()
+  own = plain | {'--stage': stage} | versions()
   lock = run_.workdir / _LOCK  # shows whether they see one disk
   own['the lock in --workdir'] = lock.read_text() if lock.exists() else ''
   first = distributed.on_first(lambda: own)
   different = [
-    f'{name} is {own.get(name)!r}, in process 0 {first.get(name)!r}'
-    for name in first | own
-    if own.get(name) != first.get(name)
+    f'{name} is {mine}, in process 0 {other}'
+    for name, (mine, other) in differences(own, first)
   ]
   flags = multihost_utils.process_allgather(np.array(bool(different)))
   wrong = np.flatnonzero(np.ravel(flags)).tolist()

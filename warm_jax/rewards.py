@@ -117,6 +117,7 @@ class RewardScorer:
   # (params, config, ids, mask) of one member.
   score_fn: Callable = dataclasses.field(metadata=_STATIC)
 
+  @jax.jit
   def raw_scores(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """Scores before any normalisation: [M, B], or [B] for 'single'."""
     if self.aggregate == 'single':
@@ -174,17 +175,11 @@ class HostScorer:
     return jax.pure_callback(on_host, result, ids, mask)
 
 
-@jax.jit
-def raw_scores(scorer: RewardScorer, ids, mask) -> jax.Array:
-  """`RewardScorer.raw_scores` as the one program of a kind of scorer."""
-  return scorer.raw_scores(ids, mask)
-
-
 def calibrate(
   scorer: RewardScorer, ids: np.ndarray, mask: np.ndarray, *, batch_size=256
 ) -> RewardScorer:
   """Measures the moments on reference samples [N, T]; anew after each merge."""
-  raw = score_rows(raw_scores, scorer, ids, mask, batch_size)
+  raw = score_rows(RewardScorer.raw_scores, scorer, ids, mask, batch_size)
   normaliser = fit_normaliser(raw, scorer.aggregate)
   return dataclasses.replace(scorer, normaliser=normaliser)
 
@@ -193,7 +188,7 @@ def score(
   scorer: RewardScorer, ids: np.ndarray, mask: np.ndarray, *, batch_size=256
 ) -> np.ndarray:
   """Rewards [N] of rows [N, T], by the program that calibrated the scorer."""
-  raw = score_rows(raw_scores, scorer, ids, mask, batch_size)
+  raw = score_rows(RewardScorer.raw_scores, scorer, ids, mask, batch_size)
   return apply_normaliser(scorer.normaliser, raw, scorer.aggregate)
 
 

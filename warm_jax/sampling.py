@@ -190,15 +190,6 @@ def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
   return block * size + index, chosen - jnp.log(total)
 
 
-def settings(tokenizer, max_new_tokens: int) -> tuple:
-  """Static settings of `sample_rows`, hashable."""
-  return (
-    ('max_new_tokens', max_new_tokens),
-    ('eos_id', tokenizer.eos_id),
-    ('pad_id', tokenizer.pad_id),
-  )
-
-
 _sample = jax.jit(
   sample, static_argnames=('config', 'max_new_tokens', 'eos_id', 'pad_id')
 )
@@ -207,7 +198,8 @@ _sample = jax.jit(
 def sample_rows(
   params: PyTree,
   shape: config_lib.ModelConfig,
-  settings: tuple,
+  tokenizer,
+  max_new_tokens: int,
   rng: jax.Array,
   prompts: encoding.Sequences,
   temperature: float,
@@ -221,7 +213,8 @@ def sample_rows(
   all_ids, all_mask = prompts.ids, prompts.mask
   lengths = all_mask.sum(axis=1)
   order = np.argsort(lengths, kind='stable')
-  options, parts = dict(settings), []
+  ends = {'eos_id': tokenizer.eos_id, 'pad_id': tokenizer.pad_id}
+  options, parts = ends | {'max_new_tokens': max_new_tokens}, []
   batch_size = sharding.whole_rows(batch_size)
   for places in rewards.batches(len(prompts), batch_size):
     rows = order[places]

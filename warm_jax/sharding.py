@@ -54,16 +54,9 @@ def make_mesh(
 ) -> Mesh:
   """The mesh (member, data, model) over the first devices; one -1: the rest."""
   devices = list(jax.devices() if devices is None else devices)
-  sizes = tuple(int(n) for n in sizes)
-  errors.need(
-    len(sizes) == 3 and sizes.count(-1) < 2,
-    f'runtime.mesh is {sizes}: give three numbers of devices, along member, '
-    'data and model; one may be -1, what is left',
-  )
   known = math.prod(n for n in sizes if n != -1)
-  is_full = 1 <= known <= len(devices)
   errors.need(
-    is_full and not (-1 in sizes and len(devices) % known),
+    known <= len(devices) and not (-1 in sizes and len(devices) % known),
     f'runtime.mesh is {sizes}: jax finds {len(devices)} device(s) of platform '
     f'{devices[0].platform}, which cannot fill it (for GPUs install '
     'warm_jax[cuda12] or [cuda13])',
@@ -139,16 +132,19 @@ def specs(tree: PyTree, num_leading: int = 0) -> PyTree:
 
 
 def put(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """Moves arrays to where the table has them; each process keeps its part."""
+  """Moves arrays to where the table has them; inside jit constrains them to it.
+
+  Each process keeps its part.
+  """
   if not is_on():
     return jax.tree.map(jnp.asarray, tree)
-  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
-    return constrain(tree, num_leading)  # in `shapes`
-  return jax.tree.map(
-    lambda leaf, s: _place(leaf, NamedSharding(_mesh(), s)),
-    tree,
-    specs(tree, num_leading),
-  )
+  place, leaves = jax.lax.with_sharding_constraint, jax.tree.leaves(tree)
+  if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+
+    def place(leaf, s):
+      return _place(leaf, NamedSharding(_mesh(), s))
+
+  return jax.tree.map(place, tree, specs(tree, num_leading))
 
 
 def _mesh() -> Mesh:
@@ -173,15 +169,6 @@ def shapes(fn: Callable[..., PyTree], *args, num_leading: int = 1) -> PyTree:
     lambda leaf, s: leaf.update(sharding=NamedSharding(_mesh(), s)),
     tree,
     specs(tree, num_leading),
-  )
-
-
-def constrain(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """Inside jit: constrains a tree to where the table has it."""
-  if not is_on():
-    return tree
-  return jax.tree.map(
-    jax.lax.with_sharding_constraint, tree, specs(tree, num_leading)
   )
 
 
@@ -225,7 +212,7 @@ def born(fn: Callable[..., PyTree], num_leading: int = 0) -> Callable:
   """`fn`, jitted so that its result is created sharded; without a mesh `fn`."""
   if not is_on():
     return fn
-  return jax.jit(lambda *args: constrain(fn(*args), num_leading))
+  return jax.jit(lambda *args: put(fn(*args), num_leading))
 
 
 def of_leaf(path: str, shape: Sequence[int]) -> NamedSharding | None:

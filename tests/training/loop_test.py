@@ -184,7 +184,8 @@ def test_a_signal_after_the_last_step_is_not_lost(handlers, tmp_path):
     with open_loop(tmp_path):
       signal.raise_signal(signal.SIGTERM)
   assert stop.value.exit_code == 143 and not stop.value.saved
-  assert distributed.received() is None
+  with distributed.deferred():
+    assert distributed.agreed() is None
 
 
 def test_in_another_thread_signals_are_left_alone(handlers, tmp_path):

@@ -11,7 +11,7 @@ Observation 1 is WA >= diag, Observation 2 is WA ~ ENS. N pairs, M members.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -62,7 +62,7 @@ def interpolate(
   ids: np.ndarray,
   mask: np.ndarray,
   *,
-  lambdas: Iterable[float] = LAMBDAS,
+  lambdas: Sequence[float] = LAMBDAS,
   clusters: np.ndarray | None = None,
   **options,
 ) -> dict[str, Any]:
@@ -71,32 +71,21 @@ def interpolate(
   score_fn: (params, ids [B, T], mask [B, T]) -> [B]; a new one compiles anew.
   Options (batch_size, reads_shared) go to `rewards.score_rows`.
   """
-  points = _check_lambdas(lambdas)
+  at = jnp.asarray([*lambdas], jnp.float32)
 
   def scores(_, ids, mask):
-    at = jnp.asarray(points, jnp.float32)
     return _path_scores(score_fn, params_a, params_b, at, ids, mask)
 
   found = rewards.score_rows(scores, None, ids, mask, **options)
   halves = np.split(found, 2, axis=1)
-  return path_metrics(*halves, lambdas=points, clusters=clusters)
-
-
-def _check_lambdas(lambdas: Iterable[float]) -> np.ndarray:
-  points = np.asarray(list(lambdas), np.float64)
-  ends = points.size >= 2 and points[0] == 0.0 and points[-1] == 1.0
-  errors.need(
-    ends and (np.diff(points) > 0).all(),
-    f'lambdas must increase from 0 to 1, got {points.tolist()}',
-  )
-  return points
+  return path_metrics(*halves, lambdas=lambdas, clusters=clusters)
 
 
 def path_metrics(
   chosen: np.ndarray,
   rejected: np.ndarray,
   *,
-  lambdas: Iterable[float] = LAMBDAS,
+  lambdas: Sequence[float],
   clusters: np.ndarray | None = None,
 ) -> dict[str, Any]:
   """Accuracy and loss of WA, ENS and the diagonal from scores [Lambda, N].
@@ -105,7 +94,11 @@ def path_metrics(
   errors are of differences to the diagonal over `clusters` [N] such as prompts;
   gain_over_diag and wa_minus_ens are of lambda nearest to 1/2.
   """
-  points = _check_lambdas(lambdas)
+  points = np.asarray(lambdas, np.float64)
+  errors.need(
+    [*points[[0, -1]]] == [0, 1] and (np.diff(points) > 0).all(),
+    f'lambdas must increase from 0 to 1, got {points.tolist()}',
+  )
   mix = np.stack([1.0 - points, points], axis=1)  # [Lambda, 2]
 
   def line(x):  # between the two ends

@@ -86,8 +86,8 @@ def expected_best(
 
 def default_sizes(num_samples: int) -> list[int]:
   """1, 2, 4, ... and N itself."""
-  sizes = [2**k for k in range(num_samples.bit_length())]
-  return sorted({n for n in sizes if n <= num_samples} | {num_samples})
+  below = (num_samples - 1).bit_length()  # powers of two below N
+  return [*(2**k for k in range(below)), num_samples]
 
 
 def tie_rate(proxy: np.ndarray) -> float:

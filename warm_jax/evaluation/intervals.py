@@ -7,8 +7,8 @@ for all that is compared. Variation between training seeds is not covered.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ RESAMPLES = 2000
 _TAIL = 0.025
 
 
-@dataclasses.dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
   """An estimate, the ends of its interval and its standard error."""
 
   estimate: float

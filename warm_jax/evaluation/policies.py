@@ -125,9 +125,9 @@ def _around(x: np.ndarray, step: np.ndarray) -> list[np.ndarray]:
   ]
 
 
-def halves(num_prompts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def halves(num_prompts: int) -> tuple[np.ndarray, np.ndarray]:
   """Splits prompt indices at random: selection half, reporting half."""
-  order = np.random.default_rng(seed).permutation(num_prompts)
+  order = np.random.default_rng(0).permutation(num_prompts)
   return np.sort(order[: num_prompts // 2]), np.sort(order[num_prompts // 2 :])
 
 

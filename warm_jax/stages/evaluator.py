@@ -84,7 +84,8 @@ class Evaluator:
     return sampling.sample_rows(
       params,
       self.shape,
-      sampling.settings(self.world.tokenizer, self.config.max_new_tokens),
+      self.world.tokenizer,
+      self.config.max_new_tokens,
       jax.random.key(seed),
       self._encoded,
       self.config.temperature,

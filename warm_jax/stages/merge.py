@@ -25,8 +25,8 @@ def run(run) -> dict:
   rows = {name: part.batch(np.arange(len(part))) for name, part in sets.items()}
 
   def raw_scores(scorer, name, at_once=256) -> np.ndarray:  # [..., 2, N]
-    ids, mask = rows[name]['ids'], rows[name]['mask']
-    found = rewards.score_rows(rewards.raw_scores, scorer, ids, mask, at_once)
+    args = (scorer, rows[name]['ids'], rows[name]['mask'], at_once)
+    found = rewards.score_rows(rewards.RewardScorer.raw_scores, *args)
     return found.reshape(*found.shape[:-1], 2, -1)
 
   def scores(params, name) -> np.ndarray:  # [2, N]

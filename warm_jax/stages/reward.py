@@ -88,7 +88,7 @@ def fit_head(params, shape, pairs, l2: float) -> np.ndarray:
   batch = pairs.batch(np.arange(len(pairs)))
   scorer = rewards.single(params, shape, score_fn=_features)
   features = rewards.score_rows(
-    rewards.raw_scores, scorer, batch['ids'], batch['mask'], 256
+    rewards.RewardScorer.raw_scores, scorer, batch['ids'], batch['mask']
   )
   chosen, rejected = np.split(features.T, 2)
   return reward.fit_probe(chosen, rejected, l2)

@@ -96,7 +96,8 @@ def reference_batch(run, start=None) -> dict[str, np.ndarray]:
   samples = sampling.sample_rows(
     start,
     base.model_config(run),
-    sampling.settings(world.tokenizer, config.max_new_tokens),
+    world.tokenizer,
+    config.max_new_tokens,
     jax.random.key(run.key('reference')),
     world.prompts('train', config.max_new_tokens, config.num_reference),
     config.temperature,

@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -74,7 +73,7 @@ class Loop:
       stack.enter_context(distributed.deferred())
       self._checkpoints = checkpoint.Checkpoints(folder / 'checkpoints')
       stack.enter_context(self._checkpoints)
-      if distributed.is_alone() and (signum := distributed.received()):
+      if distributed.count() == 1 and (signum := distributed.agreed()):
         raise distributed.Stop(signum)
       if restored := self._checkpoints.restore_latest(state):
         self.state, self.start = restored
@@ -138,16 +137,15 @@ class Loop:
     if done in self._keep_steps:
       self._flush()
       self._keep(done, state)
-    stops = distributed.agreed()
-    if stops or (every > 0 and done % every == 0):
+    signum = distributed.agreed()
+    if signum or (every > 0 and done % every == 0):
       self._flush()
       self._checkpoints.save(done, state)
-    if stops:
+    if signum:
       self._checkpoints.wait()
       roots = (p for p in self._folder.parents if (p / files.MARKER).exists())
       root = next(roots, self._folder.parent)
       name = self._folder.relative_to(root).as_posix()
-      signum = distributed.received() or signal.SIGTERM
       raise distributed.Stop(signum, f'step {done} of {name}')
 
   def summary(self, names: Sequence[str], last: int = 20) -> dict:

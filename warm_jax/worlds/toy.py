@@ -198,7 +198,8 @@ class World:
       samples = sampling.sample_rows(
         params,
         base.model_config(self.run),
-        sampling.settings(self.tokenizer, config.max_new_tokens),
+        self.tokenizer,
+        config.max_new_tokens,
         jax.random.key(rng.getrandbits(31)),
         prompts.take(rows),
         temperature,
