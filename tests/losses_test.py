@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from warm_jax import errors, losses
+from warm_jax import losses
 
 _rng = np.random.default_rng
 
@@ -296,10 +296,7 @@ def test_leave_one_out_takes_the_mean_of_the_others(k):
   np.testing.assert_allclose(small, expected.reshape(-1), atol=1e-6)
 
 
-def test_leave_one_out_has_no_gradient_and_refuses_groups_that_do_not_fit():
-  for k in (0, 1, 4):
-    with pytest.raises(errors.UserError, match='num_samples'):
-      losses.leave_one_out_advantages(jnp.zeros(6), k)
+def test_leave_one_out_has_no_gradient():
   loss = jax.jit(lambda x: losses.leave_one_out_advantages(x, 2)[0])
   np.testing.assert_array_equal(jax.grad(loss)(np.ones(2, np.float32)), 0)
 

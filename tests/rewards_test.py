@@ -93,13 +93,9 @@ def test_what_cannot_be_calibrated_is_refused(stacked, rows):
   for message, function, *args in (
     ('member 1', calibrate, flat, *rows),
     ('member 0', fit, np.full((1, 5), 0.1, np.float32), 'mean'),
-    ('two', fit, np.ones(1), 'single'),
+    ('only one', fit, np.ones(1), 'single'),
     ('aggregate', _ensemble, stacked, 'median'),
     ('ids and mask', calibrate, fine, rows[0], rows[1][:3]),
-    (
-      r'ensemble of \(3,\)',
-      *(rewards.apply_normaliser, fine.normaliser, np.ones((2, 4)), 'mean'),
-    ),
   ):
     with pytest.raises(errors.UserError, match=message):
       function(*args)

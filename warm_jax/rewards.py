@@ -58,10 +58,6 @@ def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
     normaliser = sharding.to_host(normaliser)
   raw = raw.astype(np.float32)
   lead = normaliser.mean.shape
-  errors.need(
-    raw.shape[: len(lead)] == lead,
-    f'an ensemble of {lead} members was given scores {raw.shape}',
-  )
   each = lead + (1,) * (raw.ndim - len(lead))
   z = (raw - normaliser.mean.reshape(each)) / normaliser.std.reshape(each)
   ways = merging.AGGREGATES
@@ -72,10 +68,6 @@ def apply_normaliser(normaliser: Normaliser, raw, aggregate: str):
 def fit_normaliser(reference: np.ndarray, aggregate: str) -> Normaliser:
   """Moments that give reference scores [M, N] ([N]: 'single') mean 0, std 1."""
   reference = np.asarray(reference, np.float64)
-  errors.need(
-    reference.shape[-1] > 1,
-    f'a reward needs at least two reference samples, got {reference.shape}',
-  )
   if not np.isfinite(reference).all():
     raise errors.NonFiniteError('a reference sample has a non-finite score')
   mean, std = reference.mean(axis=-1), reference.std(axis=-1)
@@ -95,7 +87,7 @@ def _check_spread(std: np.ndarray, magnitude: np.ndarray) -> None:
   errors.need(
     not is_flat.any(),
     f'member {is_flat.argmax()} gives every reference sample the same score: '
-    'is its head still zero, are all rows alike?',
+    'is its head still zero, are all rows alike, is there only one?',
   )
 
 

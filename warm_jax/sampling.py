@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from warm_jax import errors, losses, rewards, sharding
+from warm_jax import losses, rewards, sharding
 from warm_jax.data import encoding
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, reward_model, transformer
@@ -65,15 +65,6 @@ def sample(
   """
   batch, prompt_length = prompt_ids.shape
   chex.assert_equal_shape([prompt_ids, prompt_mask])
-  errors.need(
-    max_new_tokens >= 1 and num_samples >= 1 and not batch % num_samples,
-    f'{batch} rows, {num_samples} samples of {max_new_tokens} tokens of each '
-    'prompt: rows must be a multiple of samples, all at least 1',
-  )
-  errors.need(
-    not isinstance(eos_id, int) or eos_id != pad_id,
-    f'eos_id and pad_id are both {eos_id}; they must differ',
-  )
   params = sharding.gathered(params)  # once, not for every token
   prompt_mask = prompt_mask.astype(bool)
   rows = jnp.arange(batch) if rows is None else rows
@@ -276,22 +267,23 @@ def kl_of_steps(params, anchor, shape, samples, temperature) -> np.ndarray:
 
 
 def sequence_kl(
-  anchor, shape, samples, temperature, max_new_tokens: int | None = None
+  anchor, shape, samples, temperature, max_new_tokens: int
 ) -> np.ndarray:
   """Log-ratio of each response to the anchor, [N] nats (the k1 estimator).
 
-  At the temperature of the sampling; max_new_tokens: the longest by default.
+  At the temperature of the sampling; max_new_tokens: of the longest response.
   """
   lengths = samples.mask.sum(axis=1) - samples.response_start
-  most = int(lengths.max()) if max_new_tokens is None else max_new_tokens
   pieces = rewards.in_batches(
-    lambda *part: _logps(anchor, shape, *part, most, temperature),
+    lambda *part: _logps(anchor, shape, *part, max_new_tokens, temperature),
     (samples.ids, samples.mask, samples.response_start),
     rewards.rows_at_once(256, samples.ids.shape[1]),
   )
   anchor_logps = np.concatenate(pieces)[: len(lengths)]
-  at = samples.response_start[:, None] + np.arange(most)
+  at = samples.response_start[:, None] + np.arange(max_new_tokens)
   at = np.minimum(at, samples.ids.shape[1] - 1)
   logps = np.take_along_axis(np.asarray(samples.logps), at, axis=1)
   ratio = logps - anchor_logps
-  return np.where(np.arange(most) < lengths[:, None], ratio, 0.0).sum(axis=1)
+  return np.where(np.arange(max_new_tokens) < lengths[:, None], ratio, 0.0).sum(
+    axis=1
+  )

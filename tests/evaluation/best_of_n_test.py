@@ -61,8 +61,6 @@ def test_the_order_of_samples_does_not_matter_but_their_alignment_does():
   np.testing.assert_allclose(right['gold'][:, 0], gold.mean(1), atol=1e-12)
   misaligned = best_of_n.expected_best(np.sort(proxy, 1), {'gold': gold}, ns)
   assert misaligned['gold'][:, -1].mean() < right['gold'][:, -1].mean() - 0.5
-  with pytest.raises(errors.UserError, match="'gold'.*same samples"):
-    best_of_n.expected_best(proxy, {'gold': gold[:, :8]}, ns)
 
 
 @pytest.mark.parametrize('num_samples', [7, 1000])
@@ -112,5 +110,3 @@ def test_misuse_is_refused():
       best_of_n.expected_best(proxy, {}, ns)
   with pytest.raises(errors.NonFiniteError, match='gold'):
     best_of_n.expected_best(proxy, {'gold': proxy * np.nan}, [1])
-  with pytest.raises(errors.UserError, match='samples'):
-    best_of_n.expected_best(proxy[0], {}, [1])

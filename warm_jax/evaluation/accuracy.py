@@ -26,12 +26,7 @@ LAMBDAS = tuple(np.linspace(0.0, 1.0, 11).round(6).tolist())
 
 
 def _margins(chosen, rejected) -> np.ndarray:
-  chosen, rejected = np.asarray(chosen), np.asarray(rejected)
-  errors.need(
-    chosen.shape == rejected.shape and chosen.size,
-    f'need as many chosen as rejected: {chosen.shape}, {rejected.shape}',
-  )
-  margins = chosen.astype(np.float64) - rejected.astype(np.float64)
+  margins = np.subtract(chosen, rejected, dtype=np.float64)
   if not np.isfinite(margins).all():
     raise errors.NonFiniteError('a pair has a score that is not finite')
   return margins

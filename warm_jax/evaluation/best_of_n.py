@@ -69,11 +69,6 @@ def expected_best(
   arrays = {name: np.asarray(value) for name, value in arrays.items()}
   proxy = arrays['proxy']
   for name, value in arrays.items():
-    errors.need(
-      value.ndim == 2 and value.shape == proxy.shape,
-      f"best-of-n: score '{name}' has shape {value.shape}, the proxy has "
-      f'{proxy.shape}; both must be [prompts, samples] of the same samples',
-    )
     if not np.isfinite(value).all():
       raise errors.NonFiniteError(f"best-of-n: score '{name}' is not finite")
   order = np.argsort(proxy, axis=1, kind='stable')

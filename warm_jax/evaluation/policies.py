@@ -85,7 +85,7 @@ def over_optimisation(
     means[name] = np.trapezoid(at, grid, axis=-1) / (stop - start)
   reach = {'kl_from': start, 'kl_to': stop}
 
-  given = num_prompts, steps, policies, baseline, resamples
+  given = steps, policies, baseline, resamples
   return {
     'best_by_control': _best_by('control', *given),
     'best_by_proxy': _best_by('proxy', *given),
@@ -131,14 +131,12 @@ def halves(num_prompts: int) -> tuple[np.ndarray, np.ndarray]:
   return np.sort(order[: num_prompts // 2]), np.sort(order[num_prompts // 2 :])
 
 
-def _best_by(key, num_prompts, steps, policies, baseline, resamples) -> dict:
+def _best_by(key, steps, policies, baseline, resamples) -> dict:
   # Values at the step with the best `key` on other prompts.
-  selection, reporting = halves(num_prompts)
-  options, results = {'resamples': resamples}, {}
-  best = {
-    name: int(x[key][:, selection].mean(axis=1).argmax())
-    for name, x in policies.items()
-  }
+  options, results, best = {'resamples': resamples}, {}, {}
+  for name, x in policies.items():
+    selection, reporting = halves(x[key].shape[1])
+    best[name] = int(x[key][:, selection].mean(axis=1).argmax())
   for name, values in policies.items():
     at = {column: x[best[name], reporting] for column, x in values.items()}
     row = {
