@@ -96,7 +96,7 @@ def _slerp(*vectors, lam=None, init=None):
   """SLERP of float32 vectors as trees of one leaf, from 0 or an init."""
   stack = {'w': np.asarray(vectors, np.float32)}
   init = {'w': stack['w'][0] * 0 if init is None else np.float32(init)}
-  return np.asarray(merging.slerp(init, stack, lam)['w'])
+  return np.asarray(merging.merge(stack, 'slerp', init, lam=lam)['w'])
 
 
 # --- averages ---------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_leaves_that_are_not_float_pass_through():
   for tree in (
     merging.uniform(stacked),
     merging.lerp(a, b, 0.5),
-    merging.slerp(a, stacked, group='tensor'),
+    merging.merge(stacked, 'slerp', a, 'tensor'),
   ):
     assert tree['positions'].dtype == jnp.int32
     np.testing.assert_array_equal(tree['positions'], [0, 1])
@@ -169,7 +169,7 @@ def test_mismatches_name_the_leaf():
     other = {'backbone': init['backbone'], **head}
     for merge in (
       lambda other: merging.lerp(init, other, 0.5),
-      lambda other: merging.slerp(other, stacked),
+      lambda other: merging.merge(stacked, 'slerp', other),
       lambda other: merging.combine(stacked, [0.5, 0.2], other),
     ):
       with pytest.raises(errors.UserError, match='score/kernel'):
@@ -181,7 +181,7 @@ def test_mismatches_name_the_leaf():
     with pytest.raises(errors.UserError, match='no leaves'):
       merge({})
   with pytest.raises(errors.UserError, match='tensor.*layer.*model'):
-    merging.slerp(init, stacked, 0.5, 'layers')
+    merging.merge(stacked, 'slerp', init, 'layers')
 
 
 # --- methods ----------------------------------------------------------------
@@ -192,12 +192,14 @@ def test_methods_give_weights_and_merge_with_them():
   given = {'weights': [0.25, 0.75], 'lam': 0.75, 'order': [1, 0]}
   given['evaluate'] = lambda weights: weights[1]  # the first alone is best
   right = _float64(lambda x: 0.25 * x[0] + 0.75 * x[1], stacked)
+  grams = merging.grams(stacked, init)
+  angles = {group: merging.slerp_weights(x, 0.75) for group, x in grams.items()}
   expected = {
     'uniform': _float64(lambda x: x.mean(0), stacked),
     'weighted': right,
     'lerp': right,
     'greedy': members.member(stacked, 1),
-    'slerp': merging.slerp(init, stacked, 0.75),
+    'slerp': merging.combine(stacked, angles, init),
   }
   for name in merging.METHODS:
     got = merging.merge(stacked, name, init, **given)
@@ -242,14 +244,13 @@ def test_greedy_soup_keeps_what_does_not_hurt():
 # --- two trees --------------------------------------------------------------
 
 
-def test_lerp_and_liti():
+def test_lerp():
   a, (b,) = (lambda x, y: (x, members.unstack(y)))(*_members(1))
-  for function in (merging.lerp, merging.liti):
-    chex.assert_trees_all_equal(function(a, b, 0.0), a)
-    chex.assert_trees_all_equal(function(a, b, 1.0), b)
-    for lam in (0.3, 1.7):
-      expected = _float64(lambda x, y, t=lam: (1 - t) * x + t * y, a, b)
-      chex.assert_trees_all_close(function(a, b, lam), expected, atol=2e-8)
+  chex.assert_trees_all_equal(merging.lerp(a, b, 0.0), a)
+  chex.assert_trees_all_equal(merging.lerp(a, b, 1.0), b)
+  for lam in (0.3, 1.7):
+    expected = _float64(lambda x, y, t=lam: (1 - t) * x + t * y, a, b)
+    chex.assert_trees_all_close(merging.lerp(a, b, lam), expected, atol=2e-8)
   got, expected = merging.lerp(a, b, 0.01), optax.incremental_update(b, a, 0.01)
   chex.assert_trees_all_equal(got, expected)
 
@@ -262,9 +263,9 @@ def test_lerp_and_liti():
 def test_slerp_is_the_float64_formula(group, m, lam):
   init, stacked = _members(m, change=2e-3)
   for end in (0, 1) if m == 2 else ():
-    got = merging.slerp(init, stacked, end, group)
+    got = merging.merge(stacked, 'slerp', init, group, lam=end)
     chex.assert_trees_all_equal(got, members.member(stacked, end))
-  got = merging.slerp(init, stacked, lam, group)
+  got = merging.merge(stacked, 'slerp', init, group, lam=lam)
   folds = {
     key: _fold(deltas, lam)
     for key, deltas in _vectors(stacked, init, group).items()

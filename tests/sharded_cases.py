@@ -174,8 +174,8 @@ def merge(program):
   program['text'] = merged.as_text()
   return {
     'uniform': merged(stack),
-    'slerp': merging.slerp(
-      members.member(stack, 0), jax.tree.map(lambda x: x[1:4], stack)
+    'slerp': merging.merge(
+      jax.tree.map(lambda x: x[1:4], stack), 'slerp', members.member(stack, 0)
     ),
   }
 

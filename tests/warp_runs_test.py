@@ -153,7 +153,8 @@ def test_next_init_is_on_the_line(finished):
   second = checkpoint.load_params(finished / 'warp' / 'iteration_2' / 'init')
   chex.assert_trees_all_close(second, expected, atol=1e-6)
   stack = checkpoint.load_params(first / 'members')
-  chex.assert_trees_all_close(merged, merging.slerp(start, stack), atol=1e-6)
+  expected = merging.merge(stack, 'slerp', start)
+  chex.assert_trees_all_close(merged, expected, atol=1e-6)
 
 
 LONG = {'warp.steps': (30, 20), 'warp.checkpoint_every': 7}

@@ -294,11 +294,6 @@ def uniform(stacked: PyTree, chosen: Sequence[int] | None = None) -> PyTree:
   return combine(stacked, equal_weights(chosen, num))
 
 
-def slerp(init: PyTree, stacked: PyTree, lam=None, group='layer') -> PyTree:
-  """Spherical average of task vectors, see `slerp_weights`; not of weights."""
-  return merge(stacked, 'slerp', init, group, lam=lam)
-
-
 def _upcast(leaf):
   """A float leaf as float32; float64 stays float64."""
   import jax.numpy as jnp
@@ -310,6 +305,7 @@ def _upcast(leaf):
 def lerp(a: PyTree, b: PyTree, lam) -> PyTree:
   """Interpolates weights: (1 - lam) a + lam b, exact at both ends.
 
+  From the init to a merge it is LITI (WARP stage 3).
   A moving average, lerp(average, params, mu), must be float32: a step of 1 % is
   below half a bfloat16 ulp.
   """
@@ -325,11 +321,6 @@ def lerp(a: PyTree, b: PyTree, lam) -> PyTree:
     return ((1.0 - lam) * _upcast(x) + lam * _upcast(y)).astype(x.dtype)
 
   return jax.tree.map(mix, a, b)
-
-
-def liti(init: PyTree, merged: PyTree, eta) -> PyTree:
-  """Moves back toward the init: (1 - eta) init + eta merged  (WARP stage 3)."""
-  return lerp(init, merged, eta)
 
 
 def grams(

@@ -76,8 +76,8 @@ def fit_normaliser(reference: np.ndarray, aggregate: str) -> Normaliser:
   if aggregate != 'single':
     combined = apply_normaliser(found, reference, aggregate).astype(np.float64)
     _check_spread(combined.std(keepdims=True), np.zeros(1))
-    moments = map(np.float32, (mean, std, combined.mean(), combined.std()))
-    found = Normaliser(*moments)
+    moments = map(np.float32, (combined.mean(), combined.std()))
+    found = Normaliser(found.mean, found.std, *moments)
   return jax.tree.map(jnp.asarray, found)
 
 

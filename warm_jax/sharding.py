@@ -49,11 +49,9 @@ RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
 )
 
 
-def make_mesh(
-  sizes: Sequence[int], devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make_mesh(sizes: Sequence[int]) -> Mesh:
   """The mesh (member, data, model) over the first devices; one -1: the rest."""
-  devices = list(jax.devices() if devices is None else devices)
+  devices = jax.devices()
   known = math.prod(n for n in sizes if n != -1)
   errors.need(
     known <= len(devices) and not (-1 in sizes and len(devices) % known),

@@ -54,7 +54,7 @@ def line(
   seed: runs.Seed, init: PyTree, end: PyTree, etas: Iterable[float]
 ) -> dict[str, dict]:
   """Points on the line from init to end and beyond: {eta: point}."""
-  return {f'{eta:g}': point(seed, merging.liti(init, end, eta)) for eta in etas}
+  return {f'{eta:g}': point(seed, merging.lerp(init, end, eta)) for eta in etas}
 
 
 def path(
@@ -164,7 +164,7 @@ def judge_fronts(seed: runs.Seed, run) -> dict:
     return jax.tree.map(lambda x: x[jnp.array(numbers)], last)
 
   merge = {
-    'slerp': lambda stack: merging.slerp(sft, stack, group=group),
+    'slerp': lambda stack: merging.merge(stack, 'slerp', sft, group),
     'lerp': merging.uniform,
   }
   out: dict[str, Any] = {

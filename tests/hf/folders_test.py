@@ -148,7 +148,7 @@ def test_slerp_agrees_with_merging(members, tmp_path, group, count, lam):
   arguments = dict(method='slerp', init=folders[3], group=group, lam=lam)
   folders_lib.merge(folders[:count], tmp_path / 'out', **arguments)
   stack = {k: np.stack([t[k] for t in trees[:count]]) for k in SHAPES}
-  expected = merging.slerp(trees[3], stack, lam, group)
+  expected = merging.merge(stack, 'slerp', trees[3], group, lam=lam)
   for name, array in stored(tmp_path / 'out').items():
     np.testing.assert_allclose(array, expected[name], rtol=0, atol=5e-7)
 

@@ -29,7 +29,7 @@ def merge(num_members=6, swapped=True):
   sets = {k: n for k, n in PAIRS.items() if swapped or k != 'train_swapped'}
   names = ['accuracy', 'ens_accuracy', 'diag_accuracy', 'accuracy_stderr']
   names += ['ens_stderr', 'loss', 'ens_loss', 'diag_loss', 'barrier']
-  path = {'lambda': [0.0, 0.5, 1.0], 'max_barrier': 0.0}
+  path = {'lambda': [0.0, 0.5, 1.0]}
   path |= {name: [0.7, 0.72 + i / 100, 0.75] for i, name in enumerate(names)}
   accuracy = [0.70 + m / 100 for m in range(num_members)]
   row = dict.fromkeys(('min', 'uncertainty', 'weighted', 'greedy'), 0.74)

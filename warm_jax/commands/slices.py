@@ -187,7 +187,6 @@ def _write(parts, config, sources, folder: pathlib.Path) -> None:
   for path, content in (
     (into / 'config.json', stage.relevant),
     (into / 'result.json', record),
-    (folder / 'config.json', config_lib.plain(config)),
     (folder / files.MARKER, files.read_record(first.folder / files.MARKER)),
   ):
     files.write_record(path, content)

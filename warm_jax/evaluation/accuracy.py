@@ -85,9 +85,9 @@ def path_metrics(
 ) -> dict[str, Any]:
   """Accuracy and loss of WA, ENS and the diagonal from scores [Lambda, N].
 
-  A barrier is the loss above, or the accuracy below, the diagonal. Standard
-  errors are of differences to the diagonal over `clusters` [N] such as prompts;
-  gain_over_diag and wa_minus_ens are of lambda nearest to 1/2.
+  A barrier is the loss above the diagonal. Standard errors are of differences to
+  the diagonal over `clusters` [N] such as prompts; gain_over_diag and
+  wa_minus_ens are of lambda nearest to 1/2.
   """
   points = np.asarray(lambdas, np.float64)
   errors.need(
@@ -110,7 +110,6 @@ def path_metrics(
   )
   wa_loss = bradley_terry(*wa)
   diag_accuracy, diag_loss = line(wa_accuracy), line(wa_loss)
-  barrier, accuracy_barrier = wa_loss - diag_loss, diag_accuracy - wa_accuracy
   middle = int(np.abs(points - 0.5).argmin())
   return {
     'lambda': points,
@@ -120,12 +119,9 @@ def path_metrics(
     'ens_loss': bradley_terry(*ens),
     'diag_accuracy': diag_accuracy,
     'diag_loss': diag_loss,
-    'barrier': barrier,
-    'accuracy_barrier': accuracy_barrier,
+    'barrier': wa_loss - diag_loss,
     'accuracy_stderr': stderr(wa_correct),
     'ens_stderr': stderr(ens_correct),
-    'max_barrier': float(barrier.max()),
-    'max_accuracy_barrier': float(accuracy_barrier.max()),
-    'gain_over_diag': float(-accuracy_barrier[middle]),
+    'gain_over_diag': float(wa_accuracy[middle] - diag_accuracy[middle]),
     'wa_minus_ens': float(wa_accuracy[middle] - ens_accuracy[middle]),
   }

@@ -140,7 +140,6 @@ def _best_by(key, steps, policies, baseline, resamples) -> dict:
   for name, values in policies.items():
     at = {column: x[best[name], reporting] for column, x in values.items()}
     row = {
-      'rule': f'highest mean {key} on {len(selection)} selection prompts',
       'step': int(steps[best[name]]),
       'num_prompts': len(reporting),
     }

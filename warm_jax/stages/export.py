@@ -86,7 +86,7 @@ def _policies(run) -> Iterator[tuple[str, Any]]:
     merged = policy.merged(run, config.warp.iterations)
     yield 'merged', merged
     for eta in config.export.etas:
-      yield f'eta_{eta:g}', merging.liti(start, merged, eta)
+      yield f'eta_{eta:g}', merging.lerp(start, merged, eta)
   else:
     kept = members.unstack(base.sft_checkpoints(run))
     for step, params in zip(config.sft.keep_steps, kept):

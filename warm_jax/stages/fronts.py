@@ -130,7 +130,7 @@ def _line(start: PyTree, end: PyTree, etas, labels, names):
   for eta in sorted(etas):
     yield (
       names.get(eta, f'{labels["run"]}/{labels["what"]}_{eta:g}'),
-      functools.partial(merging.liti, start, end, eta),
+      functools.partial(merging.lerp, start, end, eta),
       labels | {'eta': eta},
     )
 

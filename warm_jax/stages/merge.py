@@ -5,6 +5,8 @@ Members are ranked on the selection split and reported on others: training pairs
 swapped and clean apart, held-out pairs, and pairs from other policies.
 """
 
+import collections
+
 import numpy as np
 
 from warm_jax import members, merging, rewards, sharding, worlds
@@ -58,7 +60,7 @@ def run(run) -> dict:
     checkpoint.save_params(run.folder('merge') / name, params)
 
   reported = {name: part for name, part in sets.items() if name != 'selection'}
-  by_size = {name: {'warm': [], 'ens': [], 'stderr': []} for name in reported}
+  by_size = {name: collections.defaultdict(list) for name in reported}
   correct, normaliser = {}, None
   reference = of_members['selection'][order].reshape(num_members, -1)
   for size in range(1, num_members + 1):
@@ -72,11 +74,10 @@ def run(run) -> dict:
       warm, ens = correct[name] = [
         _correct(x).astype(float) for x in (warm, ens)
       ]
-      row = by_size[name]
-      row['warm'].append(float(warm.mean()))
-      row['ens'].append(float(ens.mean()))
       stderr = intervals.clustered_stderr(warm - ens, part.prompt_ids)
-      row['stderr'].append(stderr)
+      row = {'warm': warm.mean(), 'ens': ens.mean(), 'stderr': stderr}
+      for key, value in row.items():
+        by_size[name][key].append(float(value))
 
   table = {}
   for name, part in reported.items():
@@ -85,11 +86,8 @@ def run(run) -> dict:
       'pairs': len(part),
       'members': [_accuracy(s) for s in of_members[name]],
     }
-    for key, x in {
-      'warm': warm,
-      'ens': ens,
-      'wa_minus_ens': warm - ens,
-    }.items():
+    shown = {'warm': warm, 'ens': ens, 'wa_minus_ens': warm - ens}
+    for key, x in shown.items():
       # Pairs of one prompt are not independent: whole prompts are drawn.
       found = intervals.mean_interval(x, clusters=part.prompt_ids)
       row[key] = {'value': found.estimate, 'low': found.low, 'high': found.high}

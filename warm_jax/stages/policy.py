@@ -100,7 +100,7 @@ def _line_of_warp(run, names, start) -> Iterator[tuple[dict, Callable, str]]:
     yield {'policy': f'merged_{n}'}, functools.partial(merged, run, n), name
   end = merged(run, last)
   for eta in run.config.evaluate.etas:
-    point = functools.partial(merging.liti, start, end, eta)
+    point = functools.partial(merging.lerp, start, end, eta)
     yield {'policy': f'eta_{eta:g}'}, point, name
   yield {'policy': f'merged_{last}'}, lambda: end, name
 

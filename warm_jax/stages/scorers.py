@@ -3,7 +3,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import NamedTuple
 
@@ -234,17 +233,15 @@ def _of_workdir(folder: pathlib.Path, name: str) -> Opened:
   record = files.read_record(folder / 'merge' / 'result.json')
   text = f'{folder} holds no merged reward model yet; finish the run first'
   errors.need(record is not None, text)
-  config = ml_collections.ConfigDict(
-    json.loads(json.dumps(record['config'])) | {'runtime': section('runtime')}
-  )
-  run = pipeline.Run(config, folder)
+  config = record['config'] | {'runtime': section('runtime')}
+  run = pipeline.Run(ml_collections.ConfigDict(config), folder)
   numbers = run.result('merge')['members']
   known = [*MEANING, *(f'member_{m}' for m in numbers)]
   known.remove('control')
   text = f'{folder} has no scorer {name!r}; there are: {", ".join(known)}'
   errors.need(name in known, text)
-  scorer, length = build(run, [name])[name], config.data.max_length
-  template = config.data.get('prompt_template', '{prompt}')
+  scorer, length = build(run, [name])[name], run.config.data.max_length
+  template = run.config.data.get('prompt_template', '{prompt}')
   return Opened(scorer, base.tokenizer(run), length, template, True)
 
 

@@ -7,7 +7,7 @@
   init_{i+1} = (1 - eta_i) init_i + eta_i merged_i                   (LITI)
 
 Source: arXiv 2406.16768, Alg. 1. The policies themselves are merged, not their
-averages. The front that the paper returns is `merging.liti(sft, merged_I, eta)`
+averages. The front that the paper returns is `merging.lerp(sft, merged_I, eta)`
 for eta from 0 to 1. Each iteration has a folder: what `policy.train` writes,
 then init, members [M, ...], merged, next (init_{i+1}) and, last, result.json.
 
@@ -101,7 +101,7 @@ def train(
     checkpoint.save_params(where / 'members', stack)
     checkpoint.save_params(where / 'merged', merged)
     checkpoint.save_params(
-      where / 'next', merging.liti(init, merged, iteration.eta)
+      where / 'next', merging.lerp(init, merged, iteration.eta)
     )
     everyone = members.stack([*members.unstack(stack), merged])
     record = {
