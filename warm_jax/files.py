@@ -173,13 +173,7 @@ def jsonable(value: Any) -> Any:
   return json.loads(text, parse_constant=lambda name: None)
 
 
-# Libraries in C++ raise the text without the number.
-_DISK_ERRORS = {
-  errno.ENOSPC: 'No space left on device',
-  errno.EDQUOT: 'Disk quota exceeded',
-  errno.EROFS: 'Read-only file system',
-  errno.EFBIG: 'File too large',
-}
+_DISK_ERRORS = errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG
 
 
 def disk_trouble(error: BaseException | None) -> str:
@@ -192,8 +186,9 @@ def disk_trouble(error: BaseException | None) -> str:
     code = getattr(error, 'errno', None)
     if code == errno.EACCES:
       return os.strerror(code)
-    for number, text in _DISK_ERRORS.items():
-      if code == number or text in str(error):
-        return text
+    for number in _DISK_ERRORS:
+      # Libraries in C++ raise the text without the number.
+      if code == number or os.strerror(number) in str(error):
+        return os.strerror(number)
     error = error.__cause__ or error.__context__
   return ''

@@ -181,7 +181,7 @@ def run(
       _require_same(run_, stage)
     chosen = [stage] if stage else table
     paths = {name: run_.workdir / name / 'result.json' for name in chosen}
-    mesh = None
+    scope = contextlib.nullcontext
     if not all(distributed.on_first(path.exists) for path in paths.values()):
       import jax
 
@@ -191,7 +191,7 @@ def run(
         from warm_jax import sharding
 
         mesh = sharding.make_mesh(sizes)
-        used = mesh.size
+        used, scope = mesh.size, functools.partial(jax.set_mesh, mesh)
       kind = f'{devices[0].platform}, {devices[0].device_kind}'
       line = f'device: {used} of {len(devices)} ({kind})'
       more = '; --config.runtime.mesh=-1,1,1 spreads members over all of them'
@@ -202,14 +202,15 @@ def run(
       if distributed.on_first(path.exists):
         took = 'finished earlier in {}'
       else:
-        work = functools.partial(_work, run_, table[name], mesh)
+        work = functools.partial(_work, run_, table[name])
         if not distributed.is_alone():
           with distributed.deferred():  # a signal that no loop has heard
             distributed.agreed()
         if table[name].on_host:
           distributed.on_first(work)
         else:
-          work()
+          with scope():
+            work()
         distributed.wait_for_all()
       # Read again, so that the first launch returns what later ones read.
       record = files.read_record(path)
@@ -294,7 +295,7 @@ def differences(old: Mapping, new: Mapping) -> Iterator[tuple[str, tuple]]:
       yield field, tuple(values)
 
 
-def _work(run_: Run, stage: Stage, mesh) -> None:
+def _work(run_: Run, stage: Stage) -> None:
   folder = run_.folder(stage.name)
   path = folder / 'attempt.json'
   # Seconds and peak memory, earlier attempts included if they were not killed.
@@ -307,12 +308,7 @@ def _work(run_: Run, stage: Stage, mesh) -> None:
     pathlib.Path('/proc/self/clear_refs').write_text('5')
   start = time.monotonic()
   try:
-    with contextlib.ExitStack() as stack:
-      if mesh is not None and not stage.on_host:
-        import jax
-
-        stack.enter_context(jax.set_mesh(mesh))
-      result = stage.function(run_) or {}
+    result = stage.function(run_) or {}
   finally:
     totals['seconds'] = round(totals['seconds'] + time.monotonic() - start, 2)
     unit = 1 if sys.platform == 'darwin' else 1024

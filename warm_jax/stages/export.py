@@ -33,14 +33,13 @@ def run(run) -> dict:
     'prompt_template': run.config.data.prompt_template,
     'max_shard_bytes': config.max_shard_gb * 1e9,
   }
-  written, moments = {}, {}
+  written = {}
   for name, params in (_reward_models if is_reward else _policies)(run):
     params = jax.tree.map(jnp.asarray, params)
     if is_reward:
       scorer = rewards.calibrate(rewards.single(params, shape), **reference)
-      moments = dict(
-        reward_mean=scorer.normaliser.mean, reward_std=scorer.normaliser.std
-      )
+      mean, std = scorer.normaliser.mean, scorer.normaliser.std
+      settings |= {'reward_mean': float(mean), 'reward_std': float(std)}
     written[name] = writing.save(
       run.folder('export') / name,
       params,
@@ -55,7 +54,6 @@ def run(run) -> dict:
         versions=pipeline.versions(),
       ),
       **settings,
-      **{key: float(value) for key, value in moments.items()},
     )
   return {
     'folders': sorted(written),
