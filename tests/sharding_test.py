@@ -130,6 +130,7 @@ def test_meshes_that_cannot_be_are_refused():
 def test_without_a_mesh_nothing_changes():
   tree = {'score': {'kernel': np.ones(4, np.float32)}}
   assert not sharding.is_on()
+  assert sharding.constrain(tree) is tree
   assert sharding.gathered(tree) is tree
   assert sharding.put_rows(tree) is tree
   gather = lambda rows: rows  # noqa: E731

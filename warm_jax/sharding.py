@@ -130,19 +130,16 @@ def specs(tree: PyTree, num_leading: int = 0) -> PyTree:
 
 
 def put(tree: PyTree, num_leading: int = 0) -> PyTree:
-  """Moves arrays to where the table has them; inside jit constrains them to it.
-
-  Each process keeps its part.
-  """
+  """Moves arrays to where the table has them; each process keeps its part."""
   if not is_on():
     return jax.tree.map(jnp.asarray, tree)
-  place, leaves = jax.lax.with_sharding_constraint, jax.tree.leaves(tree)
-  if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-
-    def place(leaf, s):
-      return _place(leaf, NamedSharding(_mesh(), s))
-
-  return jax.tree.map(place, tree, specs(tree, num_leading))
+  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+    return constrain(tree, num_leading)  # in `shapes`
+  return jax.tree.map(
+    lambda leaf, s: _place(leaf, NamedSharding(_mesh(), s)),
+    tree,
+    specs(tree, num_leading),
+  )
 
 
 def _mesh() -> Mesh:
@@ -167,6 +164,15 @@ def shapes(fn: Callable[..., PyTree], *args, num_leading: int = 1) -> PyTree:
     lambda leaf, s: leaf.update(sharding=NamedSharding(_mesh(), s)),
     tree,
     specs(tree, num_leading),
+  )
+
+
+def constrain(tree: PyTree, num_leading: int = 0) -> PyTree:
+  """Inside jit: constrains a tree to where the table has it."""
+  if not is_on():
+    return tree
+  return jax.tree.map(
+    jax.lax.with_sharding_constraint, tree, specs(tree, num_leading)
   )
 
 
@@ -210,7 +216,7 @@ def born(fn: Callable[..., PyTree], num_leading: int = 0) -> Callable:
   """`fn`, jitted so that its result is created sharded; without a mesh `fn`."""
   if not is_on():
     return fn
-  return jax.jit(lambda *args: put(fn(*args), num_leading))
+  return jax.jit(lambda *args: constrain(fn(*args), num_leading))
 
 
 def of_leaf(path: str, shape: Sequence[int]) -> NamedSharding | None:

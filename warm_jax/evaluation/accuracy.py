@@ -10,7 +10,6 @@ Observation 1 is WA >= diag, Observation 2 is WA ~ ENS. N pairs, M members.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,14 +41,6 @@ def bradley_terry(chosen: np.ndarray, rejected: np.ndarray) -> np.ndarray:
   return np.logaddexp(0.0, -_margins(chosen, rejected)).mean(axis=-1)
 
 
-@functools.partial(jax.jit, static_argnames='score_fn')
-def _path_scores(score_fn, params_a, params_b, lambdas, ids, mask):
-  def score_at(lam):
-    return score_fn(merging.lerp(params_a, params_b, lam), ids, mask)
-
-  return jax.lax.map(score_at, lambdas)
-
-
 def interpolate(
   score_fn: Callable,
   params_a: PyTree,
@@ -63,15 +54,19 @@ def interpolate(
 ) -> dict[str, Any]:
   """`path_metrics` of interpolated weights on rows [2N, T]: chosen, rejected.
 
-  score_fn: (params, ids [B, T], mask [B, T]) -> [B]; a new one compiles anew.
+  score_fn: (params, ids [B, T], mask [B, T]) -> [B].
   Options (batch_size, reads_shared) go to `rewards.score_rows`.
   """
   at = jnp.asarray([*lambdas], jnp.float32)
 
-  def scores(_, ids, mask):
-    return _path_scores(score_fn, params_a, params_b, at, ids, mask)
+  @jax.jit
+  def scores(ends, ids, mask):
+    return jax.lax.map(
+      lambda lam: score_fn(merging.lerp(*ends, lam), ids, mask), at
+    )
 
-  found = rewards.score_rows(scores, None, ids, mask, **options)
+  ends = params_a, params_b
+  found = rewards.score_rows(scores, ends, ids, mask, **options)
   halves = np.split(found, 2, axis=1)
   return path_metrics(*halves, lambdas=lambdas, clusters=clusters)
 

@@ -198,7 +198,7 @@ def update(state, samples, scores, anchor_params, *, settings: Settings):
 
   mapped = members.map_members(one_member, settings.member_map)
   state, metrics = mapped(state, samples, scores)
-  return sharding.put(state, 1), metrics
+  return sharding.constrain(state, 1), metrics
 
 
 def _response_logps(params, samples, settings):

@@ -86,7 +86,7 @@ def _init(params, rng, hparams, *, tx):
   params, rng, hparams = jax.tree.map(jnp.copy, (params, rng, hparams))
   step, opt_state = jnp.zeros(rng.shape, jnp.int32), jax.vmap(tx.init)(params)
   state = TrainState(step, params, opt_state, rng, hparams, step == 0)
-  return sharding.put(state, 1)
+  return sharding.constrain(state, 1)
 
 
 def make_optimizer(config, num_steps: int) -> optax.GradientTransformation:
@@ -174,7 +174,7 @@ def train_step(state, batch, *, member_step: Callable, settings: Settings):
   """
   step = functools.partial(member_step, settings=settings)
   state, metrics = members.map_members(step, settings.member_map)(state, batch)
-  return sharding.put(state, 1), metrics
+  return sharding.constrain(state, 1), metrics
 
 
 def micro_batched(
