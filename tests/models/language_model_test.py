@@ -77,7 +77,7 @@ def test_logps_and_entropy_against_logits_of_prefixes(random_params):
 def test_logps_do_not_depend_on_padding(random_params):
   params = random_params(CONFIG)
   row = np.array([5, 2, 9, 4])
-  places = np.array([[0, 1, 2, 3], [3, 4, 5, 6], [0, 2, 5, 6]])
+  places = np.array([[0, 1, 2, 3], [3, 4, 5, 6], [1, 2, 3, 4]])
   ids, mask = np.full((3, 7), 1, np.int32), np.zeros((3, 7), bool)
   for i, place in enumerate(places):
     ids[i, place], mask[i, place] = row, True

@@ -61,25 +61,18 @@ def token_logps(
 ) -> jax.Array:
   """Log-probability of each token given the real tokens before it.
 
-  logps[t] = log softmax(logits / temperature)[ids[t]], with the logits at the
-  previous real token: [B, T] float32, 0 at padding and at the first real token.
-  Arguments as of `transformer.hidden_states`.
+  logps[t] = log softmax(logits[t - 1] / temperature)[ids[t]]: [B, T] float32, 0
+  at padding and at the first real token. Arguments as of
+  `transformer.hidden_states`, with padding on either side of a row.
   """
   hidden = transformer.hidden_states(params, config, ids, mask, **dropout)
-  mask, end = mask.astype(bool), mask.shape[1] - 1
-  index = jnp.broadcast_to(jnp.arange(mask.shape[1])[None, :], mask.shape)
-  # The real token before each (-1: none) and after it (T - 1: none).
-  previous = jax.lax.cummax(jnp.where(mask, index, -1), axis=1)[:, :-1]
-  previous = jnp.pad(previous, ((0, 0), (1, 0)), constant_values=-1)
-  following = jnp.where(mask, index, end)
-  following = jax.lax.cummin(following, axis=1, reverse=True)[:, 1:]
-  following = jnp.pad(following, ((0, 0), (0, 1)), constant_values=end)
   # Targets are moved to the position that predicts them, and the results back:
   # that moves [B, T] numbers instead of [B, T, D] hidden states.
-  targets = jnp.take_along_axis(ids, following, axis=1)
+  targets = jnp.roll(ids, -1, axis=1)
   logps, _ = _of_targets(params, config, hidden, targets, temperature)
-  logps = jnp.take_along_axis(logps, jnp.maximum(previous, 0), axis=1)
-  return jnp.where(mask & (previous >= 0), logps, 0.0)
+  mask = mask.astype(bool)
+  is_predicted = mask & jnp.pad(mask[:, :-1], ((0, 0), (1, 0)))
+  return jnp.where(is_predicted, jnp.roll(logps, 1, axis=1), 0.0)
 
 
 def response_logps_and_entropy(

@@ -170,12 +170,6 @@ def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
     method = {0: 'single', 1: 'second'}.get(rank, '')
     heading = Cell(f'{numbers[m]}{soup}', method=method)
     rows.append([heading, *map(Cell, texts)])
-  for gone in merge.get('left_out', ()):
-    why = f'left out: {gone["metric"]} {gone["value"]} at step {gone["step"]}'
-    given = [f.format(gone['hparams'][k]) for k, (_, f) in settings.items()]
-    texts = [*[style.NOTHING] * (1 + len(sets)), *given, style.NOTHING]
-    cells = [Cell(text, faint=True) for text in texts]
-    rows.append([Cell(str(gone['member']), why, faint=True), *cells])
   return Table([Cell(title) for title in titles], rows)
 
 
