@@ -37,34 +37,33 @@ MOST_PAIRS = 10_000  # of one row; lists of a thousand texts make a million
 MOST_CHARACTERS = 2**20  # of one text; tokenising takes 200 bytes for each
 
 # How dialogues are written as one text: what begins a turn of the user, and what
-# begins one of the assistant. Line breaks behind it are the prompt's, a space is
-# the response's.
+# one of the assistant. Line breaks behind it are the prompt's, a space is the
+# response's.
 _STYLES = [
-  (re.compile(rf'(?:^|\n)\s*{user}'), re.compile(rf'(?:^|\n)\s*{answer}\n*'))
+  (re.compile(user, re.MULTILINE), re.compile(rf'{answer}\n*', re.MULTILINE))
   for user, answer in (
-    (r'(?:Human|User|USER|Customer):', r'(?:Assistant|ASSISTANT|AI|Bot|GPT):'),
-    (r'\*\*(?:Human|User):?\*\*:?', r'\*\*(?:Assistant|AI):?\*\*:?'),
-    (r'#+ *(?:Instruction|Input|User|Human|Question|Prompt):?',)
-    + (r'#+ *(?:Response|Assistant|Answer|Output):?',),
-    (r'Q(?:uestion)?:', r'A(?:nswer)?:'),
-    (r'(?:Instruction|Prompt):', r'(?:Response|Output|Answer):'),
-    (r'(?:SUBREDDIT|TITLE|POST):', r'TL;DR:'),
+    (r'^ *(?:Human|User|USER):', r'^ *(?:Assistant|ASSISTANT|AI|Bot|GPT):'),
+    (r'^\*\*(?:Human|User):?\*\*:?', r'^\*\*(?:Assistant|AI):?\*\*:?'),
+    (
+      r'^#+ *(?:Instruction|Input|User|Human|Question|Prompt):?',
+      r'^#+ *(?:Response|Assistant|Answer|Output):?',
+    ),
+    (r'^Q(?:uestion)?:', r'^A(?:nswer)?:'),
+    (r'^(?:Instruction|Prompt):', r'^(?:Response|Output|Answer):'),
+    (r'^(?:SUBREDDIT|TITLE|POST):', r'^TL;DR:'),
+    (r'USER:', r'ASSISTANT:'),  # on one line
+    (r'User:', r'Assistant:'),
+    (r'\[INST\]', r'\[/INST\]'),
     (r'<\|im_start\|>user', r'<\|im_start\|>assistant'),
     (r'<\|user\|>', r'<\|assistant\|>'),
     (r'<start_of_turn>user', r'<start_of_turn>model'),
-  )
-] + [
-  (re.compile(user), re.compile(answer))
-  for user, answer in (
-    (r'(?:USER|Human|User):', r'(?:ASSISTANT|Assistant):'),  # on one line
-    (r'\[INST\]', r'\[/INST\]'),
     (
       r'<\|start_header_id\|>user<\|end_header_id\|>',
-      r'<\|start_header_id\|>assistant<\|end_header_id\|>\n*',
+      r'<\|start_header_id\|>assistant<\|end_header_id\|>',
     ),
   )
 ]
-_LABEL = re.compile(r'(?:^|\n)[ \t#*]*(\w[\w ]{0,20})\**:')  # of a turn, maybe
+_LABEL = re.compile(r'^[ #*]{0,9}(\w[\w ]{0,20})\**:', re.M)  # of a turn, maybe
 
 # Columns that hold what other formats call the prompt.
 _PROMPTS = {
@@ -309,7 +308,7 @@ def _chosen_and_rejected(row: '_Fields', chat):
       'one of chosen and rejected is a text, the other a conversation',
     )
     if _is_conversation(chosen):
-      if prompt is None and _turned(chosen)[0].get('role') == 'assistant':
+      if prompt is None and _first_role(chosen) == 'assistant':
         _need_no_prompt(row)
       yield _conversations(prompt, chosen, rejected, chat)
     elif prompt is not None:
@@ -333,8 +332,9 @@ def _need_no_prompt(row: '_Fields', chosen: str = '') -> None:
     if name in _FIELDS - {'context', 'messages'}:
       continue
     text = value if isinstance(value, str) else ''
-    is_turns = _is_conversation(value) and isinstance(_turned(value)[0], dict)
-    is_named = str(name).lower() in _PROMPTS and (text.strip() or is_turns)
+    is_named = str(name).lower() in _PROMPTS and (
+      text.strip() or _first_role(value)
+    )
     # A sentence that the sides do not repeat may be what they answer.
     if is_named or len(text.split()) > 3 and text.strip() not in chosen:
       found.append(str(name))
@@ -398,7 +398,9 @@ def _turns_of(prompt: str, text: str, style) -> list[tuple[str, str]]:
   """Prompt and response of each turn of the assistant in a text."""
   turns, begin = [], 0
   while style and (user := style[0].search(text, begin)):
-    turns.append((prompt + text[:begin], text[begin : user.start()]))
+    # An empty line stands between turns.
+    answered = text[begin : user.start()].removesuffix('\n').removesuffix('\n')
+    turns.append((prompt + text[:begin], answered))
     answer = style[1].search(text, user.end())
     begin = answer.end() if answer else len(text)
   turns.append((prompt + text[:begin], text[begin:]))
@@ -528,8 +530,9 @@ def _without(prompt: str, answers, chat, framed: str) -> list[str]:
       cut.append(rest.lstrip('\n'))
       continue
     for user, assistant in _STYLES:  # the first turn of a dialogue
-      begin = user.match(answer)
-      text = answer[begin.end() :].lstrip() if begin else ''
+      text = answer.lstrip()
+      begin = user.match(text)
+      text = text[begin.end() :].lstrip() if begin else ''
       rest = text[len(start) :].lstrip()
       border = assistant.match(rest)
       if begin and border and text.startswith(start):
@@ -590,6 +593,13 @@ def _turned(value) -> list:
   return _unzipped(value) if isinstance(_unzipped(value), list) else [value]
 
 
+def _first_role(value) -> str:
+  """Role of the first turn; '' of what is no list of turns."""
+  turns = _turned(value) if _is_conversation(value) else []
+  first = turns[0] if turns and isinstance(turns[0], dict) else {}
+  return first.get('role') or first.get('from') or ''
+
+
 def _messages(value, field: str, chat) -> list[dict]:
   value = _unzipped(value)
   is_list = isinstance(value, list) and value
@@ -602,8 +612,9 @@ def _messages(value, field: str, chat) -> list[dict]:
     calls = turn.get('tool_calls')
     _need(not calls, f'{where} calls tools, which is not supported')
     if 'from' in turn and 'value' in turn and 'role' not in turn:  # ShareGPT
-      role = {'human': 'user', 'gpt': 'assistant'}.get(turn['from'])
-      turn = {'role': role or turn['from'], 'content': turn['value']}
+      roles, role = {'human': 'user', 'gpt': 'assistant'}, turn['from']
+      role = roles.get(role, role) if isinstance(role, str) else role
+      turn = {'role': role, 'content': turn['value']}
     keys = ('role', 'content')
     made = {k: _text(turn.get(k), f'the {k} of {where}') for k in keys}
     for key, more in turn.items():
