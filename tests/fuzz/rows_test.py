@@ -55,7 +55,9 @@ def scan(fuzz, source, max_rejected=1.0):
   copies = fuzz.folder / 'copies'
   shutil.rmtree(copies, ignore_errors=True)
   copies.mkdir()
-  return files.scan(CHAT, rejected, copies, 'pairs', str(source)), rejected
+  return files.scan(
+    *(CHAT, rejected, copies, formats.Columns(), 'pairs', str(source))
+  ), rejected
 
 
 # ------------------------------------ rows of mixed kinds, as a run reads them
