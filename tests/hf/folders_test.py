@@ -283,9 +283,11 @@ def test_an_init_need_not_say_what_exports_say(tmp_path):
   b = save(tmp_path / 'b', weights(2), said, pairs, **template)
   c = save(tmp_path / 'c', weights(2), other, pairs)
   init = save(tmp_path / 'init', weights(0), LLAMA, bpe(['a b']))
+  d = save(tmp_path / 'd', weights(2), said, bpe(['a b']), **template)
   bad = save(tmp_path / 'bad', weights(0), LLAMA, bpe(['b a']))
   slerp = dict(method='slerp', init=init)
   folders_lib.merge([a, b], tmp_path / 'merged', **slerp)
+  folders_lib.merge([a, d], tmp_path / 'old and new')
   # Between members they count, where both say something.
   refused([a, c], tmp_path, 'prompt_template is "Q" and "P"')
   refused([a, b], tmp_path, 'the vocabulary is', method='slerp', init=bad)
@@ -327,6 +329,7 @@ OTHERS = {
     {},
   ),
   'padded': lambda x: (padded(x), {'vocab_size': 80}),
+  'longer context': lambda x: (x, {'max_position_embeddings': 64}),
   'more ends': lambda x: (x, {_EOS: [2, 7]}),
 }
 

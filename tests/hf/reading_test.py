@@ -228,6 +228,19 @@ def test_a_head_in_a_file_of_its_own_and_a_bias(change):
   np.testing.assert_allclose(one, two + 0.5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+  ('name', 'shape', 'words'),
+  [
+    ('score.weight', (2, 16), 'one linear layer with one output'),
+    ('score.0.weight', (1, 16), 'one linear layer with one output'),
+    ('model.norm.lora_A.weight', (2, 16), 'merge_and_unload of peft'),
+  ],
+)
+def test_heads_and_adapters_that_are_refused(change, name, shape, words):
+  more = {name: np.zeros(shape, np.float32)}
+  refused(change('llama/reward', lambda x: x | more), words)
+
+
 @pytest.mark.parametrize('eos, end', [(0, 0), ([2, 0], 0), (2, None)])
 def test_padding_that_ends_a_text(change, eos, end):
   found = reading.inspect(change('llama/reward', eos_token_id=eos))

@@ -47,6 +47,7 @@ _HARMLESS = re.compile(
 # What configs that describe one model may still say otherwise.
 _IDENTITY = ('bos_token_id', 'pad_token_id', 'prompt_template')
 _ENDS, _GENERATION = 'eos_token_id', 'generation_config.json'
+_TOKENS = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 _TEMPLATE = 'the chat template'
 _REWARD = 'ForSequenceClassification'
 _VOCABULARY = ('tokenizer.model', 'vocab.json', 'merges.txt', 'vocab.txt')
@@ -399,7 +400,10 @@ def _check_configs(first, a: dict, folder, b: dict, identity) -> None:
   )
   if x != y and a.get('model_type') == b.get('model_type'):
     with contextlib.suppress(errors.UserError):  # a model of another family
-      if configs_lib.read(a) == configs_lib.read(b):
+      shapes = [configs_lib.read(c) for c in (a, b)]
+      if shapes[0].position == 'rotary':  # no weight depends on the context
+        shapes = [dataclasses.replace(x, max_length=1) for x in shapes]
+      if shapes[0] == shapes[1]:
         both = [k for k in identity if None not in (a.get(k), b.get(k))]
         labels = [c.get('id2label') or {} for c in (a, b)]
         # One number is a reward, whatever it is called.
@@ -427,6 +431,9 @@ def _check_tokenizers(folders, num: int) -> pathlib.Path | None:
         'if both were trained on the same text, copy one chat_template.jinja '
         'into both folders'
       )
+    # A token that one leaves out is no difference.
+    unsaid = [k for k in _TOKENS if None in (x.get(k), y.get(k))]
+    x, y = ({k: v for k, v in z.items() if k not in unsaid} for z in (x, y))
     _check_same(having[0], folder, x, y)
   return having[0] if having and having[0] in folders[:num] else None
 
@@ -443,25 +450,28 @@ def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
     if path.exists():
       return path.read_bytes().decode(errors='backslashreplace')
 
-  if vocabulary_only:
-    try:
-      model = whole.get('model') or {}
-      # Older files hold a text for each merge, newer ones a pair.
-      merges = [
-        m if isinstance(m, str) else ' '.join(m)
-        for m in model.get('merges') or ()
-      ]
+  try:
+    model = whole.get('model') or {}
+    # Older files hold a text for each merge, newer ones a pair, and defaults.
+    merges = [
+      m if isinstance(m, str) else ' '.join(m)
+      for m in model.get('merges') or ()
+    ]
+    if vocabulary_only:
       return {'the vocabulary': (model.get('vocab'), merges)}
-    except (TypeError, AttributeError) as e:
-      wrong = f'{folder}/tokenizer.json describes no tokenizer ({e})'
-      raise errors.UserError(wrong) from e
+    said = {k: v for k, v in model.items() if v is not None and v is not False}
+    whole = whole | ({'model': said | {'merges': merges}} if said else {})
+  except (TypeError, AttributeError) as e:
+    wrong = f'{folder}/tokenizer.json describes no tokenizer ({e})'
+    errors.need(not vocabulary_only, wrong)
   settings = ('padding', 'truncation')
   found = {
     f'{k} of tokenizer.json': v for k, v in whole.items() if k not in settings
   } or {name: content(name) for name in _VOCABULARY}
-  for key in ('bos_token', 'eos_token', 'pad_token', 'unk_token'):
+  for key in _TOKENS:
     token = config.get(key)
     # Older files hold a dict for a special token, newer ones its text.
     found[key] = token.get('content') if isinstance(token, dict) else token
   template = content('chat_template.jinja') or config.get('chat_template')
-  return found | {_TEMPLATE: template.strip() if template else None}
+  template = template.strip() if isinstance(template, str) else template
+  return found | {_TEMPLATE: template}

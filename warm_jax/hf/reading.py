@@ -118,10 +118,6 @@ def load(
       node[last] = placed[-1]
     # A second tensor must not be read before the first is on its device.
     jax.block_until_ready(placed)
-  if head == 'score' and tensors.SCORE_BIAS in checkpoint.stored:
-    bias = checkpoint.stored[tensors.SCORE_BIAS].read().reshape(())
-    where = sharding('score/bias', ()) if callable(sharding) else sharding
-    params['score']['bias'] = _place(bias, where)
   return params
 
 
@@ -163,6 +159,8 @@ def _check_tensors(family, config, model: tensors.Model) -> None:
   }
   differ = configs.differences(stored, wanted)
   wrong = f'the tensors are not those of a {family.name} model (as stored, and '
+  if any(f'{n} is' in differ for n in stored if n.startswith('score.')):
+    differ += '; a reward head is one linear layer with one output'
   errors.need(not differ, f'{wrong}by config.json): {differ}')
 
 
@@ -191,7 +189,12 @@ def _wanted(checkpoint: Checkpoint, head: str) -> list[names.Tensor]:
   kind = {'lm': 'language-model', 'score': 'reward'}.get(head)
   for tensor in wanted:
     lacks = f'{checkpoint.source} has no {kind} head ({tensor.name})'
+    if (checkpoint.folder / 'value_head.bin').exists():
+      lacks += '; value_head.bin is pickled, save it as value_head.safetensors'
     errors.need(tensor.name in checkpoint.stored, lacks)
+  if head == 'score' and tensors.SCORE_BIAS in checkpoint.stored:
+    bias = tensors.SCORE_BIAS, ('score/bias',), ((),), False
+    wanted.append(names.Tensor(*bias))
   return wanted
 
 

@@ -290,6 +290,12 @@ def opened(folder: pathlib.Path) -> Model:
   else:
     model = Model(folder, folder, files.read_json(folder / 'config.json'), {})
     found = _unwrapped(folder, inspect(folder))
+    lora = [name for name in found if '.lora_' in name]
+    errors.need(
+      not lora,
+      f'{folder} holds an adapter beside its base ({"".join(lora[:1])}): save '
+      'what merge_and_unload of peft returns',
+    )
   if (folder / _VALUE).exists():
     found |= _unwrapped(folder, _header(folder / _VALUE))
   model.tensors.update(found)
@@ -358,7 +364,9 @@ def _adapted(folder: pathlib.Path) -> tuple[Model, dict[str, Stored]]:
   kind, source = (settings.get(name) for name in ('peft_type', _BASE))
   what = f'{folder} is an adapter ({kind}) of {source}'
   path = folder / _ADAPTER
-  errors.need(path.exists(), f'{what}, without {_ADAPTER}; save it anew')
+  errors.need(
+    path.exists(), f'{what}, without {_ADAPTER} (pickles are not opened)'
+  )
   stored = _unwrapped(folder, _header(path))
   odd = [f'{k}={settings[k]!r}' for k in _MORE if settings.get(k)]
   init = settings.get('init_lora_weights', True)
