@@ -144,21 +144,3 @@ def test_scorer_names_are_those_of_the_stages():
 
   for name in scorers.MEANING:
     assert config_lib.SCORER.holds(name) == (name != 'control')
-
-
-def test_parse_arg():
-  spec = dict(tiny=False, members=6, name='x')
-  parse = config_lib.parse_arg
-  assert parse('', **spec).to_dict() == spec
-  assert parse('tiny,members=4', **spec).to_dict() == {
-    **{'tiny': True, 'members': 4, 'name': 'x'}
-  }
-  for arg, words in [
-    ('huge', 'unknown config argument .huge.'),
-    ('member=4', 'did you mean members'),
-    ('members=four', 'expected members=<int>'),
-    ('members', 'expected members=<int>'),
-    ('tiny=3', 'expected tiny=<bool>'),
-  ]:
-    with pytest.raises(errors.UserError, match=words):
-      parse(arg, **spec)

@@ -226,12 +226,3 @@ def test_a_mesh_that_does_not_fit_stops_before_the_first_stage(chain, tmp_path):
   with pytest.raises(errors.UserError, match='platform cpu, which cannot fill'):
     chain.run(tmp_path, config)
   assert chain.calls == []
-
-
-def test_the_table_is_in_order():
-  seen = ['reward_model', 'control_model']  # fields, not stages
-  for stage in pipeline.STAGES:
-    needs = '|'.join(stage.needs).replace('?', '').split('|')
-    assert {*filter(None, needs)} <= set(seen), stage.name
-    seen.append(stage.name)
-  assert len(set(seen)) == len(seen)

@@ -35,13 +35,6 @@ def test_wrong_flags_are_one_line(capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_process_alone_does_everything_itself():
-  assert distributed.count() == 1 and distributed.is_first()
-  assert distributed.on_first(lambda: 3) == 3
-  distributed.wait_for_all()
-  assert not distributed.lost(RuntimeError('x'))
-
-
 def launch(workdir, devices, *flags):
   """`warm` on the nano chain, with some host devices."""
   some = f' --xla_force_host_platform_device_count={devices}'

@@ -121,22 +121,6 @@ def test_rows_take_what_members_leave():
   assert sharding.whole_rows(17) == 17
 
 
-def test_meshes_that_cannot_be_are_refused():
-  with pytest.raises(errors.UserError, match='finds 1 device.*cannot fill it'):
-    sharding.make_mesh((2, 1, 1))
-  assert sharding.make_mesh((1, -1, 1)).devices.shape == (1, 1, 1)
-
-
-def test_without_a_mesh_nothing_changes():
-  tree = {'score': {'kernel': np.ones(4, np.float32)}}
-  assert not sharding.is_on()
-  assert sharding.constrain(tree) is tree
-  assert sharding.gathered(tree) is tree
-  assert sharding.put_rows(tree) is tree
-  gather = lambda rows: rows  # noqa: E731
-  assert sharding.spread(gather) is gather and sharding.born(gather) is gather
-
-
 # ---------------------------------------------------------------------------
 # Eight devices
 # ---------------------------------------------------------------------------

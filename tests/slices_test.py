@@ -2,21 +2,19 @@
 """Slices of members, each in a work directory of its own, against one run."""
 
 import json
-import os
 import shutil
 
 import chains
 import chex
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import tiny
 
 from warm_jax import errors, pipeline
 from warm_jax.commands import merge
 from warm_jax.config import section
-from warm_jax.data import encoding
 from warm_jax.stages import reward as stage
 from warm_jax.training import checkpoint, reward
 from warm_jax.worlds import base, files
@@ -47,14 +45,6 @@ def make_config(**changes):
   return config.lock()
 
 
-def scores(params, config, ids, mask, *, dropout_rate, rng):
-  """In the place of a transformer, which would take seconds to compile."""
-  hidden = jax.nn.relu(params['backbone']['embedding'][ids])
-  kept = jax.random.bernoulli(rng, 1.0 - dropout_rate, hidden.shape)
-  hidden = jnp.where(kept, hidden, 0.0) @ params['score']['kernel']  # [B, S]
-  return jnp.where(mask, hidden[:, None], 0.0).mean(axis=2)
-
-
 def save_start(run):
   """Two SFT checkpoints, and a head."""
   rng = np.random.default_rng(run.config.seed)
@@ -78,16 +68,6 @@ def average(run):
   return {'members': numbers, 'left_out': run.result('reward')['dropped']}
 
 
-def read_pairs(world, split):
-  rng = np.random.default_rng(3)
-
-  def side():
-    ids = rng.integers(0, 9, (40, 4)).astype(np.int32)
-    return encoding.Sequences(ids, ids > 0, np.ones(40, np.int32))
-
-  return encoding.Preferences(side(), side(), np.zeros(40, bool), np.arange(40))
-
-
 @pytest.fixture(scope='module')
 def chain():
   """The stages of a run, without its model."""
@@ -101,9 +81,11 @@ def chain():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(pipeline, 'STAGES', table)
     patch.setattr(base, 'model_config', lambda run: SHAPE)
-    patch.setattr(files.World, 'pairs', read_pairs)
+    patch.setattr(files.World, 'pairs', lambda *_: tiny.random_pairs(40, 3))
     patch.setattr(
-      reward, 'train', lambda *a, **kw: train(*a, **kw, score_fn=scores)
+      reward,
+      'train',
+      lambda *a, **kw: train(*a, **kw, score_fn=tiny.bag_scores),
     )
     yield
 
@@ -240,25 +222,6 @@ def test_other_starts_and_members_trained_again(parts, tmp_path):
   scale(parts[1] / 'reward' / 'params', 2)
   with pytest.raises(errors.UserError, match='trained again .* a new folder'):
     join(parts, out)
-
-
-def test_a_killed_join_leaves_no_work_directory(runs, tmp_path, monkeypatch):
-  folders = [runs / p.replace(':', '_') for p in PARTS]
-  out, rename = tmp_path / 'out', os.rename
-
-  def killed(source, target):
-    if out in (source, target):
-      raise KeyboardInterrupt
-    rename(source, target)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(os, 'rename', killed)
-    with pytest.raises(KeyboardInterrupt):
-      join(folders, out)
-  assert not out.exists()
-  join(folders, out)
-  assert record(out)['result'] == record(runs / 'joint')['result']
-  assert [p.name for p in tmp_path.iterdir()] == ['out']
 
 
 def test_all_members_gone_is_an_error_that_names_them(parts, tmp_path):

@@ -9,6 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from warm_jax import members
 from warm_jax.config import section
@@ -20,6 +21,14 @@ from warm_jax.training import state as state_lib
 
 # Compilation is most of the time of these tests.
 COMPILE_FAST = {'xla_backend_optimization_level': 0}
+# Keeps the gradients as its state and moves nothing.
+RECORDING = optax.GradientTransformation(
+  lambda params: jax.tree.map(jnp.zeros_like, params),
+  lambda grads, state, params=None: (
+    jax.tree.map(jnp.zeros_like, grads),
+    grads,
+  ),
+)
 
 
 def model(vocab_size, max_length, **changes) -> config_lib.ModelConfig:
@@ -83,6 +92,27 @@ def assert_same_files(one, other, names=('metrics.jsonl', 'metrics.csv')):
       chex.assert_trees_all_equal(
         checkpoint.load_params(one / name), checkpoint.load_params(other / name)
       )
+
+
+def random_pairs(num, seed=0) -> encoding.Preferences:
+  """Pairs of four tokens each, from a vocabulary of nine."""
+  rng = np.random.default_rng(seed)
+
+  def side():
+    ids = rng.integers(0, 9, (num, 4)).astype(np.int32)
+    return encoding.Sequences(ids, ids > 0, np.ones(num, np.int32))
+
+  return encoding.Preferences(
+    side(), side(), np.zeros(num, bool), np.arange(num)
+  )
+
+
+def bag_scores(params, config, ids, mask, *, dropout_rate, rng):
+  """In the place of a transformer, which would take seconds to compile."""
+  hidden = jax.nn.relu(params['backbone']['embedding'][ids])
+  kept = jax.random.bernoulli(rng, 1.0 - dropout_rate, hidden.shape)
+  hidden = jnp.where(kept, hidden, 0.0) @ params['score']['kernel']  # [B, S]
+  return jnp.where(mask, hidden[:, None], 0.0).mean(axis=2)
 
 
 # --- policies that are rewarded for one token of five -------------------------

@@ -4,17 +4,13 @@
 import csv
 import itertools
 import json
-import signal
 
 import chains
-import chex
-import jax
 import numpy as np
 import pytest
 
-from warm_jax import merging, pipeline
+from warm_jax import pipeline
 from warm_jax.stages import fronts
-from warm_jax.training import checkpoint
 
 EARLY = (
   *('world', 'data', 'model', 'pretrain', 'sft', 'preferences', 'control'),
@@ -141,75 +137,3 @@ def test_rows_hold_every_policy_once(finished):
   assert values['similarity'].shape == (len(rows), 12)
   assert found['win_rate_by'] == 'gold' and rows[0]['win_rate'] == 0.5
   assert {'ended', 'control', 'win_rate_lc'} <= set(rows[-1])
-
-
-@slow
-def test_next_init_is_on_the_line(finished):
-  """Iteration 2 begins at init + 0.3 (merge - init), which is SFT's line."""
-  first = finished / 'warp' / 'iteration_1'
-  start = checkpoint.load_params(first / 'init')
-  merged = checkpoint.load_params(first / 'merged')
-  expected = jax.tree.map(lambda a, b: a + 0.3 * (b - a), start, merged)
-  second = checkpoint.load_params(finished / 'warp' / 'iteration_2' / 'init')
-  chex.assert_trees_all_close(second, expected, atol=1e-6)
-  stack = checkpoint.load_params(first / 'members')
-  expected = merging.merge(stack, 'slerp', start)
-  chex.assert_trees_all_close(merged, expected, atol=1e-6)
-
-
-LONG = {'warp.steps': (30, 20), 'warp.checkpoint_every': 7}
-
-
-CONFIG = """
-import sys
-sys.path.insert(0, {tests!r})
-import warp_runs_test
-
-def get_config():
-  return warp_runs_test.load_config(**{changes})
-"""
-
-
-def stop_in(folder, iteration, number, rows):
-  """`warm --stage=warp`; sends a signal once an iteration has so many rows."""
-  file = folder / 'config.py'
-  file.write_text(CONFIG.format(tests=str(chains.ROOT / 'tests'), changes=LONG))
-  process = chains.launch(folder, f'--config={file}', '--stage=warp')
-  metrics = folder / 'warp' / f'iteration_{iteration}' / 'metrics.jsonl'
-  return chains.stop(process, metrics, rows, number)
-
-
-@slow
-def test_killed_in_each_iteration_it_goes_on_to_the_same_bits(
-  finished, tmp_path
-):
-  undisturbed, killed = (
-    chains.copy_until(finished, tmp_path / name, STAGES, 'warp')
-    for name in 'ab'
-  )
-  pipeline.run(load_config(**LONG), undisturbed, stage='warp')
-
-  code, out = stop_in(killed, 1, signal.SIGKILL, 12)
-  assert code == -signal.SIGKILL, out
-  first = killed / 'warp' / 'iteration_1'
-  assert not (first / 'result.json').exists()
-  code, out = stop_in(killed, 2, signal.SIGTERM, 8)
-  assert code == 143, out
-  assert 'of warp/iteration_2 is saved, and the same command' in out
-  assert 'Traceback' not in out
-  assert (first / 'result.json').exists()
-  assert not (killed / 'warp' / 'iteration_2' / 'result.json').exists()
-  pipeline.run(load_config(**LONG), killed, stage='warp')
-  assert result(killed, 'warp') == result(undisturbed, 'warp')
-  for iteration in ('iteration_1', 'iteration_2'):
-    mine, other = (f / 'warp' / iteration for f in (killed, undisturbed))
-    names = {p.name for p in other.iterdir()} - {'checkpoints'}
-    assert {p.name for p in mine.iterdir()} - {'checkpoints'} == names
-    for name in names:
-      if name.endswith(('.jsonl', '.csv', '.json')):
-        assert (mine / name).read_text() == (other / name).read_text(), name
-      else:
-        chex.assert_trees_all_equal(
-          checkpoint.load_params(mine / name),
-          checkpoint.load_params(other / name),
-        )

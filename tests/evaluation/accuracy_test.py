@@ -113,11 +113,3 @@ def test_barrier_is_against_the_interpolated_ends():
   np.testing.assert_allclose(result['ens_accuracy'], [1, 1, 1])
   assert result['gain_over_diag'] == -1
   assert result['wa_minus_ens'] == -1
-
-
-@pytest.mark.parametrize('lambdas', [[0.1, 1.0], [0, 0.5, 0.5, 1]])
-def test_paths_without_ends_are_refused(data, stacked, lambdas):
-  with pytest.raises(errors.UserError, match='lambdas'):
-    accuracy.interpolate(
-      _linear, {'w': jnp.zeros(V)}, {'w': jnp.zeros(V)}, *data, lambdas=lambdas
-    )

@@ -53,19 +53,6 @@ def test_clusters_widen_the_interval_of_dependent_values():
   )
 
 
-def test_resampling_weights():
-  weights = intervals.resampling_weights(5, 300, seed=0)
-  np.testing.assert_allclose(weights.sum(1), 1)
-  np.testing.assert_array_equal(
-    weights, intervals.resampling_weights(5, 300, seed=0)
-  )
-  values = np.arange(10.0).reshape(2, 5)
-  means = intervals.mean_and_resamples(values, weights)
-  assert means.shape == (301, 2)
-  np.testing.assert_allclose(means[0], [2, 7])
-  np.testing.assert_allclose(means[8], values @ weights[7])
-
-
 def test_undefined_resamples_are_left_out():
   interval = intervals.percentile_interval(
     np.nan, np.array([np.nan, 1.0, 2.0, 3.0])

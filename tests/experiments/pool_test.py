@@ -7,16 +7,13 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
+import tiny
 
 from experiments.pool import arms, evidence, launch, ledger, scores, settings
-from warm_jax import errors, members, merging
+from warm_jax import members, merging
 from warm_jax.data import encoding
-from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model
 
-SHAPE = config_lib.ModelConfig(
-  vocab_size=20, width=8, num_layers=1, num_heads=2, mlp_width=16, max_length=8
-)
+SHAPE = tiny.model(20, 8)
 
 
 def make_pairs(num, seed=0):
@@ -30,18 +27,6 @@ def make_pairs(num, seed=0):
 
   return encoding.Preferences(
     side(), side(), np.zeros(num, bool), np.arange(num)
-  )
-
-
-def make_members(num):
-  keys = jax.random.split(jax.random.key(0), num)
-  return members.stack(
-    [
-      reward_model.init_params(
-        key, SHAPE, language_model.init_params(key, SHAPE)['backbone']
-      )
-      for key in keys
-    ]
   )
 
 
@@ -140,22 +125,6 @@ def test_readmes_are_those_of_the_kept_results():
       assert shown - {None} <= {c['table'] for c in kept}
 
 
-def test_results_go_where_their_markers_are(tmp_path):
-  path = tmp_path / 'README.md'
-  marker = '<!-- show table t {"style": "1m"} -->'
-  path.write_text(f'before\n{marker}\nold\n<!-- /show -->\nafter\n')
-  cell = dict(table='t', row='r', column='c', estimate=0.25, low='', high='')
-  evidence.write_csv(tmp_path / 'tables.csv', [cell])
-  text = ledger.page(path, tmp_path)
-  assert text.startswith(f'before\n{marker}\n') and text.endswith('after\n')
-  assert '| r | 0.2 |' in text and 'old' not in text
-  path.write_text(text)
-  assert ledger.page(path, tmp_path) == text
-  path.write_text('nothing')
-  with pytest.raises(errors.UserError, match='marker'):
-    ledger.page(path, tmp_path)
-
-
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [
@@ -238,7 +207,7 @@ def test_ensembles_of_groups():
 
 
 def test_merges_are_scored_once_and_kept(tmp_path):
-  stack = make_members(3)
+  stack = members.stack([tiny.reward_params(SHAPE, m) for m in range(3)])
   arm, groups = fake_arm(tmp_path, stack), [(0, 1), (0, 1, 2)]
   found = scores.of_merges(arm, 'test_groups', groups, ['test'])['test']
   whole = jax.tree.map(lambda x: x[None], merging.uniform(stack))

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from experiments.pool import scores
 from experiments.smoothness import edits, run
 from warm_jax import members
 from warm_jax.data import encoding, toy_world
-from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model
 
 POST = 'my dog barked . our roof collapsed . my boss quit . tldr :'
 
@@ -134,11 +133,8 @@ def test_models_of_a_stack():
 
 
 def test_noise_is_added_to_the_embedding_of_each_token():
-  sizes = dict(vocab_size=40, width=16, num_layers=1, num_heads=2, mlp_width=32)
-  shape = config_lib.ModelConfig(**sizes, max_length=8)
-  key = jax.random.key(0)
-  backbone = language_model.init_params(key, shape)['backbone']
-  model = reward_model.init_params(key, shape, backbone)
+  shape = tiny.model(40, 8)
+  model = tiny.reward_params(shape)
   stack = members.stack([model, jax.tree.map(lambda x: 1.1 * x, model)])
   # No token occurs twice, so that noise on the table is noise on the tokens.
   ids = np.arange(30, dtype=np.int32).reshape(6, 5)

@@ -151,15 +151,6 @@ def test_rows_of_the_quick_form_without_peers(
   assert not list(tmp_path.iterdir())  # gigabytes, in earnest
 
 
-def test_differences_are_found(tmp_path):
-  one, other, same = (tmp_path / name for name in 'abc')
-  merging.make_model(one, 'tiny', 'float32', 0)
-  merging.make_model(other, 'tiny', 'float32', 1)
-  shutil.copytree(one, same)
-  assert merging.largest_difference(one, same) == 0.0
-  assert merging.largest_difference(one, other) > 0.01
-
-
 def test_memory_of_a_command_is_its_own(tmp_path):
   """Not that of the process that started it, which holds jax."""
   assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > 1e8

@@ -88,44 +88,6 @@ def test_best_within_against_every_point_of_the_path(kl, proxy):
 
 
 # ---------------------------------------------------------------------------
-# Results made by hand
-# ---------------------------------------------------------------------------
-
-
-def test_between_and_gain_take_the_right_members():
-  sft = {'proxy': 0.0, 'kl': 0.0}
-  ends = [{'60': {'proxy': float(p), 'kl': 1.0}} for p in (1, 3, 10, 30, 500)]
-  middles = [{'0.5': {'proxy': 5.0}}, {'0.5': {'proxy': 26.0}}]
-  result = {
-    'judge_anchors': {'sft': sft},
-    'judge_members': {'live': ends},
-    'judge_lambdas': {'slerp': {'60': middles}},
-  }
-  found = quantities.between(result, 'slerp', 60, 'proxy')
-  assert found.tolist() == [[1.0, 5.0, 3.0], [10.0, 26.0, 30.0]]
-  # 5 - 2 and 26 - 20
-  assert quantities.gain(result, 'slerp', 60, 'proxy') == 4.5
-
-
-def test_angles_and_norms_by_hand():
-  groups = {
-    'embed': {'norms': [1, 9, 1], 'cosines': np.ones((3, 3)).tolist()},
-    'backbone/layers_0': {
-      'norms': [1.0, 2.0, 1.5],
-      'cosines': [[1, 0.1, 0.2], [0.1, 1, 0.6], [0.2, 0.6, 1]],
-    },
-    'backbone/layers_1': {
-      'norms': [2.0, 2.0, 2.0],
-      'cosines': np.eye(3).tolist(),
-    },
-  }
-  result = {'judge_lambdas': {'task': {'60': groups}}}
-  found = quantities.cosines(result, 'task', 60)
-  np.testing.assert_allclose(found, [0.3, 0.0])
-  assert quantities.norm_ratio(result, 'task', 60) == pytest.approx(1.5)
-
-
-# ---------------------------------------------------------------------------
 # Claims in a made-up world. Every policy has reward 0.1 + slope * distance and
 # KL distance^2, so a curve of higher slope lies above, and a reading that is
 # linear in the root of the KL is exact.

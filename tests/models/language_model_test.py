@@ -7,25 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+import tiny
 
-from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, transformer
 
-TINY = dict(vocab_size=11, width=16, num_heads=2, mlp_width=24, max_length=16)
-CONFIG = config_lib.ModelConfig(**TINY, num_layers=1)
-token_logps = jax.jit(language_model.token_logps, static_argnums=1)
+CONFIG = tiny.model(11, 16)
 
 
 def test_init_scales():
-  config = config_lib.ModelConfig(
-    vocab_size=300,
-    width=64,
-    num_layers=2,
-    num_heads=4,
-    mlp_width=256,
-    max_length=8,
-    tied_embeddings=False,
-  )
+  sizes = dict(width=64, num_layers=2, num_heads=4, mlp_width=256)
+  config = tiny.model(300, 8, **sizes, tied_embeddings=False)
   params, other = (
     jax.tree.map(
       np.asarray, language_model.init_params(jax.random.key(seed), config)
@@ -74,21 +65,6 @@ def test_logps_and_entropy_against_logits_of_prefixes(random_params):
   np.testing.assert_allclose(response[1][0], entropy, rtol=1e-5)
 
 
-def test_logps_do_not_depend_on_padding(random_params):
-  params = random_params(CONFIG)
-  row = np.array([5, 2, 9, 4])
-  places = np.array([[0, 1, 2, 3], [3, 4, 5, 6], [1, 2, 3, 4]])
-  ids, mask = np.full((3, 7), 1, np.int32), np.zeros((3, 7), bool)
-  for i, place in enumerate(places):
-    ids[i, place], mask[i, place] = row, True
-  logps = np.asarray(token_logps(params, CONFIG, ids, mask))
-  alone = np.asarray(token_logps(params, CONFIG, row[None], row[None] > 0))[0]
-  for i, place in enumerate(places):
-    np.testing.assert_allclose(logps[i, place], alone, atol=1e-5)
-  np.testing.assert_array_equal(logps[~mask], 0.0)
-  assert np.all(alone[1:] < 0.0)
-
-
 def test_gradients(random_params):
   """Against finite differences; finite where a row is padding alone."""
   params = random_params(CONFIG)
@@ -126,7 +102,7 @@ def test_responses_are_part_of_all(length, remat, random_params):
 
   One response ends early, and one has a prompt shorter than there is room for.
   """
-  config = config_lib.ModelConfig(**TINY, num_layers=2, remat=remat)
+  config = tiny.model(11, 16, num_layers=2, remat=remat)
   rng = np.random.default_rng(3)
   ids = rng.integers(0, 11, (4, 5 + length))
   start = np.array([2, 2, 5, 5])

@@ -1,13 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Figures show the numbers they are given, and their words do not collide."""
 
-import subprocess
-import sys
 
 import matplotlib
 import numpy as np
-import pytest
-from matplotlib import figure
 from matplotlib.backends import backend_agg
 from report import made_up
 
@@ -28,15 +24,6 @@ def test_curves_are_the_numbers_given():
     np.testing.assert_array_equal(line.get_xydata(), [*zip((1, 2, 3), values)])
   low, high = ax.get_ylim()  # a flat curve is not blown up
   assert high - low >= 0.0999
-
-
-@pytest.mark.parametrize('num_sets', [1, 2, 3, 4])
-def test_no_panel_is_left_empty(num_sets):
-  curve = made_up.merge()['interpolation']['test']
-  names = list(style.SETS)[:num_sets]
-  fig = figures.interpolation(dict.fromkeys(names, curve))
-  titles = [ax.get_title(loc='left') for ax in fig.axes]
-  assert titles == [style.SETS[name] for name in names]
 
 
 def test_bands_are_95_percent():
@@ -61,14 +48,6 @@ def test_filled_only_where_the_interval_excludes_zero():
   assert [m.get_markerfacecolor() == 'white' for m in marks] == [False, True]
   (floor,) = [x for x in left.lines if x.get_linestyle() == ':']
   assert list(floor.get_xdata()) == [0.65, 0.65]
-
-
-@pytest.mark.parametrize('columns', [1, 2])
-def test_panels_side_by_side(columns):
-  rows = [path(s) | {'control': 0.0} for s in (0, 10)]
-  fig = figures.policies(rows, columns=columns)
-  lefts = {ax.get_subplotspec().colspan.start for ax in fig.axes}
-  assert len(fig.axes) == 4 and len(lefts) == columns
 
 
 def test_training_curves_are_running_means():
@@ -107,21 +86,6 @@ def test_ring_is_at_the_best_step():
     assert ring.get_xydata().tolist() == [[x, 2.0]]
 
 
-@pytest.mark.parametrize('highest', [0.3, 1.0, 5.0, 37.0, 900.0])
-def test_kl_axis_has_room_between_ticks(highest):
-  ax = figure.Figure().subplots()
-  style.kl_axis(ax, highest)
-  ticks = ax.get_xticks()
-  assert len(ticks) >= 3 and ticks[0] == 0 and max(ticks) <= highest * 1.03
-  assert np.diff(np.sqrt(ticks / highest)).min() > 0.08
-
-
-def test_best_of_n_against_single():
-  rows = [{'n': 1, 'kl': 0.0, 'gold': 0.1, 'gold_stderr': 0.1}]
-  (legend,) = figures.best_of_n({'warm': rows}).legends
-  assert {x.get_text() for x in legend.get_texts()} == {'WARM', 'single'}
-
-
 def test_heat_map_shows_each_pair_once():
   half = [[0.5, 0.7], [0.3, 0.5]]
   matrix = {'names': ['sft', 'warm'], 'win_rate': half, 'low': half}
@@ -144,18 +108,3 @@ def test_a_figure_leaves_no_trace(tmp_path):
     style.save(fig, tmp_path / name)
   assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
   assert settings == dict(matplotlib.rcParams)
-
-
-def test_matplotlib_waits_for_the_first_figure():
-  code = (
-    'import sys; from warm_jax.report import page; '
-    'assert not {"matplotlib", "jinja2", "jax"} & set(sys.modules)'
-  )
-  subprocess.run([sys.executable, '-c', code], check=True)
-
-
-def test_methods_differ_in_more_than_colour():
-  main = ('single', 'second', 'ens', 'warm', 'sft')
-  assert len({style.color(m) for m in main}) == len(main)
-  assert len({style.look(m)['marker'] for m in main}) == len(main)
-  assert style.look('warm_2')['linestyle'] != style.look('warm')['linestyle']

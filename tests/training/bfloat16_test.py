@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import tiny
 
+from warm_jax import members
 from warm_jax.config import section
 from warm_jax.models import language_model, reward_model
-from warm_jax.training import reward, sft
+from warm_jax.training import policy, reward, sft
 from warm_jax.training import state as state_lib
 
 EXACT = tiny.model(40, 8, width=32, mlp_width=48)
@@ -100,3 +101,13 @@ def test_masters_moments_and_metrics_stay_float32(objective):
   ]
   distance = np.linalg.norm(moments[0] - moments[1])
   assert 1e-5 < distance / np.linalg.norm(moments[0]) < 0.05
+
+
+def test_bfloat16_policies_have_a_float32_average():
+  start = {'w': jnp.ones((1, 4), jnp.bfloat16)}
+  anchors = policy.make_anchors(1, kl_coef=0.1, kind='ema', mu=0.01)
+  anchor = members.member(anchors.begin(start), 0)
+  # One ulp up; a step of 1 % of it is lost in bfloat16.
+  moved = anchor.update({'w': jnp.full(4, 1.0078125, jnp.bfloat16)})
+  assert anchor.ema['w'].dtype == moved.ema['w'].dtype == jnp.float32
+  np.testing.assert_allclose(moved.ema['w'] - 1, 7.8125e-5, rtol=2e-3)

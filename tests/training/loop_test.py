@@ -90,20 +90,6 @@ def test_a_bad_update_with_good_metrics_drops_the_member(tmp_path, capsys):
   assert 'member 1 (step 0, parameters not finite' in told
 
 
-def test_what_is_kept_is_kept_after_its_steps(tmp_path):
-  seen = []
-  with open_loop(
-    tmp_path,
-    keep_steps=(0, 2),
-    keep=lambda step, state: seen.append(
-      (step, len(tiny.rows_of(tmp_path)) if step else 0)
-    ),
-  ) as one:
-    for step in range(3):
-      one.end(step, {}, {'loss': np.zeros(2)})
-  assert seen == [(0, 0), (2, 2)]  # nothing pending when it is kept
-
-
 def test_metrics_go_where_they_are_asked_for(tmp_path, monkeypatch, capsys):
   """To wandb or tensorboard; a log has a line at the end."""
   pytest.importorskip('tensorboardX')

@@ -13,7 +13,7 @@ import tiny
 
 from warm_jax import errors, members, sampling
 from warm_jax.models import language_model, reward_model
-from warm_jax.training import policy, reward, sft
+from warm_jax.training import policy, sft
 from warm_jax.training import state as state_lib
 
 LENGTH = 9
@@ -74,16 +74,6 @@ def test_language_model_divides_by_the_tokens_of_the_whole_batch(recording):
   settings = state_lib.Settings(MODEL, recording)
   state = tiny.state(PARAMS, recording)
   assert_equal_steps(sft.member_step, settings, state, batch)
-
-
-def test_bradley_terry_divides_by_pairs(recording):
-  batch = rows(8)
-  second = np.arange(LENGTH) > 3
-  batch['mask'] = batch['mask'][:, None] & np.stack([~second, second])
-  batch['margin'] = np.linspace(-1, 1, 8, dtype=np.float32)
-  settings = state_lib.Settings(MODEL, recording, label_smoothing=0.1)
-  state = tiny.state(tiny.reward_params(MODEL), recording)
-  assert_equal_steps(reward.member_step, settings, state, batch)
 
 
 @pytest.mark.parametrize('baseline', ['value', 'leave_one_out'])

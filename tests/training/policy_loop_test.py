@@ -202,16 +202,6 @@ def test_orders(six):
     assert tiny.largest(one, other) > 1e-3, (p, q)
 
 
-def test_one_scorer_for_all_equals_one_each(six, tmp_path):
-  """And a second run of equal settings compiles no program of a step."""
-  programs = policy.sample, policy.update
-  compiled = [program._cache_size() for program in programs]
-  run(tmp_path, KL_COEFS, KINDS, MUS, scorers=[RULE] * 6, given=SIX)
-  names = ['metrics.jsonl', *kept_names((1, 2, 3))]
-  tiny.assert_same_files(tmp_path, six.folder, names)
-  assert [program._cache_size() for program in programs] == compiled
-
-
 # --- stopping ---------------------------------------------------------------
 
 # The first is free, the second held tightly, the third in between; what the

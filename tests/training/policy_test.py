@@ -12,7 +12,6 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import tiny
 
@@ -25,18 +24,9 @@ MODEL = tiny.POLICY
 PROMPTS = ([BOS, A], [BOS, B, A])
 LENGTH = 5  # the longest prompt and two new tokens
 PENALTY = 0.7
-TEMPERATURE = 0.9  # of the loop
 
-# Keeps the gradients as its state and moves nothing.
-RECORDING = optax.GradientTransformation(
-  lambda params: jax.tree.map(jnp.zeros_like, params),
-  lambda grads, state, params=None: (
-    jax.tree.map(jnp.zeros_like, grads),
-    grads,
-  ),
-)
 SETTINGS = policy.Settings(
-  *(MODEL, RECORDING, 'scan', EOS, PAD),
+  *(MODEL, tiny.RECORDING, 'scan', EOS, PAD),
   can_stop=False,
   temperature=1.0,
   max_new_tokens=2,
@@ -83,12 +73,12 @@ def every_response(prompt):
   return make_samples([prompt] * len(responses), responses), scores
 
 
-def member_state(params, value=None, *, kl_coef, ema=None, **anchor):
-  anchors = policy.make_anchors(1, kl_coef=kl_coef, **anchor)
-  stack = members.broadcast(params if ema is None else ema, 1)
+def member_state(params, value=None, *, kl_coef):
+  anchors = policy.make_anchors(1, kl_coef=kl_coef)
+  stack = members.broadcast(params, 1)
   return policy.PolicyState(
-    policy=tiny.state(params, RECORDING, 0.1),
-    value=None if value is None else tiny.state(value, RECORDING, 0.1),
+    policy=tiny.state(params, tiny.RECORDING, 0.1),
+    value=None if value is None else tiny.state(value, tiny.RECORDING, 0.1),
     anchor=members.member(anchors.begin(stack), 0),
   )
 
@@ -147,8 +137,7 @@ def gradients(state, samples, scores, anchor, temperature):
     new, _ = member_step(
       state, single, score[None], anchor, temperature=temperature
     )
-    value = new.value and new.value.opt_state
-    return new.policy.opt_state, value, new.anchor.ema
+    return new.policy.opt_state, new.value.opt_state
 
   return jax.vmap(one)(samples, scores)
 
@@ -171,7 +160,7 @@ def test_expected_gradient_is_exact(baseline, temperature):
     # The list is complete, the case is not a degenerate one.
     assert abs(float(probability.sum()) - 1.0) < 1e-6
     assert float(kl) > 0.05 and float(probability.max()) < 0.7
-    policy_grads, value_grads, _ = gradients(
+    policy_grads, value_grads = gradients(
       state, samples, scores, anchor, temperature
     )
     assert gradient_error(weighted(probability, policy_grads), expected) < 2e-5

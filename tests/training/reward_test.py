@@ -214,39 +214,6 @@ def jitted(tx, **changes):
   return jax.jit(functools.partial(reward.member_step, settings=settings))
 
 
-def test_gradient_and_metrics_of_one_step(recording):
-  """Against -log sigmoid of scores made side by side, and numpy."""
-  smoothing, rows = 0.1, np.arange(8)
-  state = tiny.state(tiny.reward_params(MODEL), recording)
-  chosen, rejected = DATA.chosen.take(rows), DATA.rejected.take(rows)
-
-  def scores(params, side):
-    return reward_model.scores(params, MODEL, side.ids, side.mask)
-
-  @jax.jit
-  @jax.value_and_grad
-  def reference(params):
-    p = 1 / (1 + jnp.exp(scores(params, rejected) - scores(params, chosen)))
-    return -jnp.mean((1 - smoothing) * jnp.log(p) + smoothing * jnp.log(1 - p))
-
-  loss, grads = reference(state.params)
-  step = jitted(recording, label_smoothing=smoothing)
-  new, metrics = step(state, DATA.training_batch(rows))
-  chex.assert_trees_all_close(new.opt_state, grads, atol=1e-6, rtol=1e-4)
-  squares = ((np.float64(g) ** 2).sum() for g in jax.tree.leaves(grads))
-  margins = np.float64(
-    scores(state.params, chosen) - scores(state.params, rejected)
-  )
-  for name, expected in (
-    ('grad_norm', np.sqrt(sum(squares))),
-    ('loss', loss),
-    ('margin', margins.mean()),
-    ('accuracy', (margins > 0).mean()),
-  ):
-    assert float(metrics[name]) == pytest.approx(float(expected), 1e-5, 1e-6)
-  assert int(new.step) == 1
-
-
 GOLDEN_LOSSES = [0.860166, 0.583580, 0.487348]
 GOLDEN_NORMS = [5.475643, 4.494486, 2.511987]
 GOLDEN_SQUARES = 301.474298  # of all parameters after the third step

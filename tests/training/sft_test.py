@@ -91,13 +91,6 @@ def test_kept_steps_and_start(tmp_path):
   tiny.assert_members_equal(run(tmp_path / 'short', **short)[0], kept, [(0, 0)])
 
 
-def test_learns_to_count(tmp_path):
-  changes = {'steps': 80, 'keep_steps': (80,), 'checkpoint_every': 0}
-  _, result = run(tmp_path, dropout_rate=0.0, **changes)
-  assert tiny.rows_of(tmp_path)[0]['loss/member_0'] > 1.5  # near log 9
-  assert result['loss'] < 0.3
-
-
 def test_resume_equals_uninterrupted(tmp_path, kill_at):
   whole, other = tmp_path / 'sft', tmp_path / 'other' / 'sft'
   kept, result = run(whole)

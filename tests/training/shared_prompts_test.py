@@ -53,9 +53,9 @@ def make_state(tx, make_params, dropout_rate=0.0):
 
 
 @pytest.mark.parametrize('micro_batches', [1, 2])
-@pytest.mark.parametrize('margin', [False, True])
+@pytest.mark.parametrize('margin, smoothing', [(False, 0.1), (True, 0.0)])
 def test_pairs_in_one_row_make_the_step_of_two_rows(
-  recording, micro_batches, margin
+  recording, micro_batches, margin, smoothing
 ):
   margins = np.linspace(0, 2, NUM, dtype=np.float32)
   pairs = make_pairs(margins if margin else None)
@@ -70,7 +70,9 @@ def test_pairs_in_one_row_make_the_step_of_two_rows(
   def reference(params, ids, mask, margin):
     scores = reward_model.scores(params, MODEL, ids, mask)
     chosen, rejected = jnp.split(scores, 2)
-    return jnp.mean(jax.nn.softplus(rejected - chosen + margin))
+    right = -jax.nn.log_sigmoid(chosen - rejected - margin)
+    wrong = -jax.nn.log_sigmoid(rejected - chosen + margin)
+    return jnp.mean((1 - smoothing) * right + smoothing * wrong)
 
   state = make_state(recording, tiny.reward_params)
   loss, grads = reference(
@@ -80,7 +82,10 @@ def test_pairs_in_one_row_make_the_step_of_two_rows(
     margins[ROWS] if margin else np.zeros(ROWS.shape, np.float32),
   )
   settings = state_lib.Settings(
-    MODEL, recording, 'vmap', micro_batches=micro_batches, has_dropout=False
+    *(MODEL, recording, 'vmap'),
+    micro_batches=micro_batches,
+    has_dropout=False,
+    label_smoothing=smoothing,
   )
   new, metrics = reward.train_step(state, batch, settings=settings)
   np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-5)

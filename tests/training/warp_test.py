@@ -6,7 +6,6 @@ trains nothing.
 """
 
 import functools
-import json
 import pathlib
 import types
 
@@ -146,22 +145,6 @@ def test_what_each_iteration_is_trained_with(tmp_path, calls, anchor):
     assert call.folder == tmp_path / f'iteration_{i}'
   assert [c.config.steps for c in calls] == [9, 7, 7]
   assert len({c.seed for c in calls}) == 3
-
-
-def test_records(tmp_path, calls):
-  """What is returned is what result.json holds, now and on a relaunch."""
-  records = run(tmp_path, members=3, group='layer')
-  assert records == [
-    json.loads((tmp_path / f'iteration_{i}' / 'result.json').read_text())
-    for i in (1, 2)
-  ]
-  assert run(tmp_path, members=3, group='layer') == records
-  assert len(calls) == 2  # nothing ran again
-  found = [(r['number'], r['steps'], r['eta']) for r in records]
-  assert found == [(1, 4, 0.3), (2, 2, 0.8)]
-  first = records[0]
-  assert first['kept_steps'] == [0, 3] and first['stopped_at'] == [3, 3, 3]
-  assert first['train'] == {'objective/kl': [0.0] * 3}
 
 
 # --- the whole loop -----------------------------------------------------------
