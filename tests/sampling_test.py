@@ -1,9 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Sampling with the cache, in batches, and its KL along its own samples.
-
-The KL is compared with chains, whose next token depends on the last one only:
-every step's KL, and its mean over all responses, is a short sum in numpy.
-"""
+"""Sampling with the cache, in batches, and its KL along its own samples."""
 
 import dataclasses
 import functools
@@ -21,15 +17,12 @@ import tiny
 from warm_jax import errors, sampling
 from warm_jax.data import encoding
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.models import config as config_lib
 from warm_jax.models import language_model, transformer
 from warm_jax.worlds import toy
 
 PAD, EOS, V, R = 0, 1, 6, 4
 CONFIG = tiny.model(8, 16, num_layers=2)
-LEARNED = tiny.model(
-  8, 16, num_layers=2, position='learned', sliding_window=3
-)
+LEARNED = tiny.model(8, 16, num_layers=2, position='learned', sliding_window=3)
 LAST = {'eos_id': EOS, 'pad_id': PAD}
 
 
@@ -93,22 +86,10 @@ def next_logits(params, config, ids, mask, at):
 
 
 def make_chain(logits):
-  """A model whose next logits [V, V] depend on the last token (the row) only.
-
-  No layer adds anything, and the embedding is one-hot.
-  """
+  """A model whose next logits [V, V] depend on the last token (the row) only."""
   v = len(logits)
-  config = config_lib.ModelConfig(
-    vocab_size=v,
-    width=v,
-    num_layers=1,
-    num_heads=1,
-    head_dim=2,
-    mlp_width=2,
-    max_length=16,
-    tied_embeddings=False,
-    norm_eps=1e-12,
-  )
+  sizes = dict(width=v, num_heads=1, head_dim=2, mlp_width=2)
+  config = tiny.model(v, 16, **sizes, tied_embeddings=False, norm_eps=1e-12)
   shapes = jax.eval_shape(lambda: init(jax.random.key(0), config))
   params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   params['backbone']['embed']['embedding'] = np.eye(v, dtype=np.float32)

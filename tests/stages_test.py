@@ -18,7 +18,6 @@ import tiny
 
 from warm_jax import errors, members, merging, pipeline, sampling, worlds
 from warm_jax.data import toy_world
-from warm_jax.models import config as config_lib
 from warm_jax.models import reward_model
 from warm_jax.stages import policy, reward, scorers
 from warm_jax.training import checkpoint
@@ -265,9 +264,7 @@ def test_one_member(finished, tmp_path):
 
 def test_scorers_go_by_the_number_of_the_member(tmp_path, monkeypatch):
   """Of three members, the middle one was left out."""
-  shape = config_lib.ModelConfig(
-    vocab_size=9, width=2, num_layers=1, num_heads=1, mlp_width=2, max_length=4
-  )
+  shape = tiny.model(9, 4, width=2, num_heads=1)
   monkeypatch.setattr(base, 'model_config', lambda run, shape_=None: shape)
   run = pipeline.Run(load_config(), tmp_path)
   hparams = {'learning_rate': 0.5, 'dropout_rate': 0.1, 'init_index': 2}

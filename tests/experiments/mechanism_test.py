@@ -3,7 +3,6 @@
 
 import functools
 import itertools
-import math
 
 import chex
 import jax
@@ -41,15 +40,6 @@ def test_the_simulation_agrees_with_the_closed_form():
   # Standard errors are below .005.
   np.testing.assert_allclose(found['wa'], expected, atol=0.02)
   np.testing.assert_allclose(found['ens'], theory.LEVELS, atol=0.02)
-
-
-def test_exponents_of_exact_powers():
-  shares = np.arange(1, 7) / 6
-  for a in (0.5, 1.0, 2.3):
-    found = theory.fit_exponent(shares, 0.7 * shares**a)
-    assert found == pytest.approx((a, 0.7), abs=1e-3)
-  assert math.isnan(theory.fit_exponent([1, 1], [1, 2])[0])
-  assert math.isnan(theory.fit_exponent(shares, 0 * shares)[0])
 
 
 # ---------------------------------------------------------------------------

@@ -1,10 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The smoke form of every experiment, in one work directory for each world."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -55,16 +52,3 @@ def test_smoke_form(name, workdirs, capsys):
     other = flags(name, workdirs, '--config.arm.batch_size=8')
     assert launch.run(name, other) == 2
     assert 'arm.batch_size was 16, is now 8' in capsys.readouterr().err
-
-
-def test_the_command_refuses_in_one_line():
-  command = [sys.executable, '-m', 'experiments.interpolation.run']
-  done = subprocess.run(
-    [*command, '--config.seeds=(3,)'],
-    cwd=ROOT,
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
-    text=True,
-    capture_output=True,
-  )
-  assert done.returncode == 2
-  assert 'at least two' in done.stderr and 'Traceback' not in done.stderr

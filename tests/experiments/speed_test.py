@@ -230,11 +230,7 @@ def ours():
 
 
 def test_step_does_not_wait_for_the_host(ours):
-  """Nothing is sent to the device, nothing read from it, nothing called back.
-
-  What is read on the way cannot be traced: the chain of the three programs is
-  therefore traced as a whole.
-  """
+  """Nothing is sent to the device, nothing read from it, nothing called back."""
   state, prompts = ours.new_state(), ours.batch(0)
   traced = jax.make_jaxpr(ours.step)(state, prompts)
   assert 'callback' not in str(traced)

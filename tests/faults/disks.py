@@ -1,12 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Full and read-only disks, damaged files, two launches, clocks that jump.
+"""Full and read-only disks, damaged files, clocks that jump, signals.
 
   python tests/faults/disks.py --workdir=runs/faults [--only=full_disk]
 
-Repeats stages of the undisturbed run of `kills.py` (same --workdir) under such
-conditions. Each trial must end in one line and exit code 2, or in the same bits.
-Disks are small ones in memory: where mounting is not permitted, trials on them
-are skipped.
+See README.md. Disks are small ones in memory, where mounting is permitted.
 """
 
 import argparse
@@ -236,19 +233,6 @@ class Trials:
       shutil.rmtree(cache)
       shutil.copytree(kept, cache)
 
-  def two_launches(self, tmp):
-    """The second is refused; a killed holder leaves the folder free."""
-    where = self.copy(tmp / 'run', 'sft')
-    holder = self.start(where, '--stage=sft')
-    self.until(holder, (where / 'sft' / 'attempt.json').exists)
-    began = time.monotonic()
-    line = self.refused(where, '--stage=sft', words=f'process {holder.pid} on')
-    seconds = time.monotonic() - began
-    require(holder.poll() is None, 'the first one was over')
-    self.kill(holder)
-    self.finishes(where, 'sft')
-    yield f'after {seconds:.1f} s: {line}'
-
   def clock_jumps(self, tmp):
     """The time of day jumps by years at each look, before and after a kill."""
     where = self.copy(tmp / 'run', 'reward')
@@ -403,7 +387,7 @@ def main():
 
 
 KINDS = ('full_disk', 'read_only', 'damaged_params', 'damaged_checkpoints')
-KINDS += ('damaged_cache', 'two_launches', 'clock_jumps', 'signals')
+KINDS += ('damaged_cache', 'clock_jumps', 'signals')
 
 if __name__ == '__main__':
   main()

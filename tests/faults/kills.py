@@ -3,13 +3,8 @@
 
   python tests/faults/kills.py --workdir=runs/faults --kills=200
 
-One undisturbed run first. Then runs in which each launch but the last is ended
-by SIGKILL at a random moment (KINDS), until the run is finished and is compared
-with the undisturbed one bit by bit (see `compare`).
-
-It goes on with the same --workdir: counts are in faults.json, a line for each
-kill in kills.jsonl. All that is random comes from --seed and the number of the
-kill. Exit code 1: something is wrong, and that run is left as it is.
+See README.md. All that is random comes from --seed and the number of the kill.
+Exit code 1: something is wrong, and that run is left as it is.
 """
 
 import argparse

@@ -52,10 +52,7 @@ def test_grouped_attention_against_loops(kv_heads):
 
 
 def both(query, key, value, visible, axes=None):
-  """(output, gradients) of plain and of fused attention, under vmap or not.
-
-  Queries that see nothing mean nothing, and nobody reads them.
-  """
+  """(output, gradients) of plain and of fused attention, under vmap or not."""
   weights = np.random.default_rng(9).normal(size=query.shape[-4:])
   weights = weights.astype(np.float32) * visible.any(-1)[..., None, None]
   if axes is not None:

@@ -98,10 +98,7 @@ def test_gradients(random_params):
 @pytest.mark.parametrize('remat', [False, True])
 @pytest.mark.parametrize('length', [1, 4])
 def test_responses_are_part_of_all(length, remat, random_params):
-  """Values and gradients; two samples a prompt, of two prompts of two lengths.
-
-  One response ends early, and one has a prompt shorter than there is room for.
-  """
+  """Values and gradients; two samples a prompt, of two prompts of two lengths."""
   config = tiny.model(11, 16, num_layers=2, remat=remat)
   rng = np.random.default_rng(3)
   ids = rng.integers(0, 11, (4, 5 + length))

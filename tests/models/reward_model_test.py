@@ -24,9 +24,7 @@ def make_rows():
   """Rows of 3, 5 and 4 tokens, ending in EOS; the last is padded left."""
   ids, mask = np.full((3, 8), PAD, np.int32), np.zeros((3, 8), bool)
   rng = np.random.default_rng(0)
-  for i, (n, at) in enumerate(
-    ((3, slice(3)), (5, slice(5)), (4, slice(4, 8)))
-  ):
+  for i, (n, at) in enumerate(((3, slice(3)), (5, slice(5)), (4, slice(4, 8)))):
     ids[i, at] = np.append(rng.integers(2, 11, n - 1), EOS)
     mask[i, at] = True
   return ids, mask

@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Tests of the backbone in the shapes of five model families."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,9 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""mergekit, and float64 means, give our merges and an iteration of WARP.
-
-Two models with `nuslerp` and a base model; three by folding the third into the
-merge of two; means and the way back to an init with `linear`.
-"""
+"""mergekit, and float64 means, give our merges and an iteration of WARP."""
 
 import json
 import os

@@ -1,12 +1,8 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Makes unusual but legitimate checkpoints, for the importer to get right.
 
-Each folder under --out is a checkpoint whose config.json leaves keys out, says
-them in another spelling, or asks for a rarer variant; expected.npz holds what
-transformers gives for it. A folder of `refused` is one the importer must
-decline in words instead of giving wrong numbers. `odd.json` lists both.
-
-Runs where torch and transformers are installed; see README.md.
+expected.npz of each folder holds what transformers gives for it; odd.json lists
+the folders that may be refused instead. Needs torch; see README.md.
 """
 
 import argparse

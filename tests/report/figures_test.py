@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Figures show the numbers they are given, and their words do not collide."""
 
-
 import matplotlib
 import numpy as np
 from matplotlib.backends import backend_agg

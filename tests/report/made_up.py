@@ -1,9 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Made-up results in the form in which the stages write them.
-
-That the real ones have this form is shown by the chain at nano size, which ends
-in a page.
-"""
+"""Made-up results in the form in which the stages write them."""
 
 import json
 

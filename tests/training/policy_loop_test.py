@@ -1,8 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The loop of REINFORCE: all policies of a stack have settings of their own.
-
-What it did is worked out again from what it kept at each step.
-"""
+"""The loop of REINFORCE: all policies of a stack have settings of their own."""
 
 import itertools
 import types
@@ -239,21 +236,17 @@ def stops(kls, limit):
   ]
 
 
-def limit_where(kls, is_wanted):
-  """The limit farthest from any KL of those that stop them as wanted."""
-  limits = [
-    (high - low, (high + low) / 2)
-    for low, high in itertools.pairwise(np.sort(kls.ravel()))
-    if is_wanted(stops(kls, (high + low) / 2))
-  ]
-  assert limits and max(limits)[0] > 1e-3, kls  # else change the rates of FAR
-  return max(limits)[1]
-
-
 @pytest.fixture(scope='module')
 def limited(far, tmp_path_factory):
   """One stops early enough to be resumed from, another goes on to the end."""
-  limit = limit_where(far.kls, lambda x: min(x) == 2 and max(x) == 8)
+  limits = [
+    (high - low, (high + low) / 2)
+    for low, high in itertools.pairwise(np.sort(far.kls.ravel()))
+    if {2, 8} <= set(stops(far.kls, (high + low) / 2))
+  ]
+  # The farthest from any KL; else change the rates of FAR.
+  assert limits and max(limits)[0] > 1e-3, far.kls
+  limit = max(limits)[1]
   folder = tmp_path_factory.mktemp('limited')
   done = run(folder, max_kl=limit, **FAR)
   return types.SimpleNamespace(folder=folder, limit=limit, done=done)
@@ -272,23 +265,6 @@ def test_a_policy_stops_at_its_own_kl(far, limited):
       free = params_at(far.folder, min(step, at[p]), name)
       tiny.assert_members_equal(stack, free, [(p, p)])
   assert len(tiny.rows_of(limited.folder)) == 8
-
-
-@pytest.mark.slow
-def test_the_loop_ends_with_the_last(far, tmp_path):
-  limit = limit_where(far.kls, lambda x: max(x) < 8 and len(set(x)) > 1)
-  at = stops(far.kls, limit)
-  for _ in range(2):  # and a relaunch, before anyone wrote that it is done
-    steps, result = run(tmp_path, max_kl=limit, **FAR)
-    assert steps == list(range(0, max(at) + 1, 2))
-    assert result['stopped_at'] == at
-    found = {p.name for p in tmp_path.iterdir() if p.name[-1].isdigit()}
-    assert found == {*kept_names(steps)}
-    last = params_at(tmp_path, steps[-1])
-    for p in range(3):
-      free = params_at(far.folder, at[p])
-      tiny.assert_members_equal(last, free, [(p, p)])
-    assert len(tiny.rows_of(tmp_path)) == max(at)
 
 
 @pytest.mark.slow

@@ -1,10 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""REINFORCE against exact expectations: every response of a tiny vocabulary.
-
-With 5 tokens and 2 steps a prompt has 21 responses, so the expectation of the
-gradient estimate is a finite sum over the program that trains, and the exact
-gradient is that of a finite sum by automatic differentiation.
-"""
+"""REINFORCE against exact expectations: every response of a tiny vocabulary."""
 
 import functools
 import itertools

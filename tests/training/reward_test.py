@@ -220,13 +220,10 @@ GOLDEN_SQUARES = 301.474298  # of all parameters after the third step
 
 
 def test_golden_steps():
-  """Three steps of one member with dropout, to 1e-4.
+  """Three steps of one member with dropout.
 
-  These numbers say that nothing changed, not that they are right: the tests
-  above do that. Update them when a change is meant to alter training (another
-  initialisation, dropout site, optimizer formula, data order) or when jax
-  changes its random bits, and say so in the changelog. A change meant to be
-  faster or tidier must leave them alone.
+  Update the numbers only where training is meant to change, or jax's random
+  bits did, and say so in the changelog.
   """
   config = make_config()
   tx = state_lib.make_optimizer(config.optimizer, config.steps)

@@ -1,9 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""WARP's loop on a tiny model: its files, its arithmetic, and kills at any time.
-
-What the loop asks of `policy.train` is looked at with a stand-in for it, which
-trains nothing.
-"""
+"""WARP's loop on a tiny model: its files, its arithmetic, and kills at any time."""
 
 import functools
 import pathlib
