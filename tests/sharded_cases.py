@@ -23,9 +23,11 @@ for _name, _value in distributed.cache_environment().items():
 import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import functools  # noqa: E402
+import itertools  # noqa: E402
 import json  # noqa: E402
 import pathlib  # noqa: E402
 import sys  # noqa: E402
+import tempfile  # noqa: E402
 import types  # noqa: E402
 
 import jax  # noqa: E402
@@ -40,7 +42,7 @@ from warm_jax.config import section  # noqa: E402
 from warm_jax.data import encoding  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
-from warm_jax.training import policy, reward, sft  # noqa: E402
+from warm_jax.training import checkpoint, policy, reward, sft  # noqa: E402
 from warm_jax.training import state as state_lib  # noqa: E402
 
 MESHES = ((8, 1, 1), (2, 2, 2), (1, 8, 1), (1, 1, 8))
@@ -50,6 +52,7 @@ M, B, T = 8, 16, 8
 SIZES = dict(vocab_size=31, width=32, num_layers=1, num_heads=4, mlp_width=32)
 SHAPE = config_lib.ModelConfig(**SIZES, max_length=T, tied_embeddings=False)
 TOKENIZER = types.SimpleNamespace(eos_id=1, pad_id=0)
+SAVED, COUNT = tempfile.mkdtemp(), itertools.count(1)
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(2, 31, (M, 2 * B, T)).astype(np.int32)
 MASK = np.arange(T) < RNG.integers(3, T + 1, (M, 2 * B, 1))
@@ -160,6 +163,22 @@ def policy_step(program):
   }
 
 
+def restored(program):
+  """A state that was saved on the devices before, on one at first."""
+  del program
+  state, made = train_state(backbones(M)), train_state(backbones(M))
+  with checkpoint.Checkpoints(SAVED) as saved:
+    if sharding.is_on():
+      state, _ = saved.restore_latest(state)
+    saved.save(next(COUNT), state)
+  is_there = jax.tree.map(
+    lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), state, made
+  )
+  assert all(jax.tree.leaves(is_there)), is_there
+  kept = {'params': state.params, 'opt_state': state.opt_state}
+  return {**kept, 'rng': jax.random.key_data(state.rng)}
+
+
 def _heads():
   head = np.linspace(-1, 1, M * SHAPE.width, dtype=np.float32)
   return {
@@ -203,6 +222,7 @@ CASES = {
   'policy_step': (policy_step, MESHES),
   'merge': (merge, MESHES),
   'scoring': (scoring, FEW),
+  'restored': (restored, MESHES),
 }
 
 

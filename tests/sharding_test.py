@@ -148,7 +148,7 @@ def cases(report, name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'name',
-  ['reward_step', 'sft_step', 'sampling', 'policy_step', 'merge', 'scoring'],
+  'reward_step sft_step sampling policy_step merge scoring restored'.split(),
 )
 def test_results_are_those_of_one_device(report, name):
   # Adam divides by the size of a gradient: where that is below 1e-6 of the

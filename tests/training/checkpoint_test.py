@@ -3,11 +3,8 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import chex
 import jax
@@ -178,65 +175,6 @@ def test_what_cannot_be_written_is_one_line(tmp_path, small_files):
       ckpt.wait()
   with checkpoint.Checkpoints(stage / 'checkpoints') as ckpt:
     assert ckpt.restore_latest({'w': np.zeros(10)})[1] == 1
-
-
-# ---------------------------------------------------------------------------
-# Other devices
-# ---------------------------------------------------------------------------
-
-ON_EIGHT = """
-import sys
-import jax
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
-from warm_jax.training import checkpoint
-
-mesh = jax.make_mesh((4, 2), ('member', 'model'))
-
-def template(shape, dtype, *spec):
-  sharding = NamedSharding(mesh, PartitionSpec(*spec))
-  return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-with checkpoint.Checkpoints(sys.argv[1]) as ckpt:
-  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
-  state, step = ckpt.restore_latest({
-    'w': template((4, 6), np.float32, 'member', 'model'),
-    'keys': template(keys.shape, keys.dtype, 'member'), 'next': 0})
-  assert len(state['w'].sharding.device_set) == 8 and step == 1
-  assert state['w'].sharding.spec == PartitionSpec('member', 'model')
-  double = jax.jit(lambda s: s | {'w': 2 * s['w']}, donate_argnums=0)
-  ckpt.save(2, double(state) | {'next': 9})
-"""
-
-
-def test_restores_onto_eight_devices_and_back(tmp_path):
-  w = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
-  state = {
-    'w': jnp.asarray(w),
-    'keys': jax.random.split(jax.random.key(3), 4),
-    'next': 7,
-  }
-  with checkpoint.Checkpoints(tmp_path) as ckpt:
-    ckpt.save(1, state)
-  done = subprocess.run(
-    [sys.executable, '-c', ON_EIGHT, str(tmp_path)],
-    env=os.environ
-    | {
-      'XLA_FLAGS': os.environ['XLA_FLAGS']
-      + ' --xla_force_host_platform_device_count=8',
-      'PYTHONPATH': str(pathlib.Path(checkpoint.__file__).parents[2]),
-    },
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-  with checkpoint.Checkpoints(tmp_path) as ckpt:
-    got, step = ckpt.restore_latest(state)
-  assert step == 2 and got['next'] == 9
-  np.testing.assert_array_equal(got['w'], 2 * w)
-  np.testing.assert_array_equal(
-    jax.random.key_data(got['keys']), jax.random.key_data(state['keys'])
-  )
 
 
 def test_another_structure_is_named(tmp_path):
