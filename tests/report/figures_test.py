@@ -3,6 +3,7 @@
 
 import matplotlib
 import numpy as np
+import pytest
 from matplotlib.backends import backend_agg
 from report import made_up
 
