@@ -79,7 +79,9 @@ def test_masters_moments_and_metrics_stay_float32(objective):
 
   def step(config):
     return jax.jit(
-      functools.partial(room.member_step, settings=room.Settings(config, tx)),
+      functools.partial(
+        room.member_step, settings=state_lib.Settings(config, tx)
+      ),
       compiler_options=tiny.COMPILE_FAST,
     )(state, batch)
 
