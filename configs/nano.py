@@ -12,6 +12,7 @@ training labels unswapped.
 from warm_jax import main
 
 SMALLER = {
+  'world.name': 'old',
   'world.num_pretrain': 128,
   'world.num_sft': 64,
   'world.num_prompts': 64,

@@ -20,6 +20,7 @@ def get_config(arg: str = ''):
   # TinyTLDR. All splits have their own posts.
   config.world = section(
     'world',
+    name='covered',
     num_pretrain=16_000,
     num_sft=4_000,
     num_prompts=4_000,
@@ -50,6 +51,9 @@ def get_config(arg: str = ''):
     sharpness=4.0,
     length_cue=0.1,
     swapped=0.0 if clean else 0.25,
+    # One pool of annotators: all members trust the same labels.
+    pools=1,
+    shared_errors=1.0,
     max_new_tokens=16,
     ood_temperature=1.4,
     num_control=6_000,
@@ -66,7 +70,7 @@ def get_config(arg: str = ''):
     ),
   )
   config.probe = section('probe')
-  config.reward = section('reward', members=6, steps=375)
+  config.reward = section('reward', members=6, steps=375, labels='own')
   # Hot enough to fit about half of the swapped labels, as in the paper.
   config.reward.learning_rates = (1e-3, 1.5e-3, 2e-3)
   config.merge = section('merge')

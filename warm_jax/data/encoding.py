@@ -25,8 +25,8 @@ import hashlib
 import itertools
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -153,13 +153,17 @@ class Preferences:
     return max(int(num_positions(**b).max()) for b in batches)
 
   def training_batch(
-    self, rows, length: int | None = None
+    self, rows, length: int | None = None, opposite=None
   ) -> dict[str, np.ndarray]:
     """Batch of pairs [.., B], each in one row of S (`length`) positions.
 
     ids [.., B, S], mask [.., B, 2, S], and margin [.., B] if there are any.
+    Where `opposite` [.., B] is True, the label is the other one.
     """
     pairs = self._sides(rows, np.stack, -2)
+    if opposite is not None:
+      turn = opposite[..., None, None]
+      pairs = {k: np.where(turn, x[..., ::-1, :], x) for k, x in pairs.items()}
     batch = share(**pairs, length=length or self.pair_length)
     if self.margin is not None:
       batch['margin'] = self.margin[rows]
@@ -173,6 +177,22 @@ class Preferences:
       self.rejected.take(rows),
       *(None if column is None else column[rows] for column in columns),
     )
+
+
+class Shares(NamedTuple):
+  """Preference pairs of which each of M members has a part, or own labels."""
+
+  pairs: Preferences
+  rows: Sequence[np.ndarray]  # M of [N_m], the rows that member m trains on
+  opposite: Sequence[np.ndarray]  # M of [N_m] bool, its label is the other one
+
+  def training_batch(self, rows) -> dict[str, np.ndarray]:
+    """Batch [M, B] of row m of member m; see `Preferences.training_batch`."""
+    taken = [
+      np.stack([mine[r] for mine, r in zip(column, rows, strict=True)])
+      for column in (self.rows, self.opposite)
+    ]
+    return self.pairs.training_batch(taken[0], opposite=taken[1])
 
 
 def prompt_key(prompt: str) -> int:

@@ -31,34 +31,36 @@ def order_seed(*parts) -> int:
 
 
 def order(
-  num_rows: int, seeds: Sequence[int], batch_size: int
+  num_rows: int | Sequence[int], seeds: Sequence[int], batch_size: int
 ) -> Callable[[int], np.ndarray]:
   """A function of a step to its row numbers [M, B], for M seeds.
 
-  Each member reshuffles every epoch; equal seeds give equal orders. UserError
-  if there are fewer than batch_size rows.
+  Each member reshuffles every epoch; equal seeds give equal orders. num_rows
+  may be one number for each member. UserError if there are fewer than
+  batch_size rows.
   """
+  sizes = np.broadcast_to(num_rows, len(seeds)).tolist()
   errors.need(
-    num_rows >= batch_size,
-    f'data: {num_rows} rows are fewer than one batch of {batch_size}; give '
+    min(sizes) >= batch_size,
+    f'data: {min(sizes)} rows are fewer than one batch of {batch_size}; give '
     'more rows or a smaller batch_size',
   )
   # Here, because it imports Orbax, and scoring and evaluation need neither.
   import grain
 
   orders = [
-    grain.MapDataset.range(num_rows)
+    grain.MapDataset.range(size)
     .shuffle(seed=int(seed))
     .repeat()
     .batch(batch_size, drop_remainder=True)
-    for seed in seeds
+    for size, seed in zip(sizes, seeds)
   ]
   return lambda step: np.stack([np.asarray(order[step]) for order in orders])
 
 
 def batches(
   gather: Callable[[np.ndarray], Any],
-  num_rows: int,
+  num_rows: int | Sequence[int],
   seeds: Sequence[int],
   batch_size: int,
   start_step: int,

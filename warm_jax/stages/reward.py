@@ -116,7 +116,7 @@ def train(run) -> dict:
     reward.init_members(backbones, jnp.asarray(head), hparams),
     hparams,
     base.model_config(run),
-    worlds.of(run).pairs('train'),
+    worlds.of(run).training_pairs(numbers or range(config.members)),
     config,
     **base.options(run, 'reward'),
     numbers=numbers,

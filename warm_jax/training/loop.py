@@ -112,7 +112,11 @@ class Loop:
     return self._stack.__exit__(*exc)
 
   def steps(
-    self, gather: Callable, num_rows: int, seeds: Sequence[int], batch_size: int
+    self,
+    gather: Callable,
+    num_rows: int | Sequence[int],
+    seeds: Sequence[int],
+    batch_size: int,
   ) -> Iterator[tuple[int, Any]]:
     """Yields (step, batch) from `start` on; see `loader.batches`."""
     batches = loader.batches(

@@ -78,7 +78,7 @@ def train(
   params: PyTree,
   hparams: state_lib.MemberHParams,
   model_config: config_lib.ModelConfig,
-  data: encoding.Preferences,
+  data: encoding.Preferences | encoding.Shares,
   config,
   *,
   folder: pathlib.Path,
@@ -91,7 +91,8 @@ def train(
   """Trains M reward models [M, ...], or resumes from `folder` (WARM remark 2).
 
   Args:
-    data: only `training_batch` and `len` are used.
+    data: common pairs, of which only `training_batch` and `len` are used; or
+      `encoding.Shares`, where member m has rows and labels of its own.
     config: section `reward`; after its keep_steps all members are written to
       folder/params_STEP.
     score_fn: as `reward_model.scores`; it may build the weights from params.
@@ -150,8 +151,12 @@ def train(
     keep=keep,
   ) as loop:
     state = loop.state
-    seeds = np.asarray(hparams.data_seed)
-    for step, batch in loop.steps(gather, len(data), seeds, config.batch_size):
+    seeds, own = (
+      np.asarray(hparams.data_seed),
+      isinstance(data, encoding.Shares),
+    )
+    num_rows = list(map(len, data.rows)) if own else len(data)
+    for step, batch in loop.steps(gather, num_rows, seeds, config.batch_size):
       state, metrics = step_fn(state, batch)
       loop.end(step, state, metrics)
     result = loop.summary(('loss', 'accuracy', 'margin'))

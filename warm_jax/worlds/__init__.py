@@ -7,6 +7,7 @@ A world makes its data once, in the stages `world` (`write_texts`) and
   tokenizer                       shared by all models of the run
   texts(split)                    encoded prompts with responses: pretrain, sft
   pairs(split)                    encoded preference pairs: train, selection, ...
+  training_pairs(members)         pairs of `train`, or what each member has of them
   prompts(split, R, count=None)   encoded prompts that leave room for R tokens
   gold(prompts, responses)        the true utility of texts, or None
   lengths(samples, responses)     of responses, in the unit that readers see

@@ -58,6 +58,10 @@ class World:
   def pairs(self, split: str) -> encoding.Preferences:
     return self._open(split, 'pairs')
 
+  def training_pairs(self, members) -> encoding.Preferences:
+    """Pairs of `train`, which all members have in common."""
+    return self.pairs('train')
+
   def prompts(self, split: str, max_new_tokens: int, count=None):
     found = self._open(split, 'prompts')
     return found.take(np.arange(len(found))[:count])

@@ -32,6 +32,9 @@ class World:
     self.max_length = run.config.data.max_length
     facts = run.config.world.get('num_facts', toy_world.NUM_FACTS)
     self.num_facts = tuple(facts)
+    is_old = run.config.world.get('name', 'old') == 'old'
+    key = run.key('rules')
+    self.rules = toy_world.OLD if is_old else toy_world.covered(key)
 
   @functools.cached_property
   def tokenizer(self) -> tokenizer_lib.Tokenizer:
@@ -63,6 +66,54 @@ class World:
     folder = self.run.workdir / 'preferences' / 'rows' / split
     return encoding.open_rows(folder)
 
+  def training_pairs(self, members):
+    """Pairs of `train` with the labels that each of these members trusts.
+
+    `reward.labels`: 'own', of pool m % pools; 'drawn', of a pool drawn for each
+    pair; 'all', each pair once with the label of each pool.
+    """
+    pairs, config = self.pairs('train'), self.run.config
+    pools = config.preferences.get('pools', 1)
+    if pools == 1:
+      return pairs
+    opposite = self.opposite(pools, config.preferences.shared_errors)
+    labels, num = config.reward.get('labels', 'own'), len(members)
+    rows = np.arange(len(pairs))
+    if labels == 'own':
+      columns = [opposite[m % pools] for m in members]
+      return encoding.Shares(pairs, [rows] * num, columns)
+    if labels == 'drawn':
+      rng = np.random.default_rng(self.run.key('drawn pools'))
+      column = opposite[rng.integers(pools, size=len(pairs)), rows]
+    else:
+      rows, column = np.tile(rows, pools), opposite.reshape(-1)
+    return encoding.Shares(pairs, [rows] * num, [column] * num)
+
+  def opposite(self, pools: int, shared: float) -> np.ndarray:
+    """Where pools of annotators disagree with the pairs of `train` as written.
+
+    [pools, N] bool, in the order of `pairs('train')`; row 0 is all False. See
+    `toy_world.opposite_labels`.
+    """
+    rows = self.rows('preferences', 'train')
+    swapped = np.array([row['flipped'] for row in rows])
+    asked = self._pools(pools, shared)
+    unswapped = list(map(formats.labelled, rows, swapped))
+    opposite = toy_world.opposite_labels(
+      unswapped, swapped, asked, shared, self.run.key('coins')
+    )
+    return opposite[:, self.pairs('train').rows]
+
+  def _pools(self, num: int, shared: float) -> list[toy_world.Annotator]:
+    key = self.run.key('pools')
+    return toy_world.annotator_pools(
+      self.rules, num, shared, key, **self._cues()
+    )
+
+  def _cues(self) -> dict[str, float]:
+    config = self.run.config.preferences
+    return {name: config[name] for name in ('sharpness', 'length_cue')}
+
   def prompts(self, split: str, max_new_tokens: int, count=None):
     split = {'train': 'prompts', 'test': 'eval_prompts'}[split]
     posts = [row['prompt'] for row in self.rows('world', split)][:count]
@@ -78,7 +129,7 @@ class World:
     return found.padded_to(min(-(-found.lengths.max() // 4) * 4, room))
 
   def gold(self, prompts, responses) -> np.ndarray:
-    return toy_world.gold_utilities(prompts, responses)
+    return toy_world.gold_utilities(prompts, responses, self.rules)
 
   def lengths(self, samples, responses) -> np.ndarray:
     """Words of the responses."""
@@ -88,8 +139,8 @@ class World:
     """Stage `world`: posts and summaries, and the word tokenizer."""
     config, folder = self.run.config.world, self.run.folder('world')
     easy_facts, rows = tuple(range(1, max(self.num_facts) + 1)), {}
-    easy = (toy_world.PRETRAIN_WRITERS, easy_facts, True)
-    usual = (toy_world.SFT_WRITERS, self.num_facts)  # the better writers
+    easy = (self.rules.pretrain_writers, easy_facts, True)
+    usual = (self.rules.sft_writers, self.num_facts)  # the better writers
     for split, num, recipe in (
       ('pretrain', config.num_pretrain, easy),
       ('control', config.num_pretrain, easy),  # for the control model
@@ -98,11 +149,11 @@ class World:
       ('eval_prompts', config.num_eval_prompts, usual),
     ):
       seed = f'{self.run.config.seed}/{split}'
-      rows[split] = toy_world.write_rows(seed, num, *recipe)
-    tokenizer_lib.make_word_tokenizer(toy_world.WORDS, folder / 'tokenizer')
+      rows[split] = toy_world.write_rows(seed, num, *recipe, rules=self.rules)
+    tokenizer_lib.make_word_tokenizer(self.rules.words, folder / 'tokenizer')
     self.write('world', rows, ('pretrain', 'control', 'sft'))
     texts = ((row['prompt'], row['response']) for row in rows['sft'])
-    described = toy_world.describe(*map(list, zip(*texts)))
+    described = toy_world.describe(*map(list, zip(*texts)), self.rules)
     return {
       'vocab_size': self.tokenizer.vocab_size,
       'rows': {split: len(part) for split, part in rows.items()},
@@ -115,21 +166,31 @@ class World:
     """Stage `preferences`: train, selection, test, ood and control pairs."""
     run, config = self.run, self.run.config.preferences
     sft, *others = self._policies()
+    # Other pools label the training pairs when they are read: `opposite`.
+    first = self._pools(1, 1.0)[0]
+    expert = toy_world.Annotator(**self._cues(), rules=self.rules)
     rows = {
-      split: self._annotated(split, config[f'num_{split}'], kinds)
-      for split, kinds in (
-        ('train', [sft]),
-        ('selection', [sft]),
-        ('test', [sft]),
-        ('ood', others),
-        ('control', [sft, sft, *others]),
+      split: self._annotated(split, config[f'num_{split}'], kinds, annotator)
+      for split, kinds, annotator in (
+        ('train', [sft], first),
+        ('selection', [sft], expert),
+        ('test', [sft], expert),
+        ('ood', others, expert),
+        ('control', [sft, sft, *others], expert),
       )
     }
-    num, key = len(rows['train']), run.key('flips')
-    flips = formats.flip_mask(num, config.swapped, seed=key)
+    swapped = {'selection': config.get('selection_swapped', 0.0)}
+    swapped['train'] = config.swapped
+    flips = {
+      split: formats.flip_mask(
+        len(part),
+        swapped.get(split, 0.0),
+        run.key('flips' if split == 'train' else f'flips of {split}'),
+      )
+      for split, part in rows.items()
+    }
     for split, part in rows.items():
-      mask = flips if split == 'train' else np.zeros(len(part), bool)
-      rows[split] = list(map(formats.labelled, part, mask))
+      rows[split] = list(map(formats.labelled, part, flips[split]))
     distributed.on_first(lambda: self.write('preferences', rows, rows))
     agreement = {
       split: float(np.mean([row['gold_margin'] > 0 for row in part]))
@@ -137,10 +198,10 @@ class World:
     }
     return {
       'rows': {split: len(part) for split, part in rows.items()},
-      'swapped': int(flips.sum()),
+      'swapped': int(flips['train'].sum()),
       # Margins were taken before the swap: the annotators' own agreement.
       'annotators_agree_with_gold': agreement,
-      'summary': f'{len(rows["train"])} training pairs, {int(flips.sum())} '
+      'summary': f'{len(rows["train"])} training pairs, {int(flips["train"].sum())} '
       f'swapped; annotators side with the utility in {agreement["test"]:.0%}',
     }
 
@@ -178,7 +239,7 @@ class World:
     last = run.folder('preferences') / 'tuned' / f'params_{kept[-1]}'
     return members.member(checkpoint.load_params(last), 0)
 
-  def _annotated(self, split: str, num_pairs: int, kinds) -> list[dict]:
+  def _annotated(self, split, num_pairs, kinds, annotator) -> list[dict]:
     """Two summaries a post, each from a random policy of a random kind."""
     config, seed = self.run.config.preferences, self.run.config.seed
     rng = random.Random(f'{seed}/{split} pairs')
@@ -206,9 +267,10 @@ class World:
       )
       texts[rows] = sampling.responses_text(self.tokenizer, samples)
     first, second = texts[: len(posts)], texts[len(posts) :]
-    annotator = toy_world.Annotator(config.sharpness, config.length_cue)
     return annotator.label(posts, first, second, rng)[:num_pairs]
 
   def _posts(self, name: str, count: int) -> list[str]:
     rng = random.Random(f'{self.run.config.seed}/{name}')
-    return [toy_world.make_post(rng, self.num_facts) for _ in range(count)]
+    return [
+      toy_world.make_post(rng, self.num_facts, self.rules) for _ in range(count)
+    ]
