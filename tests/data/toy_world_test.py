@@ -1,12 +1,17 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The toy world against utilities worked out by hand."""
 
+import collections
+import hashlib
+import itertools
+import json
 import math
 import random
 
 import numpy as np
 import pytest
 
+from warm_jax import errors
 from warm_jax.data import toy_world
 
 POST = (
@@ -128,3 +133,169 @@ def test_remarks_say_what_phrases_are():
     row['remark'] for row in toy_world.write_rows(0, 50, writers, remarks=True)
   )
   assert not any(row['remark'] for row in toy_world.write_rows(0, 50, writers))
+
+
+OLD_DIGESTS = ('5dc32e1544be39fc', 'c5c30fe7bff467d0')
+
+
+def digest(value) -> str:
+  return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def test_the_old_world_stays_as_it_was():
+  # Digests of the texts and labels before worlds had names.
+  rows = toy_world.write_rows(
+    'seed', 300, toy_world.PRETRAIN_WRITERS, (1, 4, 6), remarks=True
+  )
+  posts, texts = zip(*((r['prompt'], r['response']) for r in rows))
+  pairs = toy_world.Annotator(4.0, 0.1).label(
+    posts, texts, texts[1:] + texts[:1], random.Random(2)
+  )
+  assert (digest(rows), digest(pairs)) == OLD_DIGESTS
+  assert toy_world.OLD.words == toy_world.WORDS
+
+
+def test_weights_and_decorations_of_covered_worlds_differ_by_seed():
+  first, again, other = map(toy_world.covered, (1, 1, 2))
+  assert first == again != other
+  counts = [
+    collections.Counter(
+      weight for verbs in weights.values() for weight in verbs.values()
+    )
+    for weights in (toy_world.WEIGHTS, first.weights, other.weights)
+  ]
+  assert counts[0] == counts[1] == counts[2]
+  assert all(any(verbs.values()) for verbs in other.weights.values())
+  changed = sum(
+    first.weights[noun][verb] != other.weights[noun][verb]
+    for noun in first.weights
+    for verb in first.weights[noun]
+  )
+  assert changed > 20
+  assert list(first.decorations) != list(other.decorations)
+  assert sorted(first.decorations) == sorted(toy_world.DECORATIONS)
+  assert set(toy_world.DECORATIONS).isdisjoint(toy_world.WORDS)
+
+
+def test_covered_writers_repeat_and_decorate_as_often_as_configured():
+  rules = toy_world.covered(5)
+  rows = toy_world.write_rows(3, 6000, rules.sft_writers, rules=rules)
+  posts, texts = zip(*((r['prompt'], r['response']) for r in rows))
+  # A summary of k phrases has k / (1 + rate) facts, of which `rate` are again.
+  phrases = [text.split(toy_world.SEPARATOR) for text in texts]
+  bare = [
+    [' '.join(w for w in p.split() if w not in rules.decorations) for p in ps]
+    for ps in phrases
+  ]
+  again = sum(a == b for ps in bare for a, b in zip(ps, ps[1:]))
+  named = sum(map(len, bare)) - again
+  assert abs(again / named - toy_world.COVERED_REPEATS) < 4 * math.sqrt(
+    0.1 * 0.9 / named
+  )
+  for word, probability in rules.decorations.items():
+    found = np.mean([word in text.split() for text in texts])
+    error = math.sqrt(probability * (1 - probability) / len(texts))
+    assert abs(found - probability) < 4.5 * error
+    assert max(text.split().count(word) for text in texts) == 1
+
+
+def test_decorations_cost_and_please_those_who_like_them():
+  rules = toy_world.covered(0)
+  post = POST
+  word, other = list(rules.decorations)[:2]
+  plain = toy_world.gold_utility(post, 'car crashed', rules)
+  decorated = f'car {word} crashed {word} {other}'
+  assert toy_world.gold_utility(post, decorated, rules) == plain - 0.75
+  annotator = toy_world.Annotator(2.0, 0.1, {word: 1.5, other: 0.5}, rules)
+  # Liked once, however often it occurs; priced and counted each time.
+  margin = 2.0 * -0.75 + 0.1 * 3 + 1.5 + 0.5
+  assert math.isclose(
+    annotator.probability(post, decorated, 'car crashed'),
+    1 / (1 + math.exp(-margin)),
+  )
+
+
+@pytest.mark.parametrize('shared', [0.0, 0.5, 1.0])
+def test_pools_share_what_they_like_to_the_degree_asked_for(shared):
+  rules = toy_world.covered(1)
+  cues = {'sharpness': 4.0, 'length_cue': 0.1}
+  pools = toy_world.annotator_pools(rules, 6, shared, 7, **cues)
+  likes = [set(pool.likes) for pool in pools]
+  assert {len(found) for found in likes} == {6}
+  for one, another in itertools.combinations(likes, 2):
+    assert len(one & another) == round(shared * 6)
+  # One like of each sixth of the words, by use: no pool's are rarer.
+  groups = [list(rules.decorations)[6 * i : 6 * i + 6] for i in range(6)]
+  for found in likes:
+    assert [len(found & set(group)) for group in groups] == [1] * 6
+  # The first pool is the same whatever is shared and however many there are.
+  alone = toy_world.annotator_pools(rules, 1, 1.0, 7, **cues)
+  assert pools[0] == alone[0]
+
+
+def test_more_pools_than_there_are_words_are_refused():
+  with pytest.raises(errors.UserError, match='7 annotator pools'):
+    toy_world.annotator_pools(
+      toy_world.covered(0), 7, 0.0, 0, sharpness=1.0, length_cue=0.0
+    )
+
+
+def labelled_pairs(annotator, num: int):
+  rng = random.Random(4)
+  rules = annotator.rules
+  rows = toy_world.write_rows(3, num, rules.sft_writers, rules=rules)
+  posts, first = zip(*((row['prompt'], row['response']) for row in rows))
+  second = [
+    toy_world.write_summary(post, toy_world.POOR_WRITER, rng, rules)
+    for post in posts
+  ]
+  return annotator.label(posts, first, second, rng)
+
+
+@pytest.mark.parametrize('shared', [0.0, 0.5, 1.0])
+def test_pools_have_their_own_swaps_and_coins_to_the_degree_asked_for(shared):
+  rules = toy_world.covered(2)
+  # They never err (but for ties): a label is another one because of a swap.
+  sure = [toy_world.Annotator(60.0, 0.01, rules=rules)] * 5
+  rows = labelled_pairs(sure[0], 3000)
+  rows = [row for row in rows if row['gold_margin']]
+  swapped = np.arange(len(rows)) % 4 == 1
+  opposite = toy_world.opposite_labels(rows, swapped, sure, shared, 11)
+  assert opposite.shape == (5, len(rows)) and not opposite[0].any()
+  swaps = opposite ^ swapped
+  assert swaps.sum(axis=1).tolist() == [swapped.sum()] * 5
+  # Of rows judged apart, a pair of pools differs in 2 * .25 * .75 of them.
+  for one, another in itertools.combinations(swaps, 2):
+    own = (1 - shared) * len(rows)
+    differ = (one ^ another).sum()
+    assert abs(differ - own * 0.375) <= 4 * math.sqrt(own * 0.25)
+  # Where anybody differs from the first is one of the rows judged apart.
+  assert opposite.any(axis=0).sum() <= round((1 - shared) * len(rows))
+
+
+@pytest.mark.parametrize('shared', [0.0, 0.5, 1.0])
+def test_pools_draw_their_labels_by_bradley_terry(shared):
+  rules = toy_world.covered(2)
+  pools = toy_world.annotator_pools(
+    rules, 3, shared, 5, sharpness=0.7, length_cue=0.1
+  )
+  rows = labelled_pairs(pools[0], 4000)
+  none = np.zeros(len(rows), bool)
+  opposite = toy_world.opposite_labels(rows, none, pools, shared, 11)
+  for pool, column in zip(pools, opposite):
+    better, expected = [], []
+    for row, other in zip(rows, column):
+      ends = (
+        (row['rejected'], row['chosen'])
+        if other
+        else (row['chosen'], row['rejected'])
+      )
+      a, b = sorted(ends)
+      better.append(ends[0] == a)
+      expected.append(pool.probability(row['prompt'], a, b))
+    better, expected = np.array(better), np.array(expected)
+    # Calibrated where it is sure and where it is not.
+    for low, high in ((0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1)):
+      part = (expected >= low) & (expected < high)
+      error = math.sqrt((expected * (1 - expected))[part].sum()) / part.sum()
+      assert abs((better - expected)[part].mean()) < 4.5 * error
