@@ -197,6 +197,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'ood': ('', TEXT, 'Pairs of another distribution; optional.'),
     'sft': ((), each(TEXT, 0), 'Texts to fine-tune on; empty: as preferred.'),
     'pretrain': (EXTRA, each(TEXT, 0), 'Texts to pretrain on; empty: as sft.'),
+    'labeler': ('', TEXT, 'Field of train; members learn from own labelers.'),
     'selection_fraction': (0.1, SHARE, 'Share of train, without selection.'),
     'test_fraction': (0.1, SHARE, 'Share of train, without test.'),
     'max_pairs': (0, COUNT, 'Random sample of each split; 0: all.'),
@@ -442,6 +443,10 @@ def validate(config) -> None:
   starts = parts.get('reward', {}).get('sft_checkpoints', ())
   sft = parts.get('sft', {})
   kept = sft.get('keep_steps') or starts
+  if parts.get('data', {}).get('labeler') and 'reward' not in parts:
+    wrong.append(
+      'config.data.labeler is set, but this run trains no reward models'
+    )
   if starts and kept is not starts and max(starts) >= len(kept):
     there = f'config.sft.keep_steps keeps {len(kept)}, numbered from 0'
     wrong.append(f'config.reward.sft_checkpoints is {tuple(starts)!r}: {there}')

@@ -119,6 +119,7 @@ class Preferences:
   margin: np.ndarray | None = None  # [N] float32, how far the chosen one wins
   # [N] uint64, from `prompt_key`; None: by the ids before the response.
   prompts: np.ndarray | None = None
+  labelers: np.ndarray | None = None  # [N] uint64, `prompt_key` of who judged
 
   def __len__(self) -> int:
     return len(self.flipped)
@@ -171,7 +172,7 @@ class Preferences:
 
   def select(self, rows) -> 'Preferences':
     """A part of the set, by row numbers or a bool mask [N]."""
-    columns = (self.flipped, self.rows, self.margin, self.prompts)
+    columns = self.flipped, self.rows, self.margin, self.prompts, self.labelers
     return Preferences(
       self.chosen.take(rows),
       self.rejected.take(rows),
@@ -316,6 +317,7 @@ def write(
           ('flipped', bool, [row.get('flipped', False) for row in kept]),
           ('rows', np.int64, [r.get('row', i) for r, i in zip(kept, places)]),
           ('prompts', np.uint64, [prompt_key(row['prompt']) for row in kept]),
+          ('labelers', np.uint64, [row.get('labeler', 0) for row in kept]),
           ('margin', np.float32, [row.get('margin') or 0.0 for row in kept]),
         ):
           columns[name] = np.array(values, kind)
@@ -404,6 +406,7 @@ def open_rows(folder: str | pathlib.Path, order_seed: int | None = None) -> Any:
     arrays['rows'][order],
     margin if np.any(margin) else None,
     arrays['prompts'][order],
+    arrays['labelers'][order],
   )
 
 

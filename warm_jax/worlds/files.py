@@ -58,9 +58,33 @@ class World:
   def pairs(self, split: str) -> encoding.Preferences:
     return self._open(split, 'pairs')
 
-  def training_pairs(self, members) -> encoding.Preferences:
-    """Pairs of `train`, which all members have in common."""
-    return self.pairs('train')
+  def training_pairs(self, members) -> encoding.Preferences | encoding.Shares:
+    """Pairs of `train`, in common or, with `data.labeler`, a part for each."""
+    pairs = self.pairs('train')
+    if not self.run.config.data.labeler:
+      return pairs
+    owner = self._dealt(pairs.labelers)
+    rows = [np.flatnonzero(owner == member) for member in members]
+    return encoding.Shares(pairs, rows, [np.zeros(len(x), bool) for x in rows])
+
+  def _dealt(self, labelers: np.ndarray) -> np.ndarray:
+    """The member of each pair: labelers are dealt so that parts are balanced."""
+    config = self.run.config
+    keys, where, counts = np.unique(
+      labelers, return_inverse=True, return_counts=True
+    )
+    num, least = config.reward.members, config.reward.batch_size
+    sizes, owner = np.zeros(num, int), np.zeros(len(keys), int)
+    for labeler in np.argsort(-counts, kind='stable'):
+      owner[labeler] = sizes.argmin()
+      sizes[owner[labeler]] += counts[labeler]
+    errors.need(
+      sizes.min() >= least,
+      f'data.labeler={config.data.labeler!r}: {len(keys)} labelers dealt to '
+      f'reward.members={num} leave {sizes.min()} training pairs to one, fewer '
+      f'than reward.batch_size, {least}: take fewer members or name no labeler',
+    )
+    return owner[where]
 
   def prompts(self, split: str, max_new_tokens: int, count=None):
     found = self._open(split, 'prompts')
@@ -144,6 +168,9 @@ class World:
           f'{name}: {found["rows"]} rows that fit into data.max_length='
           f'{data.max_length} are fewer than {limit}, {number}: give more',
         )
+      if data.labeler:
+        train = encoding.open_rows(partial / 'train')
+        self._dealt(train.labelers)  # raises
       shutil.rmtree(copies)
       if made:
         shutil.rmtree(self.folder / 'tokenizer', ignore_errors=True)
@@ -187,7 +214,8 @@ class World:
     """
     config, seed = self.run.config.data, self.run.config.seed
     _require_train(config, 'preference pairs' if kind == 'pairs' else kind)
-    splits = {n: find(kind, config[n]) for n in names if config[n]}
+    who = {'train': config.labeler}
+    splits = {n: find(kind, config[n], who.get(n)) for n in names if config[n]}
     apart = [n for n in ('selection', 'test') if n in names and n not in splits]
     splits |= _set_apart(splits['train'], apart, config, seed)
     for name, split in splits.items():
@@ -201,7 +229,9 @@ class World:
     return splits
 
 
-def scan(chat, rejected, folder, columns, kind: str, source: str) -> Split:
+def scan(
+  chat, rejected, folder, columns, kind: str, source: str, labeler=''
+) -> Split:
   """Copies the usable items of a source; a UserError if too many rows are not.
 
   Args:
@@ -209,10 +239,21 @@ def scan(chat, rejected, folder, columns, kind: str, source: str) -> Split:
     folder: of the copies.
     columns: `formats.Columns`.
     kind: of `formats.KINDS`.
+    labeler: the field that says who judged; '' if nobody asks.
   """
   known, convert = formats.KINDS[kind]
+
+  def converted(row, chat):
+    items = convert(row, chat)
+    if not labeler:
+      return items
+    who = row.get(labeler)
+    if who is None:
+      raise sources.BadRow(f'no {labeler!r}, the field of data.labeler')
+    return [i | {'labeler': encoding.prompt_key(str(who))} for i in items]
+
   rows = sources.open_rows(source)
-  items_of = functools.partial(columns.items, source, convert, chat=chat)
+  items_of = functools.partial(columns.items, source, converted, chat=chat)
   found = rejected.read(source, rows, items_of, known)
   path = folder / f'{len(list(folder.iterdir()))}.jsonl'
   with path.open('w') as file:
