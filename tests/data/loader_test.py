@@ -23,6 +23,15 @@ def test_every_row_comes_once_an_epoch_for_every_member():
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 5  # reshuffled
 
 
+def test_members_may_have_as_many_rows_as_they_like():
+  together = take([0, 1], 12, rows=[12, 7])
+  for member, num in enumerate((12, 7)):
+    alone = take([member], 12, rows=num)[:, 0]
+    np.testing.assert_array_equal(together[:, member], alone)
+  with pytest.raises(errors.UserError, match='4 rows are fewer'):
+    loader.order([12, 4], [0, 1], 5)
+
+
 @pytest.mark.parametrize('start', [0, 1, 7, 10, 12])
 def test_a_restart_in_mid_epoch_gathers_the_batches_of_the_orders(start):
   """12 rows in batches of 5: no restart but the last falls on an epoch's end."""

@@ -1,7 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """M reward models at once against M separate ones, and what may go wrong."""
 
+import dataclasses
 import functools
+import operator
 
 import chex
 import jax
@@ -255,6 +257,37 @@ def test_learns_what_is_preferred(tmp_path):
     scores = reward_model.scores(params, MODEL, held['ids'], held['mask'])
     chosen, rejected = np.split(np.asarray(scores), 2)
     assert (chosen > rejected).mean() > 0.9
+
+
+def test_members_with_shares_learn_what_they_would_alone(tmp_path):
+  """Member 0 has all pairs, 1 a part of them, 2 all labels turned round."""
+  # Masks of dropout depend on the length of the longest pair.
+  data, config = make_data(), make_config(dropout_rates=(0.0,))
+  everything = make_members(config)
+  rows = [np.arange(64), np.arange(5, 41), np.arange(64)]
+  opposite = [np.full(len(x), m == 2) for m, x in enumerate(rows)]
+  turned = dataclasses.replace(data, chosen=data.rejected, rejected=data.chosen)
+
+  def trained(members_of, data, numbers):
+    folder, runtime = tmp_path / f'{numbers}', make_runtime()
+    return reward.train(
+      *jax.tree.map(lambda x: x[members_of], everything),
+      MODEL,
+      data,
+      config,
+      folder=folder,
+      seed=5,
+      runtime=runtime,
+      numbers=numbers,
+    )[0]
+
+  shares = encoding.Shares(data, rows, opposite)
+  together = trained(slice(None), shares, [0, 1, 2])
+  for m, own in enumerate([data, data.select(rows[1]), turned]):
+    alone = trained(slice(m, m + 1), own, [m])
+    expected = members.member(alone, 0)
+    found = members.member(together, m)
+    chex.assert_trees_all_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_resume_equals_uninterrupted(tmp_path, kill_at):

@@ -327,3 +327,46 @@ def test_later_stages_do_not_read_the_files_again(tmp_path):
     for name, num in results['world']['rows'].items()
     if name in files.PAIRS
   }
+
+
+def test_each_member_has_labelers_of_its_own(tmp_path):
+  """Labelers of 60, 35, 20 and 5 pairs: one member has 60, the other 60."""
+  who = ['a'] * 60 + ['b'] * 35 + ['c'] * 20 + ['d'] * 5
+  random.Random(0).shuffle(who)
+  rows = [
+    {'prompt': f'{i}', 'chosen': f'by {x}', 'rejected': 'no', 'judge': x}
+    for i, x in enumerate(who)
+  ]
+  other = write_pairs(tmp_path / 'other.jsonl', 20, 1)  # nobody is named there
+  changes = FILES | {
+    'data.train': write_lines(tmp_path / 'mine.jsonl', rows),
+    'data.selection': other,
+    'data.test': other,
+    'data.labeler': 'judge',
+  }
+  run, _ = start('preferences', tmp_path / 'run', changes)
+  world = worlds.of(run)
+  shares = world.training_pairs(range(2))
+  chosen = decoded(run, shares.pairs.chosen)
+  flipped = shares.pairs.flipped
+  sides = np.where(flipped, decoded(run, shares.pairs.rejected), chosen)
+  found = [{text.split()[-1] for text in sides[rows]} for rows in shares.rows]
+  assert found == [{'a'}, {'b', 'c', 'd'}]
+  assert list(map(len, shares.rows)) == [60, 60]
+  assert not np.concatenate(shares.opposite).any()
+  second = world.training_pairs([1])  # a slice of the members
+  np.testing.assert_array_equal(second.rows[0], shares.rows[1])
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'reward.members': 4}, "'note': 1 labelers dealt to reward.members=4"),
+    ({'data.labeler': 'who'}, "row 1: no 'who', the field of data.labeler"),
+  ],
+)
+def test_labelers_that_do_not_fit_are_one_line(tmp_path, changes, message):
+  file = write_pairs(tmp_path / 'mine.jsonl', 60, 0)
+  changes = FILES | {'data.train': file, 'data.labeler': 'note'} | changes
+  with pytest.raises(errors.UserError, match=message):
+    start('preferences', tmp_path / 'run', changes)
