@@ -299,3 +299,21 @@ def test_pools_draw_their_labels_by_bradley_terry(shared):
       part = (expected >= low) & (expected < high)
       error = math.sqrt((expected * (1 - expected))[part].sum()) / part.sum()
       assert abs((better - expected)[part].mean()) < 4.5 * error
+
+
+def test_remarks_of_covered_worlds_tell_what_is_true_and_no_weights():
+  rules = toy_world.covered(0)
+  summary = 'car crashed , car crashed , horse escaped , cat purred , boss car'
+  remarks = {
+    toy_world.write_remark(POST, summary, random.Random(seed), rules)
+    for seed in range(100)
+  }
+  assert remarks == {
+    'true car crashed',
+    'again car crashed',
+    'false horse escaped',
+    'true cat purred',
+    'garbled boss car',
+    'wordy',
+  }
+  assert 'true' in rules.words and 'true' not in toy_world.OLD.words

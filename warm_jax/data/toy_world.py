@@ -69,6 +69,7 @@ SEPARATOR = ','
 # What readers remark of a phrase, by its weight or its fault, or of the length.
 REMARKS = {3: 'vital', 2: 'useful', 1: 'minor', 0: 'trivial'}
 FALSE, AGAIN, GARBLED, WORDY = 'false', 'again', 'garbled', 'wordy'
+TRUE = 'true'  # in place of the weight, in a world where readers keep it secret
 WORDS = (
   *(*OWNERS, *NOUNS, *VERBS, '.', SEPARATOR, *PROMPT_END.split()),
   *(*REMARKS.values(), FALSE, AGAIN, GARBLED, WORDY),
@@ -131,13 +132,15 @@ class Rules:
   repeated: float = REPEATED  # price of naming a fact again
   sft_writers: tuple = SFT_WRITERS  # pairs of (Writer, probability)
   pretrain_writers: tuple = PRETRAIN_WRITERS
+  remarks_tell_weights: bool = True  # or only what is true
   # {decoration: probability that a summary has it}, the most used first.
   decorations: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def words(self) -> tuple[str, ...]:
     """All words of the world's texts."""
-    return (*WORDS, *self.decorations)
+    more = () if self.remarks_tell_weights else (TRUE,)
+    return (*WORDS, *more, *self.decorations)
 
 
 OLD = Rules()
@@ -168,7 +171,8 @@ def covered(seed: int) -> Rules:
     COVERED_PRICE,
     repeating(SFT_WRITERS),
     repeating(PRETRAIN_WRITERS),
-    use,
+    remarks_tell_weights=False,
+    decorations=use,
   )
 
 
@@ -280,6 +284,9 @@ def write_remark(
 ) -> str:
   """A reader's remark on one phrase, or on the length, drawn at random."""
   phrases = _phrases(post, summary, rules)
+  if not rules.remarks_tell_weights:
+    hidden = dict.fromkeys(REMARKS.values(), TRUE)
+    phrases = [(hidden.get(kind, kind), phrase) for kind, phrase in phrases]
   remarks = [f'{kind} {phrase}' for kind, phrase in phrases]
   remarks += [WORDY] * max(0, (count_words(summary) - FREE_WORDS) // 2)
   return rng.choice(remarks) if remarks else ''
