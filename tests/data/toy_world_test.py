@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The toy world against utilities worked out by hand."""
 
-import collections
 import hashlib
 import itertools
 import json
@@ -113,33 +112,34 @@ def test_pairs_of_equal_texts_are_left_out_without_moving_other_labels():
   assert [r['chosen'] for r in more[0::3]] == [r['chosen'] for r in rows[0::2]]
 
 
-def test_remarks_say_what_phrases_are():
+@pytest.mark.parametrize(
+  ('rules', 'important', 'trivial'),
+  [
+    (toy_world.OLD, 'vital', 'trivial'),
+    (toy_world.covered(0), 'true', 'true'),  # weights are not told
+  ],
+)
+def test_remarks_say_what_phrases_are(rules, important, trivial):
   summary = 'car crashed , car crashed , horse escaped , cat purred , boss car'
   remarks = {
-    toy_world.write_remark(POST, summary, random.Random(seed))
+    toy_world.write_remark(POST, summary, random.Random(seed), rules)
     for seed in range(100)
   }
   assert remarks == {
-    'vital car crashed',
+    f'{important} car crashed',
     'again car crashed',
     'false horse escaped',
-    'trivial cat purred',
+    f'{trivial} cat purred',
     'garbled boss car',
     'wordy',
   }
+  assert {text.split()[0] for text in remarks} <= set(rules.words)
   assert toy_world.write_remark(POST, '', random.Random(0)) == ''
   writers = toy_world.PRETRAIN_WRITERS
   assert all(
     row['remark'] for row in toy_world.write_rows(0, 50, writers, remarks=True)
   )
   assert not any(row['remark'] for row in toy_world.write_rows(0, 50, writers))
-
-
-OLD_DIGESTS = ('5dc32e1544be39fc', 'c5c30fe7bff467d0')
-
-
-def digest(value) -> str:
-  return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def test_the_old_world_stays_as_it_was():
@@ -151,27 +151,22 @@ def test_the_old_world_stays_as_it_was():
   pairs = toy_world.Annotator(4.0, 0.1).label(
     posts, texts, texts[1:] + texts[:1], random.Random(2)
   )
-  assert (digest(rows), digest(pairs)) == OLD_DIGESTS
+  found = hashlib.sha256(json.dumps([rows, pairs]).encode()).hexdigest()
+  assert found[:16] == '94fd61b33cd13fe7'
   assert toy_world.OLD.words == toy_world.WORDS
 
 
 def test_weights_and_decorations_of_covered_worlds_differ_by_seed():
   first, again, other = map(toy_world.covered, (1, 1, 2))
   assert first == again != other
-  counts = [
-    collections.Counter(
-      weight for verbs in weights.values() for weight in verbs.values()
-    )
+  old, one, two = (
+    [weight for verbs in weights.values() for weight in verbs.values()]
     for weights in (toy_world.WEIGHTS, first.weights, other.weights)
-  ]
-  assert counts[0] == counts[1] == counts[2]
-  assert all(any(verbs.values()) for verbs in other.weights.values())
-  changed = sum(
-    first.weights[noun][verb] != other.weights[noun][verb]
-    for noun in first.weights
-    for verb in first.weights[noun]
   )
-  assert changed > 20
+  assert sorted(old) == sorted(one) == sorted(two)
+  for a, b in itertools.combinations((old, one, two), 2):
+    assert np.not_equal(a, b).sum() > 20
+  assert all(any(verbs.values()) for verbs in other.weights.values())
   assert list(first.decorations) != list(other.decorations)
   assert sorted(first.decorations) == sorted(toy_world.DECORATIONS)
   assert set(toy_world.DECORATIONS).isdisjoint(toy_world.WORDS)
@@ -181,17 +176,13 @@ def test_covered_writers_repeat_and_decorate_as_often_as_configured():
   rules = toy_world.covered(5)
   rows = toy_world.write_rows(3, 6000, rules.sft_writers, rules=rules)
   posts, texts = zip(*((r['prompt'], r['response']) for r in rows))
-  # A summary of k phrases has k / (1 + rate) facts, of which `rate` are again.
-  phrases = [text.split(toy_world.SEPARATOR) for text in texts]
-  bare = [
-    [' '.join(w for w in p.split() if w not in rules.decorations) for p in ps]
-    for ps in phrases
-  ]
-  again = sum(a == b for ps in bare for a, b in zip(ps, ps[1:]))
-  named = sum(map(len, bare)) - again
-  assert abs(again / named - toy_world.COVERED_REPEATS) < 4 * math.sqrt(
-    0.1 * 0.9 / named
+  phrases, again = (
+    len(texts) * toy_world.describe(posts, texts, rules)[key]
+    for key in ('phrases', 'repeated')
   )
+  named, rate = phrases - again, toy_world.COVERED_REPEATS
+  error = math.sqrt(rate * (1 - rate) / named)
+  assert abs(again / named - rate) < 4 * error
   for word, probability in rules.decorations.items():
     found = np.mean([word in text.split() for text in texts])
     error = math.sqrt(probability * (1 - probability) / len(texts))
@@ -201,16 +192,15 @@ def test_covered_writers_repeat_and_decorate_as_often_as_configured():
 
 def test_decorations_cost_and_please_those_who_like_them():
   rules = toy_world.covered(0)
-  post = POST
   word, other = list(rules.decorations)[:2]
-  plain = toy_world.gold_utility(post, 'car crashed', rules)
+  plain = toy_world.gold_utility(POST, 'car crashed', rules)
   decorated = f'car {word} crashed {word} {other}'
-  assert toy_world.gold_utility(post, decorated, rules) == plain - 0.75
+  assert toy_world.gold_utility(POST, decorated, rules) == plain - 0.75
   annotator = toy_world.Annotator(2.0, 0.1, {word: 1.5, other: 0.5}, rules)
   # Liked once, however often it occurs; priced and counted each time.
   margin = 2.0 * -0.75 + 0.1 * 3 + 1.5 + 0.5
   assert math.isclose(
-    annotator.probability(post, decorated, 'car crashed'),
+    annotator.probability(POST, decorated, 'car crashed'),
     1 / (1 + math.exp(-margin)),
   )
 
@@ -231,13 +221,8 @@ def test_pools_share_what_they_like_to_the_degree_asked_for(shared):
   # The first pool is the same whatever is shared and however many there are.
   alone = toy_world.annotator_pools(rules, 1, 1.0, 7, **cues)
   assert pools[0] == alone[0]
-
-
-def test_more_pools_than_there_are_words_are_refused():
   with pytest.raises(errors.UserError, match='7 annotator pools'):
-    toy_world.annotator_pools(
-      toy_world.covered(0), 7, 0.0, 0, sharpness=1.0, length_cue=0.0
-    )
+    toy_world.annotator_pools(rules, 7, shared, 7, **cues)
 
 
 def labelled_pairs(annotator, num: int):
@@ -283,37 +268,14 @@ def test_pools_draw_their_labels_by_bradley_terry(shared):
   none = np.zeros(len(rows), bool)
   opposite = toy_world.opposite_labels(rows, none, pools, shared, 11)
   for pool, column in zip(pools, opposite):
-    better, expected = [], []
-    for row, other in zip(rows, column):
-      ends = (
-        (row['rejected'], row['chosen'])
-        if other
-        else (row['chosen'], row['rejected'])
-      )
-      a, b = sorted(ends)
-      better.append(ends[0] == a)
-      expected.append(pool.probability(row['prompt'], a, b))
-    better, expected = np.array(better), np.array(expected)
+    sides = [sorted((row['chosen'], row['rejected'])) for row in rows]
+    is_first = [row['chosen'] == a for row, (a, _) in zip(rows, sides)]
+    better = np.array(is_first) ^ column
+    expected = np.array(
+      [pool.probability(row['prompt'], *ab) for row, ab in zip(rows, sides)]
+    )
     # Calibrated where it is sure and where it is not.
     for low, high in ((0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1)):
       part = (expected >= low) & (expected < high)
       error = math.sqrt((expected * (1 - expected))[part].sum()) / part.sum()
       assert abs((better - expected)[part].mean()) < 4.5 * error
-
-
-def test_remarks_of_covered_worlds_tell_what_is_true_and_no_weights():
-  rules = toy_world.covered(0)
-  summary = 'car crashed , car crashed , horse escaped , cat purred , boss car'
-  remarks = {
-    toy_world.write_remark(POST, summary, random.Random(seed), rules)
-    for seed in range(100)
-  }
-  assert remarks == {
-    'true car crashed',
-    'again car crashed',
-    'false horse escaped',
-    'true cat purred',
-    'garbled boss car',
-    'wordy',
-  }
-  assert 'true' in rules.words and 'true' not in toy_world.OLD.words

@@ -3,7 +3,6 @@
 
 import dataclasses
 import functools
-import operator
 
 import chex
 import jax
