@@ -261,22 +261,21 @@ def test_learns_what_is_preferred(tmp_path):
 def test_members_with_shares_learn_what_they_would_alone(tmp_path):
   """Member 0 has all pairs, 1 a part of them, 2 all labels turned round."""
   # Masks of dropout depend on the length of the longest pair.
-  data, config = make_data(), make_config(dropout_rates=(0.0,))
+  data, config = DATA, make_config(dropout_rates=(0.0,))
   everything = make_members(config)
   rows = [np.arange(64), np.arange(5, 41), np.arange(64)]
   opposite = [np.full(len(x), m == 2) for m, x in enumerate(rows)]
   turned = dataclasses.replace(data, chosen=data.rejected, rejected=data.chosen)
 
   def trained(members_of, data, numbers):
-    folder, runtime = tmp_path / f'{numbers}', make_runtime()
     return reward.train(
       *jax.tree.map(lambda x: x[members_of], everything),
       MODEL,
       data,
       config,
-      folder=folder,
+      folder=tmp_path / f'{numbers}',
       seed=5,
-      runtime=runtime,
+      runtime=tiny.runtime(),
       numbers=numbers,
     )[0]
 
