@@ -38,7 +38,7 @@ from warm_jax.data import tokenizer as tokenizer_lib
 CHUNK = 1_024
 CHUNK_CHARACTERS = 2**22
 _MOST = 4  # sequences of a row, in `grouped`
-_COLUMNS = {'flipped', 'rows', 'prompts', 'margin'}  # of stored pairs
+_COLUMNS = {'flipped', 'rows', 'prompts', 'labelers', 'margin'}  # of pairs
 
 
 class Sequences:
