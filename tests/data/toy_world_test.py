@@ -193,14 +193,17 @@ def test_covered_writers_repeat_and_decorate_as_often_as_configured():
 def test_decorations_cost_and_please_those_who_like_them():
   rules = toy_world.covered(0)
   word, other = list(rules.decorations)[:2]
-  plain = toy_world.gold_utility(POST, 'car crashed', rules)
-  decorated = f'car {word} crashed {word} {other}'
-  assert toy_world.gold_utility(POST, decorated, rules) == plain - 0.75
+  plain = 'car crashed , boss quit , roof leaked'  # as many words as are free
+  decorated = f'car {word} crashed {word} , boss quit , roof leaked {other}'
+  gold, other_gold = (
+    toy_world.gold_utility(POST, text, rules) for text in (plain, decorated)
+  )
+  assert other_gold == gold - 0.75
   annotator = toy_world.Annotator(2.0, 0.1, {word: 1.5, other: 0.5}, rules)
   # Liked once, however often it occurs; priced and counted each time.
   margin = 2.0 * -0.75 + 0.1 * 3 + 1.5 + 0.5
   assert math.isclose(
-    annotator.probability(POST, decorated, 'car crashed'),
+    annotator.probability(POST, decorated, plain),
     1 / (1 + math.exp(-margin)),
   )
 

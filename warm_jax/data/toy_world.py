@@ -82,11 +82,11 @@ REPEATED = 0.25  # naming a fact again
 MALFORMED = 0.75  # a phrase that is not a noun with one of its verbs
 EXCESS_WORD = 0.5  # each word beyond FREE_WORDS
 FREE_WORDS = 6  # three facts
-DECORATED = 0.25  # each decoration; it is a word, too
+DECORATED = 0.25  # each decoration; it is no word
 
 # What is different in world `covered`.
 COVERED_REPEATS = 0.1  # how often its writers name a fact twice, at least
-COVERED_PRICE = 0.25  # of naming a fact again
+COVERED_PRICE = 1.0  # of naming a fact again
 MOST_USED, TAIL = 0.12, -0.6  # use of decoration i: MOST_USED * (1 + i)**TAIL
 DECORATIONS = tuple(
   """sadly frankly oddly luckily clearly truly honestly simply really totally
@@ -213,7 +213,9 @@ def gold_utility(post: str, summary: str, rules: Rules = OLD) -> float:
   price |= {REMARKS[weight]: weight or -IRRELEVANT for weight in REMARKS}
   utility = sum(price[kind] for kind, _ in _phrases(post, summary, rules))
   utility -= DECORATED * count_decorations(summary, rules)
-  return utility - EXCESS_WORD * max(0, count_words(summary) - FREE_WORDS)
+  return utility - EXCESS_WORD * max(
+    0, count_words(summary, rules) - FREE_WORDS
+  )
 
 
 def count_decorations(summary: str, rules: Rules) -> int:
@@ -288,7 +290,7 @@ def write_remark(
     hidden = dict.fromkeys(REMARKS.values(), TRUE)
     phrases = [(hidden.get(kind, kind), phrase) for kind, phrase in phrases]
   remarks = [f'{kind} {phrase}' for kind, phrase in phrases]
-  remarks += [WORDY] * max(0, (count_words(summary) - FREE_WORDS) // 2)
+  remarks += [WORDY] * max(0, (count_words(summary, rules) - FREE_WORDS) // 2)
   return rng.choice(remarks) if remarks else ''
 
 
@@ -317,9 +319,10 @@ def write_rows(
   return rows
 
 
-def count_words(summary: str) -> int:
-  """Words of a summary; the commas between phrases are none."""
-  return sum(word != SEPARATOR for word in summary.split())
+def count_words(summary: str, rules: Rules = OLD) -> int:
+  """Words of a summary; commas between phrases and decorations are none."""
+  none = {SEPARATOR, *rules.decorations}
+  return sum(word not in none for word in summary.split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,7 +380,7 @@ def annotator_pools(
   seed: int,
   *,
   num_likes: int = 6,
-  strength: float = 2.5,
+  strength: float = 4.0,
   **cues,
 ) -> list[Annotator]:
   """Pools of annotators, each with a liking for `num_likes` decorations.
@@ -449,7 +452,7 @@ def describe(posts, summaries, rules: Rules = OLD) -> dict[str, float]:
   for post, summary in zip(posts, summaries):
     kinds = [kind for kind, _ in _phrases(post, summary, rules)]
     totals['gold'] += gold_utility(post, summary, rules)
-    totals['words'] += count_words(summary)
+    totals['words'] += count_words(summary, rules)
     totals['phrases'] += len(kinds)
     totals['invented'] += kinds.count(FALSE)
     totals['malformed'] += kinds.count(GARBLED)

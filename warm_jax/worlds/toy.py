@@ -133,7 +133,9 @@ class World:
 
   def lengths(self, samples, responses) -> np.ndarray:
     """Words of the responses."""
-    return np.array([toy_world.count_words(text) for text in responses])
+    return np.array(
+      [toy_world.count_words(text, self.rules) for text in responses]
+    )
 
   def write_texts(self) -> dict:
     """Stage `world`: posts and summaries, and the word tokenizer."""
