@@ -23,7 +23,7 @@ from warm_jax.worlds import toy
 PAD, EOS, V, R = 0, 1, 6, 4
 CONFIG = tiny.model(8, 16, num_layers=2)
 LEARNED = tiny.model(8, 16, num_layers=2, position='learned', sliding_window=3)
-LAST = {'eos_id': EOS, 'pad_id': PAD}
+LAST = {'eos_ids': (EOS,), 'pad_id': PAD}
 
 
 init = jax.jit(language_model.init_params, static_argnums=1)
@@ -39,7 +39,7 @@ def make_params(config):
 sample = jax.jit(
   sampling.sample,
   static_argnames=(
-    *('config', 'max_new_tokens', 'num_samples', 'eos_id', 'pad_id'),
+    *('config', 'max_new_tokens', 'num_samples', 'eos_ids', 'pad_id'),
   ),
 )
 

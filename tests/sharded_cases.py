@@ -51,7 +51,7 @@ M, B, T = 8, 16, 8
 # An odd vocabulary, as real ones are.
 SIZES = dict(vocab_size=31, width=32, num_layers=1, num_heads=4, mlp_width=32)
 SHAPE = config_lib.ModelConfig(**SIZES, max_length=T, tied_embeddings=False)
-TOKENIZER = types.SimpleNamespace(eos_id=1, pad_id=0)
+TOKENIZER = types.SimpleNamespace(eos_ids=(1,), pad_id=0, vocab_size=0)
 SAVED, COUNT = tempfile.mkdtemp(), itertools.count(1)
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(2, 31, (M, 2 * B, T)).astype(np.int32)

@@ -119,7 +119,7 @@ def bag_scores(params, config, ids, mask, *, dropout_rate, rng):
 
 PAD, BOS, EOS, A, B = range(5)
 POLICY = model(5, 8)
-TOKENIZER = types.SimpleNamespace(eos_id=EOS, pad_id=PAD)
+TOKENIZER = types.SimpleNamespace(eos_ids=(EOS,), pad_id=PAD, vocab_size=0)
 
 
 def count_token(ids, mask):

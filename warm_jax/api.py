@@ -12,6 +12,7 @@ import numpy as np
 
 from warm_jax import config as config_lib
 from warm_jax import errors, members, rewards, sharding
+from warm_jax.data import chat as chat_lib
 from warm_jax.data import encoding, formats, sources, tokenizer
 from warm_jax.hf import reading, writing
 from warm_jax.models import config as model_config
@@ -28,7 +29,7 @@ class Model(NamedTuple):
   params: PyTree  # 'backbone', and 'lm_head' or 'score' where there is one
   config: model_config.ModelConfig
   tokenizer: tokenizer.Tokenizer
-  prompt_template: str  # around a plain prompt; holds '{prompt}'
+  chat: chat_lib.Chat  # how prompts and responses are written
   source: reading.Checkpoint
 
 
@@ -37,9 +38,13 @@ def load(source: str, *, compute_dtype: str = 'float32') -> Model:
   found, its_tokenizer = base_lib.opened(source, compute_dtype)
   head = 'score' if 'score.weight' in found.stored else 'lm'
   params = reading.load(found, head, sharding.of_leaf)
-  template = found.hf_config.get('prompt_template')
-  template = template or config_lib.section('data').prompt_template
-  return Model(params, found.config, its_tokenizer, template, found)
+  if head == 'score':
+    chat = chat_lib.judge_chat(its_tokenizer, found.source, found.hf_config)
+  else:
+    template = found.hf_config.get('prompt_template')
+    template = template or config_lib.section('data').prompt_template
+    chat = chat_lib.Chat(its_tokenizer, template)
+  return Model(params, found.config, chat.tokenizer, chat, found)
 
 
 def read_pairs(
@@ -64,12 +69,11 @@ def read_pairs(
     f'max_length is {max_length}, but {base.source.source} was made for '
     f'{base.config.max_length} tokens',
   )
-  chat = formats.Chat(base.tokenizer, base.prompt_template)
   with tempfile.TemporaryDirectory() as folder:
     rejected = sources.Rejects(None, max_rejected)
     rows, (known, convert) = sources.open_rows(source), formats.KINDS['pairs']
     names = formats.Columns(columns)
-    items_of = functools.partial(names.items, source, convert, chat=chat)
+    items_of = functools.partial(names.items, source, convert, chat=base.chat)
     found = rejected.read(source, rows, items_of, known)
     items = (pair for _, pairs in found for pair in pairs)
     path = pathlib.Path(folder) / 'pairs'
@@ -145,9 +149,8 @@ def score(
   `model` is a loaded reward model; or params or a scorer, together with `base`.
   """
   base = model if isinstance(model, Model) else base
-  chat = formats.Chat(base.tokenizer, base.prompt_template)
   texts = [
-    formats.response_row({'prompt': prompt, 'response': response}, chat)
+    formats.response_row({'prompt': prompt, 'response': response}, base.chat)
     for prompt, response in zip(prompts, responses, strict=True)
   ]
   columns = ([text[key] for text in texts] for key in ('prompt', 'response'))
@@ -169,7 +172,7 @@ def accuracy(
 
 def save(folder: str, params: PyTree, base: Model) -> None:
   """Writes one model as a folder for transformers, with base's tokenizer."""
-  more = {'base': base.source, 'prompt_template': base.prompt_template}
+  more = {'base': base.source, **base.chat.as_trained()}
   writing.save(folder, params, base.config, base.tokenizer, **more)
 
 

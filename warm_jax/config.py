@@ -80,6 +80,7 @@ SCHEDULE = choice('constant', 'linear', 'cosine')
 MAP = choice('auto', 'vmap', 'scan')
 NONFINITE = choice('stop', 'drop_member')
 OVERLONG = choice('filter', 'truncate')
+STYLE = choice('', 'chat', 'plain')
 ANCHOR = choice('sft', 'ema')
 BASELINE = choice('value', 'leave_one_out')
 # With `control`, the names of stages.scorers.MEANING.
@@ -203,6 +204,9 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'max_pairs': (0, COUNT, 'Random sample of each split; 0: all.'),
     'swapped': SWAPPED,
     'prompt_template': ('{prompt}\n', PROMPT, 'How plain prompts are written.'),
+    'format': ('', STYLE, 'Plain prompts as chats, or chats as plain text.'),
+    'chat_template': ('', TEXT, "File of one; empty: the tokenizer's."),
+    'append_eos': ('', choice('', 'true', 'false'), 'What judges end with.'),
     'max_length': (512, SIZE, 'Tokens of a prompt with its response.'),
     'vocab_size': (EXTRA, SIZE, 'Size of the tokenizer to train.'),
     'overlong': ('filter', OVERLONG, 'What happens to longer rows.'),

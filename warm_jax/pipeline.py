@@ -89,7 +89,7 @@ _RL = ('world', 'merge|reward_model', 'sft|base')
 _TUNED = ('policy|warp', 'control?', 'control_model?')
 _EXPORTED = ('sft?', 'merge?', 'policy?', 'warp?')
 _REPORTED = ('best_of_n?', 'evaluate?', 'fronts?', 'export?')
-_BASE, _DATA = ('base?',), ('data',)
+_BASE, _READ = ('base?',), ('data', 'reward_model')
 _TEXTS, _PAIRS = ('world',), ('preferences',)
 _LANGUAGE = ('world', 'pretrain|base')
 
@@ -97,7 +97,7 @@ _LANGUAGE = ('world', 'pretrain|base')
 # are called, jax with them.
 STAGES = (
   Stage('base', lambda r: worlds.inspect(r), (), ('model',), on_host=True),
-  Stage('world', lambda r: worlds.of(r).write_texts(), _BASE, _DATA, True),
+  Stage('world', lambda r: worlds.of(r).write_texts(), _BASE, _READ, True),
   Stage('pretrain', lambda r: stages.language.pretrain(r), _TEXTS, ('model',)),
   Stage('sft', lambda r: stages.language.finetune(r), _LANGUAGE),
   Stage('preferences', lambda r: worlds.of(r).write_pairs(), ('world', 'sft?')),

@@ -108,10 +108,14 @@ class RewardScorer:
   mode: str = dataclasses.field(metadata=_STATIC)
   # (params, config, ids, mask) of one member.
   score_fn: Callable = dataclasses.field(metadata=_STATIC)
+  # Tokens that end a response, and what the judge reads in their place.
+  closing: tuple = dataclasses.field(default=(), metadata=_STATIC)
 
   @jax.jit
   def raw_scores(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
     """Scores before any normalisation: [M, B], or [B] for 'single'."""
+    if self.closing:
+      ids, mask = closed(ids, mask, *self.closing)
     if self.aggregate == 'single':
       ids, mask = sharding.constrain_rows((ids, mask))
       return self.score_fn(self.params, self.config, ids, mask)
@@ -125,6 +129,21 @@ class RewardScorer:
     """Rewards [B] float32 of [B, T]; [B, K] for a mask [B, K, T]."""
     raw = self.raw_scores(ids, mask)
     return apply_normaliser(self.normaliser, raw, self.aggregate)
+
+
+def closed(ids, mask, ends, closing) -> tuple[jax.Array, jax.Array]:
+  """Rows [B, T] with the tokens `closing` in place of their end, if they have one.
+
+  T grows by len(closing) - 1.
+  """
+  last = jnp.sum(mask, axis=1, dtype=jnp.int32)[:, None] - 1
+  is_end = jnp.isin(jnp.take_along_axis(ids, last, axis=1), np.array(ends))
+  more = ((0, 0), (0, max(len(closing) - 1, 0)))
+  ids, mask = jnp.pad(ids, more), jnp.pad(mask, more)
+  index = jnp.arange(ids.shape[1])
+  for place, token in enumerate(closing):
+    ids = jnp.where(is_end & (index == last + place), token, ids)
+  return ids, jnp.where(is_end, index < last + len(closing), mask)
 
 
 def single(
@@ -205,6 +224,7 @@ def score_rows(
   ids, mask = ids[first], mask[first]
   if reads_shared is None:
     reads_shared = getattr(scorer, 'score_fn', None) is reward_model.scores
+    reads_shared = reads_shared and not scorer.closing
   groups = encoding.grouped(ids, mask) if reads_shared else None
   if groups is not None and groups.shape[1] > 1:
     together = ids[groups], mask[groups] & (groups >= 0)[..., None]

@@ -33,7 +33,7 @@ class Samples:
   mask: jax.Array  # [B, P + R], prompt and response
   response_start: jax.Array  # [B]
   logps: jax.Array  # [B, P + R], as `language_model.token_logps`
-  ended: jax.Array  # [B], the end-of-sequence token was drawn
+  ended: jax.Array  # [B], a token that ends responses was drawn
 
 
 def response_mask(mask, response_start) -> Any:
@@ -51,8 +51,9 @@ def sample(
   *,
   max_new_tokens: int,
   temperature: jax.Array | float = 1.0,
-  eos_id: int,
+  eos_ids: tuple[int, ...],
   pad_id: int,
+  num_tokens: int = 0,
   rows: jax.Array | None = None,
   num_samples: int = 1,
 ) -> Samples:
@@ -60,7 +61,8 @@ def sample(
 
   The random numbers of a token depend on the key, the row's number in `rows`
   [B] and the step only. `num_samples` adjacent rows have one prompt, which is
-  read once. Numbers but the temperature are static; near a temperature of 0,
+  read once. Of a vocabulary only the first `num_tokens` are drawn (0: all).
+  Numbers but the temperature are static; near a temperature of 0,
   such as 1e-6, the most probable token is drawn.
   """
   batch, prompt_length = prompt_ids.shape
@@ -75,7 +77,21 @@ def sample(
   def choose(hidden, step):
     """[B, D] -> tokens [B] int32 and their log-probabilities [B]."""
     scaled = language_model.logits(params, config, hidden) / temperature
-    return draw(scaled, jax.lax.dynamic_index_in_dim(uniform, step, 1, False))
+    numbers = jax.lax.dynamic_index_in_dim(uniform, step, 1, False)
+    if 0 < num_tokens < scaled.shape[1]:
+      # Log-probabilities stay those of the model.
+      drawn = scaled[:, :num_tokens]
+      tokens, logps = draw(drawn, numbers)
+      both = (jax.nn.logsumexp(x, axis=1) for x in (drawn, scaled))
+      return tokens, logps + jnp.subtract(*both)
+    return draw(scaled, numbers)
+
+  def is_end(tokens):
+    return functools.reduce(
+      jnp.logical_or,
+      [tokens == i for i in eos_ids],
+      jnp.zeros_like(tokens, bool),
+    )
 
   # The last token drawn is never read, so its slot is not needed; whole vectors
   # of slots are faster on CPU than a rest.
@@ -102,7 +118,7 @@ def sample(
   carry = {
     'step': jnp.ones((), jnp.int32),
     'cache': cache,
-    'ended': tokens == eos_id,
+    'ended': is_end(tokens),
     'lengths': jnp.ones((batch,), jnp.int32),
     'tokens': empty.at[:, 0].set(tokens),
     'logps': empty.astype(jnp.float32).at[:, 0].set(logps),
@@ -126,7 +142,7 @@ def sample(
     return {
       'step': step + 1,
       'cache': cache,
-      'ended': carry['ended'] | (tokens == eos_id),
+      'ended': carry['ended'] | is_end(tokens),
       'lengths': carry['lengths'] + alive,
       'tokens': write(carry['tokens'], tokens),
       'logps': write(carry['logps'], logps),
@@ -181,9 +197,8 @@ def draw(logits: jax.Array, uniform: jax.Array) -> tuple[jax.Array, jax.Array]:
   return block * size + index, chosen - jnp.log(total)
 
 
-_sample = jax.jit(
-  sample, static_argnames=('config', 'max_new_tokens', 'eos_id', 'pad_id')
-)
+_STATIC = ('config', 'max_new_tokens', 'eos_ids', 'pad_id', 'num_tokens')
+_sample = jax.jit(sample, static_argnames=_STATIC)
 
 
 def sample_rows(
@@ -204,8 +219,9 @@ def sample_rows(
   all_ids, all_mask = prompts.ids, prompts.mask
   lengths = all_mask.sum(axis=1)
   order = np.argsort(lengths, kind='stable')
-  ends = {'eos_id': tokenizer.eos_id, 'pad_id': tokenizer.pad_id}
-  options, parts = ends | {'max_new_tokens': max_new_tokens}, []
+  options, parts = {'max_new_tokens': max_new_tokens}, []
+  options |= {'eos_ids': tokenizer.eos_ids, 'pad_id': tokenizer.pad_id}
+  options['num_tokens'] = tokenizer.vocab_size
   batch_size = sharding.whole_rows(batch_size)
   for places in rewards.batches(len(prompts), batch_size):
     rows = order[places]

@@ -191,7 +191,7 @@ def sampling(params, shape, ids: jax.Array, new_tokens: int) -> tuple:
     sampling_lib.sample,
     config=shape,
     max_new_tokens=new_tokens,
-    eos_id=-1,
+    eos_ids=(),
     pad_id=0,
   )
   given = dict(params=params, rng=jax.random.key(1), prompt_ids=ids)

@@ -138,7 +138,7 @@ def make_ours(s: dict, models: tuple) -> Ours:
     warmup_steps=1,
   )
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
-  no_end = types.SimpleNamespace(eos_id=-1, pad_id=0)
+  no_end = types.SimpleNamespace(eos_ids=(), pad_id=0, vocab_size=0)
   static = {'settings': policy.settings(shape, tx, no_end, config, 'auto')}
 
   def new_state():

@@ -51,7 +51,7 @@ def make_ours(params, config, prompts, new_tokens: int):
       jnp.ones(ids.shape, bool),
       max_new_tokens=new_tokens,
       temperature=temperature,
-      eos_id=-1,  # no token
+      eos_ids=(),
       pad_id=0,
     )
 

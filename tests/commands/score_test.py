@@ -137,7 +137,10 @@ def test_wrong_flags_are_one_line(models, tmp_path):
   for flag, message in (
     ('--aggregate=min', 'add --normalise'),
     ('--batch_size=0', 'not a number of at least 1'),
-    ('--prompt_template=', r"--prompt_template: .* no '\{prompt\}' in it"),
+    (
+      '--prompt_template=',
+      r"--prompt_template: no file, and no '\{prompt\}' in",
+    ),
     ('--modle=x', 'unrecognized arguments'),
   ):
     with pytest.raises(errors.UserError, match=message):

@@ -8,7 +8,8 @@ import itertools
 import pytest
 
 from warm_jax import errors
-from warm_jax.data import encoding, formats, sources, tokenizer
+from warm_jax.data import chat as chat_lib
+from warm_jax.data import encoding, sources, tokenizer
 
 pytestmark = pytest.mark.hf
 
@@ -42,7 +43,7 @@ def with_template(bare, template):
 
 
 def test_the_response_begins_where_its_turn_does(bare):
-  chat = formats.Chat(with_template(bare, CHATML))
+  chat = chat_lib.Chat(with_template(bare, CHATML))
   prompt, response = chat.split(TURNS, ANSWER)
   assert prompt == '<bos>[user]\nthe world<eos>\n[assistant]\n'
   # Without its end, and without the line break behind it.
@@ -64,7 +65,7 @@ def test_the_response_begins_where_its_turn_does(bare):
 def test_rows_do_not_depend_on_the_day(bare, template):
   chosen = with_template(bare, template + "{{ messages[0]['content'] }}")
   today = datetime.datetime.now().strftime('%d %b %Y')
-  text = formats.Chat(chosen).prompt(TURNS)
+  text = chat_lib.Chat(chosen).prompt(TURNS)
   assert text == '26 Jul 2024the world' and today not in text
 
 
@@ -73,7 +74,7 @@ def test_templates_that_rewrite_the_past_are_refused(bare):
     '{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}'
   )
   with pytest.raises(sources.BadRow, match='renders the prompt otherwise'):
-    formats.Chat(with_template(bare, template)).split(TURNS, ANSWER)
+    chat_lib.Chat(with_template(bare, template)).split(TURNS, ANSWER)
 
 
 DIALOGUE = [
@@ -89,8 +90,8 @@ DIALOGUE = [
 )
 def test_plain_rendering_is_the_exported_template(bare, prompt_template):
   """Without a template: what is trained on is what the export will render."""
-  plain = formats.Chat(None, prompt_template).jinja()
-  chat = formats.Chat(bare, prompt_template)
+  plain = chat_lib.Chat(None, prompt_template).jinja()
+  chat = chat_lib.Chat(bare, prompt_template)
   spaced = [{'role': 'assistant', 'content': ' hello again '}]
   for prompt, answer in itertools.product((TURNS, DIALOGUE), (ANSWER, spaced)):
     head, response = chat.split(prompt, answer)
@@ -109,7 +110,7 @@ def test_plain_rendering_is_the_exported_template(bare, prompt_template):
 def test_ids_of_a_conversation_are_those_of_the_whole_text(bare):
   """What transformers tokenises from the same template, border and all."""
   chosen = with_template(bare, CHATML)
-  prompt, response = formats.Chat(chosen).split(TURNS, ANSWER)
+  prompt, response = chat_lib.Chat(chosen).split(TURNS, ANSWER)
   rows, _, _ = encoding.encode(chosen, [prompt], [response], 64, apart=False)
   whole = chosen.hf.apply_chat_template(TURNS + ANSWER, tokenize=True)
   whole = whole['input_ids'] if not isinstance(whole, list) else whole
@@ -125,7 +126,7 @@ def test_ids_of_a_conversation_are_those_of_the_whole_text(bare):
 @pytest.mark.parametrize('template', [7, ['x'], {'other': 'x', 'another': 'y'}])
 def test_templates_that_are_no_text(bare, template):
   with pytest.raises(errors.UserError, match='tokenizer: .*chat.template'):
-    formats.Chat(with_template(bare, template))
+    chat_lib.Chat(with_template(bare, template))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_templates_that_are_no_text(bare, template):
   ],
 )
 def test_refusals_are_one_line_and_reach_nothing_outside(bare, template, told):
-  chat = formats.Chat(with_template(bare, template))
+  chat = chat_lib.Chat(with_template(bare, template))
   told = f'the chat template refuses it: .*({told})'
   with pytest.raises(sources.BadRow, match=told) as bad:
     chat.prompt(TURNS)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from warm_jax import errors
+from warm_jax.data import chat as chat_lib
 from warm_jax.data import formats, sources
 
-PLAIN = formats.Chat(None, '{prompt}')
+PLAIN = chat_lib.Chat(None, '{prompt}')
 
 
 def turn(role, content):
@@ -110,9 +111,9 @@ def test_the_template_frames_plain_prompts_and_white_space_is_kept():
     ('{prompt}\nA:', '  why?\nA:'),
     ('{prompt}\n', '  why?\n'),
   ):
-    (found,) = formats.preference_rows(row, formats.Chat(None, template))
+    (found,) = formats.preference_rows(row, chat_lib.Chat(None, template))
     assert list(found.values()) == [prompt, '\nso', ' no\n', 2.0]
-  framed = formats.Chat(None, 'Q: {prompt}\nA:')
+  framed = chat_lib.Chat(None, 'Q: {prompt}\nA:')
   (found,) = formats.preference_rows(sides('x y', 'x z', margin=None), framed)
   assert found == sides(' y', ' z', prompt='x')
   # A question in turns is the same text as a plain one.
@@ -271,9 +272,13 @@ def items(row, names='', kind='pairs', chat=PLAIN):
   ],
 )
 def test_columns_are_used(row, names, prompt):
-  found, told = items(row | {'good': 'a', 'rejected': 'b'}, f'chosen=good,{names}')
+  found, told = items(
+    row | {'good': 'a', 'rejected': 'b'}, f'chosen=good,{names}'
+  )
   assert found == [{'prompt': prompt, 'chosen': 'a', 'rejected': 'b'}]
-  assert told == ("not used: the file's prompt (1 row)" if 'no' in row.values() else '')
+  assert told == (
+    "not used: the file's prompt (1 row)" if 'no' in row.values() else ''
+  )
 
 
 def test_columns_that_are_not_used_are_named():
@@ -292,7 +297,11 @@ def test_columns_that_are_not_used_are_named():
 @pytest.mark.parametrize(
   'row, names, reason',
   [
-    (sides('<a> x', '<a> y', instruction='i', input='j'), '', 'instruction.input'),
+    (
+      sides('<a> x', '<a> y', instruction='i', input='j'),
+      '',
+      'instruction.input',
+    ),
     (sides('<a> x', '<a> y', what='Say it in other words'), '', 'prompt=what '),
     (sides([GOOD], [BAD], question='why?'), '', 'prompt=question '),
     (sides('a', 'b', question='q'), 'prompt=query', "no column 'query'"),
@@ -319,7 +328,12 @@ def test_names_of_columns_are_checked():
 def test_rows_labelled_as_bad_are_not_learned():
   row = {'prompt': 'p', 'completion': 'r'}
   learned = [{'prompt': 'p', 'response': 'r'}]
-  for label, expected in ((True, learned), (1, learned), ('False', []), (0, [])):
+  for label, expected in (
+    (True, learned),
+    (1, learned),
+    ('False', []),
+    (0, []),
+  ):
     found, told = items(row | {'label': label}, '', 'responses')
     assert found == expected
     assert told == ('' if found else 'left out as bad: label (1 row)')
@@ -347,7 +361,7 @@ LINE = 'Say it in other words.'
   ],
 )
 def test_a_prompt_that_answers_repeat_is_cut(prompt, start):
-  chat = formats.Chat(None, '{prompt}\n')
+  chat = chat_lib.Chat(None, '{prompt}\n')
   row = {'prompt': prompt, 'chosen': f'{start}so', 'rejected': f'{start}no'}
   [found], told = items(row, chat=chat)
   assert (found['chosen'], found['rejected']) == ('so', 'no')
@@ -370,13 +384,17 @@ def test_an_answer_may_begin_as_the_prompt_does(row):
 
 
 def test_white_space_that_means_something_is_kept():
-  chat = formats.Chat(None, '{prompt}\n')
+  chat = chat_lib.Chat(None, '{prompt}\n')
   for good, bad in (('    x', 'x'), ('\tx', '    x'), ('x\n', 'x')):
     turns = [assistant(good)], [assistant(bad)]
     for row in (sides(good, bad), sides(*turns)):
       [found], _ = items(row | {'prompt': 'def f():'}, chat=chat)
       assert (found['chosen'], found['rejected']) == (good, bad)
-  row = {'prompt': 'def f():', 'chosen': 'def f():\n  x', 'rejected': 'def f(): y'}
+  row = {
+    'prompt': 'def f():',
+    'chosen': 'def f():\n  x',
+    'rejected': 'def f(): y',
+  }
   assert items(row, chat=chat)[0][0]['chosen'] == '  x'
 
 

@@ -13,6 +13,7 @@ import pyarrow
 import pytest
 
 from warm_jax import errors
+from warm_jax.data import chat as chat_lib
 from warm_jax.data import formats, sources
 
 ROWS = [
@@ -146,7 +147,7 @@ def test_tables(tmp_path, name, mark):
   assert found == [{'prompt': r['prompt'], 'chosen': r['chosen']} for r in rows]
   assert last['margin'] == '0.5' and '2 cells' in str(bad)
   whole = last | {'rejected': 'c'}
-  [pair] = formats.preference_rows(whole, formats.Chat())
+  [pair] = formats.preference_rows(whole, chat_lib.Chat())
   assert pair['margin'] == 0.5
 
 
@@ -228,7 +229,7 @@ def test_parquet_keeps_conversations_and_absent_fields(tmp_path):
   found = opened(tmp_path / 'x.parquet')
   assert [row.value for row in found] == rows
   assert found[-1].number == 1_300
-  assert formats.response_row(found[0].value, formats.Chat()) == {
+  assert formats.response_row(found[0].value, chat_lib.Chat()) == {
     'prompt': 'why – so?',
     'response': 'so',
   }
@@ -267,7 +268,7 @@ def test_tfds_sets_by_name_with_their_turns(tmp_path):
   assert [row.number for row in rows] == [1, 2, 3, 4, 5]
   for row in rows:
     assert row.file == name
-    assert formats.response_row(row.value, formats.Chat()) == {
+    assert formats.response_row(row.value, chat_lib.Chat()) == {
       'prompt': 'why – so?',
       'response': 'so',
     }

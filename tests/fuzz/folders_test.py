@@ -17,7 +17,7 @@ from fuzz import folder_mutations as mutations
 
 from warm_jax import errors
 from warm_jax.commands import score
-from warm_jax.data import formats, sources
+from warm_jax.data import sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import folders as folders_lib
 from warm_jax.hf import reading, tensors
@@ -94,7 +94,7 @@ def judged(folder):
   judge = scorers.open_model(str(folder))
   turns = [{'role': 'user', 'content': 'hi'}]
   try:
-    formats.Chat(judge.tokenizer).prompt(turns)
+    judge.chat.prompt(turns)
   except sources.BadRow as bad:
     assert str(bad).isprintable()
     raise errors.UserError(f'refused row by row: {bad}') from bad

@@ -20,6 +20,7 @@ from fuzz import row_mutations as mutations
 
 from warm_jax import errors
 from warm_jax.commands import score
+from warm_jax.data import chat as chat_lib
 from warm_jax.data import encoding, formats, sources
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.worlds import files
@@ -27,7 +28,7 @@ from warm_jax.worlds import files
 pytestmark = [pytest.mark.slow, pytest.mark.hf]
 
 ROWS = 1_000  # of a file
-CHAT = formats.Chat()
+CHAT = chat_lib.Chat()
 
 
 @pytest.fixture(scope='module')

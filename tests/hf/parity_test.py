@@ -115,7 +115,7 @@ def test_a_pretrained_model_tells_its_story():
     'outside in the park. One day, she saw a big, red ball.'
   )
   length = len(words.encode([story])[0])
-  ends = dict(eos_id=words.eos_id, pad_id=words.pad_id)
+  ends = dict(eos_ids=words.eos_ids, pad_id=words.pad_id)
   prompt = jnp.array([[words.bos_id]]), jnp.ones((1, 1), bool)
   sampled = jax.jit(
     lambda params: sampling.sample(

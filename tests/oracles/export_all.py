@@ -193,7 +193,7 @@ class Exports:
       *(params, config, jax.random.key(0), ids, mask),
       max_new_tokens=new,
       temperature=1e-6,  # the most probable token
-      eos_id=self.tokenizer.eos_id,
+      eos_ids=self.tokenizer.eos_ids,
       pad_id=self.tokenizer.pad_id,
     )
     columns = mask.sum(1)[:, None] + np.arange(new)

@@ -7,13 +7,16 @@ import random
 import shutil
 
 import chains
+import jax
 import numpy as np
 import pytest
 
 from warm_jax import errors, pipeline, worlds
 from warm_jax import files as files_lib
 from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import writing
 from warm_jax.models import config as model_config
+from warm_jax.models import language_model, reward_model
 from warm_jax.worlds import files
 
 slow = pytest.mark.slow
@@ -222,12 +225,27 @@ def test_policy_run_sets_prompts_apart(based, tmp_path):
   workdir, changes = based
   rows = [{'prompt': f'what is {i // 2}'} for i in range(40)]
   rows[7] = {'prompt': 'what is ' * 40}
-  changes = {'model': 'somewhere', 'reward_model': 'elsewhere'} | {
+  judge = tmp_path / 'judge'
+  shape = chains.model_config(280, num_layers=1, max_length=40)
+  params = language_model.init_params(jax.random.key(0), shape)
+  params = reward_model.init_params(
+    jax.random.key(1), shape, params['backbone']
+  )
+  words = tokenizer_lib.load_pretrained(workdir / 'base' / 'tokenizer')
+  writing.save(judge, params, shape, words, prompt_template='{prompt}\n')
+  changes = {'model': 'somewhere', 'reward_model': str(judge)} | {
     'data.train': write_lines(tmp_path / 'prompts.jsonl', rows),
     'data.max_length': 40,
     'policy.max_new_tokens': 20,
     'data.test_fraction': 0.25,
   }
+  # The judge is compared before anything is written.
+  for field, value, told in (
+    ('max_length', 41, 'reads at most 40 tokens'),
+    ('prompt_template', 'Q: {prompt}', 'was trained with prompts like'),
+  ):
+    with pytest.raises(errors.UserError, match=told):
+      start('policy', workdir, changes | {f'data.{field}': value})
   run, results = start('policy', workdir, changes)
   found = results['world']
   # 21 prompts, of which round(0.25 * 21) = 5 are held out with all their rows.

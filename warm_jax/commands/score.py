@@ -83,8 +83,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return int(text)
 
   def template(text):
-    if '{prompt}' not in text:
-      raise argparse.ArgumentTypeError("there is no '{prompt}' in it")
+    if '{prompt}' not in text and not pathlib.Path(text).is_file():
+      raise argparse.ArgumentTypeError("no file, and no '{prompt}' in it")
     return text
 
   add('--model', 'reward model, or several', required=True)
@@ -99,8 +99,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
   add('--max_length', 'tokens; the context by default', type=size)
   overlong, text = ('filter', 'truncate'), 'no score for longer rows (filter)'
   add('--overlong', text, default='filter', choices=overlong)
-  text = "around plain prompts; the model's own by default, or '{prompt}'"
-  add('--prompt_template', text, type=template)
+  text = 'plain prompts as chats, or all as plain text; as the model says'
+  add('--format', text, default='', choices=('', 'chat', 'plain'))
+  text = "file of a chat template, or text around plain prompts ('{prompt}')"
+  add('--template', text, type=template)
+  add('--prompt_template', 'the same', dest='template', type=template)
+  text = 'an end of sequence behind the text; where the model says so'
+  add('--append_eos', text, default='', choices=('', 'true', 'false'))
   add('--batch_size', 'rows at a time (32)', type=size, default=32)
   add('--dtype', default='float32', choices=('float32', 'bfloat16'))
   add('--overwrite', 'replace the file --out', action='store_true')
@@ -111,11 +116,16 @@ def _scored_rows(given, columns) -> Iterator[_Row]:
   import jax
 
   from warm_jax import rewards
-  from warm_jax.data import encoding, formats
+  from warm_jax.data import encoding
   from warm_jax.stages import scorers
 
   judge = scorers.open_model(
-    given.model, aggregate=given.aggregate, compute_dtype=given.dtype
+    given.model,
+    aggregate=given.aggregate,
+    compute_dtype=given.dtype,
+    style=given.format,
+    template=given.template or '',
+    append_eos=given.append_eos,
   )
   scorer = judge.scorer
   errors.need(
@@ -134,8 +144,7 @@ def _scored_rows(given, columns) -> Iterator[_Row]:
     scorer = dataclasses.replace(scorer, normaliser=raw)
   # A reward model of another program may be asked for more than its context.
   max_length = min(given.max_length or judge.max_length, judge.max_length)
-  template = given.prompt_template or judge.prompt_template or '{prompt}'
-  chat = formats.Chat(judge.tokenizer, template)
+  chat, is_first = judge.chat, True
   call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
   # Rows are read, sorted by length and written a chunk at a time.
   chunks = encoding.chunks(
@@ -145,13 +154,17 @@ def _scored_rows(given, columns) -> Iterator[_Row]:
   for chunk in chunks:
     wanted = [(row, *text) for row in chunk for text in row.texts]
     tokens, fits = encoding.encode(
-      judge.tokenizer,
+      chat.tokenizer,
       [prompt for _, _, prompt, _ in wanted],
       [response for _, _, _, response in wanted],
       max_length,
       overlong=given.overlong,
       apart=False,
     )[:2]
+    if is_first and fits.any():
+      is_first, ids = False, tokens.take(np.argmax(fits))
+      text = chat.tokenizer.hf.decode(ids.ids[ids.mask])
+      print(f'the first text as the model reads it: {text!r}')
     values = np.full(len(wanted), np.nan)
     order = np.argsort(tokens.lengths, kind='stable')
     order = order[fits[order]]

@@ -2,7 +2,7 @@
 """Token rows: made of texts, kept in a folder, padded into batches.
 
 A row is [bos] prompt response [eos], each of them once even if a chat template
-has written it already. A row longer than the context is left out ('filter'), or
+has written it already, or ended the response with another token that ends it. A row longer than the context is left out ('filter'), or
 its response is cut ('truncate') before the end-of-sequence token.
 
 `share` packs sequences with a common prefix (the prompt of a pair, or of the
@@ -231,6 +231,13 @@ def encode(
     ]
 
   heads, tails = opened(prompts), [[]] * len(prompts)
+  if not apart:
+    # A word takes the space before it into its token. So the space at the end
+    # of a prompt belongs to the response, which a policy will begin with it.
+    spaced = [i for i, text in enumerate(prompts) if text[-1:] in (' ', '\t')]
+    longer = opened([f'{prompts[i]}a' for i in spaced])
+    for i, ids in zip(spaced, longer):
+      heads[i] = _shared(heads[i], ids)
   if responses is not None and apart:
     tails = tokenizer.encode(responses)
   elif responses is not None:
@@ -238,12 +245,11 @@ def encode(
     # response by itself would begin otherwise. A token that covers characters
     # of both belongs to the response.
     whole = opened([p + r for p, r in zip(prompts, responses)])
-    for row, (head, ids) in enumerate(zip(heads, whole)):
-      differ = (i for i, (a, b) in enumerate(zip(head, ids)) if a != b)
-      heads[row] = head[: next(differ, len(ids))]
+    heads = [_shared(head, ids) for head, ids in zip(heads, whole)]
     tails = [ids[len(head) :] for head, ids in zip(heads, whole)]
-  if responses is not None:
-    tails = [ids if ids[-1:] == end else ids + end for ids in tails]
+  if responses is not None and tokenizer.appends_eos:
+    ends = tokenizer.eos_ids
+    tails = [ids if ids and ids[-1] in ends else ids + end for ids in tails]
   starts = np.array([len(head) for head in heads], np.int32)
   sizes = np.array([len(tail) for tail in tails], int)
   room = max_length - starts
@@ -253,12 +259,17 @@ def encode(
   rows = []
   for row, (head, tail) in enumerate(zip(heads, tails)):
     if is_cut[row]:
-      tail = tail[: room[row] - 1] + end
+      tail = tail[: room[row] - 1] + tail[-1:]
     rows.append(head + tail if fits[row] else [])
   flat = np.fromiter(itertools.chain.from_iterable(rows), np.int32)
   lengths = np.array([len(ids) for ids in rows], int)
   found = Sequences.ragged(flat, lengths, starts * fits, tokenizer.pad_id)
   return found, fits, is_cut
+
+
+def _shared(head: list[int], ids: list[int]) -> list[int]:
+  differ = (i for i, (a, b) in enumerate(zip(head, ids)) if a != b)
+  return head[: next(differ, len(ids))]
 
 
 def encode_rows(

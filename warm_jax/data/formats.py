@@ -18,7 +18,6 @@ counts the fields that nothing has read.
 
 import collections
 import contextlib
-import datetime
 import itertools
 import json
 import re
@@ -28,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from warm_jax import errors
+from warm_jax.data import chat as chat_lib
 from warm_jax.data import sources
-from warm_jax.data import tokenizer as tokenizer_lib
 
 BadRow = sources.BadRow
 
@@ -72,16 +71,12 @@ _PROMPTS = {
   *('dialogue', 'messages', 'prompts', 'instructions', 'questions', 'human'),
 }
 
-# Templates that write the date would make a reward depend on the day. This day
-# is the default of the Llama 3 templates.
-_DATE = datetime.datetime(2024, 7, 26)
-
 # What messages call a value of JSON.
 _KINDS = {dict: 'an object', list: 'a list', str: 'text', int: 'a number'}
 _KINDS |= {float: 'a number', bool: 'true or false', type(None): 'missing'}
 
 
-def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
+def preference_rows(row: Any, chat: chat_lib.Chat) -> list[dict]:
   """Pairs of one row: dicts of prompt, chosen, rejected and perhaps margin.
 
   A side of several turns has chosen_turns or rejected_turns as well: prompt and
@@ -108,7 +103,7 @@ def preference_rows(row: Any, chat: 'Chat') -> list[dict]:
   return made
 
 
-def response_row(row: Any, chat: 'Chat') -> dict:
+def response_row(row: Any, chat: chat_lib.Chat) -> dict:
   """Prompt and response of a row; a bare `text` answers an empty prompt.
 
   A response of several turns has response_turns as well, as above, and a row
@@ -122,7 +117,7 @@ def response_row(row: Any, chat: 'Chat') -> dict:
     given = _opened(_messages(row['messages'], 'messages', chat), chat)
     prompt, side = _split(given[:-1], given[-1:], 'messages', chat)
   elif 'text' in row:
-    prompt, side = '', (_text(row['text'], 'text'), [])
+    prompt, side = '', (chat.bare(_text(row['text'], 'text')), [])
     row.read.discard('system')
   else:
     if field in row:
@@ -140,7 +135,7 @@ def response_row(row: Any, chat: 'Chat') -> dict:
   return made | ({'is_bad': True} if label in _BAD else {})
 
 
-def prompt_row(row: Any, chat: 'Chat') -> dict:
+def prompt_row(row: Any, chat: chat_lib.Chat) -> dict:
   """The prompt of one row of any format that has one."""
   row = _fields(row, chat)
   fields = ['prompt', 'messages'] + ['context'] * ('completions' in row)
@@ -164,7 +159,7 @@ def prompt_row(row: Any, chat: 'Chat') -> dict:
   return {'prompt': text}
 
 
-def _learnable(row: Any, chat: 'Chat') -> list[dict]:
+def _learnable(row: Any, chat: chat_lib.Chat) -> list[dict]:
   made = response_row(row, chat)
   if made.pop('is_bad', False):
     chat.told.add(('left out as bad', 'label'))
@@ -216,7 +211,7 @@ class Columns:
     self._seen: set[str] = set()
 
   def items(
-    self, source: str, convert: Callable, row: Any, chat: 'Chat'
+    self, source: str, convert: Callable, row: Any, chat: chat_lib.Chat
   ) -> list[dict]:
     """What `convert` of `KINDS` makes of a row; a BadRow if it is nothing."""
     chat.told.clear()
@@ -317,6 +312,7 @@ def _chosen_and_rejected(row: '_Fields', chat):
       yield shared, *turns
     else:
       chosen, rejected = _text(chosen, 'chosen'), _text(rejected, 'rejected')
+      chat.bare(chosen)
       cut, style = _common_beginning(chosen, rejected)
       if style is None and not row.is_implicit:
         _need_no_prompt(row, chosen)
@@ -511,6 +507,7 @@ def _answers(prompt, answers, fields, chat):
   answers = [_text(answer, field) for answer, field in zip(answers, fields)]
   framed = chat.frame(prompt)
   answers = _without(prompt, answers, chat, framed)
+  answers = [chat.literal(text) for text in answers]
   # The prompt may be a dialogue as one text, which its answers go on with.
   end, style = _last_border(prompt)
   style = None if prompt[end:].strip() else style
@@ -699,7 +696,8 @@ def _fields(row, chat) -> _Fields:
       except ValueError:
         reason = f'{field!r} is a list of turns as Python prints it, not JSON'
         raise BadRow(f'{reason}: write it with json.dumps') from None
-  chat.opening, chat.tools, chat.in_turns = [], None, row.has_system
+  chat.opening, chat.tools = [], None
+  chat.in_turns = row.has_system or chat.style == 'chat'
   # Without it, too, rows of this file are conversations.
   if text := row.get('system'):
     chat.opening = [{'role': 'system', 'content': _text(text, 'system')}]
@@ -718,114 +716,3 @@ def _fields(row, chat) -> _Fields:
 def _unknown(row: dict) -> sources.UnknownFormat:
   names = ', '.join(sorted(map(str, row))[:12]) or 'none'
   return sources.UnknownFormat(f'in no known format; its fields: {names}')
-
-
-class Chat:
-  """Writes prompts and conversations as text.
-
-  A prompt in a field of its own is put into `prompt_template`; the common
-  beginning of two texts is left as it is; a conversation is rendered by the
-  tokenizer's chat template, or with user turns in `prompt_template` and others
-  ending in a line break.
-  """
-
-  def __init__(
-    self,
-    tokenizer: tokenizer_lib.Tokenizer | None = None,
-    prompt_template: str = '{prompt}',
-  ):
-    self._hf: Any = tokenizer.hf if tokenizer else None
-    self._template: str | None = None
-    self.prompt_template = prompt_template
-    # Of the row at hand: its system turn, its tools, whether a plain prompt is
-    # a turn, and remarks.
-    self.opening: list[dict] = []
-    self.tools: list | None = None
-    self.in_turns = False
-    self.told: set[tuple[str, str]] = set()
-    if self._hf is not None and self._hf.chat_template:
-      self._template = _pinned_template(self._hf)
-
-  def frame(self, prompt: str) -> str:
-    """A plain prompt in its template, with the white space that it has."""
-    return self.prompt_template.replace('{prompt}', prompt)
-
-  def reads(self, key: str) -> bool:
-    """Whether the chat template mentions a field of turns, or `tools`."""
-    name = rf'\b{re.escape(key)}\b'
-    return bool(self._template and re.search(name, self._template))
-
-  def prompt(self, messages: list[dict]) -> str:
-    """Text of the turns of a prompt, up to where the response begins."""
-    return self._render(messages, True)
-
-  def split(self, prompt: list[dict], response: list[dict]) -> tuple[str, str]:
-    """Texts of a conversation before and after the start of its response.
-
-    The response ends before its end of sequence, which is added as a token, and
-    what a template writes behind that. BadRow if it refuses or rewrites turns.
-    """
-    head, whole = self.prompt(prompt), self._render(prompt + response, False)
-    _need(
-      whole.startswith(head),
-      'the chat template renders the prompt otherwise when a response follows',
-    )
-    text = whole[len(head) :]
-    if self._template is None:
-      return head, text.removesuffix('\n')
-    return head, text.rstrip().removesuffix(self._hf.eos_token or '')
-
-  def _render(self, messages: list[dict], open_turn: bool) -> str:
-    if self._template is None:
-      return ''.join(
-        self.frame(message['content'])
-        if message['role'] == 'user'
-        else message['content'] + '\n'
-        for message in messages
-      )
-    try:
-      return self._hf.apply_chat_template(
-        messages,
-        chat_template=self._template,
-        tokenize=False,
-        add_generation_prompt=open_turn,
-        tools=self.tools,
-        date_string=_DATE.strftime('%d %b %Y'),
-      )
-    # A template is a program, and raises what it likes.
-    except Exception as error:
-      reason = ' '.join(str(error).split())
-      raise BadRow(f'the chat template refuses it: {reason}') from error
-
-  def jinja(self) -> str:
-    """The rendering without a chat template as one, for exported tokenizers."""
-    # A Jinja literal has the escapes of JSON.
-    before, _, after = map(
-      json.dumps, self.prompt_template.partition('{prompt}')
-    )
-    text = "message['content']"
-    return (
-      "{% for message in messages %}{% if message['role'] == 'user' %}"
-      f'{{{{ {before} + {text} + {after} }}}}'
-      f'{{% elif loop.last %}}{{{{ {text} + eos_token }}}}'
-      f'{{% else %}}{{{{ {text} + "\\n" }}}}{{% endif %}}{{% endfor %}}'
-    )
-
-
-def _pinned_template(hf) -> str:
-  try:
-    template = hf.get_chat_template()
-  except ValueError as error:  # several, none of them the default
-    raise errors.UserError(f'tokenizer: {error}') from error
-  text = f'tokenizer: chat_template is {template!r}, not text; correct it in '
-  errors.need(isinstance(template, str), f'{text}tokenizer_config.json')
-  if 'strftime_now' not in template:
-    return template
-  # A macro, because transformers hands no function to a template.
-  letters = [*(f'-{c}' for c in 'dmHIMSj'), *'aAbBcdfHIjmMpSUwWxXyYzZ']
-  steps = ''.join(
-    f" | replace('%{c}', {json.dumps(_DATE.strftime(f'%{c}'))})"
-    for c in letters
-  )
-  macro = '{%- macro strftime_now(format) -%}{{ format'
-  return f'{macro}{steps} }}}}{{%- endmacro -%}}{template}'

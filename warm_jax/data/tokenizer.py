@@ -7,7 +7,11 @@ sequence reads its score at the wrong token.
 
 import contextlib
 import dataclasses
+import functools
+import importlib.util
+import json
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,25 @@ PAD, BOS, EOS, UNK = '<pad>', '<bos>', '<eos>', '<unk>'
 _PADDING_TOKENS = (PAD, '[PAD]', '<|pad|>', '<|padding|>')
 _PADDING_TOKENS += ('<|finetune_right_pad_id|>', '<|fim_pad|>')
 
+# Stands before the name of a special token that is part of somebody's text. A
+# character that Unicode keeps out of texts.
+_MARK = '\ufdd0'
+# Texts that tokenizers of different kinds split differently.
+_PROBES = (
+  'the cat sat on 1234 mats',
+  "It's  two\n\nlines, isn't it?\tYES",
+  ' leading',
+  'trailing ',
+  'a  b   c',
+  'def f(x):\n    return x',
+  '\n\tif x:\n\t\ty += 1\r\n',
+  'caf\u00e9 na\u00efve \u00c5ngstr\u00f6m e\u0301',
+  '\u4f60\u597d\uff0c\u4e16\u754c',
+  '\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467',
+  'x=3.14e-10; {"a": [1, 2]}',
+  '2024-07-26 <b>100%</b> \u20ac5',
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
@@ -32,9 +55,60 @@ class Tokenizer:
   pad_id: int
   bos_id: int | None  # None: rows do not begin with one
   eos_id: int
+  # What else ends a response: of the model's config, or of a turn.
+  other_ends: tuple[int, ...] = ()
+  appends_eos: bool = True  # to rows that have no end
+
+  @property
+  def eos_ids(self) -> tuple[int, ...]:
+    """All tokens that end a response, `eos_id` first."""
+    return self.eos_id, *self.other_ends
+
+  def literal(self, text: str) -> str:
+    """Marks special tokens that are spelt in a text, so that they stay text."""
+    return self._special.sub(f'{_MARK}\\g<0>', text)
+
+  @functools.cached_property
+  def _special(self) -> re.Pattern:
+    added = self.hf.added_tokens_decoder.values()
+    # Thoughts are tagged in answers, and the tags are meant.
+    names = [
+      re.escape(t.content)
+      for t in added
+      if t.special and 'think' not in t.content
+    ]
+    # A longer name may begin with a shorter one.
+    return re.compile('|'.join(sorted(names, key=len, reverse=True)) or '(?!)')
+
+  @functools.cached_property
+  def _renamed(self) -> tuple[Any, dict[int, int]]:
+    """The tokenizer with a mark before all special names, and its ids in ours."""
+    import tokenizers
+
+    spec = json.loads(self.hf.backend_tokenizer.to_str())
+    spec['post_processor'], ids = None, {}
+    for token in spec['added_tokens']:
+      if self._special.fullmatch(token['content']):
+        token |= {'content': _MARK + token['content'], 'normalized': False}
+      ids[token['content']] = token['id']
+    made = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    return made, {made.token_to_id(name): i for name, i in ids.items()}
+
+  def _encode_marked(self, text: str) -> list[int]:
+    made, ids = self._renamed
+    text = re.sub(
+      f'{_MARK}?(?:{self._special.pattern})',
+      lambda m: m[0][1:] if m[0][0] == _MARK else _MARK + m[0],
+      text,
+    )
+    found = made.encode(text, add_special_tokens=False).ids
+    return [ids.get(i, i) for i in found]
 
   def encode(self, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, no special tokens; equal texts share a list."""
+    """Token ids of each text; equal texts share a list.
+
+    Special tokens are those that the text spells, but for marked ones.
+    """
     if not texts:
       return []
     # Many rows share a prompt, a short response, a remark.
@@ -43,6 +117,7 @@ class Tokenizer:
       different, add_special_tokens=False, return_attention_mask=False
     )['input_ids']
     made = dict(zip(different, ids, strict=True))
+    made |= {t: self._encode_marked(t) for t in different if _MARK in t}
     return [made[text] for text in texts]
 
   def decode(self, ids, mask=None) -> list[str]:
@@ -113,10 +188,14 @@ def load(folder) -> Tokenizer:
   return _reduced(hf, hf.bos_token_id)
 
 
-def load_pretrained(folder) -> Tokenizer:
+def load_pretrained(folder, chat_template: str = '') -> Tokenizer:
   """Opens the tokenizer of a checkpoint and gives it a padding token.
 
-  In this order: its own if it differs from the end of sequence; a token of the
+  `chat_template` is a file that holds one; empty: the folder's.
+
+  Where transformers' class makes other ids than tokenizer.json, the file wins.
+
+  The padding token is, in this order: its own if it differs from the end of sequence; a token of the
   vocabulary that families keep for it; the unknown token if it is neither end
   nor begin of sequence; else a new '<pad>' after the last token, for which the
   embedding may need one more row. Padding is on the right, inputs are ids and
@@ -132,8 +211,10 @@ def load_pretrained(folder) -> Tokenizer:
     'the model there',
   )
   _check_files(path)
-  hf = _open(folder)
+  hf = _as_in_file(path, _open(folder))
   with _guarded(folder):
+    if chat_template:
+      hf.chat_template = pathlib.Path(chat_template).expanduser().read_text()
     hf.padding_side = 'right'
     # Others, token_type_ids among them, make some models fail.
     hf.model_input_names = ['input_ids', 'attention_mask']
@@ -145,7 +226,10 @@ def load_pretrained(folder) -> Tokenizer:
     # Rows begin as its users' rows do: GPT-2, NeoX and Qwen name a beginning of
     # sequence, or none, but do not write it.
     begins = hf('a')['input_ids'][:1] == [hf.bos_token_id]
-    return _reduced(hf, hf.bos_token_id if begins else None)
+    found = _reduced(hf, hf.bos_token_id if begins else None)
+    ends = (i for i in _ends(path, hf) if i != found.eos_id)
+    ends = tuple(i for i in ends if 0 <= i < found.vocab_size)
+    return dataclasses.replace(found, other_ends=ends)
 
 
 def _check_files(folder: pathlib.Path) -> None:
@@ -180,6 +264,15 @@ def _check_files(folder: pathlib.Path) -> None:
 def _open(folder):
   import transformers
 
+  model = pathlib.Path(folder) / 'tokenizer.model'
+  if not (model.parent / 'tokenizer.json').exists() and model.exists():
+    # That of tiktoken is text.
+    names = ('sentencepiece', 'google.protobuf', 'tiktoken')
+    names = names[:2] if model.read_bytes()[:1] == b'\n' else names[2:]
+    lacking = [n for n in names if not _is_installed(n)]
+    text = f'tokenizer: {folder} has tokenizer.model and no tokenizer.json; to '
+    names = ' '.join(name.removeprefix('google.') for name in lacking)
+    errors.need(not lacking, f'{text}read it: pip install {names}')
   with _guarded(folder):
     hf = transformers.AutoTokenizer.from_pretrained(
       str(folder), local_files_only=True, trust_remote_code=False
@@ -189,6 +282,78 @@ def _open(folder):
     f'tokenizer: {folder} names no eos_token; set it in tokenizer_config.json',
   )
   return hf
+
+
+def _as_in_file(folder: pathlib.Path, hf):
+  """The tokenizer as opened if it makes the ids of tokenizer.json, or another."""
+  import tokenizers
+  import transformers
+
+  if not (folder / 'tokenizer.json').exists():
+    return hf
+  with _guarded(folder):
+    ours = tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
+    ours.no_truncation()
+    ours.no_padding()
+    added = ours.get_added_tokens_decoder().values()
+    probes = [*_PROBES, *(f'a{token.content} b' for token in added)]
+    try:
+      wanted = ours.encode_batch(probes, add_special_tokens=False)
+    except Exception:  # words that it does not know, and no token for them
+      return hf
+
+    def differ(hf):
+      ids = hf(probes, add_special_tokens=False)['input_ids']
+      both = zip(probes, ids, wanted)
+      return [text for text, ids, own in both if ids != own.ids]
+
+    opened = type(hf).__name__
+    if differ(hf):
+      hf = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
+    wrong = differ(hf)
+  errors.need(
+    not wrong,
+    f'tokenizer: {folder}: transformers opens it as {opened} and makes other '
+    f'ids of {"".join(wrong[:1])!r} than tokenizer.json; correct '
+    'tokenizer_class in tokenizer_config.json',
+  )
+  return hf
+
+
+def _ends(folder: pathlib.Path, hf) -> list[int]:
+  """Ids that end a response by the folder's configs, and what ends a turn."""
+  found = []
+  for name in ('generation_config.json', 'config.json'):
+    if (folder / name).exists():
+      ends = files.read_json(folder / name).get('eos_token_id')
+      found += ends if isinstance(ends, list) else [ends]
+  # A turn may also end in a line break, or in letters.
+  special = [i for i, t in hf.added_tokens_decoder.items() if t.special]
+  end = hf(turn_parts(hf)[2], add_special_tokens=False)['input_ids'][:1]
+  found += [i for i in end if i in special]
+  return list(dict.fromkeys(i for i in found if type(i) is int))
+
+
+def turn_parts(hf, **options) -> tuple[str, str, str]:
+  """What a chat template writes around an answer.
+
+  What it opens a prompt's answer with; what it writes before an answer that is
+  there; and what behind it. Empty without a template, or if it refuses.
+  """
+  user = {'role': 'user', 'content': 'x'}
+  answer = {'role': 'assistant', 'content': _MARK}
+
+  def render(*turns, **more):
+    return hf.apply_chat_template([*turns], tokenize=False, **more, **options)
+
+  try:
+    closed, prompt = render(user), render(user, add_generation_prompt=True)
+    before, mark, after = render(user, answer).partition(_MARK)
+  except Exception:  # a template is a program, and raises what it likes
+    return '', '', ''
+  if not (mark and prompt.startswith(closed) and before.startswith(closed)):
+    return '', '', after
+  return prompt[len(closed) :], before[len(closed) :], after
 
 
 @contextlib.contextmanager
@@ -202,6 +367,13 @@ def _guarded(folder):
       raise
     reason = str(e).strip().split('\n')[0] or type(e).__name__
     raise errors.UserError(f'tokenizer: cannot open {folder}: {reason}') from e
+
+
+def _is_installed(name: str) -> bool:
+  try:
+    return importlib.util.find_spec(name) is not None
+  except ModuleNotFoundError:  # of the package that it is in
+    return False
 
 
 def _reduced(hf, bos_id: int | None) -> Tokenizer:

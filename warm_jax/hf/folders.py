@@ -45,7 +45,7 @@ _HARMLESS = re.compile(
   r'(transformers|warm_jax)_version'
 )
 # What configs that describe one model may still say otherwise.
-_IDENTITY = ('bos_token_id', 'pad_token_id', 'prompt_template')
+_IDENTITY = ('bos_token_id', 'pad_token_id', 'prompt_template', 'text_format')
 _ENDS, _GENERATION = 'eos_token_id', 'generation_config.json'
 _TOKENS = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 _TEMPLATE = 'the chat template'

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from warm_jax import __version__, errors, files, members
-from warm_jax.data import formats
+from warm_jax.data import chat as chat_lib
 from warm_jax.hf import configs, names, tensors
 from warm_jax.models import config as config_lib
 
@@ -31,7 +31,7 @@ DTYPES = tensors.FLOATS
 _NOT_INHERITED = set(
   '_name_or_path architectures auto_map dtype id2label label2id mean '
   'num_labels problem_type prompt_template quantization_config reward_mean '
-  'reward_std std torch_dtype warm_jax_version'.split()
+  'reward_std std text_format torch_dtype warm_jax_version'.split()
 )
 
 
@@ -45,6 +45,7 @@ def save(
   dtype: str = 'float32',
   card: str = '',
   prompt_template: str = '{prompt}',
+  style: str = '',
   max_shard_bytes: float = 5e9,
   reward_mean: float = 0.0,
   reward_std: float = 1.0,
@@ -65,6 +66,7 @@ def save(
     dtype: of the file; 'bfloat16' prints what rounding costs.
     card: text of README.md.
     prompt_template: put around plain prompts in training.
+    style: of the texts in training, see `chat_lib.Chat`.
     max_shard_bytes: larger models are cut into files of at most this.
     reward_mean, reward_std: of raw scores.
 
@@ -92,7 +94,8 @@ def save(
   wrong = f'{folder}: the parameters and what their config asks for: {differ}'
   errors.need(not differ, wrong)
   architecture = family.classifier if is_reward else family.causal_lm
-  stored_config = _stored_config(family, config, inherited, tokenizer, folder)
+  chat = chat_lib.Chat(tokenizer, prompt_template, style)
+  stored_config = _stored_config(family, config, inherited, chat, folder)
   stored_config |= {
     'architectures': [architecture],
     # One spelling for today's transformers, one for that before 5.
@@ -100,6 +103,7 @@ def save(
     'warm_jax_version': __version__,
     # Kept for `warm score`, and for whoever scores plain prompts.
     'prompt_template': prompt_template,
+    'text_format': chat.described(),
   }
   if is_reward:
     stored_config |= {'num_labels': 1, 'reward_mean': mean, 'reward_std': std}
@@ -116,10 +120,12 @@ def save(
       generation = files.read_json(path) if path.exists() else {}
       ends = ('bos_token_id', 'eos_token_id', 'pad_token_id')
       ours = {k: stored_config.get(k) for k in ends}
+      if tokenizer.eos_id in _several(generation.get('eos_token_id')):
+        ours.pop('eos_token_id')  # it may list more
       generation |= {k: i for k, i in ours.items() if i is not None}
       _write_json(new / 'generation_config.json', generation)
-    _save_tokenizer(new, tokenizer, prompt_template, is_reward)
-    _check_tokenizer(new, tokenizer, folder)
+    _save_tokenizer(new, chat, is_reward)
+    check_tokenizer(new, tokenizer, folder)
     if card:
       (new / 'README.md').write_text(card, encoding='utf-8')
     old = getattr(base, 'stored', {}) if dtype == 'bfloat16' else {}
@@ -160,7 +166,12 @@ def save(
 # ----------------------------------------------------------------------- config
 
 
-def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
+def _several(ends) -> list:
+  return ends if isinstance(ends, list) else [ends]
+
+
+def _stored_config(family, config, inherited, chat, folder) -> dict:
+  tokenizer = chat.tokenizer
   # Ours are added in the spelling that the base lacks.
   kind = family.model_type
   ours = configs.write(kind, config)
@@ -175,10 +186,11 @@ def _stored_config(family, config, inherited, tokenizer, folder) -> dict:
     f'{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model '
     f'{config.vocab_size} embeddings',
   )
-  # A base may end a response with any of several tokens.
-  ends = entries.get('eos_token_id')
-  ends = ends if isinstance(ends, list) else [ends]
-  if tokenizer.eos_id not in ends:
+  # A base may end a response with any of several tokens, or a turn with one
+  # that its tokenizer does not name.
+  ends = _several(entries.get('eos_token_id'))
+  used = tokenizer.other_ends if chat.style == 'chat' else ()
+  if not {tokenizer.eos_id, *used} & {*ends}:
     ends = [tokenizer.eos_id]
     entries['eos_token_id'] = tokenizer.eos_id
   pad = entries['pad_token_id'] = tokenizer.pad_id
@@ -206,12 +218,14 @@ _PROBES = ['the cat sat on 1234 mats', "It's  two\n\nlines, isn't it?\tYES"]
 _OPENING = ('is_local', 'local_files_only', 'backend', 'name_or_path')
 
 
-def _save_tokenizer(folder, tokenizer, prompt_template, is_reward) -> None:
+def _save_tokenizer(folder, chat, is_reward) -> None:
   """Writes a tokenizer with which others get the ids of training.
 
   Corrected in the files: no token_type_ids, a class that versions before 5
-  know, a beginning of sequence where training had one, a chat template.
+  know, a beginning of sequence where training had one, a chat template; that of
+  a reward model writes what stood in training, and nothing behind the end.
   """
+  tokenizer = chat.tokenizer
   tokenizer.hf.save_pretrained(str(folder))
   path = folder / 'tokenizer_config.json'
   config = json.loads(path.read_text(encoding='utf-8'))
@@ -224,12 +238,13 @@ def _save_tokenizer(folder, tokenizer, prompt_template, is_reward) -> None:
   _write_json(path, config)
   if tokenizer.bos_id is not None:
     _add_beginning(folder / 'tokenizer.json', tokenizer)
-  if not tokenizer.hf.chat_template:
-    template = formats.Chat(None, prompt_template).jinja()
-    if tokenizer.bos_id is not None:
-      # Templates write it themselves: transformers adds none behind them.
-      template = '{{ bos_token }}' + template
+  if is_reward or not tokenizer.hf.chat_template:
+    template = chat.jinja()
     (folder / 'chat_template.jinja').write_text(template, encoding='utf-8')
+    if is_reward and 'chat_template' in config:
+      _write_json(
+        path, {k: v for k, v in config.items() if k != 'chat_template'}
+      )
 
 
 def _add_beginning(path: pathlib.Path, tokenizer) -> None:
@@ -250,9 +265,11 @@ def _add_beginning(path: pathlib.Path, tokenizer) -> None:
   opened.save(str(path))
 
 
-def _check_tokenizer(folder, tokenizer, name) -> None:
-  # For some model types transformers takes a class of the family, whatever the
-  # files say.
+def check_tokenizer(folder: pathlib.Path, tokenizer: Any, name: Any) -> None:
+  """Raises a UserError if transformers reads other ids from a folder.
+
+  For some model types it takes a class of the family, whatever the files say.
+  """
   import transformers
 
   opened = transformers.AutoTokenizer.from_pretrained(

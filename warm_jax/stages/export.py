@@ -26,11 +26,12 @@ def run(run) -> dict:
   reference = scorers.reference_batch(run) if is_reward else {}
   stages = ('base', 'preferences', 'reward', 'merge')
   results = {name: run.result(name) for name in stages if name in run.config}
-  tokenizer = worlds.of(run).tokenizer
+  tokenizer, chat = worlds.of(run).tokenizer, base.trained_chat(run)
   settings = {
     'base': base.checkpoint(run),
     'dtype': config.dtype,
-    'prompt_template': run.config.data.prompt_template,
+    'prompt_template': chat.prompt_template,
+    'style': chat.style,
     'max_shard_bytes': config.max_shard_gb * 1e9,
   }
   written = {}

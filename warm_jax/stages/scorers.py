@@ -23,7 +23,7 @@ from warm_jax import (
   worlds,
 )
 from warm_jax.config import section
-from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.data import chat as chat_lib
 from warm_jax.hf import reading
 from warm_jax.models import reward_model
 from warm_jax.stages import reward
@@ -105,7 +105,7 @@ def reference_batch(run, start=None) -> dict[str, np.ndarray]:
 
 
 def _of_field(run, field: str) -> rewards.RewardScorer:
-  source, template = run.config[field], run.config.data.prompt_template
+  source, data = run.config[field], run.config.data
   errors.need(
     source,
     f'config.{field} is empty: name an exported reward model, several with '
@@ -115,16 +115,11 @@ def _of_field(run, field: str) -> rewards.RewardScorer:
     source,
     aggregate=settings(run).aggregate,
     member_map=run.config.runtime.member_map,
+    style=data.format,
+    template=data.chat_template,
+    append_eos=data.append_eos,
   )
-  both = f'config.model and config.{field}'
-  _require_same_tokenizer(base.tokenizer(run), opened.tokenizer, both)
-  errors.need(
-    opened.prompt_template in ('', template),
-    f'config.data.prompt_template is {template!r}, but config.{field} was '
-    f'trained with {opened.prompt_template!r}: set '
-    '--config.data.prompt_template to that, or its prompts look foreign to it',
-  )
-  return opened.scorer
+  return dataclasses.replace(opened.scorer, closing=opened.chat.closing())
 
 
 def _make(run, name: str) -> rewards.RewardScorer:
@@ -161,9 +156,8 @@ class Opened(NamedTuple):
   """A reward model with what its input needs."""
 
   scorer: rewards.RewardScorer
-  tokenizer: tokenizer_lib.Tokenizer
+  chat: chat_lib.Chat  # with its tokenizer
   max_length: int
-  prompt_template: str  # of plain prompts in its training; '' if unknown
   calibrated: bool  # the mean and deviation of its scores are known
 
 
@@ -173,24 +167,29 @@ def open_model(
   aggregate: str = 'mean',
   compute_dtype: str = 'float32',
   member_map: str = 'auto',
+  **text: str,
 ) -> Opened:
   """Opens one reward model, or several as an ensemble.
 
   The source is a folder or hub id, several with commas between, or a work
   directory, alone (its merged model) or with a scorer's name (`runs/a:ens`).
+  `text` is style, template and append_eos of `chat_lib.judge_chat`.
   """
-  folder, _, name = source.partition(':')
-  if (pathlib.Path(folder) / files.MARKER).is_file():
-    return _of_workdir(pathlib.Path(folder), name or 'warm')
+  if where := base.workdir(source):
+    return _of_workdir(*where)
   paths = [path.strip() for path in source.split(',') if path.strip()]
   errors.need(paths, 'no reward model named; give the path of one')
-  found, tokenizers = zip(*(base.opened(p, compute_dtype) for p in paths))
+  template = text.get('template', '')
+  template = template if chat_lib.is_file(template) else ''
+  found, tokenizers = zip(
+    *(base.opened(p, compute_dtype, template) for p in paths)
+  )
   first, tokenizer = found[0], tokenizers[0]
   for other, its_tokenizer in zip(found[1:], tokenizers[1:]):
     both = f'{other.source} and {first.source}'
     same = other.config == first.config
     errors.need(same, f'{both} differ in shape, so they are no ensemble')
-    _require_same_tokenizer(tokenizer, its_tokenizer, both)
+    base.require_same_tokenizer(tokenizer, its_tokenizer, both)
     same = other.padding_end == first.padding_end
     errors.need(same, f'{both} differ in whether the end of sequence pads')
   params = [reading.load(c, 'score', sharding.of_leaf) for c in found]
@@ -211,14 +210,16 @@ def open_model(
     mean, std = map(jnp.asarray, moments)
     normaliser = dataclasses.replace(scorer.normaliser, mean=mean, std=std)
     scorer = dataclasses.replace(scorer, normaliser=normaliser)
-  template = first.hf_config.get('prompt_template') or ''
-  errors.need(
-    not template or isinstance(template, str) and '{prompt}' in template,
-    f'{first.source}: config.json: prompt_template={template!r} has no '
-    "'{prompt}' in it, so every prompt would be lost; correct or remove it",
+  chat, *others = (
+    chat_lib.judge_chat(its_tokenizer, c.source, c.hf_config, **text)
+    for c, its_tokenizer in zip(found, tokenizers)
   )
-  length = first.config.max_length
-  return Opened(scorer, tokenizer, length, template, calibrated)
+  for other, its in zip(others, found[1:]):
+    errors.need(
+      chat.samples() == other.samples(),
+      f'{its.source} and {first.source} read prompts in other templates',
+    )
+  return Opened(scorer, chat, first.config.max_length, calibrated)
 
 
 def _before_padding(end: int, params, config, ids, mask):
@@ -241,17 +242,4 @@ def _of_workdir(folder: pathlib.Path, name: str) -> Opened:
   text = f'{folder} has no scorer {name!r}; there are: {", ".join(known)}'
   errors.need(name in known, text)
   scorer, length = build(run, [name])[name], run.config.data.max_length
-  template = run.config.data.get('prompt_template', '{prompt}')
-  return Opened(scorer, base.tokenizer(run), length, template, True)
-
-
-def _require_same_tokenizer(first, second, names: str) -> None:
-  errors.need(
-    first.hf.get_vocab() == second.hf.get_vocab()
-    and all(
-      getattr(first, name) == getattr(second, name)
-      for name in ('pad_id', 'bos_id', 'eos_id')
-    ),
-    f'{names} have different tokenizers: token ids are passed between them as '
-    'they are, so both must come from one base model',
-  )
+  return Opened(scorer, base.trained_chat(run), length, True)

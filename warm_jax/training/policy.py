@@ -111,8 +111,9 @@ class Settings(NamedTuple):
   model_config: config_lib.ModelConfig
   tx: optax.GradientTransformation  # of policy and value model
   member_map: str  # see `members.map_members`
-  eos_id: int
+  eos_ids: tuple[int, ...]
   pad_id: int
+  num_tokens: int
   can_stop: bool  # leaves inactive policies as they are
   temperature: float
   max_new_tokens: int  # R, length of the longest response
@@ -123,7 +124,8 @@ class Settings(NamedTuple):
 
 def settings(model_config, tx, tokenizer, config, member_map: str) -> Settings:
   """Static settings from a section `policy`."""
-  own = (model_config, tx, member_map, tokenizer.eos_id, tokenizer.pad_id)
+  ids = (tokenizer.eos_ids, tokenizer.pad_id, tokenizer.vocab_size)
+  own = (model_config, tx, member_map, *ids)
   same = {k: config[k] for k in Settings._fields if k in config}
   return Settings(*own, can_stop=bool(config.max_kl), **same)
 
@@ -142,8 +144,9 @@ def sample(state, prompts, *, settings: Settings):
       max_new_tokens=settings.max_new_tokens,
       num_samples=settings.samples_per_prompt,
       temperature=settings.temperature,
-      eos_id=settings.eos_id,
+      eos_ids=settings.eos_ids,
       pad_id=settings.pad_id,
+      num_tokens=settings.num_tokens,
     )
 
   mapped = members.map_members(one_member, settings.member_map)

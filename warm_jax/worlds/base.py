@@ -6,10 +6,15 @@ weights are not copied: later stages read them where they are.
 """
 
 import dataclasses
+import json
+import pathlib
 
-from warm_jax import errors, sharding
+import ml_collections
+
+from warm_jax import errors, files, sharding
+from warm_jax.data import chat as chat_lib
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.hf import reading
+from warm_jax.hf import reading, writing
 from warm_jax.models import config as config_lib
 from warm_jax.training import checkpoint as checkpoint_lib
 
@@ -22,7 +27,13 @@ def inspect(run) -> dict:
     'its id on the hub (--config.model=PATH)',
   )
   found, its_tokenizer = opened(run.config.model, run.config.base.compute_dtype)
-  its_tokenizer.hf.save_pretrained(run.folder('base') / 'tokenizer')
+  kept = run.folder('base') / 'tokenizer'
+  its_tokenizer.hf.save_pretrained(kept)
+  facts = {'model_type': found.family.model_type}
+  facts['eos_token_id'] = its_tokenizer.eos_ids
+  (kept / 'config.json').write_text(json.dumps(facts))
+  # An export would be refused for it.
+  writing.check_tokenizer(kept, its_tokenizer, found.source)
   require_context(run, found.config)
   shape = dataclasses.asdict(found.config)
   return {
@@ -53,10 +64,10 @@ def require_context(run, shape: config_lib.ModelConfig) -> None:
   )
 
 
-def opened(source: str, compute_dtype: str):
+def opened(source: str, compute_dtype: str, chat_template: str = ''):
   """(reading.Checkpoint, Tokenizer) that fit: a row for each of its tokens."""
   found = reading.inspect(source, compute_dtype=compute_dtype)
-  its_tokenizer = tokenizer_lib.load_pretrained(found.tokenizer)
+  its_tokenizer = tokenizer_lib.load_pretrained(found.tokenizer, chat_template)
   return reading.fit(found, its_tokenizer.vocab_size), its_tokenizer
 
 
@@ -86,8 +97,112 @@ def sft_checkpoints(run):
 def tokenizer(run) -> tokenizer_lib.Tokenizer:
   """The tokenizer of the checkpoint, or the one made for the run's texts."""
   if 'base' in run.config:
-    return tokenizer_lib.load_pretrained(run.folder('base') / 'tokenizer')
-  return tokenizer_lib.load(run.folder('world') / 'tokenizer')
+    template = run.config.data.get('chat_template', '')
+    folder = run.workdir / 'base' / 'tokenizer'
+    return tokenizer_lib.load_pretrained(folder, template)
+  return tokenizer_lib.load(run.workdir / 'world' / 'tokenizer')
+
+
+def workdir(source: str) -> tuple[pathlib.Path, str] | None:
+  """The work directory that a source names, and the scorer; None: it is none."""
+  folder, _, name = source.partition(':')
+  is_run = (pathlib.Path(folder) / files.MARKER).is_file()
+  return (pathlib.Path(folder), name or 'warm') if is_run else None
+
+
+def trained_chat(run) -> chat_lib.Chat:
+  """How the texts of a run's models were written; see `Chat.as_trained`."""
+  said = run.result('world').get('text_format')
+  said = said or {'prompt_template': run.config.data.get('prompt_template')}
+  template = said['prompt_template'] or '{prompt}'
+  return chat_lib.Chat(tokenizer(run), template, said.get('style', ''))
+
+
+def judge(run, source: str) -> tuple[chat_lib.Chat, int]:
+  """How a reward model of another run reads, and its context; no weights."""
+  data = run.config.data
+  if found := workdir(source):
+    record = files.read_record(found[0] / 'world' / 'result.json')
+    text = f'{found[0]} holds no merged reward model yet; finish the run first'
+    errors.need(record is not None, text)
+    config = ml_collections.ConfigDict(json.loads(json.dumps(record['config'])))
+    other = dataclasses.replace(run, config=config, workdir=found[0])
+    return trained_chat(other), config.data.max_length
+  found, its_tokenizer = opened(source, 'float32', data.chat_template)
+  template = data.chat_template
+  if 'prompt_template' in found.hf_config:
+    template = ''
+  elif not template and (
+    data.format == 'plain' or not its_tokenizer.hf.chat_template
+  ):
+    template = data.prompt_template
+  chat = chat_lib.judge_chat(
+    *(its_tokenizer, found.source, found.hf_config),
+    *(data.format, template, data.append_eos),
+  )
+  return chat, found.config.max_length
+
+
+def chat(run, its_tokenizer=None) -> chat_lib.Chat:
+  """How the rows of a run are written: as config.data says, or its judges read.
+
+  UserError if a judge of the run's policies would read other text, has other
+  tokens, or a shorter context.
+  """
+  data, style, judges = run.config.data, run.config.data.format, []
+  for field in ('reward_model', 'control_model'):
+    for source in run.config.get(field, '').split(','):
+      if source := source.strip():
+        judges.append((f'config.{field}', *judge(run, source)))
+  for _, other, _ in judges:
+    style = style or other.style
+  errors.need(
+    its_tokenizer or not data.chat_template,
+    'config.data.chat_template is given, but there is no config.model whose '
+    'tokenizer knows the tokens in it; leave it out',
+  )
+  errors.need(
+    data.format != 'chat' or its_tokenizer and its_tokenizer.hf.chat_template,
+    "config.data.format is 'chat', but there is no chat template: name a file "
+    'of one (--config.data.chat_template=FILE)',
+  )
+  is_exact = any(other.is_exact for _, other, _ in judges)
+  if is_exact:
+    # What the template writes is all there is.
+    its_tokenizer = dataclasses.replace(its_tokenizer, bos_id=None)
+  made = chat_lib.Chat(its_tokenizer, data.prompt_template, style, is_exact)
+  for name, other, length in judges:
+    both = f'config.model and {name}'
+    require_same_tokenizer(its_tokenizer, other.tokenizer, both)
+    closing = other.closing()
+    errors.need(
+      data.max_length + len(closing[1] if closing else '') <= length,
+      f'config.data.max_length is {data.max_length}, but {name} reads at most '
+      f'{length} tokens: lower it',
+    )
+    mine, theirs = (each.samples() for each in (made, other))
+    for ours, its in zip(mine, theirs):
+      errors.need(
+        ours == its,
+        f'{name} was trained with prompts like {its!r}, but here they are '
+        f'written as {ours!r}: set --config.data.prompt_template='
+        f'{other.prompt_template!r}, or --config.data.chat_template=FILE to '
+        'the template of the reward model',
+      )
+  return made
+
+
+def require_same_tokenizer(first, second, names: str) -> None:
+  """Raises a UserError unless both make the same ids."""
+  errors.need(
+    first.hf.get_vocab() == second.hf.get_vocab()
+    and all(
+      getattr(first, name) == getattr(second, name)
+      for name in ('pad_id', 'bos_id', 'eos_id')
+    ),
+    f'{names} have different tokenizers: token ids are passed between them as '
+    'they are, so both must come from one base model',
+  )
 
 
 def model_config(run, shape=None) -> config_lib.ModelConfig:

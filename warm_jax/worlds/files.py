@@ -115,7 +115,8 @@ class World:
     if 'base' in config:
       base.require_context(self.run, base.model_config(self.run))
       tokenizer = self.tokenizer
-    chat = formats.Chat(tokenizer, data.prompt_template)
+    chat = base.chat(self.run, tokenizer)
+    tokenizer = chat.tokenizer
     columns = formats.Columns(data.columns)
     rejects = self.folder / 'rejected.jsonl'
     rejected = sources.Rejects(rejects, data.max_rejected)
@@ -132,6 +133,8 @@ class World:
       elif 'reward' in config:
         splits = self._splits(find, 'pairs', PAIRS)
         sets = {name: [split] for name, split in splits.items()}
+        # Of the judges; texts may be read in other ways.
+        made['text_format'] = chat.as_trained()
         least['train'] = config.reward.batch_size, 'reward.batch_size'
         # Scores are normalised and members ranked on them.
         least['selection'] = 2, 'their minimum'
@@ -145,6 +148,7 @@ class World:
         sets = {'sft': [find('responses', data.train)]}
       rejected.write()
       columns.check()
+      made.setdefault('text_format', chat.as_trained())
       texts = {name: sets[name] for name in TEXTS if name in sets}
       least |= {k: (config[k].batch_size, f'{k}.batch_size') for k in texts}
       if tokenizer is None:
@@ -172,10 +176,10 @@ class World:
         train = encoding.open_rows(partial / 'train')
         self._dealt(train.labelers)  # raises
       shutil.rmtree(copies)
-      if made:
+      if 'vocab_size' in made:
         shutil.rmtree(self.folder / 'tokenizer', ignore_errors=True)
         (partial / 'tokenizer').rename(self.folder / 'tokenizer')
-    notes = [f'vocabulary of {size}' for size in made.values()]
+    notes = [f'vocabulary of {made[x]}' for x in made if x == 'vocab_size']
     notes += [rejected.summary(), columns.summary()]
     return made | {
       'read': rejected.counts,
