@@ -143,7 +143,7 @@ def test_scores_of_the_exports_are_those_of_the_run(reward_run):
     (both, f'{reward_run}:ens'),
   ):
     outside, inside = map(scorers.open_model, (outside, inside))
-    ids, mask = score_ids(outside.tokenizer, rows)
+    ids, mask = score_ids(outside.chat.tokenizer, rows)
     raw = [  # the order of members does not matter
       np.sort(np.atleast_2d(x.scorer.raw_scores(ids, mask)), axis=0)
       for x in (outside, inside)
