@@ -19,7 +19,7 @@ def test_vmap_equals_scan_equals_separate_calls():
 
   def draw(params, ids, mask, key):
     return sampling.sample(
-      params, config, key, ids, mask, max_new_tokens=4, eos_id=1, pad_id=0
+      params, config, key, ids, mask, max_new_tokens=4, eos_ids=(1,), pad_id=0
     )
 
   stack = members.stack([tiny.language_params(config, m) for m in range(M)])

@@ -65,7 +65,10 @@ def make_rows(num, length=3):
 
 
 def draw_rows(params, config, prompts, temperature=1.0, seed=1, size=256):
-  tokenizer, rng = types.SimpleNamespace(**LAST, vocab_size=0), jax.random.key(seed)
+  tokenizer, rng = (
+    types.SimpleNamespace(**LAST, vocab_size=0),
+    jax.random.key(seed),
+  )
   return sampling.sample_rows(
     params, config, tokenizer, R, rng, prompts, temperature, batch_size=size
   )
