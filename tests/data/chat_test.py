@@ -4,12 +4,13 @@
 import dataclasses
 import datetime
 import itertools
+import json
 
 import pytest
 
 from warm_jax import errors
 from warm_jax.data import chat as chat_lib
-from warm_jax.data import encoding, sources, tokenizer
+from warm_jax.data import encoding, formats, sources, tokenizer
 
 pytestmark = pytest.mark.hf
 
@@ -75,6 +76,33 @@ def test_templates_that_rewrite_the_past_are_refused(bare):
   )
   with pytest.raises(sources.BadRow, match='renders the prompt otherwise'):
     chat_lib.Chat(with_template(bare, template)).split(TURNS, ANSWER)
+
+
+def test_tools_and_thoughts_reach_a_template_that_reads_them(bare):
+  """Their text is what transformers writes for the same turns."""
+  template = (
+    '{% for t in tools or [] %}[{{ t.name }}]{% endfor %}{% for m in messages %}'
+    "{{ m['role'] + ':' }}{% if m.reasoning_content %}({{ m.reasoning_content }})"
+    "{% endif %}{{ m['content'] + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+  )
+  chosen = with_template(bare, template)
+  answer = [ANSWER[0] | {'reasoning_content': 'why'}]
+  tools = [{'name': 'add'}]
+  row = {'prompt': 'the world', 'completion': answer, 'system': 'be brief'}
+  whole = chosen.hf.apply_chat_template(
+    [{'role': 'system', 'content': 'be brief'}, *TURNS, *answer],
+    tools=tools,
+    tokenize=False,
+  )
+  for given in (tools, json.dumps(tools)):
+    columns = formats.Columns()
+    [found] = columns.items(
+      *('x', formats.KINDS['responses'][1], row | {'tools': given}),
+      chat_lib.Chat(chosen),
+    )
+    assert columns.summary() == ''
+    assert found['prompt'] + found['response'] + '<eos>' == whole
 
 
 DIALOGUE = [

@@ -11,58 +11,27 @@
   prompts      any of these: what comes before the response
 
 With each of them `system` (the first turn) and `tools` (for a chat template
-that reads them). Functions of one row and a `Chat`; a `BadRow` says why a row
-cannot be used. A field that is None is absent. `Columns` maps other names, and
-counts the fields that nothing has read.
+that reads them). Functions of one row and a `Chat`; a `BadRow` says why it is
+not used. `Columns` maps other names, and counts the fields that nothing read.
 """
 
 import collections
 import contextlib
 import itertools
-import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from warm_jax import errors
+from warm_jax import errors, files
 from warm_jax.data import chat as chat_lib
-from warm_jax.data import sources
+from warm_jax.data import dialogues, sources
 
 BadRow = sources.BadRow
 
 MOST_PAIRS = 10_000  # of one row; lists of a thousand texts make a million
 MOST_CHARACTERS = 2**20  # of one text; tokenising takes 200 bytes for each
-
-# How dialogues are written as one text: what begins a turn of the user, and what
-# one of the assistant. Line breaks behind it are the prompt's, a space is the
-# response's.
-_STYLES = [
-  (re.compile(user, re.MULTILINE), re.compile(rf'{answer}\n*', re.MULTILINE))
-  for user, answer in (
-    (r'^ *(?:Human|User|USER):', r'^ *(?:Assistant|ASSISTANT|AI|Bot|GPT):'),
-    (r'^\*\*(?:Human|User):?\*\*:?', r'^\*\*(?:Assistant|AI):?\*\*:?'),
-    (
-      r'^#+ *(?:Instruction|Input|User|Human|Question|Prompt):?',
-      r'^#+ *(?:Response|Assistant|Answer|Output):?',
-    ),
-    (r'^Q(?:uestion)?:', r'^A(?:nswer)?:'),
-    (r'^(?:Instruction|Prompt):', r'^(?:Response|Output|Answer):'),
-    (r'^(?:SUBREDDIT|TITLE|POST):', r'^TL;DR:'),
-    (r'USER:', r'ASSISTANT:'),  # on one line
-    (r'User:', r'Assistant:'),
-    (r'\[INST\]', r'\[/INST\]'),
-    (r'<\|im_start\|>user', r'<\|im_start\|>assistant'),
-    (r'<\|user\|>', r'<\|assistant\|>'),
-    (r'<start_of_turn>user', r'<start_of_turn>model'),
-    (
-      r'<\|start_header_id\|>user<\|end_header_id\|>',
-      r'<\|start_header_id\|>assistant<\|end_header_id\|>',
-    ),
-  )
-]
-_LABEL = re.compile(r'^[ #*]{0,9}(\w[\w ]{0,20})\**:', re.M)  # of a turn, maybe
 
 # Columns that hold what other formats call the prompt.
 _PROMPTS = {
@@ -125,8 +94,8 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
     _need(field not in row, "'prompt' is missing")
     raise _unknown(row)
   response, turns = side
-  _need(response.strip(), 'the response is empty')
   made = {'prompt': prompt, 'response': response}
+  _need(response.strip(), 'the response is empty')
   if len(turns) > 1:
     made['response_turns'] = turns
   label = str(dict.get(row, 'label')).lower() if field in row else ''
@@ -145,8 +114,7 @@ def prompt_row(row: Any, chat: chat_lib.Chat) -> dict:
   if not field:
     raise _unknown(row)
   # Answers are no prompts, and not missed.
-  row.read |= {'chosen', 'rejected', 'completion', 'response', 'completions'}
-  row.read |= {'label', 'margin'}
+  row.read |= _ANSWERS | {'margin', 'label'}
   if field == 'messages' or chat.in_turns or _is_conversation(row[field]):
     turns = _opened(_turns(row[field], field, 'user', chat), chat)
     if field == 'messages' and turns[-1]['role'] == 'assistant':
@@ -189,10 +157,9 @@ KINDS = {
 class Columns:
   """Names of fields in a user's files, and what became of the others.
 
-  `names` such as 'prompt=question, chosen=good': fields of the formats, each
-  with the column that holds it; prompt=instruction+input joins two, texts by a
-  line break and lists of turns as turns, and `prompt=` says that there is none,
-  but a common beginning.
+  `names` such as 'prompt=question, chosen=good' has fields and their columns;
+  prompt=instruction+input joins two, texts by a line break and lists of turns
+  as turns, and `prompt=` says that a common beginning is the prompt.
   """
 
   def __init__(self, names: str = ''):
@@ -257,15 +224,12 @@ class Columns:
     """One line: which columns were not used, what was cut, of how many rows."""
     lines = []
     for source, told in self.told.items():
-      groups: dict[tuple[str, int], list[str]] = {}
+      groups = collections.defaultdict(list)
       for (what, field), rows in sorted(told.items()):
-        groups.setdefault((what, rows), []).append(field)
-      parts = [
-        f'{what}: {", ".join(fields)} ({rows} row{"s" * (rows != 1)})'
-        for (what, rows), fields in groups.items()
-      ]
-      if parts:
-        lines.append(f'{source}: {"; ".join(parts)}')
+        groups[what, rows].append(field)
+      for (what, rows), fields in groups.items():
+        counted = f'({rows} row{"s" * (rows != 1)})'
+        lines.append(f'{source}: {what}: {", ".join(fields)} {counted}')
     return '; '.join(lines)
 
 
@@ -307,100 +271,40 @@ def _chosen_and_rejected(row: '_Fields', chat):
         _need_no_prompt(row)
       yield _conversations(prompt, chosen, rejected, chat)
     elif prompt is not None:
-      names = ['chosen', 'rejected']
-      shared, turns = _answers(prompt, [chosen, rejected], names, chat)
+      answers, names = [chosen, rejected], ['chosen', 'rejected']
+      shared, turns = _answers(prompt, answers, names, chat)
       yield shared, *turns
     else:
       chosen, rejected = _text(chosen, 'chosen'), _text(rejected, 'rejected')
       chat.bare(chosen)
-      cut, style = _common_beginning(chosen, rejected)
+      cut, style = dialogues.common_beginning(chosen, rejected)
       if style is None and not row.is_implicit:
         _need_no_prompt(row, chosen)
       row.read.discard('system')
       head, ends = chosen[:cut], (side[cut:] for side in (chosen, rejected))
-      yield head, *((end, _turns_of(head, end, style)) for end in ends)
+      yield head, *((end, dialogues.turns_of(head, end, style)) for end in ends)
 
 
 def _need_no_prompt(row: '_Fields', chosen: str = '') -> None:
   """Refuses a row whose prompt seems to stand in another column."""
   found = []
-  for name, value in row.items():
-    if name in _FIELDS - {'context', 'messages'}:
-      continue
+  for name in sorted(row.keys() - (_FIELDS - {'context', 'messages'})):
+    value = dict.get(row, name)
     text = value if isinstance(value, str) else ''
-    is_named = str(name).lower() in _PROMPTS and (
-      text.strip() or _first_role(value)
-    )
+    is_full = text.strip() or _first_role(value)
+    is_named = is_full and str(name).lower() in _PROMPTS
     # A sentence that the sides do not repeat may be what they answer.
     if is_named or len(text.split()) > 3 and text.strip() not in chosen:
       found.append(str(name))
   if not found:
     return
-  order = ['instruction', 'history', 'input', 'query', 'question']
-  found.sort(key=lambda name: order.index(name) if name in order else -1)
+  found.sort(key='instruction history input query question'.find)
   joined = '+'.join(found)
   raise BadRow(
     f"no 'prompt', but text in {', '.join(map(repr, found))}: say where the "
     f'prompt is with --config.data.columns=prompt={joined} (warm score: '
     f'--columns=prompt={joined}), or prompt= for the common beginning of both'
   )
-
-
-def _common_beginning(chosen: str, rejected: str) -> tuple[int, Any]:
-  # Cut at a border of turns, else of words. A single space before the responses
-  # belongs to them, as tokenizers want it; line breaks belong to the prompt.
-  _need_different(chosen, rejected)
-  # Both responses keep a character: one text may continue the other.
-  least = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
-  shared = chosen[: max(min(_num_common(chosen, rejected), least), 0)]
-  end, style = _last_border(shared)
-  if style is not None:
-    return end, style
-  _need(
-    not all(_last_border(side)[0] for side in (chosen, rejected)),
-    'the prompts of chosen and rejected differ',
-  )
-  labels = list(dict.fromkeys(_LABEL.findall(shared)))
-  if len(labels) > 1 and shared.count('\n') >= len(labels) - 1:
-    names = ' and '.join(f"'{label}:'" for label in labels[:2])
-    raise BadRow(
-      f'a dialogue of turns {names}, whose last turn is not known to be the '
-      "answer: put what comes before the answers into a field 'prompt'"
-    )
-  end = max((i for i, c in enumerate(shared, 1) if c.isspace()), default=0)
-  if end == 0:  # no word ends in it (or a script that writes no spaces)
-    end = len(shared)
-  elif shared[end - 1] == ' ':
-    end -= 1
-  _need(
-    end,
-    "no 'prompt', and chosen and rejected share no beginning (an empty prompt "
-    'has to be given as one)',
-  )
-  return end, None
-
-
-def _last_border(text: str) -> tuple[int, Any]:
-  """Where the last turn of the assistant begins in a dialogue; 0, None: none."""
-  ends = [(0, -1)]
-  for number, (user, answer) in enumerate(_STYLES):
-    if user.search(text):
-      ends += [(found.end(), -number) for found in answer.finditer(text)]
-  end, number = max(ends)
-  return end, _STYLES[-number] if end else None
-
-
-def _turns_of(prompt: str, text: str, style) -> list[tuple[str, str]]:
-  """Prompt and response of each turn of the assistant in a text."""
-  turns, begin = [], 0
-  while style and (user := style[0].search(text, begin)):
-    # An empty line stands between turns.
-    answered = text[begin : user.start()].removesuffix('\n').removesuffix('\n')
-    turns.append((prompt + text[:begin], answered))
-    answer = style[1].search(text, user.end())
-    begin = answer.end() if answer else len(text)
-  turns.append((prompt + text[:begin], text[begin:]))
-  return [turn for turn in turns if turn[1].strip()]
 
 
 def _conversations(prompt, chosen, rejected, chat):
@@ -415,7 +319,8 @@ def _conversations(prompt, chosen, rejected, chat):
   if prompt is None:
     _need_different(*sides)
     # One of them may continue the other.
-    shared = min(_num_common(*sides), *(len(side) - 1 for side in sides))
+    least = (len(side) - 1 for side in sides)
+    shared = min(dialogues.num_common(*sides), *least)
     _need(
       not shared or all(s[shared]['role'] == 'assistant' for s in sides),
       f'the prompts of chosen and rejected differ, in turn {shared + 1}',
@@ -428,11 +333,6 @@ def _conversations(prompt, chosen, rejected, chat):
   prompt = _opened(prompt, chat)
   head, chosen = _split(prompt, sides[0], 'chosen', chat)
   return head, chosen, _split(prompt, sides[1], 'rejected', chat)[1]
-
-
-def _num_common(a, b) -> int:
-  differ = (i for i, (x, y) in enumerate(zip(a, b)) if x != y)
-  return next(differ, min(len(a), len(b)))
 
 
 def _ranked(row: dict, chat):
@@ -496,8 +396,8 @@ def _answers(prompt, answers, fields, chat):
       isinstance(answer, str) for answer in answers
     ):
       asked = prompt[-1]['content']
-      answers = _without(chat.prompt(prompt), answers, chat, '')
-      answers = _without(asked, answers, chat, '')
+      for start in (chat.prompt(prompt), asked):
+        answers = _without(start, answers, chat, True)
     split = [
       _split(prompt, _turns(answer, field, 'assistant', chat), field, chat)
       for answer, field in zip(answers, fields)
@@ -506,41 +406,23 @@ def _answers(prompt, answers, fields, chat):
   prompt = _text(prompt, 'prompt')
   answers = [_text(answer, field) for answer, field in zip(answers, fields)]
   framed = chat.frame(prompt)
-  answers = _without(prompt, answers, chat, framed)
+  answers = _without(prompt, answers, chat, framed[-1:].isspace())
   answers = [chat.literal(text) for text in answers]
   # The prompt may be a dialogue as one text, which its answers go on with.
-  end, style = _last_border(prompt)
+  end, style = dialogues.last_border(prompt)
   style = None if prompt[end:].strip() else style
-  return framed, [(text, _turns_of(framed, text, style)) for text in answers]
+  turns = [dialogues.turns_of(framed, text, style) for text in answers]
+  return framed, list(zip(answers, turns))
 
 
-def _without(prompt: str, answers, chat, framed: str) -> list[str]:
-  """The answers without the prompt, if all of them repeat it."""
-  start, cut = prompt.strip(), []
-  # With a word or two an answer may well begin: 'Hello there'.
-  is_sure = len(start.split()) > 2 or not start[-1:].isalnum()
-  opens = _last_border(start)[0] == len(start)
-  for answer in answers:
-    text = answer.lstrip()
-    rest = text[len(start) :]
-    if is_sure and text.startswith(start) and (opens or rest[:1].isspace()):
-      cut.append(rest.lstrip('\n'))
-      continue
-    for user, assistant in _STYLES:  # the first turn of a dialogue
-      text = answer.lstrip()
-      begin = user.match(text)
-      text = text[begin.end() :].lstrip() if begin else ''
-      rest = text[len(start) :].lstrip()
-      border = assistant.match(rest)
-      if begin and border and text.startswith(start):
-        cut.append(rest[border.end() :])
-        break
-  if not start or len(cut) < len(answers) or not all(c.strip() for c in cut):
-    return answers
-  chat.told.add(('cut from the answers, which repeat it', 'prompt'))
-  # The template, or the turn, has the space at the border.
-  spaced = framed and not framed[-1].isspace()
-  return cut if spaced else [re.sub(r'^ (?=\S)', '', text) for text in cut]
+def _without(prompt: str, answers, chat, is_spaced: bool) -> list[str]:
+  """The answers without a prompt that all repeat; is_spaced: so it ends."""
+  cut = dialogues.without(prompt, answers)
+  if cut is not answers:
+    chat.told.add(('cut from the answers, which repeat it', 'prompt'))
+    if is_spaced:
+      cut = [re.sub(r'^ (?=\S)', '', text) for text in cut]
+  return cut
 
 
 def _split(prompt, response, field: str, chat):
@@ -677,9 +559,9 @@ class _Fields(dict):
 
 
 _BAD = ('false', '0', 'bad', 'rejected', 'undesirable')  # labels
-_FIELDS = {'prompt', 'chosen', 'rejected', 'margin', 'context', 'completions'}
-_FIELDS |= {'completion', 'response', 'messages', 'text', 'label'}
-_FIELDS |= {'system', 'tools'}
+_FIELDS = {'prompt', 'messages', 'text', 'context', 'system', 'tools'}
+_ANSWERS = {'chosen', 'rejected', 'completion', 'response', 'completions'}
+_FIELDS |= _ANSWERS | {'margin', 'label'}
 # Lists of turns that a table has written as text.
 _WRITTEN = re.compile(r'\s*\[\s*\{\s*["\'](role|from|content|value)["\']\s*:')
 
@@ -692,10 +574,10 @@ def _fields(row, chat) -> _Fields:
     value = dict.get(row, field)
     if isinstance(value, str) and _WRITTEN.match(value):
       try:
-        row[field] = json.loads(value)
+        row[field] = files.loads(value.encode())
       except ValueError:
-        reason = f'{field!r} is a list of turns as Python prints it, not JSON'
-        raise BadRow(f'{reason}: write it with json.dumps') from None
+        reason = 'is a list of turns, but not JSON: write it with json.dumps'
+        raise BadRow(f'{field!r} {reason}') from None
   chat.opening, chat.tools = [], None
   chat.in_turns = row.has_system or chat.style == 'chat'
   # Without it, too, rows of this file are conversations.
@@ -704,11 +586,11 @@ def _fields(row, chat) -> _Fields:
   if (tools := dict.get(row, 'tools')) and chat.reads('tools'):
     row.read.add('tools')
     try:
-      chat.tools = json.loads(tools) if isinstance(tools, str) else tools
+      is_text = isinstance(tools, str)
+      chat.tools = files.loads(tools.encode()) if is_text else tools
     except ValueError:
-      raise BadRow("'tools' is a text that is not JSON") from None
-    is_list = isinstance(chat.tools, list)
-    _need(is_list, f"'tools' is {_kind(chat.tools)}, not a list")
+      pass
+    _need(isinstance(chat.tools, list), "'tools' is no list, nor one as JSON")
     chat.in_turns = True
   return row
 

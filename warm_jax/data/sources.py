@@ -243,8 +243,8 @@ def _paths(source: str) -> list[pathlib.Path]:
 
 def _hub_advice(name: str) -> str:
   return (
-    'write it to a file first: python -c "import datasets; datasets.load_dataset'
-    f"('{name}', split='train').to_parquet('train.parquet')\""
+    'write it to a file first: python -c "import datasets; datasets.'
+    f"load_dataset('{name}', split='train').to_parquet('train.parquet')\""
   )
 
 
@@ -286,7 +286,8 @@ def _unpacked(path: pathlib.Path, suffix: str) -> io.BufferedReader:
   if suffix == '.zst':
     import pyarrow
 
-    return io.BufferedReader(pyarrow.input_stream(str(path), compression='zstd'))
+    stream: Any = pyarrow.input_stream(str(path), compression='zstd')
+    return io.BufferedReader(stream)
   return io.BufferedReader(_OPENERS.get(suffix, open)(path, 'rb'))
 
 
@@ -464,8 +465,8 @@ def _hf_rows(source: str) -> Iterator[dict]:
   is_there = folder and pathlib.Path(folder).is_dir()
   errors.need(
     is_there,
-    f'{source}: no such folder; write hf:FOLDER:SPLIT. A data set of the hub is '
-    f'not read from there: {_hub_advice(folder or split)}',
+    f'{source}: no such folder; write hf:FOLDER:SPLIT. A data set of the hub '
+    f'is not read from there: {_hub_advice(folder or split)}',
   )
   with _readable(f'{source}: damaged or not a folder of datasets'):
     data = datasets.load_from_disk(folder)

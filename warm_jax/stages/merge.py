@@ -61,7 +61,7 @@ def run(run) -> dict:
 
   reported = {name: part for name, part in sets.items() if name != 'selection'}
   by_size = {name: collections.defaultdict(list) for name in reported}
-  correct, normaliser = {}, None
+  correct, ties, normaliser = {}, {}, None
   reference = of_members['selection'][order].reshape(num_members, -1)
   for size in range(1, num_members + 1):
     params = merging.uniform(stack, order[:size])
@@ -71,6 +71,7 @@ def run(run) -> dict:
       # The mean of one is that one.
       warm = scores(params, name) if size > 1 else chosen[0]
       ens = rewards.apply_normaliser(normaliser, chosen, 'mean')
+      ties[name] = int(np.equal(*warm).sum())
       warm, ens = correct[name] = [
         _correct(x).astype(float) for x in (warm, ens)
       ]
@@ -106,6 +107,7 @@ def run(run) -> dict:
     for name in ('train_swapped', 'test', 'ood')
     if name in table
   ]
+  told += [f'{n} ties in {name}, none right' for name, n in ties.items() if n]
   dropped = run.result('reward')['dropped']
   return {
     # Lists by member, and numbers in `order`, `greedy_members` and `pair`, are
