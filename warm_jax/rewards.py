@@ -140,7 +140,7 @@ def closed(ids, mask, ends, closing) -> tuple[jax.Array, jax.Array]:
   is_end = jnp.isin(jnp.take_along_axis(ids, last, axis=1), np.array(ends))
   more = ((0, 0), (0, max(len(closing) - 1, 0)))
   ids, mask = jnp.pad(ids, more), jnp.pad(mask, more)
-  index = jnp.arange(ids.shape[1])
+  index = jnp.arange(ids.shape[1])[None]
   for place, token in enumerate(closing):
     ids = jnp.where(is_end & (index == last + place), token, ids)
   return ids, jnp.where(is_end, index < last + len(closing), mask)
