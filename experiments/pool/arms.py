@@ -30,7 +30,7 @@ from warm_jax.training import checkpoint, reward
 from warm_jax.training import state as state_lib
 from warm_jax.worlds import base as base_lib
 
-BASE_STAGES = ('world', 'pretrain', 'sft', 'preferences')
+BASE_STAGES = ('world', 'pretrain', 'sft', 'preferences', 'control')
 PyTree = Any
 
 

@@ -32,6 +32,8 @@ import scipy.stats
 HOLDS, FAILS, OPEN = 'holds', 'does not hold', 'undecided'
 # Accuracies that differ by less are called about equal. Fixed before the runs.
 MARGIN = 0.01
+# Claims of one family, for which p values are adjusted together.
+MOST_CLAIMS = 8
 NOTHING, MINUS, GLUE = '–', '\u2212', '\u00a0'
 SETS = {
   'train_swapped': 'training pairs, labels swapped',
@@ -229,7 +231,72 @@ class Claim:
     row |= dict(zip(('estimate', 'low', 'high'), self.interval))
     row['effect'] = '' if self.effect is None else self.effect
     row |= {'seeds': len(self.values), 'verdict': self.verdict}
-    return row | {'remark': self.remark}
+    row['remark'] = self.remark
+    row['margin'] = self.margin if self.kind == 'equal' else ''
+    return row
+
+
+def p_value(row: Mapping[str, Any]) -> float:
+  """The p of a claim, from its 95 % interval: NaN where there is none.
+
+  'above', 'below': of a two-sided t test against 0. 'equal': of two one-sided
+  t tests against -margin and margin, the larger.
+  """
+  estimate, low, high = _ends(row)
+  df = int(row['seeds']) - 1
+  if not math.isfinite(high - low):
+    return math.nan
+  is_equal = row['kind'] == 'equal'
+  distance = float(row['margin']) - abs(estimate) if is_equal else abs(estimate)
+  stderr = (high - low) / (2 * float(scipy.stats.t.ppf(0.975, df)))
+  if not stderr:
+    return float(distance <= 0)
+  return (1 if is_equal else 2) * float(scipy.stats.t.sf(distance / stderr, df))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+  """p values of one family, adjusted by Holm; NaN counts as 1."""
+  ps = [p if math.isfinite(p) else 1.0 for p in ps]
+  adjusted, largest = [1.0] * len(ps), 0.0
+  for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+    largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+    adjusted[i] = largest
+  return adjusted
+
+
+def marked(rows: Sequence[Mapping[str, Any]]) -> list[dict]:
+  """Claims with 'p', and 'mark': what it says after correction, and of size.
+
+  Within a family of at most MOST_CLAIMS, p is adjusted by Holm; other claims
+  are exploratory. Where an effect of interest was fixed, an interval beyond it
+  is called that large, one within it smaller.
+  """
+  families: dict[str, list[dict]] = {}
+  rows = [dict(row) for row in rows]
+  for row in rows:
+    row['p'] = p_value(row)
+    families.setdefault(row['family'], []).append(row)
+  for name, family in families.items():
+    is_tested = name and len(family) <= MOST_CLAIMS
+    for row, p in zip(family, holm([row['p'] for row in family])):
+      mark = f'Holm {p_text(p)}' if is_tested else 'exploratory'
+      if row['effect'] != '':
+        effect, (_, *ends) = float(row['effect']), _ends(row)
+        size = 'open'
+        if max(map(abs, ends)) < effect:
+          size = f'smaller than {effect:g}'
+        elif min(ends) > effect or max(ends) < -effect:
+          size = f'larger than {effect:g}'
+        mark += f'; {size}'
+      row['mark'] = mark
+  return rows
+
+
+def p_text(p: float) -> str:
+  """'.012', '<.001', or a dash."""
+  if not math.isfinite(p):
+    return NOTHING
+  return '<.001' if p < 0.001 else f'{p:.3f}'.removeprefix('0')
 
 
 def judged(
@@ -240,7 +307,7 @@ def judged(
   Claims about what was not measured (the smoke form has fewer settings) are
   left out.
   """
-  return [
+  rows = [
     Claim(
       *(row[k] for k in ('claim', 'paper', 'kind', 'quantity')),
       numbers[row['key']],
@@ -252,6 +319,7 @@ def judged(
     for row in claims
     if row['key'] in numbers
   ]
+  return marked(rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,14 +329,15 @@ class Figure:
   name: str  # of the PNG
   prefix: str  # the rest of a table's name is the title of its panel
   # 'curves': a row is a line, columns are numbers along x. 'dots': a row is a
-  # line of dots, one per seed, for one column.
+  # line of dots, one per seed, for one column. 'scatter': a row is a cloud of
+  # dots, one per seed, of the columns x and `column`.
   kind: str = 'curves'
   x: str = ''  # label of the x axis
-  y: str = ''  # label of the y axis of curves
+  y: str = ''  # label of the y axis of curves and scatters
   # Row that is taken from all others within a seed, so that intervals are of
   # the difference: worlds differ in level more than methods do.
   minus: str = ''
-  column: str = ''  # of dots
+  column: str = ''  # of dots and scatters
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:
@@ -355,7 +424,7 @@ def claims_text(rows: Sequence[Mapping[str, str]]) -> str:
     of = f' of {len(verdicts)}' if len(verdicts) > 1 else ''
     lines += [f'* {name}: **{text}**{of}.'] if name else []
   header = ['claim', 'paper', 'measured']
-  header += [f'95 % interval over {rows[0]["seeds"]} seeds', 'verdict']
+  header += [f'95 % interval over {rows[0]["seeds"]} seeds', 'verdict', 'p', '']
   table = markdown(
     header,
     [
@@ -365,6 +434,8 @@ def claims_text(rows: Sequence[Mapping[str, str]]) -> str:
         row['quantity'],
         with_interval(*_ends(row), '+4'),
         verdict_text(row),
+        p_text(float(row['p'])),
+        row['mark'],
       ]
       for row in rows
     ],
@@ -386,7 +457,7 @@ def verdict_text(row: Mapping[str, str]) -> str:
 def ledger_text(claims: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
   """The ledger of all claims: {experiment: rows of its claims.csv}."""
   return markdown(
-    ('claim', 'paper', 'here, 95 % interval over seeds', 'verdict', ''),
+    ('claim', 'paper', 'here, 95 % interval over seeds', 'verdict', 'p', '', ''),
     [
       (
         row['claim'],
@@ -394,6 +465,8 @@ def ledger_text(claims: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
         f'{row["quantity"]}: {with_interval(*_ends(row), "+4")}, '
         f'{row["seeds"]} seeds',
         verdict_text(row),
+        p_text(float(row['p'])),
+        row['mark'],
         f'[{name}]({name}/README.md)',
       )
       for name, rows in claims.items()

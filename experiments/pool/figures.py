@@ -39,7 +39,7 @@ def draw(
     columns = min(2, len(tables))
     rows = -(-len(tables) // columns)
     longest = max(len(results.rows(key)) for key in tables)
-    height = 2.8 if figure.kind == 'curves' else 0.26 * longest + 1.2
+    height = 0.26 * longest + 1.2 if figure.kind == 'dots' else 2.8
     canvas = figure_lib.Figure(
       (7.6 if columns > 1 else 5.6, height * rows + 0.5), layout='constrained'
     )
@@ -52,9 +52,11 @@ def draw(
       ax.set_xlabel(figure.x)
       if figure.kind == 'curves':
         _curves(ax, figure, results, key)
+      elif figure.kind == 'scatter':
+        _scatter(ax, figure, results, key)
       else:
         _dots(ax, figure, results, key, named=number % columns == 0)
-    if figure.kind == 'curves':
+    if figure.kind != 'dots':
       canvas.legend(
         *panels[0].get_legend_handles_labels(),
         loc='outside upper center',
@@ -81,6 +83,14 @@ def _curves(ax, figure, results, key: str) -> None:
   ax.set_ylabel(
     f'{figure.y} minus {figure.minus}' if figure.minus else figure.y
   )
+
+
+def _scatter(ax, figure, results, key: str) -> None:
+  for row, color in zip(results.rows(key), COLORS):
+    x, y = (results(key, row, c) for c in (figure.x, figure.column))
+    ax.plot(x, y, 'o', color=color, ms=4, alpha=0.8, label=row)
+  ax.axhline(0, color='#222222', linewidth=0.8)
+  ax.set_ylabel(figure.y)
 
 
 def _dots(ax, figure, results, key: str, named: bool) -> None:

@@ -1,0 +1,437 @@
+# Copyright 2026 The warm_jax Authors. Apache-2.0.
+"""Policies that climb reward models: does averaging help, and what decides it?
+
+  python -m experiments.optimisation.run
+
+from the root of the repository; `--config.scale=smoke` takes minutes. The unit
+of work is a seed at one degree s of shared errors. Its numbers are kept in
+results/rows, so the same command goes on with the next unfinished unit even
+where the work directory is gone; `--config.seeds='(0,1,2)'` reports on these.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+
+from experiments.optimisation import models, policies
+from experiments.pool import arms, evidence, launch, settings
+from warm_jax import errors
+from warm_jax.config import section
+from warm_jax.evaluation import policies as policies_lib
+
+ROWS = pathlib.Path(__file__).parent / 'results' / 'rows'
+SINGLE, BEST = 'single (mean of the members)', 'best member by selection'
+MOVED, ITSELF = 'one member moved back', 'the member that is moved back'
+METHODS = {
+  'warm': 'WARM',
+  'ens': 'ENS',
+  'min': 'worst case (min)',
+  'moved_back': MOVED,
+  'pooled': "one model on all pools' labels, a member's steps",
+}
+OF_BEST = METHODS | {
+  'warm_2': 'WARM of 2',
+  'ens_2': 'ENS of 2',
+  'uncertainty': 'mean - variance / 2',
+  'ens_back': 'ENS of members moved back',
+  'pooled_long': "one model on all pools' labels, all members' steps",
+  'pooled_early': 'the same, best step by selection',
+  'early': 'best step of all members by selection',
+}
+SETS = {
+  'wrong': 'training labels against the utility',
+  'right': 'other training labels',
+  'test': evidence.SETS['test'],
+  'ood': evidence.SETS['ood'],
+}
+
+
+def get_config(scale: str = ''):
+  """Settings; sizes and rates were chosen on seeds >= 100, before any claim."""
+  config = settings.get_config(scale)
+  full = config.scale == 'full'
+  del config.scored
+  config.seeds = tuple(range(20)) if full else (0, 1)
+  config.shared = (1.0, 0.0)  # degrees to which pools share their errors
+  config.rows = ''  # folder of the rows; '': results/rows, smoke: the workdir
+  config.world.update(
+    name='covered',
+    num_prompts=4_000 if full else 64,
+    num_eval_prompts=1_600 if full else 40,
+  )
+  config.preferences.update(
+    num_train=1_000 if full else 96,
+    num_test=2_000 if full else 40,
+    num_ood=2_000 if full else 40,
+    num_control=4_000 if full else 64,
+    swapped=0.25,
+    selection_swapped=0.25,
+  )
+  config.arm.update(
+    members=6 if full else 3,
+    steps=240 if full else 8,
+    swapped=0.0,  # labels are swapped already
+    keep_steps=settings.snapshots(240 if full else 8),
+    checkpoint_every=0,
+  )
+  config.control = section('control')
+  config.control.model = config.model.copy_and_resolve_references()
+  config.control.pretrain.update(
+    steps=1_500 if full else 12,
+    learning_rate=3e-3,
+    keep_steps=(1_500,) if full else (12,),
+    checkpoint_every=0,
+  )
+  config.control.reward.update(
+    steps=500 if full else 8, learning_rate=2e-3, dropout_rate=0.05
+  )
+  for part in (config.control.pretrain, config.control.reward):
+    part.batch_size = 32 if full else 16
+    part.checkpoint_every = 0
+    part.optimizer.warmup_steps = 20 if full else 1
+
+  config.rl = section(
+    'policy', steps=120 if full else 4, eval_every=10 if full else 2
+  )
+  config.rl.update(
+    batch_size=64 if full else 8,
+    samples_per_prompt=4 if full else 2,
+    baseline='leave_one_out',
+    temperature=1.0,
+    max_new_tokens=13 if full else 6,
+    learning_rate=5e-4 if full else 1e-2,
+    checkpoint_every=0,
+  )
+  config.rl.optimizer.warmup_steps = 20 if full else 1
+  config.num_posts = 400 if full else 16  # that policies are judged on
+  config.best_of_n = {
+    'num_posts': 1_200 if full else 24,
+    'num_samples': 16 if full else 4,
+  }
+  config.etas = (0.2, 0.4, 0.6, 0.8, 1.0) if full else (0.6, 1.0)
+  config.kls = (1.0, 2.0, 3.0, 4.0) if full else (0.01, 0.02)
+  config.ns = (2, 4, 16) if full else (2, 4)
+  # What the claims are about.
+  config.claim_kl = 3.0 if full else 0.01
+  return config
+
+
+def measure(config, workdir) -> evidence.Rows:
+  """One seed at each s; units whose rows are kept are not measured again."""
+  folder = pathlib.Path(config.rows or workdir / 'rows')
+  if not config.rows and config.scale == 'full':
+    folder = ROWS
+  rows = evidence.Rows()
+  for shared in config.shared:
+    path = folder / f'seed_{config.seed}_s_{shared:g}.csv'
+    if not path.exists():
+      _write(path, _unit(config, workdir, shared).cells(), _digest(config))
+      print(f'seed {config.seed}, s = {shared:g}: {path}', flush=True)
+    for *cell, value in _read(path, _digest(config)):
+      rows.add(*cell, value)
+  policies_folder = workdir / f'seed_{config.seed}' / 'policies'
+  shutil.rmtree(policies_folder, ignore_errors=True)  # the bulk of the seed
+  return rows
+
+
+def _digest(config) -> str:
+  """Of all settings that a unit depends on."""
+  free = ('runtime', 'seed', 'seeds', 'shared', 'rows', 'scale', 'claim_kl')
+  plain = {k: v for k, v in config.to_dict().items() if k not in free}
+  text = json.dumps(plain, sort_keys=True).encode()
+  return hashlib.blake2b(text, digest_size=6).hexdigest()
+
+
+def _write(path: pathlib.Path, cells, digest: str) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_suffix('.tmp')
+  with temporary.open('w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(['table', 'row', 'column', f'value ({digest})'])
+    writer.writerows([*cell, f'{value:.6g}'] for *cell, value in cells)
+  temporary.rename(path)
+
+
+def _read(path: pathlib.Path, digest: str) -> list:
+  with path.open(newline='', encoding='utf-8') as file:
+    (*_, column), *rows = csv.reader(file)
+  errors.need(
+    digest in column,
+    f'{path} was made with other settings ({column}, now {digest}): move it '
+    'away, or give a folder of its own (--config.rows=FOLDER)',
+  )
+  return [(*cell, float(value)) for *cell, value in rows]
+
+
+def _unit(config, workdir, shared: float) -> evidence.Rows:
+  """The numbers of one seed at one s."""
+  base, rows = arms.Base(config, workdir), evidence.Rows()
+  found = models.Models(base, shared)
+  suffix = f's = {shared:g}'
+  _offline(rows, found, suffix)
+  _best_of_n(rows, config, found, suffix)
+  folder = base.root / 'policies'
+  judged = policies.judge(
+    found,
+    {
+      folder / 'common': policies.COMMON,
+      folder / f's_{shared:g}': policies.rewards_of(found.num),
+    },
+  )
+  _policies(rows, config, found, judged, suffix)
+  return rows
+
+
+def _offline(rows, found: models.Models, suffix: str) -> None:
+  """Accuracies, and what lies between the start and the members (E0)."""
+  etas = found.base.config.etas
+  rows.add(f'chosen, {suffix}', 'eta of one member', 'eta', found.eta)
+  rows.add(f'chosen, {suffix}', 'eta of ENS', 'eta', found.ens_eta)
+  for split, by_model in found.accuracies().items():
+    if split not in SETS:
+      continue
+    column = SETS[split]
+    shown = {SINGLE: 'member, 1', 'frozen features, probed head': 'member, 0'}
+    shown |= {'ENS': 'ens, 1', OF_BEST['ens_back']: f'ens, {found.ens_eta:g}'}
+    shown |= {OF_BEST[k]: k for k in by_model if k in OF_BEST}
+    for label, name in shown.items():
+      rows.add(f'accuracy, {suffix}', label, column, by_model[name])
+    for eta in (0.0, *etas):
+      where, at = f'back_{split}, {suffix}', f'{eta:g}'
+      rows.add(where, 'one member', at, by_model[f'member, {at}'])
+      rows.add(where, 'ENS', at, by_model[f'ens, {at}'])
+      rows.add(where, 'WARM', at, by_model['warm'])
+
+
+def _best_of_n(rows, config, found: models.Models, suffix: str) -> None:
+  """Gold of the best of n, over single and as a share of the regret (E4-E7)."""
+  num = found.num
+  data = policies.best_of(found, found.single)
+  z = np.stack([data.scores[f'member_{m}'] for m in range(num)])
+  back = found.moved_back(found.ens_eta)
+  proxies = data.scores | {
+    'ens': z.mean(axis=0),
+    'ens_2': z[:2].mean(axis=0),
+    'min': z.min(axis=0),
+    'uncertainty': z.mean(axis=0) - 0.5 * z.var(axis=0),
+    'ens_back': policies.scores_of(found, back, data).mean(axis=0),
+    'gold': data.gold,
+  }
+  gold = {
+    k: data.chosen_by(proxies[k], config.ns)
+    for k in (*OF_BEST, 'gold', *(f'member_{m}' for m in range(num)))
+  }
+  single = np.mean([gold[f'member_{m}'] for m in range(num)], axis=0)
+  # Every member is moved back, at the eta that was chosen for member 0.
+  each = policies.scores_of(found, found.moved_back(found.eta), data)
+  of_moved = [data.chosen_by(x, config.ns) for x in each]
+  gold['moved_back'] = np.mean(of_moved, axis=0)
+  best = gold[f'member_{found.best}']
+  for i, n in enumerate(config.ns):
+    at = {OF_BEST[k]: gold[k][i] for k in OF_BEST} | {BEST: best[i]}
+    regret = gold['gold'][i] - single[i]
+    column = f'n = {n}'
+    rows.add(f'best of n, {suffix}', 'SFT', column, data.gold.mean())
+    rows.add(f'best of n, {suffix}', SINGLE, column, single[i])
+    rows.add(f'best of n, {suffix}', 'the utility', column, gold['gold'][i])
+    for label, value in at.items():
+      rows.add(f'best of n, {suffix}', label, column, value)
+      rows.add(f'best of n over single, {suffix}', label, column, value - single[i])
+      closed = (value - single[i]) / regret
+      rows.add(f'best of n closed, {suffix}', label, column, closed)
+    taus = policies.agreement_of_best(data, num, n)
+    for what, found_taus in taus.items():
+      rows.line(f'tau, {suffix}', f'best of {n}, {what}', found_taus)
+    _law(rows, f'best of {n}', suffix, taus['members'], at, single[i], regret)
+
+
+def _law(rows, where, suffix, tau, values, single, regret) -> None:
+  """The share of the regret that averaging closes, against 1 - tau."""
+  if tau:
+    rows.add(f'law_{where}', suffix, '1 - tau', 1 - tau['tau_error'])
+    for label in (METHODS['warm'], METHODS['ens'], METHODS['min']):
+      closed = (values[label] - single) / regret
+      rows.add(f'law_{where}', suffix, label, closed)
+
+
+def _policies(rows, config, found, judged: policies.Judged, suffix) -> None:
+  """Gold at equal KL (E8), tau along the run, own best steps (E11)."""
+  num = found.num
+  of_members = [f'member_{m}' for m in range(num)]
+  for kl in config.kls:
+    column = f'KL {kl:g}'
+    gold = {k: judged.at_kl(k, 'gold', kl).mean() for k in judged.names}
+    single = np.mean([gold[k] for k in of_members])
+    regret = gold['gold'] - single
+    at = {METHODS[k]: gold[k] for k in METHODS}
+    at[BEST] = gold[f'member_{found.best}']
+    shown = {'the utility': gold['gold'], SINGLE: single, ITSELF: gold['member_0']}
+    for label, value in (shown | at).items():
+      rows.add(f'gold, {suffix}', label, column, value)
+    for label, value in at.items():
+      rows.add(f'gold over single, {suffix}', label, column, value - single)
+      rows.add(f'closed, {suffix}', label, column, (value - single) / regret)
+    moved = gold['moved_back'] - gold['member_0']
+    rows.add(f'gold over single, {suffix}', f'{MOVED}, over itself', column, moved)
+    tau = policies.agreement_along(judged, num, kl)
+    rows.line(f'tau, {suffix}', f'RL, {column}', tau)
+    found_variances = policies.variances_along(judged, num, kl)
+    rows.line(f'variances, {suffix}', column, found_variances)
+    _law(rows, f'RL, {column}', suffix, tau, at, single, regret)
+    # What WARM pays on samples of its own policy, and what its members do.
+    start = {j: judged.values[j][0, 0] for j in ('warm', *of_members)}
+    gains = {
+      j: (judged.at_kl('warm', j, kl).mean() - x.mean()) / x.std()
+      for j, x in start.items()
+    }
+    members = np.mean([gains[k] for k in of_members])
+    granted = {'WARM': gains['warm'], 'its members (mean)': members}
+    rows.line(f"reward of WARM's policy, {suffix}", column, granted)
+  for k, name in enumerate(judged.names):
+    label = {'gold': 'the utility', 'member_0': ITSELF}.get(name)
+    label = METHODS.get(name) or label or name
+    for i, step in enumerate(judged.steps):
+      for key in ('kl', 'gold', 'control', 'length'):
+        value = judged.values[key][k, i].mean()
+        where = f'{key} along the run, {suffix}'
+        rows.add(where, SINGLE if 'member_' in name else label, step, value)
+  _best_steps(rows, judged, of_members, suffix)
+
+
+def _best_steps(rows, judged: policies.Judged, of_members, suffix) -> None:
+  """Win rates at the step that control prefers on the other half of the posts."""
+  values = judged.values
+  choosing, reporting = policies_lib.halves(values['gold'].shape[2])
+  best = values['control'][:, :, choosing].mean(axis=2).argmax(axis=1)
+  gold, length = (
+    {
+      name: values[key][k, best[k]][reporting]
+      for k, name in enumerate(judged.names)
+    }
+    for key in ('gold', 'length')
+  )
+  where = f'own best step, {suffix}'
+  for k, name in enumerate(judged.names):
+    label = SINGLE if name in of_members else METHODS.get(name, 'the utility')
+    rows.add(where, label, 'gold', gold[name])
+    rows.add(where, label, 'step', judged.steps[best[k]])
+    for other in of_members if name not in of_members else ():
+      won = policies_lib.wins(gold[name], gold[other])
+      longer = length[name] - length[other]
+      rows.add(where, label, 'wins against single', won)
+      even = policies_lib.length_controlled(won, longer)
+      rows.add(where, label, 'wins at equal length', even)
+
+
+def numbers(config, results) -> dict[str, np.ndarray]:
+  """The numbers that claims.csv is about, one per seed."""
+  kl, n = f'KL {config.claim_kl:g}', f'n = {config.ns[-1]}'
+  out = {}
+  for s in config.shared:
+    suffix, key = f's = {s:g}', f's{s:g}'
+
+    def over(label, table='gold over single', column=kl, suffix=suffix):
+      return results(f'{table}, {suffix}', label, column)
+
+    def accuracy(label, split, suffix=suffix):
+      return results(f'accuracy, {suffix}', label, SETS[split])
+
+    warm, ens, least, moved, pooled = METHODS.values()
+    out |= {
+      f'rl_warm_{key}': over(warm),
+      f'rl_ens_{key}': over(ens),
+      f'rl_warm_ens_{key}': over(warm) - over(ens),
+      f'rl_min_ens_{key}': over(least) - over(ens),
+      f'rl_moved_{key}': over(f'{MOVED}, over itself'),
+      f'rl_warm_moved_{key}': over(warm) - over(moved),
+      f'rl_pooled_{key}': over(pooled) - over(warm),
+      f'rl_best_{key}': over(warm) - over(BEST),
+    }
+    best = {k: over(x, 'best of n over single', n) for k, x in OF_BEST.items()}
+    by_selection = over(BEST, 'best of n over single', n)
+    out |= {
+      f'bon_warm_{key}': best['warm'],
+      f'bon_ens_{key}': best['ens'],
+      f'bon_warm_ens_{key}': best['warm'] - best['ens'],
+      f'bon_moved_{key}': best['warm'] - best['moved_back'],
+      f'bon_back_{key}': best['ens_back'] - best['warm'],
+      f'bon_pooled_{key}': best['pooled'] - best['warm'],
+      f'bon_long_{key}': best['warm'] - best['pooled_long'],
+      f'bon_best_{key}': best['warm'] - by_selection,
+    }
+    for split in SETS:
+      moved_back = accuracy(MOVED, split)
+      out[f'e0_{split}_{key}'] = accuracy('WARM', split) - moved_back
+      together = accuracy(OF_BEST['ens_back'], split)
+      out[f'e0_ens_{split}_{key}'] = together - accuracy('WARM', split)
+    for where, row in (
+      ('rl', f'RL, {kl}'),
+      ('bon', f'best of {config.ns[-1]}, members'),
+    ):
+      if results.has(f'tau, {suffix}', row, 'tau_error'):
+        tau = results(f'tau, {suffix}', row, 'tau_error')
+        out[f'tau_{where}_{key}'] = tau
+    steps = f'own best step, {suffix}'
+    if results.has(steps, warm, 'wins against single'):
+      out[f'wins_{key}'] = results(steps, warm, 'wins against single') - 0.5
+      out[f'wins_lc_{key}'] = results(steps, warm, 'wins at equal length') - 0.5
+  return out | _between(config, results, out, kl)
+
+
+def _between(config, results, out, kl) -> dict[str, np.ndarray]:
+  """Numbers that compare two degrees of shared errors, or RL and best-of-n."""
+  high, low = (f's{s:g}' for s in (max(config.shared), min(config.shared)))
+  found = {}
+  if high != low:
+    ends = [f's = {s:g}' for s in (min(config.shared), max(config.shared))]
+    for name, label in (('warm', 'WARM'), ('ens', 'ENS')):
+      less, more = (results(f'closed, {x}', label, kl) for x in ends)
+      found[f'closed_{name}'] = less - more
+    less, more = (
+      results(f'accuracy, {x}', SINGLE, SETS['test']) for x in ends
+    )
+    found['equally_bad'] = less - more
+    if {f'tau_rl_{high}', f'tau_rl_{low}'} <= out.keys():
+      found['tau_falls'] = out[f'tau_rl_{high}'] - out[f'tau_rl_{low}']
+    for s, suffix in zip((low, high), ends):
+      if f'tau_rl_{s}' in out:
+        law = 0.03 + 0.79 * (1 - out[f'tau_rl_{s}'])  # of the prototype
+        ens = results(f'closed, {suffix}', 'ENS', kl)
+        found[f'law_{s}'] = ens - law
+  if {f'tau_rl_{high}', f'tau_bon_{high}'} <= out.keys():
+    found['tau_bon_rl'] = out[f'tau_bon_{high}'] - out[f'tau_rl_{high}']
+    found['tau_high'] = out[f'tau_rl_{high}'] - 0.8
+  return {k: v for k, v in found.items() if not math.isnan(np.nansum(v))}
+
+
+F = evidence.Figure
+QUESTION = 'Does averaging reward models help the policy that climbs them?'
+SHARED = 'optimisation'
+FIGURES = (
+  F(
+    'regret',
+    'law_',
+    'scatter',
+    x='1 - tau',
+    y='share of regret closed by WARM',
+    column='WARM',
+  ),
+  F(
+    'over_single',
+    'gold over single, ',
+    'dots',
+    x='gold over the mean single policy',
+    column='KL 3',
+  ),
+  F('gold', 'gold along the run, ', x='step', y='gold'),
+  F('back', 'back_', x='share of the way from the start', y='accuracy'),
+)
+
+if __name__ == '__main__':
+  sys.exit(launch.run('optimisation', sys.argv))
