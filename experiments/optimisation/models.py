@@ -163,7 +163,7 @@ class Models:
     Named 'member, ETA' and 'ens, ETA' for what lies between start (0) and
     members (1).
     """
-    names = ('warm', 'moved_back', POOLED, LONG, 'early', 'pooled_early')
+    names = ('warm', POOLED, LONG, 'early', 'pooled_early')
     pairs, shape = self.base.pairs(split), self.base.shape
 
     def of(params):

@@ -12,7 +12,6 @@ where the work directory is gone; `--config.seeds='(0,1,2)'` reports on these.
 import csv
 import hashlib
 import json
-import math
 import pathlib
 import shutil
 import sys
@@ -41,7 +40,7 @@ OF_BEST = METHODS | {
   'uncertainty': 'mean - variance / 2',
   'ens_back': 'ENS of members moved back',
   'pooled_long': "one model on all pools' labels, all members' steps",
-  'pooled_early': 'the same, best step by selection',
+  'pooled_early': "one model on all pools' labels, best step by selection",
   'early': 'best step of all members by selection',
 }
 SETS = {
@@ -200,6 +199,7 @@ def _offline(rows, found: models.Models, suffix: str) -> None:
     shown = {SINGLE: 'member, 1', 'frozen features, probed head': 'member, 0'}
     shown |= {'ENS': 'ens, 1', OF_BEST['ens_back']: f'ens, {found.ens_eta:g}'}
     shown |= {OF_BEST[k]: k for k in by_model if k in OF_BEST}
+    shown[MOVED] = f'member, {found.eta:g}'  # the mean of all, moved alike
     for label, name in shown.items():
       rows.add(f'accuracy, {suffix}', label, column, by_model[name])
     for eta in (0.0, *etas):
@@ -407,7 +407,7 @@ def _between(config, results, out, kl) -> dict[str, np.ndarray]:
   if {f'tau_rl_{high}', f'tau_bon_{high}'} <= out.keys():
     found['tau_bon_rl'] = out[f'tau_bon_{high}'] - out[f'tau_rl_{high}']
     found['tau_high'] = out[f'tau_rl_{high}'] - 0.8
-  return {k: v for k, v in found.items() if not math.isnan(np.nansum(v))}
+  return found
 
 
 F = evidence.Figure

@@ -68,7 +68,7 @@ def test_interval_over_seeds_is_that_of_scipy():
 def test_verdicts(kind, values, wanted):
   claim = evidence.Claim('c', '', kind, 'q', values)
   assert claim.verdict == wanted
-  assert wanted in evidence.claims_text([claim.row()])
+  assert wanted in evidence.claims_text(evidence.marked([claim.row()]))
 
 
 def test_cells_of_seeds_become_tables(tmp_path):
@@ -243,3 +243,35 @@ def test_swapping_encoded_pairs_is_swapping_their_labels():
   back = arms.swapped_pairs(found, flips)
   np.testing.assert_array_equal(back.chosen.ids, pairs.chosen.ids)
   assert not back.flipped.any()
+
+
+def test_p_values_are_those_of_scipy_and_adjusted_by_holm():
+  rng = np.random.default_rng(0)
+  claims = [('above', 0.5, 0.0), ('equal', 0.1, 0.4), ('below', 0.2, 0.0)]
+  written, numbers = [], {}
+  for i, (kind, mean, margin) in enumerate(claims):
+    key = f'k{i}'
+    numbers[key] = mean + 0.3 * rng.normal(size=9)
+    row = dict(key=key, family='f', claim=key, paper='', kind=kind)
+    row |= dict(quantity='q', margin=str(margin or ''), effect='0.45')
+    written.append(row | dict(note='', added=''))
+  rows = evidence.judged(written, numbers)
+  test = scipy.stats.ttest_1samp
+  wanted = [
+    test(numbers['k0'], 0).pvalue,
+    max(
+      test(numbers['k1'], -0.4, alternative='greater').pvalue,
+      test(numbers['k1'], 0.4, alternative='less').pvalue,
+    ),
+    test(numbers['k2'], 0).pvalue,
+  ]
+  assert [row['p'] for row in rows] == pytest.approx(wanted)
+  for row, values in zip(rows, numbers.values()):
+    _, low, high = evidence.interval(values)
+    is_small = -0.45 < low and high < 0.45
+    assert ('smaller than 0.45' in row['mark']) == is_small
+  # The example of Holm (1979): .01, .04, .03, .005 -> .03, .06, .06, .02.
+  adjusted = evidence.holm([0.01, 0.04, 0.03, 0.005])
+  assert adjusted == pytest.approx([0.03, 0.06, 0.06, 0.02])
+  many = evidence.marked(rows[:1] * 9)
+  assert {row['mark'].partition(';')[0] for row in many} == {'exploratory'}
