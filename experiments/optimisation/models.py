@@ -13,7 +13,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.pool import arms, scores, settings
@@ -114,10 +113,15 @@ class Models:
     back = {eta: margins(self.moved_back(eta)) for eta in etas}
     self.best = int(best(dict(enumerate(back[1.0]))))
     self.eta = best({eta: found[0] for eta, found in back.items()})
-    self.ens_eta = best({eta: found.mean(axis=0) for eta, found in back.items()})
+    self.ens_eta = best(
+      {eta: found.mean(axis=0) for eta, found in back.items()}
+    )
     moved = self.moved_back(self.eta)
     self.single['moved_back'] = members.member(moved, 0)
-    for name, arm, count in (('early', stack, self.num), ('pooled_early', long, 1)):
+    for name, arm, count in (
+      ('early', stack, self.num),
+      ('pooled_early', long, 1),
+    ):
       kept = {
         (step, m): found
         for step in arm.config.keep_steps

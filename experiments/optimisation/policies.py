@@ -121,7 +121,8 @@ def judge(
     'length': [world.lengths(x, t) for x, t in zip(samples, texts)],
   }
   ids, mask = (
-    np.concatenate([getattr(x, key) for x in samples]) for key in ('ids', 'mask')
+    np.concatenate([getattr(x, key) for x in samples])
+    for key in ('ids', 'mask')
   )
   of_members = [f'member_{m}' for m in range(found.num)]
   for name in (*of_members, *JUDGES):
@@ -246,9 +247,7 @@ def agreement_of_best(data: BestOfN, num: int, n: int) -> dict[str, dict]:
     found = [
       best_of_n.expected_best(data.scores[k], columns, [n]) for k in choosers
     ]
-    ends = np.array(
-      [[x[j][:, 0] for j in (*names, *merges)] for x in found]
-    )
+    ends = np.array([[x[j][:, 0] for j in (*names, *merges)] for x in found])
     gold = (data.gold, np.array([x['gold'][:, 0] for x in found]))
     judges = slice(0, num) if first == 0 else slice(None)
     out[what] = _taus(

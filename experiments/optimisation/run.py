@@ -64,19 +64,24 @@ def get_config(scale: str = ''):
     num_prompts=4_000 if full else 64,
     num_eval_prompts=1_600 if full else 40,
   )
+  config.data.max_length = 44  # decorations make longer summaries
   config.preferences.update(
-    num_train=1_000 if full else 96,
+    num_train=6_000 if full else 96,
     num_test=2_000 if full else 40,
     num_ood=2_000 if full else 40,
     num_control=4_000 if full else 64,
     swapped=0.25,
     selection_swapped=0.25,
+    max_new_tokens=16 if full else 6,
   )
+  config.preferences.tuned.max_new_tokens = 16 if full else 6
   config.arm.update(
     members=6 if full else 3,
-    steps=240 if full else 8,
+    steps=375 if full else 8,
+    batch_size=64 if full else 16,
+    learning_rates=(1e-3, 1.5e-3, 2e-3),
     swapped=0.0,  # labels are swapped already
-    keep_steps=settings.snapshots(240 if full else 8),
+    keep_steps=settings.snapshots(375 if full else 8),
     checkpoint_every=0,
   )
   config.control = section('control')
@@ -103,7 +108,7 @@ def get_config(scale: str = ''):
     samples_per_prompt=4 if full else 2,
     baseline='leave_one_out',
     temperature=1.0,
-    max_new_tokens=13 if full else 6,
+    max_new_tokens=16 if full else 6,
     learning_rate=5e-4 if full else 1e-2,
     checkpoint_every=0,
   )
@@ -242,7 +247,9 @@ def _best_of_n(rows, config, found: models.Models, suffix: str) -> None:
     rows.add(f'best of n, {suffix}', 'the utility', column, gold['gold'][i])
     for label, value in at.items():
       rows.add(f'best of n, {suffix}', label, column, value)
-      rows.add(f'best of n over single, {suffix}', label, column, value - single[i])
+      rows.add(
+        f'best of n over single, {suffix}', label, column, value - single[i]
+      )
       closed = (value - single[i]) / regret
       rows.add(f'best of n closed, {suffix}', label, column, closed)
     taus = policies.agreement_of_best(data, num, n)
@@ -271,14 +278,20 @@ def _policies(rows, config, found, judged: policies.Judged, suffix) -> None:
     regret = gold['gold'] - single
     at = {METHODS[k]: gold[k] for k in METHODS}
     at[BEST] = gold[f'member_{found.best}']
-    shown = {'the utility': gold['gold'], SINGLE: single, ITSELF: gold['member_0']}
+    shown = {
+      'the utility': gold['gold'],
+      SINGLE: single,
+      ITSELF: gold['member_0'],
+    }
     for label, value in (shown | at).items():
       rows.add(f'gold, {suffix}', label, column, value)
     for label, value in at.items():
       rows.add(f'gold over single, {suffix}', label, column, value - single)
       rows.add(f'closed, {suffix}', label, column, (value - single) / regret)
     moved = gold['moved_back'] - gold['member_0']
-    rows.add(f'gold over single, {suffix}', f'{MOVED}, over itself', column, moved)
+    rows.add(
+      f'gold over single, {suffix}', f'{MOVED}, over itself', column, moved
+    )
     tau = policies.agreement_along(judged, num, kl)
     rows.line(f'tau, {suffix}', f'RL, {column}', tau)
     found_variances = policies.variances_along(judged, num, kl)
@@ -393,9 +406,7 @@ def _between(config, results, out, kl) -> dict[str, np.ndarray]:
     for name, label in (('warm', 'WARM'), ('ens', 'ENS')):
       less, more = (results(f'closed, {x}', label, kl) for x in ends)
       found[f'closed_{name}'] = less - more
-    less, more = (
-      results(f'accuracy, {x}', SINGLE, SETS['test']) for x in ends
-    )
+    less, more = (results(f'accuracy, {x}', SINGLE, SETS['test']) for x in ends)
     found['equally_bad'] = less - more
     if {f'tau_rl_{high}', f'tau_rl_{low}'} <= out.keys():
       found['tau_falls'] = out[f'tau_rl_{high}'] - out[f'tau_rl_{low}']

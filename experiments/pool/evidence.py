@@ -457,7 +457,15 @@ def verdict_text(row: Mapping[str, str]) -> str:
 def ledger_text(claims: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
   """The ledger of all claims: {experiment: rows of its claims.csv}."""
   return markdown(
-    ('claim', 'paper', 'here, 95 % interval over seeds', 'verdict', 'p', '', ''),
+    (
+      'claim',
+      'paper',
+      'here, 95 % interval over seeds',
+      'verdict',
+      'p',
+      '',
+      '',
+    ),
     [
       (
         row['claim'],
