@@ -177,7 +177,7 @@ def _unit(config, workdir, shared: float) -> evidence.Rows:
   """The numbers of one seed at one s."""
   base, rows = arms.Base(config, workdir), evidence.Rows()
   found = models.Models(base, shared)
-  suffix = f's = {shared:g}'
+  suffix = f's{shared:g}'
   _offline(rows, found, suffix)
   _best_of_n(rows, config, found, suffix)
   folder = base.root / 'policies'
@@ -195,8 +195,8 @@ def _unit(config, workdir, shared: float) -> evidence.Rows:
 def _offline(rows, found: models.Models, suffix: str) -> None:
   """Accuracies, and what lies between the start and the members (E0)."""
   etas = found.base.config.etas
-  rows.add(f'chosen, {suffix}', 'eta of one member', 'eta', found.eta)
-  rows.add(f'chosen, {suffix}', 'eta of ENS', 'eta', found.ens_eta)
+  rows.add(f'chosen_{suffix}', 'eta of one member', 'eta', found.eta)
+  rows.add(f'chosen_{suffix}', 'eta of ENS', 'eta', found.ens_eta)
   for split, by_model in found.accuracies().items():
     if split not in SETS:
       continue
@@ -206,9 +206,9 @@ def _offline(rows, found: models.Models, suffix: str) -> None:
     shown |= {OF_BEST[k]: k for k in by_model if k in OF_BEST}
     shown[MOVED] = f'member, {found.eta:g}'  # the mean of all, moved alike
     for label, name in shown.items():
-      rows.add(f'accuracy, {suffix}', label, column, by_model[name])
+      rows.add(f'accuracy_{suffix}', label, column, by_model[name])
     for eta in (0.0, *etas):
-      where, at = f'back_{split}, {suffix}', f'{eta:g}'
+      where, at = f'back_{split}_{suffix}', f'{eta:g}'
       rows.add(where, 'one member', at, by_model[f'member, {at}'])
       rows.add(where, 'ENS', at, by_model[f'ens, {at}'])
       rows.add(where, 'WARM', at, by_model['warm'])
@@ -242,20 +242,20 @@ def _best_of_n(rows, config, found: models.Models, suffix: str) -> None:
     at = {OF_BEST[k]: gold[k][i] for k in OF_BEST} | {BEST: best[i]}
     regret = gold['gold'][i] - single[i]
     column = f'n = {n}'
-    rows.add(f'best of n, {suffix}', 'SFT', column, data.gold.mean())
-    rows.add(f'best of n, {suffix}', SINGLE, column, single[i])
-    rows.add(f'best of n, {suffix}', 'the utility', column, gold['gold'][i])
+    rows.add(f'best_of_n_{suffix}', 'SFT', column, data.gold.mean())
+    rows.add(f'best_of_n_{suffix}', SINGLE, column, single[i])
+    rows.add(f'best_of_n_{suffix}', 'the utility', column, gold['gold'][i])
     for label, value in at.items():
-      rows.add(f'best of n, {suffix}', label, column, value)
+      rows.add(f'best_of_n_{suffix}', label, column, value)
       rows.add(
-        f'best of n over single, {suffix}', label, column, value - single[i]
+        f'best_of_n_over_single_{suffix}', label, column, value - single[i]
       )
       closed = (value - single[i]) / regret
-      rows.add(f'best of n closed, {suffix}', label, column, closed)
+      rows.add(f'best_of_n_closed_{suffix}', label, column, closed)
     taus = policies.agreement_of_best(data, num, n)
     for what, found_taus in taus.items():
-      rows.line(f'tau, {suffix}', f'best of {n}, {what}', found_taus)
-    _law(rows, f'best of {n}', suffix, taus['members'], at, single[i], regret)
+      rows.line(f'tau_{suffix}', f'best of {n}, {what}', found_taus)
+    _law(rows, f'best_of_{n}', suffix, taus['members'], at, single[i], regret)
 
 
 def _law(rows, where, suffix, tau, values, single, regret) -> None:
@@ -284,19 +284,19 @@ def _policies(rows, config, found, judged: policies.Judged, suffix) -> None:
       ITSELF: gold['member_0'],
     }
     for label, value in (shown | at).items():
-      rows.add(f'gold, {suffix}', label, column, value)
+      rows.add(f'gold_{suffix}', label, column, value)
     for label, value in at.items():
-      rows.add(f'gold over single, {suffix}', label, column, value - single)
-      rows.add(f'closed, {suffix}', label, column, (value - single) / regret)
+      rows.add(f'gold_over_single_{suffix}', label, column, value - single)
+      rows.add(f'closed_{suffix}', label, column, (value - single) / regret)
     moved = gold['moved_back'] - gold['member_0']
     rows.add(
-      f'gold over single, {suffix}', f'{MOVED}, over itself', column, moved
+      f'gold_over_single_{suffix}', f'{MOVED}, over itself', column, moved
     )
     tau = policies.agreement_along(judged, num, kl)
-    rows.line(f'tau, {suffix}', f'RL, {column}', tau)
+    rows.line(f'tau_{suffix}', f'RL, {column}', tau)
     found_variances = policies.variances_along(judged, num, kl)
-    rows.line(f'variances, {suffix}', column, found_variances)
-    _law(rows, f'RL, {column}', suffix, tau, at, single, regret)
+    rows.line(f'variances_{suffix}', column, found_variances)
+    _law(rows, f'RL_KL_{kl:g}', suffix, tau, at, single, regret)
     # What WARM pays on samples of its own policy, and what its members do.
     start = {j: judged.values[j][0, 0] for j in ('warm', *of_members)}
     gains = {
@@ -305,14 +305,14 @@ def _policies(rows, config, found, judged: policies.Judged, suffix) -> None:
     }
     members = np.mean([gains[k] for k in of_members])
     granted = {'WARM': gains['warm'], 'its members (mean)': members}
-    rows.line(f"reward of WARM's policy, {suffix}", column, granted)
+    rows.line(f'granted_{suffix}', column, granted)
   for k, name in enumerate(judged.names):
     label = {'gold': 'the utility', 'member_0': ITSELF}.get(name)
     label = METHODS.get(name) or label or name
     for i, step in enumerate(judged.steps):
       for key in ('kl', 'gold', 'control', 'length'):
         value = judged.values[key][k, i].mean()
-        where = f'{key} along the run, {suffix}'
+        where = f'{key}_along_{suffix}'
         rows.add(where, SINGLE if 'member_' in name else label, step, value)
   _best_steps(rows, judged, of_members, suffix)
 
@@ -329,7 +329,7 @@ def _best_steps(rows, judged: policies.Judged, of_members, suffix) -> None:
     }
     for key in ('gold', 'length')
   )
-  where = f'own best step, {suffix}'
+  where = f'own_best_step_{suffix}'
   for k, name in enumerate(judged.names):
     label = SINGLE if name in of_members else METHODS.get(name, 'the utility')
     rows.add(where, label, 'gold', gold[name])
@@ -347,13 +347,13 @@ def numbers(config, results) -> dict[str, np.ndarray]:
   kl, n = f'KL {config.claim_kl:g}', f'n = {config.ns[-1]}'
   out = {}
   for s in config.shared:
-    suffix, key = f's = {s:g}', f's{s:g}'
+    suffix = key = f's{s:g}'
 
-    def over(label, table='gold over single', column=kl, suffix=suffix):
-      return results(f'{table}, {suffix}', label, column)
+    def over(label, table='gold_over_single', column=kl, suffix=suffix):
+      return results(f'{table}_{suffix}', label, column)
 
     def accuracy(label, split, suffix=suffix):
-      return results(f'accuracy, {suffix}', label, SETS[split])
+      return results(f'accuracy_{suffix}', label, SETS[split])
 
     warm, ens, least, moved, pooled = METHODS.values()
     out |= {
@@ -366,8 +366,8 @@ def numbers(config, results) -> dict[str, np.ndarray]:
       f'rl_pooled_{key}': over(pooled) - over(warm),
       f'rl_best_{key}': over(warm) - over(BEST),
     }
-    best = {k: over(x, 'best of n over single', n) for k, x in OF_BEST.items()}
-    by_selection = over(BEST, 'best of n over single', n)
+    best = {k: over(x, 'best_of_n_over_single', n) for k, x in OF_BEST.items()}
+    by_selection = over(BEST, 'best_of_n_over_single', n)
     out |= {
       f'bon_warm_{key}': best['warm'],
       f'bon_ens_{key}': best['ens'],
@@ -387,10 +387,10 @@ def numbers(config, results) -> dict[str, np.ndarray]:
       ('rl', f'RL, {kl}'),
       ('bon', f'best of {config.ns[-1]}, members'),
     ):
-      if results.has(f'tau, {suffix}', row, 'tau_error'):
-        tau = results(f'tau, {suffix}', row, 'tau_error')
+      if results.has(f'tau_{suffix}', row, 'tau_error'):
+        tau = results(f'tau_{suffix}', row, 'tau_error')
         out[f'tau_{where}_{key}'] = tau
-    steps = f'own best step, {suffix}'
+    steps = f'own_best_step_{suffix}'
     if results.has(steps, warm, 'wins against single'):
       out[f'wins_{key}'] = results(steps, warm, 'wins against single') - 0.5
       out[f'wins_lc_{key}'] = results(steps, warm, 'wins at equal length') - 0.5
@@ -402,18 +402,18 @@ def _between(config, results, out, kl) -> dict[str, np.ndarray]:
   high, low = (f's{s:g}' for s in (max(config.shared), min(config.shared)))
   found = {}
   if high != low:
-    ends = [f's = {s:g}' for s in (min(config.shared), max(config.shared))]
+    ends = [f's{s:g}' for s in (min(config.shared), max(config.shared))]
     for name, label in (('warm', 'WARM'), ('ens', 'ENS')):
-      less, more = (results(f'closed, {x}', label, kl) for x in ends)
+      less, more = (results(f'closed_{x}', label, kl) for x in ends)
       found[f'closed_{name}'] = less - more
-    less, more = (results(f'accuracy, {x}', SINGLE, SETS['test']) for x in ends)
+    less, more = (results(f'accuracy_{x}', SINGLE, SETS['test']) for x in ends)
     found['equally_bad'] = less - more
     if {f'tau_rl_{high}', f'tau_rl_{low}'} <= out.keys():
       found['tau_falls'] = out[f'tau_rl_{high}'] - out[f'tau_rl_{low}']
     for s, suffix in zip((low, high), ends):
       if f'tau_rl_{s}' in out:
         law = 0.03 + 0.79 * (1 - out[f'tau_rl_{s}'])  # of the prototype
-        ens = results(f'closed, {suffix}', 'ENS', kl)
+        ens = results(f'closed_{suffix}', 'ENS', kl)
         found[f'law_{s}'] = ens - law
   if {f'tau_rl_{high}', f'tau_bon_{high}'} <= out.keys():
     found['tau_bon_rl'] = out[f'tau_bon_{high}'] - out[f'tau_rl_{high}']
@@ -435,12 +435,12 @@ FIGURES = (
   ),
   F(
     'over_single',
-    'gold over single, ',
+    'gold_over_single_',
     'dots',
     x='gold over the mean single policy',
     column='KL 3',
   ),
-  F('gold', 'gold along the run, ', x='step', y='gold'),
+  F('gold', 'gold_along_', x='step', y='gold'),
   F('back', 'back_', x='share of the way from the start', y='accuracy'),
 )
 

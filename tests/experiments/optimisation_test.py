@@ -44,7 +44,7 @@ def made_up(posts=40):
 def results_of(judged, s=1.0):
   config, rows = run.get_config('full'), evidence.Rows()
   found = types.SimpleNamespace(num=3, best=2)
-  run._policies(rows, config, found, judged, f's = {s:g}')
+  run._policies(rows, config, found, judged, f's{s:g}')
   return evidence.Results({0: rows.cells()})
 
 
@@ -52,28 +52,28 @@ def test_gold_at_equal_kl_and_the_share_of_the_regret():
   found = results_of(made_up())
 
   def cell(table, row, column='KL 2'):
-    return found(f'{table}, s = 1', row, column)[0]
+    return found(f'{table}_s1', row, column)[0]
 
-  start = cell('gold along the run', 'WARM', '0')
+  start = cell('gold_along', 'WARM', '0')
   assert cell('gold', 'the utility') == pytest.approx(start + 4.0)
   assert cell('gold', run.SINGLE) == pytest.approx(start + 0.4)
-  assert cell('gold over single', 'WARM') == pytest.approx(1.0 - 0.4)
+  assert cell('gold_over_single', 'WARM') == pytest.approx(1.0 - 0.4)
   assert cell('closed', 'WARM') == pytest.approx(0.6 / 3.6)
   assert cell('closed', 'ENS', 'KL 4') == pytest.approx(0.5 / 1.8)
   itself = f'{run.MOVED}, over itself'
-  assert cell('gold over single', itself) == pytest.approx(-0.2)
-  assert cell('own best step', 'WARM', 'step') == 30
-  assert cell('own best step', 'WARM', 'wins against single') == 1.0
+  assert cell('gold_over_single', itself) == pytest.approx(-0.2)
+  assert cell('own_best_step', 'WARM', 'step') == 30
+  assert cell('own_best_step', 'WARM', 'wins against single') == 1.0
 
 
 def test_tau_along_the_run_is_what_was_built_in():
   found = results_of(made_up())
   for kl in ('KL 1', 'KL 3'):
-    tau = found('tau, s = 1', f'RL, {kl}', 'tau_error')[0]
+    tau = found('tau_s1', f'RL, {kl}', 'tau_error')[0]
     assert tau == pytest.approx(1 / 1.25, abs=0.02)
-  law = found('law_RL, KL 3', 's = 1', '1 - tau')[0]
+  law = found('law_RL_KL_3', 's1', '1 - tau')[0]
   assert law == pytest.approx(0.2, abs=0.02)
-  paid = "reward of WARM's policy, s = 1"
+  paid = 'granted_s1'
   assert found(paid, 'KL 3', 'WARM')[0] > 2
 
 
@@ -81,9 +81,9 @@ def test_a_kl_that_is_not_reached_has_no_number():
   judged = made_up()
   values = judged.values | {'kl': judged.values['kl'] * 0.5}  # ends at 2.5
   found = results_of(judged._replace(values=values))
-  assert np.isnan(found('gold, s = 1', 'WARM', 'KL 3')).all()
-  assert np.isfinite(found('gold, s = 1', 'WARM', 'KL 2')).all()
-  assert not found.has('tau, s = 1', 'RL, KL 3', 'tau_error')
+  assert np.isnan(found('gold_s1', 'WARM', 'KL 3')).all()
+  assert np.isfinite(found('gold_s1', 'WARM', 'KL 2')).all()
+  assert not found.has('tau_s1', 'RL, KL 3', 'tau_error')
 
 
 def test_tau_of_best_of_n_and_of_merges_with_one_left_out():
@@ -114,12 +114,12 @@ def test_rows_are_kept_and_those_of_other_settings_are_refused(
   def unit(config, workdir, shared):
     calls.append(shared)
     rows = evidence.Rows()
-    rows.add(f't, s = {shared:g}', 'r', 'c', 0.125 + shared)
+    rows.add(f't_s{shared:g}', 'r', 'c', 0.125 + shared)
     return rows
 
   monkeypatch.setattr(run, '_unit', unit)
   first = run.measure(config, tmp_path).cells()
-  assert first == [('t, s = 1', 'r', 'c', 1.125), ('t, s = 0', 'r', 'c', 0.125)]
+  assert first == [('t_s1', 'r', 'c', 1.125), ('t_s0', 'r', 'c', 0.125)]
   assert run.measure(config, tmp_path).cells() == first
   assert calls == [1.0, 0.0]  # nothing is measured again
   config.shared = (1.0, 0.5, 0.0)  # one more degree is one more unit

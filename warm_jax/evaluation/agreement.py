@@ -35,12 +35,6 @@ class Share(NamedTuple):
   gain_stderr: float
   reason: str = ''  # why there is no number
 
-  def as_dict(self, prefix: str) -> dict[str, Any]:
-    """{prefix, prefix_low, ..., prefix_reason} for a result file."""
-    found = self._asdict() | {'': self.estimate}
-    del found['estimate']
-    return {f'{prefix}_{k}'.rstrip('_'): v for k, v in found.items()}
-
 
 def tau(
   start: np.ndarray,
