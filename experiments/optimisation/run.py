@@ -297,24 +297,31 @@ def _policies(rows, config, found, judged: policies.Judged, suffix) -> None:
     found_variances = policies.variances_along(judged, num, kl)
     rows.line(f'variances_{suffix}', column, found_variances)
     _law(rows, f'RL_KL_{kl:g}', suffix, tau, at, single, regret)
-    # What WARM pays on samples of its own policy, and what its members do.
-    start = {j: judged.values[j][0, 0] for j in ('warm', *of_members)}
-    gains = {
-      j: (judged.at_kl('warm', j, kl).mean() - x.mean()) / x.std()
-      for j, x in start.items()
-    }
-    members = np.mean([gains[k] for k in of_members])
-    granted = {'WARM': gains['warm'], 'its members (mean)': members}
-    rows.line(f'granted_{suffix}', column, granted)
+    _cross(rows, judged, of_members, kl, suffix)
   for k, name in enumerate(judged.names):
-    label = {'gold': 'the utility', 'member_0': ITSELF}.get(name)
-    label = METHODS.get(name) or label or name
     for i, step in enumerate(judged.steps):
       for key in ('kl', 'gold', 'control', 'length'):
         value = judged.values[key][k, i].mean()
         where = f'{key}_along_{suffix}'
-        rows.add(where, SINGLE if 'member_' in name else label, step, value)
+        rows.add(where, _label(name), step, value)
   _best_steps(rows, judged, of_members, suffix)
+
+
+def _cross(rows, judged: policies.Judged, of_members, kl, suffix) -> None:
+  """What every judge grants every policy, in deviations on SFT samples."""
+  where = f'granted_KL_{kl:g}_{suffix}'
+  for name in judged.names:
+    label = _label(name)
+    for judge in (*of_members, *policies.JUDGES, 'control'):
+      start = judged.values[judge][0, 0]
+      gain = (judged.at_kl(name, judge, kl).mean() - start.mean()) / start.std()
+      column = 'itself' if judge == name else 'other members'
+      column = column if judge in of_members else METHODS.get(judge, judge)
+      rows.add(where, label, column, gain)
+
+
+def _label(name: str) -> str:
+  return METHODS.get(name) or {'gold': 'the utility'}.get(name, SINGLE)
 
 
 def _best_steps(rows, judged: policies.Judged, of_members, suffix) -> None:
@@ -331,7 +338,7 @@ def _best_steps(rows, judged: policies.Judged, of_members, suffix) -> None:
   )
   where = f'own_best_step_{suffix}'
   for k, name in enumerate(judged.names):
-    label = SINGLE if name in of_members else METHODS.get(name, 'the utility')
+    label = _label(name)
     rows.add(where, label, 'gold', gold[name])
     rows.add(where, label, 'step', judged.steps[best[k]])
     for other in of_members if name not in of_members else ():

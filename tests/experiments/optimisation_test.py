@@ -73,8 +73,13 @@ def test_tau_along_the_run_is_what_was_built_in():
     assert tau == pytest.approx(1 / 1.25, abs=0.02)
   law = found('law_RL_KL_3', 's1', '1 - tau')[0]
   assert law == pytest.approx(0.2, abs=0.02)
-  paid = 'granted_s1'
-  assert found(paid, 'KL 3', 'WARM')[0] > 2
+  granted = 'granted_KL_3_s1'
+  itself, others = (
+    found(granted, run.SINGLE, who)[0] for who in ('itself', 'other members')
+  )
+  # All of them see .6 of gold besides.
+  assert others / itself == pytest.approx(3.6 / 4.35, abs=0.05)
+  assert found(granted, 'WARM', 'WARM')[0] > found(granted, 'ENS', 'WARM')[0]
 
 
 def test_a_kl_that_is_not_reached_has_no_number():
