@@ -146,7 +146,7 @@ def measure(config, workdir) -> evidence.Rows:
 
 def _digest(config) -> str:
   """Of all settings that a unit depends on."""
-  free = ('runtime', 'seed', 'seeds', 'shared', 'rows', 'scale', 'claim_kl')
+  free = ('runtime', 'seed', 'seeds', 'shared', 'rows', 'scale')
   plain = {k: v for k, v in config.to_dict().items() if k not in free}
   text = json.dumps(plain, sort_keys=True).encode()
   return hashlib.blake2b(text, digest_size=6).hexdigest()
@@ -297,19 +297,18 @@ def _policies(rows, config, found, judged: policies.Judged, suffix) -> None:
     found_variances = policies.variances_along(judged, num, kl)
     rows.line(f'variances_{suffix}', column, found_variances)
     _law(rows, f'RL_KL_{kl:g}', suffix, tau, at, single, regret)
-    _cross(rows, judged, of_members, kl, suffix)
   for k, name in enumerate(judged.names):
     for i, step in enumerate(judged.steps):
       for key in ('kl', 'gold', 'control', 'length'):
         value = judged.values[key][k, i].mean()
         where = f'{key}_along_{suffix}'
         rows.add(where, _label(name), step, value)
+  _cross(rows, judged, of_members, config.claim_kl, suffix)
   _best_steps(rows, judged, of_members, suffix)
 
 
 def _cross(rows, judged: policies.Judged, of_members, kl, suffix) -> None:
   """What every judge grants every policy, in deviations on SFT samples."""
-  where = f'granted_KL_{kl:g}_{suffix}'
   for name in judged.names:
     label = _label(name)
     for judge in (*of_members, *policies.JUDGES, 'control'):
@@ -317,7 +316,7 @@ def _cross(rows, judged: policies.Judged, of_members, kl, suffix) -> None:
       gain = (judged.at_kl(name, judge, kl).mean() - start.mean()) / start.std()
       column = 'itself' if judge == name else 'other members'
       column = column if judge in of_members else METHODS.get(judge, judge)
-      rows.add(where, label, column, gain)
+      rows.add(f'granted_{suffix}', label, column, gain)
 
 
 def _label(name: str) -> str:

@@ -81,11 +81,17 @@ def pages() -> dict[pathlib.Path, str]:
 
 
 def take_over(report: pathlib.Path, results: pathlib.Path) -> None:
-  """Replaces the results of an experiment by those of a report."""
-  shutil.rmtree(results, ignore_errors=True)
-  results.mkdir()
+  """Replaces the results of an experiment by those of a report.
+
+  An experiment that keeps the rows of its seeds in results/rows needs no other
+  copy of them.
+  """
+  results.mkdir(exist_ok=True)
+  for path in results.glob('*.*'):
+    path.unlink()
+  kept = {'rows.csv'} if (results / 'rows').exists() else set()
   for path in sorted(report.iterdir()):
-    if path.suffix in ('.csv', '.png'):
+    if path.suffix in ('.csv', '.png') and path.name not in kept:
       shutil.copyfile(path, results / path.name)
 
 

@@ -73,7 +73,7 @@ def test_tau_along_the_run_is_what_was_built_in():
     assert tau == pytest.approx(1 / 1.25, abs=0.02)
   law = found('law_RL_KL_3', 's1', '1 - tau')[0]
   assert law == pytest.approx(0.2, abs=0.02)
-  granted = 'granted_KL_3_s1'
+  granted = 'granted_s1'
   itself, others = (
     found(granted, run.SINGLE, who)[0] for who in ('itself', 'other members')
   )

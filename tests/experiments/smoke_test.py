@@ -8,14 +8,14 @@ import pytest
 from experiments.pool import evidence, launch, ledger
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+NAMES = (*ledger.NAMES, 'optimisation')
 
 
 @pytest.fixture(scope='session')
 def workdirs(tmp_path_factory):
   """Experiments of one world share their worlds, members and programs."""
-  return {
-    name: tmp_path_factory.mktemp(name) for name in ('observations', 'warp')
-  }
+  shared = {ledger.load(name).SHARED for name in NAMES}
+  return {name: tmp_path_factory.mktemp(name) for name in sorted(shared)}
 
 
 def flags(name, workdirs, *more):
@@ -24,7 +24,7 @@ def flags(name, workdirs, *more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ledger.NAMES)
+@pytest.mark.parametrize('name', NAMES)
 def test_smoke_form(name, workdirs, capsys):
   experiment = ledger.load(name)
   argv = flags(name, workdirs)
