@@ -65,6 +65,8 @@ def get_config(scale: str = ''):
     num_eval_prompts=1_600 if full else 40,
   )
   config.data.max_length = 44  # decorations make longer summaries
+  pretraining = 1_500 if full else 12  # 3,000 steps are no better
+  config.pretrain.update(steps=pretraining, keep_steps=(pretraining,))
   config.preferences.update(
     num_train=6_000 if full else 96,
     num_test=2_000 if full else 40,
@@ -87,9 +89,9 @@ def get_config(scale: str = ''):
   config.control = section('control')
   config.control.model = config.model.copy_and_resolve_references()
   config.control.pretrain.update(
-    steps=1_500 if full else 12,
+    steps=pretraining,
     learning_rate=3e-3,
-    keep_steps=(1_500,) if full else (12,),
+    keep_steps=(pretraining,),
     checkpoint_every=0,
   )
   config.control.reward.update(
