@@ -18,7 +18,7 @@ from warm_jax import members, pipeline, rewards, sampling
 from warm_jax.evaluation import agreement, best_of_n
 from warm_jax.evaluation import policies as policies_lib
 from warm_jax.stages import language, scorers
-from warm_jax.training import anchor, checkpoint, policy
+from warm_jax.training import checkpoint, policy
 
 # Rewards whose policies do not depend on s: pool 0 is the same everywhere.
 COMMON = ('gold', 'member_0', 'moved_back')
@@ -53,7 +53,6 @@ def train(found: models_lib.Models, names, folder: pathlib.Path) -> list[int]:
       folder=run.folder('rl'),
       seed=arms.order_seed(base.config, 'policies'),
       runtime=base.config.runtime,
-      anchors=anchor.of_config(start, len(names), config),
     )
     ends = ', '.join(f'{k:.1f}' for k in result['objective/kl'])
     return {'kept': kept, 'summary': f'seed {base.config.seed}: KL {ends}'}
