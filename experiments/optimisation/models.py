@@ -169,6 +169,9 @@ class Models:
     """
     names = ('warm', POOLED, LONG, 'early', 'pooled_early')
     pairs, shape = self.base.pairs(split), self.base.shape
+    pairs = pairs.select(
+      np.arange(min(len(pairs), self.base.config.num_scored))
+    )
 
     def of(params):
       found = scores.score(params, shape, pairs)
@@ -195,8 +198,10 @@ class Models:
     rows = self.world.rows('preferences', 'train')
     gold = np.array([r['gold_margin'] * (1 - 2 * r['flipped']) for r in rows])
     gold = gold[self.base.pairs('train').rows]
-    sign = 1.0 - 2.0 * self.opposite  # [M, N] of the label of each pool
     found = self.margins('train')
+    num = found['warm'].size
+    sign = 1.0 - 2.0 * self.opposite[:, :num]  # of the label of each pool
+    gold = gold[:num]
     for split, has in (('wrong', sign * gold < 0), ('right', sign * gold > 0)):
       out[split] = {
         name: float(np.mean([a[h].mean() for a, h in zip(sign * d > 0, has)]))

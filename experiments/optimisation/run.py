@@ -115,6 +115,7 @@ def get_config(scale: str = ''):
     checkpoint_every=0,
   )
   config.rl.optimizer.warmup_steps = 20 if full else 1
+  config.num_scored = 2_000 if full else 40  # pairs of a set
   config.num_posts = 400 if full else 16  # that policies are judged on
   config.best_of_n = {
     'num_posts': 1_200 if full else 24,
