@@ -69,10 +69,15 @@ class Judged(NamedTuple):
   values: dict[str, np.ndarray]  # {'kl', 'gold', 'length', judge: [K, S, P]}
 
   def at_kl(self, name: str, column: str, kl: float) -> np.ndarray:
-    """[P] values of a policy where its mean KL first reaches `kl`, or NaN."""
+    """[P] values of a policy where its mean KL first reaches `kl`, or NaN.
+
+    The policy on the utility counts where it ends if it stays within `kl`.
+    """
     k = self.names.index(name)
-    values = self.values[column][k].T
-    path = np.broadcast_to(self.values['kl'][k].mean(axis=1), values.shape)
+    values, path = self.values[column][k].T, self.values['kl'][k].mean(axis=1)
+    if name == 'gold' and path.max() < kl:
+      return values[:, -1]
+    path = np.broadcast_to(path, values.shape)
     return policies_lib.value_at_kl(path, values, kl)
 
 
