@@ -103,7 +103,7 @@ def get_config(scale: str = ''):
     part.optimizer.warmup_steps = 20 if full else 1
 
   config.rl = section(
-    'policy', steps=90 if full else 4, eval_every=10 if full else 2
+    'policy', steps=100 if full else 4, eval_every=10 if full else 2
   )
   config.rl.update(
     batch_size=64 if full else 8,
@@ -111,7 +111,7 @@ def get_config(scale: str = ''):
     baseline='leave_one_out',
     temperature=1.0,
     max_new_tokens=16 if full else 6,
-    learning_rate=3e-4 if full else 1e-2,
+    learning_rate=2.5e-4 if full else 1e-2,
     checkpoint_every=0,
   )
   config.rl.optimizer.warmup_steps = 20 if full else 1
