@@ -100,11 +100,8 @@ def tau(
   def without(reason: str) -> Share:
     return Share(np.nan, np.nan, np.nan, gain, stderr, reason)
 
-  alone = np.flatnonzero(~witness.any(axis=1))
-  if len(alone):
-    return without(
-      f'policy {alone[0]} has no witness: every judge was part of its reward'
-    )
+  if not witness.any(axis=1).all():
+    return without('no witness: every judge was part of the reward')
   if gain < 2 * stderr or gain <= 0:
     of = 'reward' if gold is None else 'error'
     return without(
@@ -122,9 +119,8 @@ def tau(
 
 def _gains(start, ends, gold, weights) -> np.ndarray:
   """Gains [1 + R, K, J] of all judges on all policies."""
-  for name, x in (('start', start), ('ends', ends)):
-    if not np.isfinite(x).all():
-      raise errors.NonFiniteError(f'agreement: a score of {name} is not finite')
+  if not (np.isfinite(start).all() and np.isfinite(ends).all()):
+    raise errors.NonFiniteError('agreement: a score is not finite')
   # On the scale of the whole sample first: moments lose no digits then.
   center = start.mean(axis=(1, 2))[:, None, None]
   spread = start.std(axis=(1, 2))[:, None, None]
@@ -153,8 +149,7 @@ def _gains(start, ends, gold, weights) -> np.ndarray:
     f'agreement: gold must be [P, N] and [K, P] of the same samples, got '
     f'{before.shape} and {after.shape}',
   )
-  middle = before.mean()
-  before, after = before - middle, after - middle
+  after, before = after - before.mean(), before - before.mean()
   of_gold = mean(before)
   variance = mean(before**2) - of_gold**2  # [1 + R]
   errors.need(variance[0] > 0, 'agreement: gold is the same for all samples')
