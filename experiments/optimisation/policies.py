@@ -96,7 +96,8 @@ def judge(
     return sampling.sample_rows(
       params,
       base.shape,
-      sampling.settings(world.tokenizer, config.max_new_tokens),
+      world.tokenizer,
+      config.max_new_tokens,
       jax.random.key(arms.order_seed(base.config, 'judged')),
       prompts,
       config.temperature,
@@ -140,18 +141,19 @@ def judge(
 
 
 def agreement_along(judged: Judged, num: int, kl: float) -> dict[str, Any]:
-  """tau, gains and variances of errors where member policies reach `kl`."""
+  """tau where member policies reach `kl`, of those that do; {} if one does."""
   names = [f'member_{m}' for m in range(num)]
   start = np.stack([judged.values[n][0, 0] for n in names])[:, :, None]
   ends = np.array([[judged.at_kl(k, j, kl) for j in names] for k in names])
   gold = np.array([judged.at_kl(k, 'gold', kl) for k in names])
   before = judged.values['gold'][0, 0]
-  return _taus(start, ends, range(num), (before[:, None], gold))
+  there = np.flatnonzero(np.isfinite(gold).all(axis=1))
+  if len(there) < 2:
+    return {}
+  return _taus(start, ends[there], there, (before[:, None], gold[there]))
 
 
 def _taus(start, ends, climbed, gold, parts=None) -> dict[str, float]:
-  if not np.isfinite(ends).all():
-    return {}
   options = {'resamples': RESAMPLES, 'parts': parts}
   plain = agreement.tau(start, ends, climbed, **options)
   error = agreement.tau(start, ends, climbed, gold=gold, **options)
@@ -209,7 +211,8 @@ def best_of(found: models_lib.Models, names) -> BestOfN:
   samples = sampling.sample_rows(
     language.policy_start(base.run),
     base.shape,
-    sampling.settings(world.tokenizer, base.config.rl.max_new_tokens),
+    world.tokenizer,
+    base.config.rl.max_new_tokens,
     jax.random.key(arms.order_seed(base.config, 'best_of_n')),
     prompts.take(index),
     base.config.rl.temperature,

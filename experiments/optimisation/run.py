@@ -277,7 +277,9 @@ def _policies(rows, config, found, judged: policies.Judged, suffix) -> None:
   for kl in config.kls:
     column = f'KL {kl:g}'
     gold = {k: judged.at_kl(k, 'gold', kl).mean() for k in judged.names}
-    single = np.mean([gold[k] for k in of_members])
+    # Of the policies that get there; NaN if none does.
+    reached = [gold[k] for k in of_members if np.isfinite(gold[k])]
+    single = np.mean(reached) if reached else np.nan
     regret = gold['gold'] - single
     at = {METHODS[k]: gold[k] for k in METHODS}
     at[BEST] = gold[f'member_{found.best}']
@@ -319,7 +321,8 @@ def _cross(rows, judged: policies.Judged, of_members, kl, suffix) -> None:
       gain = (judged.at_kl(name, judge, kl).mean() - start.mean()) / start.std()
       column = 'itself' if judge == name else 'other members'
       column = column if judge in of_members else METHODS.get(judge, judge)
-      rows.add(f'granted_{suffix}', label, column, gain)
+      if name not in of_members or np.isfinite(gain):
+        rows.add(f'granted_{suffix}', label, column, gain)
 
 
 def _label(name: str) -> str:
