@@ -26,7 +26,7 @@ import numpy as np
 
 from warm_jax import errors, files
 from warm_jax.data import chat as chat_lib
-from warm_jax.data import dialogues, sources
+from warm_jax.data import sources
 
 BadRow = sources.BadRow
 
@@ -277,12 +277,12 @@ def _chosen_and_rejected(row: '_Fields', chat):
     else:
       chosen, rejected = _text(chosen, 'chosen'), _text(rejected, 'rejected')
       chat.bare(chosen)
-      cut, style = dialogues.common_beginning(chosen, rejected)
+      cut, style = chat_lib.common_beginning(chosen, rejected)
       if style is None and not row.is_implicit:
         _need_no_prompt(row, chosen)
       row.read.discard('system')
       head, ends = chosen[:cut], (side[cut:] for side in (chosen, rejected))
-      yield head, *((end, dialogues.turns_of(head, end, style)) for end in ends)
+      yield head, *((end, chat_lib.turns_of(head, end, style)) for end in ends)
 
 
 def _need_no_prompt(row: '_Fields', chosen: str = '') -> None:
@@ -320,7 +320,7 @@ def _conversations(prompt, chosen, rejected, chat):
     _need_different(*sides)
     # One of them may continue the other.
     least = (len(side) - 1 for side in sides)
-    shared = min(dialogues.num_common(*sides), *least)
+    shared = min(chat_lib.num_common(*sides), *least)
     _need(
       not shared or all(s[shared]['role'] == 'assistant' for s in sides),
       f'the prompts of chosen and rejected differ, in turn {shared + 1}',
@@ -409,15 +409,15 @@ def _answers(prompt, answers, fields, chat):
   answers = _without(prompt, answers, chat, framed[-1:].isspace())
   answers = [chat.literal(text) for text in answers]
   # The prompt may be a dialogue as one text, which its answers go on with.
-  end, style = dialogues.last_border(prompt)
+  end, style = chat_lib.last_border(prompt)
   style = None if prompt[end:].strip() else style
-  turns = [dialogues.turns_of(framed, text, style) for text in answers]
+  turns = [chat_lib.turns_of(framed, text, style) for text in answers]
   return framed, list(zip(answers, turns))
 
 
 def _without(prompt: str, answers, chat, is_spaced: bool) -> list[str]:
   """The answers without a prompt that all repeat; is_spaced: so it ends."""
-  cut = dialogues.without(prompt, answers)
+  cut = chat_lib.without(prompt, answers)
   if cut is not answers:
     chat.told.add(('cut from the answers, which repeat it', 'prompt'))
     if is_spaced:
