@@ -32,9 +32,9 @@ class World:
     self.max_length = run.config.data.max_length
     facts = run.config.world.get('num_facts', toy_world.NUM_FACTS)
     self.num_facts = tuple(facts)
-    is_old = run.config.world.get('name', 'old') == 'old'
-    key = run.key('rules')
-    self.rules = toy_world.OLD if is_old else toy_world.covered(key)
+    self.rules = toy_world.OLD
+    if run.config.world.get('name', 'old') == 'covered':
+      self.rules = toy_world.covered(run.key('rules'))
 
   @functools.cached_property
   def tokenizer(self) -> tokenizer_lib.Tokenizer:
