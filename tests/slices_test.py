@@ -29,6 +29,7 @@ def make_config(**changes):
   config = ml_collections.ConfigDict({'seed': 0, 'sft': {'enabled': True}})
   config.world, config.base, config.preferences = {}, {}, {}
   config.probe, config.merge = {'l2': 1e-3}, {'rule': 'uniform'}
+  config.data = {'labeler': ''}
   config.runtime = section('runtime', progress=False)
   config.reward = section('reward', members=6, steps=5)
   config.update_from_flattened_dict(

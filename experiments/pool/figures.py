@@ -107,5 +107,5 @@ def _dots(ax, figure, results, key: str, named: bool) -> None:
     ax.plot(values, [y] * len(values), 'o', color=COLORS[0], ms=3, alpha=0.6)
     ax.plot(mean, y, 'D', color=COLORS[0], ms=5)
   ax.axvline(0, color='#222222', linewidth=0.8)
-  ax.set_ylim(len(shown) - 0.5, -0.5)
+  ax.set_ylim(max(len(shown), 1) - 0.5, -0.5)
   ax.set_yticks(range(len(shown)), shown if named else [])

@@ -113,7 +113,8 @@ def test_counts_by_who_saw_a_pair():
   swapped = np.zeros((2, 2, 3))
   swapped[0, 0] = [1, 1, -1]  # member 0 fits the first two
   swapped[1, 0] = [-3, 1, -1]  # member 1 only what it saw
-  clean = np.zeros((2, 2, 3))  # ties are correct
+  clean = np.zeros((2, 2, 3))
+  clean[:, 0] = 1
   found = {'train_swapped': swapped, 'train_clean': clean}
   merged = {s: x.mean(0, keepdims=True) for s, x in found.items()}
   sizes = types.SimpleNamespace(num_swapped=10, num_clean=10)

@@ -115,7 +115,7 @@ def test_kinds_are_compared_among_the_same_recipes():
 
 def scores_of(accuracies, texts=10):
   """[M, 2, N] scores of models with these numbers of correct pairs."""
-  chosen = np.zeros((len(accuracies), texts))
+  chosen = np.ones((len(accuracies), texts))
   for row, right in zip(chosen, accuracies):
     row[right:] = -1.0
   return np.stack([chosen, np.zeros_like(chosen)], axis=1)

@@ -101,7 +101,7 @@ def test_reinforce_divides_by_sequences(recording, baseline):
     anchor=members.member(policy.make_anchors(1, kl_coef=0.3), 0),
   )
   settings = policy.Settings(
-    *(MODEL, recording, 'scan', 1, 0),
+    *(MODEL, recording, 'scan', (1,), 0, 0),
     can_stop=False,
     temperature=0.9,
     max_new_tokens=LENGTH - 2,

@@ -21,7 +21,7 @@ LENGTH = 5  # the longest prompt and two new tokens
 PENALTY = 0.7
 
 SETTINGS = policy.Settings(
-  *(MODEL, tiny.RECORDING, 'scan', EOS, PAD),
+  *(MODEL, tiny.RECORDING, 'scan', (EOS,), PAD, 0),
   can_stop=False,
   temperature=1.0,
   max_new_tokens=2,
