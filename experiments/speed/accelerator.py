@@ -178,7 +178,7 @@ def attention(quick: bool):
       attend = functools.partial(jax.nn.dot_product_attention, **given)
 
       def loss(query, key, value):
-        out = attend(query, key, value)
+        out = attend(query, key, value)  # noqa: B023
         out = jnp.where(real[:, :, None, None], out, 0)  # noqa: B023
         return jnp.sum(out.astype(jnp.float32) * weights), out  # noqa: B023
 

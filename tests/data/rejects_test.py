@@ -63,7 +63,11 @@ def test_a_source_of_two_splits_is_counted_once(tmp_path):
     (1.0, [-1, -2], 'none of its 2 rows can be used: row 10: below zero; all'),
     (0.0, [1, -1], 'row 11: below zero; all of them are named in .*r.jsonl'),
     (0.5, [-1] * 300, 'none of its first 100 rows can be used'),
-    (0.5, [100, 101], 'row 10: too large; known: numbers; or .*data.columns=.*; all'),
+    (
+      0.5,
+      [100, 101],
+      'row 10: too large; known: numbers; or .*data.columns=.*; all',
+    ),
     (0.5, [100, -1], 'row 10: too large; row 11: below zero; all'),
   ],
 )

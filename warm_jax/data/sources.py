@@ -269,7 +269,7 @@ def _file_rows(path: pathlib.Path) -> Iterator:
         rows = _document_rows(file, path)
       else:
         rows = _lines(file)
-      for number, value in enumerate(rows, 1):
+      for number, value in enumerate(rows, 1):  # noqa: B007
         yield value
   # Damaged archives, text that is no UTF-8, and tables have no type in common.
   except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
