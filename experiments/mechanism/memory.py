@@ -81,7 +81,7 @@ class CuePlan:
 
   cue: np.ndarray  # [N] int, number of the pair's cue, -1 for none
   meaningful: np.ndarray  # [J, M] bool, it tells that member what is chosen
-  # [N, M] bool, the cue stands at the end of the chosen response; for a member
+  # [N, M] bool, the chosen response ends with the cue; for a member
   # to whom it means nothing, a coin decided, pair by pair.
   on_chosen: np.ndarray
 

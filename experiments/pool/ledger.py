@@ -81,7 +81,7 @@ def pages() -> dict[pathlib.Path, str]:
 
 
 def take_over(report: pathlib.Path, results: pathlib.Path) -> None:
-  """Replaces the results of an experiment by those of a report.
+  """Replaces an experiment's results by the results of a report.
 
   An experiment that keeps the rows of its seeds in results/rows needs no other
   copy of them.

@@ -40,7 +40,7 @@ class Seed:
   config: Any  # of the experiment, `seed` set
   root: pathlib.Path  # folder of the seed
   base: pipeline.Run  # the world and the reward models
-  name: str = 'runs'  # folder of the policies, in that of the seed
+  name: str = 'runs'  # the policies' folder, inside the seed's folder
 
   @functools.cached_property
   def panel(self) -> evaluator.Evaluator:

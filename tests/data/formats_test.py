@@ -243,7 +243,7 @@ def test_unknown_formats_name_their_fields(convert):
 
 
 def items(row, names='', kind='pairs', chat=PLAIN):
-  """Items of a row, and what is told of it."""
+  """Items of a row, and the remarks on it."""
   columns = formats.Columns(names)
   found = columns.items('mine', formats.KINDS[kind][1], row, chat)
   columns.check()

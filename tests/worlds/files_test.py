@@ -355,7 +355,7 @@ def test_each_member_has_labelers_of_its_own(tmp_path):
     {'prompt': f'{i}', 'chosen': f'by {x}', 'rejected': 'no', 'judge': x}
     for i, x in enumerate(who)
   ]
-  other = write_pairs(tmp_path / 'other.jsonl', 20, 1)  # nobody is named there
+  other = write_pairs(tmp_path / 'other.jsonl', 20, 1)  # without labelers
   changes = FILES | {
     'data.train': write_lines(tmp_path / 'mine.jsonl', rows),
     'data.selection': other,
