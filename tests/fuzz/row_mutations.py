@@ -266,7 +266,7 @@ CHANGES = {
   'millions of pairs': (['several', 'ranked'], crowded),
 }
 CODES = ('utf-16', 'utf-16-le', 'utf-16-be', 'utf-32', 'gb18030')
-# {kind: verdict, texts put into the middle of a row's texts, encoding of the line}
+# {kind: verdict, texts put amid a row's texts, encoding of the line}
 TEXTS = {
   'odd unicode': ('kept', ODD, 'ascii'),
   'odd unicode, raw': ('kept', ODD[:6], 'utf-8'),

@@ -13,7 +13,7 @@ def settings() -> dict:
 
 
 def llama(fields: dict, **more):
-  """transformers' config of a Llama, with the fields of ../machine.py's LLAMA."""
+  """transformers' config of a Llama, fields as in ../machine.py's LLAMA."""
   import transformers
 
   tokens = {'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': 0}
