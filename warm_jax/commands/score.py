@@ -3,10 +3,11 @@
 
 import argparse
 import base64
+import collections
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,10 @@ Writes each row of --data with its rewards: pairs (also of RewardBench, and
 ranked completions) get score_chosen and score_rejected (lists, if a row makes
 several pairs), and their accuracy is printed, by the column `subset` if there
 is one, and the share of rows whose chosen texts all beat all rejected ones
-(RewardBench 2); a tie is not right. Prompt and completion (or response),
-messages or text get score. A row that cannot be used keeps its
-place, with the reason in the field error. Dates and decimals of tables become
-text, and bytes that are no text base64.
+(RewardBench 2, whose subset Ties has its own score); a tie is not right. Prompt
+and completion (or response), messages or text get score. A row that cannot be
+used keeps its place, with the reason in the field error. Dates and decimals of
+tables become text, and bytes that are no text base64.
 
 --model is a folder or hub id of a reward model (warm's export, or any
 ...ForSequenceClassification with one label), several with commas between (an
@@ -39,15 +40,6 @@ GROUP = 16  # batches that are scored together, sorted by length
 PAIR = ('chosen', 'rejected')
 
 
-@dataclasses.dataclass
-class _Row:
-  value: dict  # what is written, to be completed
-  texts: list[tuple[str, str, str]]  # field, prompt, response of each score
-  several: bool = False  # pairs, so that the fields are lists
-  error: str = ''  # why it has no score
-  is_ranked: bool = False  # a text may be on both sides
-
-
 def main(argv: list[str]) -> int:
   """Runs the command; argv is what follows `warm score`."""
   given = parse(argv)
@@ -59,9 +51,11 @@ def main(argv: list[str]) -> int:
   out.parent.mkdir(parents=True, exist_ok=True)
   from warm_jax.data import formats
 
-  columns = formats.Columns(given.columns)
+  columns, found = formats.Columns(given.columns), _Found()
   with files.new_file(out) as file:
-    summary = _write(_scored_rows(given, columns), file, given)
+    for row in _scored_rows(given, columns, found):
+      file.write(json.dumps(row, default=_as_json) + '\n')
+    summary = found.summary(given.data)
     columns.check()
   told = filter(None, [summary, columns.summary(), f'written to {out}'])
   print('; '.join(told))
@@ -112,60 +106,39 @@ def parse(argv: list[str]) -> argparse.Namespace:
   return parser.parse_args(argv)
 
 
-def _scored_rows(given, columns) -> Iterator[_Row]:
+def _scored_rows(given, columns, found: '_Found') -> Iterator[dict]:
+  """Yields each row with its rewards, or with the reason why it has none."""
   import jax
 
   from warm_jax import rewards
   from warm_jax.data import encoding
-  from warm_jax.stages import scorers
 
-  judge = scorers.open_model(
-    given.model,
-    aggregate=given.aggregate,
-    compute_dtype=given.dtype,
-    style=given.format,
-    template=given.template or '',
-    append_eos=given.append_eos,
-  )
-  scorer = judge.scorer
-  errors.need(
-    judge.calibrated or not given.normalise,
-    f'--normalise: {given.model} has no reward_mean and reward_std in its '
-    'config.json (a merge of folders has none); leave the flag out',
-  )
-  if not given.normalise:
-    apart = {given.aggregate, scorer.aggregate} - {'single', 'mean'}
-    errors.need(
-      not apart,
-      f'warm score: {"".join(apart)} compares members, whose raw scores have '
-      'scales of their own; add --normalise',
-    )
-    raw = rewards.identity_normaliser(scorer.normaliser.mean.shape)
-    scorer = dataclasses.replace(scorer, normaliser=raw)
+  judge, scorer = _judge(given)
   # A reward model of another program may be asked for more than its context.
   max_length = min(given.max_length or judge.max_length, judge.max_length)
-  chat, is_first = judge.chat, True
+  words, is_first = judge.chat.tokenizer, True
   call = jax.jit(lambda scorer, ids, mask: scorer(ids, mask))
   # Rows are read, sorted by length and written a chunk at a time.
   chunks = encoding.chunks(
-    _rows(given, columns, chat),
-    lambda row: sum(len(p) + len(r) for _, p, r in row.texts),
+    _rows(given, columns, judge.chat),
+    lambda row: sum(len(text) for item in row[1] for text in _texts(item)),
   )
   for chunk in chunks:
-    wanted = [(row, *text) for row in chunk for text in row.texts]
-    tokens, fits = encoding.encode(
-      chat.tokenizer,
-      [prompt for _, _, prompt, _ in wanted],
-      [response for _, _, _, response in wanted],
-      max_length,
+    prompts, responses = [], []
+    for _, items, _ in chunk:
+      for prompt, *answers in map(_texts, items):
+        prompts += [prompt] * len(answers)
+        responses += answers
+    tokens, fits, _ = encoding.encode(
+      *(words, prompts, responses, max_length),
       overlong=given.overlong,
       apart=False,
-    )[:2]
+    )
     if is_first and fits.any():
       is_first, ids = False, tokens.take(np.argmax(fits))
-      text = chat.tokenizer.hf.decode(ids.ids[ids.mask])
+      text = words.hf.decode(ids.ids[ids.mask])
       print(f'the first text as the model reads it: {text!r}')
-    values = np.full(len(wanted), np.nan)
+    values = np.full(len(fits), np.nan)
     order = np.argsort(tokens.lengths, kind='stable')
     order = order[fits[order]]
     for start in range(0, len(order), GROUP * given.batch_size):
@@ -177,19 +150,58 @@ def _scored_rows(given, columns) -> Iterator[_Row]:
         *(call, scorer, batch.ids, batch.mask, given.batch_size),
         reads_shared=False,
       )
-    for (row, field, *_), value, fit in zip(wanted, values.tolist(), fits):
-      if not fit:
-        row.error = f'longer than {max_length} tokens'
-      elif not np.isfinite(value):
-        row.error = 'the score is not finite'
-      elif row.several:
-        row.value.setdefault(field, []).append(value)
+    end = 0
+    for row, items, error in chunk:
+      start, end = end, end + sum(len(_texts(item)) - 1 for item in items)
+      if not fits[start:end].all():
+        error = f'longer than {max_length} tokens'
+      elif not np.isfinite(values[start:end]).all():
+        error = 'the score is not finite'
+      if error:
+        found.reasons.append(error)
+        yield row | {'error': error}
       else:
-        row.value[field] = value
-    yield from chunk
+        yield row | found.fields(given.field, row, items, values[start:end])
 
 
-def _rows(given, columns, chat) -> Iterator[_Row]:
+def _judge(given):
+  """The reward model that is asked for, and its scorer."""
+  from warm_jax import rewards
+  from warm_jax.stages import scorers
+
+  judge = scorers.open_model(
+    given.model,
+    aggregate=given.aggregate,
+    compute_dtype=given.dtype,
+    style=given.format,
+    template=given.template or '',
+    append_eos=given.append_eos,
+  )
+  if given.normalise:
+    errors.need(
+      judge.calibrated,
+      f'--normalise: {given.model} has no reward_mean and reward_std in its '
+      'config.json (a merge of folders has none); leave the flag out',
+    )
+    return judge, judge.scorer
+  apart = {given.aggregate, judge.scorer.aggregate} - {'single', 'mean'}
+  errors.need(
+    not apart,
+    f'warm score: {"".join(apart)} compares members, whose raw scores have '
+    'scales of their own; add --normalise',
+  )
+  raw = rewards.identity_normaliser(judge.scorer.normaliser.mean.shape)
+  return judge, dataclasses.replace(judge.scorer, normaliser=raw)
+
+
+def _texts(item: dict) -> list[str]:
+  """The prompt of an item, and its response or both sides."""
+  names = ('prompt', 'response', *PAIR)
+  return [item[name] for name in names if name in item]
+
+
+def _rows(given, columns, chat) -> Iterator[tuple[dict, list[dict], str]]:
+  """Yields what is written of each row, its items, and why it has none."""
   from warm_jax.data import formats, sources
 
   def convert(row, chat):
@@ -212,76 +224,97 @@ def _rows(given, columns, chat) -> Iterator[_Row]:
     try:
       if isinstance(row.value, formats.BadRow):
         raise row.value
-      made = columns.items(given.data, convert, row.value, chat)
-      if 'response' in made[0]:
-        yield _Row(kept, [(field, made[0]['prompt'], made[0]['response'])])
-        continue
-      texts = [
-        (f'{field}_{side}', pair['prompt'], pair[side])
-        for pair in made
-        for side in PAIR
-      ]
-      chosen, rejected = ({pair[side] for pair in made} for side in PAIR)
-      overlap = bool(chosen & rejected)
-      yield _Row(kept, texts, several=len(made) > 1, is_ranked=overlap)
+      yield kept, columns.items(given.data, convert, row.value, chat), ''
     except formats.BadRow as bad:
-      yield _Row(kept or {'row': row.number}, [], error=str(bad))
+      yield kept or {'row': row.number}, [], str(bad)
 
 
-def _write(rows: Iterable[_Row], file, given) -> str:
-  scored, reasons = 0, []
-  # Of each pair: subset, margin; of each row that is not ranked: subset, right.
-  margins: list[tuple[str, float]] = []
-  best: list[tuple[str, bool]] = []
-  has_several = False
-  for row in rows:
-    if row.error:
-      reasons.append(row.error)
-      # One score of two would be taken for a pair.
-      for field, _, _ in row.texts:
-        row.value.pop(field, None)
-      row.value['error'] = row.error
-    else:
-      scored += 1
-      sides = [row.value.get(f'{given.field}_{side}', ()) for side in PAIR]
-      chosen, rejected = map(np.atleast_1d, sides)
-      subset = str(row.value.get('subset', ''))
-      margins += [(subset, margin) for margin in chosen - rejected]
-      if len(chosen) and not row.is_ranked:
-        best.append((subset, chosen.min() > rejected.max()))
-        has_several |= row.several
-    file.write(json.dumps(row.value, default=_as_json) + '\n')
-  reason = reasons[0] if reasons else 'it is empty'
-  errors.need(
-    scored,
-    f'{given.data}: none of its {len(reasons)} rows can be scored ({reason})',
-  )
-  summary = f'{scored} rows scored'
-  if margins:
-    right = [(subset, margin > 0) for subset, margin in margins]
-    ties = sum(margin == 0 for _, margin in margins)
-    summary += f'; accuracy {_shares(right, f"pairs, {ties} ties")}'
-  if has_several:
-    summary += f'; every chosen above every rejected {_shares(best, "rows")}'
-  if reasons:
-    where = f'see their field error ({reason}, ...)'
-    summary += f'; {len(reasons)} rows without a score, {where}'
-  return summary
+class _Found:
+  """What the summary tells: how many rows, and how many pairs are right."""
+
+  def __init__(self):
+    self.scored, self.reasons = 0, []
+    self.margins = collections.defaultdict(list)  # {subset: of each pair}
+    # {subset: of each row, its id, the extremes of its chosen texts, and the
+    # best of its rejected ones}, but of ranked completions.
+    self.rows = collections.defaultdict(list)
+
+  def fields(self, field: str, row, items, values: np.ndarray) -> dict:
+    """The new fields of a row, which is counted."""
+    self.scored += 1
+    if 'response' in items[0]:
+      return {field: values.item()}
+    chosen, rejected = values.reshape(-1, 2).T
+    subset = str(row.get('subset', ''))
+    self.margins[subset] += (chosen - rejected).tolist()
+    # Of ranked completions a text may be on both sides.
+    if not {i['chosen'] for i in items} & {i['rejected'] for i in items}:
+      ends = chosen.min(), chosen.max(), rejected.max()
+      self.rows[subset].append((str(row.get('id')), *ends))
+    sides = chosen.tolist(), rejected.tolist()
+    sides = sides if len(items) > 1 else (chosen.item(), rejected.item())
+    return {f'{field}_{side}': x for side, x in zip(PAIR, sides)}
+
+  def summary(self, source: str) -> str:
+    """One line; UserError if no row has a score."""
+    reason = self.reasons[0] if self.reasons else 'it is empty'
+    errors.need(
+      self.scored,
+      f'{source}: none of its {len(self.reasons)} rows can be scored '
+      f'({reason})',
+    )
+    summary = f'{self.scored} rows scored'
+    if self.margins:
+      right = {k: np.array(v) > 0 for k, v in self.margins.items()}
+      ties = sum(margins.count(0) for margins in self.margins.values())
+      summary += f'; accuracy {_shares(right, f"pairs, {ties} ties")}'
+    best = {k: [r[1] > r[3] for r in rows] for k, rows in self.rows.items()}
+    if sum(map(len, self.margins.values())) > sum(map(len, best.values())) > 0:
+      every = _shares(best, 'rows', _ties(self.rows.get('Ties', ())))
+      summary += f'; every chosen above every rejected {every}'
+    if self.reasons:
+      where = f'see their field error ({reason}, ...)'
+      summary += f'; {len(self.reasons)} rows without a score, {where}'
+    return summary
 
 
-def _shares(right: list[tuple[str, bool]], what: str) -> str:
-  """Share of what is right, in all and by subset."""
-  subsets: dict[str, list[bool]] = {}
-  for subset, one in right:
-    subsets.setdefault(subset, []).append(one)
-  every = [one for _, one in right]
-  text = f'{np.mean(every):.3f} ({sum(every)} of {len(every)} {what})'
-  if len(subsets) > 1:
-    shares = {subset: np.mean(ones) for subset, ones in subsets.items()}
-    parts = [f'{subset} {share:.3f}' for subset, share in shares.items()]
-    mean = np.mean(list(shares.values()))
-    text += f', {", ".join(parts)}, mean of subsets {mean:.3f}'
-  return text
+def _shares(right: dict, what: str, ties: float | None = None) -> str:
+  """Share of what is right, in all and by subset; `ties` is a weighted one."""
+  every = np.concatenate([*right.values()])
+  text = f'{every.mean():.3f} ({every.sum()} of {len(every)} {what})'
+  if len(right) < 2 and ties is None:
+    return text
+  shares = {subset: np.mean(ones) for subset, ones in right.items()}
+  if ties is not None:
+    del shares['Ties']
+    shares['Ties (weighted, with margins)'] = ties
+  parts = [f'{subset} {share:.3f}' for subset, share in shares.items()]
+  mean = np.mean([*shares.values()])
+  return f'{text}, {", ".join(parts)}, mean of subsets {mean:.3f}'
+
+
+def _ties(rows) -> float | None:
+  """Score of RewardBench 2's subset Ties; None without rows of that kind.
+
+  Each prompt stands there twice: ref:N with one right answer, tied:N with
+  several. 30 % are the accuracy of each of the two. 20 % each are how often the
+  right answers differ by less than they lead over the wrong ones, among tied
+  rows and by the smaller lead of both; the rest weighs that ratio.
+  """
+  refs, tied = kinds = {}, {}
+  for name, low, high, bad in rows:
+    kind, _, number = name.partition(':')
+    kinds[kind != 'ref'][number] = low - bad, high - low
+  both = sorted(refs.keys() & tied.keys())
+  if not both:
+    return None
+  right = [np.mean([lead > 0 for lead, _ in k.values()]) for k in kinds]
+  lead, spread = np.array([tied[number] for number in both]).T
+  hard = np.minimum(lead, [refs[number][0] for number in both])
+  with np.errstate(divide='ignore', invalid='ignore'):
+    ratio = np.nan_to_num(np.tanh(hard / spread - 1))
+  shares = np.mean([lead > spread, hard > spread], axis=1)
+  return 0.3 * sum(right) + 0.2 * sum(shares) + 0.01 * ratio.mean()
 
 
 def _as_json(value: Any) -> str:
