@@ -2,6 +2,7 @@
 """Policies that climb reward models: does averaging help, and what decides it?
 
   python -m experiments.optimisation.run
+  python -m experiments.pool.ledger  # fills the README from the kept rows
 
 from the root of the repository; `--config.scale=smoke` takes minutes. The unit
 of work is a seed at one degree s of shared errors. Its numbers are kept in
@@ -145,6 +146,16 @@ def measure(config, workdir) -> evidence.Rows:
   policies_folder = workdir / f'seed_{config.seed}' / 'policies'
   shutil.rmtree(policies_folder, ignore_errors=True)  # the bulk of the seed
   return rows
+
+
+def kept(config) -> evidence.Results:
+  """The numbers of all seeds whose rows are kept for every s."""
+  found = {}
+  for seed in config.seeds:
+    paths = [ROWS / f'seed_{seed}_s_{s:g}.csv' for s in config.shared]
+    if all(path.exists() for path in paths):
+      found[seed] = [c for p in paths for c in _read(p, _digest(config))]
+  return evidence.Results(found)
 
 
 def _digest(config) -> str:
@@ -440,11 +451,14 @@ SHARED = 'optimisation'
 FIGURES = (
   F(
     'regret',
-    'law_',
-    'scatter',
+    kind='scatter',
     x='1 - tau',
-    y='share of regret closed by WARM',
-    column='WARM',
+    y='share of the regret closed',
+    panels={'law_RL_KL_3': 'RL at KL 3', 'law_best_of_16': 'best of 16'},
+    lines={
+      'prototype, 6 members: .03 + .70 (1 - tau)': (0.03, 0.70),
+      'prototype, 10 members: .03 + .79 (1 - tau)': (0.03, 0.79),
+    },
   ),
   F(
     'over_single',

@@ -34,6 +34,8 @@ HOLDS, FAILS, OPEN = 'holds', 'does not hold', 'undecided'
 MARGIN = 0.01
 # Claims of one family, for which p values are adjusted together.
 MOST_CLAIMS = 8
+# With fewer seeds every verdict is 'undecided'.
+FEWEST_SEEDS = 5
 NOTHING, MINUS, GLUE = '–', '\u2212', '\u00a0'
 SETS = {
   'train_swapped': 'training pairs, labels swapped',
@@ -200,9 +202,12 @@ class Claim:
   def verdict(self) -> str:
     """'holds': the whole interval is where the claim puts the quantity.
 
-    'does not hold': the whole interval is elsewhere. Else 'undecided'.
+    'does not hold': the whole interval is elsewhere. Else, and with fewer than
+    FEWEST_SEEDS, 'undecided'.
     """
     _, low, high = self.interval
+    if len(self.values) < FEWEST_SEEDS:
+      return OPEN
     if self.kind == 'equal':
       inside = -self.margin < low and high < self.margin
       outside = low >= self.margin or high <= -self.margin
@@ -269,7 +274,8 @@ def marked(rows: Sequence[Mapping[str, Any]]) -> list[dict]:
 
   Within a family of at most MOST_CLAIMS, p is adjusted by Holm; other claims
   are exploratory. Where an effect of interest was fixed, an interval beyond it
-  is called that large, one within it smaller.
+  is called that large, one within it smaller. With fewer than FEWEST_SEEDS
+  nothing is said but that.
   """
   families: dict[str, list[dict]] = {}
   rows = [dict(row) for row in rows]
@@ -288,7 +294,8 @@ def marked(rows: Sequence[Mapping[str, Any]]) -> list[dict]:
         elif min(ends) > effect or max(ends) < -effect:
           size = f'larger than {effect:g}'
         mark += f'; {size}'
-      row['mark'] = mark
+      is_early = int(row['seeds']) < FEWEST_SEEDS
+      row['mark'] = 'too few seeds' if is_early else mark
   return rows
 
 
@@ -327,17 +334,23 @@ class Figure:
   """A picture of all tables whose name begins with a prefix, a panel each."""
 
   name: str  # of the PNG
-  prefix: str  # the rest of a table's name is the title of its panel
+  prefix: str = ''  # the rest of a table's name is the title of its panel
   # 'curves': a row is a line, columns are numbers along x. 'dots': a row is a
-  # line of dots, one per seed, for one column. 'scatter': a row is a cloud of
-  # dots, one per seed, of the columns x and `column`.
+  # line of dots, one per seed, for one column. 'scatter': a column is a cloud
+  # of dots, one per seed and row, over the column `x`; a row has its marker.
   kind: str = 'curves'
   x: str = ''  # label of the x axis
   y: str = ''  # label of the y axis of curves and scatters
   # Row that is taken from all others within a seed, so that intervals are of
   # the difference: worlds differ in level more than methods do.
   minus: str = ''
-  column: str = ''  # of dots and scatters
+  column: str = ''  # of dots
+  # {table: title} of the panels, in place of `prefix`.
+  panels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # {label: (offset, slope)} of straight lines in a scatter.
+  lines: Mapping[str, tuple[float, float]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def number(value: float, digits: int = 3, signed: bool = False) -> str:
@@ -354,7 +367,10 @@ def with_interval(
   estimate: float, low: float, high: float, style: str = '3'
 ) -> str:
   """'0.512 [0.498, 0.526]'; see `table_text`."""
-  signed, digits = style.startswith('+'), int(style.strip('+m'))
+  signed, digits = style.startswith('+'), int(style.strip('+-%m'))
+  factor = (-1 if '-' in style else 1) * (100 if '%' in style else 1)
+  estimate, low, high = (x * factor for x in (estimate, low, high))
+  low, high = sorted((low, high)) if low > high else (low, high)
   text = number(estimate, digits, signed)
   if style.endswith('m') or not (math.isfinite(low) and math.isfinite(high)):
     return text
@@ -387,7 +403,8 @@ def table_text(
     cells: rows of tables.csv.
     key: name of the table.
     style: how numbers are written: digits, after '+' for signed numbers and
-      before 'm' for the mean without interval: '3', '+4', '2m'.
+      before 'm' for the mean without interval: '3', '+4', '2m'; with '-' the
+      other sign, with '%' in hundredths: '-%1'.
     styles: {row or column: style} where one differs from the others.
   """
   found, styles = Cells(c for c in cells if c['table'] == key), styles or {}

@@ -31,8 +31,9 @@ def draw(
   tables = {
     key: evidence.SETS.get(title, title.replace('_', ' '))
     for key, title in titles.items()
-    if key.startswith(figure.prefix)
+    if key.startswith(figure.prefix) and not figure.panels
   }
+  tables |= {k: v for k, v in figure.panels.items() if k in titles}
   if not tables:
     return
   with matplotlib.rc_context(STYLE):
@@ -48,7 +49,9 @@ def draw(
     for ax in panels[len(tables) :]:
       ax.remove()
     for number, (ax, (key, title)) in enumerate(zip(panels, tables.items())):
-      ax.set_title(title)
+      seeds = len(results.seeds)
+      is_scatter = figure.kind == 'scatter'
+      ax.set_title(f'{title}, {seeds} seeds' if is_scatter else title)
       ax.set_xlabel(figure.x)
       if figure.kind == 'curves':
         _curves(ax, figure, results, key)
@@ -86,9 +89,16 @@ def _curves(ax, figure, results, key: str) -> None:
 
 
 def _scatter(ax, figure, results, key: str) -> None:
-  for row, color in zip(results.rows(key), COLORS):
-    x, y = (results(key, row, c) for c in (figure.x, figure.column))
-    ax.plot(x, y, 'o', color=color, ms=4, alpha=0.8, label=row)
+  columns = [c for c in results.columns(key) if c != figure.x]
+  for column, color in zip(columns, COLORS):
+    for row, marker in zip(results.rows(key), 'os^Dv'):
+      x, y = (results(key, row, c) for c in (figure.x, column))
+      style = dict(color=color, ms=4, alpha=0.7, linewidth=0, marker=marker)
+      ax.plot(x, y, label=f'{column}, {row}', **style)
+  ends = np.array(ax.get_xlim()).clip(0, 1)
+  for (label, (offset, slope)), dashes in zip(figure.lines.items(), ('-', ':')):
+    line = offset + slope * ends
+    ax.plot(ends, line, dashes, color='#222222', linewidth=1, label=label)
   ax.axhline(0, color='#222222', linewidth=0.8)
   ax.set_ylabel(figure.y)
 

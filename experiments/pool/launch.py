@@ -21,7 +21,7 @@ import time
 import jax
 from absl import logging
 
-from experiments.pool import evidence, figures, ledger
+from experiments.pool import evidence, ledger
 from warm_jax import distributed, errors, files, pipeline
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -123,21 +123,13 @@ def report(experiment, config, workdir, name: str, records) -> None:
   """Writes rows, tables, claims (CSV), figures and a README to reports/NAME."""
   out = workdir / 'reports' / name
   out.mkdir(parents=True, exist_ok=True)
-  results = evidence.Results(
-    {seed: record['result']['rows'] for seed, record in records.items()}
-  )
-  claims = evidence.judged(
-    evidence.read_csv(ROOT / 'experiments' / name / 'claims.csv'),
-    experiment.numbers(config, results),
-  )
-  evidence.write_csv(out / 'rows.csv', results.rows_csv())
+  cells = {s: record['result']['rows'] for s, record in records.items()}
   minutes = sum(record['seconds'] for record in records.values()) / 60
+  results = evidence.Results(cells)
+  evidence.write_csv(out / 'rows.csv', results.rows_csv())
   took = dict(table='time', row='minutes of one core, all seeds')
   took |= dict(column='this experiment', estimate=minutes, low='', high='')
-  evidence.write_csv(out / 'tables.csv', [*results.tables_csv(), took])
-  evidence.write_csv(out / 'claims.csv', claims)
-  for figure in experiment.FIGURES:
-    figures.draw(figure, results, out)
+  ledger.tabulate(experiment, config, name, results, out, [took])
   print(evidence.claims_text(evidence.read_csv(out / 'claims.csv')))
   page = ledger.page(ROOT / 'experiments' / name / 'README.md', out)
   (out / 'README.md').write_text(page, encoding='utf-8')

@@ -10,7 +10,7 @@ import scipy.stats
 import tiny
 
 from experiments.pool import arms, evidence, launch, ledger, scores, settings
-from warm_jax import members, merging
+from warm_jax import errors, members, merging
 from warm_jax.data import encoding
 
 SHAPE = tiny.model(20, 8)
@@ -49,7 +49,7 @@ def test_interval_over_seeds_is_that_of_scipy():
   assert np.isnan(evidence.interval([np.nan])).all()
 
 
-# Two values v +- d have the t interval v +- 12.706 d.
+# Each value three times: six values v +- d have the t interval v +- 1.15 d.
 @pytest.mark.parametrize(
   ('kind', 'values', 'wanted'),
   [
@@ -57,17 +57,19 @@ def test_interval_over_seeds_is_that_of_scipy():
     ('above', (-1.0, -1.1), evidence.FAILS),
     ('above', (1.0, -1.0), evidence.OPEN),
     ('above', (0.0, 0.0), evidence.OPEN),
-    ('above', (1.0, np.nan), evidence.OPEN),  # one seed of two: a selection
+    ('above', (1.0, np.nan), evidence.OPEN),  # half of the seeds: a selection
     ('below', (-1.0, -1.1), evidence.HOLDS),
     ('equal', (0.001, 0.0011), evidence.HOLDS),
-    ('equal', (0.0, 0.004), evidence.OPEN),
+    ('equal', (0.0, 0.02), evidence.OPEN),
     ('equal', (0.05, 0.0501), evidence.FAILS),
     ('equal', (-0.05, -0.0501), evidence.FAILS),
   ],
 )
 def test_verdicts(kind, values, wanted):
-  claim = evidence.Claim('c', '', kind, 'q', values)
+  claim = evidence.Claim('c', '', kind, 'q', values * 3)
   assert claim.verdict == wanted
+  few = evidence.Claim('c', '', kind, 'q', values)  # two seeds decide nothing
+  assert few.verdict == evidence.OPEN
   assert wanted in evidence.claims_text(evidence.marked([claim.row()]))
 
 
@@ -107,6 +109,10 @@ def test_kept_verdicts_are_about_the_claims_that_are_written_down(name):
     assert [r[column] for r in written] == [r[column] for r in kept]
   for row in kept:  # verdicts follow from the intervals beside them
     low, value, high = (float(row[k]) for k in ('low', 'estimate', 'high'))
+    is_early = int(row['seeds']) < evidence.FEWEST_SEEDS
+    if is_early or np.isnan(low):
+      assert row['verdict'] == evidence.OPEN
+      continue
     assert low <= value <= high
     if row['kind'] != 'equal':
       if row['kind'] == 'below':
@@ -115,14 +121,63 @@ def test_kept_verdicts_are_about_the_claims_that_are_written_down(name):
       assert row['verdict'] == (evidence.FAILS if high < 0 else wanted)
 
 
-def test_readmes_are_those_of_the_kept_results():
+def test_pages_are_those_of_the_kept_results():
+  """README.md and docs/results.md, too: `python -m experiments.pool.ledger`."""
   for path, text in ledger.pages().items():
     assert path.read_text(encoding='utf-8') == text, path
     assert 'Not measured.' not in text
-    if path.parent.name != 'experiments':
+    if path not in ledger.PAGES:
       kept = evidence.read_csv(path.parent / 'results' / 'tables.csv')
       shown = {m.group(2) for m in ledger.MARKER.finditer(text)}
       assert shown - {None} <= {c['table'] for c in kept}
+
+
+def test_results_of_kept_rows_are_made_from_them(tmp_path, monkeypatch):
+  monkeypatch.setattr(ledger.figures, 'draw', lambda *args: None)
+  for name in ledger.NAMES:
+    experiment = ledger.load(name)
+    if hasattr(experiment, 'kept'):
+      config = experiment.get_config()
+      found = experiment.kept(config)
+      ledger.tabulate(experiment, config, name, found, tmp_path)
+      for file in ('claims.csv', 'tables.csv'):
+        kept = (ledger.results_of(name) / file).read_text()
+        assert (tmp_path / file).read_text() == kept
+
+
+def test_numbers_in_prose_and_verdicts_that_it_is_written_for(
+  tmp_path, monkeypatch
+):
+  folder, path = tmp_path / 'made_up', tmp_path / 'page.md'
+  (folder / 'results').mkdir(parents=True)
+  written = dict(key='gain, ood', family='', claim='c', paper='', kind='above')
+  written |= dict(quantity='q', margin='', effect='', note='', added='')
+  evidence.write_csv(folder / 'claims.csv', [written])
+  values = np.array([0.1, 0.11, 0.12, 0.13, 0.14])
+  judged = evidence.judged([written], {'gain, ood': values})
+  evidence.write_csv(folder / 'results' / 'claims.csv', judged)
+  cell = dict(table='t', row='a, b', column='c', estimate=2, low=1, high=3)
+  evidence.write_csv(folder / 'results' / 'tables.csv', [cell])
+  monkeypatch.setattr(ledger, 'HERE', tmp_path)
+  half = 2.776445 * np.std(values, ddof=1) / 5**0.5
+  low, high = (f'{100 * (0.12 + x):.1f}' for x in (-half, half))
+  for key, style, wanted in (
+    ('gain, ood', '%1', f'12.0 [{low},\u00a0{high}]'),
+    ('gain, ood', '-2m', '\u22120.12'),
+    ('gain, ood', 'verdict', 'holds'),
+    ('t // a, b // c', '-1', '\u22122.0 [\u22123.0,\u00a0\u22121.0]'),
+  ):
+    path.write_text(f'By <!-- n made_up: {key} | {style} -->?<!-- /n -->.')
+    found = ledger.page(path, folder / 'results')
+    assert found.endswith(f'-->{wanted}<!-- /n -->.')
+  path.write_text(found + '<!-- if made_up: gain, ood holds -->')
+  ledger.page(path, folder / 'results')
+  path.write_text(found + '<!-- if made_up: gain, ood undecided -->')
+  with pytest.raises(errors.UserError, match="is now 'holds'; write it anew"):
+    ledger.page(path, folder / 'results')
+  path.write_text('<!-- n made_up: loss | 2 -->?<!-- /n -->')
+  with pytest.raises(errors.UserError, match="has no result 'loss'"):
+    ledger.page(path, folder / 'results')
 
 
 @pytest.mark.parametrize(

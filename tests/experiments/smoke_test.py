@@ -8,13 +8,12 @@ import pytest
 from experiments.pool import evidence, launch, ledger
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NAMES = (*ledger.NAMES, 'optimisation')
 
 
 @pytest.fixture(scope='session')
 def workdirs(tmp_path_factory):
   """Experiments of one world share their worlds, members and programs."""
-  shared = {ledger.load(name).SHARED for name in NAMES}
+  shared = {ledger.load(name).SHARED for name in ledger.NAMES}
   return {name: tmp_path_factory.mktemp(name) for name in sorted(shared)}
 
 
@@ -24,7 +23,7 @@ def flags(name, workdirs, *more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', ledger.NAMES)
 def test_smoke_form(name, workdirs, capsys):
   experiment = ledger.load(name)
   argv = flags(name, workdirs)
