@@ -194,8 +194,28 @@ def measure(config, workdir) -> evidence.Rows:
       rows.add(f'ends_{regime}', 'SFT', name, start[key][0])
     for name, function in made.items():
       _curve(rows, regime, name, function(result))
+    for name, points in others(result).items():
+      _points(rows, regime, name, points.items())
     _geometry(rows, regime, result)
   return rows
+
+
+def others(result) -> dict[str, dict[str, dict[str, float]]]:
+  """{name: {step, lambda or eta: point}} of what is on no curve (P4 to P9)."""
+  lambdas, fronts = result['judge_lambdas'], result['judge_fronts']
+  lives = result['judge_members']['live']
+  made = {f'policy {m}': live for m, live in enumerate(lives)}
+  ways = {'slerp': 'SLERP', 'lerp': 'LERP', 'weights': 'SLERP of weights'}
+  for key, way in ways.items():
+    for steps, pairs in lambdas[key].items():
+      for i, pair in enumerate(pairs):
+        made[f'{way} of pair {i}, step {steps}'] = pair
+  for steps, line in fronts['lengths'].items():
+    made[f'line to SLERP of 2, step {steps}'] = line
+  for way, line in fronts['beyond'].items():
+    made[f'beyond {way.upper()} of 2'] = line
+  orders = dict(enumerate(fronts['orders']))
+  return made | {f'SLERP of {len(lives)} in other orders': orders}
 
 
 def _curve(rows, regime: str, name: str, lines: list[q.Curve]) -> None:
@@ -209,9 +229,14 @@ def _curve(rows, regime: str, name: str, lines: list[q.Curve]) -> None:
         rows.add(f'{value}_{regime}', name, f'{kl:g}', read)
     for key, label in ENDS.items():
       rows.add(f'ends_{regime}', name, label, line[key][-1])
-      for where, value in zip(line['at'], line[key]):
-        row = f'{name}, at {where:g}'
-        rows.add(f'points_{regime}', row, key, value)
+    for i, where in enumerate(line['at']):
+      _points(rows, regime, name, [(where, {k: line[k][i] for k in ENDS})])
+
+
+def _points(rows, regime: str, name: str, points) -> None:
+  for where, found in points:
+    row = f'{name}, at {float(where):g}'
+    rows.line(f'points_{regime}', row, {key: found[key] for key in ENDS})
 
 
 def _geometry(rows, regime: str, result) -> None:
@@ -229,7 +254,8 @@ def _geometry(rows, regime: str, result) -> None:
             'mean cosine': pairs,
             'lowest cosine': min(pairs),
             'highest cosine': max(pairs),
-          },
+          }
+          | {f'norm {m}': norm for m, norm in enumerate(found['norms'])},
         )
 
 

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from configs import warp_policy
 from experiments.pool import evidence
 from experiments.warp import judging, quantities, run, runs
 
@@ -261,11 +262,11 @@ def test_claims_of_a_world_like_the_papers_and_of_its_opposite(
 
   monkeypatch.setattr(judging, 'measure', measure)
   results = evidence.Results(
-    {s: run.measure(config, s).cells() for s in (0, 1)}
+    {s: run.measure(config, s).cells() for s in range(5)}
   )
   # Each curve begins with SFT, at KL 0.
   row = 'line to one policy, at 0'
-  assert results('points_usual', row, 'kl').tolist() == [0, 0]
+  assert results('points_usual', row, 'kl').tolist() == [0] * 5
   kept = evidence.read_csv(pathlib.Path(run.__file__).with_name('claims.csv'))
   numbers = run.numbers(config, results)
   assert list(numbers) == [r['key'] for r in kept]
@@ -273,7 +274,64 @@ def test_claims_of_a_world_like_the_papers_and_of_its_opposite(
     (r['family'], r['claim'], r['verdict'])
     for r in evidence.judged(kept, numbers)
     if 'noisy' not in r['family']
-    and 'Reasons' not in r['family']
+    and 'reasons' not in r['family']
     and r['verdict'] != verdict
   ]
   assert not others
+
+
+def test_numbers_of_the_claims_can_be_had_from_the_rows(monkeypatch):
+  """P4, the norms of P5, P6, P7 and P9, by hand from the kept points."""
+  config = run.get_config('full')
+  found = made_up(config, 3, 1)
+  monkeypatch.setattr(
+    judging, 'measure', lambda *_: {'usual': found, 'noisy': found}
+  )
+  results = evidence.Results({0: run.measure(config, 0).cells()})
+
+  def at(row, key='proxy'):
+    return results('points_usual', row, key)[0]
+
+  def number(key):
+    return results('claims', key, 'number')[0]
+
+  gains = {}
+  for way in ('SLERP', 'LERP', 'SLERP of weights'):
+    for key in ('proxy', 'kl'):
+      gains[way, key] = np.mean(
+        [
+          at(f'{way} of pair {pair}, step 240, at 0.5', key)
+          - (at(f'policy {i}, at 240', key) + at(f'policy {j}, at 240', key))
+          / 2
+          for pair, (i, j) in enumerate(judging.PAIRS)
+        ]
+      )
+  assert number('slerp, proxy') == pytest.approx(gains['SLERP', 'proxy'])
+  assert number('lerp, kl') == pytest.approx(gains['LERP', 'kl'])
+  for key in ('proxy', 'kl'):
+    whole = gains['SLERP of weights', key] - gains['LERP', key]
+    assert number(f'whole, {key}') == pytest.approx(whole)
+  layer = 'task, step 240, backbone/layers_0'
+  norms = [
+    results('geometry_usual', layer, f'norm {m}')[0]
+    for m in range(config.members)
+  ]
+  assert number('norms') == pytest.approx(max(norms) / min(norms) - 1)
+  line = 'line to SLERP of 2, step 240, at'
+  bend = at(f'{line} 0.5', 'kl') - at(f'{line} 1', 'kl') / 2
+  assert number('convex') == pytest.approx(bend)
+  beyond = at('beyond SLERP of 2, at 1.5') - at(f'{line} 1')
+  assert number('beyond, proxy') == pytest.approx(beyond)
+
+
+def test_the_anchor_of_warp_policy_follows_as_closely_as_the_papers():
+  config = warp_policy.get_config().warp
+  (steps,), mu = config.steps, config.mu
+
+  def half_life(mu, steps):  # as a share of an iteration
+    return np.log(0.5) / np.log(1.0 - mu) / steps
+
+  # WARP section 4: mu .01, 9,000 steps, then 7,000 down to 5,000.
+  assert 0.01 * 5_000 <= mu * steps <= 0.01 * 9_000
+  low, high = half_life(0.01, 9_000), half_life(0.01, 5_000)
+  assert low <= half_life(mu, steps) <= high
