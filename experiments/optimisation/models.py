@@ -9,19 +9,107 @@ Whatever is chosen (a member, a step, how far to move back) is chosen on the
 selection split, whose labels are as noisy as those that were trained on.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from experiments.pool import arms, scores, settings
 from warm_jax import members, merging, rewards, worlds
-from warm_jax.data import encoding, toy_world
+from warm_jax.data import encoding, formats, toy_world
+from warm_jax.stages import scorers
 from warm_jax.training import state as state_lib
 
 PyTree = Any
 POOLED, LONG = 'pooled', 'pooled_long'
+
+
+class Base(arms.Base):
+  """One seed's world, and what is gold in it: the utility."""
+
+  @functools.cached_property
+  def world(self):
+    """The toy world; see `warm_jax.worlds`."""
+    return worlds.of(self.run)
+
+  def opposite(self, pools: int, shared: float) -> np.ndarray:
+    """[pools, N] where a pool disagrees with the training pairs as labelled."""
+    return self.world.opposite(pools, shared)
+
+  def gold_sides(self) -> np.ndarray:
+    """[N] of the training pairs: above 0 where gold is for what is chosen."""
+    rows = self.world.rows('preferences', 'train')
+    gold = np.array([r['gold_margin'] * (1 - 2 * r['flipped']) for r in rows])
+    return gold[self.pairs('train').rows]
+
+  def gold(self, samples, posts, texts) -> np.ndarray:
+    """Gold of responses, given as tokens and as text: [N]."""
+    return self.world.gold(posts, texts)
+
+  def gold_scorer(self, reference) -> rewards.RewardScorer | rewards.HostScorer:
+    """Gold as a reward, with mean 0 and deviation 1 on reference responses."""
+
+    def utility(ids, mask):
+      texts = self.world.tokenizer.decode(ids, mask)
+      end = f' {toy_world.PROMPT_END}'  # of the post
+      pairs = zip(*(text.partition(end)[::2] for text in texts))
+      return self.world.gold(*pairs)
+
+    found = utility(**reference)
+    mean, std = found.mean(), found.std()
+    return rewards.HostScorer(lambda *rows: (utility(*rows) - mean) / std)
+
+
+class Distilled(Base):
+  """The same world where the control model is gold: it labels all pairs (E12).
+
+  Pools differ by the swaps of their labels alone.
+  """
+
+  def __init__(self, config, workdir):
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.arm.gold = config.gold  # its members are others
+    super().__init__(config, workdir)
+    self.scorer = scorers.build(self.run, ['control'])['control']
+
+  @functools.cache  # noqa: B019 (lives as long as the process)
+  def pairs(self, split: str) -> encoding.Preferences:
+    pairs = super().pairs(split)
+    chosen, rejected = (
+      rewards.score(self.scorer, side.ids, side.mask)
+      for side in (pairs.chosen, pairs.rejected)
+    )
+    pairs = arms.swapped_pairs(pairs, chosen < rejected)
+    none = np.zeros(len(pairs), bool)
+    pairs = dataclasses.replace(pairs, flipped=none)
+    config = self.config.preferences
+    rates = {'train': config.swapped, 'selection': config.selection_swapped}
+    key = arms.order_seed(self.config, f'swaps of {split}')
+    swaps = formats.flip_mask(len(pairs), rates.get(split, 0.0), key)
+    return arms.swapped_pairs(pairs, swaps)
+
+  def opposite(self, pools: int, shared: float) -> np.ndarray:
+    first = self.pairs('train').flipped
+    key = arms.order_seed(self.config, 'own swaps')
+    is_own = formats.flip_mask(len(first), 1 - shared, key)
+    rng, out = np.random.default_rng(key), [first]
+    for _ in range(pools - 1):
+      its_swaps = first.copy()
+      its_swaps[is_own] = rng.permutation(first[is_own])
+      out.append(its_swaps)
+    return np.array(out) ^ first
+
+  def gold_sides(self) -> np.ndarray:
+    return 1.0 - 2.0 * self.pairs('train').flipped
+
+  def gold(self, samples, posts, texts) -> np.ndarray:
+    return rewards.score(self.scorer, samples.ids, samples.mask)
+
+  def gold_scorer(self, reference):
+    return rewards.calibrate(self.scorer, **reference)
 
 
 class Models:
@@ -36,11 +124,11 @@ class Models:
     single: {name: params} of single models; members are member_0, ...
   """
 
-  def __init__(self, base: arms.Base, shared: float):
+  def __init__(self, base: Base, shared: float):
     self.base, self.shared = base, shared
     self.num = base.config.arm.members
-    self.world = worlds.of(base.run)
-    self.opposite = self.world.opposite(self.num, shared)
+    self.world = base.world
+    self.opposite = base.opposite(self.num, shared)
     stack, long = self._train()
     first = slice(0, self.num)
     self.params = jax.tree.map(lambda x: x[first], stack.params)
@@ -140,7 +228,7 @@ class Models:
   def scorer(self, name: str):
     """A calibrated scorer: a single model, 'ens', 'min' or the utility 'gold'."""
     if name == 'gold':
-      return self._utility()
+      return self.base.gold_scorer(self.reference)
     shape = self.base.shape
     if name in self.single:
       made = rewards.single(self.single[name], shape)
@@ -148,18 +236,6 @@ class Models:
       how = {'ens': 'mean'}.get(name, name)
       made = rewards.ensemble(self.params, shape, how)
     return rewards.calibrate(made, **self.reference)
-
-  def _utility(self) -> rewards.HostScorer:
-    world = self.world
-
-    def utility(ids, mask):
-      texts = world.tokenizer.decode(ids, mask)
-      end = f' {toy_world.PROMPT_END}'  # of the post
-      return world.gold(*zip(*(text.partition(end)[::2] for text in texts)))
-
-    found = utility(**self.reference)
-    mean, std = found.mean(), found.std()
-    return rewards.HostScorer(lambda *rows: (utility(*rows) - mean) / std)
 
   def margins(self, split: str) -> dict[str, np.ndarray]:
     """{model: score of chosen - of rejected, [N]; of members at an eta, [M, N]}.
@@ -195,13 +271,10 @@ class Models:
       for split in ('test', 'ood', 'selection')
       for found in [self.margins(split)]
     }
-    rows = self.world.rows('preferences', 'train')
-    gold = np.array([r['gold_margin'] * (1 - 2 * r['flipped']) for r in rows])
-    gold = gold[self.base.pairs('train').rows]
     found = self.margins('train')
     num = found['warm'].size
     sign = 1.0 - 2.0 * self.opposite[:, :num]  # of the label of each pool
-    gold = gold[:num]
+    gold = self.base.gold_sides()[:num]
     for split, has in (('wrong', sign * gold < 0), ('right', sign * gold > 0)):
       out[split] = {
         name: float(np.mean([a[h].mean() for a, h in zip(sign * d > 0, has)]))

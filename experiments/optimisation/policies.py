@@ -36,10 +36,11 @@ def rewards_of(num: int) -> tuple[str, ...]:
   return (*others, 'warm', 'ens', 'min', models_lib.POOLED)
 
 
-def train(found: models_lib.Models, names, folder: pathlib.Path) -> list[int]:
+def train(
+  found: models_lib.Models, names, folder: pathlib.Path, config
+) -> list[int]:
   """One policy for each reward, in one stack; the steps that were kept."""
-  base = found.base
-  config = base.config.rl
+  base, whole, config = found.base, config, config.rl
   start = language.policy_start(base.run)
 
   def function(run) -> dict:
@@ -58,7 +59,7 @@ def train(found: models_lib.Models, names, folder: pathlib.Path) -> list[int]:
     return {'kept': kept, 'summary': f'seed {base.config.seed}: KL {ends}'}
 
   stage = pipeline.Stage('rl', function, (), DEPENDS)
-  return pipeline.run(base.config, folder, stages=[stage])['rl']['kept']
+  return pipeline.run(whole, folder, stages=[stage])['rl']['kept']
 
 
 class Judged(NamedTuple):
@@ -82,12 +83,20 @@ class Judged(NamedTuple):
 
 
 def judge(
-  found: models_lib.Models, sets: dict[pathlib.Path, tuple[str, ...]]
+  found: models_lib.Models,
+  sets: dict[pathlib.Path, tuple[str, ...]],
+  whole=None,
 ) -> Judged:
-  """Samples every kept policy of {folder: its rewards}; scores all samples."""
+  """Samples every kept policy of {folder: its rewards}; scores all samples.
+
+  whole: the settings, where those of RL are not those of the base.
+  """
   base, world = found.base, found.world
-  config, names = base.config.rl, [n for part in sets.values() for n in part]
-  kept = {folder: train(found, part, folder) for folder, part in sets.items()}
+  whole = whole or base.config
+  config, names = whole.rl, [n for part in sets.values() for n in part]
+  kept = {
+    folder: train(found, part, folder, whole) for folder, part in sets.items()
+  }
   steps = next(iter(kept.values()))
   prompts = world.prompts('test', config.max_new_tokens, base.config.num_posts)
   start, samples = language.policy_start(base.run), []
@@ -122,7 +131,7 @@ def judge(
       )
       for x in samples
     ],
-    'gold': [world.gold(posts, t) for t in texts],
+    'gold': [base.gold(x, posts, t) for x, t in zip(samples, texts)],
     'length': [world.lengths(x, t) for x, t in zip(samples, texts)],
   }
   ids, mask = (
@@ -220,7 +229,7 @@ def best_of(found: models_lib.Models, names) -> BestOfN:
   posts = world.tokenizer.decode(prompts.ids, prompts.mask)
   texts = sampling.responses_text(world.tokenizer, samples)
   shape = (len(prompts), wanted.num_samples)
-  gold = world.gold([posts[i] for i in index], texts)
+  gold = base.gold(samples, [posts[i] for i in index], texts)
   data = BestOfN(samples, gold.reshape(shape).astype(np.float64), {})
   stack = members.stack([found.single[name] for name in names])
   data.scores.update(zip(names, scores_of(found, stack, data)))

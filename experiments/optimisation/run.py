@@ -17,10 +17,11 @@ import pathlib
 import shutil
 import sys
 
+import ml_collections
 import numpy as np
 
 from experiments.optimisation import models, policies
-from experiments.pool import arms, evidence, launch, settings
+from experiments.pool import evidence, launch, settings
 from warm_jax import errors
 from warm_jax.config import section
 from warm_jax.evaluation import policies as policies_lib
@@ -60,6 +61,9 @@ def get_config(scale: str = ''):
   config.seeds = tuple(range(20)) if full else (0, 1)
   config.shared = (1.0, 0.0)  # degrees to which pools share their errors
   config.rows = ''  # folder of the rows; '': results/rows, smoke: the workdir
+  config.gold = 'utility'  # or 'control': that model is gold (E12)
+  # KL coefficients that each reward chooses from (E10); (): config.rl.kl_coef.
+  config.betas = ()
   config.world.update(
     name='covered',
     num_prompts=4_000 if full else 64,
@@ -134,6 +138,11 @@ def measure(config, workdir) -> evidence.Rows:
   """One seed at each s; units whose rows are kept are not measured again."""
   folder = pathlib.Path(config.rows or workdir / 'rows')
   if not config.rows and config.scale == 'full':
+    errors.need(
+      _digest(config) == _digest(get_config()),
+      'these settings are not those of results/rows: name a folder for their '
+      'rows (--config.rows=FOLDER), and a --workdir',
+    )
     folder = ROWS
   rows = evidence.Rows()
   for shared in config.shared:
@@ -162,6 +171,9 @@ def _digest(config) -> str:
   """Of all settings that a unit depends on."""
   free = ('runtime', 'seed', 'seeds', 'shared', 'rows', 'scale')
   plain = {k: v for k, v in config.to_dict().items() if k not in free}
+  for name, default in (('gold', 'utility'), ('betas', ())):
+    if plain[name] == default:  # rows from before there was a choice
+      del plain[name]
   text = json.dumps(plain, sort_keys=True).encode()
   return hashlib.blake2b(text, digest_size=6).hexdigest()
 
@@ -189,9 +201,14 @@ def _read(path: pathlib.Path, digest: str) -> list:
 
 def _unit(config, workdir, shared: float) -> evidence.Rows:
   """The numbers of one seed at one s."""
-  base, rows = arms.Base(config, workdir), evidence.Rows()
+  known = {'utility': models.Base, 'control': models.Distilled}
+  errors.need(config.gold in known, f'config.gold is one of {tuple(known)}')
+  base, rows = known[config.gold](config, workdir), evidence.Rows()
   found = models.Models(base, shared)
   suffix = f's{shared:g}'
+  if config.betas:
+    _tuned(rows, config, found, suffix)
+    return rows
   _offline(rows, found, suffix)
   _best_of_n(rows, config, found, suffix)
   folder = base.root / 'policies'
@@ -365,8 +382,35 @@ def _best_steps(rows, judged: policies.Judged, of_members, suffix) -> None:
       rows.add(where, label, 'wins at equal length', even)
 
 
+def _tuned(rows, config, found: models.Models, suffix: str) -> None:
+  """Each policy at the KL strength and step that control prefers (E10)."""
+  folder, names = found.base.root / 'policies', ['warm', 'ens', 'min']
+  names += [f'member_{m}' for m in range(found.num)]
+  best = {}  # {name: (control on the one half, its numbers on the other)}
+  for beta in config.betas:
+    whole = ml_collections.ConfigDict(config.to_dict())
+    whole.rl.kl_coef = beta
+    sets = {folder / f'beta_{beta:g}_{suffix}': tuple(names)}
+    judged = policies.judge(found, sets, whole)
+    choosing, reporting = policies_lib.halves(config.num_posts)
+    control = judged.values['control'][:, :, choosing].mean(axis=2)
+    for k, name in enumerate(names):
+      i = int(control[k].argmax())
+      numbers = {'beta': beta, 'step': judged.steps[i]}
+      for column in ('kl', 'gold', 'length'):
+        numbers[column] = judged.values[column][k, i, reporting].mean()
+      best[name] = max(
+        (best.get(name, (-np.inf,)), (control[k, i], numbers)),
+        key=lambda found: found[0],
+      )
+  for name, (_, numbers) in best.items():
+    rows.line(f'tuned_{suffix}', _label(name), numbers)
+
+
 def numbers(config, results) -> dict[str, np.ndarray]:
   """The numbers that claims.csv is about, one per seed."""
+  if config.betas:
+    return _tuned_numbers(config, results)
   kl, n = f'KL {config.claim_kl:g}', f'n = {config.ns[-1]}'
   out = {}
   for s in config.shared:
@@ -419,6 +463,22 @@ def numbers(config, results) -> dict[str, np.ndarray]:
       out[f'wins_{key}'] = results(steps, warm, 'wins against single') - 0.5
       out[f'wins_lc_{key}'] = results(steps, warm, 'wins at equal length') - 0.5
   return out | _between(config, results, out, kl)
+
+
+def _tuned_numbers(config, results) -> dict[str, np.ndarray]:
+  out = {}
+  for s in config.shared:
+    single, warm, ens, least = (
+      results(f'tuned_s{s:g}', label, 'gold')
+      for label in (SINGLE, *(METHODS[k] for k in ('warm', 'ens', 'min')))
+    )
+    out |= {
+      f'tuned_warm_s{s:g}': warm - single,
+      f'tuned_ens_s{s:g}': ens - single,
+      f'tuned_warm_ens_s{s:g}': warm - ens,
+      f'tuned_min_ens_s{s:g}': least - ens,
+    }
+  return out
 
 
 def _between(config, results, out, kl) -> dict[str, np.ndarray]:

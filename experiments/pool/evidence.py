@@ -315,7 +315,8 @@ def judged(
   left out.
   """
   rows = [
-    Claim(
+    {'key': row['key']}
+    | Claim(
       *(row[k] for k in ('claim', 'paper', 'kind', 'quantity')),
       numbers[row['key']],
       float(row['margin'] or MARGIN),

@@ -131,10 +131,8 @@ def _found(path: pathlib.Path, name: str, key: str) -> dict[str, str]:
       if [row['table'], row['row'], row['column']] == wanted
     ]
   else:
-    written = evidence.read_csv(HERE / name / 'claims.csv')
     kept = evidence.read_csv(folder / 'claims.csv')
-    # Claims of one experiment may be worded alike, so places tell them apart.
-    rows = [row for old, row in zip(written, kept) if old['key'] == key]
+    rows = [row for row in kept if row['key'] == key]
   errors.need(rows, f'{path}: {name} has no result {key!r}')
   return rows[0]
 

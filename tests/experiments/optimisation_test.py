@@ -1,12 +1,13 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The experiment on optimisation, on judgements made by hand."""
 
+import pathlib
 import types
 
 import numpy as np
 import pytest
 
-from experiments.optimisation import policies, run
+from experiments.optimisation import models, policies, run
 from experiments.pool import evidence, ledger
 from warm_jax import errors
 
@@ -109,6 +110,46 @@ def test_tau_of_best_of_n_and_of_merges_with_one_left_out():
   assert without['tau_error'] == pytest.approx(merged, abs=0.05)
   best = data.chosen_by(gold, (1, 8))
   assert best[0] == pytest.approx(gold.mean()) and best[1] > best[0] + 1
+
+
+def test_each_reward_takes_the_strength_that_control_prefers(monkeypatch):
+  config, found = run.get_config('full'), evidence.Rows()
+  config.betas, config.num_posts = (0.0, 0.1, 0.3), 40
+
+  def judge(found, sets, whole):  # gold and control are best at .1
+    judged, better = made_up(), 1.0 - abs(whole.rl.kl_coef - 0.1)
+    more = {k: judged.values[k] + better for k in ('gold', 'control')}
+    return judged._replace(
+      names=tuple(*sets.values()), values=judged.values | more
+    )
+
+  monkeypatch.setattr(policies, 'judge', judge)
+  root = types.SimpleNamespace(root=pathlib.Path())
+  made = types.SimpleNamespace(num=3, base=root)
+  run._tuned(found, config, made, 's1')
+  cells = {cell[1:3]: cell[3] for cell in found.cells()}
+  for label in ('WARM', 'ENS', run.SINGLE):
+    assert cells[label, 'beta'] == pytest.approx(0.1)
+    assert (cells[label, 'step'], cells[label, 'kl']) == (30, 5.0)
+  config.shared = (1.0,)
+  results = evidence.Results({0: found.cells(), 1: found.cells()})
+  gains = run.numbers(config, results)['tuned_warm_s1']
+  assert gains == pytest.approx(
+    cells['WARM', 'gold'] - cells[run.SINGLE, 'gold']
+  )
+
+
+def test_pools_of_a_gold_model_differ_by_their_swaps_alone():
+  base, flips = object.__new__(models.Distilled), np.arange(400) % 4 == 0
+  base.config = run.get_config('full')
+  base.pairs = lambda split: types.SimpleNamespace(flipped=flips)
+  assert not base.opposite(3, 1.0).any()
+  own = base.opposite(3, 0.0) ^ flips  # back to swaps
+  assert (own[0] == flips).all() and own.sum(axis=1).tolist() == [100] * 3
+  assert (own[1] != own[2]).any()
+  half = (base.opposite(2, 0.5)[1]).sum()
+  assert 0 < half < 100  # half of the rows have swaps of their own
+  assert ((base.gold_sides() < 0) == flips).all()
 
 
 def test_rows_are_kept_and_those_of_other_settings_are_refused(
