@@ -19,7 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from warm_jax import errors
 
@@ -133,18 +133,18 @@ def lost(error: BaseException) -> str:
   return f'process {_index} of {_count} {_LOST} ({reason})'
 
 
-def supervise(
-  run: Callable[[], int], num_processes: int | None, process_id: int | None
-) -> int:
-  """Runs one process of many in a child; returns its exit code.
+def supervise(run: Callable[[], int], name: str = '') -> int:
+  """Runs something in a child process, with its signals; returns the exit code.
 
-  When the coordinator is gone, jax aborts the child in C++ with a stack trace;
-  the parent says what happened and returns LOST_EXIT_CODE.
+  name: of one process of many. When the coordinator is gone, jax aborts the
+  child in C++ with a stack trace; the parent says what happened and returns
+  LOST_EXIT_CODE.
   """
+  global _child
   sys.stdout.flush()
   sys.stderr.flush()
-  child = os.fork()
-  if child == 0:
+  _child = os.fork()
+  if _child == 0:
     # A kill -9 of the parent ends the child too (Linux).
     with contextlib.suppress(OSError, AttributeError):
       PR_SET_PDEATHSIG = 1
@@ -152,6 +152,7 @@ def supervise(
     os.setpgid(0, 0)  # Ctrl-C reaches it through the parent, once
     code = 1
     try:
+      answer_signals()
       code = run()
     except BaseException:
       traceback.print_exc()
@@ -160,97 +161,103 @@ def supervise(
       sys.stderr.flush()
       os._exit(code)  # jax's own exit waits for processes that are gone
 
-  def hand_down(signum, frame):
-    with contextlib.suppress(ProcessLookupError):
-      os.kill(child, signum)
-
-  for number in SIGNALS:
-    signal.signal(number, hand_down)
-  code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-  if code in (-signal.SIGABRT, LOST_EXIT_CODE):
+  code = os.waitstatus_to_exitcode(os.waitpid(_child, 0)[1])
+  _child = 0
+  if name and code in (-signal.SIGABRT, LOST_EXIT_CODE):
     # Again, if the child said it: threads of jax may speak after that.
-    who = f'process {process_id} of {num_processes}'
-    if process_id is None:  # jax found out
-      who = 'this process'
-    print(f'warm: error: {who} {_LOST}', file=sys.stderr, flush=True)
+    print(f'warm: error: {name} {_LOST}', file=sys.stderr, flush=True)
     return LOST_EXIT_CODE
   return code if code >= 0 else 128 - code
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-_depth = 0  # of `deferred` blocks under way
-_received: int | None = None  # first signal since the outermost one began
+_child = 0  # the process that signals are handed down to
+_is_deferred = False  # a loop asks for them after each step
+_received: int | None = None  # the last one
 _asked = 0  # calls of `agreed`
 
 
-class Stop(KeyboardInterrupt):
-  """A signal asked the run to end; `saved` says what was saved on the way."""
+def answer_signals() -> None:
+  """Lets Ctrl-C and SIGTERM end this process in one line, whatever it does.
 
-  def __init__(self, signum: int, saved: str = ''):
-    super().__init__(f'signal {signum}')
-    self.saved = saved
-    self.exit_code = 128 + signum  # 130 for Ctrl-C, 143 for SIGTERM
+  A handler of Python waits while a library is loaded or a program compiled, and
+  what it raises in a callback is lost. So the system writes the number of the
+  signal to a pipe, and a thread that reads there acts.
+  """
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  signal.set_wakeup_fd(writer)
+  for number in signal.SIGINT, signal.SIGTERM:
+    if signal.getsignal(number) is not signal.SIG_IGN:
+      signal.signal(number, lambda *_: None)
+
+  def listen():
+    while True:
+      answer(os.read(reader, 1)[0])
+
+  threading.Thread(target=listen, daemon=True).start()
+
+
+def answer(signum: int) -> None:
+  """Ends the process; in a `deferred` block at the second signal only."""
+  global _received
+  if signum not in (signal.SIGINT, signal.SIGTERM):
+    return
+  if _child:
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(_child, signum)
+    return
+  is_second, _received = _received is not None, signum
+  # Asked for last: a block that has just ended has not seen the signal.
+  if is_second or not _is_deferred:
+    stop(signum)
+  if _count > 1:
+    signal.raise_signal(signal.SIGTERM)  # jax hears it and tells the others
+
+
+def stop(signum: int, saved: str = '') -> NoReturn:
+  """Ends the process with one line; `saved` says what is on disk.
+
+  In the main thread by SystemExit. What another one cuts short is whole on disk
+  or not there.
+  """
+  word = 'interrupted' if signum == signal.SIGINT else 'terminated'
+  state = 'what is finished is kept; give the same command again'
+  if saved:
+    state = f'{saved} is saved, and the same command continues from there'
+  clear = '\r\033[K' * sys.stderr.isatty()  # of a line that shows progress
+  with contextlib.suppress(OSError):
+    os.write(2, f'{clear}warm: {word}; {state}\n'.encode())
+  if threading.current_thread() is threading.main_thread():
+    raise SystemExit(128 + signum)
+  os._exit(128 + signum)
 
 
 @contextlib.contextmanager
 def deferred():
-  """Holds back the first signal for `agreed`; a second one stops at once.
-
-  Signals that are ignored, or arrive in another thread than the main one (a
-  server, some notebooks), do what they did before.
-  """
-  global _depth, _received
-  before = {}
-  if not _depth:
-    _received = None
-    if threading.current_thread() is threading.main_thread():
-      # In a run of several, jax hears SIGTERM and tells the other processes.
-      for number in SIGNALS if _count == 1 else SIGNALS[:1]:
-        # None was set by C code, and could not be put back.
-        if signal.getsignal(number) not in (signal.SIG_IGN, None):
-          before[number] = signal.getsignal(number)
-
-  def handle(signum, frame):
-    global _received
-    if _received is None:
-      _received = signum
-      if _count > 1:
-        signal.raise_signal(signal.SIGTERM)
-      return
-    for number, handler in before.items():
-      signal.signal(number, handler)
-    if callable(before[signum]):
-      before[signum](signum, frame)
-    raise Stop(signum)
-
-  _depth += 1
+  """Leaves the first signal to `agreed`."""
+  global _is_deferred
+  _is_deferred = True
   try:
-    for number in before:
-      signal.signal(number, handle)
     yield
   finally:
-    _depth -= 1
-    for number, handler in before.items():
-      signal.signal(number, handler)
-  if _received is not None and not _depth:
-    raise Stop(_received)
+    _is_deferred = False
+  if _received is not None:
+    stop(_received)
 
 
 def agreed() -> int | None:
-  """The signal at which a `deferred` loop must stop after this step, or None.
+  """The signal at which all processes stop after this step, or None.
 
   Every process asks once a step.
   """
   global _received, _asked
-  if _count == 1:
-    return _received
-  from jax.experimental import multihost_utils
+  if _count > 1:
+    from jax.experimental import multihost_utils
 
-  _asked += 1  # loops begin at 0 again, the protocol's numbers must grow
-  if not multihost_utils.reached_preemption_sync_point(_asked):
-    return None
-  _received = _received or signal.SIGTERM
+    _asked += 1  # loops begin at 0 again, the protocol's numbers must grow
+    if not multihost_utils.reached_preemption_sync_point(_asked):
+      return None
+    _received = _received or signal.SIGTERM
   return _received
 
 

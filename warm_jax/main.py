@@ -2,30 +2,20 @@
 """The command `warm`: flags -> config -> the stages of a run, or one of them.
 
 A mistake of the user is one line and exit code 2; a traceback means a defect of
-the package. jax is imported when a stage runs, not here.
+the package. What takes long to import is imported in functions, once signals
+are answered, and jax when a stage runs.
 """
 
-import difflib
 import functools
-import importlib
 import importlib.util
-import logging
 import os
 import pathlib
 import re
 import shlex
-import signal
-import subprocess
 import sys
 from typing import Any
 
-import ml_collections
-from absl import flags
-from absl import logging as absl_logging
-from ml_collections import config_flags
-
-from warm_jax import __version__, distributed, errors, files, pipeline
-from warm_jax import config as config_lib
+from warm_jax import __version__, distributed, errors, files
 
 USAGE = """\
 usage: warm --config=CONFIG[:ARG] --workdir=FOLDER [--stage=NAME] [--config.a.b=VALUE ...]
@@ -48,7 +38,8 @@ Several processes (hosts) run the same command, each with its number:
 stages, in order, of which a run has those that its config has a section for:
   {stages}
 
-Ctrl-C or SIGTERM lets a step end, saves and stops; a second one stops at once.
+Ctrl-C and SIGTERM stop it, in a training loop after the step that runs, which is
+saved; a second one stops at once.
 exit codes: 0 done; 2 a mistake, in one line; 75 another process is gone, run all
 again; 130 Ctrl-C; 143 SIGTERM; 1 a defect
 
@@ -69,6 +60,7 @@ SHIPPED = {
 
 def run() -> None:
   """Entry point of the installed command."""
+  distributed.answer_signals()
   sys.exit(main(sys.argv))
 
 
@@ -77,26 +69,12 @@ def main(argv: list[str], *, is_child: bool = False) -> int:
 
   `is_child`: in the process that `distributed.supervise` watches.
   """
-
-  def stop(signum, frame):
-    raise distributed.Stop(signum)
-
-  # A kill by a scheduler should leave by the same road as Ctrl-C.
-  before = signal.signal(signal.SIGTERM, stop)
   try:
     return _run(argv, is_child)
-  except SystemExit as e:  # argparse has printed the help
+  except SystemExit as e:  # of `distributed.stop`, or argparse printed the help
     return int(e.code or 0)
   except errors.UserError as e:
     line, code = f'error: {e}', 2
-  except KeyboardInterrupt as e:
-    state = 'the same command continues from the last checkpoint'
-    if argv[1:2] and argv[1] in COMMANDS:
-      state = 'nothing half-written is left; give the same command again'
-    if saved := getattr(e, 'saved', ''):
-      state = f'{saved} is saved, and the same command continues from there'
-    code = getattr(e, 'exit_code', 130)
-    line = f'{"terminated" if code == 143 else "interrupted"}; {state}'
   except Exception as e:
     if lost := distributed.lost(e):
       line, code = f'error: {lost}', distributed.LOST_EXIT_CODE
@@ -107,13 +85,18 @@ def main(argv: list[str], *, is_child: bool = False) -> int:
       line, code = f'error: cannot write {name}: {reason}; {again}', 2
     else:
       raise
-  finally:
-    signal.signal(signal.SIGTERM, before)
   print(f'warm: {" ".join(line.split())}', file=sys.stderr, flush=True)
   return code
 
 
 def _run(argv: list[str], is_child: bool) -> int:
+  import logging
+
+  from absl import logging as absl_logging
+
+  from warm_jax import config as config_lib
+  from warm_jax import pipeline
+
   is_command, cache = bool(argv[1:]) and argv[1] in COMMANDS, ''
   if not is_command:
     config, values, given = parse(argv)
@@ -142,7 +125,10 @@ def _run(argv: list[str], is_child: bool) -> int:
         'number of processes N, and a number from 0 to N - 1',
       )
       child = functools.partial(main, argv, is_child=True)
-      return distributed.supervise(child, number, own)
+      name = 'this process'  # jax finds out which
+      if own is not None:
+        name = f'process {own} of {number}'
+      return distributed.supervise(child, name)
     cache = config.get('runtime', {}).get('compile_cache', '')
 
   # Before anything imports jax: the compilation cache, and quiet logs. What
@@ -174,6 +160,11 @@ def parse(argv: list[str]):
 
   With --version, and with --help but no --config, the config is None.
   """
+  from absl import flags
+  from ml_collections import config_flags
+
+  from warm_jax import config as config_lib
+
   if argv[1:] and not argv[1].startswith('-'):
     hint = config_lib.nearest(argv[1], COMMANDS)
     raise errors.UserError(f'unknown command {argv[1]!r}{hint}')
@@ -245,6 +236,10 @@ def load(name: str):
 
   The name is of a shipped file, or a path; ':ARG' behind it goes to get_config.
   """
+  import difflib
+
+  import ml_collections
+
   file, colon, arg = name.partition(':')
   path = pathlib.Path(file).expanduser()
   if not path.is_file():
@@ -286,6 +281,8 @@ def notebook(name: str = 'tiny'):
 
 
 def _sweep(values, given: list[str]) -> int:
+  from warm_jax import config as config_lib
+
   _, module = load(values.config)
   has_sweep = hasattr(module, 'sweep')
   errors.need(has_sweep, f'{values.config} has no function sweep(add)')
@@ -304,23 +301,9 @@ def _sweep(values, given: list[str]) -> int:
     config_lib.validate(parse(['warm', *launches[folder]])[0])
   for launch in launches.values():
     print(shlex.join(['warm', *launch]), flush=True)
-    if values.sweep != 'run':
-      continue
-    # Of a group of its own: it gets Ctrl-C once, from here.
-    child = subprocess.Popen(
-      [sys.executable, '-m', 'warm_jax.main', *launch], process_group=0
-    )
-    stop = None
-    while child.poll() is None:
-      try:
-        child.wait()
-      except KeyboardInterrupt as e:  # or distributed.Stop
-        stop = e
-        child.send_signal(getattr(e, 'exit_code', 130) - 128)
-    if stop:
-      raise stop
-    if child.returncode:
-      return child.returncode
+    child = functools.partial(main, ['warm', *launch])
+    if values.sweep == 'run' and (code := distributed.supervise(child)):
+      return code
   return 0
 
 

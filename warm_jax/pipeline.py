@@ -203,9 +203,9 @@ def run(
         took = 'finished earlier in {}'
       else:
         work = functools.partial(_work, run_, table[name])
-        if not distributed.is_alone():
-          with distributed.deferred():  # a signal that no loop has heard
-            distributed.agreed()
+        # A signal that no loop has heard; of one process it would be gone.
+        if not distributed.is_alone() and (signum := distributed.agreed()):
+          distributed.stop(signum)
         if table[name].on_host:
           distributed.on_first(work)
         else:

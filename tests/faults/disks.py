@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Full and read-only disks, damaged files, clocks that jump, signals.
+"""Full and read-only disks, damaged files, clocks that jump.
 
   python tests/faults/disks.py --workdir=runs/faults [--only=full_disk]
 
@@ -260,33 +260,6 @@ class Trials:
     require(seconds >= 0, f'{seconds} seconds')
     yield f'the same bits; {told} launches told of it; {seconds:.1f} s in all'
 
-  def signals(self, tmp):
-    """SIGTERM and Ctrl-C while something is being written, in many places."""
-    rng = random.Random(1)
-    for number in range(6):
-      stage = ('sft', 'policy', 'merge')[number % 3]
-      sent, code = ((signal.SIGTERM, 143), (signal.SIGINT, 130))[number % 2]
-      where = self.copy(tmp / f'run_{number}', stage)
-      process = self.start(where, f'--stage={stage}')
-      count = rng.randint(1, 3)
-      names = set()
-
-      def reached(where=where, stage=stage, names=names, count=count):
-        for root, folders, _ in os.walk(where / stage):
-          names.update(f'{root}/{f}' for f in folders if 'unfinished' in f)
-        return len(names) >= count
-
-      self.until(process, reached)
-      is_running = process.poll() is None
-      process.send_signal(sent)
-      _, err = process.communicate(timeout=3600)
-      require(
-        not is_running or (process.returncode == code and err.count('\n') == 1),
-        f'exit code {process.returncode}: {err[-3000:]}',
-      )
-      self.finishes(where, stage)
-      yield f'{sent.name}: {err.strip()}'
-
   @contextlib.contextmanager
   def small_disk(self, num_bytes: int):
     if self.disk is None:
@@ -387,7 +360,7 @@ def main():
 
 
 KINDS = ('full_disk', 'read_only', 'damaged_params', 'damaged_checkpoints')
-KINDS += ('damaged_cache', 'clock_jumps', 'signals')
+KINDS += ('damaged_cache', 'clock_jumps')
 
 if __name__ == '__main__':
   main()

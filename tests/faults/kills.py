@@ -2,6 +2,7 @@
 """Kills the command again and again; what it makes must be what it would make.
 
   python tests/faults/kills.py --workdir=runs/faults --kills=200
+  python tests/faults/kills.py --workdir=runs/signals --kills=200 --signals=1
 
 See README.md. All that is random comes from --seed and the number of the kill.
 Exit code 1: something is wrong, and that run is left as it is.
@@ -14,6 +15,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +31,7 @@ from warm_jax import files  # noqa: E402
 
 # Shares of the kinds of moments.
 KINDS = {'any': 0.5, 'writing': 0.34, 'between': 0.08, 'starting': 0.08}
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # What is not whole yet has such a name.
 UNFINISHED = ('.tmp', '.unfinished', '.orbax-checkpoint-tmp', '.incomplete')
 
@@ -46,7 +49,7 @@ def main():
   add('--config', default='configs/nano.py')
   add('--per_stage', type=int, default=5, help='kills in a run')
   add('--minutes', type=float, default=1e9, help='then stop')
-  add('--term', type=float, default=0.0, help='share of SIGTERM')
+  add('--signals', type=float, default=0.0, help='share of TERM and INT')
   args = parser.parse_args()
   # So that the launch under way does not outlive this one.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -87,7 +90,7 @@ class Harness:
 
   def __init__(self, folder: pathlib.Path, args):
     folder.mkdir(parents=True, exist_ok=True)
-    tables = ('kills', 'kinds', 'commits', 'in_run', 'durations')
+    tables = ('kills', 'kinds', 'sent', 'commits', 'in_run', 'durations')
     counts = ('runs_compared', 'compared_files', 'while_writing')
     begun = {'seed': args.seed, 'config': args.config}
     self.folder, self.args = folder, args
@@ -178,7 +181,9 @@ class Harness:
     number = self.total
     rng = random.Random(f'{self.args.seed}/{number}')
     kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
-    sent = signal.SIGTERM if rng.random() < self.args.term else signal.SIGKILL
+    sent = rng.choice(SIGNALS)
+    if rng.random() >= self.args.signals:
+      sent = signal.SIGKILL
     watch = Watch(where, self.stages)
     process = self._launch(where)
     try:
@@ -189,13 +194,22 @@ class Harness:
       code = process.wait(timeout=120)
     finally:
       kill_group(process, signal.SIGKILL)
-    if not is_running:
+    log = (self.folder / 'log.txt').read_text()
+    last = self.stages[-1]
+    if not is_running or code == 0 and watch.is_finished(last):
       self._check(code == 0, f'exit code {code} of {where}')
       return True  # it came to its end first: no kill
-    log = (self.folder / 'log.txt').read_text()
-    self._check('Traceback' not in log, f'a traceback in {where}')
-    ends_well = sent == signal.SIGKILL or code == 143
-    self._check(ends_well, f'exit code {code} after SIGTERM')
+    if sent != signal.SIGKILL and ', in run\n' not in log and code < 0:
+      fell = 'python'  # before the first line of `warm`
+    elif sent != signal.SIGKILL:
+      lines = [
+        x for x in log.splitlines() if not re.match('device|[ 1]\\d/', x)
+      ]
+      fine = code == 128 + sent and len(lines) == 1 and 'warm: ' in lines[0]
+      self._check(fine, f'exit code {code} after {sent.name} in {where}')
+    self._check(
+      'Traceback' not in log or fell == 'python', f'a traceback in {where}'
+    )
     self._count(number, where, kind, target, fell, unfinished, sent)
     return True
 
@@ -239,7 +253,7 @@ class Harness:
       time.sleep(rng.choice((0.0, rng.uniform(0.0, 0.03))))
 
   def _count(self, number, where, kind, target, fell, unfinished, sent):
-    found = dict(kills=fell, kinds=kind, commits=self.commit)
+    found = dict(kills=fell, kinds=kind, sent=sent.name, commits=self.commit)
     # Others count for the stage that was next: so that a run comes to its end.
     found['in_run'] = fell if fell in self.stages else target
     for table, key in found.items():
@@ -263,7 +277,7 @@ class Harness:
         f'was unfinished; {state["runs_compared"]} finished runs equal the '
         f'undisturbed one in all {state["compared_files"]} files and folders',
         *rows,
-        f'  kinds: {state["kinds"]}',
+        f'  kinds: {state["kinds"]}, signals: {state["sent"]}',
         f'  commits: {state["commits"]}',
       ]
     )

@@ -4,7 +4,6 @@
 import csv
 import signal
 import sys
-import threading
 import types
 from unittest import mock
 
@@ -115,68 +114,50 @@ def test_metrics_go_where_they_are_asked_for(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def handlers():
-  """Handlers as `main` sets them, whatever the shell of the tests ignores."""
-
-  def stop(signum, frame):
-    raise distributed.Stop(signum)
-
-  ours = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: stop}
-  before = {number: signal.signal(number, h) for number, h in ours.items()}
-  yield
-  assert {number: signal.getsignal(number) for number in ours} == ours
-  for number, handler in before.items():
-    signal.signal(number, handler)
+def no_signal(monkeypatch):
+  monkeypatch.setattr(distributed, '_received', None)
 
 
 def count(folder, numbers=(), at=5, begin=0):
-  """Ten steps of counting; sends the signals in the step `at`."""
+  """Ten steps of counting; answers the signals in the step `at`."""
   with open_loop(folder, every=4, state={'w': jnp.zeros(2)}) as one:
     assert one.start == begin
     state = one.state
     for step in range(one.start, 10):
       if step == at:
         for number in numbers:
-          signal.raise_signal(number)
+          distributed.answer(number)
       state = {'w': state['w'] + 1}
       one.end(step, state, {'loss': np.zeros(2)})
     one.summary(['loss'])
   return state['w']
 
 
-@pytest.mark.parametrize(
-  'number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
-)
-def test_a_signal_saves_within_the_step(handlers, tmp_path, number, code):
-  with pytest.raises(distributed.Stop) as stop:
+@pytest.mark.parametrize('number, code', [(2, 130), (15, 143)])
+def test_a_signal_saves_within_the_step(
+  no_signal, tmp_path, capfd, monkeypatch, number, code
+):
+  with pytest.raises(SystemExit) as stop:
     count(tmp_path / 'stage', [number])
-  assert stop.value.exit_code == code
-  assert stop.value.saved == 'step 6 of stage'
+  assert stop.value.code == code
+  line = capfd.readouterr().err
+  assert 'step 6 of stage is saved' in line and line.count('\n') == 1
   # Step 6 is not a multiple of 4.
+  monkeypatch.setattr(distributed, '_received', None)
   np.testing.assert_array_equal(count(tmp_path / 'stage', begin=6), [10, 10])
   assert len(tiny.rows_of(tmp_path / 'stage')) == 10
 
 
-@pytest.mark.parametrize('first', [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_stops_at_once(handlers, tmp_path, first):
-  with pytest.raises(KeyboardInterrupt) as stop:
-    count(tmp_path, [first, signal.SIGINT])
-  assert not isinstance(stop.value, distributed.Stop)
+def test_a_second_signal_stops_at_once(no_signal, tmp_path, monkeypatch):
+  with pytest.raises(SystemExit) as stop:
+    count(tmp_path, [signal.SIGTERM, signal.SIGINT])
+  assert stop.value.code == 130
+  monkeypatch.setattr(distributed, '_received', None)
   count(tmp_path, begin=4)
 
 
-def test_a_signal_after_the_last_step_is_not_lost(handlers, tmp_path):
-  with pytest.raises(distributed.Stop) as stop:
+def test_a_signal_after_the_last_step_is_not_lost(no_signal, tmp_path):
+  with pytest.raises(SystemExit) as stop:
     with open_loop(tmp_path):
-      signal.raise_signal(signal.SIGTERM)
-  assert stop.value.exit_code == 143 and not stop.value.saved
-  with distributed.deferred():
-    assert distributed.agreed() is None
-
-
-def test_in_another_thread_signals_are_left_alone(handlers, tmp_path):
-  done = []
-  thread = threading.Thread(target=lambda: done.append(count(tmp_path)))
-  thread.start()
-  thread.join()
-  np.testing.assert_array_equal(done[0], [10, 10])
+      distributed.answer(signal.SIGTERM)
+  assert stop.value.code == 143

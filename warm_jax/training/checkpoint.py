@@ -241,12 +241,10 @@ def _differences(stored: PyTree, template: PyTree) -> str:
 
 @contextlib.contextmanager
 def _undisturbed():
-  # Orbax for one thread, without the signals, which it logs at length.
+  # Orbax for one thread.
   from orbax.checkpoint import v1
 
   with contextlib.ExitStack() as stack:
-    if distributed.count() == 1:
-      stack.enter_context(distributed.deferred())
     stack.enter_context(_one_at_a_time)
     if distributed.count() > 1 and distributed.is_alone():
       # Orbax waits for all processes, unless they do other things.

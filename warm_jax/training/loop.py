@@ -73,8 +73,6 @@ class Loop:
       stack.enter_context(distributed.deferred())
       self._checkpoints = checkpoint.Checkpoints(folder / 'checkpoints')
       stack.enter_context(self._checkpoints)
-      if distributed.count() == 1 and (signum := distributed.agreed()):
-        raise distributed.Stop(signum)
       if restored := self._checkpoints.restore_latest(state):
         self.state, self.start = restored
       elif 0 in self._keep_steps:
@@ -132,7 +130,7 @@ class Loop:
 
     Raises:
       NonFiniteError: a metric of the step before is NaN or infinite.
-      distributed.Stop: a signal came; the state is on disk.
+      SystemExit: a signal came; the state is on disk.
     """
     self._flush()
     self._pending = step, metrics
@@ -150,7 +148,7 @@ class Loop:
       roots = (p for p in self._folder.parents if (p / files.MARKER).exists())
       root = next(roots, self._folder.parent)
       name = self._folder.relative_to(root).as_posix()
-      raise distributed.Stop(signum, f'step {done} of {name}')
+      distributed.stop(signum, f'step {done} of {name}')
 
   def summary(self, names: Sequence[str], last: int = 20) -> dict:
     """Means of the last rows: {name: [M] list}, None for dropped members."""
