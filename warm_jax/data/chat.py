@@ -26,12 +26,11 @@ _DATE = datetime.datetime(2024, 7, 26)
 class Chat:
   """Writes prompts and conversations as the text that a model reads.
 
-  A prompt in a field of its own is put into `prompt_template`; the common
-  beginning of two texts is left as it is; a conversation is rendered by the
-  tokenizer's chat template, or with user turns in `prompt_template` and others
-  ending in a line break. With the style 'chat' a plain prompt is a conversation
-  of one turn, with 'plain' the chat template is not used. `tokenizer` makes ids
-  of the text; special tokens that a row spells are text.
+  A plain prompt is put into `prompt_template`, and a list of turns is rendered
+  by the tokenizer's chat template, or with user turns in `prompt_template` and
+  others ending in a line break. With the style 'chat' a plain prompt is a turn,
+  with 'plain' the chat template is not used. `tokenizer` makes ids of the text;
+  special tokens that a row spells are text. `told` gathers remarks on rows.
   """
 
   def __init__(
@@ -44,14 +43,8 @@ class Chat:
     """is_exact: what the chat template writes at the end of a response stays."""
     self.tokenizer, self.style, self.is_exact = tokenizer, style, is_exact
     self.prompt_template = prompt_template
-    # Of the row at hand: its system turn, its tools, whether a plain prompt is
-    # a turn, and remarks.
-    self.opening: list[dict] = []
-    self.tools: list | None = None
-    self.in_turns = False
     self.told: set[tuple[str, str]] = set()
-    self._used: set[str] = set()  # ways in which prompts were written
-    self._is_rendered = False  # the last plain prompt was a rendering already
+    self.used: set[str] = set()  # ways in which prompts were written
     self._hf: Any = tokenizer.hf if tokenizer else None
     self._template: str | None = None
     if self._hf is not None and self._hf.chat_template and style != 'plain':
@@ -59,24 +52,22 @@ class Chat:
 
   def as_trained(self) -> dict[str, str]:
     """Style and template of whoever was trained on the rows written so far."""
-    style, used = self.style, self._used
-    if not style and used == {'chat'}:
-      style = 'chat'
-    elif not style and used and 'chat' not in used:
-      style = 'plain'
+    style, used = self.style, self.used
+    if not style and used:
+      style = 'plain' if 'chat' not in used else 'chat' * (len(used) == 1)
     template = '{prompt}' if used == {'bare'} else self.prompt_template
     return {'style': style, 'prompt_template': template}
 
   def samples(self) -> list[str | None]:
     """A plain prompt and conversations as written; None: refused."""
     user, answer = ({'role': r, 'content': 'x'} for r in ('user', 'assistant'))
-    found = [self.frame('x')]
+    found = [self.prompt('x')]
     for turns in ([user], [user, answer, user]) if self._template else ():
       try:
         found.append(self.prompt(turns))
       except BadRow:
         found.append(None)
-    self._used.clear()
+    self.used.clear()
     return found
 
   def closing(self) -> tuple:
@@ -88,33 +79,20 @@ class Chat:
       return ()
     after = self._parts[2] if self.is_exact else ''
     word, whole = self.tokenizer.encode(['a', f'a{after}'])
-    ids = whole[sum(x == y for x, y in zip(word, whole)) :]
+    ids = whole[num_common(word, whole) :]
     if self.tokenizer.appends_eos and ids[-1:] != [self.tokenizer.eos_id]:
       ids = [*ids, self.tokenizer.eos_id]
     ends = self.tokenizer.eos_ids
     return () if len(ids) == 1 and ids[0] in ends else (ends, tuple(ids))
 
-  def bare(self, text: str) -> str:
-    """A text that holds its prompt already, which is left as it is."""
-    if self.style == 'chat':
-      raise BadRow(
-        'the model reads conversations, and this row has no prompt of its own'
-      )
-    self._used.add('bare')
-    return text
+  def literal(self, text: str, prompt: str = '') -> str:
+    """A text whose special tokens, if it spells any, are read as text.
 
-  def frame(self, prompt: str) -> str:
-    """A plain prompt in its template, with the white space that it has."""
-    if self.style == 'chat' and self._template:
-      return self.prompt([{'role': 'user', 'content': prompt}])
-    self._used.add('plain')
+    Unless its plain prompt was rendered already, by the chat template.
+    """
     opening = self._parts[0].strip()
-    self._is_rendered = bool(opening) and prompt.rstrip().endswith(opening)
-    return self.prompt_template.replace('{prompt}', self.literal(prompt))
-
-  def literal(self, text: str) -> str:
-    """A text whose special tokens, if it spells any, are read as text."""
-    if self.tokenizer is None or self._is_rendered:
+    is_rendered = bool(opening) and prompt.rstrip().endswith(opening)
+    if self.tokenizer is None or is_rendered:
       return text
     marked = self.tokenizer.literal(text)
     if marked != text:
@@ -126,30 +104,40 @@ class Chat:
     name = rf'\b{re.escape(key)}\b'
     return bool(self._template and re.search(name, self._template))
 
-  def prompt(self, messages: list[dict]) -> str:
-    """Text of the turns of a prompt, up to where the response begins."""
-    return self._render(messages, True)
+  def prompt(self, prompt: str | list[dict], tools: list | None = None) -> str:
+    """Text of a prompt, plain or in turns, up to where the response begins."""
+    if not isinstance(prompt, str):
+      return self._render(prompt, True, tools)
+    if self.style == 'chat' and self._template:
+      return self._render([{'role': 'user', 'content': prompt}], True, tools)
+    self.used.add('plain')
+    text = self.literal(prompt, prompt)
+    return self.prompt_template.replace('{prompt}', text)
 
-  def split(self, prompt: list[dict], response: list[dict]) -> tuple[str, str]:
+  def split(
+    self, prompt: list[dict], response: list[dict], tools: list | None = None
+  ) -> tuple[str, str]:
     """Texts of a conversation before and after the start of its response.
 
     The response ends with its turn: before the end of sequence, which is added
     as a token, or with a token that ends turns. BadRow if the template refuses
     or rewrites turns.
     """
-    head, whole = self.prompt(prompt), self._render(prompt + response, False)
+    head = self._render(prompt, True, tools)
+    whole = self._render(prompt + response, False, tools)
+    if self.is_exact:
+      size = len(head) if whole.startswith(head) else 0
+      return whole[:size] and head, whole[size:]
     if whole.startswith(head):
-      text = whole[len(head) :]
-    elif self.is_exact:
-      head, text = '', whole
-    else:
-      text = self._after_prefill(prompt, response, head, whole)
-    return head, text if self.is_exact else self._closed(text)
+      return head, self._closed(whole[len(head) :])
+    before = self._render(prompt, False, tools)
+    text = self._after_prefill(before, response, head, whole)
+    return head, self._closed(text)
 
-  def _after_prefill(self, prompt, response, head, whole) -> str:
+  def _after_prefill(self, before, response, head, whole) -> str:
     """The response where a template begins it only in front of a policy."""
     given, written, after = self._parts
-    shared = self._render(prompt, False) + written
+    shared = before + written
     prefill = given.removeprefix(written)
     if not (prefill and head == shared + prefill and whole.startswith(shared)):
       raise BadRow(
@@ -192,16 +180,15 @@ class Chat:
     place, end = min(found)
     return text + after[:place] + end * (end != self._hf.eos_token)
 
-  def _render(self, messages: list[dict], open_turn: bool) -> str:
+  def _render(self, messages: list[dict], open_turn: bool, tools) -> str:
     if self._template is None:
       return ''.join(
-        self.frame(message['content'])
+        self.prompt(message['content'])
         if message['role'] == 'user'
         else message['content'] + '\n'
         for message in messages
       )
-    self._used.add('chat')
-    self._is_rendered = False
+    self.used.add('chat')
     messages = [m | {'content': self.literal(m['content'])} for m in messages]
     joined, text, refusal = _joined(messages), '', None
     for turns in [messages] + [joined] * (joined != messages):
@@ -211,7 +198,7 @@ class Chat:
           chat_template=self._template,
           tokenize=False,
           add_generation_prompt=open_turn,
-          tools=self.tools,
+          tools=tools,
           date_string=_DATE.strftime('%d %b %Y'),
         )
       # A template is a program, and raises what it likes.
@@ -411,22 +398,24 @@ def turns_of(prompt: str, text: str, style) -> list[tuple[str, str]]:
   return [turn for turn in turns if turn[1].strip()]
 
 
-def common_beginning(chosen: str, rejected: str) -> tuple[int, Any]:
-  """Where the prompt of two texts ends, and their style; None: no dialogue.
+def common_beginning(*texts: str) -> tuple[int, Any]:
+  """Where the prompt of texts ends, and their style; None: no dialogue.
 
   It is cut at a border of turns, else of words. A single space before the
   responses belongs to them, as tokenizers want it; line breaks belong to the
-  prompt. A BadRow says why there is no prompt.
+  prompt. One text alone has none. A BadRow says why there is no prompt.
   """
-  if chosen == rejected:
+  if len(texts) == 1:
+    return 0, None
+  if len(set(texts)) == 1:
     raise BadRow('chosen and rejected are the same text')
-  # Both responses keep a character: one text may continue the other.
-  least = min(len(chosen.rstrip()), len(rejected.rstrip())) - 1
-  shared = chosen[: max(min(num_common(chosen, rejected), least), 0)]
+  # Each response keeps a character: one text may continue another.
+  least = min(len(text.rstrip()) for text in texts) - 1
+  shared = texts[0][: max(min(num_common(*texts), least), 0)]
   end, style = last_border(shared)
   if style is not None:
     return end, style
-  if all(last_border(side)[0] for side in (chosen, rejected)):
+  if all(last_border(text)[0] for text in texts):
     raise BadRow('the prompts of chosen and rejected differ')
   labels = list(dict.fromkeys(_LABEL.findall(shared)))
   if len(labels) > 1 and shared.count('\n') >= len(labels) - 1:
@@ -474,7 +463,7 @@ def without(prompt: str, answers: list[str]) -> list[str]:
   return cut if start and is_repeated else answers
 
 
-def num_common(a, b) -> int:
-  """Entries that two texts or lists have in common at their beginning."""
-  differ = (i for i, (x, y) in enumerate(zip(a, b)) if x != y)
-  return next(differ, min(len(a), len(b)))
+def num_common(*rows) -> int:
+  """Entries that texts or lists have in common at their beginning."""
+  differ = (i for i, x in enumerate(zip(*rows)) if x.count(x[0]) < len(x))
+  return next(differ, min(map(len, rows)))

@@ -51,24 +51,37 @@ def preference_rows(row: Any, chat: chat_lib.Chat) -> list[dict]:
   A side of several turns has chosen_turns or rejected_turns as well: prompt and
   response of each turn of the assistant.
   """
-  row = _fields(row, chat)
+  row = _Fields.of(row, chat)
   margin = _margin(row)
   if 'chosen' in row or 'rejected' in row:
-    pairs = _chosen_and_rejected(row, chat)
+    prompt, ranked = _chosen_and_rejected(row)
   elif 'completions' in row:
-    pairs = _ranked(row, chat)
+    prompt, ranked = _ranked(row)
   else:
     raise _unknown(row)
+  counts = collections.Counter(rank for rank, *_ in ranked).values()
+  pairs = (sum(counts) ** 2 - sum(count**2 for count in counts)) // 2
+  _need(pairs, 'no two completions of different rank')
+  _need(pairs <= MOST_PAIRS, f'it makes {pairs} pairs, more than {MOST_PAIRS}')
+  ranks, names, answers = zip(*ranked)
+  prompt, sides = _written(row, prompt, answers, names, chat)
+  of_rank = collections.defaultdict(list)
+  for rank, side in zip(ranks, sides):
+    of_rank[rank].append(side)
   made = []
-  for prompt, *sides in pairs:
-    pair: dict[str, Any] = {'prompt': prompt}
-    for side, (text, turns) in zip(('chosen', 'rejected'), sides):
-      pair[side] = text
-      _need(text.strip(), f'{side!r} is empty')
-      if len(turns) > 1:
-        pair[f'{side}_turns'] = turns
-    _need_different(pair['chosen'], pair['rejected'])
-    made.append(pair | margin)
+  for both in itertools.combinations(sorted(of_rank), 2):
+    for pair in itertools.product(*(of_rank[rank] for rank in both)):
+      item: dict[str, Any] = {'prompt': prompt}
+      for side, (text, turns) in zip(('chosen', 'rejected'), pair):
+        item[side] = text
+        _need(text.strip(), f'{side!r} is empty')
+        if len(turns) > 1:
+          item[f'{side}_turns'] = turns
+      _need(
+        item['chosen'] != item['rejected'],
+        'chosen and rejected are the same text',
+      )
+      made.append(item | margin)
   return made
 
 
@@ -78,16 +91,15 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
   A response of several turns has response_turns as well, as above, and a row
   whose `label` is False has is_bad.
   """
-  row = _fields(row, chat)
+  row = _Fields.of(row, chat)
   field = 'completion' if 'completion' in row else 'response'
   if field in row and 'prompt' in row:
-    prompt, [side] = _answers(row['prompt'], [row[field]], [field], chat)
+    given = row['prompt'], [row[field]], [field]
+    prompt, [side] = _written(row, *given, chat)
   elif 'messages' in row:
-    given = _opened(_messages(row['messages'], 'messages', chat), chat)
-    prompt, side = _split(given[:-1], given[-1:], 'messages', chat)
+    prompt, [side] = _in_turns(row, None, [row['messages']], ['messages'], chat)
   elif 'text' in row:
-    prompt, side = '', (chat.bare(_text(row['text'], 'text')), [])
-    row.read.discard('system')
+    prompt, [side] = _bare(row, [row['text']], ['text'], chat)
   else:
     if field in row:
       _need_no_prompt(row)
@@ -106,7 +118,7 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
 
 def prompt_row(row: Any, chat: chat_lib.Chat) -> dict:
   """The prompt of one row of any format that has one."""
-  row = _fields(row, chat)
+  row = _Fields.of(row, chat)
   fields = ['prompt', 'messages'] + ['context'] * ('completions' in row)
   field = next((f for f in fields if f in row), '')
   if not field and 'chosen' in row:
@@ -115,14 +127,14 @@ def prompt_row(row: Any, chat: chat_lib.Chat) -> dict:
     raise _unknown(row)
   # Answers are no prompts, and not missed.
   row.read |= _ANSWERS | {'margin', 'label'}
-  if field == 'messages' or chat.in_turns or _is_conversation(row[field]):
-    turns = _opened(_turns(row[field], field, 'user', chat), chat)
+  if field == 'messages' or row.in_turns or _is_conversation(row[field]):
+    turns = row.opened(_turns(row[field], field, 'user', chat))
     if field == 'messages' and turns[-1]['role'] == 'assistant':
       turns = turns[:-1]
     _check_prompt(turns, field)
-    text = chat.prompt(turns)
+    text = chat.prompt(turns, row.tools)
   else:
-    text = chat.frame(_text(row[field], field))
+    text = chat.prompt(_text(row[field], field))
   _need(text.strip(), 'the prompt is empty')
   return {'prompt': text}
 
@@ -175,7 +187,7 @@ class Columns:
       f'the fields are {", ".join(sorted(_FIELDS))}',
     )
     self.told: dict[str, collections.Counter] = {}  # {source: {remark: rows}}
-    self._seen: set[str] = set()
+    self._missed = {c for columns in self.names.values() for c in columns}
 
   def items(
     self, source: str, convert: Callable, row: Any, chat: chat_lib.Chat
@@ -193,11 +205,11 @@ class Columns:
 
   def _renamed(self, row: dict) -> '_Fields':
     renamed = _Fields(row)
-    renamed.has_system |= bool({*self.names.get('system', ())} & row.keys())
-    used = {column for columns in self.names.values() for column in columns}
-    self._seen |= used & row.keys()
-    for column in used:
-      renamed.pop(column, None)
+    renamed.in_turns |= bool({*self.names.get('system', ())} & row.keys())
+    self._missed -= row.keys()
+    for columns in self.names.values():
+      for column in columns:
+        renamed.pop(column, None)
     for field, columns in self.names.items():
       found = [row[c] for c in columns if row.get(c) not in (None, '', [])]
       if len(found) > 1 and any(map(_is_conversation, found)):
@@ -216,8 +228,7 @@ class Columns:
 
   def check(self) -> None:
     """UserError if a column that the names have was in no row."""
-    used = {column for columns in self.names.values() for column in columns}
-    missed = ', '.join(map(repr, sorted(used - self._seen)))
+    missed = ', '.join(map(repr, sorted(self._missed)))
     errors.need(not missed, f'data.columns: no row has a column {missed}')
 
   def summary(self) -> str:
@@ -254,35 +265,40 @@ def labelled(pair: dict, flip: bool) -> dict:
   return pair | {'flipped': bool(flip)}
 
 
-def _chosen_and_rejected(row: '_Fields', chat):
+def _chosen_and_rejected(row: '_Fields'):
+  """The prompt, if there is one, and (rank, field, answer) of all answers."""
   for field in ('chosen', 'rejected'):
     _need(field in row, f'{field!r} is missing')
-  prompt, sides = row.get('prompt'), [(row['chosen'], row['rejected'])]
-  if all(map(_is_texts, sides[0])):
-    _check_number(len(row['chosen']) * len(row['rejected']))
-    sides = itertools.product(*sides[0])
-  for chosen, rejected in sides:
-    _need(
-      _is_conversation(chosen) == _is_conversation(rejected),
-      'one of chosen and rejected is a text, the other a conversation',
-    )
-    if _is_conversation(chosen):
-      if prompt is None and _first_role(chosen) == 'assistant':
-        _need_no_prompt(row)
-      yield _conversations(prompt, chosen, rejected, chat)
-    elif prompt is not None:
-      answers, names = [chosen, rejected], ['chosen', 'rejected']
-      shared, turns = _answers(prompt, answers, names, chat)
-      yield shared, *turns
-    else:
-      chosen, rejected = _text(chosen, 'chosen'), _text(rejected, 'rejected')
-      chat.bare(chosen)
-      cut, style = chat_lib.common_beginning(chosen, rejected)
-      if style is None and not row.is_implicit:
-        _need_no_prompt(row, chosen)
-      row.read.discard('system')
-      head, ends = chosen[:cut], (side[cut:] for side in (chosen, rejected))
-      yield head, *((end, chat_lib.turns_of(head, end, style)) for end in ends)
+  sides = [row['chosen'], row['rejected']]
+  _need(
+    len(set(map(_is_conversation, sides))) == 1,
+    'one of chosen and rejected is a text, the other a conversation',
+  )
+  if 'prompt' not in row and _first_role(sides[0]) == 'assistant':
+    _need_no_prompt(row)
+  if not all(map(_is_texts, sides)):
+    sides = [[side] for side in sides]
+  return row.get('prompt'), [
+    (rank, field, answer)
+    for rank, field in enumerate(('chosen', 'rejected'))
+    for answer in sides[rank]
+  ]
+
+
+def _ranked(row: '_Fields'):
+  """As `_chosen_and_rejected`, of a row with `completions`."""
+  _need('context' in row, "'context' is missing")
+  given = _unzipped(row['completions'])
+  _need(
+    isinstance(given, list) and all(isinstance(c, dict) for c in given),
+    "'completions' is not a list of {rank, completion}",
+  )
+  ranked = []
+  for number, one in enumerate(given, 1):
+    rank, name = one.get('rank'), f'completion {number}'
+    _need(type(rank) is int, f'the rank of {name} is not a whole number')
+    ranked.append((rank, name, one.get('completion')))
+  return row['context'], ranked
 
 
 def _need_no_prompt(row: '_Fields', chosen: str = '') -> None:
@@ -307,67 +323,6 @@ def _need_no_prompt(row: '_Fields', chosen: str = '') -> None:
   )
 
 
-def _conversations(prompt, chosen, rejected, chat):
-  sides = [
-    _messages(side, field, chat)
-    for side, field in ((chosen, 'chosen'), (rejected, 'rejected'))
-  ]
-  if isinstance(prompt, str):
-    answers = all(side[0]['role'] == 'assistant' for side in sides)
-    # A prompt beside whole conversations repeats their first turns.
-    prompt = _turns(prompt, 'prompt', 'user', chat) if answers else None
-  if prompt is None:
-    _need_different(*sides)
-    # One of them may continue the other.
-    least = (len(side) - 1 for side in sides)
-    shared = min(chat_lib.num_common(*sides), *least)
-    _need(
-      not shared or all(s[shared]['role'] == 'assistant' for s in sides),
-      f'the prompts of chosen and rejected differ, in turn {shared + 1}',
-    )
-    prompt = sides[0][:shared]
-  else:
-    prompt = _messages(prompt, 'prompt', chat)
-  size = len(prompt)
-  sides = [s[size:] if s[:size] == prompt else s for s in sides]
-  prompt = _opened(prompt, chat)
-  head, chosen = _split(prompt, sides[0], 'chosen', chat)
-  return head, chosen, _split(prompt, sides[1], 'rejected', chat)[1]
-
-
-def _ranked(row: dict, chat):
-  _need('context' in row, "'context' is missing")
-  given = _unzipped(row['completions'])
-  _need(
-    isinstance(given, list) and all(isinstance(c, dict) for c in given),
-    "'completions' is not a list of {rank, completion}",
-  )
-  _check_number(len(given) * (len(given) - 1) // 2)
-  ranked = []
-  for number, one in enumerate(given, 1):
-    rank, name = one.get('rank'), f'completion {number}'
-    _need(type(rank) is int, f'the rank of {name} is not a whole number')
-    ranked.append((rank, name, one.get('completion')))
-  ranks, names, texts = zip(*ranked) if ranked else ((), [], [])
-  prompt, sides = _answers(row['context'], texts, names, chat)
-  ranked = sorted(zip(ranks, sides), key=lambda one: one[0])
-  pairs = [
-    (prompt, chosen, rejected)
-    for (a, chosen), (b, rejected) in itertools.combinations(ranked, 2)
-    if a < b
-  ]
-  _need(pairs, 'no two completions of different rank')
-  return pairs
-
-
-def _check_number(pairs: int) -> None:
-  _need(pairs <= MOST_PAIRS, f'it makes {pairs} pairs, more than {MOST_PAIRS}')
-
-
-def _need_different(chosen, rejected) -> None:
-  _need(chosen != rejected, 'chosen and rejected are the same text')
-
-
 def _margin(row: dict) -> dict[str, float]:
   margin = row.get('margin')
   if isinstance(margin, sources.Cell):
@@ -387,32 +342,76 @@ def _need(fine: object, reason: str) -> None:
     raise BadRow(reason)
 
 
-def _answers(prompt, answers, fields, chat):
-  """Text of the prompt, and text and turns of each of the answers to it."""
-  texts = [prompt, *answers]
-  if chat.in_turns or any(map(_is_conversation, texts)):
-    prompt = _opened(_turns(prompt, 'prompt', 'user', chat), chat)
-    if prompt[-1]['role'] != 'assistant' and all(
-      isinstance(answer, str) for answer in answers
-    ):
-      asked = prompt[-1]['content']
-      for start in (chat.prompt(prompt), asked):
-        answers = _without(start, answers, chat, True)
-    split = [
-      _split(prompt, _turns(answer, field, 'assistant', chat), field, chat)
-      for answer, field in zip(answers, fields)
-    ]
-    return split[0][0] if split else '', [side for _, side in split]
+def _written(row: '_Fields', prompt, answers, fields, chat):
+  """Text of a prompt; of each answer, and of each turn in it that answers.
+
+  Whatever the format was, the rest is here: a prompt (None: the answers begin
+  with it) and answers, in turns or as text.
+  """
+  if any(map(_is_conversation, [prompt, *answers])):
+    return _in_turns(row, prompt, answers, fields, chat)
+  if prompt is None:
+    return _bare(row, answers, fields, chat)
+  if row.in_turns:
+    return _in_turns(row, prompt, answers, fields, chat)
   prompt = _text(prompt, 'prompt')
   answers = [_text(answer, field) for answer, field in zip(answers, fields)]
-  framed = chat.frame(prompt)
-  answers = _without(prompt, answers, chat, framed[-1:].isspace())
-  answers = [chat.literal(text) for text in answers]
+  head = chat.prompt(prompt)
+  answers = _without(prompt, answers, chat, head[-1:].isspace())
+  answers = [chat.literal(text, prompt) for text in answers]
   # The prompt may be a dialogue as one text, which its answers go on with.
   end, style = chat_lib.last_border(prompt)
   style = None if prompt[end:].strip() else style
-  turns = [chat_lib.turns_of(framed, text, style) for text in answers]
-  return framed, list(zip(answers, turns))
+  return head, [(x, chat_lib.turns_of(head, x, style)) for x in answers]
+
+
+def _bare(row: '_Fields', answers, fields, chat):
+  """Texts that begin with their prompt, and are left as they are."""
+  texts = [_text(answer, field) for answer, field in zip(answers, fields)]
+  _need(
+    chat.style != 'chat',
+    'the model reads conversations, and this row has no prompt of its own',
+  )
+  chat.used.add('bare')
+  cut, style = chat_lib.common_beginning(*texts)
+  if style is None and len(texts) > 1 and not row.is_implicit:
+    _need_no_prompt(row, texts[0])
+  row.read.discard('system')
+  head, texts = texts[0][:cut], [text[cut:] for text in texts]
+  return head, [(text, chat_lib.turns_of(head, text, style)) for text in texts]
+
+
+def _in_turns(row: '_Fields', prompt, answers, fields, chat):
+  given = zip(answers, fields)
+  sides = [_turns(answer, field, 'assistant', chat) for answer, field in given]
+  is_whole = all(side[0]['role'] != 'assistant' for side in sides)
+  # A plain prompt beside whole conversations repeats their first turns.
+  if prompt is None or isinstance(prompt, str) and is_whole:
+    # One of them may continue another.
+    least = min(map(len, sides)) - 1
+    shared = min(chat_lib.num_common(*sides), least)
+    _need(
+      len(sides) == 1
+      or not shared
+      or all(side[shared]['role'] == 'assistant' for side in sides),
+      f'the prompts of chosen and rejected differ, in turn {shared + 1}',
+    )
+    prompt = sides[0][:shared]
+  else:
+    prompt = _turns(prompt, 'prompt', 'user', chat)
+  size = len(prompt)
+  sides = [side[size:] if side[:size] == prompt else side for side in sides]
+  prompt = row.opened(prompt)
+  if all(isinstance(answer, str) for answer in answers):
+    texts = answers
+    if prompt[-1]['role'] != 'assistant':
+      for start in (chat.prompt(prompt, row.tools), prompt[-1]['content']):
+        texts = _without(start, texts, chat, True)
+    sides = [[{'role': 'assistant', 'content': text}] for text in texts]
+  found = [
+    _split(row, prompt, side, field, chat) for side, field in zip(sides, fields)
+  ]
+  return found[0][0], [side for _, side in found]
 
 
 def _without(prompt: str, answers, chat, is_spaced: bool) -> list[str]:
@@ -425,7 +424,7 @@ def _without(prompt: str, answers, chat, is_spaced: bool) -> list[str]:
   return cut
 
 
-def _split(prompt, response, field: str, chat):
+def _split(row: '_Fields', prompt, response, field: str, chat):
   """Text of a prompt; of the response, and of each turn in it that answers."""
   _need(response, f'{field!r} adds no turn to the prompt')
   for turn in (response[0], response[-1]):
@@ -437,18 +436,14 @@ def _split(prompt, response, field: str, chat):
   _need(response[-1]['content'].strip(), f'{field!r} is empty')
   _check_prompt(prompt, field)
   turns = [
-    chat.split(prompt + response[:i], response[i : i + 1])
+    chat.split(prompt + response[:i], response[i : i + 1], row.tools)
     for i, turn in enumerate(response)
     if turn['role'] == 'assistant' and turn['content'].strip()
   ]
-  head, text = chat.split(prompt, response)
+  head, text = turns[0]
+  if len(response) > 1:
+    head, text = chat.split(prompt, response, row.tools)
   return head, (text, turns)
-
-
-def _opened(turns: list[dict], chat) -> list[dict]:
-  """Turns with the row's `system` before them."""
-  is_there = turns[:1] == chat.opening
-  return turns if is_there else [*chat.opening, *turns]
 
 
 def _check_prompt(turns: list[dict], field: str) -> None:
@@ -541,13 +536,46 @@ def _kind(value) -> str:
 
 
 class _Fields(dict):
-  """Fields of a row that are not None; `read` are the names of those used."""
+  """Fields of a row that are not None, and how it wants to be written."""
 
   def __init__(self, row: dict):
-    self.has_system = 'system' in row
     super().__init__((k, v) for k, v in row.items() if v is not None)
-    self.read: set = set()
+    self.read: set = set()  # names of the fields that were used
     self.is_implicit = False  # the user says that no column holds the prompt
+    # Its plain prompt is a turn; also where other rows have a system turn.
+    self.in_turns = 'system' in row
+    self.tools: list | None = None
+
+  @classmethod
+  def of(cls, row: Any, chat: chat_lib.Chat) -> '_Fields':
+    """Lists that are written as text, and tools, are read."""
+    _need(isinstance(row, dict), f'the row is {_kind(row)}, not an object')
+    row = row if isinstance(row, cls) else cls(row)
+    for field in _FIELDS & row.keys():
+      value = dict.get(row, field)
+      if isinstance(value, str) and _WRITTEN.match(value):
+        try:
+          row[field] = files.loads(value.encode())
+        except ValueError:
+          reason = 'is a list of turns, but not JSON: write it with json.dumps'
+          raise BadRow(f'{field!r} {reason}') from None
+    if row.get('system'):
+      _text(row['system'], 'system')
+    row.in_turns |= chat.style == 'chat'
+    if (tools := dict.get(row, 'tools')) and chat.reads('tools'):
+      with contextlib.suppress(ValueError):
+        is_text = isinstance(row['tools'], str)
+        row.tools = files.loads(tools.encode()) if is_text else tools
+      is_list = isinstance(row.tools, list)
+      _need(is_list, "'tools' is no list, nor one as JSON")
+      row.in_turns = True
+    return row
+
+  def opened(self, turns: list[dict]) -> list[dict]:
+    """Turns with the row's `system` before them."""
+    text = self.get('system')
+    opening = [{'role': 'system', 'content': text}] if text else []
+    return turns if turns[:1] == opening else [*opening, *turns]
 
   def __getitem__(self, name):
     self.read.add(name)
@@ -564,35 +592,6 @@ _ANSWERS = {'chosen', 'rejected', 'completion', 'response', 'completions'}
 _FIELDS |= _ANSWERS | {'margin', 'label'}
 # Lists of turns that a table has written as text.
 _WRITTEN = re.compile(r'\s*\[\s*\{\s*["\'](role|from|content|value)["\']\s*:')
-
-
-def _fields(row, chat) -> _Fields:
-  """The fields of a row, and into the chat its system turn and its tools."""
-  _need(isinstance(row, dict), f'the row is {_kind(row)}, not an object')
-  row = row if isinstance(row, _Fields) else _Fields(row)
-  for field in _FIELDS & row.keys():
-    value = dict.get(row, field)
-    if isinstance(value, str) and _WRITTEN.match(value):
-      try:
-        row[field] = files.loads(value.encode())
-      except ValueError:
-        reason = 'is a list of turns, but not JSON: write it with json.dumps'
-        raise BadRow(f'{field!r} {reason}') from None
-  chat.opening, chat.tools = [], None
-  chat.in_turns = row.has_system or chat.style == 'chat'
-  # Without it, too, rows of this file are conversations.
-  if text := row.get('system'):
-    chat.opening = [{'role': 'system', 'content': _text(text, 'system')}]
-  if (tools := dict.get(row, 'tools')) and chat.reads('tools'):
-    row.read.add('tools')
-    try:
-      is_text = isinstance(tools, str)
-      chat.tools = files.loads(tools.encode()) if is_text else tools
-    except ValueError:
-      pass
-    _need(isinstance(chat.tools, list), "'tools' is no list, nor one as JSON")
-    chat.in_turns = True
-  return row
 
 
 def _unknown(row: dict) -> sources.UnknownFormat:
