@@ -131,7 +131,7 @@ def test_plain_rendering_is_the_exported_template(bare, prompt_template):
     )
   # One question and one answer are a plain row.
   head, response = chat.split(TURNS, spaced)
-  assert head == chat.frame('the world')
+  assert head == chat.prompt('the world')
   assert response == ' hello again '
 
 

@@ -182,7 +182,7 @@ def test_prompts(row, prompt):
       sides([*WHOLE[0], user('a'), GOOD], [*WHOLE[0], user('b'), BAD]),
       'the prompts of chosen and rejected differ, in turn 3',
     ),
-    (sides([GOOD], [BAD]), "'chosen' has no turn before the response"),
+    (sides([GOOD], [BAD]), 'no turn stands before the response'),
     (pair(chosen=[GOOD]), 'one of chosen and rejected is a text'),
     (
       sides([user('x')], [BAD], prompt=[QUESTION]),
@@ -223,7 +223,7 @@ def test_bad_preferences(row, reason):
     (formats.response_row, {'messages': []}, "'messages' is a list"),
     (formats.response_row, {'text': 3}, "'text' is a number, not text"),
     (formats.prompt_row, {'prompt': ''}, 'the prompt is empty'),
-    (formats.prompt_row, {'messages': [GOOD]}, 'no turn before the response'),
+    (formats.prompt_row, {'messages': [GOOD]}, 'no turn stands before'),
   ],
 )
 def test_bad_responses_and_prompts(convert, row, reason):

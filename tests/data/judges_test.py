@@ -87,9 +87,9 @@ def test_foreign_judges_read_what_transformers_writes(folder, tmp_path, name):
 def test_the_caller_may_say_otherwise(folder, tmp_path):
   words = opened(folder, tmp_path, rendered(TEMPLATES['llama3']))
   plain = chat_lib.judge_chat(words, 'judge', {}, template='Q: {prompt}\nA:')
-  assert plain.frame('x') == 'Q: x\nA:' and plain.tokenizer.appends_eos
+  assert plain.prompt('x') == 'Q: x\nA:' and plain.tokenizer.appends_eos
   bare = chat_lib.judge_chat(words, 'judge', {}, 'plain', '', 'false')
-  assert bare.frame('x') == 'x' and not bare.tokenizer.appends_eos
+  assert bare.prompt('x') == 'x' and not bare.tokenizer.appends_eos
   with pytest.raises(errors.UserError, match='nor is it a file'):
     chat_lib.judge_chat(words, 'judge', {}, template='nothing')
   words.hf.chat_template = None

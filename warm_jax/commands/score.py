@@ -205,9 +205,8 @@ def _rows(given, columns, chat) -> Iterator[tuple[dict, list[dict], str]]:
   from warm_jax.data import formats, sources
 
   def convert(row, chat):
-    if isinstance(row, dict):
-      row.get('subset')  # it is read where accuracies are printed
-    if isinstance(row, dict) and {*PAIR, 'completions'} & row.keys():
+    row.get('subset')  # it is read where accuracies are printed
+    if {*PAIR, 'completions'} & row.keys():
       return formats.preference_rows(row, chat)
     return [formats.response_row(row, chat)]
 

@@ -460,7 +460,7 @@ def without(prompt: str, answers: list[str]) -> list[str]:
         cut.append(rest[border.end() :])
         break
   is_repeated = len(cut) == len(answers) and all(rest.strip() for rest in cut)
-  return cut if start and is_repeated else answers
+  return cut if start and cut and is_repeated else answers
 
 
 def num_common(*rows) -> int:

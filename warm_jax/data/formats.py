@@ -51,7 +51,7 @@ def preference_rows(row: Any, chat: chat_lib.Chat) -> list[dict]:
   A side of several turns has chosen_turns or rejected_turns as well: prompt and
   response of each turn of the assistant.
   """
-  row = _Fields.of(row, chat)
+  row = _fields(row, chat)
   margin = _margin(row)
   if 'chosen' in row or 'rejected' in row:
     prompt, ranked = _chosen_and_rejected(row)
@@ -68,21 +68,26 @@ def preference_rows(row: Any, chat: chat_lib.Chat) -> list[dict]:
   of_rank = collections.defaultdict(list)
   for rank, side in zip(ranks, sides):
     of_rank[rank].append(side)
-  made = []
-  for both in itertools.combinations(sorted(of_rank), 2):
-    for pair in itertools.product(*(of_rank[rank] for rank in both)):
-      item: dict[str, Any] = {'prompt': prompt}
-      for side, (text, turns) in zip(('chosen', 'rejected'), pair):
-        item[side] = text
-        _need(text.strip(), f'{side!r} is empty')
-        if len(turns) > 1:
-          item[f'{side}_turns'] = turns
-      _need(
-        item['chosen'] != item['rejected'],
-        'chosen and rejected are the same text',
-      )
-      made.append(item | margin)
+  made = [
+    _item(prompt, chosen=chosen, rejected=rejected) | margin
+    for better, worse in itertools.combinations(sorted(of_rank), 2)
+    for chosen in of_rank[better]
+    for rejected in of_rank[worse]
+  ]
+  is_same = any(item['chosen'] == item['rejected'] for item in made)
+  _need(not is_same, 'chosen and rejected are the same text')
   return made
+
+
+def _item(prompt: str, **sides) -> dict[str, Any]:
+  """A prompt and its sides, each with its turns if there are several."""
+  item: dict[str, Any] = {'prompt': prompt}
+  for side, (text, turns) in sides.items():
+    _need(text.strip(), f'{side!r} is empty')
+    item[side] = text
+    if len(turns) > 1:
+      item[f'{side}_turns'] = turns
+  return item
 
 
 def response_row(row: Any, chat: chat_lib.Chat) -> dict:
@@ -91,7 +96,7 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
   A response of several turns has response_turns as well, as above, and a row
   whose `label` is False has is_bad.
   """
-  row = _Fields.of(row, chat)
+  row = _fields(row, chat)
   field = 'completion' if 'completion' in row else 'response'
   if field in row and 'prompt' in row:
     given = row['prompt'], [row[field]], [field]
@@ -105,11 +110,7 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
       _need_no_prompt(row)
     _need(field not in row, "'prompt' is missing")
     raise _unknown(row)
-  response, turns = side
-  made = {'prompt': prompt, 'response': response}
-  _need(response.strip(), 'the response is empty')
-  if len(turns) > 1:
-    made['response_turns'] = turns
+  made = _item(prompt, response=side)
   label = str(dict.get(row, 'label')).lower() if field in row else ''
   if label in ('true', '1', *_BAD):
     row.read.add('label')
@@ -118,7 +119,7 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
 
 def prompt_row(row: Any, chat: chat_lib.Chat) -> dict:
   """The prompt of one row of any format that has one."""
-  row = _Fields.of(row, chat)
+  row = _fields(row, chat)
   fields = ['prompt', 'messages'] + ['context'] * ('completions' in row)
   field = next((f for f in fields if f in row), '')
   if not field and 'chosen' in row:
@@ -127,14 +128,11 @@ def prompt_row(row: Any, chat: chat_lib.Chat) -> dict:
     raise _unknown(row)
   # Answers are no prompts, and not missed.
   row.read |= _ANSWERS | {'margin', 'label'}
-  if field == 'messages' or row.in_turns or _is_conversation(row[field]):
-    turns = row.opened(_turns(row[field], field, 'user', chat))
-    if field == 'messages' and turns[-1]['role'] == 'assistant':
-      turns = turns[:-1]
-    _check_prompt(turns, field)
-    text = chat.prompt(turns, row.tools)
-  else:
-    text = chat.prompt(_text(row[field], field))
+  prompt = row[field]
+  if field == 'messages':
+    prompt = _turns(prompt, field, 'user', chat)
+    prompt = prompt[:-1] if prompt[-1]['role'] == 'assistant' else prompt
+  text, _ = _written(row, prompt, [], [], chat)
   _need(text.strip(), 'the prompt is empty')
   return {'prompt': text}
 
@@ -194,36 +192,36 @@ class Columns:
   ) -> list[dict]:
     """What `convert` of `KINDS` makes of a row; a BadRow if it is nothing."""
     chat.told.clear()
-    if isinstance(row, dict):
-      row = self._renamed(row)
+    row = _fields(self._renamed(row, chat), chat)
+    row.is_implicit = self.names.get('prompt') == []
     made = convert(row, chat)
-    if isinstance(row, _Fields):
-      left = {k for k, v in row.items() if v not in ('', [], {})} - row.read
-      chat.told.update(('not used', str(name)) for name in left)
+    left = {k for k, v in row.items() if v not in ('', [], {})} - row.read
+    chat.told.update(('not used', str(name)) for name in left)
     self.told.setdefault(source, collections.Counter()).update(chat.told)
     return made
 
-  def _renamed(self, row: dict) -> '_Fields':
-    renamed = _Fields(row)
-    renamed.in_turns |= bool({*self.names.get('system', ())} & row.keys())
+  def _renamed(self, row: Any, chat) -> Any:
+    if not isinstance(row, dict) or not self.names:
+      return row
     self._missed -= row.keys()
-    for columns in self.names.values():
-      for column in columns:
-        renamed.pop(column, None)
+    used = {column for columns in self.names.values() for column in columns}
+    renamed = {name: row[name] for name in row if name not in used}
     for field, columns in self.names.items():
-      found = [row[c] for c in columns if row.get(c) not in (None, '', [])]
+      given = [row[c] for c in columns if c in row]
+      found = [_unzipped(v) for v in given if v not in (None, '', [])]
       if len(found) > 1 and any(map(_is_conversation, found)):
-        found = [[turn for value in found for turn in _turned(value)]]
+        turned = (_turns(value, field, 'user', chat) for value in found)
+        found = [list(itertools.chain(*turned))]
       elif len(found) > 1:
         found = ['\n'.join(_text(value, field) for value in found)]
-      if field == 'prompt' and not columns:
-        renamed.is_implicit = True
-      elif found or any(row.get(column) == '' for column in columns):
+      if found or '' in given:
         if field in renamed:
           renamed[f"the file's {field}"] = renamed.pop(field)
         renamed[field] = found[0] if found else ''
-      elif field == 'prompt' and field not in row:
+      elif field == 'prompt' and columns and field not in row:
         raise BadRow(f'no column {columns[0]!r}, which data.columns names')
+      elif given:
+        renamed.setdefault(field, None)
     return renamed
 
   def check(self) -> None:
@@ -288,7 +286,7 @@ def _chosen_and_rejected(row: '_Fields'):
 def _ranked(row: '_Fields'):
   """As `_chosen_and_rejected`, of a row with `completions`."""
   _need('context' in row, "'context' is missing")
-  given = _unzipped(row['completions'])
+  given = row['completions']
   _need(
     isinstance(given, list) and all(isinstance(c, dict) for c in given),
     "'completions' is not a list of {rank, completion}",
@@ -297,7 +295,7 @@ def _ranked(row: '_Fields'):
   for number, one in enumerate(given, 1):
     rank, name = one.get('rank'), f'completion {number}'
     _need(type(rank) is int, f'the rank of {name} is not a whole number')
-    ranked.append((rank, name, one.get('completion')))
+    ranked.append((rank, name, _unzipped(one.get('completion'))))
   return row['context'], ranked
 
 
@@ -376,7 +374,6 @@ def _bare(row: '_Fields', answers, fields, chat):
   cut, style = chat_lib.common_beginning(*texts)
   if style is None and len(texts) > 1 and not row.is_implicit:
     _need_no_prompt(row, texts[0])
-  row.read.discard('system')
   head, texts = texts[0][:cut], [text[cut:] for text in texts]
   return head, [(text, chat_lib.turns_of(head, text, style)) for text in texts]
 
@@ -384,8 +381,8 @@ def _bare(row: '_Fields', answers, fields, chat):
 def _in_turns(row: '_Fields', prompt, answers, fields, chat):
   given = zip(answers, fields)
   sides = [_turns(answer, field, 'assistant', chat) for answer, field in given]
-  is_whole = all(side[0]['role'] != 'assistant' for side in sides)
   # A plain prompt beside whole conversations repeats their first turns.
+  is_whole = sides and all(side[0]['role'] != 'assistant' for side in sides)
   if prompt is None or isinstance(prompt, str) and is_whole:
     # One of them may continue another.
     least = min(map(len, sides)) - 1
@@ -398,20 +395,41 @@ def _in_turns(row: '_Fields', prompt, answers, fields, chat):
     )
     prompt = sides[0][:shared]
   else:
+    _need(prompt != [], 'no turn stands before the response')
     prompt = _turns(prompt, 'prompt', 'user', chat)
   size = len(prompt)
   sides = [side[size:] if side[:size] == prompt else side for side in sides]
+  for side, field in zip(sides, fields):
+    _need(side, f'{field!r} adds no turn to the prompt')
+    for turn in (side[0], side[-1]):
+      _need(
+        turn['role'] == 'assistant',
+        f'{field!r} has to begin and end with a turn of the assistant, not of '
+        f'{turn["role"]!r}',
+      )
+    _need(not _is_empty(side[-1]), f'{field!r} is empty')
   prompt = row.opened(prompt)
+  _need(prompt, 'no turn stands before the response')
+  is_open = prompt[-1]['role'] != 'assistant'
+  _need(is_open, 'the prompt ends with a turn of the assistant')
+  is_late = any(turn['role'] == 'system' for turn in prompt[1:])
+  _need(not is_late, 'a system turn stands after the first turn')
+  head = chat.prompt(prompt, row.tools)
   if all(isinstance(answer, str) for answer in answers):
-    texts = answers
-    if prompt[-1]['role'] != 'assistant':
-      for start in (chat.prompt(prompt, row.tools), prompt[-1]['content']):
-        texts = _without(start, texts, chat, True)
+    texts = _without(head, answers, chat, True)
+    texts = _without(prompt[-1]['content'], texts, chat, True)
     sides = [[{'role': 'assistant', 'content': text}] for text in texts]
-  found = [
-    _split(row, prompt, side, field, chat) for side, field in zip(sides, fields)
-  ]
-  return found[0][0], [side for _, side in found]
+  found = []
+  for side in sides:
+    turns = [
+      chat.split(prompt + side[:i], side[i : i + 1], row.tools)
+      for i, turn in enumerate(side)
+      if turn['role'] == 'assistant' and not _is_empty(turn)
+    ]
+    whole = chat.split(prompt, side, row.tools) if side[1:] else turns[0]
+    head, text = whole
+    found.append((text, turns))
+  return head, found
 
 
 def _without(prompt: str, answers, chat, is_spaced: bool) -> list[str]:
@@ -424,81 +442,51 @@ def _without(prompt: str, answers, chat, is_spaced: bool) -> list[str]:
   return cut
 
 
-def _split(row: '_Fields', prompt, response, field: str, chat):
-  """Text of a prompt; of the response, and of each turn in it that answers."""
-  _need(response, f'{field!r} adds no turn to the prompt')
-  for turn in (response[0], response[-1]):
-    _need(
-      turn['role'] == 'assistant',
-      f'{field!r} has to begin and end with a turn of the assistant, not of '
-      f'{turn["role"]!r}',
-    )
-  _need(response[-1]['content'].strip(), f'{field!r} is empty')
-  _check_prompt(prompt, field)
-  turns = [
-    chat.split(prompt + response[:i], response[i : i + 1], row.tools)
-    for i, turn in enumerate(response)
-    if turn['role'] == 'assistant' and turn['content'].strip()
-  ]
-  head, text = turns[0]
-  if len(response) > 1:
-    head, text = chat.split(prompt, response, row.tools)
-  return head, (text, turns)
-
-
-def _check_prompt(turns: list[dict], field: str) -> None:
-  _need(turns, f'{field!r} has no turn before the response')
-  is_open = turns[-1]['role'] != 'assistant'
-  _need(is_open, 'the prompt ends with a turn of the assistant')
-  is_late = any(turn['role'] == 'system' for turn in turns[1:])
-  _need(not is_late, 'a system turn stands after the first turn')
-
-
 def _turns(value, field: str, role: str, chat) -> list[dict]:
-  if _is_conversation(value):
-    return _messages(value, field, chat)
-  return [{'role': role, 'content': _text(value, field)}]
-
-
-def _turned(value) -> list:
-  """What may be a list of turns: a list, of which a text is the user's turn."""
+  """A list of turns as {role, content} and what the template reads besides."""
   if isinstance(value, str):
-    return [{'role': 'user', 'content': value}]
-  return _unzipped(value) if isinstance(_unzipped(value), list) else [value]
-
-
-def _first_role(value) -> str:
-  """Role of the first turn; '' of what is no list of turns."""
-  turns = _turned(value) if _is_conversation(value) else []
-  first = turns[0] if turns and isinstance(turns[0], dict) else {}
-  return first.get('role') or first.get('from') or ''
-
-
-def _messages(value, field: str, chat) -> list[dict]:
-  value = _unzipped(value)
+    return [{'role': role, 'content': _text(value, field)}]
   is_list = isinstance(value, list) and value
-  _need(is_list, f'{field!r} is {_kind(value)}, not a list of turns')
+  _need(is_list, f'{field!r} is {_kind(value)}, not text or a list of turns')
   turns = []
   for number, turn in enumerate(value, 1):
     where = f'turn {number} of {field!r}'
     is_turn = isinstance(turn, dict)
     _need(is_turn, f'{where} is {_kind(turn)}, not {{role, content}}')
-    calls = turn.get('tool_calls')
-    _need(not calls, f'{where} calls tools, which is not supported')
     if 'from' in turn and 'value' in turn and 'role' not in turn:  # ShareGPT
       roles, role = {'human': 'user', 'gpt': 'assistant'}, turn['from']
       role = roles.get(role, role) if isinstance(role, str) else role
       turn = {'role': role, 'content': turn['value']}
-    keys = ('role', 'content')
-    made = {k: _text(turn.get(k), f'the {k} of {where}') for k in keys}
+    made = {}
+    if calls := turn.get('tool_calls'):
+      _need(
+        isinstance(calls, list) and chat.reads('tool_calls'),
+        f'{where} calls tools, which the chat template does not write',
+      )
+      made['tool_calls'] = calls
+      turn = turn | {'content': turn.get('content') or ''}
+    for key in ('role', 'content'):
+      made[key] = _text(turn.get(key), f'the {key} of {where}')
     for key, more in turn.items():
-      if key not in (*keys, 'tool_calls') and isinstance(more, str) and more:
+      if key not in made and isinstance(more, str) and more:
         if chat.reads(key):
           made[key] = _text(more, f'the {key} of {where}')
         else:
           chat.told.add(('not used', f'{field}.{key}'))
     turns.append(made)
   return turns
+
+
+def _is_empty(turn: dict) -> bool:
+  return not (turn['content'].strip() or turn.get('tool_calls'))
+
+
+def _first_role(value) -> str:
+  """Role of the first turn; '' of what is no list of turns."""
+  first = value[0] if isinstance(value, list) and value else {}
+  return (
+    isinstance(first, dict) and (first.get('role') or first.get('from')) or ''
+  )
 
 
 def _unzipped(value):
@@ -536,45 +524,39 @@ def _kind(value) -> str:
 
 
 class _Fields(dict):
-  """Fields of a row that are not None, and how it wants to be written."""
+  """Fields of a row that are not None; `read` are the names of those used."""
 
-  def __init__(self, row: dict):
+  def __init__(self, row: dict, chat: chat_lib.Chat):
     super().__init__((k, v) for k, v in row.items() if v is not None)
-    self.read: set = set()  # names of the fields that were used
+    self.read: set = set()
     self.is_implicit = False  # the user says that no column holds the prompt
-    # Its plain prompt is a turn; also where other rows have a system turn.
-    self.in_turns = 'system' in row
-    self.tools: list | None = None
-
-  @classmethod
-  def of(cls, row: Any, chat: chat_lib.Chat) -> '_Fields':
-    """Lists that are written as text, and tools, are read."""
-    _need(isinstance(row, dict), f'the row is {_kind(row)}, not an object')
-    row = row if isinstance(row, cls) else cls(row)
-    for field in _FIELDS & row.keys():
-      value = dict.get(row, field)
-      if isinstance(value, str) and _WRITTEN.match(value):
+    for field, value in self.items():
+      if field != 'tools':
+        self[field] = _unzipped(value)
+      if field in _FIELDS and isinstance(value, str) and _WRITTEN.match(value):
         try:
-          row[field] = files.loads(value.encode())
+          self[field] = files.loads(value.encode())
         except ValueError:
           reason = 'is a list of turns, but not JSON: write it with json.dumps'
           raise BadRow(f'{field!r} {reason}') from None
-    if row.get('system'):
-      _text(row['system'], 'system')
-    row.in_turns |= chat.style == 'chat'
-    if (tools := dict.get(row, 'tools')) and chat.reads('tools'):
+    self.tools: list | None = None
+    if 'tools' in self and chat.reads('tools'):
+      self.tools = tools = self['tools']
       with contextlib.suppress(ValueError):
-        is_text = isinstance(row['tools'], str)
-        row.tools = files.loads(tools.encode()) if is_text else tools
-      is_list = isinstance(row.tools, list)
+        self.tools = (
+          files.loads(tools.encode()) if isinstance(tools, str) else tools
+        )
+      is_list = isinstance(self.tools, list)
       _need(is_list, "'tools' is no list, nor one as JSON")
-      row.in_turns = True
-    return row
+    # A plain prompt is a turn; also where other rows have a system turn.
+    self.in_turns = bool('system' in row or self.tools or chat.style == 'chat')
 
   def opened(self, turns: list[dict]) -> list[dict]:
     """Turns with the row's `system` before them."""
     text = self.get('system')
-    opening = [{'role': 'system', 'content': text}] if text else []
+    opening = (
+      [{'role': 'system', 'content': _text(text, 'system')}] if text else []
+    )
     return turns if turns[:1] == opening else [*opening, *turns]
 
   def __getitem__(self, name):
@@ -584,6 +566,11 @@ class _Fields(dict):
   def get(self, name, default=None):
     self.read.add(name)
     return super().get(name, default)
+
+
+def _fields(row: Any, chat: chat_lib.Chat) -> _Fields:
+  _need(isinstance(row, dict), f'the row is {_kind(row)}, not an object')
+  return row if isinstance(row, _Fields) else _Fields(row, chat)
 
 
 _BAD = ('false', '0', 'bad', 'rejected', 'undesirable')  # labels
