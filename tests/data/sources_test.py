@@ -160,7 +160,6 @@ def test_tables(tmp_path, name, mark):
     ('a.jsonl', '{}'.encode('utf-16'), 'UTF-16; save it as UTF-8'),
     ('a.json', b'{"train": [{"a": 1}], "test": [{"a": 1}]}', 'one list a file'),
     ('a.jsonl.zst', b'\x28\xb5\x2f\xfd no', 'after row 0: damaged'),
-    ('org/name', None, "hub.*load_dataset..org/name'.*to_parquet"),
     ('folder', {'README.md': ''}, 'no file of rows'),
     ('folder', {'data-1.arrow': ''}, 'write hf:.*folder:SPLIT'),
     (
@@ -285,12 +284,34 @@ def test_tfds_sets_by_name_with_their_turns(tmp_path):
     assert bad in str(error.value) and '\n' not in str(error.value)
 
 
-def test_datasets_folders_need_their_library(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'datasets', None)
-  with pytest.raises(
-    errors.UserError, match='pip install datasets.*to_parquet'
+class Hub:
+  """Stands in for the library `datasets` with a hub of one data set."""
+
+  def load_dataset(self, name, split):
+    if name != 'org/name':
+      raise ConnectionError('no such\ndata set')
+    return [{'prompt': split}]
+
+
+def test_data_sets_of_the_hub(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setitem(sys.modules, 'datasets', Hub())
+  for source, split in (
+    ('org/name', 'train'),
+    ('org/name:test', 'test'),
+    ('hf:org/name:test', 'test'),
   ):
-    opened(f'hf:{tmp_path}')
+    [row] = opened(source)
+    assert row == (source, 1, {'prompt': split})
+  told = "or/none: no such file, and not .*load_dataset..or/none'.*no such data"
+  with pytest.raises(errors.UserError, match=told):
+    opened('or/none')
+  with pytest.raises(errors.UserError, match='org/a.jsonl: no such file$'):
+    opened('org/a.jsonl')
+  monkeypatch.setitem(sys.modules, 'datasets', None)
+  for source in ('org/name', f'hf:{tmp_path}'):
+    with pytest.raises(errors.UserError, match='pip install datasets.*to_parq'):
+      opened(source)
 
 
 @pytest.mark.hf
@@ -304,7 +325,7 @@ def test_datasets_folders_are_read(tmp_path):
     assert [row.value for row in opened(source)] == rows
   for source, message in (
     (f'hf:{tmp_path}/many', "no split ''; there are .*train"),
-    (f'hf:{tmp_path}/one:train', 'holds no splits'),
+    (f'hf:{tmp_path}/one:train', "no split 'train'; there are"),
     (f'hf:{tmp_path}/none', 'no such folder'),
   ):
     with pytest.raises(errors.UserError, match=message):

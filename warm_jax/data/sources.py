@@ -33,6 +33,7 @@ EXAMPLES = 3
 _BLANK = object()  # a line that counts, but is no row
 
 _OPENERS = {'.gz': gzip.open, '.bz2': bz2.open, '.xz': lzma.open}
+_DAMAGED = OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, csv.Error
 _ROWS = ('.jsonl', '.json', '.ndjson', '.csv', '.tsv', '.parquet')
 # {ending: what to do with such a file}
 _UNREAD = dict.fromkeys(
@@ -54,6 +55,7 @@ _SPREAD = re.compile(rb'\s*\{[ \t]*\r?\n')
 _BEHIND = 'objects behind its list of rows would be lost; one list a file'
 # Names of splits in names of files, and numbers of parts at their ends.
 _SPLIT = re.compile(r'(?:^|[-_.])(train|test|valid|validation|val|dev|eval)')
+_HUB_ID = re.compile(r'(?:hf:)?(\w[\w.-]*/\w[\w.-]*)(?::([\w.-]+))?')
 _PART = re.compile(r'([-_.](\d+|of|part))+$')
 
 
@@ -138,13 +140,12 @@ class Rejects:
     known = formats if kinds == {UnknownFormat} else ''
     if known:
       known += '; or name its columns, --config.data.columns=prompt=COLUMN,...'
-    # The first row of each reason; where no field is known, all say the same.
-    first_of = {reason: (name, n) for name, n, reason in reversed(found)}
-    told = [(*first_of[reason], reason) for reason in reversed(first_of)]
-    examples = '; '.join(
-      f'{"" if name == source else f"{name}, "}row {number}: {reason}'
-      for name, number, reason in told[: 1 if known else EXAMPLES]
-    )
+    told: dict[str, str] = {}  # {reason: the first row that has it}
+    for name, number, reason in found:
+      where = 'row' if name == source else f'{name}, row'
+      told.setdefault(reason, f'{where} {number}: {reason}')
+    # Where no field is known, all say the same.
+    examples = '; '.join([*told.values()][: 1 if known else EXAMPLES])
     raise errors.UserError(
       f'{source}: {problem}: {examples}'
       + (f'; known: {known}' if known else '')
@@ -153,16 +154,14 @@ class Rejects:
 
   def write(self) -> None:
     """Writes all rejected rows, if there is a path; without any, no file."""
-    if self.path is None:
-      return
-    if not self.rows:
+    if self.path and self.rows:
+      self.path.parent.mkdir(parents=True, exist_ok=True)
+      with files.new_file(self.path) as file:
+        for name, number, reason in self.rows:
+          row = {'file': name, 'row': number, 'reason': reason}
+          file.write(json.dumps(row) + '\n')
+    elif self.path:
       self.path.unlink(missing_ok=True)
-      return
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    with files.new_file(self.path) as file:
-      for row in self.rows:
-        json.dump(dict(zip(('file', 'row', 'reason'), row)), file)
-        file.write('\n')
 
   def summary(self) -> str:
     """One line: how many rows, why, and where they are named; '' for none."""
@@ -192,13 +191,17 @@ def open_rows(source: str) -> Iterator[SourceRow]:
       tfds:FOLDER:SPLIT, FOLDER being the version folder of a prepared set;
       tfds:NAME[/CONFIG]:SPLIT[@DATA_DIR], prepared in DATA_DIR or in TFDS's
       own folder; nothing is downloaded;
-      hf:FOLDER[:SPLIT], saved by `save_to_disk` of the library `datasets`.
+      hf:FOLDER[:SPLIT], saved by `save_to_disk` of the library `datasets`;
+      OWNER/NAME[:SPLIT] or hf:OWNER/NAME[:SPLIT], the split `train` (or another)
+      of a data set of the hub, which `datasets` downloads.
   """
-  kind, _, rest = source.partition(':')
-  if kind in ('tfds', 'hf') and rest:
-    paths, read = [source], _tfds_rows if kind == 'tfds' else _hf_rows
-  else:
-    paths, read = _paths(source), _file_rows
+  read = {'tfds': _tfds_rows, 'hf': _hf_rows}.get(source.partition(':')[0])
+  path = pathlib.Path(source)
+  is_file = path.suffix in (*_ROWS, *_UNREAD) or path.parent.is_dir()
+  if _HUB_ID.fullmatch(source) and not is_file:
+    read = _hf_rows
+  paths = [source] if read else _paths(source)
+  read = read or _file_rows
   for path in paths:
     for number, value in enumerate(read(path), 1):
       if value is not _BLANK:
@@ -209,11 +212,7 @@ def _paths(source: str) -> list[pathlib.Path]:
   path = pathlib.Path(source).expanduser()
   if not path.is_dir():
     found = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
-    is_id = re.fullmatch(r'[\w.-]+/[\w.-]+', source)
-    from_hub = is_id and not path.parent.is_dir()
-    advice = f'; if it is a data set of the hub, {_hub_advice(source)}'
-    missing = f'{source}: no such file{advice if from_hub else ""}'
-    errors.need(found or path.is_file(), missing)
+    errors.need(found or path.is_file(), f'{source}: no such file')
     return [path] if path.is_file() else found
   for ending, kind in (('arrow', 'hf'), ('array_record*', 'tfds')):
     saved = next(path.rglob(f'*.{ending}'), None)
@@ -241,13 +240,6 @@ def _paths(source: str) -> list[pathlib.Path]:
   return here
 
 
-def _hub_advice(name: str) -> str:
-  return (
-    'write it to a file first: python -c "import datasets; datasets.'
-    f"load_dataset('{name}', split='train').to_parquet('train.parquet')\""
-  )
-
-
 def _file_rows(path: pathlib.Path) -> Iterator:
   *_, before, last = ['', '', *(s.lower() for s in path.suffixes)]
   advice = _UNREAD.get(before if last in _OPENERS else last)
@@ -272,13 +264,9 @@ def _file_rows(path: pathlib.Path) -> Iterator:
       for number, value in enumerate(rows, 1):  # noqa: B007
         yield value
   # Damaged archives, text that is no UTF-8, and tables have no type in common.
-  except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+  except _DAMAGED as error:
     raise errors.UserError(
       f'{path}, after row {number}: damaged or not readable ({error})'
-    ) from error
-  except csv.Error as error:
-    raise errors.UserError(
-      f'{path}, after row {number}: not readable as a table ({error})'
     ) from error
 
 
@@ -452,30 +440,38 @@ def _decoded(value):
 
 
 def _hf_rows(source: str) -> Iterator[dict]:
+  """Rows of a folder that `datasets` has saved, or of a data set of the hub."""
+  folder, split = source.removeprefix('hf:'), ''
+  if not pathlib.Path(folder).is_dir():
+    folder, _, split = folder.rpartition(':')
+  is_folder = bool(folder) and pathlib.Path(folder).is_dir()
+  hub = None if is_folder else _HUB_ID.fullmatch(source)
+  missing = f'{source}: no such folder; write hf:FOLDER:SPLIT'
+  errors.need(is_folder or hub, missing)
+  trouble = f'{source}: damaged or not a folder of datasets'
+  if hub:
+    folder, split = hub[1], hub[2] or 'train'
+    trouble = (
+      f'{source}: no such file, and not read from the hub; where that works: '
+      f"python -c \"import datasets; datasets.load_dataset('{folder}', split="
+      f"'{split}').to_parquet('{split}.parquet')\""
+    )
   try:
     import datasets  # pyright: ignore[reportMissingImports]
   except ImportError as error:
     raise errors.UserError(
-      f'{source}: needs the library datasets (pip install datasets); or save '
-      'the set with to_parquet or to_json and name that file'
+      f'{trouble}: needs the library datasets (pip install datasets), or a '
+      'file that it has written with to_parquet or to_json'
     ) from error
-  folder, split = source.removeprefix('hf:'), ''
-  if not pathlib.Path(folder).is_dir():
-    folder, _, split = folder.rpartition(':')
-  is_there = folder and pathlib.Path(folder).is_dir()
-  errors.need(
-    is_there,
-    f'{source}: no such folder; write hf:FOLDER:SPLIT. A data set of the hub '
-    f'is not read from there: {_hub_advice(folder or split)}',
-  )
-  with _readable(f'{source}: damaged or not a folder of datasets'):
-    data = datasets.load_from_disk(folder)
-    if isinstance(data, dict):
-      known = f'no split {split!r}; there are {sorted(data)}'
-      errors.need(split in data, f'{source}: {known}')
-      data = data[split]
+  with _readable(trouble):
+    if hub:
+      data = datasets.load_dataset(folder, split=split)
     else:
-      errors.need(not split, f'{source}: this folder holds no splits')
+      data = datasets.load_from_disk(folder)
+      known = sorted(data) if isinstance(data, dict) else ['']
+      is_known = split in known
+      errors.need(is_known, f'{source}: no split {split!r}; there are {known}')
+      data = data[split] if isinstance(data, dict) else data
     yield from data
 
 
