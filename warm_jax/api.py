@@ -1,7 +1,6 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The ten-line interface. `warm --config=reward` adds splits and a report."""
 
-import functools
 import pathlib
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from warm_jax.models import config as model_config
 from warm_jax.stages import reward as reward_stage
 from warm_jax.training import reward
 from warm_jax.worlds import base as base_lib
+from warm_jax.worlds import files
 
 PyTree = Any
 
@@ -71,12 +71,10 @@ def read_pairs(
   )
   with tempfile.TemporaryDirectory() as folder:
     rejected = sources.Rejects(None, max_rejected)
-    rows, (known, convert) = sources.open_rows(source), formats.KINDS['pairs']
-    names = formats.Columns(columns)
-    items_of = functools.partial(names.items, source, convert, chat=base.chat)
-    found = rejected.read(source, rows, items_of, known)
-    items = (pair for _, pairs in found for pair in pairs)
-    path = pathlib.Path(folder) / 'pairs'
+    names, path = formats.Columns(columns), pathlib.Path(folder)
+    given = base.chat, rejected, path, names
+    items = files.read(files.scan(*given, 'pairs', source))
+    path = path / 'pairs'
     counts = encoding.write(path, items, base.tokenizer, max_length, source)
     # Open files stay readable after the folder is gone.
     pairs = encoding.open_rows(path)

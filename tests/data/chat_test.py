@@ -105,6 +105,34 @@ def test_tools_and_thoughts_reach_a_template_that_reads_them(bare):
     assert found['prompt'] + found['response'] + '<eos>' == whole
 
 
+def test_tool_calls_reach_a_template_that_writes_them(bare):
+  template = (
+    "{% for m in messages %}{{ m['role'] + ':' + m['content'] }}"
+    '{% for c in m.tool_calls or [] %}<{{ c.function.name }}>{% endfor %}'
+    "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}"
+    '{% endif %}'
+  )
+  call = {'type': 'function', 'function': {'name': 'add', 'arguments': {}}}
+  calls = {'role': 'assistant', 'content': None, 'tool_calls': [call]}
+  result = {'role': 'tool', 'content': '3'}
+  chosen = with_template(bare, template)
+  row = {'messages': [*TURNS, calls, result, *ANSWER]}
+  found = formats.response_row(row, chat_lib.Chat(chosen))
+  turns = [*TURNS, calls | {'content': ''}, result, *ANSWER]
+  assert found['prompt'] + found['response'] + '<eos>' == (
+    chosen.hf.apply_chat_template(turns, tokenize=False)
+  )
+  assert '<add>' in found['prompt']
+  # A call is an answer; other templates would lose it.
+  found = formats.response_row(
+    {'messages': [*TURNS, calls]}, chat_lib.Chat(chosen)
+  )
+  assert found['response'] == '<add>'
+  for chat in (chat_lib.Chat(), chat_lib.Chat(with_template(bare, CHATML))):
+    with pytest.raises(sources.BadRow, match='template does not write'):
+      formats.response_row(row, chat)
+
+
 DIALOGUE = [
   {'role': 'system', 'content': ' be brief '},
   *TURNS,

@@ -383,6 +383,31 @@ def test_an_answer_may_begin_as_the_prompt_does(row):
   assert items(row) == ([row], '')
 
 
+@pytest.mark.parametrize('genuine, is_cut', [(0, True), (1, True), (3, False)])
+def test_short_prompts_are_cut_where_the_whole_file_repeats_them(
+  tmp_path, genuine, is_cut
+):
+  """'Hello there' answers 'Hello', unless all answers begin with the prompt."""
+  row = pair(prompt='Hello', chosen='Hello there', rejected='Hello you')
+  other = pair(prompt='Bye now', chosen='Bye now\nfriend', rejected='Bye now x')
+  rows = [row, other] * 15 + [
+    pair(prompt='Hello', chosen='Hello you')
+  ] * genuine
+  path = tmp_path / 'mine.jsonl'
+  path.write_text('\n'.join(map(json.dumps, rows[::-1])))
+  columns, convert = formats.Columns(), formats.KINDS['pairs'][1]
+  found = [
+    columns.items('mine', convert, row.value, PLAIN)[0]
+    for row in columns.open(str(path), convert, PLAIN)
+  ]
+  assert len(found) == len(rows)
+  expected = pair(prompt='Hello', chosen=' there', rejected=' you')
+  assert found[-1] == (expected if is_cut else row)
+  assert found[-2]['chosen'] == ('friend' if is_cut else other['chosen'])
+  if genuine:
+    assert found[0]['chosen'] == 'Hello you'
+
+
 def test_white_space_that_means_something_is_kept():
   chat = chat_lib.Chat(None, '{prompt}\n')
   for good, bad in (('    x', 'x'), ('\tx', '    x'), ('x\n', 'x')):

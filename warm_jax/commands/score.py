@@ -202,7 +202,7 @@ def _texts(item: dict) -> list[str]:
 
 def _rows(given, columns, chat) -> Iterator[tuple[dict, list[dict], str]]:
   """Yields what is written of each row, its items, and why it has none."""
-  from warm_jax.data import formats, sources
+  from warm_jax.data import formats
 
   def convert(row, chat):
     row.get('subset')  # it is read where accuracies are printed
@@ -212,7 +212,7 @@ def _rows(given, columns, chat) -> Iterator[tuple[dict, list[dict], str]]:
 
   field = given.field
   fields = {field, 'error', *(f'{field}_{side}' for side in PAIR)}
-  for row in sources.open_rows(given.data):
+  for row in columns.open(given.data, convert, chat):
     kept = dict(row.value) if isinstance(row.value, dict) else {}
     taken = sorted(fields & kept.keys())
     errors.need(
@@ -221,8 +221,6 @@ def _rows(given, columns, chat) -> Iterator[tuple[dict, list[dict], str]]:
       'already, which would be lost: rename it, or choose others with --field',
     )
     try:
-      if isinstance(row.value, formats.BadRow):
-        raise row.value
       yield kept, columns.items(given.data, convert, row.value, chat), ''
     except formats.BadRow as bad:
       yield kept or {'row': row.number}, [], str(bad)

@@ -437,14 +437,14 @@ def common_beginning(*texts: str) -> tuple[int, Any]:
   return end, None
 
 
-def without(prompt: str, answers: list[str]) -> list[str]:
+def without(prompt: str, answers: list[str], is_usual: bool) -> list[str]:
   """The answers without the prompt, if all of them repeat it; else themselves.
 
-  The line breaks behind it go with it; a space stays.
+  The line breaks behind it go with it; a space stays. A prompt of a word or two
+  is cut where that `is_usual` in the file: an answer may well begin with it.
   """
   start, cut = prompt.strip(), []
-  # With a word or two an answer may well begin: 'Hello there'.
-  is_sure = len(start.split()) > 2 or not start[-1:].isalnum()
+  is_sure = is_usual or len(start.split()) > 2 or not start[-1:].isalnum()
   opens = last_border(start)[0] == len(start)
   for text in (answer.lstrip() for answer in answers):
     rest = text[len(start) :]

@@ -10,16 +10,15 @@
                label: optional, False where the response is a bad one
   prompts      any of these: what comes before the response
 
-With each of them `system` (the first turn) and `tools` (for a chat template
-that reads them). Functions of one row and a `Chat`; a `BadRow` says why it is
-not used. `Columns` maps other names, and counts the fields that nothing read.
+With each of them `system` (the first turn) and `tools` (for a chat template).
+Functions of one row and a `Chat`; a `BadRow` says why it is not used.
 """
 
 import collections
 import contextlib
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from warm_jax.data import sources
 
 BadRow = sources.BadRow
 
+FIRST_ROWS = 32  # of a file, which show whether answers repeat their prompts
 MOST_PAIRS = 10_000  # of one row; lists of a thousand texts make a million
 MOST_CHARACTERS = 2**20  # of one text; tokenising takes 200 bytes for each
 
@@ -40,6 +40,7 @@ _PROMPTS = {
   *('dialogue', 'messages', 'prompts', 'instructions', 'questions', 'human'),
 }
 
+_CUT = 'cut from the answers, which repeat it', 'prompt'  # a remark on a row
 # What messages call a value of JSON.
 _KINDS = {dict: 'an object', list: 'a list', str: 'text', int: 'a number'}
 _KINDS |= {float: 'a number', bool: 'true or false', type(None): 'missing'}
@@ -104,7 +105,7 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
   elif 'messages' in row:
     prompt, [side] = _in_turns(row, None, [row['messages']], ['messages'], chat)
   elif 'text' in row:
-    prompt, [side] = _bare(row, [row['text']], ['text'], chat)
+    prompt, [side] = _written(row, None, [row['text']], ['text'], chat)
   else:
     if field in row:
       _need_no_prompt(row)
@@ -185,20 +186,41 @@ class Columns:
       f'the fields are {", ".join(sorted(_FIELDS))}',
     )
     self.told: dict[str, collections.Counter] = {}  # {source: {remark: rows}}
+    self._is_usual = False  # answers repeat their prompts
     self._missed = {c for columns in self.names.values() for c in columns}
+
+  def open(
+    self, source: str, convert: Callable, chat: chat_lib.Chat
+  ) -> Iterator[sources.SourceRow]:
+    """Rows of a source, for `items`; the first ones tell what is usual there."""
+    rows = sources.open_rows(source)
+    first = list(itertools.islice(rows, FIRST_ROWS))
+    self._is_usual, cut = True, []
+    for row in first:
+      with contextlib.suppress(BadRow):
+        self._items(convert, row.value, chat)
+        cut.append(_CUT in chat.told)
+    self._is_usual = len(cut) >= 10 and sum(cut) >= 0.95 * len(cut)
+    yield from itertools.chain(first, rows)
 
   def items(
     self, source: str, convert: Callable, row: Any, chat: chat_lib.Chat
   ) -> list[dict]:
     """What `convert` of `KINDS` makes of a row; a BadRow if it is nothing."""
-    chat.told.clear()
-    row = _fields(self._renamed(row, chat), chat)
-    row.is_implicit = self.names.get('prompt') == []
-    made = convert(row, chat)
+    made, row = self._items(convert, row, chat)
     left = {k for k, v in row.items() if v not in ('', [], {})} - row.read
     chat.told.update(('not used', str(name)) for name in left)
     self.told.setdefault(source, collections.Counter()).update(chat.told)
     return made
+
+  def _items(self, convert, row, chat) -> tuple[list[dict], '_Fields']:
+    chat.told.clear()
+    if isinstance(row, BadRow):
+      raise row
+    row = _fields(self._renamed(row, chat), chat)
+    row.is_implicit = self.names.get('prompt') == []
+    row.is_usual = self._is_usual
+    return convert(row, chat), row
 
   def _renamed(self, row: Any, chat) -> Any:
     if not isinstance(row, dict) or not self.names:
@@ -323,11 +345,11 @@ def _need_no_prompt(row: '_Fields', chosen: str = '') -> None:
 
 def _margin(row: dict) -> dict[str, float]:
   margin = row.get('margin')
+  if margin is None:
+    return {}
   if isinstance(margin, sources.Cell):
     with contextlib.suppress(ValueError):
       margin = float(margin)
-  if margin is None:
-    return {}
   is_number = type(margin) in (int, float)
   _need(is_number, f"'margin' is {_kind(margin)}, not a number")
   fits = abs(margin) <= np.finfo(np.float32).max.item()  # nor NaN
@@ -346,35 +368,27 @@ def _written(row: '_Fields', prompt, answers, fields, chat):
   Whatever the format was, the rest is here: a prompt (None: the answers begin
   with it) and answers, in turns or as text.
   """
-  if any(map(_is_conversation, [prompt, *answers])):
+  is_plain = not any(map(_is_conversation, [prompt, *answers]))
+  if not is_plain or row.in_turns and prompt is not None:
     return _in_turns(row, prompt, answers, fields, chat)
-  if prompt is None:
-    return _bare(row, answers, fields, chat)
-  if row.in_turns:
-    return _in_turns(row, prompt, answers, fields, chat)
-  prompt = _text(prompt, 'prompt')
-  answers = [_text(answer, field) for answer, field in zip(answers, fields)]
-  head = chat.prompt(prompt)
-  answers = _without(prompt, answers, chat, head[-1:].isspace())
-  answers = [chat.literal(text, prompt) for text in answers]
-  # The prompt may be a dialogue as one text, which its answers go on with.
-  end, style = chat_lib.last_border(prompt)
-  style = None if prompt[end:].strip() else style
-  return head, [(x, chat_lib.turns_of(head, x, style)) for x in answers]
-
-
-def _bare(row: '_Fields', answers, fields, chat):
-  """Texts that begin with their prompt, and are left as they are."""
   texts = [_text(answer, field) for answer, field in zip(answers, fields)]
-  _need(
-    chat.style != 'chat',
-    'the model reads conversations, and this row has no prompt of its own',
-  )
-  chat.used.add('bare')
-  cut, style = chat_lib.common_beginning(*texts)
-  if style is None and len(texts) > 1 and not row.is_implicit:
-    _need_no_prompt(row, texts[0])
-  head, texts = texts[0][:cut], [text[cut:] for text in texts]
+  if prompt is None:
+    _need(
+      chat.style != 'chat',
+      'the model reads conversations, and this row has no prompt of its own',
+    )
+    chat.used.add('bare')
+    cut, style = chat_lib.common_beginning(*texts)
+    if style is None and len(texts) > 1 and not row.is_implicit:
+      _need_no_prompt(row, texts[0])
+    head, texts = texts[0][:cut], [text[cut:] for text in texts]
+  else:
+    head = chat.prompt(_text(prompt, 'prompt'))
+    texts = _without(row, prompt, texts, chat, head[-1:].isspace())
+    texts = [chat.literal(text, prompt) for text in texts]
+    # The prompt may be a dialogue as one text, which its answers go on with.
+    end, style = chat_lib.last_border(prompt)
+    style = None if prompt[end:].strip() else style
   return head, [(text, chat_lib.turns_of(head, text, style)) for text in texts]
 
 
@@ -416,8 +430,8 @@ def _in_turns(row: '_Fields', prompt, answers, fields, chat):
   _need(not is_late, 'a system turn stands after the first turn')
   head = chat.prompt(prompt, row.tools)
   if all(isinstance(answer, str) for answer in answers):
-    texts = _without(head, answers, chat, True)
-    texts = _without(prompt[-1]['content'], texts, chat, True)
+    texts = _without(row, head, answers, chat, True)
+    texts = _without(row, prompt[-1]['content'], texts, chat, True)
     sides = [[{'role': 'assistant', 'content': text}] for text in texts]
   found = []
   for side in sides:
@@ -432,11 +446,11 @@ def _in_turns(row: '_Fields', prompt, answers, fields, chat):
   return head, found
 
 
-def _without(prompt: str, answers, chat, is_spaced: bool) -> list[str]:
+def _without(row: '_Fields', prompt: str, answers, chat, is_spaced: bool):
   """The answers without a prompt that all repeat; is_spaced: so it ends."""
-  cut = chat_lib.without(prompt, answers)
+  cut = chat_lib.without(prompt, answers, row.is_usual)
   if cut is not answers:
-    chat.told.add(('cut from the answers, which repeat it', 'prompt'))
+    chat.told.add(_CUT)
     if is_spaced:
       cut = [re.sub(r'^ (?=\S)', '', text) for text in cut]
   return cut
@@ -530,6 +544,7 @@ class _Fields(dict):
     super().__init__((k, v) for k, v in row.items() if v is not None)
     self.read: set = set()
     self.is_implicit = False  # the user says that no column holds the prompt
+    self.is_usual = False  # all answers of the file repeat their prompts
     for field, value in self.items():
       if field != 'tools':
         self[field] = _unzipped(value)
@@ -541,23 +556,21 @@ class _Fields(dict):
           raise BadRow(f'{field!r} {reason}') from None
     self.tools: list | None = None
     if 'tools' in self and chat.reads('tools'):
-      self.tools = tools = self['tools']
+      tools = self['tools']
       with contextlib.suppress(ValueError):
-        self.tools = (
-          files.loads(tools.encode()) if isinstance(tools, str) else tools
-        )
-      is_list = isinstance(self.tools, list)
+        tools = files.loads(tools.encode()) if isinstance(tools, str) else tools
+      is_list = isinstance(tools, list)
       _need(is_list, "'tools' is no list, nor one as JSON")
+      self.tools = tools
     # A plain prompt is a turn; also where other rows have a system turn.
     self.in_turns = bool('system' in row or self.tools or chat.style == 'chat')
 
   def opened(self, turns: list[dict]) -> list[dict]:
     """Turns with the row's `system` before them."""
-    text = self.get('system')
-    opening = (
-      [{'role': 'system', 'content': _text(text, 'system')}] if text else []
-    )
-    return turns if turns[:1] == opening else [*opening, *turns]
+    if not (text := self.get('system')):
+      return turns
+    first = {'role': 'system', 'content': _text(text, 'system')}
+    return turns if turns[:1] == [first] else [first, *turns]
 
   def __getitem__(self, name):
     self.read.add(name)

@@ -256,7 +256,7 @@ def scan(
       raise sources.BadRow(f'no {labeler!r}, the field of data.labeler')
     return [i | {'labeler': encoding.prompt_key(str(who))} for i in items]
 
-  rows = sources.open_rows(source)
+  rows = columns.open(source, converted, chat)
   items_of = functools.partial(columns.items, source, converted, chat=chat)
   found = rejected.read(source, rows, items_of, known)
   path = folder / f'{len(list(folder.iterdir()))}.jsonl'
