@@ -30,7 +30,7 @@ _PADDING_TOKENS += ('<|finetune_right_pad_id|>', '<|fim_pad|>')
 # character that Unicode keeps out of texts.
 _MARK = '\ufdd0'
 # Texts that tokenizers of different kinds split differently.
-_PROBES = (
+PROBES = (
   'the cat sat on 1234 mats',
   "It's  two\n\nlines, isn't it?\tYES",
   ' leading',
@@ -212,7 +212,7 @@ def load_pretrained(folder, chat_template: str = '') -> Tokenizer:
   )
   _check_files(path)
   hf = _as_in_file(path, _open(folder))
-  with _guarded(folder):
+  with guarded(folder):
     if chat_template:
       hf.chat_template = pathlib.Path(chat_template).expanduser().read_text()
     hf.padding_side = 'right'
@@ -273,7 +273,7 @@ def _open(folder):
     text = f'tokenizer: {folder} has tokenizer.model and no tokenizer.json; to '
     names = ' '.join(name.removeprefix('google.') for name in lacking)
     errors.need(not lacking, f'{text}read it: pip install {names}')
-  with _guarded(folder):
+  with guarded(folder):
     hf = transformers.AutoTokenizer.from_pretrained(
       str(folder), local_files_only=True, trust_remote_code=False
     )
@@ -291,12 +291,12 @@ def _as_in_file(folder: pathlib.Path, hf):
 
   if not (folder / 'tokenizer.json').exists():
     return hf
-  with _guarded(folder):
+  with guarded(folder):
     ours = tokenizers.Tokenizer.from_file(str(folder / 'tokenizer.json'))
     ours.no_truncation()
     ours.no_padding()
     added = ours.get_added_tokens_decoder().values()
-    probes = [*_PROBES, *(f'a{token.content} b' for token in added)]
+    probes = [*PROBES, *(f'a{token.content} b' for token in added)]
     try:
       wanted = ours.encode_batch(probes, add_special_tokens=False)
     except Exception:  # words that it does not know, and no token for them
@@ -357,7 +357,7 @@ def turn_parts(hf, **options) -> tuple[str, str, str]:
 
 
 @contextlib.contextmanager
-def _guarded(folder):
+def guarded(folder):
   # Damaged files, missing converters and remote code have no type in common,
   # and a panic in the library tokenizers is no Exception.
   try:

@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 
 from warm_jax import __version__, errors, files, merging
+from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import configs as configs_lib
+from warm_jax.hf import names
 from warm_jax.hf import tensors as tensors_lib
 
 METHODS = [
@@ -87,7 +89,7 @@ def merge(
   """
   folders = [pathlib.Path(f).expanduser() for f in folders]
   out = pathlib.Path(out).expanduser()
-  weights = _check_arguments(folders, method, weights, lam, init, group, dtype)
+  weights = _check_arguments(folders, method, weights, lam, init, group)
   group = group or 'layer'
   start = [pathlib.Path(init).expanduser()] if init else []
   every, num = [*folders, *start], len(folders)
@@ -136,9 +138,10 @@ def merge(
       return pieces(name, lambda start, x: put(start, *mix(x)))
 
     _, rounding = tensors_lib.write(new, plan, values, max_shard_bytes)
-    known = [{k: c.get(k, v) for k, v in _NORMALISER.items()} for c in configs]
-    if any(x != _NORMALISER for x in known[:num]):
-      notes.append(NORMALISER_LINE)
+    for key, usual in _NORMALISER.items():
+      if any(c.get(key, usual) != usual for c in configs[:num]):
+        notes.append(NORMALISER_LINE)
+        break
     notes += [tensors_lib.rounding_sentence(rounding)] if rounding else []
     for name in (*_TOKENIZER, _GENERATION):
       source = models[0].folder if name == _GENERATION else tokenizer
@@ -155,14 +158,7 @@ def merge(
   return facts | {'notes': notes, 'rounding': rounding}
 
 
-def _check_arguments(folders, method, weights, lam, init, group, dtype):
-  for name, value, known in (
-    ('method', method, METHODS),
-    ('group', group or 'layer', merging.GROUPS),
-    ('dtype', dtype, DTYPES),
-  ):
-    wrong = f'{name} is {value!r}; known: {", ".join(known)}'
-    errors.need(value in known, wrong)
+def _check_arguments(folders, method, weights, lam, init, group):
   num, chosen = len(folders), merging.METHODS[method]
   errors.need(
     num > 1 or tensors_lib.is_adapter(folders[0]),
@@ -260,8 +256,8 @@ def _write_configs(folder: pathlib.Path, models, dtype: str) -> list[str]:
   """Writes config.json; what its user should know."""
   config, *others = [dict(model.config) for model in models]
   notes, tensors = [], models[0].tensors
-  (name, *_), head = config.get('architectures') or [''], tensors_lib.SCORE
-  if head in tensors and tensors_lib.SCORE_BIAS not in tensors:
+  (name, *_), head = config.get('architectures') or [''], names.SCORE
+  if head in tensors and names.SCORE_BIAS not in tensors:
     name = re.sub('(ForCausalLM|LMHeadModel|ForTokenC.*|Model)$', _REWARD, name)
     if config['model_type'] == 'gemma3_text':
       name = name.replace('Gemma3For', 'Gemma3TextFor')
@@ -324,7 +320,9 @@ def _card(title, folders, weights, recipe, notes, config) -> str:
 # ------------------------------------ whether models may be averaged together
 
 
-def _check_same(first, other, a: dict, b: dict) -> None:
+def _check_same(first, other, a: dict, b: dict, optional=()) -> None:
+  unsaid = [k for k in optional if None in (a.get(k), b.get(k))]
+  a, b = ({k: v for k, v in x.items() if k not in unsaid} for x in (a, b))
   differ = configs_lib.differences(a, b)
   errors.need(
     not differ,
@@ -340,13 +338,11 @@ def _aligned(every, models):
   without tokens are cut.
   """
   for folder, model in zip(every, models):
-    names = model.config.get('architectures') or []
-    is_list = isinstance(names, list) and all(isinstance(n, str) for n in names)
-    wrong = (
-      f'{folder}/config.json: architectures={names!r}: not a list of names'
+    given = model.config.get('architectures') or []
+    errors.need(
+      isinstance(given, list) and all(isinstance(n, str) for n in given),
+      f'{folder}/config.json: architectures={given!r}: not a list of names',
     )
-    errors.need(is_list, wrong)
-  models = [m._replace(tensors=dict(m.tensors)) for m in models]
   ties = {m.config.get('tie_word_embeddings') for m in models}
   if len(ties) > 1 and all({*m.ends[:1]} & m.tensors.keys() for m in models):
     if all(model.is_tied() for model in models):
@@ -359,13 +355,14 @@ def _aligned(every, models):
   least = min(sizes)
   small = models[sizes.index(least)]
   for i, (model, size) in enumerate(zip(models, sizes)):
-    count = _num_tokens(model.tokenizer)
+    known = _opened(model.tokenizer)
+    count = 1 + max(known.get_vocab().values()) if known else math.inf
     errors.need(
       count <= least,
       f'cannot merge {every[0]} and {every[i]}: vocab_size is {sizes[0]} and '
       f'{size}; rows without tokens are cut where tokenizer.json has at most '
       f'{least} tokens, and {model.tokenizer} has '
-      f'{"no such file" if count == math.inf else count}',
+      f'{count if known else "no such file"}',
     )
     for name, tensor in model.tensors.items():
       shape = (least, *tensor.shape[1:])
@@ -377,39 +374,25 @@ def _aligned(every, models):
   return models, [f'{cut}were cut, {least} are left.']
 
 
-def _num_tokens(folder: pathlib.Path) -> float:
-  """The largest id in tokenizer.json and 1; infinity without the file."""
-  if not (folder / 'tokenizer.json').exists():
-    return math.inf
-  whole = files.read_json(folder / 'tokenizer.json')
-  try:
-    vocab = whole['model']['vocab']
-    ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
-    added = [token['id'] for token in whole.get('added_tokens') or ()]
-    return 1 + max([*ids, *added])
-  except (TypeError, KeyError, ValueError) as e:
-    wrong = f'{folder}/tokenizer.json describes no tokenizer ({e!r})'
-    raise errors.UserError(wrong) from e
-
-
 def _check_configs(first, a: dict, folder, b: dict, identity) -> None:
-  # Texts are compared, and where they differ the models that they describe.
   x, y = (
     {k: v for k, v in config.items() if not _HARMLESS.fullmatch(k)}
     for config in (a, b)
   )
-  if x != y and a.get('model_type') == b.get('model_type'):
-    with contextlib.suppress(errors.UserError):  # a model of another family
-      shapes = [configs_lib.read(c) for c in (a, b)]
-      if shapes[0].position == 'rotary':  # no weight depends on the context
-        shapes = [dataclasses.replace(x, max_length=1) for x in shapes]
-      if shapes[0] == shapes[1]:
-        both = [k for k in identity if None not in (a.get(k), b.get(k))]
-        labels = [c.get('id2label') or {} for c in (a, b)]
-        # One number is a reward, whatever it is called.
-        both += ['id2label'] if min(map(len, labels)) > 1 else []
-        x, y = ({k: config[k] for k in both} for config in (a, b))
-  _check_same(first, folder, x, y)
+  # One number is a reward, whatever it is called.
+  if min(len(c.get('id2label') or {}) for c in (a, b)) > 1:
+    identity = (*identity, 'id2label')
+  with contextlib.suppress(errors.UserError):  # a model of another family
+    if _shape(a) == _shape(b):
+      x, y = ({k: c.get(k) for k in identity} for c in (a, b))
+  _check_same(first, folder, x, y, identity)
+
+
+def _shape(config: dict):
+  shape = configs_lib.read(config)
+  if shape.position == 'rotary':  # no weight depends on the context
+    shape = dataclasses.replace(shape, max_length=1)
+  return config['model_type'], shape
 
 
 def _check_tokenizers(folders, num: int) -> pathlib.Path | None:
@@ -432,46 +415,47 @@ def _check_tokenizers(folders, num: int) -> pathlib.Path | None:
         'into both folders'
       )
     # A token that one leaves out is no difference.
-    unsaid = [k for k in _TOKENS if None in (x.get(k), y.get(k))]
-    x, y = ({k: v for k, v in z.items() if k not in unsaid} for z in (x, y))
-    _check_same(having[0], folder, x, y)
+    _check_same(having[0], folder, x, y, _TOKENS)
   return having[0] if having and having[0] in folders[:num] else None
 
 
 def _tokenizer(folder: pathlib.Path, vocabulary_only: bool) -> dict[str, Any]:
   """What the tokens of a text depend on: {what: value}."""
-  whole, config = (
-    files.read_json(folder / name) if (folder / name).exists() else {}
-    for name in ('tokenizer.json', 'tokenizer_config.json')
-  )
-
-  def content(name):
-    path = folder / name
-    if path.exists():
-      return path.read_bytes().decode(errors='backslashreplace')
-
-  try:
-    model = whole.get('model') or {}
-    # Older files hold a text for each merge, newer ones a pair, and defaults.
-    merges = [
-      m if isinstance(m, str) else ' '.join(m)
-      for m in model.get('merges') or ()
-    ]
-    if vocabulary_only:
-      return {'the vocabulary': (model.get('vocab'), merges)}
-    said = {k: v for k, v in model.items() if v is not None and v is not False}
-    whole = whole | ({'model': said | {'merges': merges}} if said else {})
-  except (TypeError, AttributeError) as e:
-    wrong = f'{folder}/tokenizer.json describes no tokenizer ({e})'
-    errors.need(not vocabulary_only, wrong)
-  settings = ('padding', 'truncation')
+  opened = _opened(folder)
+  # The library writes older and newer spellings in one way.
+  whole = json.loads(opened.to_str()) if opened else {}
+  if vocabulary_only:
+    model = whole.get('model', {})
+    return {'the vocabulary': [model.get(key) for key in ('vocab', 'merges')]}
   found = {
-    f'{k} of tokenizer.json': v for k, v in whole.items() if k not in settings
-  } or {name: content(name) for name in _VOCABULARY}
+    f'{key} of tokenizer.json': value
+    for key, value in whole.items()
+    if key not in ('padding', 'truncation')
+  }
+  if not opened:
+    paths = [path for n in _VOCABULARY if (path := folder / n).exists()]
+    found = {path.name: path.read_bytes() for path in paths}
+  path, config = folder / 'tokenizer_config.json', {}
+  if path.exists():
+    config = files.read_json(path)
   for key in _TOKENS:
     token = config.get(key)
     # Older files hold a dict for a special token, newer ones its text.
     found[key] = token.get('content') if isinstance(token, dict) else token
-  template = content('chat_template.jinja') or config.get('chat_template')
+  template, path = config.get('chat_template'), folder / 'chat_template.jinja'
+  if path.exists():
+    template = path.read_text(errors='backslashreplace')
   template = template.strip() if isinstance(template, str) else template
   return found | {_TEMPLATE: template}
+
+
+def _opened(folder: pathlib.Path):
+  """The tokenizer of tokenizer.json, if there is one."""
+  import tokenizers
+
+  path = folder / 'tokenizer.json'
+  if not path.exists():
+    return None
+  files.check_file(path, files.MAX_JSON)
+  with tokenizer_lib.guarded(folder):
+    return tokenizers.Tokenizer.from_file(str(path))

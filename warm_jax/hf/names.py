@@ -4,22 +4,22 @@
 A line of a family's table is a module, of each layer `{i}`: its stored name and
 its path below our 'backbone'. A stored `weight` is our kernel, scale or
 embedding, a `bias` our bias. Leaves and tensors without a line are errors.
+`canonical` gives the names of other writers as the table has them.
 """
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from warm_jax import errors, members
+from warm_jax import errors
 from warm_jax.hf import configs
-from warm_jax.hf.tensors import SCORE
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model
 
+SCORE, SCORE_BIAS = 'score.weight', 'score.bias'
 _QKV = ('query', 'key', 'value')
 Shape = tuple[int, ...]
 Array = Any  # of numpy or jax
@@ -64,17 +64,30 @@ class Family:
   """A model type of transformers and the names of its tensors."""
 
   model_type: str  # as in config.json
-  name: str  # for people
-  # {stored name of a module: our path}; '/*' is query, key and value in one.
+  name: str  # of its classes
+  # {stored name of a module: our path}, the embedding first; '/*' is query, key
+  # and value in one.
   table: dict[str, str]
-  # Classes, for `architectures`.
-  causal_lm: str
-  classifier: str
-  base_model: str
   prefix: str = 'model.'  # of all backbone tensors of a model with a head
+  lm_class: str = ''  # where it is not <name>ForCausalLM
   lm_head: str = 'lm_head.weight'  # where embeddings are not tied
   transposed: bool = True  # weights of linear layers are [out, in]
   by_head: bool = False  # each head has its query, key and value together
+
+  @property
+  def causal_lm(self) -> str:
+    """The class of a language model, for `architectures`."""
+    return self.lm_class or f'{self.name}ForCausalLM'
+
+  @property
+  def classifier(self) -> str:
+    """The class of a reward model."""
+    return f'{self.name}ForSequenceClassification'
+
+  @property
+  def embedding(self) -> str:
+    """The stored name of the embedding."""
+    return f'{self.prefix}{next(iter(self.table))}.weight'
 
   def tensors(
     self, config: config_lib.ModelConfig, head: str = 'none'
@@ -121,6 +134,11 @@ class Family:
 
 def leaf_shapes(config: config_lib.ModelConfig) -> dict[str, Shape]:
   """Returns {path: shape} of all leaves, with both heads."""
+  import jax  # `warm merge` starts without it
+
+  from warm_jax import members
+  from warm_jax.models import language_model
+
   # One layer is traced: all have the same shapes, and large models have many.
   one = dataclasses.replace(
     config, num_layers=1, layer_types=config.layer_types[:1]
@@ -181,54 +199,69 @@ _GPT2 = {
 }
 
 
-# {model type: (name, table, what else differs)}, in order of preference for a
-# model that was trained from scratch.
+# In order of preference for a model that was trained from scratch.
 FAMILIES = {
-  model_type: Family(
-    model_type,
-    name,
-    table,
-    **{
-      field: name.replace('-', '') + suffix
-      for field, suffix in (
-        ('causal_lm', 'ForCausalLM'),
-        ('classifier', 'ForSequenceClassification'),
-        ('base_model', 'Model'),
-      )
-    }
-    | changes,
+  family.model_type: family
+  for family in (
+    Family('llama', 'Llama', _LLAMA),
+    Family('mistral', 'Mistral', _LLAMA),
+    Family('qwen2', 'Qwen2', _LLAMA),
+    Family('qwen3', 'Qwen3', _LLAMA),
+    Family('gemma2', 'Gemma2', _GEMMA),
+    Family(
+      'gemma3_text', 'Gemma3Text', _GEMMA, lm_class='Gemma3ForCausalLM'
+    ),
+    Family(
+      *('gpt_neox', 'GPTNeoX', _NEOX, 'gpt_neox.'),
+      lm_head='embed_out.weight',
+      by_head=True,
+    ),
+    Family(
+      *('gpt2', 'GPT2', _GPT2, 'transformer.', 'GPT2LMHeadModel'),
+      transposed=False,  # its Conv1D is stored [in, out], as we do
+    ),
   )
-  for model_type, (name, table, changes) in {
-    'llama': ('Llama', _LLAMA, {}),
-    'mistral': ('Mistral', _LLAMA, {}),
-    'qwen2': ('Qwen2', _LLAMA, {}),
-    'qwen3': ('Qwen3', _LLAMA, {}),
-    'gemma2': ('Gemma2', _GEMMA, {}),
-    'gemma3_text': (
-      'Gemma3Text',
-      _GEMMA,
-      {'causal_lm': 'Gemma3ForCausalLM'},
-    ),
-    'gpt_neox': (
-      'GPT-NeoX',
-      _NEOX,
-      {
-        'prefix': 'gpt_neox.',
-        'lm_head': 'embed_out.weight',
-        'by_head': True,
-      },
-    ),
-    'gpt2': (
-      'GPT-2',
-      _GPT2,
-      {
-        'prefix': 'transformer.',
-        'causal_lm': 'GPT2LMHeadModel',
-        'transposed': False,  # its Conv1D is stored [in, out], as we do
-      },
-    ),
-  }.items()
 }
+
+
+# torch.compile and FSDP wrap modules; DDP, PEFT, TRL and DeepSpeed-Chat models.
+_WRAPPERS = re.compile(
+  r'\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|'
+  r'^(?:module\.|base_model\.model\.|pretrained_model\.|rwtransformer\.|'
+  r'model\.(?=(?:model|lm_head|score)\.))+|'
+  r'(?<=\.)(?:modules_to_save\.\w+|base_layer)\.'
+)
+# Tables and masks that older transformers stored, and what PEFT replaced.
+_UNUSED = re.compile(
+  r'.*\brotary_emb\.inv_freq|.*\.masked_bias|.*\.original_module\..*'
+)
+_MASK = re.compile(r'.*\b(attn|attention)\.bias')
+# Of TRL, LLaMA-Factory, OpenRLHF, DeepSpeed-Chat and token classification.
+_HEADS = ('v_head', 'v_head.summary', 'value_head', 'value_head.summary')
+_HEADS += ('reward_head', 'classifier')
+
+
+def canonical(
+  stored: str, shape: Shape, config: dict[str, Any]
+) -> str | None:
+  """Returns the name of a tensor in today's transformers; None: no weight.
+
+  For families of the table, reward heads are `score` and a bare backbone has
+  its prefix; wrappers are seen through for all.
+  """
+  name = _WRAPPERS.sub('', stored)
+  if _UNUSED.fullmatch(name) or _MASK.fullmatch(name) and len(shape) == 4:
+    return None
+  family = FAMILIES.get(str(config.get('model_type')))
+  if family is None:
+    return name
+  module, _, kind = name.rpartition('.')
+  if module in (*_HEADS, config.get('value_head_prefix')):  # OpenRLHF's entry
+    return f'score.{kind}'
+  if name == 'lm_head.weight':
+    return family.lm_head
+  tops = {line.split('.')[0] for line in family.table}
+  return family.prefix * (name.split('.')[0] in tops) + name
 
 
 def family_for(config: config_lib.ModelConfig) -> Family:

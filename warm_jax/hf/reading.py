@@ -127,7 +127,7 @@ def load(
 def _described(hf) -> tuple[names.Family, config_lib.ModelConfig]:
   config = configs.read(hf)
   family = names.FAMILIES[hf['model_type']]
-  known = [family.base_model, family.causal_lm, family.classifier]
+  known = [f'{family.name}Model', family.causal_lm, family.classifier]
   # The same head, on every token.
   known += [family.classifier.replace('Sequence', 'Token')]
   given = hf.get('architectures') or []
@@ -150,7 +150,7 @@ def _check_tensors(family, config, model: tensors.Model) -> None:
   shapes = {t.name: t.shape for t in family.tensors(config)}
   needed = {*shapes}
   shapes[family.lm_head] = (config.vocab_size, config.width)
-  shapes[tensors.SCORE], shapes[tensors.SCORE_BIAS] = (1, config.width), (1,)
+  shapes[names.SCORE], shapes[names.SCORE_BIAS] = (1, config.width), (1,)
   if family.causal_lm in (model.config.get('architectures') or ()):
     needed |= set() if config.tied_embeddings else {family.lm_head}
   stored = {name: tensor.kind for name, tensor in model.tensors.items()}
@@ -192,8 +192,8 @@ def _wanted(checkpoint: Checkpoint, head: str) -> list[names.Tensor]:
     if (checkpoint.folder / 'value_head.bin').exists():
       lacks += '; value_head.bin is pickled, save it as value_head.safetensors'
     errors.need(tensor.name in checkpoint.stored, lacks)
-  if head == 'score' and tensors.SCORE_BIAS in checkpoint.stored:
-    bias = tensors.SCORE_BIAS, ('score/bias',), ((),), False
+  if head == 'score' and names.SCORE_BIAS in checkpoint.stored:
+    bias = names.SCORE_BIAS, ('score/bias',), ((),), False
     wanted.append(names.Tensor(*bias))
   return wanted
 

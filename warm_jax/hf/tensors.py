@@ -23,7 +23,7 @@ import numpy as np
 import safetensors
 
 from warm_jax import errors, files
-from warm_jax.hf import configs
+from warm_jax.hf import names
 
 DTYPES = {
   f'{name[0]}{8 * int(name[1])}': np.dtype(name.lower())
@@ -224,23 +224,8 @@ def _weight_map(folder: pathlib.Path) -> dict[str, str]:
 
 # ----------------------------------------- one model in the files of many writers
 
-# torch.compile and FSDP wrap modules; DDP, PEFT, TRL and DeepSpeed-Chat models.
-_WRAPPERS = re.compile(
-  r'\b(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|'
-  r'^(?:module\.|base_model\.model\.|pretrained_model\.|rwtransformer\.|'
-  r'model\.(?=(?:model|lm_head|score)\.))+|(?<=\.)(?:modules_to_save\.\w+|base_layer)\.'
-)
-# Tables and masks that older transformers stored, and what PEFT replaced.
-_UNUSED = re.compile(
-  r'.*\brotary_emb\.inv_freq|.*\.masked_bias|.*\.original_module\..*'
-)
-_MASK = re.compile(r'.*\b(attn|attention)\.bias')
-# Of TRL, LLaMA-Factory, OpenRLHF, DeepSpeed-Chat and token classification.
-_HEADS = ('v_head', 'v_head.summary', 'value_head', 'value_head.summary')
-_HEADS += ('reward_head', 'classifier')
-SCORE, SCORE_BIAS = 'score.weight', 'score.bias'
-_TIED = ('gpt2', 'gemma2', 'gemma3_text')  # where config.json does not say
 TOKENIZERS = ('tokenizer.json', 'tokenizer.model', 'vocab.json', 'vocab.txt')
+_TIED = ('gpt2', 'gemma2', 'gemma3_text')  # where config.json does not say
 _SOME = 1 << 20  # numbers that are compared at a time
 
 
@@ -255,11 +240,9 @@ class Model(NamedTuple):
   @property
   def ends(self) -> tuple[str, str]:
     """Names of the embedding and of the language-model head."""
-    kind = self.config.get('model_type')
-    if kind == 'gpt_neox':
-      return 'gpt_neox.embed_in.weight', 'embed_out.weight'
-    embedding = 'transformer.wte' if kind == 'gpt2' else 'model.embed_tokens'
-    return f'{embedding}.weight', 'lm_head.weight'
+    kind = str(self.config.get('model_type'))
+    family = names.FAMILIES.get(kind, names.FAMILIES['llama'])
+    return family.embedding, family.lm_head
 
   def is_tied(self) -> bool:
     """Whether the head is not stored, or is a copy of the embedding."""
@@ -281,71 +264,52 @@ def is_adapter(folder: pathlib.Path) -> bool:
 def opened(folder: pathlib.Path) -> Model:
   """Opens a model of any writer; a LoRA adapter as its base with the change.
 
-  Wrappers, buffers and copies of tied tensors are seen through, and a reward
-  head is `score`. UserError for other adapters or one without its base, and for
-  a tied head that differs from the embedding.
+  Names are those of `names.canonical`, and copies of tied tensors are left out.
+  UserError for other adapters or one without its base, and for a tied head that
+  differs from the embedding.
   """
   if is_adapter(folder):
-    model, found = _adapted(folder)
+    model = _adapted(folder)
   else:
-    model = Model(folder, folder, files.read_json(folder / 'config.json'), {})
-    found = _unwrapped(folder, inspect(folder))
-    lora = [name for name in found if '.lora_' in name]
+    config, stored = files.read_json(folder / 'config.json'), inspect(folder)
+    lora = [name for name in stored if '.lora_' in name]
     errors.need(
       not lora,
       f'{folder} holds an adapter beside its base ({"".join(lora[:1])}): save '
       'what merge_and_unload of peft returns',
     )
+    model = Model(folder, folder, config, _named(folder, stored, config))
+  config, tensors = model.config, model.tensors
   if (folder / _VALUE).exists():
-    found |= _unwrapped(folder, _header(folder / _VALUE))
-  model.tensors.update(found)
-  if str(model.config.get('model_type')) in configs.ENTRIES:
-    _rename(model)
-  return model
-
-
-def _unwrapped(folder, found: dict[str, Stored]) -> dict[str, Stored]:
-  made: dict[str, Stored] = {}
-  for stored, tensor in found.items():
-    name = _WRAPPERS.sub('', stored)
-    is_mask = _MASK.fullmatch(name) and len(tensor.shape) == 4
-    if is_mask or _UNUSED.fullmatch(name):
-      continue
-    twice = f'{folder} holds {name} twice, once as {stored}; save it anew'
-    errors.need(name not in made, twice)
-    made[name] = tensor
-  return made
-
-
-def _rename(model: Model) -> None:
-  """Gives the tensors of a known family their usual names, in place."""
-  (embedding, head), tensors, config = model.ends, model.tensors, model.config
-
-  def rename(old, new):
-    if old in tensors and new not in tensors:
-      tensors[new] = tensors.pop(old)
-
-  for name in (*_HEADS, config.get('value_head_prefix')):  # OpenRLHF's entry
-    rename(f'{name}.weight', SCORE)
-    rename(f'{name}.bias', SCORE_BIAS)
-  if SCORE_BIAS in tensors and not tensors[SCORE_BIAS].read().any():
-    del tensors[SCORE_BIAS]
-  rename('lm_head.weight', head)
-  prefix = embedding.split('.')[0] + '.'
-  if embedding.removeprefix(prefix) in tensors:
-    # The bare backbone, as GPT-2 was first published.
-    for name in tensors.keys() - {head, SCORE, SCORE_BIAS}:
-      rename(name, prefix + name)
+    tensors |= _named(folder, _header(folder / _VALUE), config)
+  if str(config.get('model_type')) not in names.FAMILIES:
+    return model
+  bias = tensors.get(names.SCORE_BIAS)
+  if bias and not bias.read().any():
+    del tensors[names.SCORE_BIAS]
   if config.get('tie_word_embeddings', config['model_type'] in _TIED):
     # Of two tied tensors, writers keep either, or both.
-    rename(head, embedding)
+    embedding, head = model.ends
     errors.need(
       # Versions of transformers disagree about what such a model computes.
       model.is_tied(),
       f'{model.folder}: {head} differs from {embedding}, to which config.json '
       'ties it: set tie_word_embeddings to false there, or remove the tensor',
     )
-    tensors.pop(head, None)
+    if copy := tensors.pop(head, None):
+      tensors.setdefault(embedding, copy)
+  return model
+
+
+def _named(folder, stored: Mapping[str, Stored], config) -> dict[str, Stored]:
+  found: dict[str, Stored] = {}
+  for name, tensor in stored.items():
+    usual = names.canonical(name, tensor.shape, config)
+    twice = f'{folder} holds {usual} twice, once as {name}; save it anew'
+    errors.need(usual not in found, twice)
+    if usual is not None:
+      found[usual] = tensor
+  return found
 
 
 # --------------------------------------------------------------------- adapters
@@ -358,8 +322,7 @@ _MORE += ('alora_invocation_tokens', 'arrow_config')
 _INITS = (True, False, None, 'gaussian', 'eva', 'orthogonal')  # the base stays
 
 
-def _adapted(folder: pathlib.Path) -> tuple[Model, dict[str, Stored]]:
-  """The base of a LoRA adapter, and the tensors that are changed or new."""
+def _adapted(folder: pathlib.Path) -> Model:
   settings = files.read_json(folder / _SETTINGS)
   kind, source = (settings.get(name) for name in ('peft_type', _BASE))
   what = f'{folder} is an adapter ({kind}) of {source}'
@@ -367,16 +330,13 @@ def _adapted(folder: pathlib.Path) -> tuple[Model, dict[str, Stored]]:
   errors.need(
     path.exists(), f'{what}, without {_ADAPTER} (pickles are not opened)'
   )
-  stored = _unwrapped(folder, _header(path))
+  stored = _header(path)
   odd = [f'{k}={settings[k]!r}' for k in _MORE if settings.get(k)]
   init = settings.get('init_lora_weights', True)
   odd += [f'init_lora_weights={init!r}'] if init not in _INITS else []
   odd += [f'peft_type={kind!r}'] if kind != 'LORA' else []
-  odd += [
-    name
-    for name in stored
-    if re.search('lora_|token_adapter', name) and not _LORA.fullmatch(name)
-  ]
+  whole = {n: x for n, x in stored.items() if not _LORA.fullmatch(n)}
+  odd += [n for n in whole if re.search('lora_|token_adapter', n)]
   errors.need(
     not odd,
     f'{what}, and {", ".join(odd[:3])} is not supported: name the folder that '
@@ -392,37 +352,32 @@ def _adapted(folder: pathlib.Path) -> tuple[Model, dict[str, Stored]]:
       f'{what}, and its base cannot be opened ({e}); put the path of the base '
       f'into {_BASE} of {folder / _SETTINGS}'
     ) from e
-  config = model.config
+  config, tokenizer = model.config, model.tokenizer
   if (folder / 'config.json').exists():
     config = files.read_json(folder / 'config.json')
-  own = any((folder / name).exists() for name in TOKENIZERS)
-  found, sides = {}, {}
-  for name, tensor in stored.items():
-    lora = _LORA.fullmatch(name)
-    module, embeds = lora.group(1, 2) if lora else (name, None)
-    module = _in_base(f'{module}.weight' if lora else name, model.tensors)
-    if lora:
-      sides.setdefault((module, bool(embeds)), {})[lora[3]] = tensor
-    else:
-      found[module] = tensor  # of modules_to_save, or below the matrices
+  if any((folder / name).exists() for name in TOKENIZERS):
+    tokenizer = folder
+  tensors = model.tensors | _named(folder, whole, config)
+  sides: dict[tuple, dict[str, np.ndarray]] = {}
+  for stored_name, tensor in stored.items():
+    if lora := _LORA.fullmatch(stored_name):
+      name = names.canonical(f'{lora[1]}.weight', (), config)
+      sides.setdefault((name, lora[2]), {})[lora[3]] = tensor.read()
   for (name, embeds), both in sides.items():
     lost = f'{what}: {name} has no {"A and B" if len(both) < 2 else "base"}'
-    errors.need(len(both) == 2 and name in model.tensors, lost)
-    low, high = (both[side].read().astype(np.float32) for side in 'AB')
+    errors.need(len(both) == 2 and name in tensors, lost)
+    low, high = (both[side].astype(np.float32) for side in 'AB')
     scale = _scale(settings, name.removesuffix('.weight'), len(low))
     is_conv = config.get('model_type') == 'gpt2' and name != model.ends[1]
     if embeds or is_conv or settings.get('fan_in_fan_out'):
       high, low = low.T, high.T
-    base = found.get(name) or model.tensors[name]
-    shape = (*high.shape[:1], *low.shape[1:])
+    base, shape = tensors[name], (*high.shape[:1], *low.shape[1:])
     other = f'{what}, but {name} is {[*base.shape]} there and {[*shape]} here'
     errors.need(base.shape == shape, other)
-    found[name] = _Adapted(**vars(base), rows=scale * high, columns=low)
-  rows = found.get(model.ends[0])
-  if rows is not None:
-    config = config | {'vocab_size': rows.shape[0]}
-  tokenizer = folder if own else model.tokenizer
-  return Model(model.folder, tokenizer, config, model.tensors), found
+    tensors[name] = _Adapted(**vars(base), rows=scale * high, columns=low)
+  if model.ends[0] in tensors:  # it may have grown
+    config = config | {'vocab_size': tensors[model.ends[0]].shape[0]}
+  return Model(model.folder, tokenizer, config, tensors)
 
 
 def _scale(settings, module: str, rank: int) -> float:
@@ -435,16 +390,6 @@ def _scale(settings, module: str, rank: int) -> float:
   wrong = f'{_SETTINGS}: lora_alpha={alpha!r} is not supported'
   errors.need(type(alpha) in (int, float) and math.isfinite(alpha), wrong)
   return alpha / (rank**0.5 if settings.get('use_rslora') else rank)
-
-
-def _in_base(name: str, tensors: Mapping[str, Stored]) -> str:
-  """The name in a base that may have, or lack, a prefix."""
-  if name in tensors:
-    return name
-  found = [
-    n for n in tensors if n.endswith('.' + name) or name.endswith('.' + n)
-  ]
-  return found[0] if len(found) == 1 else name
 
 
 # ---------------------------------------------------------------------- writing
@@ -493,12 +438,12 @@ def write(
     }
     (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n')
   costs = np.zeros(4)
-  for file, names in split.filename_to_tensors.items():
+  for file, inside in split.filename_to_tensors.items():
     # Wide types first, so that every tensor is aligned to its own type.
-    names = sorted(names, key=lambda n: -plan[n][1].itemsize)
+    inside = sorted(inside, key=lambda n: -plan[n][1].itemsize)
     header: dict = {'__metadata__': {'format': 'pt'}}
     end = 0
-    for name in names:
+    for name in inside:
       shape, dtype = plan[name]
       begin, end = end, end + num_bytes({name: plan[name]})
       entry = {'dtype': _CODES[dtype], 'shape': [int(n) for n in shape]}
@@ -507,7 +452,7 @@ def write(
     text += b' ' * (-len(text) % 8)
     with (folder / file).open('wb', buffering=0) as out:
       _write_at(out, 0, len(text).to_bytes(8, 'little') + text)
-      for name in names:
+      for name in inside:
         begin = 8 + len(text) + header[name]['data_offsets'][0]
         put = functools.partial(_put, out, begin, plan[name][1])
         found = sum(values(name, put), np.zeros(4))

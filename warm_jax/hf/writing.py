@@ -21,11 +21,11 @@ import numpy as np
 
 from warm_jax import __version__, errors, files, members
 from warm_jax.data import chat as chat_lib
-from warm_jax.hf import configs, names, tensors
+from warm_jax.data import tokenizer as tokenizer_lib
+from warm_jax.hf import configs, names, reading, tensors
 from warm_jax.models import config as config_lib
 
 PyTree = Any
-DTYPES = tensors.FLOATS
 
 # Entries of the base's config.json that describe its own file or head.
 _NOT_INHERITED = set(
@@ -33,15 +33,16 @@ _NOT_INHERITED = set(
   'num_labels problem_type prompt_template quantization_config reward_mean '
   'reward_std std text_format torch_dtype warm_jax_version'.split()
 )
+_ENDS = ('bos_token_id', 'eos_token_id', 'pad_token_id')
 
 
 def save(
   folder: str | pathlib.Path,
   params: PyTree,
   config: config_lib.ModelConfig,
-  tokenizer: Any,
+  tokenizer: tokenizer_lib.Tokenizer,
   *,
-  base: Any = None,
+  base: reading.Checkpoint | None = None,
   dtype: str = 'float32',
   card: str = '',
   prompt_template: str = '{prompt}',
@@ -59,33 +60,19 @@ def save(
     folder: a new one, or an earlier export, which is replaced.
     params: {'backbone': ...} with 'score': {'kernel' [D]}, or with 'lm_head'
       where embeddings are not tied.
-    config: of the model.
-    tokenizer: `data.tokenizer.Tokenizer`; it pads with a token of its own.
-    base: `reading.Checkpoint` or config.json that the run started from: gives
-      the family, and its other entries are kept.
-    dtype: of the file; 'bfloat16' prints what rounding costs.
+    tokenizer: pads with a token of its own.
+    base: what the run started from: its family, and its other entries.
+    dtype: of `tensors.FLOATS`; 'bfloat16' prints what rounding costs.
     card: text of README.md.
-    prompt_template: put around plain prompts in training.
-    style: of the texts in training, see `chat_lib.Chat`.
+    prompt_template, style: of the texts in training, see `chat_lib.Chat`.
     max_shard_bytes: larger models are cut into files of at most this.
-    reward_mean, reward_std: of raw scores.
 
   Returns:
     Facts of the folder; 'rounding' as `tensors.write`.
   """
   folder = pathlib.Path(folder).expanduser()
   is_reward = 'score' in params
-  mean, std = float(reward_mean), float(reward_std)
-  wrong = f'{folder}: reward_mean={mean}, reward_std={std}: not finite numbers'
-  errors.need(math.isfinite(mean) and 0 < std < math.inf, wrong)
-  wrong = f'dtype is {dtype!r}; known: {", ".join(DTYPES)}'
-  errors.need(dtype in DTYPES, wrong)
-  inherited = dict(getattr(base, 'hf_config', base) or {})
-  if inherited:
-    configs.read(inherited)  # refuses other model types
-    family = names.FAMILIES[inherited['model_type']]
-  else:
-    family = names.family_for(config)
+  family = base.family if base else names.family_for(config)
   plan = family.tensors(config, 'score' if is_reward else 'lm')
   leaves = members.named_leaves(params)
   wanted = {p: shape for t in plan for p, shape in zip(t.leaves, t.leaf_shapes)}
@@ -93,11 +80,9 @@ def save(
   differ = configs.differences(found, wanted)
   wrong = f'{folder}: the parameters and what their config asks for: {differ}'
   errors.need(not differ, wrong)
-  architecture = family.classifier if is_reward else family.causal_lm
   chat = chat_lib.Chat(tokenizer, prompt_template, style)
-  stored_config = _stored_config(family, config, inherited, chat, folder)
-  stored_config |= {
-    'architectures': [architecture],
+  entries = _inherited(family, config, base, chat, folder) | {
+    'architectures': [family.classifier if is_reward else family.causal_lm],
     # One spelling for today's transformers, one for that before 5.
     **{'dtype': dtype, 'torch_dtype': dtype},
     'warm_jax_version': __version__,
@@ -106,29 +91,28 @@ def save(
     'text_format': chat.described(),
   }
   if is_reward:
-    stored_config |= {'num_labels': 1, 'reward_mean': mean, 'reward_std': std}
-    stored_config |= {'id2label': {'0': 'reward'}, 'label2id': {'reward': 0}}
-    # The names that OpenRLHF reads.
-    stored_config |= {'mean': mean, 'std': std}
+    entries |= {'num_labels': 1, 'id2label': {'0': 'reward'}}
+    entries |= {'label2id': {'reward': 0}}
+    # OpenRLHF reads the shorter names.
+    for name, value in (('mean', reward_mean), ('std', reward_std)):
+      entries |= dict.fromkeys((name, f'reward_{name}'), float(value))
   is_export = False
   with contextlib.suppress(errors.UserError):
     is_export = 'warm_jax_version' in files.read_json(folder / 'config.json')
   with files.new_folder(folder, is_export) as new:
-    _write_json(new / 'config.json', stored_config)
+    _write_json(new / 'config.json', entries)
     if not is_reward:
-      path = getattr(base, 'folder', new) / 'generation_config.json'
+      path = (base.folder if base else new) / 'generation_config.json'
       generation = files.read_json(path) if path.exists() else {}
-      ends = ('bos_token_id', 'eos_token_id', 'pad_token_id')
-      ours = {k: stored_config.get(k) for k in ends}
+      ours = {k: entries[k] for k in _ENDS if entries.get(k) is not None}
       if tokenizer.eos_id in _several(generation.get('eos_token_id')):
         ours.pop('eos_token_id')  # it may list more
-      generation |= {k: i for k, i in ours.items() if i is not None}
-      _write_json(new / 'generation_config.json', generation)
+      _write_json(new / 'generation_config.json', generation | ours)
     _save_tokenizer(new, chat, is_reward)
     check_tokenizer(new, tokenizer, folder)
     if card:
       (new / 'README.md').write_text(card, encoding='utf-8')
-    old = getattr(base, 'stored', {}) if dtype == 'bfloat16' else {}
+    old = base.stored if base and dtype == 'bfloat16' else {}
     by_name = {tensor.name: tensor for tensor in plan}
 
     def values(name, put):
@@ -147,18 +131,14 @@ def save(
         change = tensors.squares(array[: len(before)] - before)
       yield put(0, array, change)
 
-    rows = {t.name: (t.shape, DTYPES[dtype]) for t in plan}
+    rows = {t.name: (t.shape, tensors.FLOATS[dtype]) for t in plan}
     written, rounding = tensors.write(new, rows, values, max_shard_bytes)
   if rounding:
     print(f'{folder}: {tensors.rounding_sentence(rounding)}')
   return {
     'folder': str(folder),
-    'model_type': family.model_type,
-    'architecture': architecture,
-    'dtype': dtype,
     'files': written,
     'parameters': sum(math.prod(t.shape) for t in plan),
-    'bytes': tensors.num_bytes(rows),
     'rounding': rounding,
   }
 
@@ -170,29 +150,21 @@ def _several(ends) -> list:
   return ends if isinstance(ends, list) else [ends]
 
 
-def _stored_config(family, config, inherited, chat, folder) -> dict:
+def _inherited(family, config, base, chat, folder) -> dict:
   tokenizer = chat.tokenizer
   # Ours are added in the spelling that the base lacks.
-  kind = family.model_type
-  ours = configs.write(kind, config)
-  kept = {k: v for k, v in inherited.items() if k not in _NOT_INHERITED}
-  entries = {'model_type': kind, 'use_cache': True, **ours, **kept}
+  entries = {'model_type': family.model_type, 'use_cache': True}
+  entries |= configs.write(family.model_type, config)
+  given = base.hf_config if base else {}
+  entries |= {k: v for k, v in given.items() if k not in _NOT_INHERITED}
   entries['vocab_size'] = config.vocab_size
-  differ = configs.differences(ours, configs.write(kind, configs.read(entries)))
-  wrong = f'{folder}: the config of the parameters is not that of the base: '
-  errors.need(not differ, wrong + differ)
-  errors.need(
-    tokenizer.vocab_size <= config.vocab_size,
-    f'{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model '
-    f'{config.vocab_size} embeddings',
-  )
   # A base may end a response with any of several tokens, or a turn with one
   # that its tokenizer does not name.
   ends = _several(entries.get('eos_token_id'))
   used = tokenizer.other_ends if chat.style == 'chat' else ()
   if not {tokenizer.eos_id, *used} & {*ends}:
-    ends = [tokenizer.eos_id]
     entries['eos_token_id'] = tokenizer.eos_id
+    ends = [tokenizer.eos_id]
   pad = entries['pad_token_id'] = tokenizer.pad_id
   errors.need(
     pad is not None and pad not in ends,
@@ -212,8 +184,6 @@ def _write_json(path: pathlib.Path, value) -> None:
 
 # In transformers 5 the same class has a second name, unknown to version 4.
 _CLASS = {'TokenizersBackend': 'PreTrainedTokenizerFast'}
-# Texts that tokenizers of different kinds split differently.
-_PROBES = ['the cat sat on 1234 mats', "It's  two\n\nlines, isn't it?\tYES"]
 # How the tokenizer was opened, which is not the next reader's business.
 _OPENING = ('is_local', 'local_files_only', 'backend', 'name_or_path')
 
@@ -228,23 +198,19 @@ def _save_tokenizer(folder, chat, is_reward) -> None:
   tokenizer = chat.tokenizer
   tokenizer.hf.save_pretrained(str(folder))
   path = folder / 'tokenizer_config.json'
-  config = json.loads(path.read_text(encoding='utf-8'))
-  config = {k: v for k, v in config.items() if k not in _OPENING}
+  config = {k: v for k, v in files.read_json(path).items() if k not in _OPENING}
   name = config.get('tokenizer_class')
   config['tokenizer_class'] = _CLASS.get(name, name)
   config['model_input_names'] = ['input_ids', 'attention_mask']
   if is_reward:
     config['padding_side'] = 'right'
-  _write_json(path, config)
   if tokenizer.bos_id is not None:
     _add_beginning(folder / 'tokenizer.json', tokenizer)
   if is_reward or not tokenizer.hf.chat_template:
+    config.pop('chat_template', None)
     template = chat.jinja()
     (folder / 'chat_template.jinja').write_text(template, encoding='utf-8')
-    if is_reward and 'chat_template' in config:
-      _write_json(
-        path, {k: v for k, v in config.items() if k != 'chat_template'}
-      )
+  _write_json(path, config)
 
 
 def _add_beginning(path: pathlib.Path, tokenizer) -> None:
@@ -276,8 +242,9 @@ def check_tokenizer(folder: pathlib.Path, tokenizer: Any, name: Any) -> None:
     str(folder), local_files_only=True, trust_remote_code=False
   )
   begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-  given = opened(_PROBES)['input_ids']
-  for text, ids, got in zip(_PROBES, tokenizer.encode(_PROBES), given):
+  texts = [*tokenizer_lib.PROBES]
+  given = opened(texts)['input_ids']
+  for text, ids, got in zip(texts, tokenizer.encode(texts), given):
     got = got[:-1] if got[-1:] == [tokenizer.eos_id] else got
     errors.need(
       got == begin + ids,
