@@ -12,6 +12,7 @@ from safetensors import numpy as safetensors_numpy
 from warm_jax import errors, main, merging
 from warm_jax.commands import merge
 from warm_jax.hf import folders as folders_lib
+from warm_jax.hf import tensors
 
 
 def save(folder, value, config=None):
@@ -126,5 +127,5 @@ def test_folders_that_cannot_be_read_keep_their_files(tmp_path, capsys):
 def test_help_names_every_method(capsys):
   assert main.main(['warm', 'merge', '--help']) == 0
   shown = capsys.readouterr().out
-  words = (*folders_lib.METHODS, *merging.GROUPS, *folders_lib.DTYPES)
+  words = (*folders_lib.METHODS, *merging.GROUPS, *tensors.FLOATS)
   assert all(word in shown for word in words)

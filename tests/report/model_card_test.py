@@ -61,11 +61,6 @@ def header(card):
   return yaml.safe_load(card.split('---\n')[1])
 
 
-def measured(card):
-  (result,) = header(card)['model-index'][0]['results']
-  return result['metrics'][0]['value']
-
-
 def snippet(card):
   """The first code of a card; all of it is Python, and no part is empty."""
   assert '{%' not in card and '\n\n\n' not in card
@@ -84,9 +79,7 @@ def tables(card):
 
 def test_card_of_a_reward_model():
   card = render(command='warm --config=reward', versions={'jax': '0.10.2'})
-  head = header(card)
-  assert measured(card) == 0.689 and head.pop('model-index')
-  assert head == {
+  assert header(card) == {
     'library_name': 'transformers',
     'pipeline_tag': 'text-classification',
     'base_model': 'EleutherAI/pythia-14m',
@@ -159,7 +152,6 @@ def test_a_model_at_chance_is_called_so(value, told):
 
 def test_card_of_a_member():
   card = render('member_1')
-  assert measured(card) == 0.69
   assert 'not merged' in card and 'warm' not in header(card)['tags']
 
 
@@ -169,7 +161,6 @@ def test_members_that_were_left_out():
   card = render('member_2', results={'merge': MERGED | left})
   assert 'member 1, whose loss became nan at step 7' in card
   assert [row[0] for row in tables(card)[0][2:]] == ['0', '2']
-  assert measured(card) == 0.69
 
 
 @pytest.mark.parametrize('own', [True, False])

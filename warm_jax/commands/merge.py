@@ -14,23 +14,20 @@ from warm_jax.hf import folders as folders_lib
 from warm_jax.hf import tensors
 
 DESCRIPTION = """\
-Merges models that were fine-tuned from one checkpoint into one model: weights,
-config.json, tokenizer, README.md. They must agree in architecture, tokenizer,
-chat template and the names and shapes of all tensors; the score head of a
-reward model is merged with the rest. A work directory stands for all its
-exported members, and an adapter of LoRA for its base with the change (alone it
-is merged into the base). Copies of tied heads, wrappers in names, rotary tables
-and rows without tokens make no difference. --dtype is of the result; bfloat16
-prints what it costs. reward_mean and reward_std belong to each member and are
-left out. Arithmetic is in float32 and done piece by piece, so
-memory does not depend on the size of the models.
+Merges fine-tunes of one checkpoint into one model: weights, config.json,
+tokenizer, README.md. They must agree in architecture, tokenizer, chat template
+and tensors; copies of tied heads, wrappers in names, rotary tables and rows
+without tokens make no difference. A work directory stands for all its exported
+members, a LoRA adapter for its base with the change (alone it is merged into
+the base). --dtype is of the result; bfloat16 prints what it costs. reward_mean
+and reward_std belong to each member and are left out. Arithmetic is in float32,
+piece by piece: memory does not depend on the size of the models.
 
 A SLICE is a work directory in which some members of a run were trained, by
-`warm ... --config.reward.members=0:3` (members 0, 1, 2; each job with a work
-directory of its own, all else the same). Once all members are, in any order,
-`warm merge --out=NEW_WORKDIR SLICE SLICE ...` joins them, and the remaining
-stages run there: the result equals one run of all members. The same command
-again continues.
+`warm ... --config.reward.members=0:3` (each job with a work directory of its
+own, all else the same). Once all are, in any order, `warm merge --out=NEW SLICE
+SLICE ...` joins them, and the remaining stages run there: the result equals one
+run of all members. The same command again continues.
 
 methods:
   {methods}
@@ -108,7 +105,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
   add('--lam', type=float, help='for lerp and slerp of two (.5)')
   add('--init', help='for slerp: what the models were fine-tuned from')
   add('--group', choices=merging.GROUPS, help='for slerp: parts of one angle')
-  add('--dtype', default='float32', choices=[*folders_lib.DTYPES])
+  add('--dtype', default='float32', choices=[*tensors.FLOATS])
   add('--max_shard_gb', type=positive, default=5.0, help='size of a file (5)')
   return parser.parse_intermixed_args(argv)
 

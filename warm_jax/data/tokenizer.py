@@ -227,7 +227,11 @@ def load_pretrained(folder, chat_template: str = '') -> Tokenizer:
     # sequence, or none, but do not write it.
     begins = hf('a')['input_ids'][:1] == [hf.bos_token_id]
     found = _reduced(hf, hf.bos_token_id if begins else None)
-    ends = (i for i in _ends(path, hf) if i != found.eos_id)
+    # And what ends a turn, which may also be a line break, or letters.
+    special = [i for i, t in hf.added_tokens_decoder.items() if t.special]
+    end = hf(turn_parts(hf)[2], add_special_tokens=False)['input_ids'][:1]
+    ends = dict.fromkeys([*ends_of(path), *(i for i in end if i in special)])
+    ends.pop(found.eos_id, None)
     ends = tuple(i for i in ends if 0 <= i < found.vocab_size)
     return dataclasses.replace(found, other_ends=ends)
 
@@ -320,17 +324,13 @@ def _as_in_file(folder: pathlib.Path, hf):
   return hf
 
 
-def _ends(folder: pathlib.Path, hf) -> list[int]:
-  """Ids that end a response by the folder's configs, and what ends a turn."""
+def ends_of(folder: pathlib.Path) -> list[int]:
+  """Returns the ids that end a response by a folder's configs."""
   found = []
   for name in ('generation_config.json', 'config.json'):
     if (folder / name).exists():
       ends = files.read_json(folder / name).get('eos_token_id')
       found += ends if isinstance(ends, list) else [ends]
-  # A turn may also end in a line break, or in letters.
-  special = [i for i, t in hf.added_tokens_decoder.items() if t.special]
-  end = hf(turn_parts(hf)[2], add_special_tokens=False)['input_ids'][:1]
-  found += [i for i in end if i in special]
   return list(dict.fromkeys(i for i in found if type(i) is int))
 
 

@@ -34,7 +34,6 @@ METHODS = [
   for name, method in merging.METHODS.items()
   if {*method.needs} <= {'weights', 'init'}
 ]
-DTYPES = tensors_lib.FLOATS
 NORMALISER_LINE = (
   'The mean and deviation of rewards of the members (reward_mean, reward_std) '
   'are not those of the merged model and were left out: its scores are raw.'
@@ -51,7 +50,6 @@ _IDENTITY = ('bos_token_id', 'pad_token_id', 'prompt_template', 'text_format')
 _ENDS, _GENERATION = 'eos_token_id', 'generation_config.json'
 _TOKENS = ('bos_token', 'eos_token', 'pad_token', 'unk_token')
 _TEMPLATE = 'the chat template'
-_REWARD = 'ForSequenceClassification'
 _VOCABULARY = ('tokenizer.model', 'vocab.json', 'merges.txt', 'vocab.txt')
 _TOKENIZER = ('tokenizer.json', 'tokenizer_config.json', *_VOCABULARY)
 _TOKENIZER += ('special_tokens_map.json', 'added_tokens.json')
@@ -102,16 +100,14 @@ def merge(
       identity = () if folder in start else _IDENTITY
       _check_configs(folders[0], configs[0], folder, other, identity)
     tokenizer = _check_tokenizers([m.tokenizer for m in models], num)
-    first, *_ = kinds = [
-      {name: tensor.kind for name, tensor in model.tensors.items()}
-      for model in models
-    ]
-    for folder, kind in zip(every, kinds):
-      _check_same(folders[0], folder, first, kind)
     sources = [model.tensors for model in models]
+    kinds = [{name: x.kind for name, x in some.items()} for some in sources]
+    for folder, kind in zip(every, kinds):
+      _check_same(folders[0], folder, kinds[0], kind)
+    stored = tensors_lib.FLOATS[dtype]
     plan = {
-      name: (tensor.shape, DTYPES[dtype] if tensor.is_float else tensor.dtype)
-      for name, tensor in sources[0].items()
+      name: (x.shape, stored if x.is_float else x.dtype)
+      for name, x in sources[0].items()
     }
     needed, free = tensors_lib.num_bytes(plan), shutil.disk_usage(new).free
     have = f'{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free'
@@ -127,8 +123,9 @@ def merge(
       on_progress(done)
 
     grams = _grams(sources[0], pieces, group) if start else None
-    known = merging.Known(num, weights, lam, grams)
-    weights = merging.METHODS[method].weights(known)
+    weights = merging.METHODS[method].weights(
+      merging.Known(num, weights, lam, grams)
+    )
 
     def values(name, put):
       mine = weights
@@ -138,10 +135,12 @@ def merge(
       return pieces(name, lambda start, x: put(start, *mix(x)))
 
     _, rounding = tensors_lib.write(new, plan, values, max_shard_bytes)
-    for key, usual in _NORMALISER.items():
-      if any(c.get(key, usual) != usual for c in configs[:num]):
-        notes.append(NORMALISER_LINE)
-        break
+    if any(
+      config.get(key, usual) != usual
+      for config in configs[:num]
+      for key, usual in _NORMALISER.items()
+    ):
+      notes.append(NORMALISER_LINE)
     notes += [tensors_lib.rounding_sentence(rounding)] if rounding else []
     for name in (*_TOKENIZER, _GENERATION):
       source = models[0].folder if name == _GENERATION else tokenizer
@@ -228,7 +227,7 @@ def _grams(model, pieces, group) -> dict[str, np.ndarray]:
 
 def _mix(name, every, num, weights, dtype, x) -> tuple[np.ndarray, float]:
   """A piece of the merge, and the squared norm of the models' change."""
-  if dtype not in DTYPES.values():
+  if dtype not in tensors_lib.FLOATS.values():
     for folder, row in zip(every, x):
       errors.need(
         np.array_equal(row, x[0]),
@@ -256,23 +255,23 @@ def _write_configs(folder: pathlib.Path, models, dtype: str) -> list[str]:
   """Writes config.json; what its user should know."""
   config, *others = [dict(model.config) for model in models]
   notes, tensors = [], models[0].tensors
-  (name, *_), head = config.get('architectures') or [''], names.SCORE
-  if head in tensors and names.SCORE_BIAS not in tensors:
-    name = re.sub('(ForCausalLM|LMHeadModel|ForTokenC.*|Model)$', _REWARD, name)
-    if config['model_type'] == 'gemma3_text':
-      name = name.replace('Gemma3For', 'Gemma3TextFor')
-    if name not in (config.get('architectures') or [name]):
-      for key in ('id2label', 'label2id'):
-        config.pop(key, None)
-      config |= {'architectures': [name], 'num_labels': tensors[head].shape[0]}
-      notes.append(f'The head is stored as {head} of {name}.')
+  family = names.FAMILIES.get(str(config.get('model_type')))
+  head, given = tensors.get(names.SCORE), config.get('architectures')
+  is_reward = family and head and head.shape[0] == 1
+  if is_reward and names.SCORE_BIAS not in tensors:
+    if given and given[0] != family.classifier:
+      config = {k: v for k, v in config.items() if 'label' not in k}
+      config |= {'architectures': [family.classifier], 'num_labels': 1}
+      notes.append(
+        f'The head is stored as {names.SCORE} of {family.classifier}.'
+      )
     if 'value_head_prefix' in config:
       config['value_head_prefix'] = 'score'
   for key in ('bos_token_id', _ENDS, 'pad_token_id'):
     said = [c[key] for c in (config, *others) if c.get(key) is not None]
     config |= {key: said[0]} if said else {}
-  ends = [_ends(model) for model in models]
-  if head not in tensors and any(x != ends[0] for x in ends):
+  ends = [sorted(tokenizer_lib.ends_of(model.folder)) for model in models]
+  if not head and any(x != ends[0] for x in ends):
     config[_ENDS] = sorted(set().union(*ends))
     path = folder / _GENERATION
     generation = files.read_json(path) if path.exists() else {}
@@ -280,8 +279,8 @@ def _write_configs(folder: pathlib.Path, models, dtype: str) -> list[str]:
     path.write_text(json.dumps(generation, indent=2) + '\n')
     each = ' and '.join(map(str, ends))
     notes.append(f'{_ENDS} is {each}: any of {config[_ENDS]} ends a text now.')
-  dropped = {'_name_or_path'}
-  if 'reward_mean' in config or _REWARD in name:
+  dropped = {'_name_or_path', 'reward_mean', 'reward_std'}
+  if head or 'reward_mean' in config:
     dropped |= {*_NORMALISER}
   config = {k: v for k, v in config.items() if k not in dropped}
   old = 'torch_dtype' in config and 'dtype' not in config
@@ -291,16 +290,6 @@ def _write_configs(folder: pathlib.Path, models, dtype: str) -> list[str]:
   return notes
 
 
-def _ends(model: tensors_lib.Model) -> list[int]:
-  """The tokens that end a text of a language model."""
-  path, found = model.folder / _GENERATION, None
-  if path.exists():
-    found = files.read_json(path).get(_ENDS)
-  found = model.config.get(_ENDS) if found is None else found
-  found = found if isinstance(found, list) else [found]
-  return sorted(x for x in found if isinstance(x, int))
-
-
 def _card(title, folders, weights, recipe, notes, config) -> str:
   shares = ['folded in'] * len(folders)
   if not isinstance(weights, dict):  # by group
@@ -308,13 +297,18 @@ def _card(title, folders, weights, recipe, notes, config) -> str:
   made = [f'{key}: {value}' for key, value in recipe.items()]
   notes = [*made, 'Arithmetic in float32, rounded once.', *notes]
   kind = (config.get('architectures') or ['A model'])[0]
-  lines = ['---', 'library_name: transformers', 'tags:', '- merge', '- warm']
-  lines += ['---', f'# {title}', '', f'{kind} with merged weights, made by']
-  lines += [f'warm_jax {__version__}.', '', '| model | weight |', '|---|---|']
-  lines += [f'| {f.name} | {share} |' for f, share in zip(folders, shares)]
-  lines += ['', *(f'- {note}' for note in notes), '']
-  lines += ['Sources: WARM, arXiv 2401.12187; WARP, arXiv 2406.16768.', '']
-  return '\n'.join(lines)
+  rows = [f'| {f.name} | {share} |' for f, share in zip(folders, shares)]
+  return '\n'.join(
+    [
+      '---\nlibrary_name: transformers\ntags:\n- merge\n- warm\n---',
+      f'# {title}\n\n{kind} with merged weights, made by',
+      f'warm_jax {__version__}.\n\n| model | weight |\n|---|---|',
+      *rows,
+      '',
+      *(f'- {note}' for note in notes),
+      '\nSources: WARM, arXiv 2401.12187; WARP, arXiv 2406.16768.\n',
+    ]
+  )
 
 
 # ------------------------------------ whether models may be averaged together
@@ -332,23 +326,20 @@ def _check_same(first, other, a: dict, b: dict, optional=()) -> None:
 
 
 def _aligned(every, models):
-  """The models with the same tied heads and vocabularies, and notes.
-
-  A head that only some store is dropped where it is the embedding, and rows
-  without tokens are cut.
-  """
+  """The models with the same heads and rows that have tokens, and notes."""
   for folder, model in zip(every, models):
     given = model.config.get('architectures') or []
     errors.need(
       isinstance(given, list) and all(isinstance(n, str) for n in given),
       f'{folder}/config.json: architectures={given!r}: not a list of names',
     )
+  # A copy of the embedding, where another model says that it is one.
   ties = {m.config.get('tie_word_embeddings') for m in models}
-  if len(ties) > 1 and all({*m.ends[:1]} & m.tensors.keys() for m in models):
-    if all(model.is_tied() for model in models):
-      for model in models:
-        model.tensors.pop(model.ends[1], None)
-        model.config['tie_word_embeddings'] = True
+  are_whole = all(model.ends[0] in model.tensors for model in models)
+  if len(ties) > 1 and are_whole and all(m.is_tied() for m in models):
+    for model in models:
+      model.tensors.pop(model.ends[1], None)
+      model.config['tie_word_embeddings'] = True
   sizes = [m.config.get('vocab_size') for m in models]
   if len({*sizes}) == 1 or not all(isinstance(n, int) for n in sizes):
     return models, []

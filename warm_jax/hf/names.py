@@ -7,6 +7,7 @@ embedding, a `bias` our bias. Leaves and tensors without a line are errors.
 `canonical` gives the names of other writers as the table has them.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import re
@@ -208,9 +209,7 @@ FAMILIES = {
     Family('qwen2', 'Qwen2', _LLAMA),
     Family('qwen3', 'Qwen3', _LLAMA),
     Family('gemma2', 'Gemma2', _GEMMA),
-    Family(
-      'gemma3_text', 'Gemma3Text', _GEMMA, lm_class='Gemma3ForCausalLM'
-    ),
+    Family('gemma3_text', 'Gemma3Text', _GEMMA, lm_class='Gemma3ForCausalLM'),
     Family(
       *('gpt_neox', 'GPTNeoX', _NEOX, 'gpt_neox.'),
       lm_head='embed_out.weight',
@@ -241,9 +240,7 @@ _HEADS = ('v_head', 'v_head.summary', 'value_head', 'value_head.summary')
 _HEADS += ('reward_head', 'classifier')
 
 
-def canonical(
-  stored: str, shape: Shape, config: dict[str, Any]
-) -> str | None:
+def canonical(stored: str, shape: Shape, config: dict[str, Any]) -> str | None:
   """Returns the name of a tensor in today's transformers; None: no weight.
 
   For families of the table, reward heads are `score` and a bare backbone has
@@ -270,22 +267,19 @@ def family_for(config: config_lib.ModelConfig) -> Family:
   UserError if there is none, with the fields that the nearest one lacks.
   """
   wanted = _what_counts(config)
-  closest, lacks = '', list(wanted)
+  lacks = {}
   for kind, family in FAMILIES.items():
     written = configs.write(kind, config) | {'model_type': kind}
-    try:
-      again = _what_counts(configs.read(written))
-    except errors.UserError:
-      continue
-    differs = [name for name in wanted if wanted[name] != again.get(name)]
-    if not differs:
-      return family
-    if len(differs) < len(lacks):
-      closest, lacks = family.name, differs
-  fields = ', '.join(f'{field}={wanted[field]!r}' for field in lacks)
+    with contextlib.suppress(errors.UserError):
+      found = _what_counts(configs.read(written))
+      differ = [f'{k}={v!r}' for k, v in wanted.items() if found.get(k) != v]
+      if not differ:
+        return family
+      lacks[family.name] = ', '.join(differ)
+  closest = min(lacks, key=lambda name: lacks[name].count('='), default='none')
   raise errors.UserError(
     f'no family of Hugging Face models has this shape; {closest} comes '
-    f'nearest and differs in ModelConfig.{fields}'
+    f'nearest and differs in ModelConfig.{lacks.get(closest)}'
   )
 
 

@@ -35,18 +35,6 @@ def render(
 
   kind = next((k for k in ('reward', 'policy', 'warp') if k in config), 'sft')
   base, merge = results.get('base', {}), results.get('merge', {})
-  accuracy = _accuracy(name, merge)
-  evaluated = [
-    hub.EvalResult(
-      task_type='text-classification',
-      dataset_type=split,
-      dataset_name=style.set_name(split),
-      metric_type='accuracy',
-      metric_value=round(accuracy[split], 4),
-    )
-    for split in ('test', 'ood')
-    if style.known(accuracy.get(split))
-  ]
   tags = {'reward': ['reward-model'], 'sft': []}
   tags = tags.get(kind, ['reinforcement-learning'])
   tags += [kind] * (kind == 'warp') + ['warm'] * (name in merging.SCORERS)
@@ -61,15 +49,8 @@ def render(
     base_model=start if _is_hub_id(start) else None,
     datasets=list(filter(_is_hub_id, dict.fromkeys(sources))) or None,
     tags=[*tags, 'warm_jax'],
-    model_name=name if evaluated else None,
-    eval_results=evaluated or None,
     **_inherited(base.get('folder')),
   )
-  at_chance = False
-  if style.known(accuracy.get('test')):
-    # 0.98 / sqrt(n) is half an interval of 95 % at an accuracy of one half.
-    half = 0.98 / merge['table']['test']['pairs'] ** 0.5
-    at_chance = accuracy['test'] - half <= 0.5
   template = page.environment().get_template('model_card.md.j2')
   text = template.render(
     header=header.to_yaml(),
@@ -80,7 +61,7 @@ def render(
     results=results,
     merge=merge,
     rule=merging.SCORERS[name].rule if name in merging.SCORERS else '',
-    at_chance=at_chance,
+    at_chance=_is_at_chance(name, merge),
     start=start,
     has_chat_template=has_chat_template,
     command=command,
@@ -98,14 +79,13 @@ def _is_hub_id(text) -> bool:
   return bool(_HUB_ID.fullmatch(text)) and not local
 
 
-def _accuracy(name: str, merge: Mapping[str, Any]) -> dict[str, float]:
-  found = {}
+def _is_at_chance(name: str, merge: Mapping[str, Any]) -> bool:
+  row = merge.get('table', {}).get('test', {})
   numbers = merge.get('members', range(len(merge.get('order', ()))))
-  for split, row in merge.get('table', {}).items():
-    each = {f'member_{n}': x for n, x in zip(numbers, row['members'])}
-    value = each.get(name, row.get(name))
-    found[split] = value['value'] if isinstance(value, Mapping) else value
-  return found
+  found = {f'member_{n}': x for n, x in zip(numbers, row.get('members', ()))}
+  value = found.get(name, (row.get(name) or {}).get('value'))
+  # 0.98 / sqrt(n) is half an interval of 95 % at an accuracy of one half.
+  return style.known(value) and value - 0.98 / row['pairs'] ** 0.5 <= 0.5
 
 
 def _inherited(folder) -> dict[str, Any]:

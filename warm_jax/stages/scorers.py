@@ -181,17 +181,21 @@ def open_model(
   errors.need(paths, 'no reward model named; give the path of one')
   template = text.get('template', '')
   template = template if chat_lib.is_file(template) else ''
-  found, tokenizers = zip(
-    *(base.opened(p, compute_dtype, template) for p in paths)
-  )
-  first, tokenizer = found[0], tokenizers[0]
-  for other, its_tokenizer in zip(found[1:], tokenizers[1:]):
+  found = [base.opened(path, compute_dtype, template) for path in paths]
+  chats = [
+    chat_lib.judge_chat(its_tokenizer, c.source, c.hf_config, **text)
+    for c, its_tokenizer in found
+  ]
+  found, (first, *_), (chat, *_) = [c for c, _ in found], found[0], chats
+  for other, its in zip(found, chats):
     both = f'{other.source} and {first.source}'
     same = other.config == first.config
     errors.need(same, f'{both} differ in shape, so they are no ensemble')
-    base.require_same_tokenizer(tokenizer, its_tokenizer, both)
+    base.require_same_tokenizer(chat.tokenizer, its.tokenizer, both)
     same = other.padding_end == first.padding_end
     errors.need(same, f'{both} differ in whether the end of sequence pads')
+    same = chat.samples() == its.samples()
+    errors.need(same, f'{both} read prompts in other templates')
   params = [reading.load(c, 'score', sharding.of_leaf) for c in found]
   moments = np.float32([(c.reward_mean, c.reward_std) for c in found]).T
   if len(found) == 1:
@@ -210,15 +214,6 @@ def open_model(
     mean, std = map(jnp.asarray, moments)
     normaliser = dataclasses.replace(scorer.normaliser, mean=mean, std=std)
     scorer = dataclasses.replace(scorer, normaliser=normaliser)
-  chat, *others = (
-    chat_lib.judge_chat(its_tokenizer, c.source, c.hf_config, **text)
-    for c, its_tokenizer in zip(found, tokenizers)
-  )
-  for other, its in zip(others, found[1:]):
-    errors.need(
-      chat.samples() == other.samples(),
-      f'{its.source} and {first.source} read prompts in other templates',
-    )
   return Opened(scorer, chat, first.config.max_length, calibrated)
 
 
