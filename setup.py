@@ -35,6 +35,7 @@ REQUIRES = [
   'scipy>=1.14',
   'tensorflow-datasets>=4.9.10,<5',
   'tokenizers>=0.22',
+  # 5.9.0 reads each probe of data/tokenizer.py as tokenizer.json has it.
   'transformers>=5.9,<6',
 ]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from warm_jax import config as config_lib
-from warm_jax import errors, members, rewards, sharding
+from warm_jax import errors, members, rewards
 from warm_jax.data import chat as chat_lib
 from warm_jax.data import encoding, formats, sources, tokenizer
 from warm_jax.hf import reading, writing
@@ -37,7 +37,7 @@ def load(source: str, *, compute_dtype: str = 'float32') -> Model:
   """Opens a folder or hub id of a language or reward model, in float32."""
   found, its_tokenizer = base_lib.opened(source, compute_dtype)
   head = 'score' if 'score.weight' in found.stored else 'lm'
-  params = reading.load(found, head, sharding.of_leaf)
+  params = reading.load(found, head)
   if head == 'score':
     chat = chat_lib.judge_chat(its_tokenizer, found.source, found.hf_config)
   else:

@@ -297,7 +297,7 @@ CONV = 'transformer.h.0.mlp.c_fc.weight'
     # Ranks and alphas of their own.
     ('llama', {UP: (3, 2.0, False), QUERY: (1, 5.0, False)},
      {'rank_pattern': {'up_proj': 3, 'q_proj': 1},
-      'alpha_pattern': {'q_proj': 5}}),
+      'alpha_pattern': {'[kq]_proj': 5, 'self_attn.*': 9}}),
     ('llama', {EMBEDDING: (2, 3.0, True)}, {}),
     ('gpt2', {CONV: (2, 3.0, True)}, {'fan_in_fan_out': True}),
   ],
@@ -328,7 +328,7 @@ def test_an_adapter_is_its_base_with_the_change(
     ('use_dora=True is not supported: .*merge_and_unload', {'use_dora': True}),
     ("peft_type='LOHA'", {'peft_type': 'LOHA'}),
     ("init_lora_weights='pissa'", {'init_lora_weights': 'pissa'}),
-    ("alpha_pattern '.*q_proj'", {'alpha_pattern': {'.*q_proj': 5}}),
+    ("alpha_pattern=.* is no pattern", {'alpha_pattern': {'(': 5}}),
     ('put the path of the base into base_model_name',
      {'base_model_name_or_path': 'no/where/at/all'}),
   ],
@@ -384,7 +384,7 @@ def test_every_half_is_converted_exactly(dtype, transposed):
 _ON_EIGHT_DEVICES = """
 import sys
 import jax, numpy as np
-from warm_jax import members
+from warm_jax import members, sharding
 from warm_jax.hf import reading
 
 P = jax.sharding.PartitionSpec
@@ -402,11 +402,12 @@ def rule(path, shape):
 replicated = jax.NamedSharding(mesh, P())
 one = jax.sharding.SingleDeviceSharding(jax.devices()[3])
 for where in (rule, replicated, one):
-  found = members.named_leaves(reading.load(checkpoint, sharding=where))
+  sharding.of_leaf = where if where is rule else lambda *_: where
+  found = members.named_leaves(reading.load(checkpoint))
   assert found.keys() == expected.keys()
   for path, leaf in found.items():
-    sharding = rule(path, leaf.shape) if where is rule else where
-    assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim), path
+    wanted = rule(path, leaf.shape) if where is rule else where
+    assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim), path
     assert leaf.dtype == np.float32, path
     np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
 print('ok')

@@ -7,6 +7,7 @@ import shutil
 
 import chex
 import jax
+import ml_collections
 import ml_dtypes
 import numpy as np
 import pytest
@@ -19,11 +20,12 @@ from checkpoints import (
   stored,
 )
 
-from warm_jax import errors
+from warm_jax import errors, pipeline
 from warm_jax.data import tokenizer as tokenizer_lib
-from warm_jax.hf import configs, names, reading, writing
+from warm_jax.hf import configs, folders, names, reading, writing
 from warm_jax.models import config as config_lib
 from warm_jax.models import language_model
+from warm_jax.worlds import base as base_lib
 
 NAMES = sorted(names.FAMILIES)
 SIZES = dict(vocab_size=64, width=16, num_layers=2, num_heads=4)
@@ -152,15 +154,22 @@ def test_entries_of_a_reward_model(tmp_path, tokenizer, scratch):
   assert (checkpoint.reward_mean, checkpoint.reward_std) == (0.25, 2.0)
 
 
-def test_generation_config(tmp_path, tokenizer):
+@pytest.mark.parametrize('ends', [2, [2, 5]])
+def test_all_ends_survive_export_and_merge(tmp_path, tokenizer, ends):
   folder = shutil.copytree(FIXTURES / 'llama', tmp_path / 'base')
-  before = {'temperature': 0.7, 'pad_token_id': 63}
+  before = {'temperature': 0.7, 'pad_token_id': 63, 'eos_token_id': ends}
   (folder / 'generation_config.json').write_text(json.dumps(before))
+  path = folder / 'config.json'
+  path.write_text(json.dumps(config_of(folder) | {'eos_token_id': ends}))
   params, config, base = opened(folder)
-  writing.save(tmp_path / 'out', params, config, tokenizer, base=base)
-  ends = {'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': 0}
-  found = config_of(tmp_path / 'out', 'generation_config.json')
-  assert found == before | ends
+  outs = [tmp_path / 'a', tmp_path / 'b']
+  for out in outs:
+    writing.save(out, params, config, tokenizer, base=base)
+  folders.merge(outs, tmp_path / 'merged')
+  for out in (*outs, tmp_path / 'merged'):
+    ours = {'bos_token_id': 1, 'pad_token_id': 0}
+    assert config_of(out, 'generation_config.json') == before | ours
+    assert config_of(out)['eos_token_id'] == ends
 
 
 def test_bfloat16_prints_what_it_costs(tmp_path, tokenizer, capsys):
@@ -281,8 +290,13 @@ def test_tokenizers_that_do_not_fit(tmp_path, tokenizer, scratch):
   ):
     other = dataclasses.replace(tokenizer, **changes)
     refused(words, tmp_path, weights, model, other, base=start)
-  writing.save(tmp_path / 'out', params, config, tokenizer, base=base)
-  assert config_of(tmp_path / 'out')['eos_token_id'] == [2, 5]
+  # A run on such a folder does not begin: `base` is its first stage.
+  folder = shutil.copytree(FIXTURES / 'qwen2', tmp_path / 'qwen2')
+  tokenizer.hf.save_pretrained(folder)
+  config = {'model': str(folder), 'base': {'compute_dtype': 'float32'}}
+  run = pipeline.Run(ml_collections.ConfigDict(config), tmp_path / 'run')
+  with pytest.raises(errors.UserError, match='tokenizer as Qwen2'):
+    base_lib.inspect(run)
 
 
 def test_only_an_export_is_replaced(tmp_path, tokenizer, scratch):

@@ -8,21 +8,17 @@ the parameters, where they are kept there, and for the largest tensor.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from warm_jax import errors
+from warm_jax import errors, sharding
 from warm_jax.hf import configs, names, tensors
 from warm_jax.models import config as config_lib
 
 PyTree = Any
-Sharding = jax.sharding.Sharding
-# One sharding for all leaves, or (path, shape) -> the sharding of a leaf.
-Shardings = Sharding | Callable[[str, tuple[int, ...]], Sharding]
-
 _MOST_NEW = 1_024  # rows that an embedding may lack
 
 
@@ -88,14 +84,11 @@ def fit(checkpoint: Checkpoint, vocab_size: int) -> Checkpoint:
   return dataclasses.replace(checkpoint, config=config)
 
 
-def load(
-  checkpoint: Checkpoint, head: str = 'lm', sharding: Shardings | None = None
-) -> PyTree:
+def load(checkpoint: Checkpoint, head: str = 'lm') -> PyTree:
   """Reads {'backbone', 'lm_head' (untied embeddings) or 'score'}, float32.
 
-  `head` is 'lm', 'score' or 'none'; without `sharding` leaves go to the default
-  device. UserError without such a head, and for NaN and infinity, with tensor
-  and row.
+  `head` is 'lm', 'score' or 'none'; leaves are placed by `sharding.of_leaf`.
+  UserError without such a head, and for NaN and infinity, with tensor and row.
   """
   params: dict[str, Any] = {}
   for tensor in _wanted(checkpoint, head):
@@ -107,10 +100,7 @@ def load(
     placed = []
     for path, leaf in zip(tensor.leaves, tensor.to_leaves(array)):
       leaf = _grown(leaf, path, checkpoint.config.vocab_size)
-      where: Any = sharding
-      if callable(sharding):
-        where = sharding(path, leaf.shape)
-      placed.append(_place(leaf, where))
+      placed.append(_place(leaf, sharding.of_leaf(path, leaf.shape)))
       *parents, last = path.split('/')
       node = params
       for name in parents:
@@ -209,13 +199,11 @@ def _grown(leaf: np.ndarray, path: str, vocab_size: int) -> np.ndarray:
   return np.concatenate([leaf, new], axis=axis)
 
 
-def _place(leaf: np.ndarray, sharding: Sharding | None) -> jax.Array:
+def _place(leaf: np.ndarray, where: jax.sharding.Sharding | None) -> jax.Array:
   """A leaf in float32 on its devices; halves are converted there."""
   if leaf.dtype == np.float64:
     leaf = leaf.astype(np.float32)
-  if sharding is None:
+  if where is None:
     return jax.device_put(leaf).astype(np.float32)
-  array = jax.make_array_from_callback(
-    leaf.shape, sharding, lambda index: leaf[index]
-  )
+  array = jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__)
   return array.astype(np.float32)

@@ -381,12 +381,13 @@ def _adapted(folder: pathlib.Path) -> Model:
 
 
 def _scale(settings, module: str, rank: int) -> float:
-  alpha, pattern = settings.get('lora_alpha', 8), settings.get('alpha_pattern')
-  for key, value in (pattern or {}).items():
-    if re.search(r'[\\*+?()[\]|$]', key):
-      alpha = f'alpha_pattern {key!r}'
-    elif module == key.lstrip('^') or module.endswith('.' + key):
-      alpha = value
+  alpha, patterns = settings.get('lora_alpha', 8), settings.get('alpha_pattern')
+  try:
+    for key, value in reversed((patterns or {}).items()):  # the first counts
+      alpha = value if re.match(rf'(.*\.)?({key})$', module) else alpha
+  except (re.error, AttributeError) as e:
+    wrong = f'{_SETTINGS}: alpha_pattern={patterns!r} is no pattern ({e})'
+    raise errors.UserError(wrong) from e
   wrong = f'{_SETTINGS}: lora_alpha={alpha!r} is not supported'
   errors.need(type(alpha) in (int, float) and math.isfinite(alpha), wrong)
   return alpha / (rank**0.5 if settings.get('use_rslora') else rank)

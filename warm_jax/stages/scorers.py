@@ -196,7 +196,7 @@ def open_model(
     errors.need(same, f'{both} differ in whether the end of sequence pads')
     same = chat.samples() == its.samples()
     errors.need(same, f'{both} read prompts in other templates')
-  params = [reading.load(c, 'score', sharding.of_leaf) for c in found]
+  params = [reading.load(c, 'score') for c in found]
   moments = np.float32([(c.reward_mean, c.reward_std) for c in found]).T
   if len(found) == 1:
     scorer, moments = rewards.single(params[0], first.config), moments[:, 0]

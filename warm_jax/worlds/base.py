@@ -11,7 +11,7 @@ import pathlib
 
 import ml_collections
 
-from warm_jax import errors, files, sharding
+from warm_jax import errors, files
 from warm_jax.data import chat as chat_lib
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading, writing
@@ -86,7 +86,7 @@ def checkpoint(run) -> reading.Checkpoint | None:
 
 def language_params(run):
   """LM params of the checkpoint, float32, on the device."""
-  return reading.load(checkpoint(run), head='lm', sharding=sharding.of_leaf)
+  return reading.load(checkpoint(run))
 
 
 def sft_checkpoints(run):
