@@ -61,6 +61,8 @@ SMALLER = {
   'best_of_n.num_prompts': 16,
   'best_of_n.num_bootstrap': 20,
   'best_of_n.max_new_tokens': 6,
+  'policy.rewards': ('single', 'ens', 'warm'),
+  'policy.seeds': 1,
   'policy.steps': 4,
   'policy.learning_rate': 1e-2,  # so that the KL is not 0
   'policy.eval_every': 2,

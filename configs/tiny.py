@@ -78,12 +78,21 @@ def get_config(arg: str = ''):
   config.best_of_n = section(
     'best_of_n', scorers=('single', 'ens_2', 'ens', 'warm_2', 'warm')
   )
-  # Gold falls from its peak to its lowest between steps 30 and 90.
-  config.policy = section('policy', steps=100, eval_every=10)
-  config.policy.rewards = ('single', 'ens', 'warm')
+  # Long and fast enough that all nine policies hack: gold has its peak near step
+  # 20 and is far below it at step 80. The policies of `member` climb one reward
+  # model, each another.
+  config.policy = section(
+    'policy',
+    steps=80,
+    eval_every=10,
+    batch_size=32,
+    learning_rate=4e-4,
+    rewards=('member', 'ens', 'warm'),
+    seeds=3,
+  )
   config.evaluate = section(
     'evaluate',
-    num_prompts=512,
+    num_prompts=256,
     num_bootstrap=1_000,
     kl_targets=(1.0, 2.0, 4.0, 8.0, 16.0),
   )

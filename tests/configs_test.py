@@ -90,6 +90,7 @@ BAD_VALUES = [
   ('sft.steps', 30, r'such as --config.sft.keep_steps="\(20, 25, 30\)"'),
   ('pretrain.optimizer.warmup_steps', 13, 'must not exceed .*steps=12'),
   ('policy.rewards', ('single', 'wram'), 'one of'),
+  ('policy.seeds', 0, 'policy.seeds is 0: .* at least 1'),
   ('policy.baseline', 'leave_one_out', 'samples_per_prompt of at least 2'),
   ('policy.samples_per_prompt', 3, 'a multiple of .*, 3'),
   ('runtime.mesh', (-1, -1, 1), 'of which one may be -1'),

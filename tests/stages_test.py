@@ -218,6 +218,36 @@ def test_each_policy_is_judged_at_each_step_by_its_own_reward(run):
     np.testing.assert_allclose(row['win_rate'], won.mean())
 
 
+SEEDS = {'policy.rewards': ('member', 'warm'), 'policy.seeds': 2}
+
+
+@slow
+def test_several_policies_of_each_reward(run, tmp_path):
+  """Each of `member` has another member; policies of one seed draw alike."""
+  config = load_config(**SEEDS)
+  again = pipeline.Run(config, tmp_path)
+  found = rerun(run.workdir, tmp_path, config, 'policy', 'evaluate')
+  names = [name for *_, name in scorers.policies(again)]
+  assert names == ['member_0', 'member_1', 'warm', 'warm']
+  rows = found['evaluate']['rows']
+  assert [(r['method'], r['seed']) for r in rows[-4:]] == [
+    *(('member', 0), ('member', 1), ('warm', 0), ('warm', 1))
+  ]
+  # Seed 0 of WARM is the policy of a run with one of each.
+  last = found['policy']['kept_steps'][-1]
+  stacks = [
+    checkpoint.load_params(r.folder('policy') / f'params_{last}')
+    for r in (run, again)
+  ]
+  tiny.assert_members_equal(*stacks, [(2, 2)])
+  values = np.load(tmp_path / 'evaluate' / 'values.npz')
+  gold = values['gold'].reshape(-1, 2, 2, values['gold'].shape[1])
+  onset = found['evaluate']['hacking_onset']['warm']
+  ends = gold[:, 1].mean(axis=(1, 2))
+  np.testing.assert_allclose(onset['peak_gold'], ends.max())
+  np.testing.assert_allclose(onset['final_drop'], ends[-1] - ends.max())
+
+
 LONG = {'reward.steps': 160, 'reward.checkpoint_every': 20}
 
 

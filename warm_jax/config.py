@@ -84,10 +84,9 @@ STYLE = choice('', 'chat', 'plain')
 ANCHOR = choice('sft', 'ema')
 BASELINE = choice('value', 'leave_one_out')
 # With `control`, the names of stages.scorers.MEANING.
-SCORER = choice(
-  *('single', 'second', 'ens_2', 'warm_2'),
-  *(*merging.ENSEMBLES, *merging.SCORERS),
-)
+_SCORERS = 'single', 'second', 'ens_2', 'warm_2'
+_SCORERS += *merging.ENSEMBLES, *merging.SCORERS
+SCORER, CLIMBED = choice(*_SCORERS), choice('member', *_SCORERS)
 MERGES = [n for n, m in merging.METHODS.items() if {*m.needs} <= {'init'}]
 # Where metrics may go: the package, and the extra that installs it.
 WRITERS = {'tensorboard': ('tensorboardX', 'tb'), 'wandb': ('wandb', 'wandb')}
@@ -145,7 +144,8 @@ _POLICY = {
   'value_learning_rate': (1e-3, ABOVE_0, 'Peak rate of the value model.'),
   'checkpoint_every': (60, *SAVE[1:]),
   'optimizer': {'schedule': 'constant'},
-  'rewards': (EXTRA, each(SCORER), 'Reward models; a policy each.'),
+  'rewards': (EXTRA, each(CLIMBED), 'Reward models; member: another per seed.'),
+  'seeds': (EXTRA, SIZE, 'Policies of each of the rewards.'),
   'aggregate': (EXTRA, choice(*merging.AGGREGATES), 'How rewards combine.'),
   'num_reference': (EXTRA, SIZE, 'Samples that set the scale of the reward.'),
 }
@@ -441,6 +441,8 @@ def validate(config) -> None:
         f'{here}batch_size is {size}: it must be a multiple of '
         f'{here}micro_batches (times samples_per_prompt), {units}'
       )
+    if get('seeds', 1) > 1 and 'rewards' not in part:
+      wrong.append(f'{here}seeds is {get("seeds")}: it needs {here}rewards')
     if (new := get('max_new_tokens', 0)) >= context:
       room = f'room for a prompt in config.data.max_length={context}'
       wrong.append(f'{here}max_new_tokens is {new}: it must leave {room}')

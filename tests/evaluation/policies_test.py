@@ -128,7 +128,7 @@ def _trajectory(kl, gold, *, noise=0.0, num_prompts=40, seed=0, **others):
 
 
 def _compared(policies, targets=(), margin=0.0, baseline=None):
-  steps = 10 * np.arange(len(next(iter(policies.values()))['kl']))
+  steps = 10 * np.arange(next(iter(policies.values()))['kl'].shape[-2])
   return policies_lib.over_optimisation(
     steps, policies, targets, margin=margin, baseline=baseline, resamples=200
   )
@@ -238,6 +238,36 @@ def test_noise_alone_is_rarely_called_hacking():
   found = _compared(flat)['hacking_onset'].values()
   alarms = sum(result['onset_step'] is not None for result in found)
   assert alarms <= 6  # 1.5 expected at 2.5 %
+
+
+def test_intervals_of_several_trainings_are_over_these():
+  golds = {'a': [[0, 2, 0], [0, 4, 1]], 'b': [[0, 1, 0], [0, 2, 2]]}
+  policies = {
+    name: [_trajectory([0, 2, 4], gold) for gold in each]
+    for name, each in golds.items()
+  }
+  stacked = {
+    name: {key: np.stack([x[key] for x in each]) for key in each[0]}
+    for name, each in policies.items()
+  }
+  found = _compared(stacked, [2], baseline='a')
+  row = {r['policy']: r for r in found['at_equal_kl']}['b']
+  expected = scipy.stats.ttest_1samp([-1, -2], 0).confidence_interval()
+  got = [row[f'difference{end}'] for end in ('', '_low', '_high')]
+  np.testing.assert_allclose(got, [-1.5, *expected], atol=1e-9)
+  np.testing.assert_allclose(
+    found['area']['a']['mean'], (1 + 2.25) / 2, rtol=1e-4
+  )
+  onset = found['hacking_onset']['a']
+  np.testing.assert_allclose(
+    [onset['peak_gold'], onset['final_drop']], [3, -2.5]
+  )
+  # One step for all trainings of a policy: the best mean of control.
+  control = [[0, 5, 4], [0, 1, 4]]
+  for x, means in zip(stacked['a']['control'], control):
+    x[:] = np.array(means)[:, None]
+  best = _compared(stacked)['best_by_control']['a']
+  assert (best['step'], best['control']) == (20, 4)
 
 
 # --- fronts -----------------------------------------------------------------

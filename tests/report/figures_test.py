@@ -76,6 +76,27 @@ def test_legend_names_each_method_once_and_fits(columns):
     assert ax.get_tightbbox(renderer).y1 <= box.y0
 
 
+def test_several_trainings_are_lines_a_mean_and_the_band_between():
+  golds = {0: (1.0, 3.0, 1.0), 1: (1.0, 5.0, 1.0)}
+  rows = [
+    path(step, gold=gold) | {'seed': seed}
+    for seed, values in golds.items()
+    for step, gold in zip((0, 10, 20), values)
+  ]
+  (ax,) = figures.policies(rows, panels=[('gold', 'step')]).axes
+  thin, other, mean, _ = ax.lines
+  assert [*thin.get_ydata()] == [*golds[0]]
+  assert [*other.get_ydata()] == [*golds[1]]
+  x, y = mean.get_xydata().T
+  expected = np.interp(x, (0, 10, 20), (1, 4, 1))
+  np.testing.assert_allclose(y, expected, atol=1e-9)
+  (band,) = ax.collections
+  heights = band.get_paths()[0].vertices[:, 1]
+  at = np.abs(x - 10).argmin()
+  low, high = (np.interp(x[at], (0, 10, 20), v) for v in golds.values())
+  np.testing.assert_allclose([low, high], [heights[1 + at], heights[-2 - at]])
+
+
 def test_ring_is_at_the_best_step():
   rows = [path(s, gold=g) for s, g in ((0, 1.0), (10, 2.0), (20, 1.5))]
   fig = figures.policies(rows, {'warm': 10})

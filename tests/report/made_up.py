@@ -68,7 +68,7 @@ def best_of_n():
 
 
 def evaluate():
-  """Result of stage evaluate: gold of every policy rises, then falls."""
+  """Result of stage evaluate: gold of every policy rises to 3, then falls."""
   rows = [
     {'step': step, 'method': method, 'kl': step / 10, 'length': 8.0 + k}
     | {'proxy': step / 20 + k, 'control': 0.1 * k, 'proxy_stderr': 0.1}
@@ -203,12 +203,12 @@ def write_metrics(folder, names, members=2):
   (folder / 'metrics.csv').write_text(text + '\n')
 
 
-def run(workdir, *, num_members=6, swapped=True, toy=True):
+def run(workdir, *, num_members=6, swapped=True, toy=True, seeds=1):
   """Writes a whole run: of the toy world, or of a user's pairs."""
   count = range(num_members)
   config = {
     'reward': {'members': num_members, 'steps': 400, 'learning_rates': [1e-3]},
-    'policy': {'rewards': list(POLICIES)},
+    'policy': {'rewards': list(POLICIES), 'seeds': seeds},
   }
   hparams = {'learning_rate': [1e-3 for _ in count], 'init_index': list(count)}
   results = {

@@ -131,28 +131,61 @@ def gain(value, low, high):
   )
 
 
-def onset(**kls):
-  names = made_up.POLICIES
-  return {f'hacking_onset/{n}/onset_kl': kls.get(n) for n in names}
+def trained(seeds, *ends):
+  """Rows of one policy for each end of gold, which was 3 before."""
+  rows = made_up.evaluate()['rows'][:6]
+  for row, end in zip(rows[3:], ends):
+    row['gold'] = end
+  for row in rows:
+    row['gold'] = row['gold'] if row['step'] else 3.0
+  if seeds > 1:
+    rows = [row | {'seed': s} for s in range(seeds) for row in rows]
+  return {'rows': rows}
+
+
+ALL_FELL, ONE_FELL = (-1.0, -2.0, 1.5), (2.5, 2.5, 1.5)
+TAU = {'agreement': {'single': {'tau_error': [0.87, 0.8, 0.9]}}}
 
 
 @pytest.mark.parametrize(
-  'changes, words, tone',
+  'seeds, ends, changes, words, tone',
   [
-    (gain(0.3, 0.1, 0.5), 'Averaging helped', 'good'),
-    (gain(-0.3, -0.5, -0.1), 'Averaging did harm', 'bad'),
-    (gain(0.1, -0.1, 0.3), 'neither helped nor harmed', 'open'),
-    (gain(None, None, None), 'neither helped nor harmed', 'open'),
-    (onset(single=2.04, warm=3.5), 'of 2.0 (single) and 3.5 (WARM)', 'open'),
-    (onset(), 'No policy was seen to hack', 'open'),
+    (3, ALL_FELL, gain(0.3, 0.1, 0.5), 'the average gained true', 'good'),
+    (3, ALL_FELL, gain(-0.3, -0.5, -0.1), 'the average lost true', 'bad'),
+    (3, ALL_FELL, gain(0.1, -0.1, 0.3), 'this one run cannot tell', 'open'),
+    # One training of each proves nothing, whatever the prompts say.
+    (1, ALL_FELL, gain(0.3, 0.1, 0.5), 'this one run cannot tell', 'open'),
+    (1, ALL_FELL, {}, 'Every policy that', 'open'),
+    (3, ALL_FELL, {}, 'ends 1.5 to 5.0 below its peak', 'open'),
+    (1, ONE_FELL, {}, '1 of 3 policies that', 'open'),
+    (1, (2.5, 2.5, 2.5), {}, 'No policy that', 'open'),
+    (1, ALL_FELL, TAU, '87 % is granted by', 'open'),
+    (1, ALL_FELL, TAU, 'about 13 % at most', 'open'),
   ],
 )
 @pytest.mark.usefixtures('no_figures')
-def test_outcome_of_policies(tmp_path, changes, words, tone):
-  outcome, text = changed(tmp_path, 'evaluate', changes)
-  assert words in outcome
+def test_outcome_of_policies(tmp_path, seeds, ends, changes, words, tone):
+  changes = gain(0.1, -0.1, 0.3) | trained(seeds, *ends) | changes
+  outcome, text = changed(tmp_path, 'evaluate', changes, seeds=seeds)
+  assert words in outcome.replace('\N{NO-BREAK SPACE}', ' ')
+  assert ('rose' in outcome) == ('No policy' not in words)
   card = r'<li class="(\w+)"><span class="question">WARM − single'
   assert re.search(card, text).group(1) == tone
+  assert ('(τ)' in text) == ('agreement' in changes)
+
+
+def test_words_of_the_outcome_do_not_hang_on_the_numbers(tmp_path):
+  """Another seed or CPU moves all numbers; the sentences stay."""
+  told = set()
+  for shift, gap, tau in ((0.0, 0.3, 0.84), (2.5, -0.4, 0.93)):
+    ends = [end - shift for end in ALL_FELL]
+    changes = trained(3, *ends) | gain(gap, gap - 0.6, gap + 0.6)
+    changes['agreement'] = {
+      'single': {'tau_error': [tau, tau - 0.1, tau + 0.05]}
+    }
+    outcome, _ = changed(tmp_path / str(shift), 'evaluate', changes, seeds=3)
+    told.add(re.sub(r'[\d.]+', '#', outcome))
+  assert len(told) == 1
 
 
 @pytest.mark.parametrize(

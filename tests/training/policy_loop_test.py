@@ -199,6 +199,19 @@ def test_orders(six):
     assert tiny.largest(one, other) > 1e-3, (p, q)
 
 
+def test_a_scorer_of_several_policies_is_called_once_for_all():
+  seen, ids = [], np.arange(24).reshape(3, 2, 4) % 7
+  samples = types.SimpleNamespace(ids=ids, mask=np.ones_like(ids, bool))
+  scorers = [recording(seen, -1.0), RULE]
+  with jax.disable_jit():
+    found = policy.score(scorers, samples, judges=(1, 0, 1))
+  (alone,) = seen
+  np.testing.assert_array_equal(alone[0], ids[1])
+  for p, sign in enumerate((1, -1, 1)):
+    expected = sign * tiny.count_token(ids[p], samples.mask[p])
+    np.testing.assert_array_equal(found[p], expected)
+
+
 # --- stopping ---------------------------------------------------------------
 
 # The first is free, the second held tightly, the third in between; what the

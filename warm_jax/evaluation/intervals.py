@@ -87,6 +87,15 @@ def mean_interval(
   return percentile_interval(values.mean(), np.array(resampled))
 
 
+def over_seeds(values: np.ndarray) -> Interval:
+  """Student's t interval of the mean of values [K] of K >= 2 seeds."""
+  from scipy import stats
+
+  mean, stderr = np.mean(values), np.std(values, ddof=1) / len(values) ** 0.5
+  reach = stats.t.ppf(1.0 - _TAIL, len(values) - 1) * stderr
+  return Interval(*map(float, (mean, mean - reach, mean + reach, stderr)))
+
+
 def clustered_stderr(values: np.ndarray, clusters=None) -> float:
   """Standard error of a mean of [N] values, from sums over [N] clusters."""
   centred = np.asarray(values, np.float64) - np.mean(values)

@@ -34,7 +34,10 @@ def over_optimisation(
   """Best steps, gold at equal KL (nats), mean gold and onsets of hacking.
 
   policies: {policy: {'kl', 'gold', 'proxy', 'control', ...: [S, P]}} at the
-  steps [S]. Rows have the paired `difference` to the policy `baseline`.
+  steps [S], or [K, S, P] of K seeds of RL. Rows have the paired `difference` to
+  the policy `baseline`. With seeds, numbers are means over them, and intervals
+  are Student's over seeds, but those of hacking_onset, where the mean path over
+  seeds stands for one.
 
   best_by_KEY: values at the step with the best KEY on other prompts.
   at_equal_kl: gold where the mean KL first reaches a target that all reach
@@ -50,16 +53,20 @@ def over_optimisation(
     for key, x in values.items():
       if not np.isfinite(x).all():
         raise errors.NonFiniteError(f"'{key}' of policy {name} is not finite")
-  num_prompts = len(next(iter(policies.values()))['kl'][0])
+  policies = {
+    name: {key: x.reshape(-1, *x.shape[-2:]) for key, x in values.items()}
+    for name, values in policies.items()
+  }
+  num_prompts = next(iter(policies.values()))['kl'].shape[2]
   weights = intervals.resampling_weights(num_prompts, resamples)
-  paths = {  # KL and gold of the whole sample, then of resamples: [1 + R, S]
+  paths = {  # KL and gold of the whole sample, then of resamples: [1 + R, K, S]
     name: [intervals.mean_and_resamples(x[k], weights) for k in ('kl', 'gold')]
     for name, x in policies.items()
   }
-  start = max(float(kl[0, 0]) for kl, _ in paths.values())
-  stop = min(float(kl[0].max()) for kl, _ in paths.values())
+  start = max(float(kl[0, :, 0].max()) for kl, _ in paths.values())
+  stop = min(float(kl[0].max(axis=1).min()) for kl, _ in paths.values())
 
-  def rows(found: Mapping[str, np.ndarray], key: str):  # of [1 + R]
+  def rows(found: Mapping[str, np.ndarray], key: str):  # of [1 + R, K]
     for name, x in found.items():
       row = _described(x, key)
       if baseline is not None:
@@ -81,7 +88,7 @@ def over_optimisation(
     # would favour resamples of large KL.
     last = value_at_kl(kl, y, kl.max(axis=-1))
     at = np.stack([value_at_kl(kl, y, x) for x in grid], axis=-1)
-    at = np.where(np.isfinite(at), at, last[:, None])
+    at = np.where(np.isfinite(at), at, last[..., None])
     means[name] = np.trapezoid(at, grid, axis=-1) / (stop - start)
   reach = {'kl_from': start, 'kl_to': stop}
 
@@ -92,13 +99,17 @@ def over_optimisation(
     'at_equal_kl': at_equal_kl,
     'area': {name: reach | row for name, row in rows(means, 'mean')},
     'hacking_onset': {
-      name: _onset(steps, *path, margin) for name, path in paths.items()
+      name: _onset(steps, *(x.mean(axis=1) for x in path), margin)
+      for name, path in paths.items()
     },
   }
 
 
 def _described(x: np.ndarray, prefix: str) -> dict[str, float]:
-  return intervals.percentile_interval(x[0], x[1:]).as_dict(prefix)
+  # [1 + R, K]: over seeds, or over resamples of the only one.
+  if x.shape[1] > 1:
+    return intervals.over_seeds(x[0]).as_dict(prefix)
+  return intervals.percentile_interval(x[0, 0], x[1:, 0]).as_dict(prefix)
 
 
 def value_at_kl(kl, value, target) -> np.ndarray:
@@ -132,23 +143,28 @@ def halves(num_prompts: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _best_by(key, steps, policies, baseline, resamples) -> dict:
-  # Values at the step with the best `key` on other prompts.
-  options, results, best = {'resamples': resamples}, {}, {}
+  # Values at the step with the best `key` on other prompts, one for all seeds.
+  results, best = {}, {}
   for name, x in policies.items():
-    selection, reporting = halves(x[key].shape[1])
-    best[name] = int(x[key][:, selection].mean(axis=1).argmax())
+    selection, reporting = halves(x[key].shape[2])
+    best[name] = int(x[key][..., selection].mean(axis=(0, 2)).argmax())
+
+  def interval(x):  # [K, P]
+    if len(x) > 1:
+      return intervals.over_seeds(x.mean(axis=1))
+    return intervals.mean_interval(x[0], resamples=resamples)
+
   for name, values in policies.items():
-    at = {column: x[best[name], reporting] for column, x in values.items()}
+    at = {column: x[:, best[name], reporting] for column, x in values.items()}
     row = {
       'step': int(steps[best[name]]),
       'num_prompts': len(reporting),
     }
     for column, x in at.items():
-      row |= intervals.mean_interval(x, **options).as_dict(column)
+      row |= interval(x).as_dict(column)
     if baseline is not None:
-      other = policies[baseline]['gold'][best[baseline], reporting]
-      found = intervals.paired_difference(at['gold'], other, **options)
-      row |= found.as_dict('difference')
+      other = policies[baseline]['gold'][:, best[baseline], reporting]
+      row |= interval(at['gold'] - other).as_dict('difference')
     results[name] = row
   return results
 
@@ -171,7 +187,7 @@ def _onset(steps, kl: np.ndarray, y: np.ndarray, margin: float) -> dict:
     'onset_kl_low': spread.low,
     'onset_kl_high': spread.high,
     'share_hacked': float(np.isfinite(crossing[1:]).mean()),
-    **_described(drop[:, -1], 'final_drop'),
+    **_described(drop[:, -1:], 'final_drop'),
   }
 
 
@@ -226,8 +242,8 @@ def win_rate_matrix(
 ) -> dict[str, Any]:
   """Win rates [K, K] of K policies, row against column; at equal length, too.
 
-  Scores and lengths [P] are of one response a prompt. Intervals are Wilson's,
-  with a tie as half a success.
+  Scores and lengths are [P], or [P, N] of N responses a prompt. Intervals are
+  Wilson's over prompts, with a tie as half a success.
   """
   names, z = list(scores), statistics.NormalDist().inv_cdf(0.975)
   rate, low, high, controlled = np.full((4, len(names), len(names)), 0.5)
@@ -241,6 +257,7 @@ def win_rate_matrix(
     low[j, i], high[j, i] = max(0.0, center - half), min(1.0, center + half)
     low[i, j], high[i, j] = 1 - high[j, i], 1 - low[j, i]
     longer = lengths[names[j]] - lengths[names[i]]
+    longer = longer.reshape(n, -1).mean(axis=1)
     controlled[j, i] = length_controlled(won, longer)
     controlled[i, j] = 1 - controlled[j, i]
   return {

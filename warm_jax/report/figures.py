@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from warm_jax import merging
+from warm_jax.evaluation import policies as policies_lib
 from warm_jax.report import style, tables
 
 KL_LABEL = 'KL to the start (nats, square-root scale)'
@@ -44,8 +45,26 @@ def _curve(ax, rows, x, y, band=True, **look) -> None:
 
 def _methods(ax, paths: Mapping[str, Sequence[Mapping]], x, y) -> None:
   for method, rows in paths.items():
+    if 'seed' in rows[0]:
+      _seeds(ax, rows, x, y, **style.look(method))
+      continue
     band = not method.endswith('_2')  # five bands would hide one another
     _curve(ax, rows, x, y, band, **style.look(method))
+
+
+def _seeds(ax, rows, x, y, **look) -> None:
+  # Policies of one reward: each, their mean at equal x, the lowest and highest.
+  paths = {}
+  for row in rows:
+    paths.setdefault(row['seed'], []).append((row[x], row[y]))
+  at, values = np.moveaxis(np.array([*paths.values()], float), 2, 0)
+  grid = at.max(axis=1).min() * np.linspace(0, 1, 60) ** 2
+  found = policies_lib.value_at_kl(at[:, None], values[:, None], grid)
+  thin = {'color': look['color'], 'linewidth': 0.7, 'alpha': 0.6}
+  ax.plot(at.T, values.T, **thin)
+  low, high = found.min(axis=0), found.max(axis=0)
+  ax.fill_between(grid, low, high, color=look['color'], alpha=0.14, linewidth=0)
+  ax.plot(grid, found.mean(axis=0), **look | {'marker': ''})
 
 
 def _entries(ax, looks: Mapping[str, Mapping]) -> None:
@@ -442,6 +461,7 @@ def _wanted(results, workdir: pathlib.Path, config) -> Iterator[tuple]:
       if there:
         name = '_'.join(('training', *path.relative_to(workdir).parent.parts))
         names = config[stage].get('rewards', ()) if stage == 'policy' else ()
+        names = np.repeat(names, config[stage].get('seeds', 1))
         yield name, rows, training, rows, there, names
 
 
@@ -450,7 +470,9 @@ def _of_policies(evaluate, curves) -> Iterator[tuple]:
     {'step': i, 'method': 'policy'} | row
     for i, row in enumerate(evaluate['rows'])
   ]
-  rings = {k: row['step'] for k, row in tables.best_steps(evaluate)[1].items()}
+  best = tables.best_steps(evaluate)[1]
+  # Nine rings would hide the curves.
+  rings = {k: row['step'] for k, row in best.items() if 'seed' not in rows[0]}
 
   def draw(name, *panels, curves=None):
     there = [
@@ -461,7 +483,7 @@ def _of_policies(evaluate, curves) -> Iterator[tuple]:
     ]
     return name, rows, policies, rows, rings, there, curves
 
-  if not rings:
+  if not best:
     by = 'step' if 'step' in evaluate['rows'][0] else 'kl'
     yield draw('overopt', (by, 'proxy control gold kl length'))
     return

@@ -71,7 +71,6 @@ def write(
     size = [int.from_bytes(image[i : i + 4], 'big') for i in (16, 20)]
     plots[name] = dict(zip(('data', 'phone', 'width', 'height'), data + size))
   curves = [name for name in plots if name.startswith('training')]
-  onset = results.get('evaluate', {}).get('hacking_onset', {})
   shown = dict(
     results=results,
     config=config,
@@ -85,7 +84,6 @@ def write(
     clock=lambda s: str(datetime.timedelta(seconds=round(s))),
     # Fine-tuning alone is on the first screen.
     training=[] if curves == ['training_sft'] else curves,
-    hacked=[n for n, x in onset.items() if style.known(x['onset_kl'])],
   )
   template = environment().get_template('page.html.j2')
   module = template.make_module(shown)

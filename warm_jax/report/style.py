@@ -20,7 +20,8 @@ OTHER = '#444444'
 COLORS = {
   **dict.fromkeys(merging.SCORERS, '#7BAF41'),
   **dict.fromkeys(merging.ENSEMBLES, '#56B4E9'),
-  **{'single': '#D55E00', 'second': '#E69F00', 'ens': '#0072B2'},
+  **dict.fromkeys(('single', 'member'), '#D55E00'),
+  **{'second': '#E69F00', 'ens': '#0072B2'},
   **{'warm': '#009E73', 'control': '#AA4499', 'sft': '#777777'},
   **{'policy': '#009E73', 'sft_anchor': '#D55E00', 'ema_anchor': '#E69F00'},
   **{'warp_1': '#56B4E9', 'warp_2': '#0072B2', 'warp_3': '#332288'},
@@ -30,6 +31,7 @@ NAMES = {
   **{name: method.title for name, method in merging.SCORERS.items()},
   **{n: merging.AGGREGATES[how].title for n, how in merging.ENSEMBLES.items()},
   **{'ens_2': 'ENS of 2', 'warm_2': 'WARM of 2', 'sft': 'SFT'},
+  'member': 'one reward model',
   'sft_anchor': 'REINFORCE, SFT anchor',
   'ema_anchor': 'REINFORCE, EMA anchor',
   'sft_anchor_ema': 'its averaged weights, SFT anchor',

@@ -179,6 +179,17 @@ def best_steps(evaluate: Mapping[str, Any]) -> tuple[str, Mapping]:
   return judge, evaluate.get(f'best_by_{judge}', {})
 
 
+def drops(rows: Sequence[Mapping]) -> dict[str, list[float]]:
+  """How far gold ends below its peak, {method: one number for each seed}."""
+  paths, found = {}, {}
+  for row in rows:
+    key = row['method'], row.get('seed', 0)
+    paths.setdefault(key, []).append(row['gold'])
+  for (method, _), gold in paths.items():
+    found.setdefault(method, []).append(max(gold) - gold[-1])
+  return found
+
+
 def comparison(evaluate: Mapping[str, Any]) -> Table:
   """Policies at equal KL, over the common range, at their best, after it."""
   judge, best = best_steps(evaluate)
@@ -205,7 +216,8 @@ def comparison(evaluate: Mapping[str, Any]) -> Table:
     add('peak of gold', '', onset, _peak)
     detail = 'KL where gold leaves its peak by the margin'
     add('onset of hacking', detail, onset, _onset)
-    add('last step minus peak', '', onset, _fall)
+    fallen = drops(evaluate['rows'])
+    add('last step minus peak', 'of each policy', fallen, _fall)
   return Table([Cell(''), *map(_named, best)], rows)
 
 
@@ -219,7 +231,7 @@ def _peak(x) -> Cell:
 
 
 def _fall(x) -> Cell:
-  return Cell(*measured(x, 'final_drop', style.signed))
+  return Cell(', '.join(style.number(-drop, 1) for drop in x))
 
 
 def _onset(x) -> Cell:

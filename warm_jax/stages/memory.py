@@ -70,7 +70,9 @@ def check(run) -> None:
       memory.check('reward', None, (state,), config.runtime)
   one = sharding.shapes(lambda: reward_params(1))
   for name, section, more in () if part else _policies(run):
-    judges = [[one] * sizes.get(judge, 1) for judge in scorers.proxies(run)]
+    names = [scorer for *_, scorer in scorers.policies(run)]
+    held = {name: [one] * sizes.get(name, 1) for name in names}
+    judges = [held[name] for name in names]
     prompts = world.prompts('train', section.max_new_tokens)
     args = (params, judges, shape, prompts, world.tokenizer, section)
     policy.train(*args, **more, **options(name))

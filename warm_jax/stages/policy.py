@@ -18,21 +18,25 @@ PyTree = Any
 
 
 def train(run) -> dict:
-  """Trains one policy per reward, all in one stack."""
-  config, names = run.config.policy, scorers.proxies(run)
+  """Trains the policies of each reward, all in one stack."""
   start, judges, args, options = inputs(run, 'policy')
-  kept, result = policy.train(start, judges, *args, config, **options)
-  reached = zip(names, result['objective/kl'], result['objective/scores'])
+  options |= {'orders': [seed for _, seed, _ in scorers.policies(run)]}
+  args += (run.config.policy,)
+  kept, result = policy.train(start, judges, *args, **options)
+  names = _methods(run)
+  reached = [result[f'objective/{key}'] for key in ('kl', 'scores')]
+  reached = np.reshape(reached, (2, len(names), -1)).mean(axis=2)
   ends = ', '.join(
-    f'{_method(name)} KL {kl:.1f}, reward {score:.2f}'
-    for name, kl, score in reached
+    f'{name} KL {kl:.1f}, reward {score:.2f}'
+    for name, kl, score in zip(names, *reached)
   )
   return {'kept_steps': kept, 'train': result, 'summary': f'at the end {ends}'}
 
 
 def inputs(run, stage: str) -> tuple[PyTree, list, tuple, dict[str, Any]]:
   """Start, reward models, and further arguments of the RL of a stage."""
-  names, config = scorers.proxies(run), scorers.settings(run)
+  names = [scorer for *_, scorer in scorers.policies(run)]
+  config = scorers.settings(run)
   start, world = language.policy_start(run), worlds.of(run)
   judges = scorers.build(run, names, start)
   prompts = world.prompts('train', config.max_new_tokens)
@@ -46,8 +50,8 @@ def inputs(run, stage: str) -> tuple[PyTree, list, tuple, dict[str, Any]]:
   return start, used, args, base.options(run, stage)
 
 
-def _method(name: str) -> str:
-  return 'policy' if name == 'reward_model' else name
+def _methods(run) -> list[str]:
+  return [*dict.fromkeys(method for method, *_ in scorers.policies(run))]
 
 
 def evaluate(run) -> dict:
@@ -56,7 +60,7 @@ def evaluate(run) -> dict:
   Where gold is known, they are compared at equal KL, and each at its best step,
   which control chooses on one half of the prompts; reported is the other half.
   """
-  names = scorers.proxies(run)
+  names = [scorer for *_, scorer in scorers.policies(run)]
   panel = evaluator.Evaluator(
     run, names, scorers.settings(run), run.config.evaluate.num_prompts
   )
@@ -72,7 +76,7 @@ def evaluate(run) -> dict:
   }
   judged = {'gold', 'control'} <= found.values.keys()
   if 'policy' in run.config and judged:
-    return result | _compared(run, found, [_method(name) for name in names])
+    return result | _compared(run, found, _methods(run))
   shown = [0, last] if 'policy' in run.config else range(len(rows))
   return result | {
     'samples': found.examples(
@@ -86,10 +90,12 @@ def evaluate(run) -> dict:
 
 
 def _kept(run, names, start) -> Iterator[tuple[dict, Callable, str]]:
+  has_seeds = run.config.policy.get('seeds', 1) > 1
   for step in run.result('policy')['kept_steps']:
     stack = checkpoint.load_params(run.folder('policy') / f'params_{step}')
-    for p, name in enumerate(names):
-      labels = {'step': int(step), 'method': _method(name)}
+    for p, (method, seed, name) in enumerate(scorers.policies(run)):
+      labels = {'step': int(step), 'method': method}
+      labels |= {'seed': seed} if has_seeds else {}
       yield labels, functools.partial(members.member, stack, p), name
 
 
@@ -124,35 +130,34 @@ def _write(folder, found: evaluator.Evaluation) -> None:
 
 def _compared(run, found: evaluator.Evaluation, names) -> dict:
   steps = run.result('policy')['kept_steps']
-  values = {
-    key: x.reshape(len(steps), len(names), -1)
-    for key, x in found.values.items()
-  }
-  policies = {
-    name: {key: x[:, p] for key, x in values.items()}
-    for p, name in enumerate(names)
-  }
+  num_prompts, first = len(found.prompts), len(found.rows) // len(steps)
+  policies = {name: {} for name in names}  # {column: [seeds, steps, prompts]}
+  for key, x in found.values.items():
+    x = x.reshape(len(steps), len(names), -1, num_prompts)
+    for p, name in enumerate(names):
+      policies[name][key] = np.moveaxis(x[:, p], 0, 1)
+  baseline = [name for name in ('single', 'member') if name in names]
   result = policies_lib.over_optimisation(
     steps,
     policies,
     run.config.evaluate.kl_targets,
-    margin=0.1 * float(values['gold'][0].std()),
-    baseline='single' if 'single' in policies else None,
+    margin=0.1 * float(found.values['gold'][:first].std()),
+    baseline=baseline[-1] if baseline else None,
     resamples=run.config.evaluate.num_bootstrap,
   )
   best = result['best_by_control']
   # Win rates at each policy's best step, and of the start ('sft').
-  places = {'sft': (0, 0)} | {
-    name: (steps.index(best[name]['step']), p) for p, name in enumerate(names)
+  places = {'sft': (names[0], 0)} | {
+    name: (name, steps.index(best[name]['step'])) for name in names
   }
   shown = [('sft', 0)] + [
-    (name, at * len(names) + p)
+    (name, at * first + p * first // len(names))
     for p, name in enumerate(names)
-    for at in sorted({places[name][0], len(steps) - 1})
+    for at in sorted({places[name][1], len(steps) - 1})
   ]
-  _, reporting = policies_lib.halves(values['gold'].shape[2])
-  gold, control, length = (
-    {name: values[key][place][reporting] for name, place in places.items()}
+  _, reporting = policies_lib.halves(num_prompts)
+  gold, control, length = (  # [prompts, seeds]
+    {k: policies[n][key][:, s, reporting].T for k, (n, s) in places.items()}
     for key in ('gold', 'control', 'length')
   )
   return result | {

@@ -58,12 +58,24 @@ def settings(run):
   return run.config.policy if 'policy' in run.config else run.config.warp
 
 
-def proxies(run) -> tuple[str, ...]:
-  """Names of the rewards that policies are trained on."""
+def policies(run) -> list[tuple[str, int, str]]:
+  """(method, seed, scorer) of all policies that are trained side by side.
+
+  Of each reward there are `seeds`. The reward `member` is a single reward model:
+  each of its policies climbs another member.
+  """
   if 'reward_model' in run.config:
-    return ('reward_model',)
-  config = settings(run)
-  return tuple(config.rewards) if 'rewards' in config else (config.reward,)
+    return [('policy', 0, 'reward_model')]
+  config, merge = settings(run), run.workdir / 'merge' / 'result.json'
+  names = config.rewards if 'rewards' in config else (config.reward,)
+  known = (files.read_record(merge) or {}).get('result', {})
+  numbers = known.get('members', range(run.config.reward.members))
+  each = {'member': [f'member_{m}' for m in numbers]}
+  return [
+    (name, s, each[name][s % len(numbers)] if name in each else name)
+    for name in names
+    for s in range(config.get('seeds', 1))
+  ]
 
 
 def build(run, names, start=None) -> dict[str, rewards.RewardScorer]:

@@ -153,18 +153,16 @@ def sample(state, prompts, *, settings: Settings):
   return mapped(state.policy, prompts)
 
 
-@jax.jit
-def score(scorers: Sequence[Callable], samples) -> jax.Array:
-  """Rewards [P, B] of samples by scorer p, or by the only one."""
-  num_policies, batch, _ = samples.ids.shape
-  if len(scorers) == 1:
-    rows = (num_policies * batch, -1)
-    flat = scorers[0](samples.ids.reshape(rows), samples.mask.reshape(rows))
-    scores = flat.reshape(num_policies, batch)
-  else:
-    scores = jnp.stack(
-      [fn(samples.ids[p], samples.mask[p]) for p, fn in enumerate(scorers)]
-    )
+@functools.partial(jax.jit, static_argnames='judges')
+def score(scorers: Sequence[Callable], samples, *, judges) -> jax.Array:
+  """Rewards [P, B] of samples, of policy p by the scorer numbered judges[p]."""
+  num_policies, batch, length = samples.ids.shape
+  order, parts = np.argsort(judges, kind='stable'), []
+  for k, scorer in enumerate(scorers):  # all that it judges at once
+    mine = order[np.equal(judges, k)[order]]
+    rows = (x[mine].reshape(-1, length) for x in (samples.ids, samples.mask))
+    parts.append(scorer(*rows).reshape(-1, batch))
+  scores = jnp.concatenate(parts)[np.argsort(order)]
   return sharding.constrain_rows(scores, num_policies, is_stack=True)
 
 
@@ -345,7 +343,8 @@ def train(
   Args:
     start_params: LM params, also those of ref_params (max_kl) and of
       anchor_params (fixed anchors) where these are None.
-    scorers: P callables (ids, mask) -> [B], pytrees; or one for all.
+    scorers: P callables (ids, mask) -> [B], pytrees; or one for all. What is
+      one object is called once for all its policies.
     folder: gets params_STEP, leaves [P, ...], and averages ema_STEP.
     anchors: from `make_anchors`; None: as config says, for each scorer or order.
     orders: [P]; policies of equal number share prompts and keys. None: all do.
@@ -367,6 +366,10 @@ def train(
   num_policies = len(anchors.kl_coef)
   orders = list(orders or [0] * num_policies)
   assert len(orders) == num_policies and len(scorers) in (1, num_policies)
+  kinds = {id(scorer): scorer for scorer in scorers}
+  judges = tuple(map([*kinds].index, map(id, scorers)))
+  judges *= num_policies // len(judges)
+  judge = functools.partial(score, [*kinds.values()], judges=judges)
   anchor_params = start_params if anchor_params is None else anchor_params
   ref_params = start_params if ref_params is None else ref_params
   seeds = [seed if n == 0 else loader.order_seed(seed, n) for n in orders]
@@ -408,7 +411,7 @@ def train(
     (shapes, samples, scores, anchor_params),
     runtime,
     units=num_prompts,
-    held=scorers,
+    held=[*kinds.values()],
   )
   if only_checks:
     return [], {}
@@ -440,7 +443,7 @@ def train(
         if not np.any(sharding.to_host(is_active)):
           kept = [other for other in kept if other <= step]
           break
-      scores = score(scorers, samples)
+      scores = judge(samples)
       state, metrics = step_fn(state, samples, scores, anchor_params)
       loop.end(step, state, metrics)
     result = loop.summary(
