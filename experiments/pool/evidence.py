@@ -339,6 +339,7 @@ class Figure:
   # 'curves': a row is a line, columns are numbers along x. 'dots': a row is a
   # line of dots, one per seed, for one column. 'scatter': a column is a cloud
   # of dots, one per seed and row, over the column `x`; a row has its marker.
+  # 'front': rows 'NAME, NUMBER' of one name are joined, column y over column x.
   kind: str = 'curves'
   x: str = ''  # label of the x axis
   y: str = ''  # label of the y axis of curves and scatters

@@ -57,6 +57,8 @@ def draw(
         _curves(ax, figure, results, key)
       elif figure.kind == 'scatter':
         _scatter(ax, figure, results, key)
+      elif figure.kind == 'front':
+        _front(ax, figure, results, key)
       else:
         _dots(ax, figure, results, key, named=number % columns == 0)
     if figure.kind != 'dots':
@@ -100,6 +102,18 @@ def _scatter(ax, figure, results, key: str) -> None:
     line = offset + slope * ends
     ax.plot(ends, line, dashes, color='#222222', linewidth=1, label=label)
   ax.axhline(0, color='#222222', linewidth=0.8)
+  ax.set_ylabel(figure.y)
+
+
+def _front(ax, figure, results, key: str) -> None:
+  names = [r.rpartition(', ') for r in results.rows(key)]
+  for name, color in zip(dict.fromkeys(n for n, *_ in names), COLORS):
+    rows = [''.join(n) for n in names if n[0] == name]
+    x, y = (
+      [results.interval(key, row, c)[0] for row in rows]
+      for c in (figure.x, figure.y)
+    )
+    ax.plot(x, y, 'o-', color=color, markersize=4, label=name)
   ax.set_ylabel(figure.y)
 
 
