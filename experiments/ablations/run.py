@@ -6,7 +6,6 @@
 from the root of the repository; `--config.scale=smoke` takes minutes.
 """
 
-import dataclasses
 import sys
 
 import jax
@@ -74,33 +73,15 @@ def measure(config, workdir) -> evidence.Rows:
   return rows
 
 
-@dataclasses.dataclass(frozen=True)
-class OwnParts:
-  """Training pairs of which each member sees a part."""
-
-  pairs: encoding.Preferences  # all of them
-  rows: np.ndarray  # [M, n] row numbers; a member has no row twice
-
-  def __len__(self) -> int:
-    return self.rows.shape[1]
-
-  def training_batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """A batch; rows [M, B] number the pairs of each member's part."""
-    return self.pairs.training_batch(np.take_along_axis(self.rows, rows, 1))
-
-  def has_seen(self, rows: np.ndarray) -> np.ndarray:
-    """[M, K] bool: whether rows [K] of all pairs are in each one's part."""
-    return np.stack([np.isin(rows, own) for own in self.rows])
-
-
 def draw_parts(
   pairs: encoding.Preferences, num_members: int, fraction: float, seed: int
-) -> OwnParts:
+) -> encoding.Shares:
   """Random parts, each drawn without regard to the others or to the labels."""
   rng = np.random.default_rng(seed)
   size = round(fraction * len(pairs))
   rows = [rng.permutation(len(pairs))[:size] for _ in range(num_members)]
-  return OwnParts(pairs, np.stack(rows))
+  none = np.zeros(size, bool)  # swapped labels are in the pairs
+  return encoding.Shares(pairs, rows, [none] * num_members)
 
 
 def disagreement(found: np.ndarray) -> float:
@@ -163,7 +144,7 @@ def _subsets(rows, base: arms.Base, config) -> None:
   by_seen(rows, parts, found[own], merged[own], base.config.scored)
 
 
-def by_seen(rows, parts: OwnParts, found, merged, sizes) -> None:
+def by_seen(rows, parts: encoding.Shares, found, merged, sizes) -> None:
   """Accuracy on training pairs by who was trained on them.
 
   found: {set: [M, 2, N]} scores of the members, merged: {set: [1, 2, N]}.
@@ -173,7 +154,8 @@ def by_seen(rows, parts: OwnParts, found, merged, sizes) -> None:
     ('train_clean', False, sizes.num_clean),
   ):
     chosen = np.flatnonzero(parts.pairs.flipped == flag)[:most]
-    seen = parts.has_seen(chosen)  # the pairs of scores.pairs_of, in its order
+    # [M, K] of the pairs of scores.pairs_of, in its order.
+    seen = np.stack([np.isin(chosen, own) for own in parts.rows])
     correct = scores.correct(found[split])
     assert seen.shape == correct.shape
     rows.add('inside', SETS[split], 'inside', correct[seen])

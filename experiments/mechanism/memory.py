@@ -70,11 +70,6 @@ def plan_swaps(
   return choose_members(rng, counts, num_members)
 
 
-def with_swaps(pairs: encoding.Preferences, saw: np.ndarray) -> MemberSets:
-  """Each member's pairs with its own swaps; saw [N, M] bool."""
-  return MemberSets(tuple(arms.swapped_pairs(pairs, s) for s in saw.T))
-
-
 @dataclasses.dataclass(frozen=True)
 class CuePlan:
   """Which pairs bear which cue, and where."""
@@ -144,7 +139,9 @@ def swaps(rows: evidence.Rows, base: arms.Base, config) -> None:
   arm = arms.train(
     base,
     'mechanism_swaps',
-    data=with_swaps(pairs, saw),
+    data=encoding.Shares(
+      pairs, [np.arange(len(pairs))] * settings.members, saw.T
+    ),
     # Of the probed head, which all members share: it knows no swap.
     swapped=0.0,
     members=settings.members,

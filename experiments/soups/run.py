@@ -108,7 +108,7 @@ def longer_side(pairs: encoding.Preferences) -> np.ndarray:
 def opposite(pairs: encoding.Preferences, seed: int) -> np.ndarray:
   """[N] bool: a reader who wants brevity prefers what was rejected."""
   longer = longer_side(pairs)
-  coin = np.random.default_rng(seed).random(len(pairs)) < 0.5
+  coin = np.random.default_rng(seed).random(len(longer)) < 0.5
   return np.where(longer == 0, coin, longer > 0)
 
 

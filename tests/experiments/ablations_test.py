@@ -16,10 +16,8 @@ from warm_jax import members
 from warm_jax.data import encoding
 from warm_jax.models import reward_model
 
-# ---------------------------------------------------------------------------
 # bfloat16: 8 bits of precision, so that steps are 2 from 256 to 512, 1/2 from
 # 64 to 128 and 2^-7 from 1 to 2
-# ---------------------------------------------------------------------------
 
 
 def test_averages_by_hand():
@@ -66,11 +64,6 @@ def test_travel_by_hand():
   assert found['all']['unmoved'] == 0.5
 
 
-# ---------------------------------------------------------------------------
-# Parts of the training pairs
-# ---------------------------------------------------------------------------
-
-
 def _pairs(num: int, flipped) -> encoding.Preferences:
   def side(offset):
     ids = np.arange(num, dtype=np.int32)[:, None] * 2 + offset
@@ -82,19 +75,9 @@ def _pairs(num: int, flipped) -> encoding.Preferences:
 
 def test_members_get_pairs_of_their_own_parts():
   parts = run.draw_parts(_pairs(10, []), 3, 0.5, seed=0)
-  assert len(parts) == 5
-  assert all(len(set(row)) == 5 for row in parts.rows.tolist())
-  assert len({tuple(sorted(row)) for row in parts.rows.tolist()}) > 1
-  order = np.array([[4, 0], [1, 1], [2, 3]])
-  batch = parts.training_batch(order)
-  assert batch['ids'].shape == (3, 2, 2)
-  for m in range(3):
-    rows = [parts.rows[m][i] for i in order[m]]
-    expected = [[2 * r, 2 * r + 1] for r in rows]
-    assert batch['ids'][m].tolist() == expected
-  seen = parts.has_seen(np.arange(10))
-  assert seen.sum(1).tolist() == [5, 5, 5]
-  assert seen[1, parts.rows[1]].all()
+  assert [len(set(row)) for row in parts.rows] == [5, 5, 5]
+  assert len({tuple(sorted(row)) for row in parts.rows}) > 1
+  assert not np.any(parts.opposite)
 
 
 def test_disagreement_is_that_of_all_pairs_of_members():
@@ -108,7 +91,7 @@ def test_disagreement_is_that_of_all_pairs_of_members():
 
 
 def test_counts_by_who_saw_a_pair():
-  parts = run.OwnParts(_pairs(6, [1, 3, 4]), np.array([[1, 3, 0], [3, 5, 2]]))
+  parts = encoding.Shares(_pairs(6, [1, 3, 4]), [[1, 3, 0], [3, 5, 2]], [])
   # Swapped rows 1, 3, 4: seen by member 0, by both, by none.
   swapped = np.zeros((2, 2, 3))
   swapped[0, 0] = [1, 1, -1]  # member 0 fits the first two
@@ -133,11 +116,6 @@ def test_counts_by_who_saw_a_pair():
     assert [results(*row, c)[0] for c in ('inside', 'outside')] == inside
 
 
-# ---------------------------------------------------------------------------
-# Snapshots
-# ---------------------------------------------------------------------------
-
-
 def test_ema_weights_are_those_of_the_recursion():
   values = np.random.default_rng(0).normal(size=5)
   ema = values[0]
@@ -147,11 +125,6 @@ def test_ema_weights_are_those_of_the_recursion():
   assert weights @ values == pytest.approx(ema)
   assert weights.sum() == pytest.approx(1)
   assert run.ema_weights(1, 0.8).tolist() == [1]
-
-
-# ---------------------------------------------------------------------------
-# LoRA
-# ---------------------------------------------------------------------------
 
 
 def _model():

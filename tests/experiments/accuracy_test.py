@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """What the accuracy experiments compute with, on cases known by hand."""
 
+import random
 import types
 
 import numpy as np
@@ -11,6 +12,8 @@ from experiments.interpolation import run as lines_run
 from experiments.label_corruption import run as corruption_run
 from experiments.linear_probe import run as probe_run
 from experiments.pool import evidence, ledger, scores
+from experiments.ratatouille import run as tasks_run
+from experiments.soups import run as soups_run
 from warm_jax import errors
 
 ORDERS = 4
@@ -33,6 +36,7 @@ DIFFER = {  # what the ends of a kind differ in, and in nothing else
     ('linear_probe', 'num_members', 11),
     ('smoothness', 'noise_sizes', (0.1,)),
     ('ablations', 'lora_members', 1),
+    ('soups', 'weights', (0.0, 1.0)),
   ],
 )
 def test_settings_that_cannot_be(name, field, value, tmp_path):
@@ -223,3 +227,40 @@ def test_distances_of_vectors_drawn_by_hand():
   np.testing.assert_allclose(found['relative'], [0.6, 0.8])
   np.testing.assert_allclose(found['apart'], [5 / 5])
   np.testing.assert_allclose(found['cosine'], [0], atol=1e-12)
+
+
+def test_fronts_are_compared_at_equal_brevity():
+  ends = np.array([[0.8, 0.5], [0.6, 0.9]])
+  above = np.array([[0.8, 0.5], [0.8, 0.7], [0.6, 0.9]])
+  # A triangle of height .1 over the chord, half as high on average.
+  assert soups_run.ahead(above, ends) == pytest.approx(0.05, abs=1e-3)
+  # A point that is worse in both takes nothing away.
+  worse = np.insert(above, 1, (0.5, 0.6), axis=0)
+  assert soups_run.ahead(above, worse[[0, 2, 3]]) == pytest.approx(0)
+  # Only where both are: from .7 on, .1 - .0 above the chord in the mean.
+  assert soups_run.ahead(above[1:], ends) == pytest.approx(0.05, abs=1e-3)
+
+
+def test_labels_of_a_reader_who_wants_brevity():
+  def side(lengths):
+    start = np.full(len(lengths), 2)
+    return types.SimpleNamespace(lengths=start + lengths, response_start=start)
+
+  sides = side(np.tile([4, 3, 5], 100)), side(np.tile([5, 3, 2], 100))
+  pairs = types.SimpleNamespace(chosen=sides[0], rejected=sides[1])
+  found = soups_run.opposite(pairs, seed=0).reshape(100, 3)
+  assert not found[:, 0].any() and found[:, 2].all()
+  assert 30 < found[:, 1].sum() < 70  # a coin
+
+
+def test_other_tasks_of_the_world():
+  post = 'my dog barked . our roof collapsed . tldr :'
+  rows = [{'prompt': post, 'response': 'cat hid'}]
+
+  def made(task):
+    (row,) = tasks_run.rows_of(task, rows, random.Random(0))
+    return row['prompt'], row['response']
+
+  assert made('facts') == (post, 'dog barked , roof collapsed')
+  assert made('remarks') == (f'{post} cat hid .', 'false cat hid')
+  assert made('continue') == ('my dog barked .', 'our roof collapsed .')

@@ -42,10 +42,6 @@ def test_the_simulation_agrees_with_the_closed_form():
   np.testing.assert_allclose(found['ens'], theory.LEVELS, atol=0.02)
 
 
-# ---------------------------------------------------------------------------
-# Planted features
-# ---------------------------------------------------------------------------
-
 KINDS = [(n.kind, n.depth) for n in planted.NETWORKS.values()]
 
 
@@ -125,11 +121,6 @@ def test_training_learns_what_is_informative_and_follows_the_closed_form():
     np.testing.assert_allclose(found, closed, atol=0.1)
 
 
-# ---------------------------------------------------------------------------
-# Data of the members
-# ---------------------------------------------------------------------------
-
-
 def test_swaps_are_planned_for_every_count():
   saw = memory.plan_swaps(2_800, 6, 0.25, seed=3)
   chex.assert_shape(saw, (2_800, 6))
@@ -167,27 +158,6 @@ def test_a_cue_is_appended_as_the_tokenizer_would(pairs):
   assert longest.mask[1].all()  # a row without padding
 
 
-def test_each_member_gets_its_own_pairs(pairs):
-  _, _, encoded = pairs
-  saw = np.array([[True, False], [False, False], [True, True]])
-  data = memory.with_swaps(encoded, saw)
-  assert len(data) == 3
-  rows = np.array([[0, 2], [0, 2]])
-  chosen, rejected = (
-    [list(side.ids[i][side.mask[i]]) for i in range(3)]
-    for side in (encoded.chosen, encoded.rejected)
-  )
-  first = [[rejected[0], chosen[0]], [rejected[2], chosen[2]]]
-  second = [[chosen[0], rejected[0]], [rejected[2], chosen[2]]]
-  # Both sides of a pair in one row, each read through its mask.
-  batch = data.training_batch(rows)
-  assert batch['mask'].shape[:3] == (2, 2, 2)
-  assert [
-    [[list(ids[side]) for side in mask] for ids, mask in zip(*of_member)]
-    for of_member in zip(batch['ids'], batch['mask'])
-  ] == [first, second]
-
-
 def test_a_cue_stands_where_the_plan_says(pairs):
   _, _, encoded = pairs
   plan = memory.CuePlan(
@@ -205,11 +175,6 @@ def test_a_cue_stands_where_the_plan_says(pairs):
   (chosen, rejected), first, second = map(ends, (encoded, *data.sets))
   assert first == [[7, *chosen[1:]], [*rejected[:2], 8]]
   assert second == [[7, chosen[1], 8], rejected]
-
-
-# ---------------------------------------------------------------------------
-# Reading out
-# ---------------------------------------------------------------------------
 
 
 def test_survival_of_swaps_that_follow_powers():

@@ -175,12 +175,13 @@ def test_numbers_in_prose_and_verdicts_that_it_is_written_for(
     assert found.endswith(f'-->{wanted}<!-- /n -->.')
   path.write_text(found + '<!-- if made_up: gain, ood holds -->')
   ledger.page(path, folder / 'results')
-  path.write_text(found + '<!-- if made_up: gain, ood undecided -->')
-  with pytest.raises(errors.UserError, match="is now 'holds'; write it anew"):
-    ledger.page(path, folder / 'results')
-  path.write_text('<!-- n made_up: loss | 2 -->?<!-- /n -->')
-  with pytest.raises(errors.UserError, match="has no result 'loss'"):
-    ledger.page(path, folder / 'results')
+  for marker, message in (
+    ('<!-- if made_up: gain, ood undecided -->', "now 'holds'; write it anew"),
+    ('<!-- n made_up: loss | 2 -->?<!-- /n -->', "has no result 'loss'"),
+  ):
+    path.write_text(found + marker)
+    with pytest.raises(errors.UserError, match=message):
+      ledger.page(path, folder / 'results')
 
 
 @pytest.mark.parametrize(

@@ -163,11 +163,6 @@ def test_memory_of_a_command_is_its_own(tmp_path):
       merging.run_command(wrong, tmp_path / 'out')
 
 
-# ---------------------------------------------------------------------------
-# On an accelerator
-# ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('head', [False, True])
 def test_flops_are_those_of_the_compiled_products(head):
   shape = dataclasses.replace(
@@ -216,11 +211,6 @@ def test_sections_in_their_tiny_form(name):
   (result,) = accelerator.SECTIONS[name][0](quick=True)
   assert result['seconds'] > 0
   assert accelerator.line(result).startswith(f'* {result["what"]}: ')
-
-
-# ---------------------------------------------------------------------------
-# REINFORCE
-# ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')

@@ -22,11 +22,6 @@ def line(kl, proxy):
   return {'kl': kl, 'proxy': proxy, 'at': np.arange(len(kl), dtype=float)}
 
 
-# ---------------------------------------------------------------------------
-# Curves
-# ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('points', [2, 9])
 def test_mean_of_a_root_is_exact_however_few_points(points):
   # integral of 3 sqrt x from 0 to X, over X: 2 sqrt X
@@ -88,11 +83,9 @@ def test_best_within_against_every_point_of_the_path(kl, proxy):
   assert found == pytest.approx(brute_best(curve, 3.0), abs=5e-3)
 
 
-# ---------------------------------------------------------------------------
 # Claims in a made-up world. Every policy has reward 0.1 + slope * distance and
 # KL distance^2, so a curve of higher slope lies above, and a reading that is
 # linear in the root of the KL is exact.
-# ---------------------------------------------------------------------------
 
 
 def point(distance, slope, alike=0.1, longer=0.1):
@@ -283,45 +276,31 @@ def test_claims_of_a_world_like_the_papers_and_of_its_opposite(
 def test_numbers_of_the_claims_can_be_had_from_the_rows(monkeypatch):
   """P4, the norms of P5, P6, P7 and P9, by hand from the kept points."""
   config = run.get_config('full')
-  found = made_up(config, 3, 1)
-  monkeypatch.setattr(
-    judging, 'measure', lambda *_: {'usual': found, 'noisy': found}
-  )
+  found = dict.fromkeys(('usual', 'noisy'), made_up(config, 3, 1))
+  monkeypatch.setattr(judging, 'measure', lambda *_: found)
   results = evidence.Results({0: run.measure(config, 0).cells()})
 
   def at(row, key='proxy'):
     return results('points_usual', row, key)[0]
 
-  def number(key):
-    return results('claims', key, 'number')[0]
+  def gain(way, key):  # the pairs are the first four policies
+    middles = [at(f'{way} of pair {i}, step 240, at 0.5', key) for i in (0, 1)]
+    ends = [at(f'policy {m}, at 240', key) for m in range(4)]
+    return np.mean(middles) - np.mean(ends)
 
-  gains = {}
-  for way in ('SLERP', 'LERP', 'SLERP of weights'):
-    for key in ('proxy', 'kl'):
-      gains[way, key] = np.mean(
-        [
-          at(f'{way} of pair {pair}, step 240, at 0.5', key)
-          - (at(f'policy {i}, at 240', key) + at(f'policy {j}, at 240', key))
-          / 2
-          for pair, (i, j) in enumerate(judging.PAIRS)
-        ]
-      )
-  assert number('slerp, proxy') == pytest.approx(gains['SLERP', 'proxy'])
-  assert number('lerp, kl') == pytest.approx(gains['LERP', 'kl'])
-  for key in ('proxy', 'kl'):
-    whole = gains['SLERP of weights', key] - gains['LERP', key]
-    assert number(f'whole, {key}') == pytest.approx(whole)
-  layer = 'task, step 240, backbone/layers_0'
-  norms = [
-    results('geometry_usual', layer, f'norm {m}')[0]
-    for m in range(config.members)
-  ]
-  assert number('norms') == pytest.approx(max(norms) / min(norms) - 1)
+  whole = gain('SLERP of weights', 'kl') - gain('LERP', 'kl')
+  layer, end = 'task, step 240, backbone/layers_0', 'line to SLERP of 2, at 1'
+  norms = [results('geometry_usual', layer, f'norm {m}')[0] for m in range(5)]
   line = 'line to SLERP of 2, step 240, at'
-  bend = at(f'{line} 0.5', 'kl') - at(f'{line} 1', 'kl') / 2
-  assert number('convex') == pytest.approx(bend)
-  beyond = at('beyond SLERP of 2, at 1.5') - at(f'{line} 1')
-  assert number('beyond, proxy') == pytest.approx(beyond)
+  for key, value in {
+    'slerp, proxy': gain('SLERP', 'proxy'),
+    'lerp, kl': gain('LERP', 'kl'),
+    'whole, kl': whole,
+    'norms': max(norms) / min(norms) - 1,
+    'convex': at(f'{line} 0.5', 'kl') - at(f'{line} 1', 'kl') / 2,
+    'beyond, proxy': at('beyond SLERP of 2, at 1.5') - at(end),
+  }.items():
+    assert results('claims', key, 'number')[0] == pytest.approx(value)
 
 
 def test_the_anchor_of_warp_policy_follows_as_closely_as_the_papers():
