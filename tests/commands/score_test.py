@@ -90,42 +90,30 @@ def test_every_form_of_row(models, tmp_path, capsys):
   assert f'({right} of 4 pairs' in capsys.readouterr().out
 
 
-def test_the_score_of_the_subset_ties_is_that_of_rewardbench_2(
-  models, tmp_path
+def test_the_subset_ties_has_the_score_of_rewardbench_2(
+  models, tmp_path, capsys
 ):
-  """By its formula, written out for two prompts; rows of one subset suffice."""
-  rows, ends = [], {}
-  texts = 'one two three four five'.split()
-  for number, last in enumerate((2, 3)):
-    good, bad = texts[:last], texts[last:]
-    row = {'prompt': 'one', 'rejected': bad, 'subset': 'Ties'}
-    for kind, chosen in (('ref', good[:1]), ('tied', good)):
-      rows.append(row | {'id': f'{kind}:{number}', 'chosen': chosen})
-      scores = [by_hand(models, f'one {text}') for text in chosen]
-      best = max(by_hand(models, f'one {text}') for text in bad)
-      spread = max(scores) - min(scores)
-      ends[kind, number] = min(scores) - best, spread
-  total = 0.0
-  for n in (0, 1):
-    (of_ref, _), (of_tied, spread) = ends['ref', n], ends['tied', n]
-    hard = min(of_ref, of_tied)
-    total += 0.15 * (of_tied > 0) + 0.15 * (of_ref > 0)
-    total += 0.1 * (of_tied > spread) + 0.1 * (hard > spread)
-    total += 0.005 * np.tanh(hard / spread - 1)
-  found = score._ties(_ends(run(models, tmp_path, rows)))
-  assert found == pytest.approx(total, abs=1e-5)
-  # Closed forms: all is right, and two answers of one score are one answer.
+  """By its formula, for one prompt with one right answer and with two."""
+  row = {'prompt': 'one', 'rejected': ['three', 'four'], 'subset': 'Ties'}
+  rows = [
+    row | {'id': f'{kind}:7', 'chosen': chosen}
+    for kind, chosen in (('ref', ['two']), ('tied', ['two', 'five']))
+  ]
+  two, three, four, five = (
+    by_hand(models, f'one {text}') for text in 'two three four five'.split()
+  )
+  ref, tied = two - max(three, four), min(two, five) - max(three, four)
+  spread, hard = abs(two - five), min(ref, tied)
+  total = 0.3 * (tied > 0) + 0.3 * (ref > 0) + 0.2 * (tied > spread)
+  total += 0.2 * (hard > spread) + 0.01 * np.tanh(hard / spread - 1)
+  run(models, tmp_path, rows)
+  assert f'Ties (weighted, with margins) {total:.3f}' in capsys.readouterr().out
+  # All is right; two answers of one score are one answer, unless it is wrong.
   rows = [('ref:1', 2.0, 2.0, 0.0), ('tied:1', 3.0, 4.0, 1.0)]
   assert score._ties(rows) == pytest.approx(1 + 0.01 * np.tanh(1))
   rows = [('ref:1', 0.0, 0.0, 0.0), ('tied:1', 3.0, 3.0, 1.0)]
   assert score._ties(rows) == pytest.approx(0.3 + 0.2)
   assert score._ties(rows[:1]) is None
-
-
-def _ends(rows):
-  sides = [(np.array(r['score_chosen']), r['score_rejected']) for r in rows]
-  ends = [(c.min(), c.max(), np.max(r)) for c, r in sides]
-  return [(row['id'], *end) for row, end in zip(rows, ends)]
 
 
 def test_bad_rows_keep_their_place_and_say_why(models, tmp_path, capsys):

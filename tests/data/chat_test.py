@@ -78,20 +78,24 @@ def test_templates_that_rewrite_the_past_are_refused(bare):
     chat_lib.Chat(with_template(bare, template)).split(TURNS, ANSWER)
 
 
-def test_tools_and_thoughts_reach_a_template_that_reads_them(bare):
+def test_tools_calls_and_thoughts_reach_a_template_that_reads_them(bare):
   """Their text is what transformers writes for the same turns."""
   template = (
     '{% for t in tools or [] %}[{{ t.name }}]{% endfor %}{% for m in messages %}'
     "{{ m['role'] + ':' }}{% if m.reasoning_content %}({{ m.reasoning_content }})"
-    "{% endif %}{{ m['content'] + eos_token }}{% endfor %}"
+    "{% endif %}{{ m['content'] }}{% for c in m.tool_calls or [] %}"
+    '<{{ c.function.name }}>{% endfor %}{{ eos_token }}{% endfor %}'
     "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
   )
-  chosen = with_template(bare, template)
+  chosen, tools = with_template(bare, template), [{'name': 'add'}]
+  calls = {'role': 'assistant', 'content': None}
+  calls |= {'tool_calls': [{'type': 'function', 'function': tools[0]}]}
   answer = [ANSWER[0] | {'reasoning_content': 'why'}]
-  tools = [{'name': 'add'}]
-  row = {'prompt': 'the world', 'completion': answer, 'system': 'be brief'}
+  turns = [*TURNS, calls, {'role': 'tool', 'content': '3'}, *answer]
+  row = {'prompt': turns[:-1], 'completion': answer, 'system': 'be brief'}
+  opening = {'role': 'system', 'content': 'be brief'}
   whole = chosen.hf.apply_chat_template(
-    [{'role': 'system', 'content': 'be brief'}, *TURNS, *answer],
+    [opening, *TURNS, calls | {'content': ''}, *turns[2:]],
     tools=tools,
     tokenize=False,
   )
@@ -103,30 +107,9 @@ def test_tools_and_thoughts_reach_a_template_that_reads_them(bare):
     )
     assert columns.summary() == ''
     assert found['prompt'] + found['response'] + '<eos>' == whole
-
-
-def test_tool_calls_reach_a_template_that_writes_them(bare):
-  template = (
-    "{% for m in messages %}{{ m['role'] + ':' + m['content'] }}"
-    '{% for c in m.tool_calls or [] %}<{{ c.function.name }}>{% endfor %}'
-    "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}"
-    '{% endif %}'
-  )
-  call = {'type': 'function', 'function': {'name': 'add', 'arguments': {}}}
-  calls = {'role': 'assistant', 'content': None, 'tool_calls': [call]}
-  result = {'role': 'tool', 'content': '3'}
-  chosen = with_template(bare, template)
-  row = {'messages': [*TURNS, calls, result, *ANSWER]}
-  found = formats.response_row(row, chat_lib.Chat(chosen))
-  turns = [*TURNS, calls | {'content': ''}, result, *ANSWER]
-  assert found['prompt'] + found['response'] + '<eos>' == (
-    chosen.hf.apply_chat_template(turns, tokenize=False)
-  )
-  assert '<add>' in found['prompt']
   # A call is an answer; other templates would lose it.
-  found = formats.response_row(
-    {'messages': [*TURNS, calls]}, chat_lib.Chat(chosen)
-  )
+  row = {'messages': [*TURNS, calls]}
+  found = formats.response_row(row, chat_lib.Chat(chosen))
   assert found['response'] == '<add>'
   for chat in (chat_lib.Chat(), chat_lib.Chat(with_template(bare, CHATML))):
     with pytest.raises(sources.BadRow, match='template does not write'):
