@@ -441,7 +441,7 @@ def validate(config) -> None:
         f'{here}batch_size is {size}: it must be a multiple of '
         f'{here}micro_batches (times samples_per_prompt), {units}'
       )
-    if get('seeds', 1) > 1 and 'rewards' not in part:
+    if name and get('seeds', 1) > 1 and 'rewards' not in part:
       wrong.append(f'{here}seeds is {get("seeds")}: it needs {here}rewards')
     if (new := get('max_new_tokens', 0)) >= context:
       room = f'room for a prompt in config.data.max_length={context}'

@@ -64,17 +64,8 @@ def test_travel_by_hand():
   assert found['all']['unmoved'] == 0.5
 
 
-def _pairs(num: int, flipped) -> encoding.Preferences:
-  def side(offset):
-    ids = np.arange(num, dtype=np.int32)[:, None] * 2 + offset
-    return encoding.Sequences(ids, ids >= 0, np.zeros(num, np.int32))
-
-  flipped = np.isin(np.arange(num), flipped)
-  return encoding.Preferences(side(0), side(1), flipped, np.arange(num))
-
-
 def test_members_get_pairs_of_their_own_parts():
-  parts = run.draw_parts(_pairs(10, []), 3, 0.5, seed=0)
+  parts = run.draw_parts(range(10), 3, 0.5, seed=0)
   assert [len(set(row)) for row in parts.rows] == [5, 5, 5]
   assert len({tuple(sorted(row)) for row in parts.rows}) > 1
   assert not np.any(parts.opposite)
@@ -91,7 +82,9 @@ def test_disagreement_is_that_of_all_pairs_of_members():
 
 
 def test_counts_by_who_saw_a_pair():
-  parts = encoding.Shares(_pairs(6, [1, 3, 4]), [[1, 3, 0], [3, 5, 2]], [])
+  flipped = np.isin(np.arange(6), [1, 3, 4])
+  pairs = types.SimpleNamespace(flipped=flipped)
+  parts = encoding.Shares(pairs, [[1, 3, 0], [3, 5, 2]], [])
   # Swapped rows 1, 3, 4: seen by member 0, by both, by none.
   swapped = np.zeros((2, 2, 3))
   swapped[0, 0] = [1, 1, -1]  # member 0 fits the first two
