@@ -35,17 +35,14 @@ RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   ),
   (r'(attention/out|mlp/down)/kernel', (P('model', 'data'), P('model', None))),
   (r'(attention/(query|key|value)|mlp/(up|gate))/bias', (P('model'),)),
-  (r'(attention/out|mlp/down)/bias', (P(None),)),
   # Vocabularies are often odd numbers: then the width is cut.
   (
     r'(embed|pos_embed)/embedding',
     (P('model', 'data'), P(None, ('model', 'data')), *_EITHER),
   ),
   (r'lm_head/kernel', (P('data', 'model'), *_EITHER[::-1])),
-  # Small, and read whole by every device.
-  (r'\w*norm/(scale|bias)', (P(None),)),
-  (r'(score|value)/kernel', (P(None),)),
-  (r'kernel', (P(None),)),  # a head alone, as stage `probe` keeps it
+  # Other vectors are small, and read whole by every device.
+  (r'bias|scale|kernel', (P(None),)),
 )
 
 
@@ -135,15 +132,12 @@ def put(tree: PyTree, num_leading: int = 0) -> PyTree:
     return jax.tree.map(jnp.asarray, tree)
   if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
     return constrain(tree, num_leading)  # in `shapes`
-  return jax.tree.map(
-    lambda leaf, s: _place(leaf, NamedSharding(_mesh(), s)),
-    tree,
-    specs(tree, num_leading),
-  )
+  where = specs(tree, num_leading)
+  return jax.tree.map(lambda x, s: _place(x, _named(s)), tree, where)
 
 
-def _mesh() -> Mesh:
-  return jax.sharding.get_mesh()  # not inside jit
+def _named(spec: P) -> NamedSharding:
+  return NamedSharding(jax.sharding.get_mesh(), spec)  # not inside jit
 
 
 def _place(leaf, sharding: NamedSharding) -> jax.Array:
@@ -160,20 +154,16 @@ def shapes(fn: Callable[..., PyTree], *args, num_leading: int = 1) -> PyTree:
   tree = jax.eval_shape(fn, *args)
   if not is_on():
     return tree
-  return jax.tree.map(
-    lambda leaf, s: leaf.update(sharding=NamedSharding(_mesh(), s)),
-    tree,
-    specs(tree, num_leading),
-  )
+  where = specs(tree, num_leading)
+  return jax.tree.map(lambda x, s: x.update(sharding=_named(s)), tree, where)
 
 
 def constrain(tree: PyTree, num_leading: int = 0) -> PyTree:
   """Inside jit: constrains a tree to where the table has it."""
   if not is_on():
     return tree
-  return jax.tree.map(
-    jax.lax.with_sharding_constraint, tree, specs(tree, num_leading)
-  )
+  where = specs(tree, num_leading)
+  return jax.tree.map(jax.lax.with_sharding_constraint, tree, where)
 
 
 def gathered(tree: PyTree) -> PyTree:
@@ -185,13 +175,8 @@ def gathered(tree: PyTree) -> PyTree:
     axes = (entry,) if isinstance(entry, str) else (entry or ())
     return tuple(axis for axis in axes if axis != 'data') or None
 
-  return jax.tree.map(
-    lambda leaf, s: jax.lax.with_sharding_constraint(
-      leaf, P(*map(without_data, s))
-    ),
-    tree,
-    specs(tree),
-  )
+  where = jax.tree.map(lambda s: P(*map(without_data, s)), specs(tree))
+  return jax.tree.map(jax.lax.with_sharding_constraint, tree, where)
 
 
 def constrain_rows(
@@ -221,17 +206,16 @@ def born(fn: Callable[..., PyTree], num_leading: int = 0) -> Callable:
 
 def of_leaf(path: str, shape: Sequence[int]) -> NamedSharding | None:
   """The sharding of a leaf of ONE model; None without a mesh."""
-  return NamedSharding(_mesh(), spec(path, shape)) if is_on() else None
+  return _named(spec(path, shape)) if is_on() else None
 
 
 def put_rows(tree: PyTree, num_members: int | None = None) -> PyTree:
   """Shards host batches [B, ...], or [M, B, ...] with `num_members`."""
-  if not is_on():
-    return tree
-  return jax.tree.map(
-    lambda x: _place(np.asarray(x), _row_sharding(np.shape(x), num_members)),
-    tree,
-  )
+
+  def put(x):
+    return _place(np.asarray(x), _row_sharding(np.shape(x), num_members))
+
+  return jax.tree.map(put, tree) if is_on() else tree
 
 
 def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
@@ -241,7 +225,7 @@ def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
   """
   if not is_on():
     return gather
-  mesh = _mesh()
+  mesh = jax.sharding.get_mesh()
 
   def onto_mesh(rows):
     with jax.set_mesh(mesh):  # a thread has a context of its own
@@ -285,7 +269,7 @@ def _row_sharding(
     f'{size(*axes)} devices ({" x ".join(axes)}); choose a multiple, or another '
     'runtime.mesh',
   )
-  return NamedSharding(_mesh(), P(*leading, axes))
+  return _named(P(*leading, axes))
 
 
 def whole_rows(num_rows: int) -> int:

@@ -53,6 +53,8 @@ def main():
   args = parser.parse_args()
   # So that the launch under way does not outlive this one.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+  # A shell that starts this one in the background has SIGINT ignored from then on.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   harness = Harness(pathlib.Path(args.workdir).resolve(), args)
   try:
     harness.work()

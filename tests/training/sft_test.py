@@ -96,8 +96,8 @@ def test_resume_equals_uninterrupted(tmp_path, kill_at):
   kept, result = run(whole)
   with kill_at(4):
     run(other)
-  with (other / 'metrics.jsonl').open('a') as file:
-    file.write('{"step": 4, "lo')  # a line cut by the kill
+  # Damaged, and cut by the kill: the checkpoint has the rows before it.
+  (other / 'metrics.jsonl').write_text('["step": 0}\n{"step": 4, "lo')
   kept_again, result_again = run(other)
   chex.assert_trees_all_equal(kept_again, kept)
   assert result_again == result

@@ -15,6 +15,7 @@ import pathlib
 import shutil
 import sys
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -93,10 +94,15 @@ class Checkpoints:
       f'{self._folder} to start this stage afresh'
     )
 
-  def save(self, step: int, state: PyTree) -> None:
+  def text(self, step: int, name: str) -> bytes:
+    """Reads a file that was saved with the state of `step`."""
+    with _readable(self._folder / str(step)):
+      return (self._folder / str(step) / name).read_bytes()
+
+  def save(self, step: int, state: PyTree, texts: Mapping = {}) -> None:
     """Writes a copy of `state` after `step` updates, in a thread.
 
-    A disk that is full raises a UserError in the next call, `wait` or exit.
+    `texts` are files that belong to it, {name: bytes}; see `text`. A disk that is full raises a UserError in the next call, `wait` or exit.
     """
     self.wait()
     is_alone, response = distributed.is_alone(), None
@@ -114,6 +120,8 @@ class Checkpoints:
           self._checkpointer.save(step, state, force=True)
       if is_alone or distributed.is_first():
         folder = self._folder / str(step)
+        for name, data in texts.items():
+          (folder / name).write_bytes(data)
         files.write_record(folder / _DIGESTS, _digests(folder))
 
     self._saving = self._thread.submit(write)

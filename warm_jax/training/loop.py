@@ -14,7 +14,6 @@ of a resumed run equal those of an uninterrupted one.
 
 import contextlib
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from warm_jax.training import checkpoint
 PyTree = Any
 # What a record names when the metrics were finite and the update was not.
 _UPDATE = 'parameters'
+_FILES = ('metrics.jsonl', 'dropped.jsonl')
 
 
 class Loop:
@@ -73,21 +73,26 @@ class Loop:
       stack.enter_context(distributed.deferred())
       self._checkpoints = checkpoint.Checkpoints(folder / 'checkpoints')
       stack.enter_context(self._checkpoints)
+      # Rows of a checkpoint are in it: other ones were written after it.
+      rows = dict.fromkeys(_FILES, b'')
       if restored := self._checkpoints.restore_latest(state):
         self.state, self.start = restored
+        rows = {n: self._checkpoints.text(self.start, n) for n in _FILES}
       elif 0 in self._keep_steps:
         keep(0, state)
       is_active = getattr(self.state, 'is_active', np.ones(1, bool))
       self._is_active = sharding.to_host(is_active)
       self._rows, self.dropped = (
-        _rows_before(self.start, folder / name)
-        for name in ('metrics.jsonl', 'dropped.jsonl')
+        [json.loads(line) for line in rows[name].splitlines()]
+        for name in _FILES
       )
       if distributed.is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / 'metrics.jsonl'
-        _write(path, self._rows)
-        self._jsonl = stack.enter_context(path.open('a'))
+        for name, data in rows.items():
+          if data or (folder / name).exists():
+            (folder / name).write_bytes(data)
+        path = folder / _FILES[0]
+        self._jsonl = stack.enter_context(path.open('ab'))
         table = path.with_suffix('.csv')
         stack.callback(lambda: files.write_csv(table, self._rows))
         if runtime.report_to:
@@ -142,7 +147,11 @@ class Loop:
     signum = distributed.agreed()
     if signum or (every > 0 and done % every == 0):
       self._flush()
-      self._checkpoints.save(done, state)
+      rows = ()
+      if distributed.is_first():
+        metrics = (self._folder / _FILES[0]).read_bytes()
+        rows = metrics, _lines(self.dropped)
+      self._checkpoints.save(done, state, dict(zip(_FILES, rows)))
     if signum:
       self._checkpoints.wait()
       roots = (p for p in self._folder.parents if (p / files.MARKER).exists())
@@ -190,7 +199,7 @@ class Loop:
         self.dropped.append(record)
         self.dropped.sort(key=lambda record: record['member'])
         if distributed.is_first():
-          _write(self._folder / 'dropped.jsonl', self.dropped)
+          (self._folder / _FILES[1]).write_bytes(_lines(self.dropped))
           print(
             f'{self._folder.name}: {described(record)} is dropped; it stays as '
             'it was before that step',
@@ -205,7 +214,7 @@ class Loop:
         row[f'{name}/member_{number}'] = x if np.isfinite(x) else None
     self._rows.append(row)
     if distributed.is_first():
-      self._jsonl.write(json.dumps(row) + '\n')
+      self._jsonl.write(_lines([row]))
       self._jsonl.flush()
     if self._report:
       self._report({k: v for k, v in row.items() if v is not None}, step)
@@ -243,20 +252,8 @@ def described(record: Mapping[str, Any]) -> str:
   )
 
 
-def _rows_before(start: int, path: pathlib.Path) -> list[dict[str, Any]]:
-  rows = []
-  for line in path.read_text().splitlines() if path.exists() else ():
-    try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:  # a line cut by a kill
-      break
-  return [row for row in rows if row['step'] < start]
-
-
-def _write(path: pathlib.Path, rows: Sequence[Mapping]) -> None:
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  os.replace(temporary, path)
+def _lines(rows: Sequence[Mapping]) -> bytes:
+  return ''.join(json.dumps(row) + '\n' for row in rows).encode()
 
 
 def _reporter(kind: str, folder: pathlib.Path) -> tuple[Callable, Callable]:
