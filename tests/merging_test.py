@@ -200,6 +200,24 @@ def test_methods_give_weights_and_merge_with_them():
   assert list(merging.SCORERS) == ['warm', 'weighted', 'greedy']
 
 
+@pytest.mark.parametrize('size', [1.0, 1e25])
+def test_slerp_near_180_degrees_and_of_large_changes(size):
+  """Against the formula in float64, its angle from lengths (Kahan)."""
+  one, turn = np.random.default_rng(0).normal(size=(2, 5000))
+  other = -one + 1.5e-3 * turn
+  stack = {'w': np.float32(size) * np.stack([one, other]).astype(np.float32)}
+  exact = stack['w'].astype(np.float64)
+  u, v = exact / np.linalg.norm(exact, axis=1, keepdims=True)
+  omega = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))
+  assert 1e-3 < np.pi - omega < 2e-3
+  expected = np.sin(0.5 * omega) / np.sin(omega) * exact.sum(axis=0)
+  init = {'w': np.zeros(5000, np.float32)}
+  merged = merging.merge(stack, 'slerp', init, 'model', lam=0.5)['w']
+  merged = np.asarray(merged, np.float64)
+  apart = np.linalg.norm(merged - expected) / np.linalg.norm(expected)
+  assert apart < 2e-4  # float32 holds the sum of two that cancel so well
+
+
 def test_greedy_soup_keeps_what_does_not_hurt():
   values = np.array([1.0, -1.0, 1.0, 9.0])
 

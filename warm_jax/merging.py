@@ -27,6 +27,7 @@ GROUPS = ('tensor', 'layer', 'model')
 # less than float32 can hold (Omega^2 / 6 = 2e-7); near 180 degrees, where SLERP
 # is not defined, it is a fallback.
 _MIN_SINE = 1e-3
+_PIECE = 1 << 20  # numbers of a model that are float64 at a time
 
 
 class Known(NamedTuple):
@@ -326,42 +327,29 @@ def lerp(a: PyTree, b: PyTree, lam) -> PyTree:
 def grams(
   stacked: PyTree, init: PyTree | None = None, group: str = 'layer'
 ) -> dict[str, np.ndarray]:
-  """{group: [M, M]} inner products of theta_m - init, or of the weights."""
-  import jax
+  """{group: [M, M]} inner products of theta_m - init, or of the weights.
 
+  In float64, on the host: near 180 degrees, and of large weights, float32 sums
+  give other angles.
+  """
   from warm_jax import members, sharding
 
-  members.num_members(stacked)  # every leaf is [M, ...]
+  num = members.num_members(stacked)  # every leaf is [M, ...]
+  starts = {}
   if init is not None:
     members.check_match(init, members.member(stacked, 0))
-  starts = {} if init is None else members.named_leaves(init)
-  found = {
-    name: jax.jit(_gram)(x, starts.get(name))
-    for name, x in members.named_leaves(stacked).items()
-    if members.is_float(x)
-  }
+    starts = members.named_leaves(init)
   sums: dict[str, np.ndarray] = {}
-  for name, gram in sharding.to_host(found).items():
-    key = group_of(name, group)
-    sums[key] = sums.get(key, 0.0) + gram.astype(np.float64)
+  for name, leaf in members.named_leaves(stacked).items():
+    if members.is_float(leaf):
+      x, start = sharding.to_host((leaf, starts.get(name, 0.0)))
+      x, key = x.reshape(num, -1), group_of(name, group)
+      start = np.broadcast_to(start.ravel(), x.shape[1:])
+      for at in range(0, x.shape[1], _PIECE):
+        part = x[:, at : at + _PIECE].astype(np.float64)
+        part -= start[at : at + _PIECE].astype(np.float64)
+        sums[key] = sums.get(key, 0.0) + part @ part.T
   return sums
-
-
-def _gram(x, init):
-  """[M, ...] -> [M, M]; not a matmul, which accelerators run in less."""
-  import jax
-
-  x = _upcast(x)
-  if init is not None:
-    x = x - _upcast(init)[None]
-  x = x[:, None] if x.ndim == 1 else x
-
-  def products(one):
-    # In two steps: a long float32 sum in one pass loses digits on a CPU.
-    rows = (one[None] * x).sum(axis=-1)
-    return rows.reshape(len(x), -1).sum(axis=1)
-
-  return jax.lax.map(products, x)
 
 
 def norms_and_cosines(

@@ -99,6 +99,7 @@ def train(run) -> dict:
 
   Or a slice of them, `reward.member_slice`, drawn as if all M were trained.
   """
+  stages.memory.check(run)
   config = run.config.reward
   backbones = base.sft_checkpoints(run)['backbone']
   head = checkpoint.load_params(run.folder('probe') / 'params')['kernel']
