@@ -15,6 +15,7 @@ import tiny
 from warm_jax import errors, pipeline
 from warm_jax.commands import merge
 from warm_jax.config import section
+from warm_jax.stages import memory
 from warm_jax.stages import reward as stage
 from warm_jax.training import checkpoint, reward
 from warm_jax.worlds import base, files
@@ -82,6 +83,7 @@ def chain():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(pipeline, 'STAGES', table)
     patch.setattr(base, 'model_config', lambda run: SHAPE)
+    patch.setattr(memory, 'check', lambda run: None)
     patch.setattr(files.World, 'pairs', lambda *_: tiny.random_pairs(40, 3))
     patch.setattr(
       reward,

@@ -51,26 +51,46 @@ def join(folders: Sequence[pathlib.Path], out: pathlib.Path) -> None:
   parts = sorted(map(_read, folders))
   _require_one_run(parts)
   config = _joint_config(parts[0].config)
+  result = _joint_result(parts, config)
+  table = {stage.name: stage for stage in pipeline.stages_of(config)}
+  stage = table['reward']
   sources = {
     str(part.folder.resolve()): files.read_record(
       part.folder / 'reward/params/digests.json'
     )
     for part in parts
   }
-  before = files.read_record(out / 'reward' / 'result.json') or {}
-  joined = before.get('joined') or {}
-  if joined == sources:
+  joined = files.read_record(out / 'reward' / 'joined.json')
+  if not (out / files.MARKER).exists():
+    with files.new_folder(out) as new:
+      shutil.copy(parts[0].folder / files.MARKER, new)
+      unwanted = shutil.ignore_patterns('checkpoints', '*.tmp')
+      for name in stage.upstream[:-1]:
+        copy = new / name
+        shutil.copytree(parts[0].folder / name, copy, ignore=unwanted)
+      totals = {  # as of attempts before
+        'seconds': sum(part.record['seconds'] for part in parts),
+        'peak_memory_gb': max(p.record['peak_memory_gb'] for p in parts),
+      }
+      (new / 'reward').mkdir()
+      files.write_record(new / 'reward' / 'attempt.json', totals)
+  elif joined == sources:
     print(f'{out} was joined from these earlier')
   else:
+    was_trained = (out / 'reward' / 'result.json').exists()
     again = f'members were trained again since --out={out} was joined from'
-    is_new = joined.keys() != sources.keys()
-    errors.need(is_new, f'{again} these; name a new folder')
-    with files.new_folder(out) as new:
-      _write(parts, config, sources, new)
-    members = ', '.join(f'{part.first}:{part.end}' for part in parts)
-    print(f'joined members {members} into {out}', flush=True)
+    errors.need(not was_trained, f'{again} these; name a new folder')
+
+  def write(run):
+    _write(parts, run.folder('reward'))
+    files.write_record(run.folder('reward') / 'joined.json', sources)
+    numbers = ', '.join(f'{part.first}:{part.end}' for part in parts)
+    print(f'joined members {numbers} into {out}', flush=True)
+    return result
+
   command = shlex.join(['warm', 'merge', f'--out={out}', *map(str, folders)])
-  pipeline.run(config, out, command=command)
+  table['reward'] = stage._replace(function=write)
+  pipeline.run(config, out, command=command, stages=[*table.values()])
 
 
 def _read(folder: pathlib.Path) -> Slice:
@@ -155,46 +175,39 @@ def _joint_config(plain: dict[str, Any]) -> ml_collections.ConfigDict:
   return config.lock()
 
 
-def _write(parts, config, sources, folder: pathlib.Path) -> None:
+def _write(parts: Sequence[Slice], folder: pathlib.Path) -> None:
   import jax
 
   from warm_jax.training import checkpoint
 
-  first, records = parts[0], [part.record for part in parts]
-  result = _joint_result([record['result'] for record in records], config)
-  [stage] = [s for s in pipeline.stages_of(config) if s.name == 'reward']
-  for name in stage.upstream[:-1]:
-    unwanted = shutil.ignore_patterns('checkpoints', '*.tmp')
-    shutil.copytree(first.folder / name, folder / name, ignore=unwanted)
-  into = folder / 'reward'
-  into.mkdir()
   stacks = [
     checkpoint.load_params(part.folder / 'reward' / 'params')
     for part in parts
     if part.record['result']['members']  # a slice may have lost all of its own
   ]
   stack = jax.tree.map(lambda *leaves: np.concatenate(leaves), *stacks)
-  checkpoint.save_params(into / 'params', stack)
-  _write_metrics(parts, into)
-  record = records[0] | {
-    'config': stage.relevant,
-    'seconds': round(sum(r['seconds'] for r in records), 2),
-    'peak_memory_gb': max(r['peak_memory_gb'] for r in records),
-    'finished': max(r['finished'] for r in records),
-    'joined': sources,
-    'result': result,
-  }
-  for path, content in (
-    (into / 'config.json', stage.relevant),
-    (into / 'result.json', record),
-    (folder / files.MARKER, files.read_record(first.folder / files.MARKER)),
-  ):
-    files.write_record(path, content)
+  checkpoint.save_params(folder / 'params', stack)
+  rows: dict[int, dict] = {}
+  for part in parts:
+    path = part.folder / 'reward' / 'metrics.jsonl'
+    for row in map(json.loads, path.read_text().splitlines()):
+      rows.setdefault(row['step'], {}).update(row)
+  # A slice that lost all its members ended before the others.
+  longest = max(rows.values(), key=len)
+  names = dict.fromkeys(c.rsplit('/', 1)[0] for c in longest if c != 'step')
+  total = parts[0].config['reward']['members']
+  columns = ['step'] + [f'{n}/member_{m}' for n in names for m in range(total)]
+  joined = [{c: row.get(c) for c in columns} for row in rows.values()]
+  lines = [json.dumps(row) + '\n' for row in joined]
+  (folder / 'metrics.jsonl').write_text(''.join(lines))
+  files.write_csv(folder / 'metrics.csv', joined)
 
 
-def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
+def _joint_result(parts: Sequence[Slice], config) -> dict[str, Any]:
   from warm_jax.stages import reward
   from warm_jax.training import loop
+
+  results = [part.record['result'] for part in parts]
 
   def joined(lists) -> list:
     return [entry for part in lists for entry in part]
@@ -213,20 +226,3 @@ def _joint_result(results: Sequence[dict], config) -> dict[str, Any]:
   members = joined(r['members'] for r in results)
   train |= {'members': members, 'dropped': dropped}
   return reward.summed_up(hparams, train, f'{config.reward.members} members')
-
-
-def _write_metrics(parts: Sequence[Slice], folder: pathlib.Path) -> None:
-  rows: dict[int, dict] = {}
-  for part in parts:
-    path = part.folder / 'reward' / 'metrics.jsonl'
-    for row in map(json.loads, path.read_text().splitlines()):
-      rows.setdefault(row['step'], {}).update(row)
-  # A slice that lost all its members ended before the others.
-  longest = max(rows.values(), key=len)
-  names = dict.fromkeys(c.rsplit('/', 1)[0] for c in longest if c != 'step')
-  total = parts[0].config['reward']['members']
-  columns = ['step'] + [f'{n}/member_{m}' for n in names for m in range(total)]
-  joined = [{c: row.get(c) for c in columns} for row in rows.values()]
-  lines = [json.dumps(row) + '\n' for row in joined]
-  (folder / 'metrics.jsonl').write_text(''.join(lines))
-  files.write_csv(folder / 'metrics.csv', joined)
