@@ -524,7 +524,7 @@ FIGURES = (
     'over_single',
     'gold_over_single_',
     'dots',
-    x='gold over the mean single policy',
+    x='gold over single',
     column='KL 3',
   ),
   F('gold', 'gold_along_', x='step', y='gold'),

@@ -33,7 +33,7 @@ ROOT = HERE.parent
 # From observations to their reasons, then policies.
 NAMES = (
   *('interpolation', 'label_corruption', 'how_many_members', 'linear_probe'),
-  *('mechanism', 'smoothness', 'ablations', 'warp'),
+  *('mechanism', 'smoothness', 'ablations', 'warp', 'optimisation'),
 )
 # Pages that state results of several experiments.
 PAGES = (HERE / 'README.md', ROOT / 'README.md', ROOT / 'docs' / 'results.md')
