@@ -124,11 +124,11 @@ def get_config(scale: str = ''):
   config.num_posts = 400 if full else 16  # that policies are judged on
   config.best_of_n = {
     'num_posts': 1_200 if full else 24,
-    'num_samples': 16 if full else 4,
+    'num_samples': 16,
   }
   config.etas = (0.2, 0.4, 0.6, 0.8, 1.0) if full else (0.6, 1.0)
   config.kls = (1.0, 2.0, 3.0, 4.0) if full else (0.01, 0.02)
-  config.ns = (2, 4, 16) if full else (2, 4)
+  config.ns = (2, 4, 16) if full else (2, 16)
   # What the claims are about.
   config.claim_kl = 3.0 if full else 0.01
   return config
