@@ -2,7 +2,6 @@
 """`warm merge` from its arguments to what it prints."""
 
 import json
-import os
 import re
 
 import numpy as np
@@ -46,22 +45,15 @@ def test_flags_before_between_and_after_the_models(models, tmp_path, capsys):
   assert shown.out.count('\n') == 1 and shown.err == ''
 
 
-def test_what_it_says_of_rewards_and_of_bfloat16(tmp_path, capsys):
-  config = {'architectures': ['LlamaForSequenceClassification']}
-  moments = [{'reward_mean': v, 'reward_std': 2.0} for v in (1.0, 1.01)]
-  models = [
-    save(tmp_path / f'{m["reward_mean"]}', m['reward_mean'], config | m)
-    for m in moments
-  ]
+def test_notes_are_printed(models, tmp_path, capsys):
   merge.main([f'--out={tmp_path}/out', '--dtype=bfloat16', *models])
-  lines = capsys.readouterr().out.splitlines()
-  assert lines[0] == folders_lib.NORMALISER_LINE
-  # 1.005 between 1 and 1.0078125: .0028 of 1.005, .56 of the distance .005.
-  assert lines[1] == (
-    'Rounding to bfloat16 moved the weights by 0.0028 of their norm, and by '
-    '0.56 of what they had changed.'
+  first, second = capsys.readouterr().out.splitlines()
+  # The mean, 4, is exact.
+  assert first == (
+    'Rounding to bfloat16 moved the weights by 0 of their norm, and by 0 of '
+    'what they had changed.'
   )
-  assert len(lines) == 3
+  assert second.startswith('merged 3 models')
 
 
 def test_a_work_directory_stands_for_its_members(tmp_path, capsys):
@@ -103,25 +95,6 @@ def test_mistakes_are_one_line(args, tmp_path, monkeypatch, capsys):
   assert err.startswith('warm: error: ') and err.count('\n') == 1
   assert re.search(MISTAKES[args], err)
   assert not list(tmp_path.iterdir())
-
-
-def test_folders_that_cannot_be_read_keep_their_files(tmp_path, capsys):
-  run, folder, pipe = (tmp_path / n for n in ('run', 'folder', 'pipe'))
-  for path in (run, folder, pipe):
-    path.mkdir()
-  (run / 'warm_jax.json').write_text('{}')
-  for path in (run, folder):
-    (path / 'config.json').write_text('{"model_type": ')
-  os.mkfifo(pipe / 'config.json')
-  for path, words in (
-    (run, 'run/config.json: Expecting value'),
-    (folder, 'folder/config.json: Expecting value'),
-    (pipe, 'pipe/config.json: it is no plain file'),
-  ):
-    args = ['warm', 'merge', f'--out={tmp_path}/out', f'{path}', f'{tmp_path}']
-    assert main.main(args) == 2
-    err = capsys.readouterr().err
-    assert words in err and 'delete' not in err and err.count('\n') == 1
 
 
 def test_help_names_every_method(capsys):

@@ -5,7 +5,6 @@ See tests/oracles/README.md for the fixtures. Padding is not compared.
 """
 
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +12,8 @@ import numpy as np
 import pytest
 from checkpoints import FAMILIES, FIXTURES
 
-from warm_jax import sampling
-from warm_jax.data import tokenizer
 from warm_jax.hf import reading
 from warm_jax.models import language_model, reward_model, transformer
-
-STORIES = pathlib.Path(__file__).parents[3] / 'shared/models/stories260k'
 
 STORED_OTHERWISE = {
   'llama_bf16': 'llama_bf16',
@@ -101,31 +96,3 @@ def test_other_files_of_the_same_models(name):
   right = want['right_mask']
   got = np.asarray(logits(params, config, *rows(want)))[:8]
   close(got[right], want['right_logits'][right])
-
-
-@pytest.mark.hf
-@pytest.mark.slow
-@pytest.mark.skipif(not STORIES.exists(), reason=f'needs {STORIES}')
-def test_a_pretrained_model_tells_its_story():
-  """As its README says, with the cache and by computing all anew."""
-  params, config = load(STORIES, 'lm')
-  words = tokenizer.load_pretrained(STORIES)
-  story = (
-    'Once upon a time, there was a little girl named Lily. She loved to play '
-    'outside in the park. One day, she saw a big, red ball.'
-  )
-  length = len(words.encode([story])[0])
-  ends = dict(eos_ids=words.eos_ids, pad_id=words.pad_id)
-  prompt = jnp.array([[words.bos_id]]), jnp.ones((1, 1), bool)
-  sampled = jax.jit(
-    lambda params: sampling.sample(
-      *(params, config, jax.random.key(0), *prompt),
-      **(ends | dict(max_new_tokens=length, temperature=1e-6)),
-    )
-  )(params)
-  assert words.decode(sampled.ids, sampled.mask)[0].strip() == story
-  # Uncached: every token is the most probable after those before it.
-  got = logits(params, config, sampled.ids, sampled.mask)
-  np.testing.assert_array_equal(
-    jnp.argmax(got[0, :-1], axis=-1), sampled.ids[0, 1:]
-  )

@@ -17,6 +17,10 @@ from make_fixtures import forward
 OUT = pathlib.Path(os.environ['WARM_ORACLES'])
 EXPORTS = json.loads((OUT / 'exports.json').read_text())
 assert len(EXPORTS['reward']) >= 9 and len(EXPORTS['policy']) >= 9
+JUDGES, OURS = (
+  json.loads((OUT / 'judges' / f'{name}.json').read_text())
+  for name in ('judges', 'ours')
+)
 ODD = json.loads((OUT / 'odd' / 'odd.json').read_text())
 SIDES = ('right', 'left', 'full')
 COLUMNS = ('ids', 'mask', 'scores')
@@ -114,3 +118,12 @@ def test_import_or_one_line(out, name, within):
   else:
     text = refusal.read_text()
     assert text.startswith('UserError: ') and text.count('\n') <= 1, text
+
+
+@pytest.mark.parametrize('name', JUDGES)
+def test_judge(name, within):
+  """`warm score` reads the text that the judge's template writes."""
+  kind = name.split('_')[-1].split('/')[0]
+  for side, theirs in JUDGES[name].items():
+    error = np.abs(np.subtract(OURS[name][side], theirs)).max()
+    within(f'O8 scores by judges of others, {kind}', error, 1e-4)

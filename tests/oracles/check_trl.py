@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""TRL's RewardTrainer.evaluate gives our loss on our exports."""
+"""TRL on our exports: RewardTrainer's loss, and rewards of RLOO and GRPO."""
 
 import json
 import os
@@ -25,15 +25,13 @@ datasets.disable_progress_bars()
 torch.set_num_threads(1)
 
 
+USUAL = dict(report_to=[], use_cpu=True, disable_tqdm=True, bf16=False)
+USUAL |= dict(activation_checkpointing=False)
+
+
 def evaluate(folder, rows, tmp_path):
   config = trl.RewardConfig(
-    output_dir=str(tmp_path),
-    report_to=[],
-    use_cpu=True,
-    per_device_eval_batch_size=len(rows),
-    disable_tqdm=True,
-    bf16=False,
-    activation_checkpointing=False,
+    str(tmp_path), per_device_eval_batch_size=len(rows), **USUAL
   )
   data = datasets.Dataset.from_list(rows)
   trainer = trl.RewardTrainer(
@@ -78,3 +76,52 @@ def test_text(out, style, name, tmp_path, within):
   for key, value in expected.items():
     error = abs(got[f'eval_{key}'] - value)
     within(f'O3 rewards of text, {style}', error, 1e-5)
+
+
+FRAMED = json.loads((OUT / 'framed.json').read_text())
+
+
+@pytest.mark.parametrize('kind', ['RLOO', 'GRPO'])
+def test_rewards_of_policies(out, kind, tmp_path, within):
+  """Conversations are scored as in training; plain prompts are not.
+
+  This is the recipe of docs/your_data.md and of the model cards.
+  """
+  make, config = (getattr(trl, kind + x) for x in ('Trainer', 'Config'))
+  judge = out / 'exports' / 'llama/framed'
+  tokenizer = transformers.AutoTokenizer.from_pretrained(judge)
+  rows = (out / FRAMED['data']).read_text().splitlines()
+  rows = [json.loads(line) for line in rows]
+  dataset = datasets.Dataset.from_list([{'prompt': r['prompt']} for r in rows])
+  trainer = make(
+    model=str(out / 'exports' / 'llama/policy'),
+    reward_funcs=str(judge),
+    reward_processing_classes=tokenizer,
+    train_dataset=dataset.map(
+      lambda row: {'prompt': [{'role': 'user', 'content': row['prompt']}]}
+    ),
+    args=config(
+      output_dir=str(tmp_path),
+      **USUAL,
+      max_steps=1,
+      per_device_train_batch_size=2,
+      num_generations=2,
+      max_completion_length=4,
+    ),
+  )
+  trainer.train()
+  ours = FRAMED['scores']['llama/framed']
+  for side in ('chosen', 'rejected'):
+    wanted = np.array(ours[side])
+    plain = [[row[key] for row in rows] for key in ('prompt', side)]
+    spoken = [
+      [[{'role': role, 'content': text}] for text in texts]
+      for role, texts in zip(('user', 'assistant'), plain)
+    ]
+    right, wrong = (
+      trainer._calculate_rewards([{}] * len(rows), *texts, None)[:, 0].numpy()
+      for texts in (spoken, plain)
+    )
+    error = np.abs(right - wanted).max()
+    within(f'O9 rewards of {kind}, conversations', error, 1e-4)
+    assert np.abs(wrong - wanted).mean() > 1e-2

@@ -1,17 +1,10 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Exports tiny models of every family, with our numbers beside them.
 
-Runs in the project's own environment, before the checks; `make oracles` knows
-the order. Writes below --out:
-
-  odd/NAME/ours.npz or refused.txt   what we make of unusual checkpoints
-  exports/FAMILY/...                 init, members, their merges, a policy
-  ours/FAMILY/....npz                our scores and logits of each export
-  exports.json, merges.json           what there is
-  pairs.json                         pairs of ids, and our loss on them
-  plain.json turns.json rewardbench.json   `warm score` on rows of text
-  warp.json                          folders of one iteration of WARP: init,
-                                     members, their merge, the next init
+Runs in the project's own environment, between make_odd.py and the checks. Below
+--out, exports/FAMILY are folders (init, members, their merges, a policy), ours/
+our scores and logits of them, and *.json what there is, what `warm score` made
+of text, and the folders of one iteration of WARP.
 """
 
 import argparse
@@ -378,19 +371,22 @@ def score_rows(exports: Exports, style: str, names: list[str]) -> dict:
   """Writes rows to a file, and what `warm score` makes of it."""
   path = exports.out / f'{style}.jsonl'
   path.write_text(''.join(json.dumps(r) + '\n' for r in make_rows(style)))
-  scores = {}
-  for name in names:
-    scored = exports.out / 'scored.jsonl'
-    model = exports.out / 'exports' / name
-    flags = [f'--model={model}', f'--data={path}', f'--out={scored}']
-    run('score', *flags, '--overwrite')
-    got = [json.loads(line) for line in scored.read_text().splitlines()]
-    assert not any(row.get('error') for row in got), got
-    scores[name] = {
-      side: [row[f'score_{side}'] for row in got]
-      for side in ('chosen', 'rejected')
-    }
+  folder = exports.out / 'exports'
+  scores = {name: scored(folder / name, path) for name in names}
   return {'data': path.name, 'scores': scores}
+
+
+def scored(model: pathlib.Path, data: pathlib.Path) -> dict:
+  """What `warm score` makes of the pairs of a file."""
+  out = data.with_name('scored.jsonl')
+  run('score', f'--model={model}', f'--data={data}', f'--out={out}')
+  got = [json.loads(line) for line in out.read_text().splitlines()]
+  out.unlink()
+  assert not any(row.get('error') for row in got), got
+  return {
+    side: [row[f'score_{side}'] for row in got]
+    for side in ('chosen', 'rejected')
+  }
 
 
 def write_json(path: pathlib.Path, value):
@@ -409,6 +405,12 @@ def run_all():
   odd = json.loads((out / 'odd' / 'odd.json').read_text())
   for name in odd['same'] + odd['hard']:
     import_odd(out / 'odd' / name)
+  judges = out / 'judges'
+  ours = {}
+  for name in json.loads((judges / 'judges.json').read_text()):
+    kind, style = name.split('/')
+    ours[name] = scored(judges / kind, judges / f'{style}.jsonl')
+  write_json(judges / 'ours.json', ours)
   exports = Exports(out)
   merges = {family: export_family(exports, family) for family in FAMILIES}
   for name, config in SCRATCH.items():
@@ -420,6 +422,10 @@ def run_all():
     ('llama3/bfloat16', {'dtype': 'bfloat16'}),
   ):
     exports.reward(name, params, base.config, base=base, **options)
+  base = reading.inspect(FIXTURES / 'llama' / 'reward')
+  params = reading.load(base, head='score')
+  frame = {'prompt_template': 'q {prompt} r'}
+  exports.reward('llama/framed', params, base.config, base=base, **frame)
   write_json(out / 'exports.json', exports.index)
   write_json(out / 'merges.json', merges)
   write_json(
@@ -429,6 +435,8 @@ def run_all():
   some.append('scratch_llama/reward')
   for style in ('plain', 'turns'):
     write_json(out / f'{style}.json', score_rows(exports, style, some))
+  framed = score_rows(exports, 'plain', ['llama/framed'])
+  write_json(out / 'framed.json', framed)
   # GPT-2's positions are not shifted under RewardBench's left padding, and its
   # version of transformers does not know Gemma3TextForSequenceClassification.
   names = [f'{f}/warm' for f in FAMILIES if f not in ('gpt2', 'gemma3_text')]

@@ -19,6 +19,7 @@ import shutil
 import zlib
 
 import numpy as np
+import peft
 import safetensors
 import safetensors.torch
 import torch
@@ -107,7 +108,7 @@ FAMILIES = {
 def made(auto, family: str, name: str, **more) -> torch.nn.Module:
   """A model of a family with the random weights of a name."""
   prefix, fields = FAMILIES[family]
-  config = getattr(transformers, prefix + 'Config')(**fields, **more)
+  config = getattr(transformers, prefix + 'Config')(**(fields | more))
   return scatter(auto.from_config(config, attn_implementation='eager'), name)
 
 
@@ -136,6 +137,22 @@ def scatter(model: torch.nn.Module, name: str) -> torch.nn.Module:
       value.copy_(0.6 * noise)
     else:
       value.copy_(0.35 * noise)
+  return model.eval()
+
+
+def adapted(model, task_type: str, modules: list[str], **settings):
+  """A LoRA adapter of PEFT on a model, with random matrices."""
+  config = peft.LoraConfig(
+    task_type=task_type,
+    target_modules=modules,
+    **({'r': 2, 'lora_alpha': 6} | settings),
+  )
+  model = peft.get_peft_model(model, config)
+  torch.manual_seed(0)
+  with torch.no_grad():
+    for parameter in model.parameters():
+      if parameter.requires_grad:  # also whole modules that it saves
+        parameter.normal_(std=0.3)
   return model.eval()
 
 

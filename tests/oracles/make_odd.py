@@ -10,6 +10,7 @@ import pathlib
 import shutil
 
 import make_fixtures
+import make_judges
 import numpy as np
 import safetensors.torch
 import torch
@@ -195,6 +196,28 @@ def make_files(out: pathlib.Path) -> list[str]:
   return names
 
 
+ADAPTERS = {
+  'lora': ('llama', 'q_proj up_proj', {'alpha_pattern': {'q_proj': 5}}),
+  'lora_ranks': ('llama', 'q_proj up_proj', {'rank_pattern': {'q_proj': 1}}),
+  'lora_rs': ('qwen3', 'k_proj down_proj', {'use_rslora': True}),
+  'lora_and_head': ('mistral', 'v_proj', {'modules_to_save': ['lm_head']}),
+  'lora_embedding': ('llama3', 'embed_tokens o_proj', {}),
+  'lora_conv': ('gpt2', 'c_attn c_fc', {}),
+}
+
+
+def make_adapters(out: pathlib.Path) -> list[str]:
+  """Adapters with random matrices, as PEFT saves and computes them."""
+  for name, (family, modules, settings) in ADAPTERS.items():
+    make(out / f'{name}_base', tiny(family))
+    model = make_fixtures.load(out / f'{name}_base', make_fixtures.LM)
+    modules = modules.split()
+    model = make_fixtures.adapted(model, 'CAUSAL_LM', modules, **settings)
+    model.save_pretrained(out / name)
+    save_expected(out / name, model)
+  return [*ADAPTERS]
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--out', type=pathlib.Path, required=True)
@@ -206,7 +229,8 @@ def main():
     shutil.rmtree(args.out)
   for name, config in (CONFIGS | HARD).items():
     make(args.out / name, config)
-  files = make_files(args.out)
+  make_judges.make(args.out.resolve().with_name('judges'))
+  files = make_files(args.out) + make_adapters(args.out)
   make_fixtures.write_json(
     args.out / 'odd.json', {'same': [*CONFIGS, *files], 'hard': [*HARD]}
   )

@@ -93,7 +93,7 @@ _LLAMA3 = _LINEAR | {
   'original_max_position_embeddings': 'rope_original_length',
 }
 # {rope_scaling: entries of rope_parameters}; 'none' is their 'default'.
-SCALINGS: Json = {'none': {}, 'linear': _LINEAR, 'llama3': _LLAMA3}
+_SCALINGS: Json = {'none': {}, 'linear': _LINEAR, 'llama3': _LLAMA3}
 # Entries that change the mathematics and must be absent, null or false.
 _REFUSED = ('use_bidirectional_attention', 'add_cross_attention')
 _REFUSED += ('scale_attn_by_inverse_layer_idx',)
@@ -191,10 +191,10 @@ def _rotary(kind: str, given: Json) -> Json:
   if kind != 'gpt_neox' and fields['rotary_fraction'] != 1.0:
     _refuse('partial_rotary_factor', fields['rotary_fraction'])
   scaling = 'none' if given['rope_type'] == 'default' else given['rope_type']
-  if scaling not in SCALINGS:
-    _refuse('rope_type', scaling, SCALINGS)
+  if scaling not in _SCALINGS:
+    _refuse('rope_type', scaling, _SCALINGS)
   fields['rope_scaling'] = scaling
-  for hf, ours in SCALINGS[scaling].items():
+  for hf, ours in _SCALINGS[scaling].items():
     fields[ours] = (int if 'length' in ours else float)(given[hf])
   return fields
 
@@ -273,7 +273,7 @@ def _stored_layers(kind: str, config: config_lib.ModelConfig) -> Json:
 def _stored_rotary(kind: str, config: config_lib.ModelConfig) -> Json:
   rope = config.rope_scaling
   scaling = {'rope_type': rope.replace('none', 'default')} | {
-    hf: getattr(config, ours) for hf, ours in SCALINGS[rope].items()
+    hf: getattr(config, ours) for hf, ours in _SCALINGS[rope].items()
   }
   theta = config.rope_theta
   new = scaling | {'rope_theta': theta}

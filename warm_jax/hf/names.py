@@ -284,14 +284,8 @@ def family_for(config: config_lib.ModelConfig) -> Family:
 
 
 def _what_counts(config: config_lib.ModelConfig) -> dict[str, Any]:
-  fields = dataclasses.asdict(config)
-  fields['query_scale'] = config.query_scale or config.head_dim**-0.5
-  scalings = configs.SCALINGS
-  unused = {'compute_dtype', 'remat', *scalings['llama3'].values()}
-  unused -= {*scalings[config.rope_scaling].values()}
+  scale, unused = config.query_scale, ['compute_dtype', 'remat']
   if 'sliding' not in config.layer_types:
-    unused |= {'sliding_window', 'rope_theta_local'}
-  if config.position == 'learned':
-    unused |= {name for name in fields if name.startswith('ro')}
-  # What is left changes the mathematics.
-  return {name: fields[name] for name in fields if name not in unused}
+    unused += ['sliding_window', 'rope_theta_local']
+  fields = vars(config) | {'query_scale': scale or config.head_dim**-0.5}
+  return {name: x for name, x in fields.items() if name not in unused}

@@ -46,7 +46,7 @@ _HUB_ID = re.compile(r'[\w.-]+(/[\w.-]+)?(@[\w./-]+)?')
 
 
 def find(
-  source: str | pathlib.Path, check: Callable[[dict], Any] | None = None
+  source: str | pathlib.Path, check: Callable[[dict], Any] = lambda config: None
 ) -> pathlib.Path:
   """Returns the folder of a checkpoint, or fetches it from the hub.
 
@@ -56,16 +56,14 @@ def find(
     check: called with config.json before any weights are fetched; may raise.
   """
   folder = pathlib.Path(source).expanduser()
-  is_local = folder.is_dir()
-  if not is_local:
-    is_id = not folder.exists() and _HUB_ID.fullmatch(str(source))
-    errors.need(is_id, f'no folder {source}, and it is no id on the hub')
-    folder = _fetch(str(source), _SMALL)
-  # An adapter has the config of its base.
-  has_config = (folder / 'config.json').exists() or not is_adapter(folder)
-  if check is not None and has_config:
-    check(files.read_json(folder / 'config.json'))
-  return folder if is_local else _fetch(str(source), _SMALL + _WEIGHTS)
+  if folder.is_dir():
+    return folder
+  is_id = not folder.exists() and _HUB_ID.fullmatch(str(source))
+  errors.need(is_id, f'no folder {source}, and it is no id on the hub')
+  path = _fetch(str(source), _SMALL) / 'config.json'
+  if path.exists():  # an adapter has that of its base
+    check(files.read_json(path))
+  return _fetch(str(source), _SMALL + _WEIGHTS)
 
 
 def _fetch(source: str, patterns: list[str]) -> pathlib.Path:
