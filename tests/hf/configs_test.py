@@ -145,8 +145,4 @@ def test_what_is_written_is_what_transformers_writes(name):
   # This one means nothing without a window.
   for entry in written.keys() & hf.keys() - {'max_window_layers'}:
     assert written[entry] == hf[entry], entry
-  # Versions before `rope_parameters` read the same.
-  old = {k: v for k, v in written.items() if 'parameters' not in k}
-  old.pop('layer_types', None)
-  for entries in (written, old):
-    assert configs.read(entries | {'model_type': kind}) == config
+  assert configs.read(written | {'model_type': kind}) == config

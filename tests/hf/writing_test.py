@@ -210,24 +210,6 @@ def test_the_tokenizer_reloaded(name, tmp_path, tokenizer):
   assert tokenizer.hf.chat_template is None  # ours is as it was
 
 
-def test_a_chat_template_is_kept(tmp_path, scratch):
-  own = tokenizer_lib.make_word_tokenizer(['a'], tmp_path / 'tokenizer')
-  own.hf.chat_template = (
-    "{% for m in messages %}{{ m.content + ' !\\n' }}{% endfor %}"
-  )
-  turns = [{'role': r, 'content': 'a'} for r in ('user', 'assistant')]
-  for style, text in (
-    # What stood in training: begin and end of sequence, and no line break.
-    ('chat', '<bos>a !\na !<eos>'),
-    ('', '<bos>a !\na !<eos>'),
-    ('plain', '<bos>a a<eos>'),
-  ):
-    more = {'style': style, 'prompt_template': '{prompt} '}
-    writing.save(tmp_path / f'out{style}', scratch, TINY, own, **more)
-    again = tokenizer_lib.load(tmp_path / f'out{style}')
-    assert again.hf.apply_chat_template(turns, tokenize=False) == text
-
-
 def test_a_vocabulary_that_has_grown(tmp_path, tokenizer):
   base = reading.fit(reading.inspect(FIXTURES / 'llama'), 66)
   arguments = (reading.load(base), base.config, tokenizer)

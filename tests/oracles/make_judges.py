@@ -19,72 +19,31 @@ from tokenizers import (
   processors,
 )
 
-# {kind: (what ends a text, template of a turn, of the answer's beginning)}
-KINDS = {
-  'chatml': (
-    '<|im_end|>',
-    "{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}",
-    '<|im_start|>assistant\n',
-  ),
-  'zephyr': (
-    '</s>',
-    "{{ '<|' + m.role + '|>\\n' + m.content + eos_token + '\\n' }}",
-    '<|assistant|>\n',
-  ),
-  'llama3': (
-    '<|eot_id|>',
-    "{{ bos_token if loop.first }}{{ '<|start_header_id|>' + m.role + "
-    "'<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}",
-    '<|start_header_id|>assistant<|end_header_id|>\n\n',
-  ),
-  'gemma': (
-    '<eos>',
-    "{{ raise_exception('no system') if m.role == 'system' }}{{ bos_token if "
-    "loop.first }}{{ '<start_of_turn>' + m.role | replace('assistant', 'model')"
-    " + '\\n' + m.content | trim + '<end_of_turn>\\n' }}",
-    '<start_of_turn>model\n',
-  ),
-  'plain': ('</s>', '', ''),
-}
+_DATA = json.loads(pathlib.Path(__file__).with_name('judges.json').read_text())
+SPECIAL, ROWS = _DATA['special'], _DATA['rows']
+KINDS = _DATA['kinds']  # {kind: eos_token and chat_template}
 # The end of sequence pads, in a template and without; the last is an adapter.
 KINDS |= {f'{kind}_eos_pads': KINDS[kind] for kind in ('llama3', 'plain')}
 KINDS['chatml_adapter'] = KINDS['chatml']
-SPECIAL = ['<pad>', '<s>', '</s>', '<eos>', '<|im_start|>', '<|im_end|>']
-SPECIAL += ['<|start_header_id|>', '<|end_header_id|>', '<|eot_id|>']
-SPECIAL += ['<start_of_turn>', '<end_of_turn>', '<|user|>', '<|assistant|>']
 
 
 def turn(role: str, text: str) -> list[dict]:
   return [{'role': role, 'content': text}]
 
 
-ANSWERS = {'chosen': ' It is so.\n\n  x = 1', 'rejected': ' no '}
-SPOKEN = {side: turn('assistant', text) for side, text in ANSWERS.items()}
-ASKED, SYSTEM = turn('user', 'What is it? '), turn('system', 'Be brief.')
-BEFORE = turn('user', 'Hi') + turn('assistant', 'Yes?')
-ROWS = {
-  'roles': [{'prompt': x + ASKED} | SPOKEN for x in ([], SYSTEM, BEFORE)],
-  'prompts': [{'prompt': p} | ANSWERS for p in ('What is it?', ' Why\n so:')],
-}
-
-
 def make_tokenizer(kind: str):
-  end, body, answer = KINDS[kind]
   tokens = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
   made = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, []))
   made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   made.post_processor = processors.TemplateProcessing(
     single=['<s>', '$A'], special_tokens=[('<s>', 1)]
   )
-  template = f'{{% for m in messages %}}{body}{{% endfor %}}'
-  template += f'{{{{ {answer!r} if add_generation_prompt }}}}'
   return transformers.PreTrainedTokenizerFast(
     tokenizer_object=made,
     bos_token='<s>',
-    eos_token=end,
-    pad_token=end if kind.endswith('eos_pads') else '<pad>',
     additional_special_tokens=SPECIAL,
-    chat_template=template if body else None,
+    pad_token=KINDS[kind]['eos_token'] if 'pads' in kind else '<pad>',
+    **KINDS[kind],
   )
 
 
@@ -137,7 +96,8 @@ def make(out: pathlib.Path):
     for style, rows in ROWS.items():
       if tokenizer.chat_template or style == 'prompts':
         found[f'{kind}/{style}'] = {
-          side: scores(model, tokenizer, rows, side) for side in ANSWERS
+          side: scores(model, tokenizer, rows, side)
+          for side in ('chosen', 'rejected')
         }
   for style, rows in ROWS.items():
     text = ''.join(json.dumps(row) + '\n' for row in rows)
