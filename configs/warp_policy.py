@@ -19,10 +19,11 @@ for each reward model. For checkpoints of more than a few million parameters
 learning rates near 1e-6 to 1e-5 (the paper: 1e-6, batch 128, 9,000 to 5,000
 steps an iteration, 5 iterations, mu 0.01).
 
-What the moving anchor does depends on mu times steps: it is half way behind the
-policy for 1 % of an iteration, in the paper and here (mu 0.5, 100 steps). With
-more steps take a smaller mu, so that the product stays at 50 to 90. Such an
-anchor does not bound the KL to the start; `warp.max_kl` does.
+What the moving anchor does depends on mu times steps. In the paper and here (mu
+0.5, 100 steps) its half-life, the time in which it comes half way to where the
+policy is, is 1 % of an iteration. With more steps take a smaller mu, so that
+the product stays at 50 to 90. Such an anchor does not bound the KL to the
+start; `warp.max_kl` does.
 """
 
 import ml_collections

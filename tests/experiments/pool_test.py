@@ -30,6 +30,12 @@ def make_pairs(num, seed=0):
   )
 
 
+def claim_of(key, kind):
+  """A row of claims.csv."""
+  row = dict.fromkeys(('paper', 'margin', 'effect', 'note', 'added'), '')
+  return row | dict(key=key, family='f', claim=key, kind=kind, quantity='q')
+
+
 def fake_arm(folder, params):
   """An arm whose members are given, beside four pairs."""
   config = settings.get_config('smoke')
@@ -158,8 +164,7 @@ def test_numbers_in_prose_and_verdicts_that_it_is_written_for(
 ):
   folder, path = tmp_path / 'made_up', tmp_path / 'page.md'
   (folder / 'results').mkdir(parents=True)
-  written = dict(key='gain, ood', family='', claim='c', paper='', kind='above')
-  written |= dict(quantity='q', margin='', effect='', note='', added='')
+  written = claim_of('gain, ood', 'above')
   evidence.write_csv(folder / 'claims.csv', [written])
   values = np.array([0.1, 0.11, 0.12, 0.13, 0.14])
   judged = evidence.judged([written], {'gain, ood': values})
@@ -316,9 +321,8 @@ def test_p_values_are_those_of_scipy_and_adjusted_by_holm():
   for i, (kind, mean, margin) in enumerate(claims):
     key = f'k{i}'
     numbers[key] = mean + 0.3 * rng.normal(size=9)
-    row = dict(key=key, family='f', claim=key, paper='', kind=kind)
-    row |= dict(quantity='q', margin=str(margin or ''), effect='0.45')
-    written.append(row | dict(note='', added=''))
+    row = claim_of(key, kind) | {'margin': str(margin or ''), 'effect': '0.45'}
+    written.append(row)
   rows = evidence.judged(written, numbers)
   test = scipy.stats.ttest_1samp
   wanted = [

@@ -307,10 +307,10 @@ def test_the_anchor_of_warp_policy_follows_as_closely_as_the_papers():
   config = warp_policy.get_config().warp
   (steps,), mu = config.steps, config.mu
 
-  def half_life(mu, steps):  # as a share of an iteration
-    return np.log(0.5) / np.log(1.0 - mu) / steps
-
   # WARP section 4: mu .01, 9,000 steps, then 7,000 down to 5,000.
   assert 0.01 * 5_000 <= mu * steps <= 0.01 * 9_000
-  low, high = half_life(0.01, 9_000), half_life(0.01, 5_000)
-  assert low <= half_life(mu, steps) <= high
+  low, half_life, high = (  # as shares of an iteration
+    np.log(0.5) / np.log(1.0 - m) / n
+    for m, n in ((0.01, 9_000), (mu, steps), (0.01, 5_000))
+  )
+  assert low <= half_life <= high
