@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 
 import chains
 import chex
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from warm_jax import errors, members, pipeline
+from warm_jax import errors, members, pipeline, worlds
+from warm_jax.commands import score
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import reading, writing
 from warm_jax.models import language_model
@@ -153,6 +155,49 @@ def test_scores_of_the_exports_are_those_of_the_run(reward_run):
       np.testing.assert_allclose(
         outside.scorer(ids, mask), inside.scorer(ids, mask), atol=1e-4
       )
+
+
+TEMPLATE = (
+  '{{ bos_token }}{% for m in messages %}'
+  "{{ m['role'] + ':' + m['content'] + eos_token + '\n' }}{% endfor %}"
+  "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+
+
+def test_an_export_of_conversations_scores_them_as_in_training(files, tmp_path):
+  """And plain prompts as one turn, though their file says nothing of turns."""
+  shutil.copytree(files / 'model', tmp_path / 'model')
+  (tmp_path / 'model' / 'chat_template.jinja').write_text(TEMPLATE)
+  plain, turns = pairs(24, 6), []
+  for row in plain:
+    ask = {'role': 'user', 'content': row['prompt']}
+    sides = ('chosen', 'rejected')
+    answers = {k: {'role': 'assistant', 'content': row[k]} for k in sides}
+    turns.append({k: [ask, answer] for k, answer in answers.items()})
+  found = {'plain': plain, 'turns': turns}
+  for name, rows in found.items():
+    chains.write_rows(tmp_path / f'{name}.jsonl', rows)
+  data = str(tmp_path / 'turns.jsonl')
+  changes = REWARD | {'data.test': data, 'data.train': data}
+  changes |= {'sft.enabled': False, 'reward.batch_size': 8, 'reward.steps': 2}
+  model = str(tmp_path / 'model')
+  config = chains.load_config('reward', model=model, **changes)
+  for stage in chains.names(config):
+    if stage != 'report':
+      pipeline.run(config, tmp_path / 'run', stage=stage)
+  run = pipeline.Run(config, tmp_path / 'run')
+  test = worlds.of(run).pairs('test')
+  batch = test.batch(np.arange(len(test)))
+  scorer = scorers.open_model(str(run.workdir)).scorer
+  wanted = np.reshape(scorer.raw_scores(batch['ids'], batch['mask']), (2, -1))
+  for name in found:
+    out = tmp_path / f'{name}_scores.jsonl'
+    where = [f'--data={tmp_path}/{name}.jsonl', f'--out={out}']
+    assert score.main([f'--model={run.workdir}/export/warm', *where]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    rows = [rows[number - 1] for number in test.rows]
+    got = [[r[f'score_{k}'] for r in rows] for k in ('chosen', 'rejected')]
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_sft_and_policy_runs(reward_run, files, tmp_path):
