@@ -101,10 +101,9 @@ def test_tools_calls_and_thoughts_reach_a_template_that_reads_them(bare):
   )
   for given in (tools, json.dumps(tools)):
     columns = formats.Columns()
-    [found] = columns.items(
-      *('x', formats.KINDS['responses'][1], row | {'tools': given}),
-      chat_lib.Chat(chosen),
-    )
+    rows = [sources.SourceRow('x', 1, row | {'tools': given})]
+    convert = formats.KINDS['responses'][1]
+    [(_, [found])] = columns.read('x', rows, convert, chat_lib.Chat(chosen))
     assert columns.summary() == ''
     assert found['prompt'] + found['response'] + '<eos>' == whole
   # A call is an answer; other templates would lose it.

@@ -242,10 +242,18 @@ def test_unknown_formats_name_their_fields(convert):
 # ---------------------------------------------------------- columns of users
 
 
+def read(columns, rows, kind, chat):
+  rows = [sources.SourceRow('mine', i, row) for i, row in enumerate(rows)]
+  convert = formats.KINDS[kind][1]
+  return [made for _, made in columns.read('mine', rows, convert, chat)]
+
+
 def items(row, names='', kind='pairs', chat=PLAIN):
   """Items of a row, and the remarks on it."""
   columns = formats.Columns(names)
-  found = columns.items('mine', formats.KINDS[kind][1], row, chat)
+  [found] = read(columns, [row], kind, chat)
+  if isinstance(found, formats.BadRow):
+    raise found
   columns.check()
   return found, columns.summary().removeprefix('mine: ')
 
@@ -385,27 +393,18 @@ def test_an_answer_may_begin_as_the_prompt_does(row):
 
 @pytest.mark.parametrize('genuine, is_cut', [(0, True), (1, True), (3, False)])
 def test_short_prompts_are_cut_where_the_whole_file_repeats_them(
-  tmp_path, genuine, is_cut
+  genuine, is_cut
 ):
   """'Hello there' answers 'Hello', unless all answers begin with the prompt."""
   row = pair(prompt='Hello', chosen='Hello there', rejected='Hello you')
   other = pair(prompt='Bye now', chosen='Bye now\nfriend', rejected='Bye now x')
-  rows = [row, other] * 15 + [
-    pair(prompt='Hello', chosen='Hello you')
-  ] * genuine
-  path = tmp_path / 'mine.jsonl'
-  path.write_text('\n'.join(map(json.dumps, rows[::-1])))
-  columns, convert = formats.Columns(), formats.KINDS['pairs'][1]
-  found = [
-    columns.items('mine', convert, row.value, PLAIN)[0]
-    for row in columns.open(str(path), convert, PLAIN)
-  ]
-  assert len(found) == len(rows)
-  expected = pair(prompt='Hello', chosen=' there', rejected=' you')
-  assert found[-1] == (expected if is_cut else row)
-  assert found[-2]['chosen'] == ('friend' if is_cut else other['chosen'])
-  if genuine:
-    assert found[0]['chosen'] == 'Hello you'
+  rows = [pair(prompt='Hello', chosen='Hello you')] * genuine
+  rows += [row, other] * 15
+  found = read(formats.Columns(), rows, 'pairs', PLAIN)
+  cut = pair(prompt='Hello', chosen=' there', rejected=' you')
+  assert found[-2] == [cut if is_cut else row]
+  assert found[-1][0]['chosen'] == ('friend' if is_cut else other['chosen'])
+  assert found[:genuine] == [rows[:1]] * genuine
 
 
 def test_white_space_that_means_something_is_kept():

@@ -6,7 +6,6 @@ named. A refusal of the whole file is one line. Nothing else may happen.
 """
 
 import collections
-import functools
 import gzip
 import itertools
 import json
@@ -253,7 +252,6 @@ def test_damaged_files(fuzz, kind):
     source = f'tfds:{made}:train'
   else:
     path.write_bytes(gzip.compress('\n'.join(map(json.dumps, rows)).encode()))
-  preferences = functools.partial(formats.preference_rows, chat=CHAT)
   before = path.read_bytes()
   for number in range(150 * fuzz.times):
     path.write_bytes(damaged(fuzz.rng, before) if number else before)
@@ -261,8 +259,9 @@ def test_damaged_files(fuzz, kind):
     # Threads of array_record reserve gigabytes that they do not use.
     with fuzz.limits(growth=2**37 if kind == 'array_record' else 2**30):
       try:
-        opened = sources.open_rows(source)
-        found = list(rejected.read(source, opened, preferences))
+        opened = source, sources.open_rows(source), formats.preference_rows
+        rows_read = formats.Columns().read(*opened, CHAT)
+        found = list(rejected.read(source, rows_read))
       except errors.UserError as error:
         assert number, error
         check_message(error)

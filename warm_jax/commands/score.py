@@ -202,7 +202,7 @@ def _texts(item: dict) -> list[str]:
 
 def _rows(given, columns, chat) -> Iterator[tuple[dict, list[dict], str]]:
   """Yields what is written of each row, its items, and why it has none."""
-  from warm_jax.data import formats
+  from warm_jax.data import formats, sources
 
   def convert(row, chat):
     row.get('subset')  # it is read where accuracies are printed
@@ -212,7 +212,8 @@ def _rows(given, columns, chat) -> Iterator[tuple[dict, list[dict], str]]:
 
   field = given.field
   fields = {field, 'error', *(f'{field}_{side}' for side in PAIR)}
-  for row in columns.open(given.data, convert, chat):
+  rows = sources.open_rows(given.data)
+  for row, items in columns.read(given.data, rows, convert, chat):
     kept = dict(row.value) if isinstance(row.value, dict) else {}
     taken = sorted(fields & kept.keys())
     errors.need(
@@ -220,10 +221,10 @@ def _rows(given, columns, chat) -> Iterator[tuple[dict, list[dict], str]]:
       f'{row.file}, row {row.number} has a field {"".join(taken[:1])!r} '
       'already, which would be lost: rename it, or choose others with --field',
     )
-    try:
-      yield kept, columns.items(given.data, convert, row.value, chat), ''
-    except formats.BadRow as bad:
-      yield kept or {'row': row.number}, [], str(bad)
+    if isinstance(items, formats.BadRow):
+      yield kept or {'row': row.number}, [], str(items)
+    else:
+      yield kept, items, ''
 
 
 class _Found:

@@ -18,7 +18,7 @@ import collections
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,6 @@ _PROMPTS = {
 }
 
 _CUT = 'cut from the answers, which repeat it', 'prompt'  # a remark on a row
-# What messages call a value of JSON.
 _KINDS = {dict: 'an object', list: 'a list', str: 'text', int: 'a number'}
 _KINDS |= {float: 'a number', bool: 'true or false', type(None): 'missing'}
 
@@ -186,41 +185,43 @@ class Columns:
       f'the fields are {", ".join(sorted(_FIELDS))}',
     )
     self.told: dict[str, collections.Counter] = {}  # {source: {remark: rows}}
-    self._is_usual = False  # answers repeat their prompts
+    self._is_usual = False  # all answers repeat their prompts
     self._missed = {c for columns in self.names.values() for c in columns}
 
-  def open(
-    self, source: str, convert: Callable, chat: chat_lib.Chat
-  ) -> Iterator[sources.SourceRow]:
-    """Rows of a source, for `items`; the first ones tell what is usual there."""
-    rows = sources.open_rows(source)
+  def read(
+    self,
+    source: str,
+    rows: Iterable[sources.SourceRow],
+    convert: Callable,
+    chat: chat_lib.Chat,
+  ) -> Iterator[tuple[sources.SourceRow, list[dict] | BadRow]]:
+    """Yields rows of a source with the items that `convert` of `KINDS` makes."""
+    counts = self.told.setdefault(source, collections.Counter())
+    rows = iter(rows)
     first = list(itertools.islice(rows, FIRST_ROWS))
-    self._is_usual, cut = True, []
-    for row in first:
-      with contextlib.suppress(BadRow):
-        self._items(convert, row.value, chat)
-        cut.append(_CUT in chat.told)
+    self._is_usual = True  # is it? The first rows tell.
+    tried = [self._items(row, convert, chat) for row in first]
+    cut = [_CUT in told for made, told in tried if isinstance(made, list)]
     self._is_usual = len(cut) >= 10 and sum(cut) >= 0.95 * len(cut)
-    yield from itertools.chain(first, rows)
+    for row in itertools.chain(first, rows):
+      items, remarks = self._items(row, convert, chat)
+      counts.update(remarks)
+      yield row, items
 
-  def items(
-    self, source: str, convert: Callable, row: Any, chat: chat_lib.Chat
-  ) -> list[dict]:
-    """What `convert` of `KINDS` makes of a row; a BadRow if it is nothing."""
-    made, row = self._items(convert, row, chat)
-    left = {k for k, v in row.items() if v not in ('', [], {})} - row.read
-    chat.told.update(('not used', str(name)) for name in left)
-    self.told.setdefault(source, collections.Counter()).update(chat.told)
-    return made
-
-  def _items(self, convert, row, chat) -> tuple[list[dict], '_Fields']:
+  def _items(self, row, convert, chat) -> tuple[list[dict] | BadRow, set]:
     chat.told.clear()
-    if isinstance(row, BadRow):
-      raise row
-    row = _fields(self._renamed(row, chat), chat)
-    row.is_implicit = self.names.get('prompt') == []
-    row.is_usual = self._is_usual
-    return convert(row, chat), row
+    try:
+      if isinstance(row.value, BadRow):
+        raise row.value
+      fields = _fields(self._renamed(row.value, chat), chat)
+      fields.is_implicit = self.names.get('prompt') == []
+      fields.is_usual = self._is_usual
+      made = convert(fields, chat)
+    except BadRow as bad:
+      return bad, set()
+    left = fields.keys() - fields.read
+    unused = {n for n in left if dict.get(fields, n) not in ('', [], {})}
+    return made, chat.told | {('not used', str(name)) for name in unused}
 
   def _renamed(self, row: Any, chat) -> Any:
     if not isinstance(row, dict) or not self.names:

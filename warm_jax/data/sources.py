@@ -19,7 +19,7 @@ import pathlib
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,31 +96,22 @@ class Rejects:
     self._seen: set[tuple[str, str]] = set()
 
   def read(
-    self,
-    source: str,
-    rows: Iterable[SourceRow],
-    convert: Callable[[dict], Any],
-    formats: str = '',
+    self, source: str, rows: Iterable[tuple[SourceRow, Any]], formats: str = ''
   ) -> Iterator[tuple[int, Any]]:
-    """Yields (row number, convert(value)) of rows; convert may raise BadRow.
+    """Yields (row number, what was made of it) of rows that are no BadRow.
 
     UserError: no rows, too many unusable ones, or none usable, with the
-    `formats` that `convert` knows; rejected rows are written first.
+    `formats` that are known; rejected rows are written first.
     """
     count, kinds, found = 0, set(), []
-    for row in rows:
-      count += 1
-      try:
-        if isinstance(row.value, BadRow):
-          raise row.value
-        value = convert(row.value)
-      except BadRow as bad:
-        found.append((row.file, row.number, str(bad)))
-        kinds.add(type(bad))
-        if count == FIRST_ROWS == len(found):
-          break
+    for count, (row, made) in enumerate(rows, 1):
+      if not isinstance(made, BadRow):
+        yield row.number, made
         continue
-      yield row.number, value
+      found.append((row.file, row.number, str(made)))
+      kinds.add(type(made))
+      if count == FIRST_ROWS == len(found):
+        break
     if (source, formats) not in self._seen:
       self._seen.add((source, formats))
       self.counts[source] = self.counts.get(source, 0) + count

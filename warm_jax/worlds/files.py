@@ -256,9 +256,9 @@ def scan(
       raise sources.BadRow(f'no {labeler!r}, the field of data.labeler')
     return [i | {'labeler': encoding.prompt_key(str(who))} for i in items]
 
-  rows = columns.open(source, converted, chat)
-  items_of = functools.partial(columns.items, source, converted, chat=chat)
-  found = rejected.read(source, rows, items_of, known)
+  rows = sources.open_rows(source)
+  rows = columns.read(source, rows, converted, chat)
+  found = rejected.read(source, rows, known)
   path = folder / f'{len(list(folder.iterdir()))}.jsonl'
   with path.open('w') as file:
 
