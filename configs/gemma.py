@@ -75,6 +75,7 @@ def get_config(arg: str = ''):
   else:
     config.reward_model = ''
     config.control_model = ''
+    config.witness_model = ''
     config.policy = section('policy', steps=9_000, eval_every=500)
     config.policy.update(
       {

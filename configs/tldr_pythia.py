@@ -93,6 +93,7 @@ def get_config(arg: str = ''):
   if kind == 'policy':
     config.reward_model = ''
     config.control_model = ''
+    config.witness_model = ''
     config.policy = section('policy', steps=10_000, eval_every=500)
     config.policy.update(
       {

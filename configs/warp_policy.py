@@ -39,6 +39,7 @@ def get_config():
   config.model = ''
   config.reward_model = ''
   config.control_model = ''
+  config.witness_model = ''
   config.base = section('base')
   config.data = section('data')
   config.world = section('world')

@@ -179,7 +179,8 @@ def test_mismatches_name_the_leaf():
 def test_methods_give_weights_and_merge_with_them():
   init, stacked = _members(2)
   given = {'weights': [0.25, 0.75], 'lam': 0.75, 'order': [1, 0]}
-  given['evaluate'] = lambda weights: weights[1]  # the first alone is best
+  # The second alone is best of sums, and best of all two fifths of it.
+  given['evaluate'] = lambda w: max(w[1] * (sum(w) == 1), 2 * (sum(w) == 0.4))
   right = _float64(lambda x: 0.25 * x[0] + 0.75 * x[1], stacked)
   grams = merging.grams(stacked, init)
   angles = {group: merging.slerp_weights(x, 0.75) for group, x in grams.items()}
@@ -188,6 +189,7 @@ def test_methods_give_weights_and_merge_with_them():
     'weighted': right,
     'lerp': right,
     'greedy': members.member(stacked, 1),
+    'liti': merging.lerp(init, members.member(stacked, 1), 0.4),
     'slerp': merging.combine(stacked, angles, init),
   }
   for name in merging.METHODS:
@@ -197,7 +199,7 @@ def test_methods_give_weights_and_merge_with_them():
     merging.merge(stacked, 'lerp'), merging.uniform(stacked)
   )
   assert config.MERGES == ['uniform', 'lerp', 'slerp']  # need no data
-  assert list(merging.SCORERS) == ['warm', 'weighted', 'greedy']
+  assert list(merging.SCORERS) == ['warm', 'weighted', 'greedy', 'liti']
 
 
 @pytest.mark.parametrize('size', [1.0, 1e25])

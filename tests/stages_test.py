@@ -300,7 +300,7 @@ def test_scorers_go_by_the_number_of_the_member(tmp_path, monkeypatch):
   hparams = {'learning_rate': 0.5, 'dropout_rate': 0.1, 'init_index': 2}
   gone = {'member': 1, 'step': 7, 'metric': 'loss', 'value': 'nan'}
   for name, result in (
-    ('merge', {'order': [1, 0]}),
+    ('merge', {'order': [1, 0], 'members': [0, 2], 'greedy_members': [0]}),
     ('reward', {'members': [0, 2], 'dropped': [gone | {'hparams': hparams}]}),
   ):
     text = json.dumps({'result': result})
@@ -313,3 +313,28 @@ def test_scorers_go_by_the_number_of_the_member(tmp_path, monkeypatch):
     np.testing.assert_array_equal(scorer.params['score']['kernel'], value)
   with pytest.raises(errors.UserError, match='step 7.* members are 0, 2'):
     scorers._make(run, 'member_1')
+  (tmp_path / 'warm_jax.json').touch()
+  for name, others in (
+    *(('single', [0]), ('second', [2]), ('greedy', [2]), ('member_2', [0])),
+    *(('warm', []), ('weighted', []), ('ens', []), ('warm_2', [])),
+  ):
+    wanted = [f'member_{m}' for m in others]
+    assert scorers.witnesses(run, name) == wanted, name
+  # The reward model of another run's policy, by work directory or by folder.
+  config = chains.load_config('policy')
+  policies, folder = pipeline.Run(config, tmp_path / 'policy'), str(tmp_path)
+  for source, held_out, wanted in (
+    (f'{folder}:single', '', [f'{folder}:member_0']),
+    (f'{folder}/export/member_0', '', [f'{folder}:member_2']),
+    (folder, '', []),
+    ('a', '', []),
+    ('a,b', 'c,d', ['c', 'd']),
+    ('a,b', 'c, b', 'b is part of'),
+    (f'{folder}:ens', f'{folder}/export/member_2', 'member_2 is part of'),
+  ):
+    config.update(reward_model=source, witness_model=held_out)
+    if isinstance(wanted, str):
+      with pytest.raises(errors.UserError, match=wanted):
+        scorers.witnesses(policies, 'reward_model')
+    else:
+      assert scorers.witnesses(policies, 'reward_model') == wanted

@@ -223,7 +223,7 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
   config = chains.load_config(
     'policy',
     model=str(sft / 'export' / 'sft_4'),
-    reward_model=str(reward_run / 'export' / 'warm'),
+    reward_model=str(reward_run / 'export' / 'member_0'),
     control_model=f'{reward_run}:member_1',
     **POLICY | {'data.train': str(responses)},
   )
@@ -239,6 +239,18 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
   assert rows[0]['win_rate'] == rows[0]['win_rate_lc'] == 0.5
   (example, *_) = results['evaluate']['samples']
   assert [s['step'] for s in example['summaries']] == [0, 4]
+  # The member that was not climbed judges the gain, here as control as well.
+  agreed = results['evaluate']['agreement']['policy']
+  assert agreed['witnesses'] == [f'{reward_run}:member_1']
+  values = dict(np.load(tmp_path / 'policy' / 'evaluate' / 'values.npz'))
+  gain, other = (
+    (x[2].mean() - x[0].mean()) / x[0].std()
+    for x in (values['proxy'], values['control'])
+  )
+  assert agreed['gain'] == pytest.approx(gain, rel=1e-4)
+  if agreed['tau_reward']:
+    assert agreed['tau_reward'][0] == pytest.approx(other / gain, rel=1e-3)
+  assert agreed['sentence'] in results['evaluate']['summary']
   # The first policy is the anchor, on whose samples the reward is 0.
   assert rows[0]['kl'] == pytest.approx(0.0, abs=1e-5)
   kept = checkpoint.load_params(tmp_path / 'policy' / 'policy' / 'params_4')

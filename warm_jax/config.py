@@ -156,6 +156,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     'model': ('', TEXT, 'Hugging Face checkpoint: folder or hub id.'),
     'reward_model': ('', TEXT, 'Reward model: folders, or a work directory.'),
     'control_model': ('', TEXT, 'Reward model that judges but does not train.'),
+    'witness_model': ('', TEXT, 'Held out of the reward, to judge its gain.'),
   },
   'runtime': {
     'member_map': ('auto', MAP, 'Members at once, or one by one as on CPUs.'),

@@ -59,6 +59,12 @@ def _greedy(known):
   return equal_weights(chosen, known.num)
 
 
+def _liti(known):
+  best = np.eye(known.num)[known.order[0]]
+  shares = (1.0, 0.8, 0.6, 0.4, 0.2)
+  return best * max(shares, key=lambda share: known.evaluate(share * best))
+
+
 def _lerp(known):
   if known.lam is None:
     return equal_weights(range(known.num), known.num)
@@ -88,6 +94,14 @@ METHODS = {
     scorer='greedy',
     needs=('order', 'evaluate'),
   ),
+  'liti': Method(
+    'one member moved back',
+    'the best member moved back toward its start, as far as it ranks the '
+    'selection pairs best (LITI of WARP, WiSE-FT): what WARM must beat',
+    _liti,
+    scorer='liti',
+    needs=('order', 'evaluate', 'init'),
+  ),
   'lerp': Method(
     'LERP',
     '(1 - lam) first + lam second; without lam the mean of all',
@@ -106,12 +120,8 @@ METHODS = {
     takes_lam=True,
   ),
 }
-# {name among the scorers of a reward run: method}; stage `merge` has no init.
-SCORERS = {
-  m.scorer: m
-  for m in METHODS.values()
-  if m.scorer and {*m.needs} <= {'weights', 'order', 'evaluate'}
-}
+# {name among the scorers of a reward run: method}; init is of the best member.
+SCORERS = {m.scorer: m for m in METHODS.values() if m.scorer}
 
 
 class Aggregate(NamedTuple):

@@ -86,7 +86,7 @@ class Stage(NamedTuple):
 
 
 _RL = ('world', 'merge|reward_model', 'sft|base')
-_TUNED = ('policy|warp', 'control?', 'control_model?')
+_TUNED = ('policy|warp', 'control?', 'control_model?', 'witness_model?')
 _EXPORTED = ('sft?', 'merge?', 'policy?', 'warp?')
 _REPORTED = ('best_of_n?', 'evaluate?', 'fronts?', 'export?')
 _BASE, _READ = ('base?',), ('data', 'reward_model')

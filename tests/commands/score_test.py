@@ -3,6 +3,7 @@
 
 import datetime
 import decimal
+import itertools
 import json
 
 import chains
@@ -157,6 +158,39 @@ def test_normalised_scores_and_ensembles(models, tmp_path):
   got = [row['score'] for row in (one, mean, least)]
   expected = [normalised[0], np.mean(raw), min(normalised)]
   np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_witnesses_judge_the_gain_of_a_policy_over_its_start(
+  models, tmp_path, capsys
+):
+  """The policy is best-of-four by model_0; model_1 says what that is worth."""
+  samples, scores = [], []
+  for first, second in itertools.permutations(WORDS, 2):
+    samples.append([(f'{first} {second}', word) for word in WORDS[:4]])
+    texts = [' '.join(sample) for sample in samples[-1]]
+    scores.append([[by_hand(models, x, m) for m in (0, 1)] for x in texts])
+  scores = np.array(scores)  # [P, N, J]
+  best = scores[..., 0].argmax(axis=1)
+  start = tmp_path / 'start.jsonl'
+  names = ('prompt', 'response')
+  rows = [dict(zip(names, s)) for part in samples for s in part]
+  # What one model cannot score, and prompts of one file alone, are left out.
+  chains.write_rows(start, [*rows, {'prompt': 'five', 'response': 'one'}, {}])
+  chosen = [dict(zip(names, samples[p][i])) for p, i in enumerate(best)]
+  flags = [f'--start={start}', f'--witness={models[0] / "model_1"}']
+  run(models, tmp_path, chosen, *flags)
+  flat = scores.reshape(-1, 2)
+  ends = scores[np.arange(len(best)), best].mean(axis=0)
+  gain = (ends - flat.mean(axis=0)) / flat.std(axis=0)
+  told = capsys.readouterr().out
+  assert f'gained by its reward, {100 * gain[1] / gain[0]:.0f} % [' in told
+  assert 'by a model it was not trained on (20 prompts)' in told
+  for more, message in (
+    (flags[:1], 'go together'),
+    ([flags[0], f'--witness={models[0] / "model_0"}'], 'is part of the reward'),
+  ):
+    with pytest.raises(errors.UserError, match=message):
+      run(models, tmp_path, chosen, '--overwrite', *more)
 
 
 def test_wrong_flags_are_one_line(models, tmp_path):

@@ -1,11 +1,13 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """tau and the variances of errors, where both are known in closed form."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from warm_jax import errors
-from warm_jax.evaluation import agreement, best_of_n
+from warm_jax.evaluation import agreement
 
 SLOPE, SHARED, OWN = 0.6, 0.4, 0.2  # of gold; variances of the two errors
 
@@ -18,46 +20,62 @@ def world(rng, num, *shape):
   return SLOPE * gold + common + own, gold
 
 
-def chosen(choosers, judges, gold, n):
-  """What best-of-n by each chooser [K, P, N] is worth: [K, J, P], [K, P]."""
-  columns = dict(enumerate([*judges, gold]))
-  best = [best_of_n.expected_best(c, columns, [n]) for c in choosers]
-  values = np.array([[b[j][:, 0] for j in columns] for b in best])
-  return values[:, :-1], values[:, -1]
-
-
 def test_tau_of_best_of_n_is_the_correlation_of_what_chose_and_judged():
   rng = np.random.default_rng(0)
   scores, gold = world(rng, 5, 600, 16)
-  ends, of_gold = chosen(scores, scores, gold, 8)
-  plain = agreement.tau(scores, ends, range(5))
-  kept = SLOPE**2 + SHARED
+  kept, shared = SLOPE**2 + SHARED, SHARED / (SHARED + OWN)
+  given = {'gold': gold, 'sizes': [1, 8], 'resamples': 500}
+  (found,) = agreement.of_best_of_n(scores, range(5), **given)
   # Of jointly normal scores: E[z_j | chosen by z_m] = corr(z_j, z_m) E[z_m].
-  assert plain.estimate == pytest.approx(kept / (kept + OWN), abs=0.015)
-  error = agreement.tau(scores, ends, range(5), gold=(gold, of_gold))
-  assert error.estimate == pytest.approx(SHARED / (SHARED + OWN), abs=0.02)
-  assert error.low < SHARED / (SHARED + OWN) < error.high
+  assert found['tau_reward'][0] == pytest.approx(kept / (kept + OWN), abs=0.015)
+  estimate, low, high = found['tau_error']
+  assert estimate == pytest.approx(shared, abs=0.02) and low < shared < high
   # The expected largest of eight standard normals.
-  assert plain.gain == pytest.approx(1.4236, abs=0.02)
-
-
-def test_tau_of_merges_with_each_member_left_out():
-  rng = np.random.default_rng(1)
-  scores, gold = world(rng, 4, 600, 16)
-  merged = (scores.sum(axis=0) - scores) / 3  # of all but member m
+  assert found['gain'] == pytest.approx(1.4236, abs=0.02)
+  assert (found['n'], found['reason']) == (8, '')
+  # Merges of all but one member, judged by that member.
+  merged = (scores.sum(axis=0) - scores) / 4
   judges = np.concatenate([scores, merged])
-  ends, _ = chosen(merged, judges, gold, 8)
-  rest = [[j for j in range(4) if j != m] for m in range(4)]
-  parts = [*([m] for m in range(4)), *rest]
-  found = agreement.tau(judges, ends, range(4, 8), parts=parts)
-  kept = SLOPE**2 + SHARED
-  wanted = kept / ((kept + OWN) * (kept + OWN / 3)) ** 0.5
-  assert found.estimate == pytest.approx(wanted, abs=0.015)
-  # The left-out member alone is a witness: no other judge changes the number.
-  spoiled = ends.copy()
-  spoiled[0, [1, 2, 3, 5, 6, 7]] += 9.0
-  again = agreement.tau(judges, spoiled, range(4, 8), parts=parts)
-  assert again.estimate == found.estimate
+  rest = [[j for j in range(5) if j != m] for m in range(5)]
+  parts = [*([m] for m in range(5)), *rest]
+  (found,) = agreement.of_best_of_n(judges, range(5, 10), parts=parts, **given)
+  wanted = kept / ((kept + OWN) * (kept + OWN / 4)) ** 0.5
+  assert found['tau_reward'][0] == pytest.approx(wanted, abs=0.015)
+
+
+def test_best_of_n_against_all_ways_to_draw_n_samples():
+  rng = np.random.default_rng(6)
+  scores, gold = rng.normal(size=(2, 3, 5)), rng.normal(size=(3, 5))
+  found = agreement.of_best_of_n(scores, [0], gold, [2, 5], resamples=9)
+  for row in found:
+    choices = [
+      np.mean(
+        [
+          scores[:, p, max(drawn, key=lambda i: scores[0, p, i])]
+          for drawn in itertools.combinations(range(5), row['n'])
+        ],
+        axis=0,
+      )
+      for p in range(3)
+    ]
+    flat = scores.reshape(2, -1)
+    gain = (np.mean(choices, axis=0) - flat.mean(axis=1)) / flat.std(axis=1)
+    assert row['gain'] == pytest.approx(gain[0])
+    if row['tau_reward']:
+      assert row['tau_reward'][0] == pytest.approx(gain[1] / gain[0])
+  assert found[-1]['tau_reward']
+
+
+def test_only_a_judge_without_a_common_model_is_a_witness():
+  rng = np.random.default_rng(1)
+  scores, _ = world(rng, 4, 60, 4)
+  ends = scores.mean(axis=2)[None] + rng.uniform(0.5, 1.0, size=(4, 4, 1))
+  parts = [[0], [1], [2], [0, 1]]
+  found = agreement.tau(scores, ends[:1], [3], parts=parts)
+  spoiled = ends[:1].copy()
+  spoiled[0, :2] += 9.0
+  again = agreement.tau(scores, spoiled, [3], parts=parts)
+  assert np.isfinite(found.estimate) and again.estimate == found.estimate
 
 
 def test_a_share_by_hand_and_without_units():
@@ -102,14 +120,28 @@ def test_intervals_cover_members_that_differ():
 def test_no_number_without_a_witness_or_a_gain():
   rng = np.random.default_rng(3)
   scores, gold = world(rng, 3, 50, 4)
-  ends, _ = chosen(scores, scores, gold, 4)
-  alone = agreement.tau(scores, ends[:1], [0], parts=[[0], [0, 1], [0]])
-  assert np.isnan(alone.estimate) and 'no witness' in alone.reason
-  still, _ = world(rng, 3, 50)
-  none = agreement.tau(scores, still[None], [0])
-  assert np.isnan(none.estimate) and 'two standard errors' in none.reason
-  down = agreement.tau(scores, -ends, range(3))
-  assert np.isnan(down.estimate) and down.gain < 0
+  higher = scores.mean(axis=2) + 1
+  for start, ends, given, reason in (
+    (scores, higher, {'parts': [[0], [0, 1], [0]]}, 'no judge was held out'),
+    (scores, world(rng, 3, 50)[0], {}, 'under two standard errors'),
+    (scores, -higher, {}, 'under two standard errors'),
+    (np.ones_like(scores), higher, {}, 'judge 0 gives every sample'),
+    (scores, higher * np.nan, {}, 'not finite'),
+  ):
+    found = agreement.described(start, ends[None], [0], **given)
+    assert found['tau_reward'] is None and reason in found['reason']
+    told = agreement.sentence(found, 'this policy', 'a model')
+    assert reason in told and '%' not in told
+  golds = np.ones_like(gold), np.ones((1, 50))
+  found = agreement.described(scores, higher[None], [0], gold=golds)
+  assert found['tau_reward'] and found['tau_error'] is None
+
+
+def test_a_sentence_says_share_and_interval():
+  found = {'tau_reward': [0.874, 0.801, 0.926], 'reason': ''}
+  assert agreement.sentence(found, 'it', 'others') == (
+    'Of what it gained by its reward, 87 % [80, 93] is agreed by others.'
+  )
 
 
 def test_variances_are_unbiased_on_the_start_and_on_other_samples():

@@ -39,6 +39,7 @@ def merge(num_members=6, swapped=True):
     'selection_accuracy': accuracy,
     'weights': [1 / num_members] * num_members,
     'greedy_members': order[:3],
+    'liti_share': 0.6,
     'table': {split: {'pairs': n} | row for split, n in sets.items()},
     'by_size': dict.fromkeys(sets, size),
     'interpolation': paths if num_members > 1 else {},

@@ -31,8 +31,15 @@ WORKDIR:member_0, ... With --normalise, scores are less the mean and over the
 deviation that each model was exported with, instead of the raw output of the
 head; every --aggregate but mean needs it.
 
-example: warm score --model=runs/mine/export/warm --data=test.jsonl \\
-             --out=scored.jsonl
+--witness and --start tell whether a policy earned its reward: with samples of
+the policy in --data, of what it started from in --start (for the same prompts),
+and its reward as --model, the share of its gain that the witnesses agree with is
+printed, one number for all of them. A witness took no part in the reward.
+
+examples: warm score --model=runs/mine/export/warm --data=test.jsonl \\
+              --out=scored.jsonl
+          warm score --model=a --witness=b,c --data=policy.jsonl \\
+              --start=sft.jsonl --out=scored.jsonl
 """
 # Lengths are rounded up to this, so that few programs are compiled.
 BUCKET = 32
@@ -48,16 +55,24 @@ def main(argv: list[str]) -> int:
     given.overwrite or not out.exists(),
     f'--out: {out} is there already; name another file or add --overwrite',
   )
+  errors.need(
+    bool(given.witness) == bool(given.start),
+    '--witness and --start go together: models that judge, and samples of what '
+    'the policy in --data started from',
+  )
   out.parent.mkdir(parents=True, exist_ok=True)
   from warm_jax.data import formats
 
+  # First: a wrong name must not cost the scores of --data.
+  judged = _judged(given) if given.witness else ()
   columns, found = formats.Columns(given.columns), _Found()
   with files.new_file(out) as file:
     for row in _scored_rows(given, columns, found):
       file.write(json.dumps(row, default=_as_json) + '\n')
     summary = found.summary(given.data)
     columns.check()
-  told = filter(None, [summary, columns.summary(), f'written to {out}'])
+    agreed = _agreement(given, found.samples, *judged) if judged else ''
+  told = filter(None, [summary, columns.summary(), f'written to {out}', agreed])
   print('; '.join(told))
   return 0
 
@@ -86,6 +101,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
   add('--data', text, required=True)
   add('--out', 'a new .jsonl file, one line for each row', required=True)
   add('--columns', 'names in the file: prompt=question,...', default='')
+  add('--witness', 'reward models that judge the gain over --start', default='')
+  add('--start', 'samples of what the policy started from', default='')
   add('--field', 'name of the new fields (score)', default='score')
   add('--normalise', 'mean 0, deviation 1', action='store_true')
   aggregates, text = tuple(merging.AGGREGATES), 'of several models (mean)'
@@ -157,11 +174,66 @@ def _scored_rows(given, columns, found: '_Found') -> Iterator[dict]:
         error = f'longer than {max_length} tokens'
       elif not np.isfinite(values[start:end]).all():
         error = 'the score is not finite'
+      if not items or 'response' in items[0]:
+        prompt = items[0]['prompt'] if items else ''
+        value = np.nan if error else values[start]
+        found.samples.append((prompt, value))
       if error:
         found.reasons.append(error)
         yield row | {'error': error}
       else:
         yield row | found.fields(given.field, row, items, values[start:end])
+
+
+def _judged(given) -> tuple[list, list]:
+  """What the witnesses say of --data, and they and the model of --start."""
+  from warm_jax.data import formats
+  from warm_jax.stages import scorers
+
+  witnesses = scorers.listed(given.witness)
+  for witness in witnesses:
+    scorers.require_apart(given.model, witness)
+
+  def samples(model: str, data: str) -> list[tuple[str, float]]:
+    told = argparse.Namespace(**vars(given) | {'model': model, 'data': data})
+    its = _Found()
+    collections.deque(_scored_rows(told, formats.Columns(given.columns), its), 0)
+    return its.samples
+
+  return (
+    [samples(x, given.data) for x in witnesses],
+    [samples(x, given.start) for x in (given.model, *witnesses)],
+  )
+
+
+def _agreement(given, own: list, ends: list, starts: list) -> str:
+  """One sentence: the share of the gain that the witnesses agree with."""
+  from warm_jax.evaluation import agreement
+
+  after, before = _by_prompt([own, *ends]), _by_prompt(starts)
+  prompts = [p for p in before if p in after]
+  errors.need(
+    prompts,
+    f'--start: {given.start} and {given.data} have no sample of one prompt in '
+    'common that all models score',
+  )
+  num = min(len(before[p]) for p in prompts)
+  start = np.array([before[p][:num] for p in prompts])  # [P, N, J]
+  end = np.array([np.mean(after[p], axis=0) for p in prompts])  # [P, J]
+  share = agreement.described(start.transpose(2, 0, 1), end.T[None])
+  others = 'a model' if len(ends) == 1 else 'models'
+  others = f'{others} it was not trained on ({len(prompts)} prompts)'
+  return agreement.sentence(share, 'this policy', others)
+
+
+def _by_prompt(judges) -> dict[str, list]:
+  """{prompt: the scores [J] of each of its samples}, if all have scored it."""
+  found = collections.defaultdict(list)
+  for row in zip(*judges, strict=True):
+    values = [value for _, value in row]
+    if np.isfinite(values).all():
+      found[row[0][0]].append(values)
+  return found
 
 
 def _judge(given):
@@ -232,6 +304,7 @@ class _Found:
 
   def __init__(self):
     self.scored, self.reasons = 0, []
+    self.samples = []  # (prompt, score or NaN) of each row that is no pair
     self.margins = collections.defaultdict(list)  # {subset: of each pair}
     # {subset: of each row, its id, the extremes of its chosen texts, and the
     # best of its rejected ones}, but of ranked completions.

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from warm_jax import errors
-from warm_jax.evaluation import intervals
+from warm_jax.evaluation import best_of_n, intervals
 
 
 class Share(NamedTuple):
@@ -95,13 +95,13 @@ def tau(
     for i, n in enumerate((len(ends), num_judges), start=1)
   )
   own_gain = (of_policies * own).sum(axis=1)
-  gain, stderr = float(own_gain[0]), float(own_gain[1:].std())
+  gain, stderr = float(own_gain[0]), float(np.nanstd(own_gain[1:]))
 
   def without(reason: str) -> Share:
     return Share(np.nan, np.nan, np.nan, gain, stderr, reason)
 
   if not witness.any(axis=1).all():
-    return without('no witness: every judge was part of the reward')
+    return without('no judge was held out of the reward')
   if gain < 2 * stderr or gain <= 0:
     of = 'reward' if gold is None else 'error'
     return without(
@@ -117,18 +117,72 @@ def tau(
   return Share(found.estimate, found.low, found.high, gain, stderr)
 
 
+def described(start, ends, climbed=(0,), *, gold=None, **options) -> dict:
+  """What a result file says of `tau`, by its arguments.
+
+  Returns:
+    {'tau_reward', with gold 'tau_error': [estimate, low, high], or None;
+    'gain', 'gain_stderr' of the reward; 'reason' why tau_reward is None}.
+  """
+
+  def share(**more) -> Share:
+    try:
+      return tau(start, ends, climbed, **options, **more)
+    except errors.UserError as e:  # a judge that is flat or not finite
+      return Share(*[np.nan] * 5, str(e))
+
+  reward = share()
+  shares = {'tau_reward': reward}
+  if gold is not None:
+    shares['tau_error'] = share(gold=gold)
+  found = {k: None if x.reason else [*x[:3]] for k, x in shares.items()}
+  rest = {'gain': reward.gain, 'gain_stderr': reward.gain_stderr}
+  return found | rest | {'reason': reward.reason}
+
+
+def of_best_of_n(
+  judges, climbed, gold, sizes, parts=None, **options
+) -> list[dict]:
+  """`described` for each n > 1, where judges [J, P, N] choose of n samples.
+
+  climbed: [K] of them choose; gold [P, N]; parts as in `tau`.
+  """
+  columns = dict(enumerate([*judges, gold]))
+  best = [best_of_n.expected_best(judges[k], columns, sizes) for k in climbed]
+  ends = np.array([[b[j] for j in columns] for b in best])  # [K, J + 1, P, n]
+  rows = []
+  for n, end in zip(sizes, np.moveaxis(ends, -1, 0)):
+    of_gold = gold, end[:, -1]
+    given = {'gold': of_gold, 'parts': parts} | options
+    if n > 1:
+      row = {'n': n, 'kl': float(best_of_n.kl(n))}
+      rows.append(row | described(judges, end[:, :-1], climbed, **given))
+  return rows
+
+
+def sentence(found: dict, what: str, others: str) -> str:
+  """Says in plain English what `described` has found: the share of a gain."""
+  if not found['tau_reward']:
+    reason = found['reason']
+    return f'How much of its gain others agree with is not known: {reason}.'
+  share, low, high = (f'{100 * x:.0f}' for x in found['tau_reward'])
+  return (
+    f'Of what {what} gained by its reward, {share} % [{low}, {high}] is agreed '
+    f'by {others}.'
+  )
+
+
 def _gains(start, ends, gold, weights) -> np.ndarray:
   """Gains [1 + R, K, J] of all judges on all policies."""
   if not (np.isfinite(start).all() and np.isfinite(ends).all()):
-    raise errors.NonFiniteError('agreement: a score is not finite')
+    raise errors.NonFiniteError('a score of a judge is not finite')
   # On the scale of the whole sample first: moments lose no digits then.
   center = start.mean(axis=(1, 2))[:, None, None]
   spread = start.std(axis=(1, 2))[:, None, None]
   flat = np.flatnonzero(spread <= 1e-9 * np.abs(center) + 1e-300)
   errors.need(
     not len(flat),
-    f'agreement: judge {[*flat, 0][0]} gives every sample of the start the same '
-    'score: leave it out',
+    f'judge {[*flat, 0][0]} gives every sample of the start the same score',
   )
   start = (start - center) / spread
   ends = ends.reshape(*ends.shape[:3], -1).mean(axis=3)
@@ -138,7 +192,9 @@ def _gains(start, ends, gold, weights) -> np.ndarray:
     return intervals.mean_and_resamples(x.mean(axis=-1), weights)
 
   first, at_end = mean(start), intervals.mean_and_resamples(ends, weights)
-  std = np.sqrt(np.maximum(mean(start**2) - first**2, 1e-30))  # [1 + R, J]
+  variance = mean(start**2) - first**2  # [1 + R, J]
+  # Of few prompts a resample may draw one alone: it says nothing.
+  std = np.sqrt(np.where(variance > 1e-9, variance, np.nan))
   gains = (at_end - first[:, None]) / std[:, None]
   if gold is None:
     return gains
@@ -152,7 +208,8 @@ def _gains(start, ends, gold, weights) -> np.ndarray:
   after, before = after - before.mean(), before - before.mean()
   of_gold = mean(before)
   variance = mean(before**2) - of_gold**2  # [1 + R]
-  errors.need(variance[0] > 0, 'agreement: gold is the same for all samples')
+  errors.need(variance[0] > 0, 'gold is the same for all samples')
+  variance[variance <= 1e-9 * variance[0]] = np.nan
   slope = (mean(start * before) - first * of_gold[:, None]) / variance[:, None]
   rise = intervals.mean_and_resamples(after, weights) - of_gold[:, None]
   return gains - (slope / std)[:, None] * rise[..., None]

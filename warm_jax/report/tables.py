@@ -133,6 +133,7 @@ def subsets(merge: Mapping[str, Any], probe: Mapping | None = None) -> Table:
     details = {
       'weighted': f'largest weight {style.number(max(merge["weights"]), 2)}',
       'greedy': f'{len(merge["greedy_members"])} of {len(order)} members',
+      'liti': f'{merge["liti_share"]:.0%} of its change',
     }
     shown = ('pairs', 'members', 'ens', 'warm', 'wa_minus_ens')
     for key in [k for k in next(iter(table.values())) if k not in shown]:

@@ -3,9 +3,9 @@
 
 import numpy as np
 
-from warm_jax import distributed, sampling
-from warm_jax.evaluation import best_of_n, intervals
-from warm_jax.stages import evaluator
+from warm_jax import distributed, merging, rewards, sampling, sharding
+from warm_jax.evaluation import agreement, best_of_n, intervals
+from warm_jax.stages import evaluator, reward, scorers
 from warm_jax.training import checkpoint
 
 
@@ -24,7 +24,7 @@ def run(run) -> dict:
     samples = panel.sample(panel.start, run.key('best_of_n'))
     checkpoint.save_params(path, vars(samples))
   samples = sampling.Samples(**checkpoint.load_params(path))
-  scores = {name: panel.score(name, [samples]) for name in panel.scorers}
+  scores = {n: panel.score(s, [samples]) for n, s in panel.scorers.items()}
   _, judged = panel.read(samples)
   judged = {
     'gold': judged['gold'],
@@ -48,6 +48,11 @@ def run(run) -> dict:
     for name, found in best.items()
   }
 
+  agreed, told = _agreement(run, panel, samples, judged['gold'], sizes), ''
+  if agreed and agreed['warm']:
+    what = f'the best of {config.num_samples} by WARM without one member'
+    told = f'. {agreement.sentence(agreed["warm"][-1], what, "that member")}'
+
   def minus_single(name) -> list[dict[str, float]]:
     rows = [{'n': row['n'], 'kl': row['kl']} for row in curves[name]]
     for judge in ('gold', 'control'):
@@ -64,6 +69,7 @@ def run(run) -> dict:
     # Of the members behind the scorers.
     'left_out': run.result('reward')['dropped'],
     'curves': curves,
+    'agreement': agreed,
     # Curves of paired differences to the single member.
     'minus_single': {
       name: minus_single(name)
@@ -73,5 +79,37 @@ def run(run) -> dict:
     'tie_rate': {n: best_of_n.tie_rate(s) for n, s in scores.items()},
     'best_possible': float(judged['gold'].max(axis=1).mean()),
     'summary': f'gold at n={config.num_samples}: '
-    + ', '.join(f'{n} {c[-1]["gold"]:.2f}' for n, c in curves.items()),
+    + ', '.join(f'{n} {c[-1]["gold"]:.2f}' for n, c in curves.items())
+    + told,
+  }
+
+
+def _agreement(run, panel, samples, gold, sizes) -> dict[str, list[dict]]:
+  # Where members choose, the others judge; where all but one do, that one.
+  stack, numbers = reward.trained(run)
+  num, stack = len(numbers), sharding.put(stack, 1)
+  if num < 2:
+    return {}
+  judges = scorers.build(run, [f'member_{m}' for m in numbers])
+  rest = [[j for j in range(num) if j != m] for m in range(num)]
+  merges = (merging.uniform(stack, rows) for rows in rest)
+  z, warm = (
+    np.stack([panel.score(s, [samples]).reshape(gold.shape) for s in some])
+    for some in (
+      judges.values(),
+      (rewards.single(params, panel.shape) for params in merges),
+    )
+  )
+  ens = (z.sum(axis=0) - z) / (num - 1)
+  parts, last = [*([m] for m in range(num)), *rest], range(num, 2 * num)
+  resamples = run.config.best_of_n.num_bootstrap
+  return {
+    name: agreement.of_best_of_n(
+      *(x, climbed, gold, sizes, made_of), resamples=resamples
+    )
+    for name, x, climbed, made_of in (
+      ('member', z, range(num), None),
+      ('warm', np.concatenate([z, warm]), last, parts),
+      ('ens', np.concatenate([z, ens]), last, parts),
+    )
   }

@@ -36,6 +36,8 @@ class Evaluation(NamedTuple):
 
   prompts: list[str]
   responses: list[list[str]]  # [K][N * S], the S samples of a prompt adjacent
+  samples: list[sampling.Samples]  # [K], the same as tokens
+  proxies: list[str]  # [K] names of the rewards
   gold: np.ndarray | None  # [K, N * S]
   values: dict[str, np.ndarray]  # {column: [K, N]}, means over the samples
   rows: list[dict[str, Any]]  # of a policy: its labels, means over prompts
@@ -101,14 +103,13 @@ class Evaluator:
     }
     return texts, columns | ({} if gold is None else {'gold': gold})
 
-  def score(self, name: str, samples: Sequence[sampling.Samples]) -> np.ndarray:
+  def score(self, scorer, samples: Sequence[sampling.Samples]) -> np.ndarray:
     """Rewards [len(samples), N * S]; common prompts are computed once."""
     ids, mask = (
       np.concatenate([getattr(part, name) for part in samples])
       for name in ('ids', 'mask')
     )
-    found = rewards.score(self.scorers[name], ids, mask)
-    return found.reshape(len(samples), -1)
+    return rewards.score(scorer, ids, mask).reshape(len(samples), -1)
 
   def evaluate(self, policies: Iterable[tuple], exact_kl=False) -> Evaluation:
     """Samples policies (labels, call for LM params, proxy), and judges them.
@@ -137,9 +138,11 @@ class Evaluator:
     raw['proxy'] = np.empty_like(raw['kl'])
     for name in dict.fromkeys(names):
       index = [k for k, other in enumerate(names) if other == name]
-      raw['proxy'][index] = self.score(name, [samples[k] for k in index])
+      part = [samples[k] for k in index]
+      raw['proxy'][index] = self.score(self.scorers[name], part)
     if self._control:
-      raw['control'] = self.score(self._control, samples).astype(np.float64)
+      control = self.scorers[self._control]
+      raw['control'] = self.score(control, samples).astype(np.float64)
     split = (len(rows), len(self.prompts), self.num_samples)
     values = {key: x.reshape(split).mean(axis=2) for key, x in raw.items()}
     if self.num_samples > 1:
@@ -157,4 +160,5 @@ class Evaluator:
       longer = values['length'][k] - values['length'][0]
       row['win_rate'] = float(won.mean())
       row['win_rate_lc'] = policies_lib.length_controlled(won, longer)
-    return Evaluation(self.prompts, texts, raw.get('gold'), values, rows, by)
+    drawn = (self.prompts, texts, samples, names)
+    return Evaluation(*drawn, raw.get('gold'), values, rows, by)

@@ -46,16 +46,20 @@ def run(run) -> dict:
   leads = np.array(on_selection) - max(on_selection)
   weights = np.exp(leads / config.weight_temperature)
   weights = (weights / weights.sum()).astype(np.float32)
+  start = reward.start_of(run, order[0])
+
+  def combined(weights):
+    moved_back = abs(np.sum(weights) - 1) > 1e-6
+    return merging.combine(stack, weights, start if moved_back else None)
+
   known = merging.Known(
     num_members,
     weights=weights,
     order=order,
-    evaluate=lambda weights: _accuracy(
-      scores(merging.combine(stack, weights), 'selection')
-    ),
+    evaluate=lambda weights: _accuracy(scores(combined(weights), 'selection')),
   )
   weights_of = {n: m.weights(known) for n, m in merging.SCORERS.items()}
-  merged = {n: merging.combine(stack, w) for n, w in weights_of.items()}
+  merged = {n: combined(w) for n, w in weights_of.items()}
   for name, params in merged.items():
     checkpoint.save_params(run.folder('merge') / name, params)
 
@@ -117,6 +121,7 @@ def run(run) -> dict:
     'order': order,
     'selection_accuracy': on_selection,
     'weights': weights.tolist(),
+    'liti_share': float(weights_of['liti'].sum()),
     'greedy_members': [m for m in order if weights_of['greedy'][m]],
     'table': table,
     'by_size': by_size,

@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Stages `policy` and `evaluate`: policies trained by RL, and what came out."""
 
+import collections
 import functools
 import json
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from warm_jax import distributed, errors, members, merging, sharding, worlds
+from warm_jax.evaluation import agreement, intervals
 from warm_jax.evaluation import policies as policies_lib
 from warm_jax.stages import evaluator, language, scorers
 from warm_jax.training import checkpoint, policy
@@ -39,6 +41,8 @@ def inputs(run, stage: str) -> tuple[PyTree, list, tuple, dict[str, Any]]:
   config = scorers.settings(run)
   start, world = language.policy_start(run), worlds.of(run)
   judges = scorers.build(run, names, start)
+  for name in names:
+    scorers.witnesses(run, name)  # raises before anything is trained
   prompts = world.prompts('train', config.max_new_tokens)
   errors.need(
     len(prompts) >= config.batch_size // config.samples_per_prompt,
@@ -69,23 +73,78 @@ def evaluate(run) -> dict:
   if distributed.is_first():
     _write(run.folder('evaluate'), found)
   rows, last = found.rows, len(found.rows) - 1
-  result = {
+  methods = collections.defaultdict(list)
+  for k, row in enumerate(rows):
+    methods[row.get('method', 'policy')].append(k)
+  agreed = {n: _agreement(run, panel, found, x) for n, x in methods.items()}
+  judged = {'gold', 'control'} <= found.values.keys()
+  if 'policy' in run.config and judged:
+    result = _compared(run, found, _methods(run))
+  else:
+    shown = [0, last] if 'policy' in run.config else range(len(rows))
+    result = {
+      'samples': found.examples(
+        (rows[k].get('policy', rows[k].get('method')), k) for k in shown
+      ),
+      'summary': '; '.join(
+        f'{key} {rows[0][key]:.2f} to {rows[last][key]:.2f}'
+        for key in found.values
+      ),
+    }
+  for name, x in agreed.items():
+    who = f'{name}: ' if len(agreed) > 1 else ''
+    if x['witnesses'] or len(agreed) == 1:
+      result['summary'] += f'. {who}{x["sentence"]}'
+  return result | {
     'rows': rows,
     'num_prompts': len(found.prompts),
     'win_rate_by': found.win_rate_by,
+    'agreement': agreed,
   }
-  judged = {'gold', 'control'} <= found.values.keys()
-  if 'policy' in run.config and judged:
-    return result | _compared(run, found, _methods(run))
-  shown = [0, last] if 'policy' in run.config else range(len(rows))
-  return result | {
-    'samples': found.examples(
-      (rows[k].get('policy', rows[k].get('method')), k) for k in shown
+
+
+def _agreement(run, panel, found: evaluator.Evaluation, rows) -> dict:
+  # What witnesses say of the K policies (one, or one a seed) of a method.
+  num = len({found.rows[k].get('seed') for k in rows})
+  start, proxies = rows[0], [found.proxies[k] for k in rows[:num]]
+  climbed, index = [*dict.fromkeys(proxies)], [start, *rows[num:]]
+  others = (x for proxy in climbed for x in scorers.witnesses(run, proxy))
+  judges = [*dict.fromkeys((*climbed, *others))]
+  samples = [found.samples[k] for k in index]
+
+  def score(judge):
+    if [judge] == climbed:
+      return found.values['proxy'][index]
+    opened = panel.scorers.get(judge) or scorers.witness(run, judge)
+    return panel.score(opened, samples)
+
+  # One judge after another: they may be large.
+  scores = np.array([score(judge) for judge in judges], np.float64)
+  at_start, num_prompts = scores[:, 0, :, None], scores.shape[-1]
+  ends = scores[:, 1:].reshape(len(judges), -1, num, num_prompts)
+  args = {
+    'climbed': [judges.index(proxy) for proxy in proxies],
+    'parts': [scorers.parts(scorers.source(run, x)) for x in judges],
+    'resamples': run.config.evaluate.get('num_bootstrap', intervals.RESAMPLES),
+  }
+  gold, along = found.values.get('gold', found.values.get('control')), []
+  for at, end in zip(range(num, len(rows), num), ends.transpose(1, 2, 0, 3)):
+    here = rows[at : at + num]
+    if gold is not None:
+      args['gold'] = gold[start][:, None], gold[here]
+    labels = found.rows[here[0]].items()
+    row = {k: x for k, x in labels if k in ('step', 'policy')}
+    row['kl'] = float(found.values['kl'][here].mean())
+    along.append(row | agreement.described(at_start, end, **args))
+  others = 'a model' if len(judges) == 2 else 'models'
+  return along[-1] | {
+    'witnesses': [x for x in judges if x not in proxies or num > 1],
+    'sentence': agreement.sentence(
+      along[-1],
+      'this policy' if num == 1 else 'a policy',
+      f'{others} it was not trained on',
     ),
-    'summary': '; '.join(
-      f'{key} {rows[0][key]:.2f} to {rows[last][key]:.2f}'
-      for key in found.values
-    ),
+    'along': along,
   }
 
 
@@ -121,7 +180,7 @@ def _write(folder, found: evaluator.Evaluation) -> None:
   np.savez(folder / 'values.npz', **found.values)  # [policies, prompts] each
   with (folder / 'samples.jsonl').open('w', encoding='utf-8') as file:
     for k, row in enumerate(found.rows):
-      labels = {x: row[x] for x in ('policy', 'step', 'method') if x in row}
+      labels = {x: row[x] for x in ('policy', 'step', 'method', 'seed') if x in row}
       for i, prompt in enumerate(found.prompts):
         record = labels | {'prompt': prompt, 'response': found.responses[k][i]}
         record |= {key: float(x[k, i]) for key, x in found.values.items()}

@@ -155,6 +155,17 @@ def left_out_lines(dropped) -> list[str]:
   return [f'left out: {loop.described(record)}' for record in dropped]
 
 
+def start_of(run, row: int) -> dict:
+  """Params on the host that row `row` of `trained` was trained from."""
+  index = run.result('reward')['hparams']['init_index'][row]
+  backbones = base.sft_checkpoints(run)['backbone']
+  head = checkpoint.load_params(run.folder('probe') / 'params')
+  return {
+    'backbone': jax.tree.map(lambda x: x[index], backbones),
+    'score': head,
+  }
+
+
 def trained(run) -> tuple[dict, list[int]]:
   """Params [K, ...] of the members on the host, and their numbers [K]."""
   stack = checkpoint.load_params(run.folder('reward') / 'params')

@@ -49,7 +49,7 @@ MEANING = {
   **{name: method.rule for name, method in merging.SCORERS.items()},
   'control': 'trained apart: its own pretraining, more pairs, clean labels',
 }
-# Fields of a config that name reward models of other runs.
+# Fields of a config that name one reward model of another run.
 _FIELDS = ('reward_model', 'control_model')
 
 
@@ -116,13 +116,87 @@ def reference_batch(run, start=None) -> dict[str, np.ndarray]:
   return {'ids': samples.ids, 'mask': samples.mask}
 
 
-def _of_field(run, field: str) -> rewards.RewardScorer:
-  source, data = run.config[field], run.config.data
+def witnesses(run, name: str) -> list[str]:
+  """Judges that took no part in the reward `name`.
+
+  Those that `config.witness_model` lists; without it, where a reward was made
+  of some members of one run, the other members of that run.
+  """
+  given, reward = listed(run.config.get('witness_model', '')), source(run, name)
+  for judge in given:
+    require_apart(reward, judge)
+  made_of = parts(reward)
+  folders = {folder for folder, _ in made_of}
+  record = files.read_record(min(folders) / 'merge' / 'result.json')
+  if given or len(folders) > 1 or not record:
+    return given
+  others = [f'member_{m}' for m in record['result']['members']]
+  others = [n for n in others if (*folders, n) not in made_of]
+  return [f'{min(folders)}:{n}' if name in _FIELDS else n for n in others]
+
+
+def require_apart(reward: str, witness: str) -> None:
+  """Raises a UserError if a witness is part of the reward that it judges."""
   errors.need(
-    source,
+    not parts(reward) & parts(witness),
+    f'{witness} is part of the reward, {reward}, so it is no witness; name a '
+    'model that is not, or leave it out of the reward',
+  )
+
+
+def source(run, judge: str) -> str:
+  """What a judge by name in a run is called outside of it."""
+  if 'reward_model' in run.config:
+    return run.config.reward_model if judge in _FIELDS else judge
+  return f'{run.workdir}:{judge}'
+
+
+def witness(run, judge: str) -> rewards.RewardScorer:
+  """Opens one of `witnesses`, on a scale of its own."""
+  is_other = 'reward_model' in run.config
+  return _opened(run, judge) if is_other else _make(run, judge)
+
+
+def parts(sources: str) -> set[tuple[pathlib.Path, str]]:
+  """The models, (folder of one or of a run, member), that a judge is made of."""
+  found = set()
+  for source in listed(sources):
+    path = pathlib.Path(source).resolve()
+    if path.parent.name == 'export':  # of a run
+      source = f'{path.parents[1]}:{path.name}'
+    folder, name = base.workdir(source) or (path, '')
+    folder = folder.resolve()
+    record = files.read_record(folder / 'merge' / 'result.json')
+    names = [name]
+    if record and not name.startswith('member_'):
+      merged = record['result']
+      rows = merged['order']
+      if name in _OF_MEMBERS:
+        rows = rows[_OF_MEMBERS[name][1]] or rows
+      elif name == 'liti':
+        rows = rows[:1]
+      elif name == 'greedy':
+        rows = merged['greedy_members']
+      names = [f'member_{merged["members"][row]}' for row in rows]
+    found |= {(folder, name) for name in names}
+  return found
+
+
+def listed(sources: str) -> list[str]:
+  return [source.strip() for source in sources.split(',') if source.strip()]
+
+
+def _of_field(run, field: str) -> rewards.RewardScorer:
+  errors.need(
+    run.config[field],
     f'config.{field} is empty: name an exported reward model, several with '
     f'commas between, or a finished work directory (--config.{field}=PATH)',
   )
+  return _opened(run, run.config[field])
+
+
+def _opened(run, source: str) -> rewards.RewardScorer:
+  data = run.config.data
   opened = open_model(
     source,
     aggregate=settings(run).aggregate,
@@ -189,7 +263,7 @@ def open_model(
   """
   if where := base.workdir(source):
     return _of_workdir(*where)
-  paths = [path.strip() for path in source.split(',') if path.strip()]
+  paths = listed(source)
   errors.need(paths, 'no reward model named; give the path of one')
   template = text.get('template', '')
   template = template if chat_lib.is_file(template) else ''

@@ -150,7 +150,7 @@ def chat(run, its_tokenizer=None) -> chat_lib.Chat:
   tokens, or a shorter context.
   """
   data, style, judges = run.config.data, run.config.data.format, []
-  for field in ('reward_model', 'control_model'):
+  for field in ('reward_model', 'control_model', 'witness_model'):
     for source in run.config.get(field, '').split(','):
       if source := source.strip():
         judges.append((f'config.{field}', *judge(run, source)))
