@@ -10,8 +10,10 @@
 between (an ensemble, combined by `policy.aggregate`), or a finished work
 directory. It must have the tokenizer of the policy: token ids are passed
 between them as they are. `control_model`, optional, judges the result without
-having taken part. The last policy comes out as runs/policy/export/policy_STEP,
-samples of every kept step as runs/policy/evaluate/samples.jsonl.
+having taken part, and `witness_model`, optional, lists models that say how much
+of what the policy gained they agree with. The last policy comes out as
+runs/policy/export/policy_STEP, samples of every kept step as
+runs/policy/evaluate/samples.jsonl.
 
 Hardware: as it stands for checkpoints of a few million parameters on a CPU. For
 larger ones `--config.base.compute_dtype=bfloat16` and learning rates near 1e-6

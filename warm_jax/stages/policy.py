@@ -180,7 +180,8 @@ def _write(folder, found: evaluator.Evaluation) -> None:
   np.savez(folder / 'values.npz', **found.values)  # [policies, prompts] each
   with (folder / 'samples.jsonl').open('w', encoding='utf-8') as file:
     for k, row in enumerate(found.rows):
-      labels = {x: row[x] for x in ('policy', 'step', 'method', 'seed') if x in row}
+      known = ('policy', 'step', 'method', 'seed')
+      labels = {x: row[x] for x in known if x in row}
       for i, prompt in enumerate(found.prompts):
         record = labels | {'prompt': prompt, 'response': found.responses[k][i]}
         record |= {key: float(x[k, i]) for key, x in found.values.items()}
