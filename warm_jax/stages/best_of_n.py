@@ -51,7 +51,7 @@ def run(run) -> dict:
   agreed, told = _agreement(run, panel, samples, judged['gold'], sizes), ''
   if agreed and agreed['warm']:
     what = f'the best of {config.num_samples} by WARM without one member'
-    told = f'. {agreement.sentence(agreed["warm"][-1], what, "that member")}'
+    told = agreement.sentence(agreed['warm'][-1], what, 'that member')
 
   def minus_single(name) -> list[dict[str, float]]:
     rows = [{'n': row['n'], 'kl': row['kl']} for row in curves[name]]
@@ -70,6 +70,7 @@ def run(run) -> dict:
     'left_out': run.result('reward')['dropped'],
     'curves': curves,
     'agreement': agreed,
+    'sentence': told,
     # Curves of paired differences to the single member.
     'minus_single': {
       name: minus_single(name)
@@ -80,7 +81,7 @@ def run(run) -> dict:
     'best_possible': float(judged['gold'].max(axis=1).mean()),
     'summary': f'gold at n={config.num_samples}: '
     + ', '.join(f'{n} {c[-1]["gold"]:.2f}' for n, c in curves.items())
-    + told,
+    + f'. {told}'.rstrip('. ')
   }
 
 
