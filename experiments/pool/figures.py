@@ -10,7 +10,10 @@ from matplotlib.backends import backend_agg
 
 from experiments.pool import evidence
 
-COLORS = ('#c1440e', '#1f6f8b', '#6b4fa0', '#2e8540', '#b8860b', '#8a8a8a')
+COLORS = (
+  *('#c1440e', '#1f6f8b', '#6b4fa0', '#2e8540', '#b8860b', '#8a8a8a'),
+  *('#d75a9c', '#111111'),
+)
 STYLE = {
   'font.size': 10,
   'axes.titlesize': 10.5,
@@ -72,6 +75,11 @@ def draw(
     canvas.savefig(out / f'{figure.name}.png', dpi=160)
 
 
+def _has_intervals(results) -> bool:
+  """Those of two seeds would be all that is seen."""
+  return len(results.seeds) >= evidence.FEWEST_SEEDS
+
+
 def _curves(ax, figure, results, key: str) -> None:
   shown = [r for r in results.rows(key) if r != figure.minus]
   for row, color in zip(shown, COLORS * (1 + len(shown) // len(COLORS))):
@@ -81,7 +89,8 @@ def _curves(ax, figure, results, key: str) -> None:
       if results.has(key, row, c)
     ]
     x, y, low, high = np.array(sorted(points)).T
-    ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+    if _has_intervals(results):
+      ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
     ax.plot(x, y, 'o-', color=color, markersize=3, label=row)
   if figure.minus:
     ax.axhline(0, color='#222222', linewidth=0.8)
@@ -127,7 +136,8 @@ def _dots(ax, figure, results, key: str, named: bool) -> None:
   for y, row in enumerate(shown):
     values = results.values(key, row, column, figure.minus)
     mean, low, high = results.interval(key, row, column, figure.minus)
-    ax.plot([low, high], [y, y], color=COLORS[0], alpha=0.4, linewidth=3)
+    if _has_intervals(results):
+      ax.plot([low, high], [y, y], color=COLORS[0], alpha=0.4, linewidth=3)
     ax.plot(values, [y] * len(values), 'o', color=COLORS[0], ms=3, alpha=0.6)
     ax.plot(mean, y, 'D', color=COLORS[0], ms=5)
   ax.axvline(0, color='#222222', linewidth=0.8)
