@@ -284,18 +284,22 @@ def test_tfds_sets_by_name_with_their_turns(tmp_path):
     assert bad in str(error.value) and '\n' not in str(error.value)
 
 
-class Hub:
-  """Stands in for the library `datasets` with a hub of one data set."""
+class Datasets:
+  """Stands in for the library `datasets`, with a hub of one data set."""
 
   def load_dataset(self, name, split):
     if name != 'org/name':
       raise ConnectionError('no such\ndata set')
     return [{'prompt': split}]
 
+  def load_from_disk(self, folder):
+    one = [{'messages': TURNS}]
+    return one if folder.endswith('one') else {'train': one}
 
-def test_data_sets_of_the_hub(tmp_path, monkeypatch):
+
+def test_sets_of_the_library_datasets(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setitem(sys.modules, 'datasets', Hub())
+  monkeypatch.setitem(sys.modules, 'datasets', Datasets())
   for source, split in (
     ('org/name', 'train'),
     ('org/name:test', 'test'),
@@ -303,32 +307,23 @@ def test_data_sets_of_the_hub(tmp_path, monkeypatch):
   ):
     [row] = opened(source)
     assert row == (source, 1, {'prompt': split})
-  told = "or/none: no such file, and not .*load_dataset..or/none'.*no such data"
-  with pytest.raises(errors.UserError, match=told):
-    opened('or/none')
-  with pytest.raises(errors.UserError, match='org/a.jsonl: no such file$'):
-    opened('org/a.jsonl')
-  monkeypatch.setitem(sys.modules, 'datasets', None)
-  for source in ('org/name', f'hf:{tmp_path}'):
-    with pytest.raises(errors.UserError, match='pip install datasets.*to_parq'):
-      opened(source)
-
-
-@pytest.mark.hf
-def test_datasets_folders_are_read(tmp_path):
-  datasets = pytest.importorskip('datasets')
-  rows = [{'messages': TURNS, 'id': i} for i in range(3)]
-  one = datasets.Dataset.from_list(rows)
-  one.save_to_disk(tmp_path / 'one')
-  datasets.DatasetDict({'train': one}).save_to_disk(tmp_path / 'many')
-  for source in (f'hf:{tmp_path}/one', f'hf:{tmp_path}/many:train'):
-    assert [row.value for row in opened(source)] == rows
-  for source, message in (
-    (f'hf:{tmp_path}/many', "no split ''; there are .*train"),
-    (f'hf:{tmp_path}/one:train', "no split 'train'; there are"),
+  for name in ('one', 'many'):
+    (tmp_path / name).mkdir()
+  for source in (f'hf:{tmp_path}/one', 'hf:many:train'):
+    assert read(source) == [{'messages': TURNS}]
+  for source, told in (
+    ('or/none', "no such file, and not .*load_dataset..or/none'.*no such data"),
+    ('org/a.jsonl', 'org/a.jsonl: no such file$'),
+    ('hf:many', "no split ''; there are .*train"),
+    ('hf:one:train', "no split 'train'; there are"),
     (f'hf:{tmp_path}/none', 'no such folder'),
   ):
-    with pytest.raises(errors.UserError, match=message):
+    with pytest.raises(errors.UserError, match=told) as error:
+      opened(source)
+    assert '\n' not in str(error.value)
+  monkeypatch.setitem(sys.modules, 'datasets', None)
+  for source in ('org/name', 'hf:one'):
+    with pytest.raises(errors.UserError, match='pip install datasets.*to_parq'):
       opened(source)
 
 

@@ -1,17 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """The formats of rows that users bring, each turned into one internal form.
 
-  preferences  prompt + chosen + rejected: texts, or lists of {role, content};
-               chosen and rejected may also be lists of texts (all pairs)
-               chosen + rejected: the prompt is their common beginning
-               context + completions: [{rank, completion}], rank 0 the best
-               margin: optional, how much better the chosen one is
-  responses    prompt + completion (or response), messages, text;
-               label: optional, False where the response is a bad one
-  prompts      any of these: what comes before the response
-
-With each of them `system` (the first turn) and `tools` (for a chat template).
-Functions of one row and a `Chat`; a `BadRow` says why it is not used.
+`KINDS` names them; docs/your_data.md says what each field means. A format ends
+in a prompt and answers, as text or turns, which `_written` writes by a `Chat`.
+Functions of one row; a `BadRow` says why it is not used.
 """
 
 import collections
@@ -48,7 +40,7 @@ _KINDS |= {float: 'a number', bool: 'true or false', type(None): 'missing'}
 def preference_rows(row: Any, chat: chat_lib.Chat) -> list[dict]:
   """Pairs of one row: dicts of prompt, chosen, rejected and perhaps margin.
 
-  A side of several turns has chosen_turns or rejected_turns as well: prompt and
+  Of completions every pair of different rank, rank 0 being the best. A side of several turns has chosen_turns or rejected_turns as well: prompt and
   response of each turn of the assistant.
   """
   row = _fields(row, chat)
@@ -309,12 +301,11 @@ def _chosen_and_rejected(row: '_Fields'):
 def _ranked(row: '_Fields'):
   """As `_chosen_and_rejected`, of a row with `completions`."""
   _need('context' in row, "'context' is missing")
-  given = row['completions']
-  _need(
-    isinstance(given, list) and all(isinstance(c, dict) for c in given),
-    "'completions' is not a list of {rank, completion}",
+  given, ranked = row['completions'], []
+  are_dicts = isinstance(given, list) and all(
+    isinstance(c, dict) for c in given
   )
-  ranked = []
+  _need(are_dicts, "'completions' is not a list of {rank, completion}")
   for number, one in enumerate(given, 1):
     rank, name = one.get('rank'), f'completion {number}'
     _need(type(rank) is int, f'the rank of {name} is not a whole number')

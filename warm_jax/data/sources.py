@@ -52,7 +52,6 @@ _WRAPPED = re.compile(
   rb'\s*"(data|rows|examples|instances|items|train)"\s*:\s*(?=\[\s*\{)'
 )
 _SPREAD = re.compile(rb'\s*\{[ \t]*\r?\n')
-_BEHIND = 'objects behind its list of rows would be lost; one list a file'
 # Names of splits in names of files, and numbers of parts at their ends.
 _SPLIT = re.compile(r'(?:^|[-_.])(train|test|valid|validation|val|dev|eval)')
 _HUB_ID = re.compile(r'(?:hf:)?(\w[\w.-]*/\w[\w.-]*)(?::([\w.-]+))?')
@@ -174,11 +173,10 @@ def open_rows(source: str) -> Iterator[SourceRow]:
 
   Args:
     source: one of
-      FILE.jsonl: JSON lines in UTF-8 (any other name too), or one JSON list of
+      FILE.jsonl (or any other name): JSON lines in UTF-8, or one JSON list of
       rows, perhaps in a field `data`; FILE.csv, FILE.tsv with a header; all of
-      them also .gz, .bz2, .xz or .zst;
-      FILE.parquet; a folder of files of one split;
-      a pattern of file names (`part-*.jsonl.gz`), read in the order of names;
+      them also .gz, .bz2, .xz or .zst; FILE.parquet;
+      a folder of files of one split, or a pattern of names (`part-*.jsonl.gz`);
       tfds:FOLDER:SPLIT, FOLDER being the version folder of a prepared set;
       tfds:NAME[/CONFIG]:SPLIT[@DATA_DIR], prepared in DATA_DIR or in TFDS's
       own folder; nothing is downloaded;
@@ -294,7 +292,8 @@ def _document_rows(file: io.BufferedReader, path) -> Iterator:
       at = between.match(buffer, at).end()
       if is_list and buffer.startswith(']', at):
         more = '{' in buffer[at:] + text.read(MAX_LINE)
-        errors.need(not more, f'{path}: {_BEHIND}')
+        lost = 'objects behind its list of rows would be lost; one list a file'
+        errors.need(not more, f'{path}: {lost}')
         return
       try:
         end = decoder.raw_decode(buffer, at)[1]

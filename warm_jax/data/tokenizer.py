@@ -191,16 +191,13 @@ def load(folder) -> Tokenizer:
 def load_pretrained(folder, chat_template: str = '') -> Tokenizer:
   """Opens the tokenizer of a checkpoint and gives it a padding token.
 
-  `chat_template` is a file that holds one; empty: the folder's.
-
-  Where transformers' class makes other ids than tokenizer.json, the file wins.
-
-  The padding token is, in this order: its own if it differs from the end of sequence; a token of the
-  vocabulary that families keep for it; the unknown token if it is neither end
-  nor begin of sequence; else a new '<pad>' after the last token, for which the
-  embedding may need one more row. Padding is on the right, inputs are ids and
-  mask, whatever the folder says. No code of the folder is run. UserError if it
-  cannot be opened, or has no end of sequence.
+  `chat_template` is a file that holds one; empty: the folder's. Where
+  transformers' class makes other ids than tokenizer.json, the file wins. The
+  padding token is its own, unless that ends sequences; else one of the
+  vocabulary that families keep for it, or the unknown token, if it neither
+  begins nor ends them; else a new '<pad>' after the last token, for which the
+  embedding may need a row. Padding is on the right, inputs are ids and mask. No code of the folder
+  is run. UserError if it cannot be opened, or has no end of sequence.
   """
   path = pathlib.Path(folder)
   names = ('tokenizer', 'tokenizer_config', 'vocab')
