@@ -84,7 +84,7 @@ def test_several_trainings_are_lines_a_mean_and_the_band_between():
     for step, gold in zip((0, 10, 20), values)
   ]
   (ax,) = figures.policies(rows, panels=[('gold', 'step')]).axes
-  thin, other, mean, _ = ax.lines
+  thin, other, mean = ax.lines
   assert [*thin.get_ydata()] == [*golds[0]]
   assert [*other.get_ydata()] == [*golds[1]]
   x, y = mean.get_xydata().T
@@ -105,14 +105,6 @@ def test_ring_is_at_the_best_step():
       line for line in ax.lines if line.get_markerfacecolor() == 'none'
     ]
     assert ring.get_xydata().tolist() == [[x, 2.0]]
-
-
-def test_heat_map_shows_each_pair_once():
-  half = [[0.5, 0.7], [0.3, 0.5]]
-  matrix = {'names': ['sft', 'warm'], 'win_rate': half, 'low': half}
-  fig = figures.win_rates({'gold': matrix | {'high': half}})
-  words = [text.get_text() for text in fig.axes[0].texts]
-  assert words == ['30 %', '30–30']
 
 
 def test_geometry():

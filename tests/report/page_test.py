@@ -16,7 +16,7 @@ from warm_jax import errors, report
 from warm_jax.report import page, style
 
 MERGE = ['accuracies', 'lmc', 'by_size']
-POLICIES = ['overopt', 'steps', 'length', 'win_rate']
+POLICIES = ['overopt', 'steps', 'length']
 CURVES = ['training_reward', 'training_policy']
 
 
@@ -247,14 +247,6 @@ def line_of_warp():
   return found
 
 
-def without_control():
-  found = made_up.evaluate()
-  rows = [{k: row[k] for k in row if k != 'control'} for row in found['rows']]
-  rates = {'gold': found['win_rates']['gold']}
-  found |= {'rows': rows, 'win_rates': rates, 'best_by_control': {}}
-  return found | {'num_prompts': 24}
-
-
 ONE = dict(num_members=1)
 PLAIN = dict(toy=False, num_members=1, swapped=False)
 TWO = dict(num_members=2, swapped=False)
@@ -265,7 +257,6 @@ LINE = dict(
   curves='warp/iteration_1', evaluate=line_of_warp(), warp=made_up.warp()
 )
 SFT = dict(curves='sft', sft={'loss': 1.2345})
-BLIND = dict(curves='policy', evaluate=without_control(), policy={})
 POLICY = ['overopt', 'training_policy']
 
 
@@ -281,7 +272,6 @@ POLICY = ['overopt', 'training_policy']
     (user_run, ALONE, POLICY, 'No control model was given'),
     (user_run, LINE, ['overopt', 'training_warp_iteration_1'], 'eta_0.5'),
     (user_run, SFT, ['training_sft'], 'is 1.234 nats'),
-    (user_run, BLIND, [*POLICIES, CURVES[1]], 'that the proxy reward chooses'),
   ],
 )
 @pytest.mark.usefixtures('no_pixels')

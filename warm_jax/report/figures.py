@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from warm_jax import merging
-from warm_jax.evaluation import policies as policies_lib
 from warm_jax.report import style, tables
 
 KL_LABEL = 'KL to the start (nats, square-root scale)'
@@ -58,10 +57,12 @@ def _seeds(ax, rows, x, y, **look) -> None:
   for row in rows:
     paths.setdefault(row['seed'], []).append((row[x], row[y]))
   at, values = np.moveaxis(np.array([*paths.values()], float), 2, 0)
-  grid = at.max(axis=1).min() * np.linspace(0, 1, 60) ** 2
-  found = policies_lib.value_at_kl(at[:, None], values[:, None], grid)
   thin = {'color': look['color'], 'linewidth': 0.7, 'alpha': 0.6}
   ax.plot(at.T, values.T, **thin)
+  grid = at.max(axis=1).min() * np.linspace(0, 1, 60) ** 2
+  # A KL that falls back is passed over.
+  at = np.maximum.accumulate(at, axis=1)
+  found = np.array([np.interp(grid, *path) for path in zip(at, values)])
   low, high = found.min(axis=0), found.max(axis=0)
   ax.fill_between(grid, low, high, color=look['color'], alpha=0.14, linewidth=0)
   ax.plot(grid, found.mean(axis=0), **look | {'marker': ''})
@@ -220,12 +221,12 @@ def best_of_n(curves: Mapping[str, Sequence[Mapping]], columns: int = 2):
 
 
 @style.styled
-def policies(rows, best_steps=None, panels=(), curves=None, columns: int = 2):
+def policies(rows, best_steps=None, panels=(), columns: int = 2):
   """Each policy along its training.
 
-  rows: step, method, kl and values; best_steps: {policy: step to ring}; panels:
-  (value, 'kl' or 'step'), by default gold, control and proxy by both; curves:
-  best of n by the same reward, drawn dashed.
+  rows: step, method, kl and values, several trainings of a method with `seed`;
+  best_steps: {policy: step to ring}, of one training each; panels: (value, 'kl'
+  or 'step'), by default gold, control and proxy by both.
   """
   values = [v for v in ('gold', 'control', 'proxy') if v in rows[0]]
   panels = panels or [(v, x) for v in values for x in ('kl', 'step')]
@@ -237,46 +238,13 @@ def policies(rows, best_steps=None, panels=(), curves=None, columns: int = 2):
   for ax, (value, by) in zip(axes, panels):
     _value_axis(ax, rows, value, by)
     _methods(ax, paths, by, value)
-    for method, path in paths.items():
-      color, chosen = style.color(method), (curves or {}).get(method, ())
-      best = [r for r in path if r['step'] == (best_steps or {}).get(method)]
-      ax.plot(_column(best, by), _column(best, value), 'o', color=color, **ring)
-      if by == 'kl' and chosen and value in chosen[0]:
-        look = {'linestyle': '--', 'color': color, 'linewidth': 1.2}
-        _curve(ax, chosen, 'kl', value, False, **look)
+    for row in rows:
+      step = (best_steps or {}).get(row['method'])
+      if row['step'] == step and 'seed' not in row:
+        color = style.color(row['method'])
+        ax.plot(row[by], row[value], 'o', color=color, **ring)
     if by == 'step':
       ax.set_xlim(left=0)
-  return fig
-
-
-@style.styled
-def win_rates(matrices: Mapping[str, Mapping], columns: int = 2):
-  """Share of prompts on which the row beats the column, each pair once.
-
-  matrices: {judge: {'names', 'win_rate', 'low', 'high'}}, K x K lists.
-  """
-  size = max(len(m['names']) for m in matrices.values()) - 1
-  fig, axes = style.grid(len(matrices), max(2.4, 0.72 * size + 0.9), columns)
-  for ax, (judge, matrix) in zip(axes, matrices.items()):
-    names = [style.name(n) for n in matrix['names']]
-    rates = np.array(matrix['win_rate'], float)
-    reach = max(0.1, np.abs(rates - 0.5).max())
-    shown = np.where(np.tri(len(names), k=-1) > 0, rates, np.nan)[1:, :-1]
-    # Purple and orange belong to no method of these figures.
-    ax.imshow(shown, cmap='PuOr_r', vmin=0.5 - reach, vmax=0.5 + reach)
-    for i, j in zip(*np.tril_indices(len(names), -1)):
-      ink = 'white' if abs(rates[i, j] - 0.5) > 0.7 * reach else style.INK
-      low, high = (100 * matrix[end][i][j] for end in ('low', 'high'))
-      look = dict(ha='center', va='center', color=ink)
-      text = f'{100 * rates[i, j]:.0f} %'
-      ax.text(j, i - 1.12, text, fontweight='bold', **look)
-      ax.text(j, i - 0.78, f'{low:.0f}–{high:.0f}', fontsize=8, **look)
-    ax.set(title=f'judged by {judge}')
-    ax.set_xticks(range(len(names) - 1), names[:-1])
-    ax.set_yticks(range(len(names) - 1), names[1:])
-    ax.tick_params(length=0)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
   return fig
 
 
@@ -439,7 +407,7 @@ def _wanted(results, workdir: pathlib.Path, config) -> Iterator[tuple]:
     curves = bon.get('minus_single') or bon['curves']
     yield 'bon', curves, best_of_n, curves
   if results.get('evaluate'):
-    yield from _of_policies(results['evaluate'], bon.get('curves'))
+    yield from _of_policies(results['evaluate'])
   if results.get('fronts'):
     fronts = results['fronts']
     rows, line, climbed = fronts['rows'], fronts['merge'], ('proxy', 'gold')
@@ -465,31 +433,22 @@ def _wanted(results, workdir: pathlib.Path, config) -> Iterator[tuple]:
         yield name, rows, training, rows, there, names
 
 
-def _of_policies(evaluate, curves) -> Iterator[tuple]:
+def _of_policies(evaluate) -> Iterator[tuple]:
   rows = [
     {'step': i, 'method': 'policy'} | row
     for i, row in enumerate(evaluate['rows'])
   ]
-  best = tables.best_steps(evaluate)[1]
-  # Nine rings would hide the curves.
-  rings = {k: row['step'] for k, row in best.items() if 'seed' not in rows[0]}
+  best = evaluate.get('best_by_control', {})
+  rings = {method: row['step'] for method, row in best.items()}
 
-  def draw(name, *panels, curves=None):
-    there = [
-      (key, by)
-      for by, keys in panels
-      for key in keys.split()
-      if key in rows[0] and key != by
-    ]
-    return name, rows, policies, rows, rings, there, curves
+  def draw(name, by, keys, *more):
+    panels = [(key, by) for key in keys.split() if key in rows[0] and key != by]
+    return name, rows, policies, rows, rings, [*panels, *more]
 
   if not best:
     by = 'step' if 'step' in evaluate['rows'][0] else 'kl'
-    yield draw('overopt', (by, 'proxy control gold kl length'))
+    yield draw('overopt', by, 'proxy control gold kl length')
     return
-  yield draw('overopt', ('kl', 'gold proxy'))
-  yield draw('steps', ('kl', 'control'), ('step', 'gold control proxy'))
-  yield draw('length', ('kl', 'length ended'), curves=curves)
-  rates = evaluate.get('win_rates')
-  if rates:
-    yield 'win_rate', rates, win_rates, rates
+  yield draw('overopt', 'kl', 'gold proxy')
+  yield draw('steps', 'step', 'gold control proxy', ('control', 'kl'))
+  yield draw('length', 'kl', 'length ended')

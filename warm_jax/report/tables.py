@@ -174,12 +174,6 @@ def members(merge: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
   return Table([Cell(title) for title in titles], rows)
 
 
-def best_steps(evaluate: Mapping[str, Any]) -> tuple[str, Mapping]:
-  """Judge that chose each policy's best step, and the results there."""
-  judge = 'control' if evaluate.get('best_by_control') else 'proxy'
-  return judge, evaluate.get(f'best_by_{judge}', {})
-
-
 def drops(rows: Sequence[Mapping]) -> dict[str, list[float]]:
   """How far gold ends below its peak, {method: one number for each seed}."""
   paths, found = {}, {}
@@ -193,32 +187,30 @@ def drops(rows: Sequence[Mapping]) -> dict[str, list[float]]:
 
 def comparison(evaluate: Mapping[str, Any]) -> Table:
   """Policies at equal KL, over the common range, at their best, after it."""
-  judge, best = best_steps(evaluate)
-  area, onset = evaluate.get('area', {}), evaluate.get('hacking_onset', {})
+  best = evaluate['best_by_control']
+  area, onset = evaluate['area'], evaluate['hacking_onset']
   rows, at_kl = [], {}
 
   def add(text, detail, found, cell, *args):
     cells = [cell(found.get(name, {}), *args) for name in best]
     rows.append([Cell(text, detail), *cells])
 
-  for row in evaluate.get('at_equal_kl', ()):
+  for row in evaluate['at_equal_kl']:
     at_kl.setdefault(row['kl'], {})[row['policy']] = row
   for kl, found in at_kl.items():
     add(f'gold at KL {kl:g}', '', found, against, 'gold')
   if area:
     stop = style.number(next(iter(area.values()))['kl_to'], 1)
     add('mean gold', f'over KL up to {stop}', area, against, 'mean')
-  add('gold at the best step', f'chosen by {judge}', best, against, 'gold')
+  add('gold at the best step', 'chosen by control', best, against, 'gold')
   add('that step', '', best, lambda x: Cell(str(x['step']), _kl(x['kl'])))
-  if evaluate.get('best_by_proxy') and judge != 'proxy':
-    found = evaluate['best_by_proxy']
-    add('gold at the step', 'its proxy likes best', found, against, 'gold')
-  if onset:
-    add('peak of gold', '', onset, _peak)
-    detail = 'KL where gold leaves its peak by the margin'
-    add('onset of hacking', detail, onset, _onset)
-    fallen = drops(evaluate['rows'])
-    add('last step minus peak', 'of each policy', fallen, _fall)
+  liked = evaluate['best_by_proxy']
+  add('gold at the step', 'its proxy likes best', liked, against, 'gold')
+  add('peak of gold', '', onset, _peak)
+  detail = 'KL where gold leaves its peak by the margin'
+  add('onset of hacking', detail, onset, _onset)
+  fallen = drops(evaluate['rows'])
+  add('last step minus peak', 'of each policy', fallen, _fall)
   return Table([Cell(''), *map(_named, best)], rows)
 
 
@@ -247,9 +239,23 @@ def _onset(x) -> Cell:
   return Cell(style.number(x['onset_kl'], 1), detail.rstrip())
 
 
+def win_rates(matrix: Mapping[str, Any]) -> Table:
+  """Share of prompts on which the row beats the column, each pair once."""
+  names, rows = matrix['names'], []
+
+  def cell(i, j):
+    low, high = (style.percent(matrix[end][i][j]) for end in ('low', 'high'))
+    return Cell(style.percent(matrix['win_rate'][i][j]), f'{low} to {high}')
+
+  for i, name in enumerate(names[1:], 1):
+    rows.append([_named(name), *(cell(i, j) for j in range(i))])
+  return Table([Cell(''), *map(_named, names[:-1])], rows)
+
+
 def samples(result: Mapping[str, Any]) -> list[dict[str, Any]]:
   """Prompts with their responses as tables, of stage evaluate or fronts."""
-  best = {name: row['step'] for name, row in best_steps(result)[1].items()}
+  best = result.get('best_by_control', {})
+  best = {name: row['step'] for name, row in best.items()}
   examples = []
   for example in result.get('samples', ()):
     shown = example['summaries']
