@@ -1,9 +1,9 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Token rows: made of texts, kept in a folder, padded into batches.
 
-A row is [bos] prompt response [eos], each of them once even if a chat template
-has written it already, or ended the response with another token that ends it. A row longer than the context is left out ('filter'), or
-its response is cut ('truncate') before the end-of-sequence token.
+A row is [bos] prompt response [eos], each of them once, even if a chat template
+has written it or another end already. A row longer than the context is left out
+('filter'), or its response is cut before the end of sequence ('truncate').
 
 `share` packs sequences with a common prefix (the prompt of a pair, or of the
 samples of best-of-N) into one row: the prefix once, then each suffix.
@@ -12,10 +12,9 @@ samples of best-of-N) into one row: the prefix once, then each suffix.
   mask[0]   1  1  1   1  1   1   0  0  0   0    0
   mask[1]   1  1  1   0  0   0   1  1  1   1    0
 
-The prefix is computed once (Wang and Hegde 2024, arXiv 2410.20305). The masks
-say which tokens see each other (`transformer.hidden_states`). Scores equal the
-scores of separate rows up to the order of sums. Reward models are trained on
-this layout alone.
+The prefix is computed once (Wang and Hegde 2024, arXiv 2410.20305), the masks
+say which tokens see each other (`transformer.hidden_states`), and scores equal
+those of separate rows up to the order of sums.
 """
 
 import copy
@@ -401,10 +400,8 @@ def open_rows(folder: str | pathlib.Path, order_seed: int | None = None) -> Any:
     and all(len(x) * 2 == len(lengths) for x in arrays.values()),
     f'{folder} is incomplete or damaged; take a new --workdir',
   )
-  found, order = (
-    Sequences.ragged(flat, lengths, starts, int(pad_id[0])),
-    slice(None),
-  )
+  found = Sequences.ragged(flat, lengths, starts, int(pad_id[0]))
+  order = slice(None)
   if order_seed is not None:
     order = np.random.default_rng(order_seed).permutation(num_rows)
   if not arrays:

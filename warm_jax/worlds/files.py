@@ -128,17 +128,15 @@ class World:
       room, overlong, least = data.max_length, data.overlong, {}
       if policy := config.get('policy', config.get('warp')):
         room, overlong = room - policy.max_new_tokens, 'filter'
-        splits = self._splits(find, 'prompts', ('train', 'test'))
-        sets = {name: [split] for name, split in splits.items()}
+        sets = self._splits(find, 'prompts', ('train', 'test'))
       elif 'reward' in config:
-        splits = self._splits(find, 'pairs', PAIRS)
-        sets = {name: [split] for name, split in splits.items()}
+        sets = self._splits(find, 'pairs', PAIRS)
         # Of the judges; texts may be read in other ways.
         made['text_format'] = chat.as_trained()
         least['train'] = config.reward.batch_size, 'reward.batch_size'
         # Scores are normalised and members ranked on them.
         least['selection'] = 2, 'their minimum'
-        preferred = splits['train']._replace(kind='responses')
+        preferred = sets['train'][0]._replace(kind='responses')
         for name in TEXTS:
           if name in config and config[name].get('enabled', True):
             own = [find('responses', file) for file in data[name]]
@@ -209,7 +207,7 @@ class World:
       **_described(counts, 'pairs', notes),
     }
 
-  def _splits(self, find, kind: str, names) -> dict[str, Split]:
+  def _splits(self, find, kind: str, names) -> dict[str, list[Split]]:
     """A function of the files, `config.data` and the seed alone.
 
     Where no selection or test file is given, a fraction of the prompts of the
@@ -230,7 +228,7 @@ class World:
     if kind == 'pairs':
       items, key = splits['train'].items, self.run.key('flips')
       items['flip'] = formats.flip_mask(len(items), config.swapped, seed=key)
-    return splits
+    return {name: [split] for name, split in splits.items()}
 
 
 def scan(
@@ -238,23 +236,18 @@ def scan(
 ) -> Split:
   """Copies the usable items of a source; a UserError if too many rows are not.
 
-  Args:
-    rejected: a `sources.Rejects`.
-    folder: of the copies.
-    columns: `formats.Columns`.
-    kind: of `formats.KINDS`.
-    labeler: the field that says who judged; '' if nobody asks.
+  `rejected` is a `sources.Rejects`, `columns` a `formats.Columns`, and `labeler`
+  the field that says who judged; '' if nobody asks.
   """
   known, convert = formats.KINDS[kind]
 
   def converted(row, chat):
     items = convert(row, chat)
-    if not labeler:
-      return items
-    who = row.get(labeler)
+    who = row.get(labeler) if labeler else ''
     if who is None:
       raise sources.BadRow(f'no {labeler!r}, the field of data.labeler')
-    return [i | {'labeler': encoding.prompt_key(str(who))} for i in items]
+    more = {'labeler': encoding.prompt_key(str(who))} if labeler else {}
+    return [item | more for item in items]
 
   rows = sources.open_rows(source)
   rows = columns.read(source, rows, converted, chat)
@@ -269,10 +262,10 @@ def scan(
           yield encoding.prompt_key(item['prompt'])
 
     keys = np.fromiter(copied(), np.uint64)
+  errors.need(len(keys), f'{columns.summary()}: nothing is left of {source}')
   fields = [('place', 'i8'), ('prompt', 'u8'), ('flip', '?')]
   items = np.zeros(len(keys), fields)
   items['place'], items['prompt'] = np.arange(len(keys)), keys
-  errors.need(len(keys), f'{columns.summary()}: nothing is left of {source}')
   return Split(source, kind, path, items)
 
 
