@@ -8,6 +8,7 @@ import json
 import pathlib
 import signal
 import time
+import types
 
 import chains
 import chex
@@ -338,3 +339,44 @@ def test_scorers_go_by_the_number_of_the_member(tmp_path, monkeypatch):
         scorers.witnesses(policies, 'reward_model')
     else:
       assert scorers.witnesses(policies, 'reward_model') == wanted
+
+
+def test_each_seed_is_judged_by_the_members_that_it_did_not_climb(monkeypatch):
+  """Two policies climb members 0 and 1 of three; all z-scores are by hand."""
+  steps, num_prompts = (0, 10, 20), 40
+  rows = [{'step': s, 'seed': p, 'kl': s} for s in steps for p in (0, 1)]
+  noise = np.random.default_rng(0).normal(size=(3, num_prompts))
+
+  def judged(m, k):  # what member m says of row k: +2 if climbed, else +1
+    step, seed = rows[k]['step'] / 10, rows[k]['seed']
+    return noise[m] + step * (2.0 if m == seed else 1.0)
+
+  panel = types.SimpleNamespace(
+    scorers={'member_0': 0, 'member_1': 1},
+    score=lambda m, samples: np.stack([judged(m, k) for k in samples]),
+  )
+  found = types.SimpleNamespace(
+    rows=rows,
+    proxies=['member_0', 'member_1'] * 3,
+    samples=list(range(6)),
+    values={'kl': np.array([[r['kl']] * num_prompts for r in rows])},
+  )
+  others = {'member_0': [1, 2], 'member_1': [0, 2]}
+  for name, fake in {
+    'witnesses': lambda _, n: [f'member_{m}' for m in others[n]],
+    'witness': lambda _, n: int(n[-1]),
+    'source': lambda _, n: n,
+    'parts': lambda n: {n},
+  }.items():
+    monkeypatch.setattr(scorers, name, fake)
+  run = types.SimpleNamespace(config=types.SimpleNamespace(evaluate={}))
+  result = policy._agreement(run, panel, found, range(6))
+  spread = 1 / noise.std(axis=1)
+  for row, step in zip(result['along'], (1, 2), strict=True):
+    assert row['gain'] == pytest.approx(2 * step * spread[:2].mean())
+    share = (spread[[1, 2]].mean() + spread[[0, 2]].mean()) / 2
+    tau = share / (2 * spread[:2].mean())
+    assert row['tau_reward'][0] == pytest.approx(tau)
+    assert (row['step'], row['kl']) == (10 * step, 10 * step)
+  assert result['witnesses'] == ['member_0', 'member_1', 'member_2']
+  assert result['sentence'].startswith('Of what a policy gained by its reward')

@@ -210,7 +210,15 @@ def _agreement(given, own: list, ends: list, starts: list) -> str:
   """One sentence: the share of the gain that the witnesses agree with."""
   from warm_jax.evaluation import agreement
 
-  after, before = _by_prompt([own, *ends]), _by_prompt(starts)
+  def by_prompt(judges) -> dict[str, list]:  # the scores [J] of its samples
+    found = collections.defaultdict(list)
+    for row in zip(*judges, strict=True):
+      values = [value for _, value in row]
+      if np.isfinite(values).all():
+        found[row[0][0]].append(values)
+    return found
+
+  after, before = by_prompt([own, *ends]), by_prompt(starts)
   prompts = [p for p in before if p in after]
   errors.need(
     prompts,
@@ -224,16 +232,6 @@ def _agreement(given, own: list, ends: list, starts: list) -> str:
   others = 'a model' if len(ends) == 1 else 'models'
   others = f'{others} it was not trained on ({len(prompts)} prompts)'
   return agreement.sentence(share, 'this policy', others)
-
-
-def _by_prompt(judges) -> dict[str, list]:
-  """{prompt: the scores [J] of each of its samples}, if all have scored it."""
-  found = collections.defaultdict(list)
-  for row in zip(*judges, strict=True):
-    values = [value for _, value in row]
-    if np.isfinite(values).all():
-      found[row[0][0]].append(values)
-  return found
 
 
 def _judge(given):

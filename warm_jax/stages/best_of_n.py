@@ -81,7 +81,7 @@ def run(run) -> dict:
     'best_possible': float(judged['gold'].max(axis=1).mean()),
     'summary': f'gold at n={config.num_samples}: '
     + ', '.join(f'{n} {c[-1]["gold"]:.2f}' for n, c in curves.items())
-    + f'. {told}'.rstrip('. ')
+    + f'; {told}'.rstrip('.; '),
   }
 
 
@@ -91,26 +91,20 @@ def _agreement(run, panel, samples, gold, sizes) -> dict[str, list[dict]]:
   num, stack = len(numbers), sharding.put(stack, 1)
   if num < 2:
     return {}
-  judges = scorers.build(run, [f'member_{m}' for m in numbers])
   rest = [[j for j in range(num) if j != m] for m in range(num)]
-  merges = (merging.uniform(stack, rows) for rows in rest)
-  z, warm = (
-    np.stack([panel.score(s, [samples]).reshape(gold.shape) for s in some])
-    for some in (
-      judges.values(),
-      (rewards.single(params, panel.shape) for params in merges),
-    )
-  )
+  made = [*scorers.build(run, [f'member_{m}' for m in numbers]).values()]
+  made += [rewards.single(merging.uniform(stack, x), panel.shape) for x in rest]
+  scores = np.stack([panel.score(s, [samples])[0] for s in made])
+  z, warm = scores.reshape(2, num, *gold.shape).astype(np.float64)
   ens = (z.sum(axis=0) - z) / (num - 1)
   parts, last = [*([m] for m in range(num)), *rest], range(num, 2 * num)
-  resamples = run.config.best_of_n.num_bootstrap
+  args = {'gold': gold, 'sizes': sizes}
+  args['resamples'] = run.config.best_of_n.num_bootstrap
   return {
-    name: agreement.of_best_of_n(
-      *(x, climbed, gold, sizes, made_of), resamples=resamples
-    )
-    for name, x, climbed, made_of in (
-      ('member', z, range(num), None),
-      ('warm', np.concatenate([z, warm]), last, parts),
-      ('ens', np.concatenate([z, ens]), last, parts),
+    name: agreement.of_best_of_n(x, climbed, parts=parts[: len(x)], **args)
+    for name, x, climbed in (
+      ('member', z, range(num)),
+      ('warm', np.concatenate([z, warm]), last),
+      ('ens', np.concatenate([z, ens]), last),
     )
   }

@@ -94,7 +94,7 @@ def evaluate(run) -> dict:
   for name, x in agreed.items():
     who = f'{name}: ' if len(agreed) > 1 else ''
     if x['witnesses'] or len(agreed) == 1:
-      result['summary'] += f'. {who}{x["sentence"]}'
+      result['summary'] += f'; {who}{x["sentence"]}'.rstrip('.')
   return result | {
     'rows': rows,
     'num_prompts': len(found.prompts),
@@ -108,8 +108,8 @@ def _agreement(run, panel, found: evaluator.Evaluation, rows) -> dict:
   num = len({found.rows[k].get('seed') for k in rows})
   start, proxies = rows[0], [found.proxies[k] for k in rows[:num]]
   climbed, index = [*dict.fromkeys(proxies)], [start, *rows[num:]]
-  others = (x for proxy in climbed for x in scorers.witnesses(run, proxy))
-  judges = [*dict.fromkeys((*climbed, *others))]
+  witnesses = [x for proxy in climbed for x in scorers.witnesses(run, proxy)]
+  judges = [*dict.fromkeys((*climbed, *witnesses))]
   samples = [found.samples[k] for k in index]
 
   def score(judge):
@@ -138,7 +138,7 @@ def _agreement(run, panel, found: evaluator.Evaluation, rows) -> dict:
     along.append(row | agreement.described(at_start, end, **args))
   others = 'a model' if len(judges) == 2 else 'models'
   return along[-1] | {
-    'witnesses': [x for x in judges if x not in proxies or num > 1],
+    'witnesses': sorted({*witnesses}),
     'sentence': agreement.sentence(
       along[-1],
       'this policy' if num == 1 else 'a policy',
