@@ -91,6 +91,12 @@ def test_numbers_are_those_of_the_results(written):
   assert path == ['0.7', '0.72', '0.75']
 
 
+def test_win_rates_show_each_pair_once(written):
+  table = written.text.split('<b>by gold</b>')[1].split('</table>')[0]
+  told = re.findall('<span>([0-9]+)\N{NO-BREAK SPACE}%', table)
+  assert told == ['60'] * 6  # of four policies
+
+
 def test_page_says_what_ran_and_what_came_out(written):
   for text in (
     'warm --config=a.py:b &lt;&amp;&gt;',

@@ -74,14 +74,6 @@ def test_rows_of_subsets(settings, first, is_quoted):
   assert any('paper' in text for text in texts) == is_quoted
 
 
-def test_win_rates_show_each_pair_once():
-  half = [[0.5, 0.7], [0.3, 0.5]]
-  matrix = {'names': ['sft', 'warm'], 'win_rate': half, 'low': half}
-  table = tables.win_rates(matrix | {'high': half})
-  (row,) = [[c.text, c.detail] for (_, c) in table.rows]
-  assert [x.replace(style.GLUE, ' ') for x in row] == ['30 %', '30 % to 30 %']
-
-
 def test_samples_without_gold():
   (example,) = tables.samples(made_up.user_evaluate())
   assert [c.text for c in example['table'].columns] == ['policy', 'response']

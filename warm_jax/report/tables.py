@@ -239,19 +239,6 @@ def _onset(x) -> Cell:
   return Cell(style.number(x['onset_kl'], 1), detail.rstrip())
 
 
-def win_rates(matrix: Mapping[str, Any]) -> Table:
-  """Share of prompts on which the row beats the column, each pair once."""
-  names, rows = matrix['names'], []
-
-  def cell(i, j):
-    low, high = (style.percent(matrix[end][i][j]) for end in ('low', 'high'))
-    return Cell(style.percent(matrix['win_rate'][i][j]), f'{low} to {high}')
-
-  for i, name in enumerate(names[1:], 1):
-    rows.append([_named(name), *(cell(i, j) for j in range(i))])
-  return Table([Cell(''), *map(_named, names[:-1])], rows)
-
-
 def samples(result: Mapping[str, Any]) -> list[dict[str, Any]]:
   """Prompts with their responses as tables, of stage evaluate or fronts."""
   best = result.get('best_by_control', {})
