@@ -289,6 +289,14 @@ def test_signals_end_in_one_line(tmp_path, monkeypatch, stage, sent, word):
   assert not list(tmp_path.rglob('result.json'))
 
 
+def test_a_closed_pipe_is_no_error(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with start('quick') as process:
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0 and process.stderr.read() == ''
+  assert (tmp_path / 'run' / 'reward' / 'result.json').exists()
+
+
 def test_relaunch_needs_no_jax(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   for has_jax, words in ((True, 'quick'), (False, 'finished earlier')):

@@ -41,27 +41,29 @@ def each(rule: Rule, least: int = 1) -> Rule:
   )
 
 
-REAL = int, float  # and not bool, which isinstance would take
+def whole(least: int) -> Rule:
+  """Allows whole numbers, and not bool, which isinstance would take."""
+  text = f'a whole number of at least {least}'
+  return Rule(text, lambda v: type(v) is int and v >= least)
+
+
+def real(text: str, holds: Callable[[float], bool]) -> Rule:
+  """Allows numbers that are `text`."""
+  return Rule(
+    f'a number {text}', lambda v: type(v) in (int, float) and holds(v)
+  )
+
+
 ANY = Rule('', lambda v: True)
 TEXT = Rule('a text', lambda v: isinstance(v, str))
 SWITCH = Rule('True or False', lambda v: isinstance(v, bool))
-COUNT = Rule(
-  'a whole number of at least 0', lambda v: type(v) is int and v > -1
-)
-SIZE = Rule('a whole number of at least 1', lambda v: type(v) is int and v > 0)
-TWO = Rule('a whole number of at least 2', lambda v: type(v) is int and v > 1)
-FROM_0 = Rule(
-  'a number of at least 0', lambda v: type(v) in REAL and 0 <= v < math.inf
-)
-ABOVE_0 = Rule(
-  'a number above 0', lambda v: type(v) in REAL and 0 < v < math.inf
-)
-BELOW_1 = Rule('a number in [0, 1)', lambda v: type(v) in REAL and 0 <= v < 1)
-BELOW_HALF = Rule(
-  'a number in [0, 0.5)', lambda v: type(v) in REAL and 0 <= v < 0.5
-)
-SHARE = Rule('a number in [0, 1]', lambda v: type(v) in REAL and 0 <= v <= 1)
-STEP = Rule('a number in (0, 1]', lambda v: type(v) in REAL and 0 < v <= 1)
+COUNT, SIZE, TWO = map(whole, range(3))
+FROM_0 = real('of at least 0', lambda v: 0 <= v < math.inf)
+ABOVE_0 = real('above 0', lambda v: 0 < v < math.inf)
+BELOW_1 = real('in [0, 1)', lambda v: 0 <= v < 1)
+BELOW_HALF = real('in [0, 0.5)', lambda v: 0 <= v < 0.5)
+SHARE = real('in [0, 1]', lambda v: 0 <= v <= 1)
+STEP = real('in (0, 1]', lambda v: 0 < v <= 1)
 MESH = Rule(
   'three whole numbers of at least 1, of which one may be -1',
   lambda v: (

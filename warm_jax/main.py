@@ -58,9 +58,32 @@ SHIPPED = {
 }
 
 
+class _Stream:
+  """stdout or stderr, whose reader may go: the rest is printed to nobody."""
+
+  def __init__(self, stream):
+    self._stream = stream
+
+  def __getattr__(self, name):
+    return getattr(self._stream, name)
+
+  def write(self, text):
+    return self._try(self._stream.write, text)
+
+  def flush(self):
+    return self._try(self._stream.flush)
+
+  def _try(self, action, *args):
+    try:
+      return action(*args)
+    except BrokenPipeError:
+      os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
 def run() -> None:
   """Entry point of the installed command."""
   distributed.answer_signals()
+  sys.stdout, sys.stderr = _Stream(sys.stdout), _Stream(sys.stderr)
   sys.exit(main(sys.argv))
 
 

@@ -28,9 +28,7 @@ def map_members(fn: Callable[..., PyTree], mode: str = 'auto') -> Callable:
   matmuls are slower than a loop over plain ones, and 'vmap' elsewhere and for
   members sharded over devices, for which 'scan' raises a UserError.
   """
-  errors.need(
-    mode in MODES, f'member mode {mode!r}: expected one of {", ".join(MODES)}.'
-  )
+  errors.need(mode in MODES, f'member mode {mode!r}: expected one of {MODES}')
 
   def mapped(*args):
     # Read when called, not when built: the mesh is set around the call.

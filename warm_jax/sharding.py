@@ -219,9 +219,8 @@ def put_rows(tree: PyTree, num_members: int | None = None) -> PyTree:
 
 
 def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
-  """Makes a reader of batches place them on the mesh, each process its rows.
-
-  gather: row numbers [M, B], or some of them -> dict of arrays [M, B, ...].
+  """Makes a reader of batches, row numbers [M, B] -> arrays [M, B, ...], place
+  them on the mesh.
   """
   if not is_on():
     return gather
@@ -229,32 +228,9 @@ def spread(gather: Callable[[np.ndarray], PyTree]) -> Callable:
 
   def onto_mesh(rows):
     with jax.set_mesh(mesh):  # a thread has a context of its own
-      return _read_own(gather, rows)
+      return put_rows(gather(rows), len(rows))
 
   return onto_mesh
-
-
-def _read_own(gather, rows: np.ndarray) -> dict[str, jax.Array]:
-  sharding = _row_sharding(rows.shape, len(rows))
-  indices = sharding.addressable_devices_indices_map(rows.shape).values()
-  own = [  # members and columns on devices of this process
-    np.unique(np.concatenate([np.arange(size)[i[axis]] for i in indices]))
-    for axis, size in enumerate(rows.shape)
-  ]
-
-  def placed(array):
-    def part(index):
-      local = (
-        np.searchsorted(mine, np.arange(size)[i])
-        for mine, size, i in zip(own, rows.shape, index)
-      )
-      return array[np.ix_(*local)]
-
-    shape = (*rows.shape, *array.shape[2:])
-    where = _row_sharding(shape, len(rows))
-    return jax.make_array_from_callback(shape, where, part)
-
-  return {k: placed(v) for k, v in gather(rows[np.ix_(*own)]).items()}
 
 
 def _row_sharding(

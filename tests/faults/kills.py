@@ -201,7 +201,8 @@ class Harness:
     if not is_running or code == 0 and watch.is_finished(last):
       self._check(code == 0, f'exit code {code} of {where}')
       return True  # it came to its end first: no kill
-    if sent != signal.SIGKILL and ', in run\n' not in log and code < 0:
+    is_early = log.rstrip().endswith('KeyboardInterrupt') or not log
+    if sent != signal.SIGKILL and is_early and ', in main\n' not in log:
       fell = 'python'  # before the first line of `warm`
     elif sent != signal.SIGKILL:
       lines = [

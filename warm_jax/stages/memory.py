@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from warm_jax import config as config_lib
 from warm_jax import members, merging, sharding, worlds
@@ -26,11 +27,12 @@ def check(run) -> None:
   """
   config, world, shape = run.config, worlds.of(run), base.model_config(run)
   part = config_lib.member_slice(config)
+  runtime = config.runtime.to_dict() | {'only_checks': True}
+  runtime = ml_collections.ConfigDict(runtime)
 
   def options(name):
     # A folder that is not made.
-    where = {'folder': run.workdir / name, 'runtime': config.runtime}
-    return where | {'seed': 0, 'only_checks': True}
+    return {'folder': run.workdir / name, 'runtime': runtime, 'seed': 0}
 
   def language_params():
     return language_model.init_params(jax.random.key(0), shape)

@@ -26,11 +26,12 @@ def check(
   step: functools.partial | None,
   args: tuple,
   runtime,
-  *,
   units: int = 1,
   held: PyTree = (),
-) -> None:
+) -> bool:
   """Prints what a step needs on a device; a UserError says what would fit.
+
+  Returns whether nothing else is to be done (`runtime.only_checks`).
 
   Args:
     step: a jitted function with its keyword `settings` (see `state.Settings`).
@@ -70,7 +71,7 @@ def check(
   if needed <= allowed:
     if step and runtime.progress and distributed.is_first():
       print(f'{name}: a step needs {_gb(needed)} per device', flush=True)
-    return
+    return getattr(runtime, 'only_checks', False)
 
   ways, num_members = [], members.num_members(args[0])
   if not is_hopeless:

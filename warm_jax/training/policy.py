@@ -333,7 +333,6 @@ def train(
   anchor_params: PyTree | None = None,
   ref_params: PyTree | None = None,
   orders: Sequence[int] | None = None,
-  only_checks: bool = False,
 ) -> tuple[list[int], dict]:
   """Trains P policies from one start, or resumes from `folder`.
 
@@ -348,8 +347,6 @@ def train(
     folder: gets params_STEP, leaves [P, ...], and averages ema_STEP.
     anchors: from `make_anchors`; None: as config says, for each scorer or order.
     orders: [P]; policies of equal number share prompts and keys. None: all do.
-    only_checks: raises a UserError if a step needs too much memory, or returns
-      ([], {}); shapes of parameters are enough.
 
   Returns:
     steps: at which policies were kept, 0 (the start) first.
@@ -405,15 +402,8 @@ def train(
   draw = functools.partial(sample, settings=static)
   samples = jax.eval_shape(draw, shapes, batch)
   scores = jax.ShapeDtypeStruct(samples.ids.shape[:2], jnp.float32)
-  memory.check(
-    folder.name,
-    step_fn,
-    (shapes, samples, scores, anchor_params),
-    runtime,
-    units=num_prompts,
-    held=[*kinds.values()],
-  )
-  if only_checks:
+  args, held = (shapes, samples, scores, anchor_params), [*kinds.values()]
+  if memory.check(folder.name, step_fn, args, runtime, num_prompts, held):
     return [], {}
 
   def keep(step, state):

@@ -86,7 +86,6 @@ def train(
   runtime,
   score_fn=reward_model.scores,
   numbers: Sequence[int] | None = None,
-  only_checks: bool = False,
 ) -> tuple[PyTree | None, dict]:
   """Trains M reward models [M, ...], or resumes from `folder` (WARM remark 2).
 
@@ -98,8 +97,6 @@ def train(
     score_fn: as `reward_model.scores`; it may build the weights from params.
     numbers: [M] numbers of these members among config.members, whose keys they
       get; None: they are all there are.
-    only_checks: raises a UserError if a step needs too much memory, or returns
-      (None, {}); shapes of params are enough.
 
   Returns:
     params: [K, ...] of the members kept; None if a part has none left.
@@ -133,8 +130,7 @@ def train(
 
   rows = np.zeros((num_members, config.batch_size), int)
   args = (sharding.shapes(start, params), gather(rows))
-  memory.check(folder.name, step_fn, args, runtime, units=config.batch_size)
-  if only_checks:
+  if memory.check(folder.name, step_fn, args, runtime, config.batch_size):
     return None, {}
 
   def keep(step, state):

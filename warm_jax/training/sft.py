@@ -79,13 +79,11 @@ def train(
   folder: pathlib.Path,
   seed: int,
   runtime,
-  only_checks: bool = False,
 ) -> tuple[PyTree, dict]:
   """Trains one language model, or resumes from a checkpoint in `folder`.
 
   Returns the parameters at each of config.keep_steps, stacked [C, ...], and
-  {'loss': mean of the last 20 steps}. only_checks: raises a UserError if a step
-  needs too much memory, or returns (params, {}); shapes of params are enough.
+  {'loss': mean of the last 20 steps}.
   """
   tx = state_lib.make_optimizer(config.optimizer, config.steps)
   settings = state_lib.Settings(
@@ -109,8 +107,7 @@ def train(
   gather = sharding.spread(batches(data, config.loss_on))
   rows = np.zeros((1, config.batch_size), int)
   args = (sharding.shapes(start, params), gather(rows))
-  memory.check(folder.name, step_fn, args, runtime, units=config.batch_size)
-  if only_checks:
+  if memory.check(folder.name, step_fn, args, runtime, config.batch_size):
     return params, {}
 
   def keep(step, state):
