@@ -276,6 +276,13 @@ def test_stopped_and_killed_it_continues_to_the_same_bits(finished, tmp_path):
   tiny.assert_same_files(killed / 'reward', tmp_path / 'a' / 'reward', names)
 
 
+def test_a_stack_that_does_not_fit_is_not_made(finished, tmp_path, monkeypatch):
+  monkeypatch.setattr(reward.reward, 'init_members', None)
+  config = load_config(**{'reward.members': 10_000, 'runtime.memory_gb': 0.2})
+  with pytest.raises(errors.UserError, match='^reward: .* gradients alone are'):
+    rerun(finished, tmp_path, config, 'reward')
+
+
 @slow
 def test_one_member(finished, tmp_path):
   """The merge of one member is the member."""

@@ -530,9 +530,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
   ours, _, note = SYNONYMS.get(last, '').partition(' ')
   if ours.startswith('('):
     return f'; {ours} {note}'
-  section_first = sorted(known, key=lambda k: name.split('.')[0] not in k)
   alike = ours, ours.removesuffix('s')  # one model has a learning_rate
-  found = [k for k in section_first if k.rpartition('.')[2] in alike]
+  found = [k for k in known if k.rpartition('.')[2] in alike]
   own = [k for k in found if k.startswith(name.split('.')[0] + '.')]
   if found or ours.startswith('--'):
     where = ', '.join((own or found)[:3]) or ours

@@ -144,7 +144,7 @@ def test_gradients_count_and_averages_are_no_weights():
   keys = jax.random.split(jax.random.key(0), 4)
   made = jax.eval_shape(lambda w: state_lib.init(w, tx, keys, hparams), weights)
   with pytest.raises(errors.UserError, match='a step needs 8.0[0-9]e-05'):
-    check(7e4, step=None, args=((made, weights),))
+    check(7e4, args=((made, weights),))
 
 
 def test_micro_batches_are_any_divisor():
@@ -193,21 +193,16 @@ def world(tmp_path_factory):
   return folder
 
 
-@pytest.mark.parametrize(
-  'changes, words',
-  [
-    ({'reward.members': 10_000}, 'reward: .* gradients alone are|runtime.mesh'),
-    ({'policy.batch_size': 8192}, 'policy: a step needs .* set micro_batches='),
-  ],
-)
 def test_a_stage_that_will_not_fit_is_refused_before_the_first(
-  world, changes, words, monkeypatch
+  world, monkeypatch
 ):
   """Nothing has been trained by then, and all others do fit."""
   monkeypatch.setattr(memory, '_ways', lambda *args: ['micro_batches=2'])
   given = {'runtime.memory_gb': 0.2, 'runtime.member_map': 'scan'}
   nano = chains.load_config('nano', **given)
   memory_stage.check(pipeline.Run(nano, world))
-  with pytest.raises(errors.UserError, match=f'^{words}'):
-    pipeline.run(chains.load_config('nano', **given | changes), world)
+  words = '^policy: a step needs .* set micro_batches='
+  given['policy.batch_size'] = 8192
+  with pytest.raises(errors.UserError, match=words):
+    pipeline.run(chains.load_config('nano', **given), world)
   assert not (world / 'pretrain' / 'metrics.jsonl').exists()

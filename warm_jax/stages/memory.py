@@ -13,7 +13,7 @@ from warm_jax import members, merging, sharding, worlds
 from warm_jax.models import language_model
 from warm_jax.stages import scorers
 from warm_jax.stages import warp as warp_stage
-from warm_jax.training import memory, policy, reward, sft, warp
+from warm_jax.training import policy, reward, sft, warp
 from warm_jax.training import state as state_lib
 from warm_jax.worlds import base
 
@@ -21,9 +21,8 @@ from warm_jax.worlds import base
 def check(run) -> None:
   """Compiles the steps of all long stages; a UserError says what would fit.
 
-  The stages run these programs: nothing is compiled twice. Before the toy world
-  has made its pairs, rows of the reward models have no length, and their
-  weights, moments and gradients alone are counted.
+  The stages run these programs: nothing is compiled twice. Reward models of the
+  toy world are counted once its pairs are made, which gives rows their length.
   """
   config, world, shape = run.config, worlds.of(run), base.model_config(run)
   part = config_lib.member_slice(config)
@@ -57,19 +56,11 @@ def check(run) -> None:
   if 'reward' in config:
     num = len(range(*part)) if part else config.reward.members
     sizes |= dict.fromkeys(merging.ENSEMBLES, num)
-    stack = sharding.shapes(lambda: reward_params(num))
-    hparams = state_lib.make_hparams(num, learning_rate=0.0)
     if is_done('preferences') or not config.get('world'):
-      pairs = world.pairs('train')
-      args = (stack, hparams, shape, pairs, config.reward)
+      stack = sharding.shapes(lambda: reward_params(num))
+      hparams = state_lib.make_hparams(num, learning_rate=0.0)
+      args = (stack, hparams, shape, world.pairs('train'), config.reward)
       reward.train(*args, **options('reward'))
-    else:
-      tx = state_lib.make_optimizer(config.reward.optimizer, 1)
-      keys = jax.random.split(jax.random.key(0), num)
-      state = sharding.shapes(
-        lambda params: state_lib.init(params, tx, keys, hparams), stack
-      )
-      memory.check('reward', None, (state,), config.runtime)
   one = sharding.shapes(lambda: reward_params(1))
   for name, section, more in () if part else _policies(run):
     names = [scorer for *_, scorer in scorers.policies(run)]

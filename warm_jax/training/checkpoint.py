@@ -102,7 +102,8 @@ class Checkpoints:
   def save(self, step: int, state: PyTree, texts: Mapping = {}) -> None:
     """Writes a copy of `state` after `step` updates, in a thread.
 
-    `texts` are files that belong to it, {name: bytes}; see `text`. A disk that is full raises a UserError in the next call, `wait` or exit.
+    `texts` are files that belong to it, {name: bytes}; see `text`. A full disk
+    raises a UserError in the next call, `wait` or exit.
     """
     self.wait()
     is_alone, response = distributed.is_alone(), None

@@ -23,7 +23,7 @@ PyTree = Any
 
 def check(
   name: str,
-  step: functools.partial | None,
+  step: functools.partial,
   args: tuple,
   runtime,
   units: int = 1,
@@ -35,8 +35,6 @@ def check(
 
   Args:
     step: a jitted function with its keyword `settings` (see `state.Settings`).
-      None, if the shapes of its data are not known yet: what is there before it
-      and its gradients must fit.
     args: its arguments, the state [M, ...] first; shapes are enough.
     units: rows, pairs or prompts that micro-batches divide.
     held: other arrays on the device meanwhile.
@@ -67,9 +65,9 @@ def check(
     )
 
   is_hopeless = least > allowed
-  needed = least if step is None or is_hopeless else needs()
+  needed = least if is_hopeless else needs()
   if needed <= allowed:
-    if step and runtime.progress and distributed.is_first():
+    if runtime.progress and distributed.is_first():
       print(f'{name}: a step needs {_gb(needed)} per device', flush=True)
     return getattr(runtime, 'only_checks', False)
 
