@@ -148,7 +148,7 @@ def policy_step(program):
   batch = {'ids': IDS[:, : B // 2, :4], 'mask': MASK[:, : B // 2, :4]}
   batch = {name: np.repeat(rows, 2, axis=1) for name, rows in batch.items()}
   samples = policy.sample(state, sharding.put_rows(batch, M), **static)
-  scores = policy.score([ensemble], samples)
+  scores = policy.score([ensemble], samples, judges=(0,) * M)
   lowered = policy.update.lower(state, samples, scores, sft_params, **static)
   update = lowered.compile()
   program['text'] = update.as_text()
