@@ -19,7 +19,6 @@ import shutil
 import zlib
 
 import numpy as np
-import peft
 import safetensors
 import safetensors.torch
 import torch
@@ -142,6 +141,8 @@ def scatter(model: torch.nn.Module, name: str) -> torch.nn.Module:
 
 def adapted(model, task_type: str, modules: list[str], **settings):
   """A LoRA adapter of PEFT on a model, with random matrices."""
+  import peft  # RewardBench's environment reads this file without it
+
   config = peft.LoraConfig(
     task_type=task_type,
     target_modules=modules,
