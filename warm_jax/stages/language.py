@@ -3,8 +3,9 @@
 
 import jax
 
-from warm_jax import members, sharding, stages, worlds
+from warm_jax import members, sharding, worlds
 from warm_jax.models import language_model
+from warm_jax.stages import memory
 from warm_jax.training import checkpoint, sft
 from warm_jax.worlds import base
 
@@ -34,7 +35,7 @@ def finetune(run) -> dict:
 
 
 def _train(run, stage: str, start) -> dict:
-  stages.memory.check(run)
+  memory.check(run)
   kept, result = sft.train(
     start,
     base.model_config(run),

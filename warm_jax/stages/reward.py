@@ -7,11 +7,11 @@ import ml_collections
 import numpy as np
 
 from warm_jax import config as config_lib
-from warm_jax import members, rewards, stages, worlds
+from warm_jax import members, rewards, worlds
 from warm_jax.data import encoding
 from warm_jax.evaluation import accuracy
 from warm_jax.models import language_model, reward_model
-from warm_jax.stages import language
+from warm_jax.stages import language, memory
 from warm_jax.training import checkpoint, loop, reward, sft
 from warm_jax.training import state as state_lib
 from warm_jax.worlds import base
@@ -67,7 +67,7 @@ def probe(run) -> dict:
   """Fits the one reward head, on the frozen last SFT checkpoint."""
   shape, world = base.model_config(run), worlds.of(run)
   backbone, pairs = language.policy_start(run)['backbone'], world.pairs('train')
-  stages.memory.check(run)
+  memory.check(run)
   head = fit_head({'backbone': backbone}, shape, pairs, run.config.probe.l2)
   params = {'backbone': backbone, 'score': {'kernel': head}}
   checkpoint.save_params(run.folder('probe') / 'params', {'kernel': head})
@@ -99,7 +99,7 @@ def train(run) -> dict:
 
   Or a slice of them, `reward.member_slice`, drawn as if all M were trained.
   """
-  stages.memory.check(run)
+  memory.check(run)
   config = run.config.reward
   backbones = base.sft_checkpoints(run)['backbone']
   head = checkpoint.load_params(run.folder('probe') / 'params')['kernel']
