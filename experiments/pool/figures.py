@@ -52,9 +52,9 @@ def draw(
     for ax in panels[len(tables) :]:
       ax.remove()
     for number, (ax, (key, title)) in enumerate(zip(panels, tables.items())):
-      seeds = len(results.seeds)
-      is_scatter = figure.kind == 'scatter'
-      ax.set_title(f'{title}, {seeds} seeds' if is_scatter else title)
+      if figure.kind == 'scatter':  # a dot for each seed
+        title += f', {len(results.seeds)} seeds'
+      ax.set_title(title)
       ax.set_xlabel(figure.x)
       if figure.kind == 'curves':
         _curves(ax, figure, results, key)

@@ -34,6 +34,7 @@ ROOT = HERE.parent
 NAMES = (
   *('interpolation', 'label_corruption', 'how_many_members', 'linear_probe'),
   *('mechanism', 'smoothness', 'ablations', 'warp', 'optimisation'),
+  'soups',
 )
 # Pages that state results of several experiments.
 PAGES = (HERE / 'README.md', ROOT / 'README.md', ROOT / 'docs' / 'results.md')

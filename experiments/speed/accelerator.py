@@ -290,7 +290,7 @@ def reinforce_1b(quick: bool):
   box, batch = [ours.new_state()], ours.batch(0)
   start = time.perf_counter()
   samples = ours.sample(box[0], batch)
-  scores = ours.score(ours.scorers, samples)
+  scores = ours.score(ours.scorers, samples, judges=(0,))
   box[0], _ = ours.update(box[0], samples, scores, ours.reference)
   jax.block_until_ready(box)
   compile_s = time.perf_counter() - start
@@ -306,7 +306,7 @@ def reinforce_1b(quick: bool):
   parts = {
     'seconds': whole,
     'sample_s': lambda: ours.sample(box[0], batch),
-    'score_s': lambda: ours.score(ours.scorers, samples),
+    'score_s': lambda: ours.score(ours.scorers, samples, judges=(0,)),
     'update_s': update,
   }
   found = {k: seconds_of(call, quick, 4.0) for k, call in parts.items()}

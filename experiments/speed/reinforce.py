@@ -111,7 +111,7 @@ class Ours:
   def step(self, state, prompts) -> tuple:
     """One whole step: (state, metrics)."""
     samples = self.sample(state, prompts)
-    scores = self.score(self.scorers, samples)
+    scores = self.score(self.scorers, samples, judges=(0,))
     return self.update(state, samples, scores, self.reference)
 
 
@@ -171,7 +171,7 @@ def parts(ours: Ours) -> dict:
   """{name: call()} of each program of a step, on its own."""
   prompts, state = ours.batch(0), ours.new_state()
   samples = ours.sample(state, prompts)
-  scores = ours.score(ours.scorers, samples)
+  scores = ours.score(ours.scorers, samples, judges=(0,))
   box = [ours.new_state()]
 
   def update():
@@ -180,7 +180,7 @@ def parts(ours: Ours) -> dict:
 
   return {
     'sampling': lambda: ours.sample(state, prompts),
-    'scoring': lambda: ours.score(ours.scorers, samples),
+    'scoring': lambda: ours.score(ours.scorers, samples, judges=(0,)),
     'update': update,
   }
 

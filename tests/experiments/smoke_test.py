@@ -5,7 +5,7 @@ import pytest
 
 from experiments.pool import evidence, launch, ledger
 
-NAMES = (*ledger.NAMES, 'soups', 'ratatouille')
+NAMES = (*ledger.NAMES, 'ratatouille')
 
 
 @pytest.fixture(scope='session')

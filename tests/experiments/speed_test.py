@@ -236,7 +236,7 @@ def test_check_of_a_first_step(ours):
   s = reinforce.settings('', quick=True)
   state, prompts = ours.new_state(), ours.batch(0)
   samples = ours.sample(state, prompts)
-  scores = ours.score(ours.scorers, samples)
+  scores = ours.score(ours.scorers, samples, judges=(0,))
   one = jax.tree.map(lambda x: x[0], samples)
   response = sampling.response_mask(one.mask, one.response_start)
   reference = language_model.token_logps(
