@@ -197,7 +197,9 @@ def _judged(given) -> tuple[list, list]:
   def samples(model: str, data: str) -> list[tuple[str, float]]:
     told = argparse.Namespace(**vars(given) | {'model': model, 'data': data})
     its = _Found()
-    collections.deque(_scored_rows(told, formats.Columns(given.columns), its), 0)
+    collections.deque(
+      _scored_rows(told, formats.Columns(given.columns), its), 0
+    )
     return its.samples
 
   return (
