@@ -75,23 +75,3 @@ def test_what_a_kill_between_the_renames_left_comes_back(tmp_path):
     (new / 'newer').touch()
   assert names(tmp_path) == ['out']
   assert (tmp_path / 'out' / 'newer').exists()
-
-
-@pytest.mark.parametrize(
-  ('text', 'match'),
-  [
-    (b'{', 'cannot read'),
-    (b'[]', 'no JSON object'),
-    (b'{"a": 1, "a": 2}', "the field 'a' is there twice"),
-    (b'{"a":' * 150 + b'1' + b'}' * 150, 'nested deeper'),
-    (b'[' * 10**5, 'nested deeper'),
-    ('{}'.encode('utf-16'), 'cannot read'),
-  ],
-)
-def test_json_that_means_two_things_or_none(tmp_path, text, match):
-  path = tmp_path / 'config.json'
-  with pytest.raises(errors.UserError, match='no config.json in'):
-    files.read_json(path)
-  path.write_bytes(text)
-  with pytest.raises(errors.UserError, match=match):
-    files.read_json(path)

@@ -34,12 +34,14 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import checkpoints  # noqa: E402
 import collectives  # noqa: E402
 
 from warm_jax import members, merging, rewards, sharding  # noqa: E402
 from warm_jax import sampling as sampling_lib  # noqa: E402
 from warm_jax.config import section  # noqa: E402
 from warm_jax.data import encoding  # noqa: E402
+from warm_jax.hf import reading  # noqa: E402
 from warm_jax.models import config as config_lib  # noqa: E402
 from warm_jax.models import language_model, reward_model  # noqa: E402
 from warm_jax.training import checkpoint, policy, reward, sft  # noqa: E402
@@ -179,6 +181,18 @@ def restored(program):
   return {**kept, 'rng': jax.random.key_data(state.rng)}
 
 
+def imported(program):
+  """The leaves of a folder, each of them born where the table says."""
+  del program
+  folder = checkpoints.FIXTURES / 'gpt_neox'
+  params = reading.load(reading.inspect(folder))
+  for path, leaf in members.named_leaves(params).items():
+    where = sharding.of_leaf(path, leaf.shape)
+    assert leaf.dtype == np.float32, path
+    assert where is None or leaf.sharding.is_equivalent_to(where, leaf.ndim)
+  return params
+
+
 def _heads():
   head = np.linspace(-1, 1, M * SHAPE.width, dtype=np.float32)
   return {
@@ -223,6 +237,7 @@ CASES = {
   'merge': (merge, MESHES),
   'scoring': (scoring, FEW),
   'restored': (restored, MESHES),
+  'imported': (imported, MESHES),
 }
 
 

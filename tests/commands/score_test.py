@@ -7,17 +7,17 @@ import itertools
 import json
 
 import chains
-import jax
 import numpy as np
 import pyarrow as pa
 import pytest
+import tiny
 from pyarrow import parquet as pq
 
 from warm_jax import errors
 from warm_jax.commands import score
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import writing
-from warm_jax.models import language_model, reward_model
+from warm_jax.models import reward_model
 
 pytestmark = pytest.mark.hf
 WORDS = ('one', 'two', 'three', 'four', 'five')
@@ -31,10 +31,8 @@ def models(tmp_path_factory):
   """Two reward models, with moments of their own; the prompts end in a space."""
   folder = tmp_path_factory.mktemp('models')
   words = tokenizer_lib.make_word_tokenizer(WORDS, folder / 'tokenizer')
-  params = []
+  params = [tiny.reward_params(SHAPE, m) for m in (0, 1)]
   for m in (0, 1):
-    backbone = language_model.init_params(jax.random.key(m), SHAPE)['backbone']
-    params.append(reward_model.init_params(jax.random.key(9), SHAPE, backbone))
     more = {'reward_mean': 0.5 + m, 'reward_std': 2.0}
     more['prompt_template'] = '{prompt} '
     writing.save(folder / f'model_{m}', params[m], SHAPE, words, **more)

@@ -1,6 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
 """Each format that users bring, and each way a row can be wrong."""
 
+import functools
 import json
 
 import numpy as np
@@ -17,14 +18,7 @@ def turn(role, content):
   return {'role': role, 'content': content}
 
 
-def user(content):
-  return turn('user', content)
-
-
-def assistant(content):
-  return turn('assistant', content)
-
-
+user, assistant = (functools.partial(turn, r) for r in ('user', 'assistant'))
 QUESTION, GOOD, BAD = user('why?'), assistant('so'), assistant('no')
 TURNS = [('why?', 'so', 'no')]
 

@@ -12,23 +12,8 @@ import tiny
 
 from experiments.pool import arms, evidence, launch, ledger, scores, settings
 from warm_jax import errors, members, merging
-from warm_jax.data import encoding
 
 SHAPE = tiny.model(20, 8)
-
-
-def make_pairs(num, seed=0):
-  rng = np.random.default_rng(seed)
-
-  def side():
-    lengths = rng.integers(3, 9, num)
-    mask = np.arange(8)[None] < lengths[:, None]
-    ids = np.where(mask, rng.integers(1, 20, (num, 8)), 0).astype(np.int32)
-    return encoding.Sequences(ids, mask, np.full(num, 2, np.int32))
-
-  return encoding.Preferences(
-    side(), side(), np.zeros(num, bool), np.arange(num)
-  )
 
 
 def claim_of(key, kind):
@@ -40,7 +25,9 @@ def claim_of(key, kind):
 def fake_arm(folder, params):
   """An arm whose members are given, beside four pairs."""
   config = settings.get_config('smoke')
-  base = dict(shape=SHAPE, config=config, pairs=lambda split: make_pairs(4))
+  base = dict(
+    shape=SHAPE, config=config, pairs=lambda split: tiny.random_pairs(4)
+  )
   base = types.SimpleNamespace(**base)
   return types.SimpleNamespace(folder=folder, params=params, base=base)
 
@@ -272,7 +259,7 @@ def test_merges_are_scored_once_and_kept(tmp_path):
 
 
 def test_scores_are_kept_for_the_same_rows_made_alike(tmp_path):
-  pairs, calls = make_pairs(5), []
+  pairs, calls = tiny.random_pairs(5), []
 
   def compute():
     calls.append(1)
@@ -280,8 +267,8 @@ def test_scores_are_kept_for_the_same_rows_made_alike(tmp_path):
 
   swapped = arms.swapped_pairs(pairs, np.arange(5) == 0)
   for rows, how, wanted in (
-    *((pairs, 1, 1.0), (make_pairs(5), 1, 1.0), (pairs, 2, 2.0)),
-    *((make_pairs(4), 2, 3.0), (swapped, 2, 4.0), (pairs, 1, 5.0)),
+    *((pairs, 1, 1.0), (tiny.random_pairs(5), 1, 1.0), (pairs, 2, 2.0)),
+    *((tiny.random_pairs(4), 2, 3.0), (swapped, 2, 4.0), (pairs, 1, 5.0)),
   ):
     fingerprint = scores._fingerprint(rows, {'a': how})
     found = scores.cached(tmp_path / 'scores.npz', compute, fingerprint)
@@ -290,7 +277,7 @@ def test_scores_are_kept_for_the_same_rows_made_alike(tmp_path):
 
 
 def test_swapping_encoded_pairs_is_swapping_their_labels():
-  pairs = make_pairs(6)
+  pairs = tiny.random_pairs(6)
   flips = np.array([True, False, True, False, False, False])
   found = arms.swapped_pairs(pairs, flips)
   np.testing.assert_array_equal(found.flipped, flips)

@@ -14,13 +14,11 @@ import shutil
 import signal
 import tempfile
 
-import jax
 import numpy as np
 import pytest
+import tiny
 
 from warm_jax.hf import writing
-from warm_jax.models import config as config_lib
-from warm_jax.models import language_model, reward_model
 
 GROWTH = 2**30  # bytes of address space that one case may take at most
 SECONDS = 20.0  # of computing that one case may take
@@ -71,13 +69,8 @@ def small_model():
   """save(tokenizer, *(folder, bytes of a shard)) -> a reward model's params."""
 
   def save(tokenizer, *folders):
-    sizes = dict(width=16, num_layers=1, num_heads=2, mlp_width=24)
-    shape = config_lib.ModelConfig(
-      vocab_size=tokenizer.vocab_size, max_length=64, **sizes
-    )
-    keys = jax.random.split(jax.random.key(0))
-    backbone = language_model.init_params(keys[0], shape)['backbone']
-    params = reward_model.init_params(keys[1], shape, backbone)
+    shape = tiny.model(tokenizer.vocab_size, 64)
+    params = tiny.reward_params(shape)
     for folder, size in folders:
       writing.save(folder, params, shape, tokenizer, max_shard_bytes=size)
     return params

@@ -3,10 +3,6 @@
 
 import dataclasses
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import chex
 import jax
@@ -379,50 +375,6 @@ def test_every_half_is_converted_exactly(dtype, transposed):
   got = reading._place(leaf, None)
   assert got.dtype == np.float32
   np.testing.assert_array_equal(got, leaf.astype(np.float32))
-
-
-_ON_EIGHT_DEVICES = """
-import sys
-import jax, numpy as np
-from warm_jax import members, sharding
-from warm_jax.hf import reading
-
-P = jax.sharding.PartitionSpec
-mesh = jax.make_mesh(
-  (4, 2), ('data', 'model'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-checkpoint = reading.inspect(sys.argv[1])
-expected = members.named_leaves(reading.load(checkpoint))
-
-def rule(path, shape):
-  spec = {1: P('model'), 2: P('data', 'model')}[len(shape)]
-  if path.endswith('out/kernel'):
-    spec = P(None, ('data', 'model'))
-  return jax.NamedSharding(mesh, P('data') if 'up/kernel' in path else spec)
-
-sharding.of_leaf = rule
-found = members.named_leaves(reading.load(checkpoint))
-assert found.keys() == expected.keys()
-for path, leaf in found.items():
-  assert leaf.sharding.is_equivalent_to(rule(path, leaf.shape), leaf.ndim), path
-  assert leaf.dtype == np.float32, path
-  np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
-print('ok')
-"""
-
-
-@pytest.mark.slow
-def test_leaves_land_on_their_shardings():
-  flags = os.environ['XLA_FLAGS']
-  flags += ' --xla_force_host_platform_device_count=8'
-  root = str(pathlib.Path(reading.__file__).parents[2])
-  more = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags, 'PYTHONPATH': root}
-  result = subprocess.run(
-    [sys.executable, '-c', _ON_EIGHT_DEVICES, str(FIXTURES / 'gpt_neox')],
-    env=os.environ | more,
-    capture_output=True,
-    text=True,
-  )
-  assert result.stdout.strip() == 'ok', result.stderr
 
 
 def test_one_tensor_is_in_memory_at_a_time(monkeypatch):

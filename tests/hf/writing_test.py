@@ -11,6 +11,7 @@ import ml_collections
 import ml_dtypes
 import numpy as np
 import pytest
+import tiny
 from checkpoints import (
   FIXTURES,
   assert_identical,
@@ -24,7 +25,6 @@ from warm_jax import errors, pipeline
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import configs, folders, names, reading, writing
 from warm_jax.models import config as config_lib
-from warm_jax.models import language_model
 from warm_jax.worlds import base as base_lib
 
 NAMES = sorted(names.FAMILIES)
@@ -50,23 +50,10 @@ def tokenizer(tokenizers):
   return tokenizers['']
 
 
-def reward_params(config):
-  """Random weights of a reward model, made without compiling anything."""
-  rng = np.random.default_rng(0)
-  shapes = jax.eval_shape(
-    lambda: language_model.init_params(jax.random.key(0), config)
-  )
-  shapes['score'] = {'kernel': jax.ShapeDtypeStruct((config.width,), 'f4')}
-  shapes.pop('lm_head', None)
-  return jax.tree.map(
-    lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes
-  )
-
-
 @pytest.fixture(scope='module')
 def scratch():
   """A small reward model of ours: Llama-like."""
-  return reward_params(TINY)
+  return tiny.reward_params(TINY)
 
 
 def opened(name, head='lm'):
@@ -115,7 +102,9 @@ def test_both_spellings_are_written(name, spelling, tmp_path, tokenizers):
   # find: they fall back to their defaults without a word.
   base, out = fixture(name, config_of(name, spelling)), tmp_path / 'out'
   config = base.config
-  writing.save(out, reward_params(config), config, tokenizers[name], base=base)
+  writing.save(
+    out, tiny.reward_params(config), config, tokenizers[name], base=base
+  )
   after = config_of(out)
   new = {k: v for k, v in after.items() if not k.startswith('rope_theta')}
   old = {k: v for k, v in after.items() if k != 'rope_parameters'}
@@ -249,7 +238,7 @@ def test_what_does_not_fit_is_refused(
 def test_tokenizers_that_do_not_fit(tmp_path, tokenizer, scratch):
   # None of several ends may pad.
   base = fixture('llama', config_of('llama') | {'eos_token_id': [2, 5]})
-  config, params = base.config, reward_params(base.config)
+  config, params = base.config, tiny.reward_params(base.config)
   ours, theirs = (scratch, TINY, None), (params, config, base)
   qwen_params, qwen_config, qwen = opened('qwen2')
   for words, (weights, model, start), changes in (

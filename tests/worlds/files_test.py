@@ -7,16 +7,15 @@ import random
 import shutil
 
 import chains
-import jax
 import numpy as np
 import pytest
+import tiny
 
 from warm_jax import errors, pipeline, worlds
 from warm_jax import files as files_lib
 from warm_jax.data import tokenizer as tokenizer_lib
 from warm_jax.hf import writing
 from warm_jax.models import config as model_config
-from warm_jax.models import language_model, reward_model
 from warm_jax.worlds import files
 
 slow = pytest.mark.slow
@@ -35,12 +34,7 @@ def write_pairs(path, num, seed):
       'note': 'further fields do not matter',
     }
     rows.append(row)
-  return write_lines(path, rows)
-
-
-def write_lines(path, rows):
-  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  return str(path)
+  return str(chains.write_rows(path, rows))
 
 
 FILES = {
@@ -117,7 +111,7 @@ def test_bad_files_are_one_line(tmp_path, changes, message):
   write_pairs(tmp_path / 'test.jsonl', 40, 1)
   write_pairs(tmp_path / 'few.jsonl', 12, 1)
   row = {'prompt': 'a', 'chosen': 'b', 'rejected': 'c'}
-  write_lines(tmp_path / 'one.jsonl', [row] * 30)
+  chains.write_rows(tmp_path / 'one.jsonl', [row] * 30)
   (tmp_path / 'empty.jsonl').write_text('')
   (tmp_path / 'half.jsonl').write_text('{"prompt": "a", "chosen": "b"}\n')
   names = dict.fromkeys(('data.train', 'data.test'), '{}/test.jsonl')
@@ -207,7 +201,7 @@ def test_sft_run_cuts_or_leaves_out_what_is_too_long(based, tmp_path):
   rows = [{'prompt': f'what is {i}', 'completion': f'{i}'} for i in range(9)]
   rows[4]['completion'] = '12 ' * 40
   rows.append({'messages': [{'role': 'user', 'content': 'alone'}]})
-  file = write_lines(tmp_path / 'sft.jsonl', rows)
+  file = str(chains.write_rows(tmp_path / 'sft.jsonl', rows))
   changes |= {'data.train': file, 'data.max_rejected': 0.1}
   for overlong, kept, cut in (('filter', 8, 0), ('truncate', 9, 1)):
     shutil.rmtree(workdir / 'world', ignore_errors=True)
@@ -227,14 +221,12 @@ def test_policy_run_sets_prompts_apart(based, tmp_path):
   rows[7] = {'prompt': 'what is ' * 40}
   judge = tmp_path / 'judge'
   shape = chains.model_config(280, num_layers=1, max_length=40)
-  params = language_model.init_params(jax.random.key(0), shape)
-  params = reward_model.init_params(
-    jax.random.key(1), shape, params['backbone']
-  )
   words = tokenizer_lib.load_pretrained(workdir / 'base' / 'tokenizer')
-  writing.save(judge, params, shape, words, prompt_template='{prompt}\n')
+  writing.save(
+    judge, tiny.reward_params(shape), shape, words, prompt_template='{prompt}\n'
+  )
   changes = {'model': 'somewhere', 'reward_model': str(judge)} | {
-    'data.train': write_lines(tmp_path / 'prompts.jsonl', rows),
+    'data.train': str(chains.write_rows(tmp_path / 'prompts.jsonl', rows)),
     'data.max_length': 40,
     'policy.max_new_tokens': 20,
     'data.test_fraction': 0.25,
@@ -279,7 +271,7 @@ def test_reward_run_takes_all_formats_of_pairs(based, tmp_path):
         ],
       },
     ]
-  file = write_lines(tmp_path / 'train.jsonl', rows)
+  file = str(chains.write_rows(tmp_path / 'train.jsonl', rows))
   changes |= {
     'data.train': file,
     'reward.batch_size': 8,
@@ -357,7 +349,7 @@ def test_each_member_has_labelers_of_its_own(tmp_path):
   ]
   other = write_pairs(tmp_path / 'other.jsonl', 20, 1)  # without labelers
   changes = FILES | {
-    'data.train': write_lines(tmp_path / 'mine.jsonl', rows),
+    'data.train': str(chains.write_rows(tmp_path / 'mine.jsonl', rows)),
     'data.selection': other,
     'data.test': other,
     'data.labeler': 'judge',
