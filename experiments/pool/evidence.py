@@ -74,6 +74,8 @@ class Results:
 
   def __init__(self, by_seed: Mapping[int, Iterable[Sequence]]):
     self.seeds = sorted(by_seed)
+    # Intervals of two seeds would be all that a figure shows.
+    self.has_intervals = len(self.seeds) >= FEWEST_SEEDS
     self._cells: dict[tuple, dict[int, float]] = {}
     for seed in self.seeds:
       for table, row, column, value in by_seed[seed]:
@@ -130,6 +132,8 @@ class Results:
 
 class Cells(Results):
   """Cells that are known by their mean and interval only: rows of tables.csv."""
+
+  has_intervals = True
 
   def __init__(self, cells: Iterable[Mapping[str, Any]]):
     self._cells = {(c['table'], c['row'], c['column']): c for c in cells}

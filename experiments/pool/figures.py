@@ -75,11 +75,6 @@ def draw(
     canvas.savefig(out / f'{figure.name}.png', dpi=160)
 
 
-def _has_intervals(results) -> bool:
-  """Those of two seeds would be all that is seen."""
-  return len(results.seeds) >= evidence.FEWEST_SEEDS
-
-
 def _curves(ax, figure, results, key: str) -> None:
   shown = [r for r in results.rows(key) if r != figure.minus]
   for row, color in zip(shown, COLORS * (1 + len(shown) // len(COLORS))):
@@ -89,7 +84,7 @@ def _curves(ax, figure, results, key: str) -> None:
       if results.has(key, row, c)
     ]
     x, y, low, high = np.array(sorted(points)).T
-    if _has_intervals(results):
+    if results.has_intervals:
       ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
     ax.plot(x, y, 'o-', color=color, markersize=3, label=row)
   if figure.minus:
@@ -136,7 +131,7 @@ def _dots(ax, figure, results, key: str, named: bool) -> None:
   for y, row in enumerate(shown):
     values = results.values(key, row, column, figure.minus)
     mean, low, high = results.interval(key, row, column, figure.minus)
-    if _has_intervals(results):
+    if results.has_intervals:
       ax.plot([low, high], [y, y], color=COLORS[0], alpha=0.4, linewidth=3)
     ax.plot(values, [y] * len(values), 'o', color=COLORS[0], ms=3, alpha=0.6)
     ax.plot(mean, y, 'D', color=COLORS[0], ms=5)
