@@ -106,9 +106,7 @@ def test_a_host_rule_answers_the_same_call(rows):
   np.testing.assert_array_equal(scores, (ids * mask).sum(1))
 
 
-# ---------------------------------------------------------------------------
-# Many rows
-# ---------------------------------------------------------------------------
+# --- Many rows ----------------------------------------------------------------
 
 
 def test_score_rows_pads_the_last_batch(rows):

@@ -102,9 +102,7 @@ def make_chain(logits):
   return params, config
 
 
-# ---------------------------------------------------------------------------
-# One batch
-# ---------------------------------------------------------------------------
+# --- One batch ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize('config', [CONFIG, LEARNED], ids=['rotary', 'learned'])
@@ -215,9 +213,7 @@ def test_a_prompt_read_once_for_its_samples_draws_the_same(monkeypatch):
   assert len({tuple(row) for row in np.asarray(found.ids)}) > 4
 
 
-# ---------------------------------------------------------------------------
-# Many prompts
-# ---------------------------------------------------------------------------
+# --- Many prompts -------------------------------------------------------------
 
 
 def test_calls_of_one_shape_are_traced_once():
@@ -261,9 +257,7 @@ def test_prompts_are_as_wide_as_the_longest(tmp_path):
     world.encoded(['a b a'], 6, 'posts')
 
 
-# ---------------------------------------------------------------------------
-# KL to an anchor
-# ---------------------------------------------------------------------------
+# --- KL to an anchor ----------------------------------------------------------
 
 
 @functools.cache

@@ -43,15 +43,6 @@ def with_template(bare, template):
   return dataclasses.replace(bare, hf=hf)
 
 
-def test_the_response_begins_where_its_turn_does(bare):
-  chat = chat_lib.Chat(with_template(bare, CHATML))
-  prompt, response = chat.split(TURNS, ANSWER)
-  assert prompt == '<bos>[user]\nthe world<eos>\n[assistant]\n'
-  # Without its end, and without the line break behind it.
-  assert response == 'hello again'
-  assert chat.prompt(TURNS) == prompt
-
-
 @pytest.mark.parametrize(
   'template',
   [

@@ -76,8 +76,3 @@ def test_seeds_of_orders():
   ]
   assert len(set(seeds)) == 400 and max(seeds) < 2**31
   assert loader.order_seed(1, 'reward', 0) != loader.order_seed(1, 'policy', 0)
-
-
-def test_a_set_smaller_than_a_batch_is_refused():
-  with pytest.raises(errors.UserError, match='3 rows are fewer than one batch'):
-    loader.order(3, [0], 4)

@@ -108,9 +108,7 @@ def test_metrics_go_where_they_are_asked_for(tmp_path, monkeypatch, capsys):
   assert list((tmp_path / 'tensorboard' / 'tensorboard').glob('events*'))
 
 
-# ---------------------------------------------------------------------------
-# Signals
-# ---------------------------------------------------------------------------
+# --- Signals ------------------------------------------------------------------
 
 
 @pytest.fixture

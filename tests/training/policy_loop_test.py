@@ -330,16 +330,6 @@ def test_nan_names_the_member(tmp_path):
 # --- P policies, one program ------------------------------------------------
 
 
-def test_each_policy_has_its_scorer(tmp_path):
-  up, down = [], []
-  scorers = recording(up), recording(down, -1.0)
-  run(tmp_path, (0.1, 0.1), scorers=scorers, member_map='vmap')
-  # At first the policies are one and so are the responses; later they are not.
-  np.testing.assert_array_equal(up[0][0], down[0][0])
-  assert (up[-1][0] != down[-1][0]).any()
-  assert tiny.largest(*members.unstack(params_at(tmp_path, 3))) > 1e-5
-
-
 def test_resume_equals_uninterrupted_with_a_value_model(tmp_path, kill_at):
   extra = {
     'prompts': PLAIN,
@@ -368,6 +358,7 @@ def test_reward_rises_and_a_strong_kl_holds(tmp_path):
     tmp_path,
     (0.0, 20.0),
     prompts=PLAIN,
+    member_map='vmap',
     steps=40,
     eval_every=40,
     batch_size=16,
