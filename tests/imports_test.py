@@ -21,7 +21,7 @@ FLOORS = [
   },
   {'distributed', 'sharding', 'members'},
   {'models', 'hf', 'losses', 'merging', 'data'},
-  {'sampling', 'rewards', 'scoring'},
+  {'sampling', 'rewards'},
   {'training', 'evaluation', 'report'},
   {'config'},
   {'worlds'},

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""The ten-line interface. `warm --config=reward` adds splits and a report."""
+"""The Python interface: load, read pairs, train, merge, score, save."""
 
 import pathlib
 import sys
@@ -163,7 +163,7 @@ def accuracy(
   pairs: encoding.Preferences,
   base: Model | None = None,
 ) -> float:
-  """Share of pairs whose chosen response wins; a tie is correct, as in WARM section 2."""
+  """Share of pairs whose chosen response scores higher; a tie is wrong."""
   scorer = _scorer(model, model if isinstance(model, Model) else base)
   return reward_stage.pair_accuracy(scorer, pairs)
 

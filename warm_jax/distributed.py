@@ -30,7 +30,7 @@ HEARTBEAT_TIMEOUT = 30
 WAIT_TIMEOUT = 24 * 3600
 JOIN_TIMEOUT = int(os.environ.get('WARM_JOIN_TIMEOUT', '300'))
 _LOST = (
-  f'has lost another one, which was killed, failed or did not come within '
+  f'has lost another one, which was killed, failed or did not start within '
   f'{JOIN_TIMEOUT} s (see what that one said); the same commands, on all hosts, '
   'continue from the last checkpoint'
 )

@@ -1,5 +1,7 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""One call for every reward: scorer(ids [B, T], mask [B, T]) -> [B] float32.
+"""Reward models and ensembles as one function of token ids.
+
+scorer(ids [B, T], mask [B, T]) -> [B] float32.
 
 Bradley-Terry leaves the offset and the scale of a reward model free. So moments
 are taken on one fixed set of reference samples (responses of the SFT policy):

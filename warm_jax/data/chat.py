@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""How texts for a model are written: its chat template, or a prompt's frame.
+"""Writes prompts and conversations as text: by a chat template or a frame.
 
 Also dialogues that are written as one text, and where a prompt ends in them.
 """

@@ -32,7 +32,7 @@ COLUMNS = (
 
 
 class Evaluation(NamedTuple):
-  """What K policies wrote for N prompts, and what it is worth."""
+  """What K policies wrote for N prompts, and its scores."""
 
   prompts: list[str]
   responses: list[list[str]]  # [K][N * S], the S samples of a prompt adjacent

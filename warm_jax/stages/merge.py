@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""Stage `merge`: averages the members and says honestly whether it helped.
+"""Stage `merge`: averages the members and compares with them and the ensemble.
 
 Members are ranked on the selection split and reported on others: training pairs,
 swapped and clean apart, held-out pairs, and pairs from other policies.

@@ -145,7 +145,7 @@ def require_apart(reward: str, witness: str) -> None:
 
 
 def source(run, judge: str) -> str:
-  """What a judge by name in a run is called outside of it."""
+  """The name by which other runs refer to a scorer of this run."""
   if 'reward_model' in run.config:
     return run.config.reward_model if judge in _FIELDS else judge
   return f'{run.workdir}:{judge}'

@@ -1,5 +1,5 @@
 # Copyright 2026 The warm_jax Authors. Apache-2.0.
-"""What surrounds a training loop: restore, metrics, checks, saves, signals.
+"""Checkpoints, metrics, checks of members and signals around a training loop.
 
   with Loop(folder, state, config, runtime) as loop:
     state = loop.state
