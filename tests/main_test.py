@@ -84,7 +84,7 @@ MISTAKES = """
 + --config.xyzzy=3 => unknown field config.xyzzy
 + --noconfig.reward.tiyn => did you mean reward.tiny?
 + --config.reward=3 => config.reward is a section
-+ --config.reward.members=2.5 => --config.reward.members=2.5:
++ --config.reward.members=2.5 => --config.reward.members=2.5: '2.5' is not a whole
 + --config.policy.kl_coef=fast => --config.policy.kl_coef=fast:
 + --config.reward.learning_rates=("a",) => each a number above 0
 + --config.reward.members=0 => config.reward.members is 0: it must be a whole

@@ -244,7 +244,9 @@ def parse(argv: list[str]):
   try:
     fields(argv)
   except (flags.Error, AttributeError, TypeError, ValueError) as e:
-    raise errors.UserError(str(e)) from e
+    number = r"invalid literal for int\(\) with base 10: ('.*')"
+    reason = re.sub(number, r'\1 is not a whole number', str(e))
+    raise errors.UserError(reason) from e
   missing = '--workdir is missing: name a folder for the results'
   errors.need(values.workdir or values.help, missing)
   # Some libraries (grain's workers) ask whether absl's own flags were parsed.
