@@ -89,7 +89,7 @@ MISTAKES = """
 + --config.reward.learning_rates=("a",) => each a number above 0
 + --config.reward.members=0 => config.reward.members is 0: it must be a whole
 + --config.seed => config.seed
-+ --confg.seed=3 => confg.seed
++ --config.lora.rank=8 => ; (LoRA members are not trained; adapters are read
 + --workdri=run => did you mean --workdir?
 + --x=1 merge => unknown flag --x: fields are written --config.NAME=VALUE
 + merge => unexpected argument 'merge'
@@ -103,7 +103,8 @@ MISTAKES = """
 scor --model=x => unknown command 'scor'; did you mean score?
 + --config.policy.learning_rate=1 => reward.learning_rates (a tuple
 + --output_dir=x => here that is --workdir
-+ --config.runtime.tensorboard=True => here that is runtime.report_to
++ --reward_model_path=x => that would be reward_model, which is not here (a field
++ --config.runtime.wandb=True => here that is runtime.report_to
 + --config.runtime.report_to=wandb => pip install 'warm_jax[wandb]'
 """
 

@@ -229,7 +229,7 @@ def test_sft_and_policy_runs(reward_run, files, tmp_path):
   )
   other = config.copy_and_resolve_references()
   other.data.prompt_template = 'Q: {prompt}'
-  with pytest.raises(errors.UserError, match='was trained with'):
+  with pytest.raises(errors.UserError, match='reads prompts like'):
     pipeline.run(other, tmp_path / 'other')
   results = pipeline.run(config, tmp_path / 'policy')
   rows = results['evaluate']['rows']

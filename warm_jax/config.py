@@ -493,16 +493,28 @@ SYNONYMS = {
   theirs: ours
   for names, ours in {
     'kind': '(it went: the sections of a config decide its stages)',
-    'tensorboard': 'report_to (tensorboard)',
+    'tensorboard wandb': 'report_to (tensorboard or wandb)',
+    'lora lora_r lora_alpha lora_rank lora_dropout use_lora use_peft peft': (
+      '(LoRA members are not trained; adapters are read: docs/your_data.md)'
+    ),
+    'load_in_4bit load_in_8bit': '(weights are not quantised)',
+    'attn_implementation': '(the device decides how attention is computed)',
+    'deepspeed fsdp': '(runtime.mesh divides the work among devices)',
+    'packing': '(rows are not packed: each stands alone in its batch)',
+    'optim': '(each stage has optimizer.name: adam or adamw)',
+    'top_p top_k': '(samples are drawn from all tokens; see temperature)',
+    'logging_steps': '(there is no such setting; metrics are always written)',
+    'eval_strategy': '(evaluation is a stage; policies have eval_every)',
     'num_train_epochs num_epochs epochs': 'steps (counted in updates)',
     'max_steps': 'steps',
     'per_device_train_batch_size': 'batch_size (of all devices together)',
     'gradient_accumulation_steps': 'micro_batches (parts of batch_size)',
     'gradient_checkpointing': 'remat',
     'bf16': 'compute_dtype (bfloat16)',
+    'fp16': 'compute_dtype (bfloat16; there is no float16)',
     'torch_dtype': 'compute_dtype',
     'max_seq_length': 'max_length',
-    'max_completion_length': 'max_new_tokens',
+    'max_completion_length response_length': 'max_new_tokens',
     'beta': 'kl_coef',
     'num_generations': 'samples_per_prompt',
     'learning_rate lr': 'learning_rates (a tuple for members, else a number)',
@@ -515,7 +527,7 @@ SYNONYMS = {
     'save_steps': 'checkpoint_every',
     'eval_steps': 'eval_every',
     'model_name_or_path': 'model',
-    'reward_model_path': 'reward_model',
+    'reward_model_path': 'reward_model (a field of configs policy)',
     'dataset_name': 'train (a file, or hf:FOLDER of a saved data set)',
     'output_dir': '--workdir',
     'resume_from_checkpoint': '--workdir (the same command continues)',
@@ -527,7 +539,8 @@ SYNONYMS = {
 def nearest(name: str, known: Iterable[str]) -> str:
   """A hint for an unknown dotted name: '; did you mean ...?', or ''."""
   known, last = list(known), name.rpartition('.')[2]
-  ours, _, note = SYNONYMS.get(last, '').partition(' ')
+  said = SYNONYMS.get(name.partition('.')[0]) or SYNONYMS.get(last, '')
+  ours, _, note = said.partition(' ')
   if ours.startswith('('):
     return f'; {ours} {note}'
   alike = ours, ours.removesuffix('s')  # one model has a learning_rate
@@ -536,6 +549,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
   if found or ours.startswith('--'):
     where = ', '.join((own or found)[:3]) or ours
     return f'; here that is {where} {note}'.rstrip()
+  if ours:
+    return f'; that would be {ours}, which is not here {note}'.rstrip()
   # A field of its section, or of another one.
   ends = {k.rpartition('.')[2]: k for k in reversed(known)}
   found = difflib.get_close_matches(name, known, n=1)

@@ -419,7 +419,7 @@ def test_white_space_that_means_something_is_kept():
 @pytest.mark.parametrize(
   'start',
   [
-    'Human: a\nAssistant:',
+    '### Human: a### Assistant:',
     '\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:',
     'User: a\n\nAssistant:',
     'USER: a ASSISTANT:',
@@ -438,9 +438,13 @@ def test_dialogues_end_their_prompt_where_the_answer_begins(start):
 
 
 def test_dialogues_of_unknown_style_are_asked_about():
-  start = 'Client: hi\nAgent: hello, I do'
-  with pytest.raises(formats.BadRow, match="'Client:' and 'Agent:'.*'prompt'"):
-    items(sides(f'{start} so', f'{start} not'))
+  forms = ['{}: ', '- {}: ', '[{}] ', '[{}]: ', '<{}>: ', '<{}>', '{}：']
+  for form in [*forms, '[10:01] {}: ', '<|start_of_role|>{} ']:
+    ask, reply = form.format('user'), form.format('bot')
+    with pytest.raises(formats.BadRow, match="dialogue.* and .*'prompt'"):
+      items(sides(f'{ask}hi\n{reply}I do so', f'{ask}hi\n{reply}I do not'))
+  for start in ('- a: 1\n- b: 2', '"So?": he\n"no"', 'A. b\nB. c', '<p>\n<b>'):
+    assert items(sides(f'{start} so', f'{start} not'))[0][0]['prompt'] == start
 
 
 def test_only_turns_of_the_assistant_are_learned():

@@ -232,12 +232,13 @@ def test_policy_run_sets_prompts_apart(based, tmp_path):
     'data.test_fraction': 0.25,
   }
   # The judge is compared before anything is written.
-  for field, value, told in (
-    ('max_length', 41, 'reads at most 40 tokens'),
-    ('prompt_template', 'Q: {prompt}', 'was trained with prompts like'),
-  ):
-    with pytest.raises(errors.UserError, match=told):
-      start('policy', workdir, changes | {f'data.{field}': value})
+  with pytest.raises(errors.UserError, match='reads at most 40 tokens'):
+    start('policy', workdir, changes | {'data.max_length': 41})
+  ours = (judge / 'config.json').read_text()  # a judge that says nothing
+  (judge / 'config.json').write_text(ours.replace('prompt_template', 'other'))
+  with pytest.raises(errors.UserError, match="prompt_template='{prompt}'"):
+    start('policy', workdir, changes)
+  (judge / 'config.json').write_text(ours)
   run, results = start('policy', workdir, changes)
   found = results['world']
   # 21 prompts, of which round(0.25 * 21) = 5 are held out with all their rows.

@@ -361,10 +361,10 @@ STYLES = [
     (r'^(?:Instruction|Prompt):', r'^(?:Response|Output|Answer):'),
     (r'^(?:SUBREDDIT|TITLE|POST):', r'^TL;DR:'),
     (r'USER:', r'ASSISTANT:'),  # on one line
-    (r'User:', r'Assistant:'),
+    (r'(?:#+ *)?(?:User|Human):', r'(?:#+ *)?Assistant:'),
     (r'\[INST\]', r'\[/INST\]'),
     (r'<\|im_start\|>user', r'<\|im_start\|>assistant'),
-    (r'<\|user\|>', r'<\|assistant\|>'),
+    (r'<\|(?:user|prompter)\|>', r'<\|assistant\|>'),
     (r'<start_of_turn>user', r'<start_of_turn>model'),
     (
       r'<\|start_header_id\|>user<\|end_header_id\|>',
@@ -372,7 +372,13 @@ STYLES = [
     ),
   )
 ]
-_LABEL = re.compile(r'^[ #*]{0,9}(\w[\w ]{0,20})\**:', re.M)  # of a turn, maybe
+# Of a turn, maybe. In a list, in brackets or as a tag only a name that is sure.
+_SURE = r'(?:human|user|prompter|assistant|bot|chatbot|gpt|ai)'
+_LABEL = re.compile(
+  r'^(?:\[\d[\d:. ]*\])?[ #*]{0,9}(\w[\w ]{0,20}\**[:：](?!//)|'
+  rf'[-<\[] ?{_SURE}[>\]:]+|<\|start_of_role\|>\w+|Q\. |(?<!:\n)A\. )',
+  re.M | re.I,
+)
 
 
 def last_border(text: str) -> tuple[int, Any]:
@@ -419,7 +425,7 @@ def common_beginning(*texts: str) -> tuple[int, Any]:
     raise BadRow('the prompts of chosen and rejected differ')
   labels = list(dict.fromkeys(_LABEL.findall(shared)))
   if len(labels) > 1 and shared.count('\n') >= len(labels) - 1:
-    names = ' and '.join(f"'{label}:'" for label in labels[:2])
+    names = ' and '.join(f"'{label.rstrip()}'" for label in labels[:2])
     raise BadRow(
       f'a dialogue of turns {names}, whose last turn is not known to be the '
       "answer: put what comes before the answers into a field 'prompt'"

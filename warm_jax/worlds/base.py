@@ -132,9 +132,7 @@ def judge(run, source: str) -> tuple[chat_lib.Chat, int]:
   template = data.chat_template
   if 'prompt_template' in found.hf_config:
     template = ''
-  elif not template and (
-    data.format == 'plain' or not its_tokenizer.hf.chat_template
-  ):
+  elif not template and data.format == 'plain':
     template = data.prompt_template
   chat = chat_lib.judge_chat(
     *(its_tokenizer, found.source, found.hf_config),
@@ -182,12 +180,13 @@ def chat(run, its_tokenizer=None) -> chat_lib.Chat:
     )
     mine, theirs = (each.samples() for each in (made, other))
     for ours, its in zip(mine, theirs):
+      mend = 'chat_template=FILE, the template of the reward model'
+      if other.style != 'chat' and ours is mine[0]:
+        mend = f'prompt_template={other.prompt_template!r}'
       errors.need(
         ours == its,
-        f'{name} was trained with prompts like {its!r}, but here they are '
-        f'written as {ours!r}: set --config.data.prompt_template='
-        f'{other.prompt_template!r}, or --config.data.chat_template=FILE to '
-        'the template of the reward model',
+        f'{name} reads prompts like {its!r}, but here they are written as '
+        f'{ours!r}: set --config.data.{mend}',
       )
   return made
 
