@@ -53,7 +53,9 @@ _WRAPPED = re.compile(
 )
 _SPREAD = re.compile(rb'\s*\{[ \t]*\r?\n')
 # Names of splits in names of files, and numbers of parts at their ends.
-_SPLIT = re.compile(r'(?:^|[-_.])(train|test|valid|validation|val|dev|eval)')
+_SPLIT = re.compile(
+  r'(?:^|[-_.\d])(train|test|valid|val|dev|eval|holdout|heldout)', re.I
+)
 _HUB_ID = re.compile(r'(?:hf:)?(\w[\w.-]*/\w[\w.-]*)(?::([\w.-]+))?')
 _PART = re.compile(r'([-_.](\d+|of|part))+$')
 
@@ -245,7 +247,7 @@ def _file_rows(path: pathlib.Path) -> Iterator:
         f'{path}: text in UTF-16; save it as UTF-8',
       )
       if {before, last} & {'.csv', '.tsv'}:
-        rows = _table_lines(file)
+        rows = _table_lines(file, path)
       elif _LIST.match(start) or _SPREAD.match(start) or _WRAPPED.match(start):
         rows = _document_rows(file, path)
       else:
@@ -310,7 +312,7 @@ def _document_rows(file: io.BufferedReader, path) -> Iterator:
       at = end
 
 
-def _table_lines(file: io.BufferedReader) -> Iterator:
+def _table_lines(file: io.BufferedReader, path) -> Iterator:
   """Rows of a table with a header; empty cells are absent."""
   csv.field_size_limit(MAX_LINE)
   with io.TextIOWrapper(file, 'utf-8-sig', newline='') as text:
@@ -318,6 +320,9 @@ def _table_lines(file: io.BufferedReader) -> Iterator:
     mark = max(',;\t|', key=header.count)
     rows = csv.reader(itertools.chain([header], text), delimiter=mark)
     names = next(rows)
+    twice = next((n for i, n in enumerate(names) if n and n in names[:i]), None)
+    text = f'{path} has two columns {twice!r}, of which one would be lost'
+    errors.need(twice is None, f'{text}: rename one')
     for row in filter(None, rows):
       if len(row) != len(names):
         yield BadRow(f'{len(row)} cells under a header of {len(names)}')
