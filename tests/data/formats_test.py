@@ -330,15 +330,13 @@ def test_names_of_columns_are_checked():
 def test_rows_labelled_as_bad_are_not_learned():
   row = {'prompt': 'p', 'completion': 'r'}
   learned = [{'prompt': 'p', 'response': 'r'}]
-  for label, expected in (
-    (True, learned),
-    (1, learned),
-    ('False', []),
-    (0, []),
-  ):
+  for label in (True, 1, 1.0, 'False', 0, 0.0, 'no', 'thumbs_down'):
     found, told = items(row | {'label': label}, '', 'responses')
-    assert found == expected
+    assert found == (learned if label in (True, 1) else [])
     assert told == ('' if found else 'left out as bad: label (1 row)')
+  turns = [{'role': r, 'content': 'x'} for r in ('user', 'assistant')]
+  assert not items({'messages': turns, 'label': False}, '', 'responses')[0]
+  assert items({'text': 'x', 'label': 0}, '', 'responses')[0]  # a class
   found, told = items(row | {'label': 'helpful'}, '', 'responses')
   assert found == learned and told == 'not used: label (1 row)'
 

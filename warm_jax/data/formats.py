@@ -103,7 +103,9 @@ def response_row(row: Any, chat: chat_lib.Chat) -> dict:
     _need(field not in row, "'prompt' is missing")
     raise _unknown(row)
   made = _item(prompt, response=side)
-  label = str(dict.get(row, 'label')).lower() if field in row else ''
+  # Beside a bare text it may be a class of the text.
+  label = dict.get(row, 'label') if {field, 'messages'} & row.keys() else ''
+  label = str(label).strip().lower().removesuffix('.0')
   if label in ('true', '1', *_BAD):
     row.read.add('label')
   return made | ({'is_bad': True} if label in _BAD else {})
@@ -578,7 +580,9 @@ def _fields(row: Any, chat: chat_lib.Chat) -> _Fields:
   return row if isinstance(row, _Fields) else _Fields(row, chat)
 
 
-_BAD = ('false', '0', 'bad', 'rejected', 'undesirable')  # labels
+# Labels of responses that are not to be learned.
+_BAD = ('false', '0', '-1', 'no', 'n', 'f', 'bad', 'rejected', 'negative')
+_BAD += ('undesirable', 'dispreferred', 'unsafe', 'thumbs_down')
 _FIELDS = {'prompt', 'messages', 'text', 'context', 'system', 'tools'}
 _ANSWERS = {'chosen', 'rejected', 'completion', 'response', 'completions'}
 _FIELDS |= _ANSWERS | {'margin', 'label'}
