@@ -351,7 +351,6 @@ LINE = 'Say it in other words.'
   [
     (LINE, f'{LINE} '),
     (f' {LINE}\n', f'{LINE}\n\n'),
-    ('why?', 'why? '),
     (HUMAN, f'{HUMAN} '),
     (LINE, f'\n\nHuman: {LINE}\n\nAssistant: '),
     (LINE, f'### Instruction:\n{LINE}\n\n### Response:\n'),
@@ -374,7 +373,7 @@ def test_a_prompt_that_answers_repeat_is_cut(prompt, start):
 @pytest.mark.parametrize(
   'row',
   [
-    pair(prompt='Hello', chosen='Hello there', rejected='Hello you'),
+    pair(prompt='Hello!', chosen='Hello! Why?', rejected='Hello! You?'),
     pair(prompt='a b c', chosen='a b c d', rejected='e'),
     pair(prompt='a b c', chosen='a b cd', rejected='a b ce'),
   ],
@@ -406,11 +405,8 @@ def test_white_space_that_means_something_is_kept():
     for row in (sides(good, bad), sides(*turns)):
       [found], _ = items(row | {'prompt': 'def f():'}, chat=chat)
       assert (found['chosen'], found['rejected']) == (good, bad)
-  row = {
-    'prompt': 'def f():',
-    'chosen': 'def f():\n  x',
-    'rejected': 'def f(): y',
-  }
+  asked = 'def f(a, b, c, d):'
+  row = pair(prompt=asked, chosen=f'{asked}\n  x', rejected=f'{asked} y')
   assert items(row, chat=chat)[0][0]['chosen'] == '  x'
 
 

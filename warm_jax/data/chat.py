@@ -446,12 +446,12 @@ def common_beginning(*texts: str) -> tuple[int, Any]:
 def without(prompt: str, answers: list[str], is_usual: bool) -> list[str]:
   """The answers without the prompt, if all of them repeat it; else themselves.
 
-  The line breaks behind it go with it; a space stays. A prompt of a word or two
-  is cut where that `is_usual` in the file: an answer may well begin with it.
+  The line breaks behind it go with it; a space stays. A prompt of up to four
+  words is cut where that `is_usual` in the file: an answer may begin with it.
   """
   start, cut = prompt.strip(), []
-  is_sure = is_usual or len(start.split()) > 2 or not start[-1:].isalnum()
   opens = last_border(start)[0] == len(start)
+  is_sure = is_usual or opens or len(start.split()) > 4
   for text in (answer.lstrip() for answer in answers):
     rest = text[len(start) :]
     if is_sure and text.startswith(start) and (opens or rest[:1].isspace()):
