@@ -161,4 +161,4 @@ def test_a_process_that_does_not_come(start, monkeypatch):
   second.kill()
   code, _, stderr = finish(first, second, timeout=60)[0]
   assert code == distributed.LOST_EXIT_CODE
-  assert 'did not come within 3 s' in stderr.splitlines()[-1]
+  assert 'did not start within 3 s' in stderr.splitlines()[-1]
