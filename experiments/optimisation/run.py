@@ -140,7 +140,7 @@ def measure(config, workdir) -> evidence.Rows:
   if not config.rows and config.scale == 'full':
     errors.need(
       _digest(config) == _digest(get_config()),
-      'these settings are not those of results/rows: name a folder for their '
+      'the rows in results/rows have other settings: name a folder for their '
       'rows (--config.rows=FOLDER), and a --workdir',
     )
     folder = ROWS

@@ -73,7 +73,7 @@ def tabulate(experiment, config, name: str, results, out, more=()) -> None:
 
 
 def page(path: pathlib.Path, results: pathlib.Path) -> str:
-  """A page with what its markers ask for; `results` are those of its own.
+  """Fills the markers of a page; `results` is the folder of its own results.
 
   Raises:
     UserError: a marker of what is not there, or prose for another verdict.

@@ -355,6 +355,7 @@ def turn_parts(hf, **options) -> tuple[str, str, str]:
 
 @contextlib.contextmanager
 def guarded(folder):
+  """Turns whatever opening a folder's tokenizer raises into a UserError."""
   # Damaged files, missing converters and remote code have no type in common,
   # and a panic in the library tokenizers is no Exception.
   try:

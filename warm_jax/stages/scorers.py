@@ -183,6 +183,7 @@ def parts(sources: str) -> set[tuple[pathlib.Path, str]]:
 
 
 def listed(sources: str) -> list[str]:
+  """Names of reward models that a field lists, separated by commas."""
   return [source.strip() for source in sources.split(',') if source.strip()]
 
 
